@@ -1,0 +1,44 @@
+"""ROSA: fine-tune in random subspaces of the weights (arXiv 2407.07802), beside LoRA, (IA)3 and full fine-tuning.
+
+The names below are loaded on first use, so that reading a configuration or a record does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rosa.adapters import AdapterError, attach, merge, resample
+    from rosa.config import FullConfig, IA3Config, LoraConfig, RosaConfig
+    from rosa.resampling import ResampleCallback
+
+__all__ = [
+    "AdapterError",
+    "FullConfig",
+    "IA3Config",
+    "LoraConfig",
+    "ResampleCallback",
+    "RosaConfig",
+    "attach",
+    "merge",
+    "resample",
+]
+
+_HOME = {
+    "AdapterError": "rosa.adapters",
+    "attach": "rosa.adapters",
+    "merge": "rosa.adapters",
+    "resample": "rosa.adapters",
+    "FullConfig": "rosa.config",
+    "IA3Config": "rosa.config",
+    "LoraConfig": "rosa.config",
+    "RosaConfig": "rosa.config",
+    "ResampleCallback": "rosa.resampling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rosa' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOME[name]), name)

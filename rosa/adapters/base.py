@@ -1,0 +1,308 @@
+"""What an adapter is, and how a model is taken apart and put together around one.
+
+An adapter wraps one linear layer (``nn.Linear`` or GPT-2's ``Conv1D``), owns its trainable factors, and can give the
+plain layer back with its effect folded in. Weights are spoken of as (out, in) throughout; :func:`oriented` hides that
+``Conv1D`` stores (in, out).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from rosa.adapters.subspace import resolve_rank
+
+LINEAR = (nn.Linear, Conv1D)
+
+
+class AdapterError(ValueError):
+    """A model or layer that cannot be adapted as asked; the message names the layer and what would be right."""
+
+
+def oriented(layer: nn.Module, weight: Tensor) -> Tensor:
+    """A layer's weight as (out, in), or an (out, in) tensor in the layer's own layout: a view either way."""
+    return weight.T if isinstance(layer, Conv1D) else weight
+
+
+class Adapter(nn.Module):
+    """One wrapped linear layer. Subclasses own the factors, the forward pass and the fold."""
+
+    base: nn.Module
+    rank: int | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight in the base layer's layout, for model code that asks a layer for its dtype or device."""
+        return self.base.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The base layer's bias."""
+        return self.base.bias
+
+    def factors(self) -> dict[str, nn.Parameter]:
+        """The adapter's own parameters by name, trainable or not."""
+        raise NotImplementedError
+
+    def changing(self) -> list[str]:
+        """Names, within this module, of every tensor that training changes: what a checkpoint must hold."""
+        return list(self.factors())
+
+    def undecayed(self) -> list[str]:
+        """Names, within this module, of factors that weight decay must leave alone."""
+        return []
+
+    def merge(self) -> nn.Module:
+        """Fold the adapter into the base layer, in place, and return that layer."""
+        raise NotImplementedError
+
+    def fold(self, weight: Tensor, bias: Tensor | None = None) -> nn.Module:
+        """Give the base layer this (out, in) weight, cast once to its own dtype."""
+        with torch.no_grad():
+            oriented(self.base, self.base.weight).copy_(weight)
+            if bias is not None:
+                self.base.bias.copy_(bias)
+        return self.base
+
+
+class ResampledAdapter(Adapter):
+    """An adapter that can move to a new subspace without changing the function it computes."""
+
+    def resample(self, generator: torch.Generator | None) -> None:
+        """Merge, factorize and split along freshly drawn directions, in place: the same Parameter objects stay."""
+        raise NotImplementedError
+
+    def resets_optimizer(self) -> bool:
+        """Whether the optimizer's state of the factors is to be cleared at a resample."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class AdaptedLayer:
+    """One line of the table that ``attach`` prints and the record keeps."""
+
+    name: str
+    kind: str
+    shape: tuple[int, int]
+    """(out, in)."""
+    rank: int | None
+    trainable: int
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """What ``attach`` did to a model."""
+
+    method: str
+    config: Any
+    layers: tuple[AdaptedLayer, ...]
+    head: tuple[str, ...]
+    """Names of the task head's parameters."""
+    trainable_parameters: int
+    """Without the head."""
+    head_parameters: int
+    """Trainable parameters of the head."""
+    total_parameters: int
+    """Of the model as it was given, without adapters."""
+
+    def table(self) -> str:
+        """The layers, grouped by kind, shape and rank, and the parameter counts."""
+        groups: dict[tuple[str, str, tuple[int, int], int | None], list[AdaptedLayer]] = {}
+        for layer in self.layers:
+            pattern = ".".join("*" if part.isdigit() else part for part in layer.name.split("."))
+            groups.setdefault((pattern, layer.kind, layer.shape, layer.rank), []).append(layer)
+        rows = [("layer", "kind", "out x in", "rank", "count", "trainable")]
+        for (pattern, kind, shape, rank), members in groups.items():
+            trainable = sum(member.trainable for member in members)
+            shown_rank = "-" if rank is None else str(rank)
+            rows.append((pattern, kind, f"{shape[0]} x {shape[1]}", shown_rank, str(len(members)), f"{trainable:,}"))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        if len(rows) == 1:
+            lines = []
+        share = 100 * self.trainable_parameters / self.total_parameters
+        lines.append(
+            f"{self.method}: {self.trainable_parameters:,} trainable parameters ({share:.2f} % of "
+            f"{self.total_parameters:,}) and {self.head_parameters:,} in the head"
+        )
+        return "\n".join(lines)
+
+
+ATTRIBUTE = "rosa_attachment"
+"""Where a model keeps its :class:`Attachment`."""
+
+
+def attachment(model: nn.Module) -> Attachment | None:
+    """What was attached to this model, or None for a plain one."""
+    return getattr(model, ATTRIBUTE, None)
+
+
+def adapters(model: nn.Module) -> Iterator[tuple[str, Adapter]]:
+    """The adapters of a model by dotted name, in the order of its modules."""
+    for name, module in model.named_modules():
+        if isinstance(module, Adapter):
+            yield name, module
+
+
+def head_names(model: nn.Module) -> list[str]:
+    """Names of the parameters outside a Hugging Face model's backbone that it shares with no backbone parameter.
+
+    A sequence classifier has a head; a language model whose output layer is its tied input embedding has none.
+    """
+    backbone = getattr(model, "base_model", model)
+    if backbone is model:
+        return []
+    inside = {id(parameter) for parameter in backbone.parameters()}
+    return [name for name, parameter in model.named_parameters() if id(parameter) not in inside]
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a shell pattern matches a module's dotted name or a dotted suffix of it, without regard to case."""
+    parts = name.lower().split(".")
+    return any(fnmatch.fnmatchcase(".".join(parts[start:]), pattern.lower()) for start in range(len(parts)))
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Every linear layer outside the head whose weight no other module shares, by name."""
+    head = set(head_names(model))
+    owners: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, LINEAR) and f"{name}.weight" not in head and owners[id(module.weight)] == 1
+    }
+
+
+def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
+    """The linear layers whose names match one of the patterns.
+
+    Raises:
+        AdapterError: a pattern matches nothing; the message lists what could be matched.
+    """
+    available = linear_layers(model)
+    found = {n: layer for n, layer in available.items() if any(matches(n, pattern) for pattern in patterns)}
+    if not found:
+        shapes = sorted({".".join("*" if part.isdigit() else part for part in name.split(".")) for name in available})
+        raise AdapterError(
+            f"targets {list(patterns)} match none of the {len(available)} linear layers of "
+            f"{type(model).__name__}; it has: {', '.join(shapes) or 'none'}"
+        )
+    return found
+
+
+def checked_rank(name: str, layer: nn.Module, rank: int | float) -> int:
+    """The whole-number rank for a layer.
+
+    Raises:
+        AdapterError: the layer is too small for it, or a share of it is below 1.
+    """
+    out_features, in_features = oriented(layer, layer.weight).shape
+    try:
+        return resolve_rank(rank, out_features, in_features)
+    except ValueError as error:
+        raise AdapterError(f"{name} ({out_features} x {in_features}): method.rank: {error}") from error
+
+
+def replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one with this dotted name."""
+    parent_name, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent_name), child, module)
+    module.train(model.training)
+
+
+def resample(model: nn.Module, *, generator: torch.Generator | None = None) -> int:
+    """Move every resampled adapter to a new subspace, in place; the model computes the same function before and after.
+
+    Args:
+        model: a model with ROSA attached.
+        generator: CPU generator of the draws; PyTorch's global one where None.
+
+    Returns:
+        How many layers were resampled.
+
+    Raises:
+        AdapterError: the model has no such adapter, or a weight is not finite or cannot be factorized.
+    """
+    count = 0
+    for _, adapter in adapters(model):
+        if isinstance(adapter, ResampledAdapter):
+            adapter.resample(generator)
+            count += 1
+    if not count:
+        raise AdapterError(f"{type(model).__name__} has nothing to resample; attach RosaConfig to it first")
+    return count
+
+
+def merge(model: nn.Module) -> nn.Module:
+    """Fold every adapter into its layer, in place: the original module classes, no trace of an adapter.
+
+    Does nothing to a plain model, so merging twice is merging once. Parameters stay frozen or trainable as they were
+    under the adapter.
+
+    Returns:
+        The same model.
+    """
+    for name, adapter in list(adapters(model)):
+        replace(model, name, adapter.merge())
+    if attachment(model) is not None:
+        delattr(model, ATTRIBUTE)
+    return model
+
+
+def changing_names(model: nn.Module) -> list[str]:
+    """Names of every tensor that training changes: what a checkpoint must hold beside the pretrained weights."""
+    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for prefix, adapter in adapters(model):
+        names.update(f"{prefix}.{name}" for name in adapter.changing())
+    return sorted(names)
+
+
+def undecayed_names(model: nn.Module) -> set[str]:
+    """Names of the parameters that weight decay must leave alone."""
+    return {f"{prefix}.{name}" for prefix, adapter in adapters(model) for name in adapter.undecayed()}
+
+
+def changing_state(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of :func:`changing_names`, detached."""
+    state = model.state_dict()
+    return {name: state[name].detach() for name in changing_names(model)}
+
+
+def load_changing_state(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Load what :func:`changing_state` gave, in place.
+
+    Args:
+        model: a model with the same method attached.
+        tensors: the saved tensors.
+        source: where they come from, for the error message.
+
+    Raises:
+        AdapterError: names or shapes differ, as with a checkpoint of another method or rank.
+    """
+    state = model.state_dict()
+    expected = changing_names(model)
+    problems = [f"{name} is missing" for name in expected if name not in tensors]
+    problems += [f"{name} is not expected" for name in tensors if name not in set(expected)]
+    problems += [
+        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(state[name].shape)}"
+        for name in expected
+        if name in tensors and tensors[name].shape != state[name].shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise AdapterError(
+            f"{source} is a checkpoint of another method, rank or model: {'; '.join(problems[:3])}{more}. "
+            "Remove it, or start over with train.force=true"
+        )
+    with torch.no_grad():
+        for name in expected:
+            state[name].copy_(tensors[name])

@@ -1,0 +1,108 @@
+"""(IA)3: learned vectors that rescale activations (arXiv 2205.05638, section 3.3).
+
+The paper's variant scales keys, values and the inner activations of the feed-forward block; which layers those are
+depends on the architecture, so they are found by name. The released code of ROSA's authors scales the inputs of every
+attention linear instead (``variant: attention_inputs``). Vectors start at 1; a weight is never scaled while training,
+only folded into at the end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from rosa.adapters.base import Adapter, AdapterError, linear_layers, oriented, target_layers
+from rosa.config import ATTENTION, IA3Config
+
+KEYS_VALUES = re.compile(
+    r"(attention\.self|attention|SelfAttention|EncDecAttention|self_attn|encoder_attn)\.(key|value|k|v|k_proj|v_proj)$"
+)
+"""BERT and RoBERTa, T5, Llama and OPT."""
+FUSED = re.compile(r"attn\.c_attn$")
+"""GPT-2: query, key and value in one layer."""
+FEED_FORWARD = re.compile(
+    r"(layer\.\d+\.output\.dense|mlp\.c_proj|DenseReluDense\.wo|mlp\.down_proj|layers\.\d+\.fc2)$"
+)
+"""The layer that reads the feed-forward's inner activations: BERT and RoBERTa, GPT-2, T5, Llama, OPT."""
+
+
+class ScaledOutput(Adapter):
+    """``y = layer(x) * scale`` on the last ``scale.numel()`` outputs; the outputs before them are left as they are."""
+
+    def __init__(self, base: nn.Module, scaled: int) -> None:
+        super().__init__()
+        self.base = base
+        self.scale = nn.Parameter(torch.ones(scaled, dtype=torch.float32, device=base.weight.device))
+
+    def _full_scale(self) -> Tensor:
+        out_features = oriented(self.base, self.base.weight).shape[0]
+        untouched = out_features - self.scale.numel()
+        return torch.cat([self.scale.new_ones(untouched), self.scale]) if untouched else self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in) -> (…, out)."""
+        out = self.base(x)
+        return out * self._full_scale().to(out.dtype)
+
+    def factors(self) -> dict[str, nn.Parameter]:
+        """The vector."""
+        return {"scale": self.scale}
+
+    def merge(self) -> nn.Module:
+        """Rows of the weight, and the bias, scaled."""
+        scale = self._full_scale().detach()
+        bias = None if self.base.bias is None else self.base.bias.detach() * scale
+        return self.fold(oriented(self.base, self.base.weight.detach()) * scale[:, None], bias)
+
+
+class ScaledInput(Adapter):
+    """``y = layer(x * scale)``."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+        in_features = oriented(base, base.weight).shape[1]
+        self.scale = nn.Parameter(torch.ones(in_features, dtype=torch.float32, device=base.weight.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in) -> (…, out)."""
+        return self.base(x * self.scale.to(x.dtype))
+
+    def factors(self) -> dict[str, nn.Parameter]:
+        """The vector."""
+        return {"scale": self.scale}
+
+    def merge(self) -> nn.Module:
+        """Columns of the weight scaled."""
+        return self.fold(oriented(self.base, self.base.weight.detach()) * self.scale.detach()[None, :])
+
+
+def build(model: nn.Module, config: IA3Config, generator: torch.Generator | None) -> Iterator[tuple[str, Adapter]]:
+    """The vectors of the configured variant; nothing is drawn.
+
+    Raises:
+        AdapterError: an architecture whose keys, values or feed-forward layers are not known by name.
+    """
+    del generator  # vectors start at 1
+    if config.variant == "attention_inputs":
+        for name, base in target_layers(model, ATTENTION).items():
+            yield name, ScaledInput(base)
+        return
+    layers = linear_layers(model)
+    attention = {name: base for name, base in layers.items() if KEYS_VALUES.search(name) or FUSED.search(name)}
+    feed_forward = {name: base for name, base in layers.items() if FEED_FORWARD.search(name)}
+    for found, what in ((attention, "key and value"), (feed_forward, "feed-forward output")):
+        if not found:
+            raise AdapterError(
+                f"(IA)3 knows no {what} layer in {type(model).__name__}; its linear layers are: {', '.join(layers)}"
+            )
+    for name, base in attention.items():
+        out_features = oriented(base, base.weight).shape[0]
+        fused = isinstance(base, Conv1D) and FUSED.search(name)
+        yield name, ScaledOutput(base, out_features * 2 // 3 if fused else out_features)
+    for name, base in feed_forward.items():
+        yield name, ScaledInput(base)

@@ -1,0 +1,87 @@
+"""LoRA through Microsoft's ``loralib``, the paper's reference implementation (arXiv 2106.09685, section 4).
+
+``loralib``'s layers are linear layers themselves and fold their factors into ``W`` at ``eval()`` by default; here
+``merge_weights=False``, so that ``train()`` and ``eval()`` never touch ``W``. GPT-2's fused ``c_attn`` gets the merged
+layer: a pair of factors for each of query, key and value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import loralib
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from rosa.adapters.base import Adapter, checked_rank, matches, oriented, target_layers
+from rosa.config import LoraConfig
+from rosa.seeding import global_stream
+
+FUSED_QUERY_KEY_VALUE = "*c_attn"
+
+
+class LoraLinear(Adapter):
+    """``loralib.Linear`` or ``loralib.MergedLinear`` around a base layer whose parameters it shares.
+
+    Raises:
+        AdapterError: a rank that the layer cannot have.
+    """
+
+    def __init__(self, name: str, base: nn.Module, config: LoraConfig, seed: int) -> None:
+        super().__init__()
+        self.rank = checked_rank(name, base, config.rank)
+        transposed = isinstance(base, Conv1D)
+        out_features, in_features = oriented(base, base.weight).shape
+        options = {
+            "r": self.rank,
+            "lora_alpha": config.alpha,
+            "lora_dropout": config.dropout,
+            "fan_in_fan_out": transposed,
+            "merge_weights": False,
+            "bias": base.bias is not None,
+        }
+        with global_stream(seed):  # loralib draws from the global generator
+            if transposed and matches(name, FUSED_QUERY_KEY_VALUE) and out_features == 3 * in_features:
+                layer = loralib.MergedLinear(in_features, out_features, enable_lora=[True, True, True], **options)
+            else:
+                layer = loralib.Linear(in_features, out_features, **options)
+        layer.weight = base.weight
+        layer.bias = base.bias
+        for factor in (layer.lora_A, layer.lora_B):
+            factor.data = factor.data.to(base.weight.device, torch.float32)
+        if isinstance(layer, loralib.MergedLinear):
+            layer.lora_ind = layer.lora_ind.to(base.weight.device)
+        self.lora = layer
+        # Kept outside the module tree: its parameters are loralib's already, and must not be named twice.
+        object.__setattr__(self, "base", base)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x W^T + b + dropout(x) A^T B^T alpha / r``; (…, in) -> (…, out), A and B as loralib names them."""
+        if x.dtype == self.lora.lora_A.dtype or torch.is_autocast_enabled(x.device.type):
+            return self.lora(x)
+        with torch.autocast(x.device.type, dtype=x.dtype):  # float32 factors on a bfloat16 backbone
+            return self.lora(x)
+
+    def factors(self) -> dict[str, nn.Parameter]:
+        """``lora.lora_A`` and ``lora.lora_B``, in loralib's naming (its B A is the update)."""
+        return {"lora.lora_A": self.lora.lora_A, "lora.lora_B": self.lora.lora_B}
+
+    def delta_weight(self) -> Tensor:
+        """The scaled update (out, in), float32."""
+        with torch.no_grad():
+            if isinstance(self.lora, loralib.MergedLinear):
+                # merge_AB answers in the base's layout.
+                return oriented(self.base, self.lora.merge_AB()) * self.lora.scaling
+            return self.lora.lora_B @ self.lora.lora_A * self.lora.scaling
+
+    def merge(self) -> nn.Module:
+        """The base layer with the update added."""
+        return self.fold(oriented(self.base, self.base.weight.detach()) + self.delta_weight())
+
+
+def build(model: nn.Module, config: LoraConfig, generator: torch.Generator | None) -> Iterator[tuple[str, LoraLinear]]:
+    """An adapter for each target layer."""
+    for name, base in target_layers(model, config.targets).items():
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        yield name, LoraLinear(name, base, config, seed)

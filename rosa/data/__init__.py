@@ -1,0 +1,13 @@
+"""The data of a task: read, checked, sampled and tokenized.
+
+``load`` brings a GLUE task from the hub, from local files or from the project's own generator into one shape;
+``tokenize`` turns its texts into token ids. What was read is described by ``TaskData.facts``, for the run's record.
+"""
+
+from __future__ import annotations
+
+from rosa.data.base import DataError, TaskData
+from rosa.data.glue import load
+from rosa.data.tokenization import tokenize
+
+__all__ = ["DataError", "TaskData", "load", "tokenize"]

@@ -1,0 +1,215 @@
+"""What every source of data shares: the shape of a loaded task, and the checks of each row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rosa.config import TaskConfig
+
+if TYPE_CHECKING:
+    import datasets
+
+log = logging.getLogger(__name__)
+
+TEXT_COLUMNS = ("text_a", "text_b")
+"""Names of a loaded task's text columns; a task of one text has the first only."""
+
+_LISTED = 12
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message names the file and line, or the data set and split, and what to do."""
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The splits of a task, and what a record has to say about them."""
+
+    train: datasets.Dataset
+    """Columns ``text_a``, ``text_b`` (tasks of two texts), ``label``: a class number, or a float for regression."""
+    evaluation: dict[str, datasets.Dataset]
+    """By split name, in the order of ``TaskConfig.evaluation``."""
+    facts: dict[str, Any]
+    """Plain values that JSON can hold.
+
+    ``source`` and what identifies it; ``splits``: for each split ``rows``, ``sha256`` (of the file's bytes for TSV,
+    else of the rows in order), ``malformed`` (rows left out), and ``label_counts`` or ``label_mean`` with
+    ``label_range``; ``limit``: None, or ``seed``, ``rows`` kept and the ``of`` they were drawn from. The train split's
+    ``rows`` and label facts are of the rows kept, its ``sha256`` is of everything read. After tokenizing also
+    ``max_length`` and, for each split, ``tokens`` and ``truncated`` (examples cut to that length).
+    """
+
+
+@dataclass(frozen=True)
+class Split:
+    """The checked rows of one split, by column."""
+
+    texts: tuple[list[str], ...]
+    """One list a text column, each as long as ``labels``."""
+    labels: list[int] | list[float]
+    sha256: str
+    malformed: int
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the source adds, such as the file's name."""
+
+    def take(self, rows: Sequence[int]) -> Split:
+        """The same split with these rows only."""
+        texts = tuple([column[row] for row in rows] for column in self.texts)
+        return Split(texts, [self.labels[row] for row in rows], self.sha256, self.malformed, self.facts)
+
+    def describe(self, task: TaskConfig) -> dict[str, Any]:
+        """The split's entry in ``TaskData.facts["splits"]``."""
+        known = {"rows": len(self.labels), "sha256": self.sha256, "malformed": self.malformed, **self.facts}
+        if task.kind == "regression":
+            mean = math.fsum(self.labels) / len(self.labels)
+            return {**known, "label_mean": mean, "label_range": [min(self.labels), max(self.labels)]}
+        counts = dict.fromkeys(task.labels, 0)
+        for label in self.labels:
+            counts[task.labels[int(label)]] += 1
+        return {**known, "label_counts": counts}
+
+    def dataset(self, task: TaskConfig) -> datasets.Dataset:
+        """The split as a data set in memory, with the columns that ``TaskData`` promises."""
+        import datasets
+
+        names = TEXT_COLUMNS[: len(self.texts)]
+        kinds = {name: datasets.Value("string") for name in names}
+        kinds["label"] = datasets.Value("float64" if task.kind == "regression" else "int64")
+        columns = {**dict(zip(names, self.texts, strict=True)), "label": self.labels}
+        return datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+
+
+class RowCollector:
+    """Gathers the rows of one split, and stops at a malformed one, or leaves it out and counts it.
+
+    Args:
+        task: what the labels may be.
+        place: where the rows come from: a file, or a data set and split.
+        row_mark: what stands between the place and a row's number: ``:`` for lines, ``, row `` elsewhere.
+        skip_malformed: leave malformed rows out; None where the source has no such choice.
+    """
+
+    def __init__(self, task: TaskConfig, place: str, row_mark: str, skip_malformed: bool | None) -> None:
+        self._task = task
+        self._place = place
+        self._row_mark = row_mark
+        self._skip_malformed = skip_malformed
+        self._texts: tuple[list[str], ...] = tuple([] for _ in task.texts)
+        self._labels: list[Any] = []
+        self._malformed = 0
+
+    def add(self, number: int, texts: Sequence[Any], label: Any) -> None:
+        """Check a row and keep it.
+
+        Raises:
+            DataError: a text that is missing, no text that says anything, or a label that the task does not have.
+        """
+        problem = self._problem_of_texts(texts)
+        if problem is None:
+            try:
+                value = read_label(label, self._task)
+            except ValueError as error:
+                problem = str(error)
+        if problem is not None:
+            self.refuse(number, problem)
+            return
+        for column, text in zip(self._texts, texts, strict=True):
+            column.append(text)
+        self._labels.append(value)
+
+    def refuse(self, number: int, problem: str) -> None:
+        """Stop at a malformed row, or leave it out and count it.
+
+        Raises:
+            DataError: unless malformed rows are to be left out.
+        """
+        where = f"{self._place}{self._row_mark}{number}"
+        if self._skip_malformed:
+            if self._malformed == 0:
+                log.warning("leaving out malformed rows; the first is %s: %s", where, problem)
+            self._malformed += 1
+            return
+        choice = " (data.skip_malformed=true leaves such rows out)" if self._skip_malformed is False else ""
+        raise DataError(f"{where}: {problem}{choice}")
+
+    def finish(self, sha256: str | None = None, facts: dict[str, Any] | None = None) -> Split:
+        """The split, once every row has been added; without ``sha256`` that of the rows is taken.
+
+        Raises:
+            DataError: no row is left.
+        """
+        if not self._labels:
+            left_out = f" but {self._malformed} malformed ones" if self._malformed else ""
+            raise DataError(f"{self._place}: no rows{left_out}")
+        if sha256 is None:
+            sha256 = hash_rows(self._texts, self._labels)
+        return Split(self._texts, self._labels, sha256, self._malformed, facts or {})
+
+    def _problem_of_texts(self, texts: Sequence[Any]) -> str | None:
+        for name, text in zip(self._task.texts, texts, strict=True):
+            if not isinstance(text, str):
+                return f"{name} is {shorten(text)}, expected a text"
+        # One empty text of two is kept: the official QQP has such questions, and the hub keeps them too.
+        if not any(text.strip() for text in texts):
+            return "empty text" if len(texts) == 1 else "both texts are empty"
+        return None
+
+
+def read_label(label: Any, task: TaskConfig) -> int | float:
+    """A label as files and data sets write it -> its class number, or its value for regression.
+
+    Raises:
+        ValueError: not one of the task's labels, by name or by number; not a finite number in the task's range.
+    """
+    if label is None:
+        raise ValueError("no label")
+    if task.kind == "regression":
+        low, high = task.label_range
+        try:
+            value = float(label)
+        except (TypeError, ValueError):
+            raise ValueError(f"label {shorten(label)} is not a number; expected one in [{low:g}, {high:g}]") from None
+        if not low <= value <= high:  # also refuses nan
+            raise ValueError(f"label {shorten(label)} is not in [{low:g}, {high:g}]")
+        return value
+    if isinstance(label, str):
+        if label in task.labels:
+            return task.labels.index(label)
+        number = int(label) if label.isascii() and label.isdigit() else -1
+    else:
+        number = int(label) if isinstance(label, int) else -1
+    if 0 <= number < len(task.labels):
+        return number
+    expected = ", ".join(f"{name} ({number})" for number, name in enumerate(task.labels))
+    hint = "; -1 marks rows whose labels were never published" if label in (-1, "-1") else ""
+    raise ValueError(f"unknown label {shorten(label)}; {task.name} has {expected}{hint}")
+
+
+def hash_rows(texts: Sequence[Sequence[str]], labels: Sequence[float]) -> str:
+    """SHA-256 of the rows in order, each as a JSON array of its texts and label on a line of its own."""
+    digest = hashlib.sha256()
+    for row in zip(*texts, labels, strict=True):
+        digest.update(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
+
+
+def shorten(value: object) -> str:
+    """A value as an error message quotes it: its ``repr``, of bounded length."""
+    quote = reprlib.Repr()
+    quote.maxstring = quote.maxother = 60
+    return quote.repr(value)
+
+
+def listing(names: Sequence[str]) -> str:
+    """Names as an error message lists them."""
+    if not names:
+        return "nothing"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

@@ -1,0 +1,118 @@
+"""Text to pretrain on: short paragraphs of acceptable sentences, and the words that can occur in them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from random import Random
+
+from rosa.data.mini import acceptability, grammar, inference, lexicon, paraphrase, pronouns, sentiment
+from rosa.data.mini.grammar import Words
+
+
+def _retold(rng: Random) -> list[str]:
+    """An event, and the same one in other words."""
+    event = paraphrase.paraphrased_event(rng)
+    return [grammar.said_somehow(rng, event) for _ in range(2)]
+
+
+def _asked_and_told(rng: Random) -> list[str]:
+    """A question and its answer."""
+    row = inference.qnli(rng, label=0)
+    return [row["question"], row["sentence"]]
+
+
+def _asked_twice(rng: Random) -> list[str]:
+    """A question, and the same one in other words."""
+    return list(paraphrase.qqp(rng, label=1).values())
+
+
+def _followed(rng: Random) -> list[str]:
+    """A statement, and what follows from it."""
+    genre = rng.choice(lexicon.GENRES)
+    return [statement.text(Words(rng)) for statement in inference.mnli_statements(rng, inference.ENTAILMENT, genre)]
+
+
+def _passage(rng: Random) -> list[str]:
+    return list(inference.rte(rng, label=rng.randrange(2)).values())[:1]
+
+
+def _because(rng: Random) -> list[str]:
+    return [pronouns.sentence_and_referents(rng)[0]]
+
+
+def _reviews(rng: Random) -> list[str]:
+    """Two reviews of one opinion."""
+    positive = rng.random() < 0.5
+    return [sentiment.review(rng, positive) for _ in range(2)]
+
+
+def _acceptable(rng: Random) -> list[str]:
+    return [rng.choice(acceptability.PHENOMENA)(rng)[0] for _ in range(2)]
+
+
+PARAGRAPHS: tuple[Callable[[Random], list[str]], ...] = (
+    _retold,
+    _asked_and_told,
+    _asked_twice,
+    _followed,
+    _passage,
+    _because,
+    _reviews,
+    _acceptable,
+    _acceptable,
+)
+
+
+FUNCTION_WORDS = (
+    "the a an no not every each this these many several some and but although because that near behind like likes "
+    "did has will ever by to was is were "
+    "who what where when which in place at time . , ? "
+    "never hardly far from anything always nothing seems nobody everybody would call critics called right wrong "
+    "say claim think before after while if unless"
+)
+
+
+def words(text: str) -> list[str]:
+    """The words and punctuation marks of a text, in lower case."""
+    return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+def vocabulary() -> list[str]:
+    """Every word and punctuation mark that the grammar can make, in lower case and in alphabetical order."""
+    made: list[str] = [*lexicon.TIMES, *grammar.places(), *lexicon.FILM_TOPICS, *lexicon.PRAISE, *lexicon.REPROACH]
+    made += [FUNCTION_WORDS, *sentiment.DEGREES, *inference.FACTIVE, *inference.NOT_FACTIVE]
+    for noun in (*lexicon.NOUNS, *lexicon.HYPERNYMS.values()):
+        made += noun.names
+    made += [lexicon.plural(noun.names[0]) for noun in grammar.nouns(("person",))]
+    for adjective in (*lexicon.ANIMATE_ADJECTIVES, *lexicon.THING_ADJECTIVES):
+        made += adjective
+    for verb in (*lexicon.VERBS, *lexicon.DATIVE_VERBS, *lexicon.HYPERNYM_VERBS.values()):
+        made += [form for name in verb.names for form in (name, lexicon.past(name))]
+    for verb in (*lexicon.VERBS, *lexicon.DATIVE_VERBS):
+        made += [lexicon.participle(name) for name in verb.names]
+    for pronoun in lexicon.PRONOUNS.values():
+        made += pronoun
+    made += [lexicon.third_person(verb.names[0]) for verb in grammar.INTRANSITIVE]
+    for verb_name, reasons in pronouns.REASONS.items():
+        made += [verb_name, *itertools.chain(*reasons)]
+    return sorted(set(words(" ".join(made))))
+
+
+def corpus(size: int, seed: int) -> list[str]:
+    """Sentences in the order of a text: neighbours often belong to one paragraph, and tell of the same thing.
+
+    All of them are acceptable and no paragraph contradicts itself, as in edited prose; none carries a label.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    if size < 1:
+        raise ValueError(f"size={size}: expected at least 1")
+    rng = Random(f"corpus/{seed}")
+    sentences: list[str] = []
+    while len(sentences) < size:
+        # A sentence said twice in the same words would teach copying alone.
+        sentences.extend(dict.fromkeys(rng.choice(PARAGRAPHS)(rng)))
+    return sentences[:size]

@@ -1,0 +1,33 @@
+"""Whether the Hugging Face hub can be asked at all: its client retries for minutes, a user wants to know at once."""
+
+from __future__ import annotations
+
+import socket
+import urllib.request
+from urllib.parse import urlsplit
+
+CONNECT_SECONDS = 5.0
+"""How long a hub that does not answer is waited for, before anything is asked of it."""
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def why_unreachable() -> str | None:
+    """Why the hub cannot be reached, in words; None when it (or the proxy before it) accepts a connection."""
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        return "HF_HUB_OFFLINE forbids asking the hub"
+    endpoint = urlsplit(constants.ENDPOINT)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(endpoint.scheme) or proxies.get("all")
+    if proxy and not urllib.request.proxy_bypass(endpoint.hostname or ""):
+        target = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    else:
+        target = endpoint
+    try:
+        address = (target.hostname or "", target.port or _PORTS.get(target.scheme, 443))
+        socket.create_connection(address, timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        return f"{target.hostname} cannot be reached ({error})"
+    return None

@@ -1,0 +1,283 @@
+"""Makes the small RoBERTa of the mini scale: a word tokenizer and a masked-language model trained on given text.
+
+It stands in for a downloaded backbone: adapters are about fine-tuning a pretrained model, so there has to be one, also
+where no hub can be reached. The text comes in as sentences; this module knows nothing of where they are from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from rosa.config import MiniModelConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, RobertaForMaskedLM
+
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+"""In RoBERTa's order; a token's place is its number."""
+START, PAD, END, UNKNOWN, MASK = range(len(SPECIAL_TOKENS))
+MAX_LENGTH = 64
+"""Tokens of an input at most."""
+
+MASKED_SHARE = 0.15
+"""Tokens to predict; of these 80 % are hidden, 10 % replaced and 10 % left (BERT, arXiv 1810.04805, section 3.1)."""
+PAIR_SHARE = 0.5
+"""Inputs that hold two neighbouring sentences."""
+WARMUP_SHARE = 0.1
+WEIGHT_DECAY = 0.01
+MAX_GRAD_NORM = 1.0
+SORTED_BATCHES = 32
+"""Batches that are sorted by length together, so that little of a batch is padding."""
+IGNORED = -100
+"""The label of a token that is not to be predicted, as PyTorch's cross entropy has it."""
+
+VERSION = 1
+"""Part of the cache's key: raise it when a change here gives other weights."""
+FACTS = "pretraining.json"
+
+
+def build_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words in lower case, with RoBERTa's special tokens and pair format.
+
+    One text becomes ``<s> A </s>``, two become ``<s> A </s></s> B </s>``. Words that are not in the vocabulary become
+    ``<unk>``.
+
+    Raises:
+        ValueError: a word twice in the vocabulary, or one that is a special token.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = [*SPECIAL_TOKENS, *vocabulary]
+    numbers = {token: number for number, token in enumerate(tokens)}
+    if len(numbers) < len(tokens):
+        twice = sorted({token for token in tokens if tokens.count(token) > 1})
+        raise ValueError(f"vocabulary: expected every word once and no special token, found again: {', '.join(twice)}")
+    start, _, end, unknown, mask = SPECIAL_TOKENS
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=unknown))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}",
+        pair=f"{start} $A {end} {end} $B {end}",
+        special_tokens=[(start, START), (end, END)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=start,
+        cls_token=start,
+        pad_token=SPECIAL_TOKENS[PAD],
+        eos_token=end,
+        sep_token=end,
+        unk_token=unknown,
+        mask_token=mask,
+        model_max_length=MAX_LENGTH,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def build_model(mini: MiniModelConfig, vocabulary_size: int) -> RobertaForMaskedLM:
+    """A RoBERTa of the configured shape with random weights drawn from ``mini.seed``; PyTorch's own state stays."""
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    shape = RobertaConfig(
+        vocab_size=vocabulary_size,
+        hidden_size=mini.hidden,
+        num_hidden_layers=mini.layers,
+        num_attention_heads=mini.heads,
+        intermediate_size=mini.intermediate,
+        # RoBERTa numbers positions from the padding token's number plus one.
+        max_position_embeddings=MAX_LENGTH + PAD + 1,
+        type_vocab_size=1,
+        bos_token_id=START,
+        pad_token_id=PAD,
+        eos_token_id=END,
+        # A model this small and trained for so few steps does not overfit; dropout would only slow it.
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        classifier_dropout=0.1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mini.seed)
+        return RobertaForMaskedLM(shape)
+
+
+def inputs(sentences: Sequence[str], tokenizer: PreTrainedTokenizerFast, generator: torch.Generator) -> list[list[int]]:
+    """Token numbers of every sentence, alone or (with ``PAIR_SHARE``) in a pair with the one that follows it."""
+    paired = torch.rand(len(sentences), generator=generator) < PAIR_SHARE
+    first = [text for text, pair in zip(sentences, paired, strict=True) if not pair]
+    pairs = [(text, sentences[(i + 1) % len(sentences)]) for i, text in enumerate(sentences) if paired[i]]
+    encoded: list[list[int]] = []
+    for texts in (first, pairs):
+        if texts:
+            encoded += tokenizer(texts, truncation=True, max_length=MAX_LENGTH)["input_ids"]
+    return encoded
+
+
+def batches(encoded: Sequence[list[int]], size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Endless batches (size, longest of the batch) in random order, each of inputs of about one length."""
+    while True:
+        order = torch.randperm(len(encoded), generator=generator).tolist()
+        for start in range(0, len(order), size * SORTED_BATCHES):
+            chunk = sorted(order[start : start + size * SORTED_BATCHES], key=lambda i: len(encoded[i]))
+            groups = [chunk[i : i + size] for i in range(0, len(chunk), size)]
+            for i in torch.randperm(len(groups), generator=generator).tolist():
+                rows = [torch.tensor(encoded[j]) for j in groups[i]]
+                yield torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+
+
+def mask_tokens(
+    batch: torch.Tensor, vocabulary_size: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs with some tokens hidden, and the labels: the hidden tokens' numbers, ``IGNORED`` elsewhere."""
+    ordinary = batch >= len(SPECIAL_TOKENS)
+    unknown = batch == UNKNOWN
+    chosen = (torch.rand(batch.shape, generator=generator) < MASKED_SHARE) & (ordinary | unknown)
+    labels = torch.where(chosen, batch, IGNORED)
+    fate = torch.rand(batch.shape, generator=generator)
+    random_words = torch.randint(len(SPECIAL_TOKENS), vocabulary_size, batch.shape, generator=generator)
+    hidden = torch.where(chosen & (fate < 0.8), MASK, batch)
+    hidden = torch.where(chosen & (fate >= 0.9), random_words, hidden)
+    return hidden, labels
+
+
+def learning_rate_factor(step: int, steps: int) -> float:
+    """Linear rise over the warm-up, then half a cosine down to 0."""
+    warmup = max(1, round(WARMUP_SHARE * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def pretrain_roberta(
+    sentences: Sequence[str], vocabulary: Sequence[str], mini: MiniModelConfig, folder: Path, device: str = "cpu"
+) -> dict[str, float]:
+    """Train a RoBERTa by masked language modelling, and save it with its tokenizer as a folder.
+
+    The folder appears whole or not at all. It is what ``AutoModel*.from_pretrained`` and
+    ``AutoTokenizer.from_pretrained`` read. The same arguments give the same weights on the same machine.
+
+    Args:
+        sentences: in the order of a text; neighbours are sometimes seen together.
+        vocabulary: words, in lower case, that become tokens.
+        mini: shape and training of the model.
+        folder: where to save; must not exist.
+        device: where to train.
+
+    Returns:
+        The facts that are also saved beside the model: ``parameters``, ``steps``, ``loss`` (mean masked-token cross
+        entropy, in nats, of the last tenth of the steps) and ``seconds``.
+
+    Raises:
+        ValueError: no sentences, or a vocabulary that :func:`build_tokenizer` refuses.
+        FileExistsError: the folder is there already.
+    """
+    from tqdm.auto import tqdm
+
+    if not sentences:
+        raise ValueError("sentences: expected at least one")
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already; a model is saved to a new folder only")
+    begun = time.perf_counter()
+    tokenizer = build_tokenizer(vocabulary)
+    model = build_model(mini, len(tokenizer)).to(device).train()
+    generator = torch.Generator().manual_seed(mini.seed)
+    stream = batches(inputs(sentences, tokenizer, generator), mini.batch_size, generator)
+    # Norms and biases keep their size, as in every BERT.
+    weights = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": weights, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}],
+        lr=mini.lr,
+        betas=(0.9, 0.98),
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, mini.steps))
+    losses: list[float] = []
+    for _ in (bar := tqdm(range(mini.steps), desc="pretraining the mini RoBERTa", unit="step")):
+        batch = next(stream)
+        hidden, labels = mask_tokens(batch, len(tokenizer), generator)
+        logits = model(hidden.to(device), attention_mask=(batch != PAD).to(device)).logits
+        # A tiny batch can have no token to predict, and a mean over none is not a number.
+        total = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.to(device).flatten(), reduction="sum")
+        loss = total / max(1, int((labels != IGNORED).sum()))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+    last = losses[-max(1, mini.steps // 10) :]
+    facts = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": mini.steps,
+        "loss": sum(last) / len(last),
+        "seconds": time.perf_counter() - begun,
+    }
+    _save_whole(model, tokenizer, facts, folder)
+    return facts
+
+
+def _save_whole(
+    model: RobertaForMaskedLM, tokenizer: PreTrainedTokenizerFast, facts: dict[str, float], folder: Path
+) -> None:
+    """Write to a temporary folder beside the final one, which then gets its name in one step."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        (temporary / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        # mkdtemp makes a private folder; a cache may be shared.
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def cache_key(sentences: Sequence[str], vocabulary: Sequence[str], mini: MiniModelConfig) -> str:
+    """Sixteen hexadecimal digits that name a model: its shape, training, text, words, and this module's version."""
+    recipe = json.dumps([VERSION, dataclasses.asdict(mini), list(vocabulary), list(sentences)], sort_keys=True)
+    return hashlib.sha256(recipe.encode()).hexdigest()[:16]
+
+
+def cached_roberta(
+    sentences: Sequence[str], vocabulary: Sequence[str], mini: MiniModelConfig, cache_dir: Path, device: str = "cpu"
+) -> Path:
+    """The folder of a pretrained RoBERTa; trained on the first call, found on every later one.
+
+    Two processes that need the same model at once train it once: the second one waits. A folder that is not whole
+    (someone copied half of it, or a disk was full) is replaced.
+
+    Raises:
+        ValueError: as :func:`pretrain_roberta`.
+    """
+    from filelock import FileLock
+
+    folder = cache_dir / f"mini-roberta-{cache_key(sentences, vocabulary, mini)}"
+    if _is_whole(folder):
+        return folder
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    # The system lets go of the lock when its holder dies.
+    with FileLock(folder.with_suffix(".lock")):
+        if not _is_whole(folder):
+            if folder.exists():
+                shutil.rmtree(folder)
+            pretrain_roberta(sentences, vocabulary, mini, folder, device)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    needed = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", FACTS)
+    return all((folder / name).is_file() for name in needed)

@@ -1,0 +1,420 @@
+"""The JSON record of a run: where it lies, how it is written and read, and which learning rate the records choose.
+
+A run's folder is named by what the run is (experiment, model, task, method, settings, seed), never by a time, and its
+``record.json`` is the one place that tables and figures read. A record is replaced as a whole, so a killed process or
+a full disk leaves either the old record or the new one, and never a part of one.
+
+The keys of a record are listed in ``_TYPES``; ``params`` counts ``trainable`` (adapter, without the head), ``head``
+(the head's trainable parameters) and ``total``; ``data`` holds ``splits``: ``{name: {"rows": int, "sha256": str}}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import os
+import secrets
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rosa.config import (
+    METHODS,
+    NOT_IDENTITY,
+    Config,
+    DataConfig,
+    ModelConfig,
+    TaskConfig,
+    TrainConfig,
+    identity_hash,
+    to_dict,
+)
+
+RECORD = "record.json"
+SCHEMA = 1
+STATUSES = ("running", "done", "failed")
+RULES = ("best", "last")
+"""Which epoch's scores: the one with the best headline on the selection split, or the last one."""
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "schema": (int,),
+    "status": (str,),
+    "identity": (dict,),
+    "command": (str,),
+    "config": (dict,),
+    "metrics": (dict,),
+    "warnings": (list,),
+    "history": (list,),
+    "training": (list,),
+    "resamples": (list,),
+    "params": (dict,),
+    "adapted": (list,),
+    "costs": (dict,),
+    "environment": (dict,),
+    "data": (dict,),
+    "model": (dict,),
+    "tuning": (dict, type(None)),
+    "wandb": (dict, type(None)),
+    "started": (str,),
+    "finished": (str, type(None)),
+    "error": (dict, type(None)),
+}
+_IDENTITY: dict[str, type] = {"experiment": str, "model": str, "task": str, "method": str, "hash": str, "seed": int}
+
+
+class RecordError(ValueError):
+    """A record that cannot be written, read or used; the message names the file or run and what is wrong."""
+
+    path: Path | None = None
+    """The file, where :func:`find` met the problem."""
+
+
+# --- one record ------------------------------------------------------------------------------------------------------
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """What a run is: experiment, model, task, method, the hash of its settings, and the seed."""
+    return {
+        "experiment": config.experiment_name,
+        "model": config.model.name,
+        "task": config.task.name,
+        "method": config.method.name,
+        "hash": identity_hash(config),
+        "seed": config.seed,
+    }
+
+
+def folder(config: Config) -> Path:
+    """The run's own folder, ``results_dir/runs/<experiment>/<model>/<task>/<method>-<hash>/seed<seed>``."""
+    run = identity(config)
+    # A hub name has a slash ("org/name"), which would add a level to the tree.
+    parts = [str(run[key]).replace("/", "--") for key in ("experiment", "model", "task")]
+    for part in parts:
+        if part in (".", ".."):
+            raise RecordError(f"{part!r} in {run}: cannot name a folder")
+    return Path(config.results_dir, "runs", *parts, f"{run['method']}-{run['hash']}", f"seed{run['seed']}")
+
+
+def new(config: Config, command: str) -> dict[str, Any]:
+    """The record of a run that starts now; ``command`` is the shell command that repeats it."""
+    empty: dict[str, Any] = {key: (None if type(None) in kinds else kinds[0]()) for key, kinds in _TYPES.items()}
+    return empty | {
+        "schema": SCHEMA,
+        "status": "running",
+        "identity": identity(config),
+        "command": command,
+        "config": to_dict(config),
+        "started": now(),
+    }
+
+
+def now() -> str:
+    """The time in UTC, as ISO 8601 with seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write(folder: Path, record: Mapping[str, Any]) -> None:
+    """Put ``record`` in ``folder/record.json``, whole or not at all; a float that is not finite becomes null.
+
+    Raises:
+        RecordError: a key is missing or wrong, a value is no JSON, or the folder cannot be written (full disk, no
+            permission); the record that was there before is then still there, and no temporary file.
+    """
+    path = Path(folder) / RECORD
+    _check(record, path)
+    text = json.dumps(_plain(record, "", path), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{RECORD}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # noqa: PTH105 - the one atomic step, said by its own name
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RecordError(f"{folder}: cannot write {RECORD}: {error}") from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The record in file ``path``, checked.
+
+    Raises:
+        RecordError: the file is not there, is no JSON, has another schema, or lacks something; names the file.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: not a readable record: {error}") from error
+    _check(record, Path(path))
+    return record
+
+
+def _plain(value: Any, key: str, path: Path) -> Any:
+    """``value`` as what JSON can hold; ``key`` says where it is, for the error."""
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                raise RecordError(f"{path}: key {name!r} in {key or 'the record'} is no text")
+        return {name: _plain(inner, f"{key}.{name}".lstrip("."), path) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner, f"{key}[{i}]", path) for i, inner in enumerate(value)]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    raise RecordError(f"{path}: {key} is a {type(value).__name__}, which JSON cannot hold: {value!r}")
+
+
+def _check(record: Any, path: Path) -> None:
+    def require(condition: bool, problem: str) -> None:
+        if not condition:
+            raise RecordError(f"{path}: {problem}")
+
+    require(isinstance(record, Mapping), f"holds a {type(record).__name__}, expected an object")
+    schema = record.get("schema")
+    require(schema == SCHEMA, f"schema={schema!r}, but this version of the project reads schema {SCHEMA}")
+    for key, kinds in _TYPES.items():
+        names = " or ".join(kind.__name__ for kind in kinds)
+        require(key in record, f"{key} is missing")
+        require(isinstance(record[key], kinds), f"{key}={record[key]!r}, expected {names}")
+    require(record["status"] in STATUSES, f"status={record['status']!r}, expected one of {', '.join(STATUSES)}")
+    for key, kind in _IDENTITY.items():
+        value = record["identity"].get(key)
+        require(isinstance(value, kind), f"identity.{key}={value!r}, expected {kind.__name__}")
+    for group in ("model", "task", "method", "train", "data"):
+        require(isinstance(record["config"].get(group), dict), f"config.{group} is missing")
+    lr = record["config"]["train"].get("lr")
+    require(isinstance(lr, (int, float)), f"config.train.lr={lr!r}, expected the number that the run uses")
+    if record["status"] == "done":
+        try:
+            for rule in RULES:
+                score(record, rule)
+        except RecordError as error:
+            raise RecordError(f"{path}: {error}") from error
+
+
+def score(record: Mapping[str, Any], rule: str = "best") -> float:
+    """The headline metric on the selection split, at the epoch that ``rule`` says; NaN where the run diverged.
+
+    Raises:
+        RecordError: the run has no such score (yet), or ``rule`` is neither ``best`` nor ``last``.
+    """
+    if rule not in RULES:
+        raise RecordError(f"rule={rule!r}: expected one of {', '.join(RULES)}")
+    metrics = record["metrics"]
+    try:
+        split, metric = metrics["selection"]["split"], metrics["selection"]["metric"]
+        value = metrics[rule][split][metric]
+    except (KeyError, TypeError) as error:
+        where = f"metrics.{rule} with the metric that metrics.selection names"
+        raise RecordError(f"{_name(record)} (status {record['status']}) has no {where}: {error!r}") from error
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise RecordError(f"{_name(record)}: metrics.{rule}.{split}.{metric}={value!r}, expected a number")
+    return float(value)
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    run = record["identity"]
+    return f"run {run['experiment']}/{run['model']}/{run['task']}/{run['method']}-{run['hash']}/seed{run['seed']}"
+
+
+def _key(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(record["identity"][key] for key in _IDENTITY)
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def default_settings(method: str) -> dict[str, Any]:
+    """The defaults of every setting of a run with ``method``, by dotted key (``train.epochs``, ``method.rank``)."""
+    groups: dict[str, Any] = {"model": ModelConfig, "task": TaskConfig, "train": TrainConfig, "data": DataConfig}
+    if method in METHODS:
+        groups["method"] = METHODS[method]
+    found: dict[str, Any] = {}
+    for group, kind in groups.items():
+        for field in dataclasses.fields(kind):
+            if field.default is not dataclasses.MISSING:
+                found |= _flat({field.name: field.default}, f"{group}.")
+            elif field.default_factory is not dataclasses.MISSING:
+                value = field.default_factory()
+                found |= _flat({field.name: to_dict(value) if dataclasses.is_dataclass(value) else value}, f"{group}.")
+    return found
+
+
+def settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting that can change a run's result, by dotted key.
+
+    A key that the record does not have, because it is older than the option, has the option's default.
+    """
+    left_out = {f"{group}.{name}".lstrip(".") for group, names in NOT_IDENTITY.items() for name in names}
+    inside = tuple(f"{name}." for name in left_out)
+    config = record["config"]
+    flat = default_settings(config["method"]["name"]) | _flat(config)
+    return {key: value for key, value in flat.items() if key not in left_out and not key.startswith(inside)}
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            found.update(_flat(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def learning_rate(record: Mapping[str, Any]) -> float:
+    """The peak learning rate that a run used; with ``train.lr=tuned`` the one that was found."""
+    return float(record["config"]["train"]["lr"])
+
+
+# --- many records ----------------------------------------------------------------------------------------------------
+
+
+def find(results_dir: Path, experiment: str | None = None) -> tuple[list[dict[str, Any]], list[RecordError]]:
+    """Every record under ``results_dir/runs`` and ``results_dir/records``, sorted by identity, and what was wrong.
+
+    Where both hold the same run, the one in ``runs`` counts if it is done or the other is not. A corrupt record, or a
+    second copy of a run in one tree, is left out and listed among the problems.
+    """
+    problems: list[RecordError] = []
+    runs = _read_all(Path(results_dir, "runs").glob(f"*/*/*/*/*/{RECORD}"), problems)
+    kept = _read_all(Path(results_dir, "records").rglob("*.json"), problems)
+    for key, record in runs.items():
+        if record["status"] == "done" or kept.get(key, {}).get("status") != "done":
+            kept[key] = record
+    found = [kept[key] for key in sorted(kept)]
+    return [r for r in found if experiment in (None, r["identity"]["experiment"])], problems
+
+
+def _read_all(paths: Iterator[Path], problems: list[RecordError]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    first: dict[tuple[Any, ...], Path] = {}
+    for path in sorted(paths):
+        try:
+            record = read(path)
+            key = _key(record)
+            if key in found:
+                raise RecordError(f"{path}: the same run as {first[key]}; left out")
+        except RecordError as error:
+            error.path = path
+            problems.append(error)
+            continue
+        found[key], first[key] = record, path
+    return found
+
+
+def select_lr(records: Sequence[Mapping[str, Any]], rule: str = "best") -> tuple[float, dict[float, tuple[float, int]]]:
+    """Which of the learning rates scores best, over runs that differ only by learning rate and seed.
+
+    Returns:
+        The winner, and for every learning rate its mean headline over the finished seeds and their number (NaN and 0
+        where none finished). A learning rate with a failed or diverged seed comes after all those without one, since
+        the mean of the survivors flatters it; of equal ones the smaller wins.
+
+    Raises:
+        RecordError: the runs differ by another setting too, or none has finished.
+    """
+    _refuse_other_differences(records)
+    scores: dict[float, list[float]] = {}
+    failed: set[float] = set()
+    for record in sorted(records, key=_key):
+        lr = learning_rate(record)
+        value = score(record, rule) if record["status"] == "done" else math.nan
+        reached = scores.setdefault(lr, [])
+        if math.isfinite(value):
+            reached.append(value)
+        elif record["status"] != "running":
+            failed.add(lr)
+    grid = {lr: (statistics.fmean(found) if found else math.nan, len(found)) for lr, found in sorted(scores.items())}
+    finished = [lr for lr, (_, n) in grid.items() if n]
+    if not finished:
+        raise RecordError(f"none of the {len(records)} runs has a score: {', '.join(map(_name, records)) or 'no runs'}")
+    return min(finished, key=lambda lr: (lr in failed, -grid[lr][0], lr)), grid
+
+
+def _refuse_other_differences(records: Sequence[Mapping[str, Any]]) -> None:
+    first = settings(records[0]) if records else {}
+    for record in records:
+        own = settings(record)
+        for key in sorted(own.keys() | first.keys()) if own != first else ():
+            if key != "train.lr" and own.get(key) != first.get(key):
+                raise RecordError(
+                    "runs of one learning-rate grid differ by more than the learning rate: "
+                    f"{key}={first.get(key)!r} in {_name(records[0])}, {key}={own.get(key)!r} in {_name(record)}"
+                )
+
+
+def tuned_lr(results_dir: Path, config: Config, rule: str = "best") -> tuple[float, dict[str, Any]]:
+    """The learning rate for ``train.lr=tuned``: the winner among the runs of the tuning experiment.
+
+    The runs are those on the tuning task and seed with the same model and the same method settings. A failed or
+    diverged run counts as the worst of the grid.
+
+    Returns:
+        The learning rate, and what the run's own record keeps of the choice: experiment, task, seed, metric, rule,
+        grid (every learning rate with its score and status) and chosen.
+
+    Raises:
+        RecordError: there are no such runs, some are unfinished or unreadable, all failed, or they differ by more than
+            the learning rate; says which command to run.
+    """
+    tuning = config.train.tuning
+    wanted = _method_settings(settings({"config": to_dict(config)}))
+    records, problems = find(results_dir, tuning.experiment)
+    runs = [
+        record
+        for record in records
+        if (record["identity"]["task"], record["identity"]["seed"]) == (tuning.task, tuning.seed)
+        and record["identity"]["model"] == config.model.name
+        and _method_settings(settings(record)) == wanted
+    ]
+    what = (
+        f"train.lr=tuned for model={config.model.name} with "
+        f"{', '.join(f'{key}={value}' for key, value in sorted(wanted.items()))}"
+    )
+    where = f"experiment {tuning.experiment}, task {tuning.task}, seed {tuning.seed}, under {results_dir}"
+    broken = [str(problem) for problem in problems if problem.path and tuning.experiment in problem.path.parts]
+    if broken:
+        # Without them the grid may lack its winner, and nothing would tell.
+        raise RecordError(f"{what}: the grid has records that cannot be used: {'; '.join(broken)}")
+    if not runs:
+        command = f"python scripts/train.py -m experiment={tuning.experiment} results_dir={results_dir}"
+        raise RecordError(f"{what}: no runs to choose from ({where}); make them with: {command}")
+    unfinished = [record["command"] for record in runs if record["status"] == "running"]
+    if unfinished:
+        listed = "".join(f"\n  {command}" for command in sorted(unfinished))
+        raise RecordError(f"{what}: {len(unfinished)} of {len(runs)} runs are unfinished ({where}); finish:{listed}")
+    try:
+        chosen, _ = select_lr(runs, rule)
+    except RecordError as error:
+        raise RecordError(f"{what}: {error} ({where})") from error
+    grid = []
+    for record in sorted(runs, key=lambda r: (learning_rate(r), _key(r))):
+        value = score(record, rule) if record["status"] == "done" else math.nan
+        status = "diverged" if record["status"] == "done" and math.isnan(value) else record["status"]
+        grid.append({"lr": learning_rate(record), "score": None if math.isnan(value) else value, "status": status})
+    metric = next(record["metrics"]["selection"]["metric"] for record in runs if record["status"] == "done")
+    return chosen, {
+        "experiment": tuning.experiment,
+        "task": tuning.task,
+        "seed": tuning.seed,
+        "metric": metric,
+        "rule": rule,
+        "grid": grid,
+        "chosen": chosen,
+    }
+
+
+def _method_settings(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in found.items() if key.startswith("method.")}

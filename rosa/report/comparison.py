@@ -1,0 +1,282 @@
+"""Records, grouped for a table: rows are methods with their settings, columns tasks, and under each the seeds' scores.
+
+A row is one model, one method with one set of its options, and one value of every other setting that takes more than
+one value for the same model, method and task. Settings that only differ from task to task (a batch size for MNLI, say)
+do not split a row; settings that differ between methods are kept in ``Comparison.unequal``, for a warning.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rosa import records
+from rosa.report import formats
+
+Record = Mapping[str, Any]
+
+
+class ReportError(ValueError):
+    """Nothing to show, or something that cannot be shown; the message says what and where."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row, one task, one learning rate: the runs of every seed."""
+
+    lr: float
+    runs: tuple[Record, ...]
+    """Sorted by seed."""
+    rule: str
+
+    @property
+    def scored(self) -> dict[int, Record]:
+        """Seed -> run, for the runs that finished with a score."""
+        return {run["identity"]["seed"]: run for run in self.runs if _finished(run, self.rule)}
+
+    @property
+    def failed(self) -> list[int]:
+        """Seeds that failed, or diverged to a score that is no number."""
+        lost = (r for r in self.runs if r["status"] != "running" and not _finished(r, self.rule))
+        return sorted({run["identity"]["seed"] for run in lost} - set(self.scored))
+
+    @property
+    def running(self) -> list[int]:
+        """Seeds that are running, or were stopped and not taken up again."""
+        going = {run["identity"]["seed"] for run in self.runs if run["status"] == "running"}
+        return sorted(going - set(self.scored) - set(self.failed))
+
+    def scores(self, split: str, metric: str) -> dict[int, float]:
+        """Seed -> score, of the seeds that have this one."""
+        values = {seed: run["metrics"][self.rule].get(split, {}).get(metric) for seed, run in self.scored.items()}
+        return {seed: float(value) for seed, value in sorted(values.items()) if value is not None}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and spread over seeds."""
+
+    mean: float
+    deviation: float | None
+    """Sample standard deviation (n - 1); None for one seed."""
+    n: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row and one task."""
+
+    trials: tuple[Trial, ...]
+    """By learning rate, ascending."""
+    selected: Trial
+    """The learning rate that is shown."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model, method and setting."""
+
+    label: str
+    model: str
+    method: str
+    settings: Mapping[str, Any]
+    """What sets the row apart, by dotted key."""
+    results: Mapping[str, Result]
+    """By task; a task without any run is not there."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One column."""
+
+    name: str
+    metric: str
+    """The headline."""
+    splits: tuple[str, ...]
+    """Every split with the headline; the first one is that of selection."""
+    seeds: tuple[int, ...]
+    """Every seed that any row has a run of."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One experiment."""
+
+    experiment: str
+    rule: str
+    tasks: tuple[Task, ...]
+    rows: tuple[Row, ...]
+    unequal: tuple[tuple[str, Mapping[str, tuple[str, ...]]], ...]
+    """Settings that differ between the rows of a task and are in no label: key, then value -> labels."""
+
+    @property
+    def runs(self) -> list[Record]:
+        """Every run of the table, of losing learning rates too."""
+        results = [result for row in self.rows for result in row.results.values()]
+        return [run for result in results for trial in result.trials for run in trial.runs]
+
+    @property
+    def shown(self) -> list[Record]:
+        """The runs whose scores are in the table's cells."""
+        results = [result for row in self.rows for result in row.results.values()]
+        return [run for result in results for run in result.selected.scored.values()]
+
+
+def summarise(values: Iterable[float]) -> Summary | None:
+    """Mean and sample standard deviation; None without values."""
+    found = list(values)
+    if not found:
+        return None
+    return Summary(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None, len(found))
+
+
+def complete(result: Result, task: Task) -> bool:
+    """Whether every seed that the task's column has is there and has a score."""
+    return tuple(sorted(result.selected.scored)) == task.seeds and not result.selected.failed
+
+
+def compare(found: Sequence[Record], experiment: str, rule: str = "best") -> Comparison:
+    """Group the records of one experiment; their order does not matter.
+
+    Raises:
+        ReportError: the experiment has no records.
+        rosa.records.RecordError: ``rule`` is neither ``best`` nor ``last``.
+    """
+    runs = [run for run in found if run["identity"]["experiment"] == experiment]
+    if not runs:
+        others = sorted({run["identity"]["experiment"] for run in found})
+        raise ReportError(f"experiment {experiment!r} has no records; there are: {', '.join(others) or 'none'}")
+    runs.sort(key=lambda run: sorted((key, str(value)) for key, value in run["identity"].items()))
+    flat = [records.settings(run) for run in runs]
+    split_by = _split_by(runs, flat)
+    grouped: dict[Any, list[int]] = {}
+    for i, run in enumerate(runs):
+        options = {key: value for key, value in flat[i].items() if key.startswith("method.") or key in split_by}
+        grouped.setdefault((run["identity"]["model"], _frozen(options)), []).append(i)
+
+    members = sorted(grouped.values(), key=lambda group: _row_order(runs[group[0]], flat[group[0]], split_by))
+    several_models = len({run["identity"]["model"] for run in runs}) > 1
+    varying = _varying([run["identity"]["method"] for run in runs], flat)
+    rows = [
+        _row([runs[i] for i in group], flat[group[0]], split_by, varying, several_models, rule) for group in members
+    ]
+    unequal = _unequal(runs, flat, members, [row.label for row in rows], split_by)
+    return Comparison(experiment, rule, _tasks(runs), tuple(rows), unequal)
+
+
+def tuning_experiments(found: Iterable[Record]) -> set[str]:
+    """Names of the experiments that other runs took their learning rate from."""
+    return {run["tuning"]["experiment"] for run in found if run["tuning"]}
+
+
+def _finished(run: Record, rule: str) -> bool:
+    return run["status"] == "done" and math.isfinite(records.score(run, rule))
+
+
+def _frozen(value: Any) -> Any:
+    """Something hashable that is equal for equal settings."""
+    if isinstance(value, Mapping):
+        return tuple((key, _frozen(inner)) for key, inner in sorted(value.items()))
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _split_by(runs: Sequence[Record], flat: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Keys, other than the method's own, that take several values for one model, method and task."""
+    places = [tuple(run["identity"][key] for key in ("model", "method", "task")) for run in runs]
+    found = {key for _, key in _varying(places, flat)}
+    return tuple(sorted(key for key in found if key != "train.lr" and not key.startswith("method.")))
+
+
+def _varying(places: Sequence[Any], flat: Sequence[Mapping[str, Any]]) -> set[tuple[Any, str]]:
+    """(place, key) of every setting that takes several values among the runs of one place."""
+    first: dict[Any, Mapping[str, Any]] = {}
+    found = set()
+    for place, settings in zip(places, flat, strict=True):
+        known = first.setdefault(place, settings)
+        if settings != known:
+            keys = settings.keys() | known.keys()
+            found |= {(place, key) for key in keys if settings.get(key) != known.get(key)}
+    return found
+
+
+def _row_order(run: Record, settings: Mapping[str, Any], split_by: Sequence[str]) -> tuple[Any, ...]:
+    rest = {key: value for key, value in settings.items() if key.startswith("method.") or key in split_by}
+    numbers = [settings.get(key) for key in ("method.rank", "method.every")]
+    rank, every = (value if isinstance(value, (int, float)) else 0 for value in numbers)
+    written = sorted((key, str(value)) for key, value in rest.items())
+    return (run["identity"]["model"], formats.method_order(run["identity"]["method"]), rank, every, written)
+
+
+def _row(
+    runs: Sequence[Record],
+    settings: Mapping[str, Any],
+    split_by: Sequence[str],
+    varying: set[tuple[Any, str]],
+    several_models: bool,
+    rule: str,
+) -> Row:
+    model, method = runs[0]["identity"]["model"], runs[0]["identity"]["method"]
+    defaults = records.default_settings(method)
+    options = {key: value for key, value in settings.items() if key.startswith("method.")}
+    shown = [
+        key.removeprefix("method.")
+        for key, value in sorted(options.items())
+        if (method, key) in varying or (key in defaults and _frozen(defaults[key]) != _frozen(value))
+    ]
+    label = formats.method_label({key.removeprefix("method."): value for key, value in options.items()}, shown)
+    parts = [label, *(formats.setting(key, settings[key]) for key in split_by if key in settings)]
+    label = ", ".join(parts)
+    results = {
+        task: _result([run for run in runs if run["identity"]["task"] == task], rule)
+        for task in sorted({run["identity"]["task"] for run in runs})
+    }
+    apart = options | {key: settings[key] for key in split_by if key in settings}
+    return Row(f"{model}: {label}" if several_models else label, model, method, apart, results)
+
+
+def _result(runs: Sequence[Record], rule: str) -> Result:
+    by_lr: dict[float, list[Record]] = {}
+    for run in sorted(runs, key=lambda run: (run["identity"]["seed"], run["identity"]["hash"])):
+        by_lr.setdefault(records.learning_rate(run), []).append(run)
+    trials = [Trial(lr, tuple(members), rule) for lr, members in sorted(by_lr.items())]
+    chosen = trials[0]
+    if any(trial.scored for trial in trials):
+        winner, _ = records.select_lr(runs, rule)
+        chosen = next(trial for trial in trials if trial.lr == winner)
+    return Result(tuple(trials), chosen)
+
+
+def _tasks(runs: Sequence[Record]) -> tuple[Task, ...]:
+    tasks = []
+    for name in formats.task_order({run["identity"]["task"] for run in runs}):
+        own = [run for run in runs if run["identity"]["task"] == name]
+        config = own[0]["config"]["task"]
+        metric, splits = config["headline"], tuple(config["evaluation"])
+        tasks.append(Task(name, metric, splits, tuple(sorted({run["identity"]["seed"] for run in own}))))
+    return tuple(tasks)
+
+
+def _unequal(
+    runs: Sequence[Record],
+    flat: Sequence[Mapping[str, Any]],
+    positions: Sequence[Sequence[int]],
+    labels: Sequence[str],
+    split_by: Sequence[str],
+) -> tuple[tuple[str, Mapping[str, tuple[str, ...]]], ...]:
+    """Settings outside the method that differ between rows of the same model and task, though no label says so."""
+    places = [(run["identity"]["model"], run["identity"]["task"]) for run in runs]
+    differing: dict[str, dict[str, set[str]]] = {}
+    label_of = {i: label for group, label in zip(positions, labels, strict=True) for i in group}
+    for place, key in _varying(places, flat):
+        if key == "train.lr" or key.startswith("method.") or key in split_by:
+            continue
+        for i, settings in enumerate(flat):
+            if places[i] == place:
+                differing.setdefault(key, {}).setdefault(str(settings.get(key)), set()).add(label_of[i])
+    return tuple(
+        (key, {value: tuple(sorted(where)) for value, where in sorted(values.items())})
+        for key, values in sorted(differing.items())
+    )

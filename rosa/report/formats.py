@@ -1,0 +1,81 @@
+"""How names and numbers are written, the same in every table and figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+TASKS = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb", "wnli")
+"""GLUE's tasks in the order of its papers' tables."""
+TASK_NAMES = dict(zip(TASKS, ("MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "RTE", "STS-B", "WNLI"), strict=True))
+METHOD_NAMES = {"full": "Full", "lora": "LoRA", "ia3": "(IA)3", "rosa": "ROSA"}
+"""In the order of a table's rows: the reference first, ROSA last."""
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "matthews_correlation": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "spearmanr": "Spearman correlation",
+}
+MISSING = "—"
+
+
+def task_order(tasks: Iterable[str]) -> list[str]:
+    """Tasks in GLUE's order, others behind them by name."""
+    return sorted(tasks, key=lambda task: (TASKS.index(task) if task in TASKS else len(TASKS), task))
+
+
+def method_order(method: str) -> tuple[int, str]:
+    """A sort key: the known methods in a table's order, others behind them by name."""
+    known = list(METHOD_NAMES)
+    return (known.index(method) if method in known else len(known), method)
+
+
+def points(value: float) -> str:
+    """A score in [-1, 1] as points of a hundred, one decimal: 0.71239 -> ``71.2``."""
+    return f"{100 * value:.1f}".replace("-0.0", "0.0") if abs(value) < 0.001 else f"{100 * value:.1f}"
+
+
+def mean_and_deviation(mean: float, deviation: float | None) -> str:
+    """``71.2 ± 0.4``; without a deviation (one seed) ``71.2``."""
+    return points(mean) if deviation is None else f"{points(mean)} ± {points(deviation)}"
+
+
+def rate(lr: float) -> str:
+    """A learning rate with all its digits and no more: 0.0005 -> ``5e-4``."""
+    digits = format(Decimal(repr(lr)).normalize(), "e")
+    return digits.replace("e+0", "") if digits.endswith("e+0") else digits
+
+
+def count(parameters: float) -> str:
+    """A number of parameters: ``812``, ``8.2K``, ``0.15M``, ``124.65M``."""
+    if parameters >= 100_000:
+        return f"{parameters / 1e6:.2f}M"
+    return f"{parameters / 1e3:.1f}K" if parameters >= 1000 else f"{parameters:.0f}"
+
+
+def count_range(parameters: Iterable[int]) -> str:
+    """One count, or the smallest and the largest where they differ as written: ``0.59M`` or ``0.59M–0.60M``."""
+    ordered = sorted(set(parameters))
+    written = list(dict.fromkeys((count(ordered[0]), count(ordered[-1]))))
+    return "–".join(written)
+
+
+def setting(key: str, value: Any) -> str:
+    """``key=value`` in a label; a list's items are joined by ``+``."""
+    written = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+    return f"{key}={written}"
+
+
+def method_label(method: Mapping[str, Any], shown: Sequence[str]) -> str:
+    """A method with its rank and resampling, then the settings named in ``shown``: ``ROSA r=8, every 2 epochs``."""
+    name = METHOD_NAMES.get(method["name"], method["name"])
+    if "rank" in method:
+        name += f" r={method['rank']}"
+    parts = [name]
+    if "every" in method and "unit" in method:
+        plural = "" if method["every"] == 1 else "s"
+        parts.append(f"every {method['every']} {method['unit']}{plural}" if method["every"] else "never resampled")
+    in_name = ("name", "rank", "every", "unit")
+    return ", ".join(parts + [setting(key, method[key]) for key in shown if key not in in_name])

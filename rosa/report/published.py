@@ -1,0 +1,64 @@
+"""Numbers that others published, typed in once with their source, to be set beside ours."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from rosa.report import formats
+from rosa.report.comparison import ReportError
+
+COLUMNS = ["task", "method", "metric", "mean", "std", "trainable_parameters", "source", "note"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published score."""
+
+    task: str
+    method: str
+    metric: str
+    mean: float
+    """In points of a hundred, as printed."""
+    deviation: float | None
+    trainable: int
+    """As published, the head not always counted."""
+    source: str
+    """Authors and year, then where."""
+    note: str
+
+    @property
+    def label(self) -> str:
+        """``LoRA (Hu et al. 2021)``."""
+        return f"{formats.METHOD_NAMES.get(self.method, self.method)} ({self.source.split(',')[0]})"
+
+
+def read_published(path: Path) -> list[Published]:
+    """The scores in a CSV file with the columns ``COLUMNS``.
+
+    Raises:
+        ReportError: the file cannot be read, or a line is wrong; names file and line.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            if reader.fieldnames != COLUMNS:
+                raise ReportError(f"{path}:1: columns {reader.fieldnames}, expected {COLUMNS}")
+            return [_entry(row, f"{path}:{reader.line_num}") for row in reader]
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise ReportError(f"{path}: cannot read published numbers: {error}") from error
+
+
+def _entry(row: dict[str, str], place: str) -> Published:
+    if None in row or None in row.values():
+        raise ReportError(f"{place}: expected {len(COLUMNS)} fields ({', '.join(COLUMNS)})")
+    for key in ("task", "method", "metric", "source"):
+        if not row[key]:
+            raise ReportError(f"{place}: {key} is empty; every published number needs one")
+    try:
+        mean, deviation = float(row["mean"]), float(row["std"]) if row["std"] else None
+        trainable = int(row["trainable_parameters"])
+    except ValueError as error:
+        raise ReportError(f"{place}: {error}; mean and std are numbers, trainable_parameters a whole number") from error
+    return Published(row["task"], row["method"], row["metric"], mean, deviation, trainable, row["source"], row["note"])

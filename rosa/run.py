@@ -1,0 +1,354 @@
+"""One run, from a configuration to a record: the only place that wires data, model, method and training together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from filelock import FileLock, Timeout
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+from rosa import costs, data, models, pretraining, records, tracking
+from rosa.adapters import attach, attachment
+from rosa.config import TUNED, Config, RosaConfig, TaskConfig
+from rosa.data import mini
+from rosa.evaluation import classify
+from rosa.progress import ProgressCallback
+from rosa.resampling import EVENT, ResampleCallback
+from rosa.seeding import derive, generator
+from rosa.training import (
+    BestWeightsCallback,
+    HarnessTrainer,
+    InterruptedRun,
+    best_index,
+    build_trainer,
+    device_for,
+    find_checkpoint,
+    precision_for,
+    save_weights,
+)
+
+CHECKPOINTS = "checkpoints"
+BEST = "best.safetensors"
+LAST = "last.safetensors"
+
+
+class BusyError(RuntimeError):
+    """Another process is working on this very run."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a request for a run."""
+
+    record: dict[str, Any]
+    folder: Path
+    skipped: bool
+    """It had been finished before, and nothing was done."""
+
+
+def run(config: Config, command: str, progress: bool = True) -> Outcome:
+    """Do a run, go on with it where it stopped, or skip it because it is finished.
+
+    Args:
+        config: the run; ``train.lr=tuned`` and the ``auto`` settings are resolved here.
+        command: the shell command that repeats it, for the record.
+        progress: draw a progress bar and print what is adapted.
+
+    Raises:
+        BusyError: another process is doing this run.
+        InterruptedRun: stopped on SIGINT or SIGTERM, after a checkpoint; asked again, it goes on.
+        Exception: whatever stopped the run; its record says ``failed`` and why.
+    """
+    config, tuning = resolve(config)
+    folder = records.folder(config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise BusyError(f"{folder}: another process is doing this run") from error
+    except OSError as error:
+        raise records.RecordError(f"results_dir={config.results_dir}: cannot write in {folder}: {error}") from error
+    with lock:
+        if config.train.force:
+            _clear(folder)
+        finished = _finished_record(folder)
+        if finished is not None:
+            return Outcome(finished, folder, skipped=True)
+        record = records.new(config, command) | {"tuning": tuning}
+        records.write(folder, record)
+        try:
+            _run(config, folder, record, progress)
+        except (KeyboardInterrupt, InterruptedRun):
+            raise
+        except BaseException as error:
+            record["status"] = "failed"
+            record["finished"] = records.now()
+            record["error"] = {
+                "type": type(error).__name__,
+                "message": str(error),
+                "traceback": traceback.format_exc(),
+            }
+            records.write(folder, record)
+            raise
+        record["status"] = "done"
+        record["finished"] = records.now()
+        records.write(folder, record)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        return Outcome(record, folder, skipped=False)
+
+
+def resolve(config: Config) -> tuple[Config, dict[str, Any] | None]:
+    """Replace ``train.lr=tuned``, ``train.device=auto`` and ``train.precision=auto`` by what they mean here.
+
+    Returns:
+        The configuration that the run's identity is made of, and how the learning rate was chosen.
+
+    Raises:
+        RecordError: the tuning runs are missing or unfinished.
+    """
+    tuning = None
+    train = config.train
+    if train.lr == TUNED:
+        lr, tuning = records.tuned_lr(Path(config.results_dir), config)
+        train = dataclasses.replace(train, lr=lr)
+    device = device_for(train.device)
+    train = dataclasses.replace(train, device=device, precision=precision_for(train.precision, device))
+    return dataclasses.replace(config, train=train), tuning
+
+
+def _finished_record(folder: Path) -> dict[str, Any] | None:
+    path = folder / records.RECORD
+    if not path.exists():
+        return None
+    record = records.read(path)
+    return record if record["status"] == "done" else None
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()
+
+
+def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -> None:
+    """Train and evaluate, filling in the record as facts become known."""
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    costs.reset_peak_memory(config.train.device)
+    record["environment"] = costs.environment()
+
+    loaded = data.load(config.task, config.data, config.seed)
+    model, tokenizer, record["model"] = models.load(_with_mini_weights(config, progress), config.task, config.seed)
+    tokenized = data.tokenize(loaded, tokenizer, _length_limit(config.train.max_length, model))
+    record["data"] = tokenized.facts
+
+    model.to(config.train.device)
+    attach(model, config.method, generator=generator(config.seed, "adapter"), verbose=progress)
+    done = attachment(model)
+    if done is None or not done.head:
+        raise models.ModelError(f"model {config.model.name} has no head for {config.task.name}")
+    record["params"] = {
+        "trainable": done.trainable_parameters,
+        "head": done.head_parameters,
+        "total": done.total_parameters,
+    }
+    record["adapted"] = [dataclasses.asdict(layer) for layer in done.layers]
+
+    scorer = Scorer(config.task)
+    key = f"eval_{config.task.evaluation[0]}_{config.task.headline}"
+    run_id = "/".join(str(part) for part in record["identity"].values())
+    checkpoint = find_checkpoint(folder / CHECKPOINTS)
+    with _stop_signals() as stop_requested, _tracked(config, folder, run_id, checkpoint is not None) as tracker:
+        record["wandb"] = {"id": tracker.id, "mode": tracker.mode}
+        callbacks: list[TrainerCallback] = [RecordCallback(config.task, folder, record, tracker)]
+        if isinstance(config.method, RosaConfig):
+            callbacks.append(ResampleCallback(seed=derive(config.seed, "subspace")))
+        if config.train.keep in ("best", "both"):
+            callbacks.append(BestWeightsCallback(folder / BEST, key))
+        if progress:
+            label = f"{config.task.headline} ({config.task.evaluation[0]})"
+            callbacks.append(ProgressCallback(key, label))
+        trainer = build_trainer(
+            model,
+            tokenizer,
+            DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if config.train.device == "cuda" else None),
+            tokenized.train,
+            tokenized.evaluation,
+            scorer,
+            config.train,
+            config.seed,
+            folder / CHECKPOINTS,
+            callbacks,
+            costs.CostMeter(),
+            stop_requested,
+        )
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        _finish(config, record, trainer)
+        record["warnings"] = scorer.warnings
+        tracker.summary(_summary(record))
+    if config.train.keep in ("last", "both"):
+        save_weights(model, folder / LAST)
+
+
+def _with_mini_weights(config: Config, progress: bool) -> Any:
+    """The model's configuration, with the folder of the project's own model where that is meant, made if needed."""
+    if config.model.source != "mini":
+        return config.model
+    shape = config.model.mini
+    folder = pretraining.cached_roberta(
+        mini.corpus(shape.sentences, shape.seed), mini.vocabulary(), shape, Path(config.cache_dir), progress=progress
+    )
+    return dataclasses.replace(config.model, path=str(folder))
+
+
+def _length_limit(requested: int, model: PreTrainedModel) -> int:
+    """``train.max_length``, or the model's own limit if that is lower.
+
+    RoBERTa numbers positions from its padding index on, which costs it two of its position embeddings.
+    """
+    positions = getattr(model.config, "max_position_embeddings", requested)
+    offset = model.config.pad_token_id + 1 if model.config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    return min(requested, positions - offset)
+
+
+@contextmanager
+def _tracked(config: Config, folder: Path, run_id: str, resumed: bool) -> Iterator[tracking.Tracker]:
+    tracker = tracking.start(config, folder, run_id, resumed)
+    code = 1
+    try:
+        yield tracker
+        code = 0
+    finally:
+        tracker.finish(code)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a request to stop after the current update; a second one stops at once."""
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested.is_set
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        requested.set()
+        signal.signal(number, earlier[number])
+
+    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requested.is_set
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+class Scorer:
+    """The Trainer's ``compute_metrics``, which also keeps what the latest evaluation has to be warned of."""
+
+    def __init__(self, task: TaskConfig) -> None:
+        self.task = task
+        self.warnings: list[str] = []
+
+    def __call__(self, evaluation: transformers.EvalPrediction) -> dict[str, float]:
+        """Every official metric of one evaluation split."""
+        predictions = classify.predictions_of(evaluation.predictions, self.task.kind)
+        self.warnings = classify.warnings_for(predictions, self.task.kind)
+        return classify.compute(self.task.metrics, predictions, evaluation.label_ids)
+
+
+# --- what the record keeps -------------------------------------------------------------------------------------------
+
+
+class RecordCallback(TrainerCallback):
+    """Keeps the record on disk up to date after each evaluation, and mirrors everything logged to W&B."""
+
+    def __init__(
+        self,
+        task: TaskConfig,
+        folder: Path,
+        record: dict[str, Any],
+        tracker: tracking.Tracker,
+    ) -> None:
+        self.task = task
+        self.folder = folder
+        self.record = record
+        self.tracker = tracker
+        self._mirrored = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After a resume, what was logged before is mirrored already."""
+        self._mirrored = len(state.log_history)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Mirror new entries, the resamples' among them."""
+        for entry in state.log_history[self._mirrored :]:
+            values = {name: value for name, value in entry.items() if name != "step"}
+            self.tracker.log(values, entry["step"])
+        self._mirrored = len(state.log_history)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the history so far."""
+        fill_history(self.record, self.task, state.log_history)
+        records.write(self.folder, self.record)
+
+
+def fill_history(record: dict[str, Any], task: TaskConfig, log: list[dict[str, Any]]) -> None:
+    """Sort a Trainer's log into the record: evaluations by epoch, training losses, resamples."""
+    evaluations: dict[int, dict[str, Any]] = {}
+    record["training"], record["resamples"] = [], []
+    for entry in log:
+        if EVENT in entry:
+            record["resamples"].append(entry)
+        elif "loss" in entry:
+            record["training"].append(entry)
+        for split in task.evaluation:
+            scores = {name: entry.get(f"eval_{split}_{name}") for name in (*task.metrics, "loss")}
+            if any(value is not None for value in scores.values()):
+                at = evaluations.setdefault(entry["step"], {"epoch": entry["epoch"], "step": entry["step"]})
+                at[split] = scores
+    record["history"] = [evaluations[step] for step in sorted(evaluations)]
+
+
+def _finish(config: Config, record: dict[str, Any], trainer: HarnessTrainer) -> None:
+    task = config.task
+    fill_history(record, task, trainer.state.log_history)
+    split, headline = task.evaluation[0], task.headline
+    scores = [evaluation[split][headline] for evaluation in record["history"]]
+    record["metrics"] = {
+        "best": record["history"][best_index(scores)],
+        "last": record["history"][-1],
+        "selection": {"split": split, "metric": headline, "rule": f"highest {headline} on {split}, first of equals"},
+    }
+    record["costs"] = {
+        **trainer.costs.meter.summary(),
+        **trainer.costs.memory,
+        **costs.peak_memory(config.train.device),
+    }
+
+
+def _summary(record: dict[str, Any]) -> dict[str, float]:
+    """The figures of a finished run under the names that tables use."""
+    flat = {}
+    for rule in ("best", "last"):
+        for split, scores in record["metrics"][rule].items():
+            if isinstance(scores, dict):
+                flat.update({f"{rule}/{split}/{name}": value for name, value in scores.items()})
+    flat.update({f"params/{name}": count for name, count in record["params"].items()})
+    return {name: value for name, value in flat.items() if value is not None and math.isfinite(value)}

@@ -1,0 +1,123 @@
+"""Many runs on one machine: a pool of processes, a progress bar over the sweep, one line a run, a summary."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tqdm import tqdm
+
+from rosa.config import TUNED, Config
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to do, and the shell command that does it alone."""
+
+    config: Config
+    command: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a job."""
+
+    job: Job
+    status: str
+    """``done``, ``skipped``, ``failed``, ``busy`` or ``interrupted``."""
+    line: str
+    """The score, or the first line of the error."""
+    seconds: float
+
+
+def describe(config: Config) -> str:
+    """A run in a few words."""
+    rank = getattr(config.method, "rank", None)
+    method = config.method.name + (f" r={rank}" if rank is not None else "")
+    lr = config.train.lr if config.train.lr == TUNED else f"{config.train.lr:g}"
+    return f"{config.task.name:5} {method:9} lr={lr} seed={config.seed}"
+
+
+def run_job(job: Job, threads: int) -> Result:
+    """Do one run in this process, and answer with its outcome instead of raising."""
+    from rosa.run import BusyError, run
+    from rosa.training import InterruptedRun
+
+    start = time.perf_counter()
+    config = job.config
+    if threads and not config.train.threads:
+        config = replace(config, train=replace(config.train, threads=threads))
+    try:
+        outcome = run(config, job.command, progress=False)
+        status = "skipped" if outcome.skipped else "done"
+        line = headline(outcome.record)
+    except BusyError:
+        status, line = "busy", "another process is doing it"
+    except (InterruptedRun, KeyboardInterrupt):
+        status, line = "interrupted", "asked to stop"
+    except Exception as error:  # one failing run must not take the others with it
+        status, line = "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return Result(job, status, line, time.perf_counter() - start)
+
+
+def headline(record: dict[str, Any]) -> str:
+    """The selected score of a finished run, best and last epoch."""
+    selection = record["metrics"]["selection"]
+    shown = []
+    for rule in ("best", "last"):
+        value = record["metrics"][rule][selection["split"]][selection["metric"]]
+        shown.append(f"{rule} " + ("undefined" if value is None else f"{100 * value:.1f}"))
+    return f"{selection['metric']} {', '.join(shown)}"
+
+
+def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
+    """Do all runs, several at a time, and print a line for each and a summary.
+
+    Args:
+        jobs: the runs; finished ones are skipped, interrupted ones go on.
+        at_once: processes; 0 is one a CPU core, or one where a GPU is used.
+
+    Returns:
+        The outcomes, in the order in which runs ended.
+    """
+    import joblib
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpu = torch.cuda.is_available() and any(job.config.train.device != "cpu" for job in jobs)
+    processes = min(at_once or (1 if gpu else cores), len(jobs)) or 1
+    threads = max(cores // processes, 1)
+    start = time.perf_counter()
+    results: list[Result] = []
+    # The first outcomes of a second call come in a burst of skips, so the bar counts runs and not time.
+    with tqdm(total=len(jobs), unit="run", dynamic_ncols=True, smoothing=0.1) as bar:
+        pool = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="all")
+        for result in pool(joblib.delayed(run_job)(job, threads) for job in jobs):
+            results.append(result)
+            if result.status != "skipped":
+                bar.write(f"{result.status:11} {describe(result.job.config)}  {result.line}  ({result.seconds:.1f} s)")
+            bar.update(1)
+    print(summarize(results, time.perf_counter() - start), flush=True)
+    return results
+
+
+def summarize(results: Sequence[Result], seconds: float) -> str:
+    """How many runs ended how, and for each failure its error and the command that repeats it."""
+    counts = {status: 0 for status in ("done", "skipped", "failed", "busy", "interrupted")}
+    for result in results:
+        counts[result.status] += 1
+    parts = [
+        f"{count} {status}" for status, count in counts.items() if count or status in ("done", "skipped", "failed")
+    ]
+    lines = [f"{len(results)} runs in {seconds:.0f} s: {', '.join(parts)}"]
+    if counts["skipped"] and counts["skipped"] == len(results):
+        lines.append("every run was finished before; nothing was done twice (train.force=true starts over)")
+    for result in results:
+        if result.status == "failed":
+            lines += [f"failed: {result.line}", f"  again: {result.job.command}"]
+    if counts["interrupted"]:
+        lines.append("interrupted: the same command goes on where this stopped")
+    return "\n".join(lines)

@@ -1,0 +1,73 @@
+#!/usr/bin/env python
+"""Train: one run, or with -m a sweep.
+
+python scripts/train.py task=cola model=minilm data=local data.dir=DIR method=rosa method.rank=8 seed=0
+python scripts/train.py -m experiment=glue_mini
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))  # so that the scripts run from a clone without installing it
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from rosa.config import ConfigError, from_hydra, register
+from rosa.messages import explain
+from rosa.sweep import Job, headline, run_all
+
+LOCAL_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+jobs: list[Job] = []
+"""Hydra's own launcher runs one job after the other; a local sweep is collected here instead and run as a whole."""
+
+
+@hydra.main(config_path="../conf", config_name="config", version_base="1.3")
+def main(composed: DictConfig) -> None:
+    """Run the composed configuration, or note it down for the sweep."""
+    config = from_hydra(composed)
+    context = HydraConfig.get()
+    command = shlex.join(["python", "scripts/train.py", *context.overrides.task])
+    if context.mode == RunMode.MULTIRUN and context.launcher._target_ == LOCAL_LAUNCHER:
+        jobs.append(Job(config, command))
+        return
+    from rosa.run import run
+
+    outcome = run(config, command, progress=sys.stderr.isatty() or context.mode != RunMode.MULTIRUN)
+    print("finished before, nothing to do" if outcome.skipped else "done", end=": ")
+    print(f"{headline(outcome.record)}\n{outcome.folder / 'record.json'}")
+
+
+def command_line() -> int:
+    """Run Hydra, and say in a line or two what was wrong with a command that cannot be run."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing its own trace
+    register()
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"error: {explain(error, ROOT / 'conf', sys.argv[1:])}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if not type(error).__module__.startswith("rosa."):
+            raise
+        # Our own errors say all there is to say; a trace is in the record.
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    if jobs:
+        results = run_all(jobs, jobs[0].config.jobs)
+        return 0 if all(result.status in ("done", "skipped") for result in results) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command_line())

@@ -1,0 +1,79 @@
+"""Shared pieces: a tiny model on disk, the composed configuration of a tiny run, and the real data where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from rosa.config import Config, from_hydra, register
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny tensors gain nothing from threads, and results must not depend on their number."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def glue_dir() -> Path:
+    """The real GLUE files, in the official layout."""
+    folder = REAL_DATA / "glue"
+    if not folder.is_dir():
+        pytest.skip("the real GLUE files are not beside the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A RoBERTa of a few thousand random weights, with the mini scale's tokenizer, as save_pretrained writes it."""
+    from rosa.config import MiniModelConfig
+    from rosa.data import mini
+    from rosa.pretraining import build_model, build_tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny-model")
+    tokenizer = build_tokenizer(mini.vocabulary())
+    torch.manual_seed(0)
+    shape = MiniModelConfig(layers=2, hidden=32, heads=4, intermediate=64)
+    build_model(shape, len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+Composer = Callable[..., Config]
+
+
+@pytest.fixture
+def composed(tmp_path: Path, tiny_model: Path) -> Composer:
+    """Compose a small run from the real configuration files; arguments are Hydra overrides."""
+
+    def make(*overrides: str) -> Config:
+        register()
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return from_hydra(
+                compose(
+                    "config",
+                    overrides=[
+                        "model=folder",
+                        "model.name=tiny",
+                        f"model.path={tiny_model}",
+                        "data.train_size=96",
+                        "data.evaluation_size=32",
+                        "train.epochs=3",
+                        "train.batch_size=16",
+                        "train.device=cpu",
+                        "logger=none",
+                        f"results_dir={tmp_path / 'results'}",
+                        f"cache_dir={tmp_path / 'cache'}",
+                        *overrides,
+                    ],
+                )
+            )
+
+    return make

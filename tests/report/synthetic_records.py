@@ -1,0 +1,94 @@
+"""Records as runs write them, without any run: for the tests of records, tables and figures."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from rosa import records
+from rosa.config import (
+    Config,
+    DataConfig,
+    FullConfig,
+    IA3Config,
+    LoggerConfig,
+    LoraConfig,
+    MethodConfig,
+    ModelConfig,
+    RosaConfig,
+    TaskConfig,
+    TrainConfig,
+    TuningConfig,
+)
+
+METRICS = {
+    "mrpc": ["accuracy", "f1"],
+    "qqp": ["accuracy", "f1"],
+    "cola": ["matthews_correlation"],
+    "stsb": ["pearson", "spearmanr"],
+}
+METHODS = (FullConfig(), LoraConfig(), IA3Config(), RosaConfig())
+
+
+def config(
+    task: str = "cola",
+    method: MethodConfig | None = None,
+    lr: float | str = 1e-3,
+    seed: int = 0,
+    experiment: str = "glue",
+    results_dir: str = "results",
+    model: ModelConfig | None = None,
+    data: DataConfig | None = None,
+    **train: Any,
+) -> Config:
+    """The configuration of one run; ``train`` holds further training settings."""
+    metrics = METRICS.get(task, ["accuracy"])
+    splits = ["validation_matched", "validation_mismatched"] if task == "mnli" else ["validation"]
+    labels: dict[str, Any] = {"labels": ["no", "yes"]}
+    if task == "stsb":
+        labels = {"kind": "regression", "label_range": [0.0, 5.0]}
+    return Config(
+        model=model or ModelConfig(name="mini-roberta", source="mini"),
+        task=TaskConfig(task, texts=["a"], metrics=metrics, headline=metrics[0], evaluation=splits, **labels),
+        method=method or RosaConfig(),
+        train=TrainConfig(lr=lr, tuning=TuningConfig("tuning", "cola", 0), **train),
+        data=data or DataConfig(),
+        logger=LoggerConfig(),
+        seed=seed,
+        experiment_name=experiment,
+        results_dir=results_dir,
+    )
+
+
+def record(settings: Config, best: float | None = None, status: str = "done", **changes: Any) -> dict[str, Any]:
+    """A record with headline ``best`` at the best epoch of the first split; the other numbers follow from a seed."""
+    made = records.new(settings, f"python scripts/train.py task={settings.task.name} seed={settings.seed}")
+    generator = random.Random(str(made["identity"]))
+    made |= {
+        "started": "2026-01-01T00:00:00+00:00",
+        "status": status,
+        "params": {"trainable": 147456, "head": 33282, "total": 1_000_000},
+        "environment": {"commit": "0123456789abcdef", "dirty": False},
+        "data": {"splits": {s: {"rows": 100, "sha256": s} for s in ("train", *settings.task.evaluation)}},
+        "model": {"sha256": {"model.safetensors": "ab" * 32}},
+    }
+    if status == "done":
+        made["finished"] = "2026-01-01T01:00:00+00:00"
+        split, headline = settings.task.evaluation[0], settings.task.headline
+        epochs = {
+            rule: {
+                "epoch": float(epoch),
+                "step": 10 * epoch,
+                **{
+                    name: {metric: generator.random() for metric in settings.task.metrics} | {"loss": 0.5}
+                    for name in settings.task.evaluation
+                },
+            }
+            for rule, epoch in (("best", 1), ("last", 2))
+        }
+        if best is not None:
+            epochs["best"][split][headline] = best
+        made["metrics"] = epochs | {"selection": {"split": split, "metric": headline, "rule": "highest"}}
+    if status == "failed":
+        made["error"] = {"type": "RuntimeError", "message": "out of memory", "traceback": ""}
+    return made | changes

@@ -1,0 +1,473 @@
+"""Tables: recomputed by brute force from the records that they were made of."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic_records import METHODS, config, record
+
+from rosa import records
+from rosa.config import DataConfig, FullConfig, IA3Config, LoraConfig, ModelConfig, RosaConfig
+from rosa.report import formats
+from rosa.report.comparison import ReportError, compare
+from rosa.report.published import Published, read_published
+from rosa.report.render import Cell, Span, Table, escape, latex, markdown
+from rosa.report.tables import _Footnotes, grid_table, long_csv, results_table
+
+ROOT = Path(__file__).resolve().parents[2]
+LABELS = {"full": "Full", "lora": "LoRA r=8", "ia3": "(IA)3", "rosa": "ROSA r=8, every 2 epochs"}
+GLUE = ["mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb", "wnli"]
+
+
+def cells(table: str) -> dict[str, dict[str, str]]:
+    """A Markdown table as row label -> column -> cell."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    header, _, *body = rows
+    assert all(len(row) == len(header) for row in body)
+    return {row[0]: dict(zip(header, row, strict=True)) for row in body}
+
+
+def notes(table: str) -> str:
+    return "\n".join(line for line in table.splitlines() if line.startswith("- "))
+
+
+def made(found: list[dict[str, Any]], rule: str = "best", experiment: str = "glue") -> str:
+    return markdown(results_table(compare(found, experiment, rule)))
+
+
+def every_task(seeds: int = 3) -> list[dict[str, Any]]:
+    pairs = itertools.product(GLUE, METHODS, range(seeds))
+    return [record(config(task, method, seed=seed)) for task, method, seed in pairs]
+
+
+def scores(found: list[dict[str, Any]], task: str, method: str, split: int = 0, rule: str = "best") -> list[float]:
+    """The headline of every seed, read from the records by hand."""
+    own = [one for one in found if (one["identity"]["task"], one["identity"]["method"]) == (task, method)]
+    return [one["metrics"][rule][o["evaluation"][split]][o["headline"]] for one in own for o in [one["config"]["task"]]]
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["best", "last"])
+def test_every_cell_is_mean_and_deviation_of_its_seeds_and_the_best_is_bold(rule):
+    found = every_task()
+    table = cells(made(found, rule))
+    assert list(table) == list(LABELS.values())
+    for column, task in enumerate(GLUE):
+        best = max(np.mean(scores(found, task, method.name, rule=rule)) for method in METHODS)
+        for method in METHODS:
+            parts = []
+            for split in range(2 if task == "mnli" else 1):
+                values = 100 * np.array(scores(found, task, method.name, split, rule))
+                parts.append(f"{values.mean():.1f} ± {values.std(ddof=1):.1f}")
+            expected = " / ".join(parts)
+            if f"{100 * best:.1f}" == f"{100 * np.mean(scores(found, task, method.name, rule=rule)):.1f}":
+                expected = f"**{expected}**"
+            assert list(table[LABELS[method.name]].values())[1 + column] == expected
+    averages = {m.name: np.mean([np.mean(scores(found, t, m.name, rule=rule)) for t in GLUE]) for m in METHODS}
+    for name, average in averages.items():
+        written = f"{100 * average:.1f}"
+        bold = f"**{written}**" if average == max(averages.values()) else written
+        assert table[LABELS[name]]["Average"] == bold
+    assert f"Epoch: {rule}" in made(found, rule)
+
+
+def test_the_order_of_the_records_does_not_change_a_byte():
+    found = every_task(2) + [record(config("cola", RosaConfig(), lr, seed=s)) for lr in (1e-4, 5e-4) for s in (0, 1)]
+    for number, one in enumerate(found):
+        one["data"]["splits"]["train"]["rows"] = number
+    outputs = set()
+    for seed in range(3):
+        random.Random(seed).shuffle(found)
+        table = results_table(compare(found, "glue", "best"))
+        outputs.add((markdown(table), latex(table), long_csv(found, "glue")))
+    assert len(outputs) == 1
+
+
+def test_one_seed_has_no_deviation_and_the_table_says_so():
+    table = made([record(config("mnli", FullConfig()), 0.701), record(config("rte", FullConfig()), 0.5)])
+    assert re.fullmatch(r"70\.1/\d+\.\d", cells(table)["Full"]["MNLI"])
+    assert cells(table)["Full"]["RTE"] == "50.0"
+    assert "One seed: 0 (n=1), so no spread" in table
+
+
+def test_equal_numbers_are_both_bold():
+    found = [record(config("rte", m), s) for m, s in zip(METHODS, (0.71249, 0.7116, 0.71151, 0.5), strict=True)]
+    table = cells(made(found))
+    assert [row["RTE"] for row in table.values()] == ["**71.2**", "**71.2**", "**71.2**", "50.0"]
+
+
+def test_missing_partial_running_and_failed_runs_are_told_apart():
+    found = [record(config("rte", FullConfig(), seed=s), 0.5 + s / 100) for s in (0, 1, 2)]
+    found += [record(config("rte", LoraConfig(), seed=s), 0.8 + s / 100) for s in (0, 1)]
+    found += [record(config("rte", LoraConfig(), seed=2), status="failed")]
+    found += [
+        record(config("rte", IA3Config(), seed=0), 0.9),
+        record(config("rte", IA3Config(), seed=1), status="running"),
+    ]
+    found += [record(config("rte", RosaConfig(), seed=0), status="failed")]
+    found += [record(config("rte", RosaConfig(), seed=1), float("nan"))]
+    found += [record(config("cola", FullConfig(), seed=0), 0.4), record(config("cola", LoraConfig(), seed=0), 0.3)]
+    found += [record(config("cola", IA3Config(), seed=0), status="running")]
+    table = cells(made(found))
+    assert table["Full"]["RTE"] == "51.0 ± 1.0"
+    assert table["LoRA r=8"]["RTE"] == "80.5 ± 0.7 (n=2, 1 failed)"
+    assert table["(IA)3"]["RTE"] == "90.0 (n=1, 1 running)"
+    assert table[LABELS["rosa"]]["RTE"] == "2 failed"
+    assert [row["CoLA"] for row in table.values()] == ["**40.0**", "30.0", "running", "—"]
+    assert [row["Average"] for row in table.values()] == ["45.5", "55.2 (partial)", "—", "—"]
+
+    lines = list(csv.DictReader(io.StringIO(long_csv(found, "glue"))))
+    status = {(x["row"], x["task"]): x["status"] for x in lines if x["rule"] == "best"}
+    assert status[LABELS["rosa"], "cola"] == "missing"
+    assert status[LABELS["rosa"], "rte"] == "failed"
+    assert status["LoRA r=8", "rte"] == "partial"
+    assert status["(IA)3", "cola"] == "running"
+
+
+def test_warnings_of_runs_are_footnotes():
+    found = [record(config("rte", FullConfig()), 0.5, warnings=["constant predictions"])]
+    table = made([*found, record(config("rte", LoraConfig()), 0.4)])
+    assert cells(table)["Full"]["RTE"] == "**50.0**<sup>a</sup>"
+    assert "- (a) Warning of the run: constant predictions" in table
+
+
+def test_footnotes_go_on_after_z():
+    footnotes = _Footnotes()
+    letters = [footnotes.mark(str(number)) for number in range(54)]
+    assert letters[:2] + letters[25:28] + letters[51:53] == ["a", "b", "z", "aa", "ab", "az", "ba"]
+    assert footnotes.mark("27") == "ab"
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def test_settings_that_differ_make_rows_of_their_own():
+    methods = [LoraConfig(rank=2), LoraConfig(rank=8), LoraConfig(rank=8, alpha=32.0), RosaConfig(every=0)]
+    methods += [RosaConfig(sampling="top", every=1), RosaConfig(rank=0.25, unit="step", every=50)]
+    found = [record(config("rte", method), 0.5) for method in methods]
+    assert list(cells(made(found))) == [
+        "LoRA r=2, alpha=16.0",
+        "LoRA r=8, alpha=16.0",
+        "LoRA r=8, alpha=32.0",
+        "ROSA r=0.25, every 50 steps, sampling=random",
+        "ROSA r=8, never resampled, sampling=random",
+        "ROSA r=8, every 1 epoch, sampling=top",
+    ]
+
+
+def test_a_setting_that_differs_by_task_does_not_split_a_row_and_one_within_a_task_does():
+    by_task = [record(config("rte", FullConfig(), epochs=3)), record(config("cola", FullConfig(), epochs=5))]
+    assert list(cells(made(by_task))) == ["Full"]
+    found = [*by_task, record(config("cola", FullConfig(), epochs=3))]
+    assert list(cells(made(found))) == ["Full, train.epochs=3", "Full, train.epochs=5"]
+
+
+def test_settings_that_differ_between_methods_are_loud():
+    fair = [record(config("rte", FullConfig())), record(config("rte", LoraConfig()))]
+    assert "not equal" not in made(fair)
+    found = [record(config("rte", FullConfig(), epochs=20)), record(config("rte", LoraConfig()))]
+    assert "**Settings are not equal:** train.epochs is 10 (LoRA r=8); 20 (Full)." in made(found)
+
+
+def test_several_models_compete_apart():
+    other = ModelConfig(name="other", source="mini")
+    found = [record(config("rte", m), s) for m, s in ((FullConfig(), 0.5), (LoraConfig(), 0.4))]
+    found += [record(config("rte", m, model=other), s) for m, s in ((FullConfig(), 0.9), (LoraConfig(), 0.8))]
+    table = cells(made(found))
+    bold = [label for label, row in table.items() if row["RTE"].startswith("**")]
+    assert bold == ["mini-roberta: Full", "other: Full"]
+
+
+# --- the choice of the learning rate ---------------------------------------------------------------------------------
+
+
+def test_the_best_learning_rate_is_shown_and_the_csv_has_the_losers():
+    grid = {1e-4: (0.2, 0.4), 1e-3: (0.9, 0.7), 1e-2: (0.85, 0.6)}
+    found = [record(config("rte", RosaConfig(), lr, s), v) for lr, row in grid.items() for s, v in enumerate(row)]
+    found += [record(config("rte", FullConfig(), 1e-3, s), 0.1) for s in (0, 1)]
+    table = made(found)
+    assert cells(table)[LABELS["rosa"]]["RTE"] == f"**80.0 ± {np.std([90, 70], ddof=1):.1f}**"
+    assert "1e-3 of {1e-4, 1e-3, 1e-2} for ROSA r=8, every 2 epochs" in table
+    assert "**Learning-rate grids are not equal:**" in table
+    lines = [
+        line
+        for line in csv.DictReader(io.StringIO(long_csv(found, "glue")))
+        if line["method"] == "rosa" and line["rule"] == "best"
+    ]
+    assert {(line["lr"], line["selected"]) for line in lines} == {
+        ("1e-4", "False"),
+        ("1e-3", "True"),
+        ("1e-2", "False"),
+    }
+    for line in lines:
+        values = grid[float(line["lr"])]
+        assert [float(value) for value in line["scores"].split()] == list(values)
+        assert float(line["mean"]) == pytest.approx(np.mean(values))
+        assert float(line["deviation"]) == pytest.approx(np.std(values, ddof=1))
+
+
+def test_a_tuned_learning_rate_is_shown_with_its_grid():
+    grid = [{"lr": lr, "score": 0.5, "status": "done"} for lr in (1e-4, 1e-3)]
+    tuning = {"experiment": "tuning", "task": "cola", "seed": 7, "grid": grid, "chosen": 1e-3}
+    tuning |= {"metric": "matthews_correlation", "rule": "best"}
+    table = made([record(config("rte", method), 0.5, tuning=tuning) for method in (FullConfig(), RosaConfig())])
+    assert "tuned: tuning on CoLA, seed 7" in table
+    assert "1e-3 of {1e-4, 1e-3} for Full / ROSA" in table
+    assert "not equal" not in table
+
+
+def test_the_grid_table_has_every_learning_rate_and_marks_the_winner():
+    found = [record(config("cola", FullConfig(), lr, experiment="t"), s) for lr, s in ((1e-4, 0.3), (1e-3, 0.6))]
+    found += [record(config("cola", FullConfig(), 1e-2, experiment="t"), status="failed")]
+    found += [record(config("cola", LoraConfig(), 1e-4, experiment="t"), 0.2)]
+    table = cells(markdown(grid_table(compare(found, "t", "best"))))
+    assert list(table["Full"].values()) == ["Full", "30.0", "**60.0**", "failed"]
+    assert list(table["LoRA r=8"].values()) == ["LoRA r=8", "**20.0**", "—", "—"]
+
+
+# --- what the table says of itself -----------------------------------------------------------------------------------
+
+
+def test_the_notes_say_what_is_shown_and_how_to_repeat_it():
+    text = notes(made(every_task()))
+    for part in (
+        "accuracy of MNLI (validation_matched / validation_mismatched; chosen and ranked by the first), SST-2",
+        "Matthews correlation of CoLA; Pearson correlation of STS-B",
+        "over seeds 0, 1, 2 (n=3)",
+        "Model: mini-roberta (mini, model.safetensors sha256 abababababab)",
+        "train 100, validation 100 (SST-2",
+        "Runs: 108. Commit: `0123456789ab`.",
+        "`python scripts/train.py task=cola seed=0`",
+        "**Mini scale:**",
+    ):
+        assert part in text
+
+
+def test_real_data_are_not_called_mini_and_changed_data_are_loud():
+    hub = DataConfig("hub", path="nyu-mll/glue", revision="c" * 40)
+    found = [record(config("rte", FullConfig(), seed=s, data=hub), 0.5) for s in (0, 1)]
+    assert "Mini scale" not in made(found)
+    assert "hub nyu-mll/glue, revision cccccccccccc" in made(found)
+    assert "data changed" not in made(found)
+    found[0]["data"]["splits"]["train"]["sha256"] = "other"
+    found[0]["environment"]["dirty"] = True
+    assert "**The data changed between runs:** RTE train" in made(found)
+    assert "`0123456789ab`, `0123456789ab with uncommitted changes`" in made(found)
+
+
+def test_trainable_parameters_are_counted_apart_from_the_head():
+    params = {"trainable": 294912, "head": 592130, "total": 124_647_170}
+    one = record(config("rte", RosaConfig()), 0.5, params=params)
+    other = record(config("stsb", RosaConfig()), 0.5, params=params | {"head": 641_329})
+    frozen = record(config("rte", RosaConfig(head="freeze")), 0.5, params=params | {"head": 0})
+    shown = [row["Trainable"] for row in cells(made([one, other, frozen])).values()]
+    assert sorted(shown) == ["0.29M (head frozen)", "0.29M + 0.59M–0.64M head"]
+
+
+def test_an_experiment_without_records_names_those_that_have_some():
+    with pytest.raises(ReportError, match="'other' has no records; there are: glue"):
+        compare([record(config())], "other", "best")
+
+
+# --- CSV -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_csv_has_every_official_metric_split_and_rule():
+    found = every_task()
+    lines = list(csv.DictReader(io.StringIO(long_csv(found, "glue"))))
+    keys = {(x["method"], x["task"], x["split"], x["metric"], x["rule"], x["lr"]) for x in lines}
+    assert len(keys) == len(lines) == 4 * 2 * (2 + 8 + 3)  # MNLI twice; MRPC, QQP and STS-B with a second metric
+    for line in lines:
+        own = [
+            one
+            for one in found
+            if (one["identity"]["task"], one["identity"]["method"]) == (line["task"], line["method"])
+        ]
+        values = [one["metrics"][line["rule"]][line["split"]][line["metric"]] for one in own]
+        assert [float(value) for value in line["scores"].split()] == values
+        assert float(line["mean"]) == pytest.approx(np.mean(values), abs=1e-15)
+        assert json.loads(line["settings"])["method.name"] == line["method"]
+
+
+# --- published numbers -----------------------------------------------------------------------------------------------
+
+
+def test_published_numbers_stand_beside_and_never_compete():
+    published = read_published(ROOT / "results" / "paper" / "glue_roberta_base.csv")
+    table = markdown(results_table(compare(every_task(), "glue", "best"), published))
+    rows = cells(table)
+    lora = next(row for label, row in rows.items() if label.startswith("LoRA (Hu et al. 2021)<sup>"))
+    assert lora["SST-2"] == "95.1 ± 0.2"
+    assert lora["RTE"].startswith("86.6 ± 0.7<sup>")
+    assert lora["WNLI"] == lora["Average"] == "—"
+    assert lora["Trainable"] == "0.30M"
+    assert "fine-tuned on MNLI" in table
+    assert "arXiv 2106.09685, table 2" in table
+    own = cells(made(every_task()))
+    assert all(rows[label] == row for label, row in own.items() if "<sup>" not in str(row))
+
+
+def test_a_number_of_another_metric_is_not_shown():
+    entry = Published("mrpc", "lora", "f1", 93.0, None, 1, "Someone 2020, somewhere", "")
+    table = markdown(results_table(compare([record(config("mrpc"))], "glue", "best"), [entry]))
+    assert "93.0" not in table
+    assert "Published as f1, while this column is accuracy" in table
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("rte,lora,accuracy,eighty,,1,S,", r"p\.csv:2.*eighty"),
+        ("rte,lora,accuracy,80,,1,,", r"p\.csv:2: source is empty"),
+        ("rte,lora,accuracy,80", r"p\.csv:2: expected 8 fields"),
+    ],
+)
+def test_a_wrong_line_of_published_numbers_is_named(tmp_path, line, message):
+    path = tmp_path / "p.csv"
+    path.write_text("task,method,metric,mean,std,trainable_parameters,source,note\n" + line + "\n")
+    with pytest.raises(ReportError, match=message):
+        read_published(path)
+    path.write_text("task,mean\n")
+    with pytest.raises(ReportError, match=r"p\.csv:1: columns"):
+        read_published(path)
+
+
+# --- rendering -------------------------------------------------------------------------------------------------------
+
+NASTY = r"a&b%c_d#e$f{g}h~i^j\k<l>m|n`o*p"
+
+
+def unescaped(text: str) -> str:
+    """LaTeX text as it prints, for the commands that the renderer uses."""
+    text = re.sub(r"\\(textbf|texttt|textsuperscript)\{", "{", text)
+    named = {"textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^", "textless": "<", "textgreater": ">"}
+    named |= {"textbar": "|", "textasciigrave": "`", "textquotedbl": '"', "textquotesingle": "'", "allowbreak": ""}
+    tokens = re.findall(r"\\([a-zA-Z]+)\{\}|\\([&%$#_{}])|([{}])|(.)", text, re.DOTALL)
+    assert not any(plain and plain in "&%$#_~^\\" for _, _, _, plain in tokens)
+    return "".join(named[name] if name else symbol or plain for name, symbol, _, plain in tokens)
+
+
+def test_latex_escapes_every_special_character():
+    assert unescaped(escape(NASTY + "\"'")) == NASTY + "\"'"
+
+
+def nasty_table() -> Table:
+    row = (Cell(NASTY), Cell("71.2 ± 0.4", bold=True, marks=("a", "b")), Cell("—"))
+    spans = (Span(NASTY), Span(f"{NASTY} --results=a/b ``x``", "code"), Span(NASTY, "bold"))
+    return Table("na_me", NASTY, ("Method", "SST-2", "x_y"), (row, row), (spans,))
+
+
+@pytest.mark.parametrize("table", [nasty_table(), results_table(compare(every_task(), "glue", "best"))])
+def test_latex_is_a_whole_table_with_as_many_cells_as_columns(table):
+    text = latex(table)
+    depth = 0
+    for token in re.findall(r"\\.|[{}]", text):
+        depth += {"{": 1, "}": -1}.get(token, 0)
+        assert depth >= 0
+    assert depth == 0
+    opened = re.findall(r"\\(begin|end)\{([a-z*]+)\}", text)
+    stack: list[str] = []
+    for what, name in opened:
+        if what == "begin":
+            stack.append(name)
+        else:
+            assert stack.pop() == name
+    assert not stack
+    body = text.split("\\toprule\n")[1].split("\\bottomrule")[0].replace("\\midrule\n", "")
+    lines = body.strip().split("\n")
+    assert len(lines) == len(table.rows) + 1
+    columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)
+    assert columns is not None
+    for line in lines:
+        assert line.endswith(" \\\\")
+        assert len(re.findall(r"(?<!\\)&", line)) + 1 == len(columns[1]) == len(table.header)
+    assert all(order in text for order in ("\\caption{", "\\label{tab:", "\\midrule"))
+    assert text.isascii()
+
+
+def test_markdown_keeps_its_columns_whatever_the_names():
+    text = markdown(nasty_table())
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {4}
+    assert {len(line) for line in rows} == {len(rows[0])}
+    assert r"\*p" in rows[2]
+    # A fence of three backticks, since the text has two.
+    assert f"``` {NASTY} --results=a/b ``x`` ```" in text
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "written"),
+    [
+        (formats.rate, 0.0005, "5e-4"),
+        (formats.rate, 1.25e-05, "1.25e-5"),
+        (formats.rate, 2.0, "2"),
+        (formats.rate, 0.1, "1e-1"),
+        (formats.points, -0.0001, "0.0"),
+        (formats.points, -0.1234, "-12.3"),
+        (formats.points, 1.0, "100.0"),
+        (formats.count, 812, "812"),
+        (formats.count, 8192, "8.2K"),
+        (formats.count, 147456, "0.15M"),
+    ],
+)
+def test_numbers_are_written(function, value, written):
+    assert function(value) == written
+
+
+# --- the script ------------------------------------------------------------------------------------------------------
+
+
+def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "make_tables.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_script_writes_every_experiment_twice_the_same(tmp_path):
+    grid = [record(config("cola", RosaConfig(), lr, experiment="tuning"), lr) for lr in (1e-3, 1e-4)]
+    tuning = {"experiment": "tuning", "task": "cola", "seed": 0, "metric": "m", "rule": "best", "chosen": 1e-3}
+    tuning["grid"] = [{"lr": lr, "score": lr, "status": "done"} for lr in (1e-4, 1e-3)]
+    for number, one in enumerate([*grid, record(config("rte"), 0.5, tuning=tuning)]):
+        records.write(tmp_path / "records" / str(number), one)
+    (tmp_path / "records" / "broken.json").write_text("{")
+    written = []
+    for _ in range(2):
+        done = run_script("--results", str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        assert str(tmp_path / "records" / "broken.json") in done.stderr
+        written.append({path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()})
+    assert written[0] == written[1]
+    assert sorted(written[0]) == sorted(f"{n}.{end}" for n in ("glue", "tuning") for end in ("md", "csv", "tex"))
+    assert "learning-rate grid" in written[0]["tuning.md"].decode()
+    assert done.stdout == "\n".join(written[0][f"{n}.md"].decode() for n in ("glue", "tuning")) + "\n"
+
+
+def test_the_script_says_when_there_is_nothing_to_show(tmp_path):
+    done = run_script("--results", str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"no records under {tmp_path}" in done.stderr
+
+
+@pytest.mark.parametrize(("source", "cited"), [("hub", True), ("mini", False)])
+def test_published_numbers_are_the_default_for_roberta_base_on_real_data_only(tmp_path, source, cited):
+    (tmp_path / "paper").mkdir()
+    paper = (ROOT / "results" / "paper" / "glue_roberta_base.csv").read_text()
+    (tmp_path / "paper" / "glue_roberta_base.csv").write_text(paper)
+    model = ModelConfig(name="roberta-base", source="hub", path="roberta-base")
+    records.write(tmp_path / "records", record(config(model=model, data=DataConfig(source, path="nyu-mll/glue")), 0.5))
+    done = run_script("--results", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert ("Hu et al. 2021" in done.stdout) == cited
