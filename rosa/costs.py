@@ -178,7 +178,7 @@ class CostMeter:
 
         Args:
             examples: in all batches of the update.
-            tokens: likewise, without padding.
+            tokens: likewise, padding included: what the device computes on.
 
         Raises:
             RuntimeError: no :meth:`step_begin` came before.

@@ -95,7 +95,7 @@ def load(
         raise ModelError(f"model {model.name} ({place}) cannot serve {task.name}: {error}") from error
     if tokenizer.pad_token is None:
         raise ModelError(f"model {model.name} ({place}): its tokenizer has no padding token, which batches need")
-    facts = {"name": model.name, "source": model.source, "path": model.path, "revision": model.revision}
+    facts: dict[str, Any] = {"name": model.name, "source": model.source, "path": model.path, "revision": model.revision}
     weights = sorted(Path(place).glob("*.safetensors")) if model.source != "hub" else []
     facts["sha256"] = {path.name: _sha256(path) for path in weights}
     return network.eval(), tokenizer, facts

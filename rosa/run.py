@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,14 @@ from typing import Any
 import torch
 import transformers
 from filelock import FileLock, Timeout
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import DataCollatorWithPadding, PreTrainedModel, TrainerCallback
 
 from rosa import costs, data, models, pretraining, records, tracking
 from rosa.adapters import attach, attachment
-from rosa.config import TUNED, Config, RosaConfig, TaskConfig
+from rosa.config import TUNED, Config, ModelConfig, RosaConfig, TaskConfig
 from rosa.data import mini
 from rosa.evaluation import classify
+from rosa.hub import why_unreachable
 from rosa.progress import ProgressCallback
 from rosa.resampling import EVENT, ResampleCallback
 from rosa.seeding import derive, generator
@@ -110,6 +111,31 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
         return Outcome(record, folder, skipped=False)
 
 
+def prepare(configs: Iterable[Config]) -> None:
+    """See to what many runs share before the first one starts: the hub is there, the mini model is made.
+
+    Raises:
+        ModelError, DataError: a model or data set that no run could have.
+    """
+    models_seen, tasks_seen = set(), set()
+    for config in configs:
+        model = repr(config.model)
+        if model not in models_seen:
+            models_seen.add(model)
+            models.locate(_with_mini_weights(resolve_device(config)))
+        if config.data.source == "hub" and config.task.name not in tasks_seen:
+            tasks_seen.add(config.task.name)
+            if why_unreachable():
+                data.load(config.task, config.data, config.seed)
+
+
+def resolve_device(config: Config) -> Config:
+    """Replace ``train.device=auto`` and ``train.precision=auto`` by what they mean on this machine."""
+    device = device_for(config.train.device)
+    precision = precision_for(config.train.precision, device)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, device=device, precision=precision))
+
+
 def resolve(config: Config) -> tuple[Config, dict[str, Any] | None]:
     """Replace ``train.lr=tuned``, ``train.device=auto`` and ``train.precision=auto`` by what they mean here.
 
@@ -119,14 +145,11 @@ def resolve(config: Config) -> tuple[Config, dict[str, Any] | None]:
     Raises:
         RecordError: the tuning runs are missing or unfinished.
     """
-    tuning = None
-    train = config.train
-    if train.lr == TUNED:
-        lr, tuning = records.tuned_lr(Path(config.results_dir), config)
-        train = dataclasses.replace(train, lr=lr)
-    device = device_for(train.device)
-    train = dataclasses.replace(train, device=device, precision=precision_for(train.precision, device))
-    return dataclasses.replace(config, train=train), tuning
+    config = resolve_device(config)
+    if config.train.lr != TUNED:
+        return config, None
+    lr, tuning = records.tuned_lr(Path(config.results_dir), config)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, lr=lr)), tuning
 
 
 def _finished_record(folder: Path) -> dict[str, Any] | None:
@@ -155,11 +178,11 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
     record["environment"] = costs.environment()
 
     loaded = data.load(config.task, config.data, config.seed)
-    model, tokenizer, record["model"] = models.load(_with_mini_weights(config, progress), config.task, config.seed)
+    model, tokenizer, record["model"] = models.load(_with_mini_weights(config), config.task, config.seed)
     tokenized = data.tokenize(loaded, tokenizer, _length_limit(config.train.max_length, model))
     record["data"] = tokenized.facts
 
-    model.to(config.train.device)
+    model.to(torch.device(config.train.device))  # type: ignore[arg-type]  # transformers wraps nn.Module.to
     attach(model, config.method, generator=generator(config.seed, "adapter"), verbose=progress)
     done = attachment(model)
     if done is None or not done.head:
@@ -171,7 +194,7 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
     }
     record["adapted"] = [dataclasses.asdict(layer) for layer in done.layers]
 
-    scorer = Scorer(config.task)
+    scorer = classify.Scorer(config.task)
     key = f"eval_{config.task.evaluation[0]}_{config.task.headline}"
     run_id = "/".join(str(part) for part in record["identity"].values())
     checkpoint = find_checkpoint(folder / CHECKPOINTS)
@@ -207,13 +230,14 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
         save_weights(model, folder / LAST)
 
 
-def _with_mini_weights(config: Config, progress: bool) -> Any:
+def _with_mini_weights(config: Config) -> ModelConfig:
     """The model's configuration, with the folder of the project's own model where that is meant, made if needed."""
     if config.model.source != "mini":
         return config.model
     shape = config.model.mini
+    sentences = mini.corpus(shape.sentences, shape.seed)
     folder = pretraining.cached_roberta(
-        mini.corpus(shape.sentences, shape.seed), mini.vocabulary(), shape, Path(config.cache_dir), progress=progress
+        sentences, mini.vocabulary(), shape, Path(config.cache_dir), config.train.device
     )
     return dataclasses.replace(config.model, path=str(folder))
 
@@ -247,30 +271,16 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
         yield requested.is_set
         return
 
-    def ask(number: int, frame: Any) -> None:
+    def ask(number: int, _: Any) -> None:
         requested.set()
         signal.signal(number, earlier[number])
 
-    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    earlier: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield requested.is_set
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
-
-
-class Scorer:
-    """The Trainer's ``compute_metrics``, which also keeps what the latest evaluation has to be warned of."""
-
-    def __init__(self, task: TaskConfig) -> None:
-        self.task = task
-        self.warnings: list[str] = []
-
-    def __call__(self, evaluation: transformers.EvalPrediction) -> dict[str, float]:
-        """Every official metric of one evaluation split."""
-        predictions = classify.predictions_of(evaluation.predictions, self.task.kind)
-        self.warnings = classify.warnings_for(predictions, self.task.kind)
-        return classify.compute(self.task.metrics, predictions, evaluation.label_ids)
 
 
 # --- what the record keeps -------------------------------------------------------------------------------------------

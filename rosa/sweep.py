@@ -86,11 +86,14 @@ def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
     import joblib
     import torch
 
+    from rosa.run import prepare
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpu = torch.cuda.is_available() and any(job.config.train.device != "cpu" for job in jobs)
     processes = min(at_once or (1 if gpu else cores), len(jobs)) or 1
     threads = max(cores // processes, 1)
     start = time.perf_counter()
+    prepare(job.config for job in jobs)
     results: list[Result] = []
     # The first outcomes of a second call come in a burst of skips, so the bar counts runs and not time.
     with tqdm(total=len(jobs), unit="run", dynamic_ncols=True, smoothing=0.1) as bar:
@@ -106,7 +109,7 @@ def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
 
 def summarize(results: Sequence[Result], seconds: float) -> str:
     """How many runs ended how, and for each failure its error and the command that repeats it."""
-    counts = {status: 0 for status in ("done", "skipped", "failed", "busy", "interrupted")}
+    counts = dict.fromkeys(("done", "skipped", "failed", "busy", "interrupted"), 0)
     for result in results:
         counts[result.status] += 1
     parts = [

@@ -9,8 +9,6 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
-
 from rosa.records import RULES, RecordError, find
 from rosa.report.comparison import Comparison, ReportError, compare, tuning_experiments
 from rosa.report.published import Published, read_published

@@ -12,10 +12,6 @@ import shlex
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))  # so that the scripts run from a clone without installing it
-
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -27,6 +23,7 @@ from rosa.config import ConfigError, from_hydra, register
 from rosa.messages import explain
 from rosa.sweep import Job, headline, run_all
 
+CONF = Path(__file__).resolve().parent.parent / "conf"
 LOCAL_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 jobs: list[Job] = []
 """Hydra's own launcher runs one job after the other; a local sweep is collected here instead and run as a whole."""
@@ -55,7 +52,7 @@ def command_line() -> int:
     try:
         main()
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {explain(error, ROOT / 'conf', sys.argv[1:])}", file=sys.stderr)
+        print(f"error: {explain(error, CONF, sys.argv[1:])}", file=sys.stderr)
         return 2
     except Exception as error:
         if not type(error).__module__.startswith("rosa."):

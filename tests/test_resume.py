@@ -18,7 +18,6 @@ from rosa import records
 from rosa.config import Config
 from rosa.run import CHECKPOINTS, resolve, run
 from rosa.training import InterruptedRun, find_checkpoint
-
 from tests.conftest import ROOT, Composer
 
 METHODS = {

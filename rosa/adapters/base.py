@@ -18,14 +18,15 @@ from transformers.pytorch_utils import Conv1D
 
 from rosa.adapters.subspace import resolve_rank
 
-LINEAR = (nn.Linear, Conv1D)
+LinearLayer = nn.Linear | Conv1D
+"""The layers that can be adapted."""
 
 
 class AdapterError(ValueError):
     """A model or layer that cannot be adapted as asked; the message names the layer and what would be right."""
 
 
-def oriented(layer: nn.Module, weight: Tensor) -> Tensor:
+def oriented(layer: LinearLayer, weight: Tensor) -> Tensor:
     """A layer's weight as (out, in), or an (out, in) tensor in the layer's own layout: a view either way."""
     return weight.T if isinstance(layer, Conv1D) else weight
 
@@ -33,7 +34,7 @@ def oriented(layer: nn.Module, weight: Tensor) -> Tensor:
 class Adapter(nn.Module):
     """One wrapped linear layer. Subclasses own the factors, the forward pass and the fold."""
 
-    base: nn.Module
+    base: LinearLayer
     rank: int | None = None
 
     @property
@@ -58,11 +59,11 @@ class Adapter(nn.Module):
         """Names, within this module, of factors that weight decay must leave alone."""
         return []
 
-    def merge(self) -> nn.Module:
+    def merge(self) -> LinearLayer:
         """Fold the adapter into the base layer, in place, and return that layer."""
         raise NotImplementedError
 
-    def fold(self, weight: Tensor, bias: Tensor | None = None) -> nn.Module:
+    def fold(self, weight: Tensor, bias: Tensor | None = None) -> LinearLayer:
         """Give the base layer this (out, in) weight, cast once to its own dtype."""
         with torch.no_grad():
             oriented(self.base, self.base.weight).copy_(weight)
@@ -168,7 +169,7 @@ def matches(name: str, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(".".join(parts[start:]), pattern.lower()) for start in range(len(parts)))
 
 
-def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
     """Every linear layer outside the head whose weight no other module shares, by name."""
     head = set(head_names(model))
     owners: dict[int, int] = {}
@@ -178,11 +179,11 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, LINEAR) and f"{name}.weight" not in head and owners[id(module.weight)] == 1
+        if isinstance(module, LinearLayer) and f"{name}.weight" not in head and owners[id(module.weight)] == 1
     }
 
 
-def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
+def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, LinearLayer]:
     """The linear layers whose names match one of the patterns.
 
     Raises:
@@ -199,7 +200,7 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Mod
     return found
 
 
-def checked_rank(name: str, layer: nn.Module, rank: int | float) -> int:
+def checked_rank(name: str, layer: LinearLayer, rank: int | float) -> int:
     """The whole-number rank for a layer.
 
     Raises:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from rosa.adapters.base import Adapter, AdapterError, linear_layers, oriented, target_layers
+from rosa.adapters.base import Adapter, AdapterError, LinearLayer, linear_layers, oriented, target_layers
 from rosa.config import ATTENTION, IA3Config
 
 KEYS_VALUES = re.compile(
@@ -33,7 +33,7 @@ FEED_FORWARD = re.compile(
 class ScaledOutput(Adapter):
     """``y = layer(x) * scale`` on the last ``scale.numel()`` outputs; the outputs before them are left as they are."""
 
-    def __init__(self, base: nn.Module, scaled: int) -> None:
+    def __init__(self, base: LinearLayer, scaled: int) -> None:
         super().__init__()
         self.base = base
         self.scale = nn.Parameter(torch.ones(scaled, dtype=torch.float32, device=base.weight.device))
@@ -52,7 +52,7 @@ class ScaledOutput(Adapter):
         """The vector."""
         return {"scale": self.scale}
 
-    def merge(self) -> nn.Module:
+    def merge(self) -> LinearLayer:
         """Rows of the weight, and the bias, scaled."""
         scale = self._full_scale().detach()
         bias = None if self.base.bias is None else self.base.bias.detach() * scale
@@ -62,7 +62,7 @@ class ScaledOutput(Adapter):
 class ScaledInput(Adapter):
     """``y = layer(x * scale)``."""
 
-    def __init__(self, base: nn.Module) -> None:
+    def __init__(self, base: LinearLayer) -> None:
         super().__init__()
         self.base = base
         in_features = oriented(base, base.weight).shape[1]
@@ -76,7 +76,7 @@ class ScaledInput(Adapter):
         """The vector."""
         return {"scale": self.scale}
 
-    def merge(self) -> nn.Module:
+    def merge(self) -> LinearLayer:
         """Columns of the weight scaled."""
         return self.fold(oriented(self.base, self.base.weight.detach()) * self.scale.detach()[None, :])
 

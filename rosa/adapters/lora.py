@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from rosa.adapters.base import Adapter, checked_rank, matches, oriented, target_layers
+from rosa.adapters.base import Adapter, LinearLayer, checked_rank, matches, oriented, target_layers
 from rosa.config import LoraConfig
 from rosa.seeding import global_stream
 
@@ -28,7 +28,9 @@ class LoraLinear(Adapter):
         AdapterError: a rank that the layer cannot have.
     """
 
-    def __init__(self, name: str, base: nn.Module, config: LoraConfig, seed: int) -> None:
+    lora: loralib.Linear | loralib.MergedLinear
+
+    def __init__(self, name: str, base: LinearLayer, config: LoraConfig, seed: int) -> None:
         super().__init__()
         self.rank = checked_rank(name, base, config.rank)
         transposed = isinstance(base, Conv1D)
@@ -75,7 +77,7 @@ class LoraLinear(Adapter):
                 return oriented(self.base, self.lora.merge_AB()) * self.lora.scaling
             return self.lora.lora_B @ self.lora.lora_A * self.lora.scaling
 
-    def merge(self) -> nn.Module:
+    def merge(self) -> LinearLayer:
         """The base layer with the update added."""
         return self.fold(oriented(self.base, self.base.weight.detach()) + self.delta_weight())
 

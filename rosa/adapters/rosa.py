@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rosa.adapters.base import AdapterError, ResampledAdapter, checked_rank, oriented, target_layers
+from rosa.adapters.base import AdapterError, LinearLayer, ResampledAdapter, checked_rank, oriented, target_layers
 from rosa.adapters.subspace import Split, draw_indices, split
 from rosa.config import RosaConfig
 
@@ -41,7 +41,7 @@ class RosaLinear(ResampledAdapter):
         AdapterError: a rank that the layer cannot have, a weight that is not finite or cannot be factorized.
     """
 
-    def __init__(self, name: str, base: nn.Module, config: RosaConfig, generator: torch.Generator | None) -> None:
+    def __init__(self, name: str, base: LinearLayer, config: RosaConfig, generator: torch.Generator | None) -> None:
         super().__init__()
         self.base = base
         self._name = name
@@ -50,9 +50,10 @@ class RosaLinear(ResampledAdapter):
         out_features, in_features = weight.shape
         self.rank = checked_rank(name, base, config.rank)
         # Factors are float32 whatever the backbone's dtype: Adam's small updates vanish in bfloat16.
-        factory = {"dtype": torch.float32, "device": weight.device}
-        self.A = nn.Parameter(torch.empty(out_features, self.rank, **factory), requires_grad="a" in config.train)
-        self.B = nn.Parameter(torch.empty(self.rank, in_features, **factory), requires_grad="b" in config.train)
+        A = torch.empty(out_features, self.rank, dtype=torch.float32, device=weight.device)
+        B = torch.empty(self.rank, in_features, dtype=torch.float32, device=weight.device)
+        self.A = nn.Parameter(A, requires_grad="a" in config.train)
+        self.B = nn.Parameter(B, requires_grad="b" in config.train)
         self._split_along_new_directions(weight, generator)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ class RosaLinear(ResampledAdapter):
         """``W_f + A B`` (out, in), float32 or the base's dtype if that is wider."""
         return oriented(self.base, self.base.weight.detach()) + self.delta_weight()
 
-    def merge(self) -> nn.Module:
+    def merge(self) -> LinearLayer:
         """The base layer with ``W_f + A B`` as its weight."""
         return self.fold(self.merged_weight())
 
@@ -109,7 +110,7 @@ class RosaLinear(ResampledAdapter):
                 f"{self._name}: {bad} of {weight.numel()} weights are not finite, so it cannot be factorized; "
                 "training diverged before this resample (a lower learning rate, or train.precision=fp32)"
             )
-        indices = draw_indices(min(weight.shape), self.rank, self._config.sampling, generator)
+        indices = draw_indices(min(weight.shape), self.A.shape[1], self._config.sampling, generator)
         factors = self._factorize(weight, indices)
         self.A.copy_(factors.A)
         self.B.copy_(factors.B)

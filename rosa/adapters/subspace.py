@@ -1,12 +1,12 @@
 """The linear algebra of ROSA: draw singular directions of a weight, and split the weight along them.
 
-Pure functions of tensors: no module, no state. A weight ``W`` is (out, in) with ``W = U S V^T`` and ``n = min(out, in)``
-singular triplets in descending order. For chosen indices ``i`` the split is ``A = U_i S_i`` (out, r), ``B = V_i^T``
-(r, in) and ``W_f = W - A B``, so that ``W_f + A B = W`` (arXiv 2407.07802, section 3).
+Pure functions of tensors: no module, no state. A weight ``W`` is (out, in) with ``W = U S V^T`` and
+``n = min(out, in)`` singular triplets in descending order. For chosen indices ``i`` the split is ``A = U_i S_i``
+(out, r), ``B = V_i^T`` (r, in) and ``W_f = W - A B``, so that ``W_f + A B = W`` (arXiv 2407.07802, section 3).
 
-Because ``A = W V_i``, the split is exact for any orthonormal ``V_i``: the eigenvectors of the smaller Gram matrix, which
-cost a fraction of an SVD, serve as singular vectors. The Gram matrix squares the condition number, so it is formed in
-float64, where weights of float32 keep every direction (a float32 Gram matrix turns the smallest ones at random).
+Because ``A = W V_i``, the split is exact for any orthonormal ``V_i``: the eigenvectors of the smaller Gram matrix,
+which cost a fraction of an SVD, serve as singular vectors. The Gram matrix squares the condition number, so it is
+formed in float64, where weights of float32 keep every direction (in float32 it turns the smallest ones at random).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def split(weight: Tensor, indices: Tensor) -> Split:
     rows = U.T @ W
     S = rows.norm(dim=1)
     largest = eigenvalues[-1].clamp(min=0).sqrt()
-    if bool((S <= SMALLEST_RATIO * largest).any()):
+    if bool((SMALLEST_RATIO * largest >= S).any()):
         # U^T W / S is noise where S vanishes; only a full SVD gives orthonormal right vectors there.
         U_all, S_all, Vh_all = torch.linalg.svd(W, full_matrices=False)
         return Split(U_all[:, chosen] * S_all[chosen], Vh_all[chosen])

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import logging
-import socket
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from rosa.data.base import DataError
+from rosa.hub import why_unreachable
 
 if TYPE_CHECKING:
     import datasets
 
 log = logging.getLogger(__name__)
-
-CONNECT_SECONDS = 5.0
-"""How long a hub that does not answer is waited for, before anything is asked of it."""
-
-_PORTS = {"http": 80, "https": 443}
 
 INSTEAD = (
     "Without a network, take files that you have: data=local data.dir=DIR (the official GLUE folders, or what "
@@ -49,7 +42,7 @@ def fetch(path: str, name: str, revision: str) -> tuple[dict[str, datasets.Datas
     if cached is not None and cached[1] == revision:
         return cached
 
-    unreachable = _why_unreachable()
+    unreachable = why_unreachable()
     if unreachable:
         if cached is not None and not revision:
             log.warning("%s %s: %s; using commit %s from the cache", path, name, unreachable, cached[1])
@@ -76,27 +69,6 @@ def _from_cache(path: str, name: str) -> tuple[dict[str, datasets.Dataset], str]
             return builder.as_dataset(), builder.hash
         except (OSError, ValueError):  # nothing cached, nothing of this configuration, or a broken file
             return None
-
-
-def _why_unreachable() -> str | None:
-    """Why the hub cannot be reached, in words; None when it accepts a connection."""
-    import datasets
-
-    if datasets.config.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE (or HF_DATASETS_OFFLINE) forbids asking the hub"
-    endpoint = urlsplit(datasets.config.HF_ENDPOINT)
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(endpoint.scheme) or proxies.get("all")
-    if proxy and not urllib.request.proxy_bypass(endpoint.hostname or ""):
-        target = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    else:
-        target = endpoint
-    try:
-        address = (target.hostname or "", target.port or _PORTS.get(target.scheme, 443))
-        socket.create_connection(address, timeout=CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:
-        return f"{target.hostname} cannot be reached ({error})"
-    return None
 
 
 @contextmanager

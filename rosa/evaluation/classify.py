@@ -15,8 +15,7 @@ pearson, spearmanr    predictions or references are constant, n < 2 NaN: no conv
 from __future__ import annotations
 
 import difflib
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import evaluate
@@ -29,8 +28,6 @@ from rosa.config import TaskConfig
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
-
-logger = logging.getLogger(__name__)
 
 CONSTANT = 1e-6
 """Regression predictions whose spread is below this share of their size (or of 1) count as one value: float32 noise."""
@@ -220,20 +217,26 @@ def warnings_for(predictions: np.ndarray, kind: str) -> list[str]:
     return []
 
 
-def compute_metrics(task: TaskConfig) -> Callable[[EvalPrediction], dict[str, float]]:
-    """Make the function that a Hugging Face ``Trainer`` calls after each evaluation.
+class Scorer:
+    """The ``compute_metrics`` of a Hugging Face ``Trainer``: every official metric of one evaluation split.
 
-    The function logs what :func:`warnings_for` finds, and raises what :func:`predictions_of` and :func:`compute` do.
+    Calls raise what :func:`predictions_of` and :func:`compute` do.
+
+    Args:
+        task: what kind its predictions are, and by which metrics they are judged.
 
     Raises:
         ValueError: the task names an unknown metric; raised here, before any training.
     """
-    metrics_for(task.metrics)
 
-    def score(evaluation: EvalPrediction) -> dict[str, float]:
-        predictions = predictions_of(np.asarray(evaluation.predictions), task.kind)
-        for warning in warnings_for(predictions, task.kind):
-            logger.warning("%s: %s", task.name, warning)
-        return compute(task.metrics, predictions, np.asarray(evaluation.label_ids))
+    def __init__(self, task: TaskConfig) -> None:
+        metrics_for(task.metrics)
+        self.task = task
+        self.warnings: list[str] = []
+        """What the latest evaluation has to be warned of, in words."""
 
-    return score
+    def __call__(self, evaluation: EvalPrediction) -> dict[str, float]:
+        """Score logits of shape (n, classes) or (n, 1) against n labels."""
+        predictions = predictions_of(np.asarray(evaluation.predictions), self.task.kind)
+        self.warnings = warnings_for(predictions, self.task.kind)
+        return compute(self.task.metrics, predictions, np.asarray(evaluation.label_ids))

@@ -56,6 +56,7 @@ def test_without_a_network_it_says_what_to_do_and_asks_nothing(
     monkeypatch: pytest.MonkeyPatch, no_requests: list[str]
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(socket, "create_connection", unreachable)
     with pytest.raises(DataError) as caught:
         load(TASK, HUB, seed=0)
@@ -66,7 +67,7 @@ def test_without_a_network_it_says_what_to_do_and_asks_nothing(
 
 
 def test_offline_mode_is_respected(monkeypatch: pytest.MonkeyPatch, no_requests: list[str]) -> None:
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
     def connect(*args: object, **kwargs: object) -> None:
         pytest.fail("a connection was opened")
@@ -84,8 +85,8 @@ def test_a_proxy_is_what_must_be_reachable(monkeypatch: pytest.MonkeyPatch, no_r
         asked.append(address)
         unreachable()
 
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", "https://hub.example")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "https://hub.example")
     monkeypatch.setattr(socket, "create_connection", connect)
     with pytest.raises(DataError, match=r"hub\.example cannot be reached"):
         load(TASK, HUB, seed=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import warnings
@@ -140,7 +139,7 @@ def test_an_unknown_metric_is_refused_with_the_nearest():
     with pytest.raises(ValueError, match=r"'spearman'; did you mean 'spearmanr'\? Known are accuracy, f1"):
         classify.metrics_for(["pearson", "spearman"])
     with pytest.raises(ValueError, match="no metric is called 'bleu'"):
-        classify.compute_metrics(task(metrics=["bleu"], headline="bleu"))
+        classify.Scorer(task(metrics=["bleu"], headline="bleu"))
 
 
 @pytest.mark.parametrize(
@@ -190,23 +189,22 @@ def test_constant_predictions_are_named_in_words():
     assert classify.warnings_for(np.array([1]), "classification") == []
 
 
-def test_the_trainers_function_scores_logits_and_warns(caplog):
-    score = classify.compute_metrics(task(metrics=["accuracy", "f1"], headline="f1"))
+def test_the_trainers_function_scores_logits_and_warns():
+    score = classify.Scorer(task(metrics=["accuracy", "f1"], headline="f1"))
     logits = np.array([[0, 1], [2, 1], [0, 1], [0, 1]], dtype=np.float32)
     result = score(EvalPrediction(predictions=logits, label_ids=np.array([1, 0, 0, 1])))
     assert result == {"accuracy": pytest.approx(3 / 4), "f1": pytest.approx(4 / 5)}
-    assert caplog.messages == []
+    assert score.warnings == []
 
-    with caplog.at_level(logging.WARNING):
-        score(EvalPrediction(predictions=logits[[0, 2]], label_ids=np.array([1, 0])))
-    assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("cola: all 2 predictions are class 1")
+    score(EvalPrediction(predictions=logits[[0, 2]], label_ids=np.array([1, 0])))
+    assert len(score.warnings) == 1
+    assert score.warnings[0].startswith("all 2 predictions are class 1")
 
 
 def test_the_trainers_function_scores_a_regression():
     labels = [0.0, 5.0]
     sts = task(name="stsb", kind="regression", labels=[], label_range=labels, metrics=CORRELATIONS, headline="pearson")
-    result = classify.compute_metrics(sts)(
+    result = classify.Scorer(sts)(
         EvalPrediction(predictions=np.array([[1.0], [2.0], [4.0]], dtype=np.float32), label_ids=np.array([5.0, 3, 1]))
     )
     expected = np.corrcoef([1, 2, 4], [5, 3, 1])[0, 1]

@@ -11,19 +11,15 @@ from rosa.data.mini import acceptability, grammar, inference, lexicon, paraphras
 from rosa.data.mini.grammar import Words
 
 
-def _retold(rng: Random) -> list[str]:
-    """An event, and the same one in other words."""
+def _scene(rng: Random) -> list[str]:
+    """An event, told and asked about several times, each time in other words."""
     event = paraphrase.paraphrased_event(rng)
-    return [grammar.said_somehow(rng, event) for _ in range(2)]
+    told = [grammar.said_somehow(rng, event) for _ in range(2)]
+    asked = [grammar.question(event, rng.choice(grammar.askable(event)), Words(rng), rng.random() < 0.4)]
+    return [*told, *asked, grammar.said_somehow(rng, event)]
 
 
-def _asked_and_told(rng: Random) -> list[str]:
-    """A question and its answer."""
-    row = inference.qnli(rng, label=0)
-    return [row["question"], row["sentence"]]
-
-
-def _asked_twice(rng: Random) -> list[str]:
+def _questions(rng: Random) -> list[str]:
     """A question, and the same one in other words."""
     return list(paraphrase.qqp(rng, label=1).values())
 
@@ -53,14 +49,13 @@ def _acceptable(rng: Random) -> list[str]:
 
 
 PARAGRAPHS: tuple[Callable[[Random], list[str]], ...] = (
-    _retold,
-    _asked_and_told,
-    _asked_twice,
+    _scene,
+    _scene,
+    _questions,
     _followed,
     _passage,
     _because,
     _reviews,
-    _acceptable,
     _acceptable,
 )
 

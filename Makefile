@@ -1,0 +1,42 @@
+# The project's commands; `make help` lists them. Everything runs in .venv, which the first one makes.
+PYTHON ?= python3
+SCALE ?= mini
+RUN := .venv/bin/python
+
+.PHONY: help setup reproduce-glue tables benchmark test lint clean
+.DEFAULT_GOAL := help
+
+help:  ## list these targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+
+setup: .venv/ready  ## make the virtual environment from the pinned requirements
+
+.venv/ready: requirements.txt requirements-dev.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+reproduce-glue: setup  ## the GLUE table; SCALE=mini (default, no network) or SCALE=paper (roberta-base, the hub's GLUE)
+	$(if $(filter mini,$(SCALE)),$(RUN) scripts/train.py -m experiment=glue_mini_tune)
+	$(RUN) scripts/train.py -m experiment=glue_$(SCALE)
+	$(RUN) scripts/make_tables.py --experiment glue_$(SCALE)
+
+tables: setup  ## every table, from the records alone
+	$(RUN) scripts/make_tables.py
+
+benchmark: setup  ## step time, padding and memory, methods side by side
+	$(RUN) scripts/benchmark.py
+
+test: setup  ## all tests that this machine can run
+	$(RUN) -m pytest
+
+lint: setup  ## ruff check, ruff format, mypy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+clean:  ## remove the environment, caches and runs; committed records and tables stay
+	rm -rf .venv .cache results/runs results/sweeps *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,51 @@
+"""The typed configuration of a run, and every check that needs no data and no model.
+
+Each group of ``conf/`` has a dataclass here. Hydra composes YAML files into these types, so a misspelt key or a value
+of the wrong type is refused while composing; ranges are checked in ``__post_init__`` and conflicts between groups in
+:func:`check`. Nothing here imports torch: a wrong configuration is refused in well under a second.
+"""
+
+from __future__ import annotations
+
+from rosa.config.checks import ConfigError
+from rosa.config.inputs import DataConfig, LocalTaskConfig, MiniModelConfig, ModelConfig, TaskConfig
+from rosa.config.methods import (
+    ATTENTION,
+    METHODS,
+    FullConfig,
+    IA3Config,
+    LoraConfig,
+    MethodConfig,
+    RosaConfig,
+    TargetedConfig,
+)
+from rosa.config.optimisation import TUNED, LoggerConfig, TrainConfig, TuningConfig
+from rosa.config.schema import NOT_IDENTITY, Config, check, from_hydra, identity_hash, register, to_dict
+
+__all__ = [
+    "ATTENTION",
+    "METHODS",
+    "NOT_IDENTITY",
+    "TUNED",
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "FullConfig",
+    "IA3Config",
+    "LocalTaskConfig",
+    "LoggerConfig",
+    "LoraConfig",
+    "MethodConfig",
+    "MiniModelConfig",
+    "ModelConfig",
+    "RosaConfig",
+    "TargetedConfig",
+    "TaskConfig",
+    "TrainConfig",
+    "TuningConfig",
+    "check",
+    "from_hydra",
+    "identity_hash",
+    "register",
+    "to_dict",
+]

@@ -1,0 +1,134 @@
+"""What a run starts from: model, task and data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rosa.config.checks import choice, not_negative, positive, require
+
+
+@dataclass
+class MiniModelConfig:
+    """Shape and pretraining of the small model that the project makes itself (used by ``source: mini``)."""
+
+    layers: int = 4
+    hidden: int = 128
+    heads: int = 4
+    intermediate: int = 512
+    sentences: int = 20000
+    """Sentences of generated text to pretrain on."""
+    steps: int = 1500
+    batch_size: int = 64
+    lr: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("layers", "hidden", "heads", "intermediate", "sentences", "steps", "batch_size", "lr"):
+            positive(f"model.mini.{key}", getattr(self, key))
+        require(self.hidden % self.heads == 0, "model.mini.hidden", self.hidden, f"a multiple of heads={self.heads}")
+
+
+@dataclass
+class ModelConfig:
+    """Which backbone, and where its weights come from."""
+
+    name: str = ""
+    source: str = "hub"
+    """``hub``, ``folder`` (as ``save_pretrained`` writes), ``package`` (an installed package's folder) or ``mini``."""
+    path: str = ""
+    """Hub name, folder, or ``package/folder``; empty for ``mini``."""
+    revision: str = ""
+    """Commit of the hub's repository; empty elsewhere."""
+    dtype: str = "float32"
+    """Of the frozen weights: ``float32`` or ``bfloat16``; trainable parameters are float32 always."""
+    mini: MiniModelConfig = field(default_factory=MiniModelConfig)
+
+    def __post_init__(self) -> None:
+        choice("model.source", self.source, ("hub", "folder", "package", "mini"))
+        choice("model.dtype", self.dtype, ("float32", "bfloat16"))
+        if self.source != "mini":
+            require(bool(self.path), "model.path", self.path, f"a path for model.source={self.source}")
+        require(bool(self.name), "model.name", self.name, "a short name, used in tables and folders")
+
+
+@dataclass
+class LocalTaskConfig:
+    """Where the official GLUE download keeps a task, relative to ``data.dir``."""
+
+    folder: str = ""
+    train: str = "train.tsv"
+    evaluation: dict[str, str] = field(default_factory=dict)
+    """Evaluation split name -> file."""
+    columns: list[str] = field(default_factory=list)
+    """The names of a file's columns where it has no header line; empty where it has one."""
+    texts: list[str] = field(default_factory=list)
+    """The columns that hold the one or two texts."""
+    label: str = "label"
+
+
+@dataclass
+class TaskConfig:
+    """A task: its texts, labels, splits and metrics."""
+
+    name: str = ""
+    kind: str = "classification"
+    """``classification`` or ``regression``."""
+    texts: list[str] = field(default_factory=list)
+    """The one or two text columns of the hub's data set."""
+    labels: list[str] = field(default_factory=list)
+    """Label names in the order of their numbers (classification)."""
+    label_range: list[float] = field(default_factory=list)
+    """Smallest and largest label (regression)."""
+    metrics: list[str] = field(default_factory=list)
+    """Every official metric, recorded all."""
+    headline: str = ""
+    """The one metric that tables show and selection uses."""
+    evaluation: list[str] = field(default_factory=lambda: ["validation"])
+    """Evaluation splits as the hub names them; the first one is used for selection."""
+    local: LocalTaskConfig = field(default_factory=LocalTaskConfig)
+
+    def __post_init__(self) -> None:
+        choice("task.kind", self.kind, ("classification", "regression"))
+        require(bool(self.name), "task.name", self.name, "a name")
+        require(len(self.texts) in (1, 2), "task.texts", self.texts, "one or two column names")
+        require(self.headline in self.metrics, "task.headline", self.headline, f"one of task.metrics={self.metrics}")
+        require(bool(self.evaluation), "task.evaluation", self.evaluation, "at least one split")
+        if self.kind == "classification":
+            require(len(self.labels) >= 2, "task.labels", self.labels, "at least two label names")
+        else:
+            ordered = len(self.label_range) == 2 and self.label_range[0] < self.label_range[1]
+            require(ordered, "task.label_range", self.label_range, "[smallest, largest]")
+
+
+@dataclass
+class DataConfig:
+    """Where the examples come from, and how many of them."""
+
+    source: str = "mini"
+    """``hub``, ``local`` (``data.dir``) or ``mini`` (made on the spot)."""
+    dir: str = ""
+    """The folder that holds the tasks' folders (``local``)."""
+    limit: int = 0
+    """At most this many training rows, sampled with the run's seed; 0 takes all."""
+    path: str = ""
+    """Hub name of the data set."""
+    revision: str = ""
+    """Commit of the hub's data set."""
+    skip_malformed: bool = False
+    """Leave out malformed rows of local files, and count them in the record, where the default stops with an error."""
+    train_size: int = 1000
+    """Training rows of a mini task."""
+    evaluation_size: int = 500
+    """Evaluation rows of a mini task."""
+    seed: int = 0
+    """Seed of the mini tasks' text: the same data for every run seed, as with a real data set."""
+
+    def __post_init__(self) -> None:
+        choice("data.source", self.source, ("hub", "local", "mini"))
+        not_negative("data.limit", self.limit)
+        positive("data.train_size", self.train_size)
+        positive("data.evaluation_size", self.evaluation_size)
+        if self.source == "local":
+            require(bool(self.dir), "data.dir", self.dir, "the folder of the data: data=local data.dir=DIR")
+        if self.source == "hub":
+            require(bool(self.path), "data.path", self.path, "the hub's name of the data set")

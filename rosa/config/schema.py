@@ -1,0 +1,156 @@
+"""A whole run: its groups together, what may not go together, its identity, and how Hydra composes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from rosa.config.checks import ConfigError, not_negative, require
+from rosa.config.inputs import DataConfig, ModelConfig, TaskConfig
+from rosa.config.methods import METHODS, MethodConfig
+from rosa.config.optimisation import LoggerConfig, TrainConfig
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    model: ModelConfig
+    task: TaskConfig
+    method: MethodConfig
+    train: TrainConfig
+    data: DataConfig
+    logger: LoggerConfig
+    seed: int = 0
+    experiment_name: str = "default"
+    """The first part of a run's identity; files under ``experiments/`` set it."""
+    results_dir: str = "results"
+    cache_dir: str = ".cache"
+    """Where models that the project makes itself are kept."""
+    jobs: int = 0
+    """Runs at a time in a local sweep; 0 is one a CPU core, or one where the runs use a GPU."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number in [0, 2^32)")
+        require(bool(self.experiment_name), "experiment_name", self.experiment_name, "a name")
+        not_negative("jobs", self.jobs)
+        require("/" not in self.experiment_name, "experiment_name", self.experiment_name, "a name without '/'")
+        check(self)
+
+
+def check(config: Config) -> None:
+    """Refuse settings that are each fine and do not go together.
+
+    Raises:
+        ConfigError: with both keys, their values and what would be right.
+    """
+    if config.model.dtype == "bfloat16" and config.train.precision not in ("bf16", "auto"):
+        raise ConfigError(
+            f"model.dtype=bfloat16 with train.precision={config.train.precision}: a bfloat16 backbone needs "
+            "train.precision=bf16, since the float32 trainable parameters meet it under autocast"
+        )
+    if config.model.dtype == "bfloat16" and config.method.name == "full":
+        raise ConfigError(
+            "model.dtype=bfloat16 with method=full: full fine-tuning updates every weight, which needs float32 "
+            "weights; use model.dtype=float32 train.precision=bf16"
+        )
+    if config.train.precision == "fp16" and config.train.device == "cpu":
+        raise ConfigError("train.precision=fp16 with train.device=cpu: half precision needs a GPU; use fp32 or bf16")
+
+
+NOT_IDENTITY = {
+    "": ("seed", "experiment_name", "results_dir", "cache_dir", "jobs", "logger"),
+    "train": ("tuning", "device", "threads", "log_steps", "save_steps", "keep", "force"),
+}
+"""Keys that change nothing about a run's result (or are a part of its folder's name already)."""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain dictionaries, lists and numbers."""
+    return dataclasses.asdict(config)
+
+
+def identity_hash(config: Config) -> str:
+    """Eight hexadecimal digits that name the settings of a run.
+
+    Only values that differ from a dataclass's own default count, so that an option added later, whose default is the
+    old behaviour, leaves every earlier run its name.
+    """
+    kept = _different_from_default(config)
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _different_from_default(node: Any, group: str = "") -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for f in dataclasses.fields(node):
+        if f.name in NOT_IDENTITY.get(group, ()):
+            continue
+        value = getattr(node, f.name)
+        if dataclasses.is_dataclass(value):
+            inner = _different_from_default(value, f.name)
+            if inner:
+                kept[f.name] = inner
+            continue
+        if f.default is not dataclasses.MISSING:
+            default = f.default
+        elif f.default_factory is not dataclasses.MISSING:
+            default = f.default_factory()
+        else:
+            default = dataclasses.MISSING
+        if value != default:
+            kept[f.name] = value
+    return kept
+
+
+def register() -> None:
+    """Tell Hydra the types of every group; called once by an entry point, before composing."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    groups = {"model": ModelConfig, "task": TaskConfig, "train": TrainConfig, "data": DataConfig}
+    for group, node in {**groups, "logger": LoggerConfig}.items():
+        store.store(group=group, name="schema", node=node)
+    for name, node in METHODS.items():
+        store.store(group="method", name=f"{name}_schema", node=node)
+
+
+def from_hydra(composed: Any) -> Config:
+    """Turn what Hydra composed into the checked dataclasses.
+
+    Raises:
+        ConfigError: a value out of range, a missing value, or two settings that do not go together.
+    """
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    plain = composed
+    if isinstance(composed, DictConfig):
+        _refuse_added_keys(composed)
+        try:
+            plain = OmegaConf.to_object(composed)
+        except OmegaConfBaseException as error:
+            raise ConfigError(str(error)) from error
+    if not isinstance(plain, Config):
+        raise ConfigError(f"composed to {type(plain).__name__}, expected Config: is 'schema' in the defaults list?")
+    return plain
+
+
+def _refuse_added_keys(node: Any, prefix: str = "") -> None:
+    """Hydra's ``+key=value`` adds keys that no dataclass has, and that nothing would read."""
+    from omegaconf import DictConfig, OmegaConf
+
+    kind = OmegaConf.get_type(node)
+    if not dataclasses.is_dataclass(kind):
+        return
+    known = [f.name for f in dataclasses.fields(kind)]
+    for key in node:
+        if key not in known:
+            raise ConfigError(f"{prefix}{key}: no such key; {prefix or 'the top level'} has: {', '.join(known)}")
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            _refuse_added_keys(child, f"{prefix}{key}.")

@@ -1,0 +1,27 @@
+"""Training: a Hugging Face Trainer with exact resume, the same batches for every method, and small checkpoints."""
+
+from __future__ import annotations
+
+from rosa.training.checkpoints import (
+    BestWeightsCallback,
+    InterruptedRun,
+    best_index,
+    find_checkpoint,
+    load_weights,
+    save_weights,
+)
+from rosa.training.trainer import DivergedError, HarnessTrainer, build_trainer, device_for, precision_for
+
+__all__ = [
+    "BestWeightsCallback",
+    "DivergedError",
+    "HarnessTrainer",
+    "InterruptedRun",
+    "best_index",
+    "build_trainer",
+    "device_for",
+    "find_checkpoint",
+    "load_weights",
+    "precision_for",
+    "save_weights",
+]

@@ -1,0 +1,267 @@
+"""The Hugging Face Trainer of a run.
+
+What differs from the stock Trainer, and why:
+
+* the order of batches depends on the run's seed and the epoch alone, so every method sees the same batches and a
+  resumed run needs no replay of random numbers;
+* checkpoints are small (:mod:`rosa.training.checkpoints`);
+* a loss that is not finite stops the run and names the step and the layers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import (
+    EvalPrediction,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from rosa.adapters.base import undecayed_names
+from rosa.config import TrainConfig
+from rosa.costs import CostMeter
+from rosa.seeding import derive
+from rosa.training.callbacks import CostCallback, EpochOrderCallback, EpochSampler
+from rosa.training.checkpoints import CheckpointCallback, load_weights, save_weights
+
+WEIGHTS = "changed.safetensors"
+PROGRESS = "progress.json"
+
+
+class DivergedError(RuntimeError):
+    """The training loss is not finite."""
+
+
+class HarnessTrainer(Trainer):
+    """The stock Trainer with its own order of batches, small checkpoints and a watch on the loss.
+
+    Args:
+        sampler: the order of the training examples.
+        costs: fed with the size of each batch.
+        arguments: the stock Trainer's.
+    """
+
+    def __init__(self, *, sampler: EpochSampler, costs: CostCallback, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.sampler = sampler
+        self.costs = costs
+        self._resumed: dict[str, Any] = {}
+        self._first_bad_step = torch.full((), torch.iinfo(torch.int64).max, device=self.args.device)
+
+    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Sampler:
+        return self.sampler
+
+    def _get_eval_sampler(self, eval_dataset: datasets.Dataset) -> Sampler:
+        return SequentialSampler(eval_dataset)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """The Trainer's rule (no biases, no normalisation), less what adapters exempt."""
+        exempt = undecayed_names(model)
+        return [name for name in super().get_decay_parameter_names(model) if name not in exempt]
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One forward and backward pass, whose loss is watched.
+
+        On a GPU the watch adds no synchronisation: it is read when the loss is logged anyway.
+        """
+        if self._resumed:
+            # The Trainer forgets the losses since its last log line, and would log a mean of fewer.
+            self._tr_loss += self._resumed["loss_since_log"]
+            self._globalstep_last_logged = self._resumed["logged_at"]
+            self._resumed = {}
+        self.costs.count(inputs["input_ids"])
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        step = torch.tensor(self.state.global_step, device=loss.device)
+        candidate = torch.where(torch.isfinite(loss), torch.iinfo(torch.int64).max, step)
+        self._first_bad_step = torch.minimum(self._first_bad_step, candidate)
+        if loss.device.type == "cpu":
+            self.check_finite()
+        return loss
+
+    def check_finite(self) -> None:
+        """Stop if a loss since the start was not finite.
+
+        Raises:
+            DivergedError: with the step and the layers whose norms stand out.
+        """
+        step = int(self._first_bad_step)
+        if step < torch.iinfo(torch.int64).max:
+            norms = describe_norms(self.accelerator.unwrap_model(self.model))
+            raise DivergedError(
+                f"the loss is not finite at step {step + 1}: {norms}. "
+                "A lower train.lr, or train.precision=fp32, may help"
+            )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, after looking at the losses so far."""
+        self.check_finite()
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(self.accelerator.unwrap_model(self.model), folder / WEIGHTS)
+        progress = {
+            "costs": self.costs.meter.state(),
+            "loss_since_log": float(self._tr_loss),
+            "logged_at": self._globalstep_last_logged,
+        }
+        (folder / PROGRESS).write_text(json.dumps(progress))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        load_weights(self.accelerator.unwrap_model(self.model) if model is None else model, folder / WEIGHTS)
+        self._resumed = json.loads((folder / PROGRESS).read_text())
+        self.costs.meter.load(self._resumed["costs"])
+
+
+def describe_norms(model: nn.Module, most: int = 3) -> str:
+    """The trainable parameters whose weights are not finite, or else those with such, or the largest, gradients."""
+    rows = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            gradient = float(parameter.grad.norm()) if parameter.grad is not None else 0.0
+            rows.append((name, float(parameter.detach().norm()), gradient))
+    # The cause before its symptoms: one bad weight makes every gradient bad.
+    rows.sort(key=lambda row: (math.isfinite(row[1]), math.isfinite(row[2]), -row[2]))
+    return "; ".join(
+        f"{name}: weight norm {weight:.3g}, gradient norm {gradient:.3g}" for name, weight, gradient in rows[:most]
+    )
+
+
+def precision_for(requested: str, device: str) -> str:
+    """What ``train.precision=auto`` means on this device: ``bf16`` where the GPU computes it, ``fp32`` elsewhere."""
+    if requested != "auto":
+        return requested
+    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def device_for(requested: str) -> str:
+    """``cuda`` where there is one and the CPU is not asked for.
+
+    Raises:
+        RuntimeError: ``train.device=cuda`` without a GPU.
+    """
+    available = torch.cuda.is_available()
+    if requested == "cuda" and not available:
+        raise RuntimeError("train.device=cuda, but PyTorch sees no CUDA device; use train.device=cpu")
+    return "cuda" if available and requested != "cpu" else "cpu"
+
+
+def training_arguments(config: TrainConfig, folder: Path, seed: int, updates: int) -> TrainingArguments:
+    """The Trainer's own settings.
+
+    Args:
+        config: with precision and learning rate resolved.
+        folder: where checkpoints go.
+        seed: the run's.
+        updates: optimizer updates of all epochs.
+    """
+    shortened = 0 < config.max_steps < updates
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps if shortened else -1,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.evaluation_batch_size,
+        gradient_accumulation_steps=config.accumulation,
+        learning_rate=config.lr,
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(config.schedule, config.schedule),
+        warmup_steps=config.warmup,
+        weight_decay=config.weight_decay,
+        adam_beta1=config.beta1,
+        adam_beta2=config.beta2,
+        adam_epsilon=config.epsilon,
+        max_grad_norm=config.max_grad_norm,
+        optim="adamw_torch_fused",
+        bf16=config.precision == "bf16",
+        fp16=config.precision == "fp16",
+        use_cpu=config.device == "cpu",
+        seed=derive(seed, "dropout") % 2**32,
+        eval_strategy="epoch",
+        save_strategy="no",  # CheckpointCallback decides
+        logging_strategy="steps",
+        logging_steps=config.log_steps,
+        logging_nan_inf_filter=False,  # it hides a diverged loss, and synchronises every step
+        disable_tqdm=True,
+        report_to="none",
+        label_names=["labels"],
+        dataloader_pin_memory=config.device == "cuda",
+    )
+
+
+def build_trainer(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
+    train: datasets.Dataset,
+    evaluation: dict[str, datasets.Dataset],
+    compute_metrics: Callable[[EvalPrediction], dict[str, float]],
+    config: TrainConfig,
+    seed: int,
+    folder: Path,
+    callbacks: Sequence[TrainerCallback],
+    meter: CostMeter,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> HarnessTrainer:
+    """A Trainer for tokenized examples with ``input_ids`` and ``label``.
+
+    Args:
+        model: with a method attached.
+        tokenizer: saved nowhere; the Trainer aligns its special tokens with the model.
+        collator: pads a batch to its own longest example.
+        train: the training split.
+        evaluation: evaluation splits by name.
+        compute_metrics: of logits and labels.
+        config: with device, precision and learning rate resolved.
+        seed: the run's.
+        folder: where checkpoints go.
+        callbacks: more of them, called before the meter's and the checkpoint's.
+        meter: measures steps, resamples and evaluations.
+        stop_requested: see :class:`CheckpointCallback`.
+    """
+    lengths = [len(ids) for ids in train["input_ids"]]
+    sampler = EpochSampler(lengths, config.batch_size * config.accumulation, config.group_by_length, seed)
+    batches = -(-len(train) // config.batch_size)
+    updates = config.epochs * -(-batches // config.accumulation)
+    costs = CostCallback(meter)
+    trainer = HarnessTrainer(
+        sampler=sampler,
+        costs=costs,
+        model=model,
+        args=training_arguments(config, folder, seed, updates),
+        data_collator=collator,
+        train_dataset=train,
+        # Metrics do not depend on the order, and padding does.
+        eval_dataset={name: by_length(split) for name, split in evaluation.items()},
+        processing_class=tokenizer,
+        compute_metrics=compute_metrics,
+        callbacks=[
+            EpochOrderCallback(sampler),
+            *callbacks,
+            costs,
+            CheckpointCallback(folder, config.save_steps, stop_requested),
+        ],
+    )
+    trainer.remove_callback(PrinterCallback)  # it prints every log entry as a dictionary
+    return trainer
+
+
+def by_length(split: datasets.Dataset) -> datasets.Dataset:
+    """The examples in the order of their lengths, so that a batch needs little padding."""
+    lengths = torch.tensor([len(ids) for ids in split["input_ids"]])
+    return split.select(torch.argsort(lengths, stable=True).tolist())

@@ -1,0 +1,509 @@
+"""What attaching does to any model by any method: names, dtypes, messages, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rosa
+from rosa.adapters import (
+    AdapterError,
+    adapters,
+    attach,
+    attachment,
+    changing_state,
+    load_changing_state,
+    merge,
+    resample,
+)
+from rosa.adapters.base import undecayed_names
+from rosa.config import ConfigError, FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
+from rosa.seeding import generator
+
+from . import tiny
+from .tiny import METHODS, attached, build, logits, perturb, relative_difference, train_steps
+
+# --- exactly these parameters train ----------------------------------------------------------------------------------
+
+ENCODER_ATTENTION = [
+    f"encoder.layer.{i}.attention.{layer}"
+    for i in range(2)
+    for layer in ("self.query", "self.key", "self.value", "output.dense")
+]
+ATTENTION = {
+    "roberta": [f"roberta.{name}" for name in ENCODER_ATTENTION],
+    "bert": [f"bert.{name}" for name in ENCODER_ATTENTION],
+    "gpt2": [f"transformer.h.{i}.attn.{layer}" for i in range(2) for layer in ("c_attn", "c_proj")],
+    "llama": [f"model.layers.{i}.self_attn.{p}_proj" for i in range(2) for p in "qkvo"],
+    "t5": [
+        f"{stack}.block.{i}.layer.{j}.{attention}.{p}"
+        for stack, blocks in (("encoder", ["SelfAttention"]), ("decoder", ["SelfAttention", "EncDecAttention"]))
+        for i in range(2)
+        for j, attention in enumerate(blocks)
+        for p in "qkvo"
+    ],
+}
+SCALED = {
+    name: [f"{name}.encoder.layer.{i}.{x}" for i in range(2) for x in ("attention.self.key", "attention.self.value", "output.dense")]
+    for name in ("roberta", "bert")
+} | {
+    "gpt2": [f"transformer.h.{i}.{x}" for i in range(2) for x in ("attn.c_attn", "mlp.c_proj")],
+    "llama": [f"model.layers.{i}.{x}" for i in range(2) for x in ("self_attn.k_proj", "self_attn.v_proj", "mlp.down_proj")],
+    "t5": [name for name in ATTENTION["t5"] if name.endswith((".k", ".v"))]
+    + [f"encoder.block.{i}.layer.1.DenseReluDense.wo" for i in range(2)]
+    + [f"decoder.block.{i}.layer.2.DenseReluDense.wo" for i in range(2)],
+}  # fmt: skip
+HEAD = {
+    "roberta": ["classifier.dense.weight", "classifier.dense.bias", "classifier.out_proj.weight", "classifier.out_proj.bias"],
+    "bert": ["classifier.weight", "classifier.bias"],
+    "gpt2": [],  # tied to the input embedding
+    "llama": ["lm_head.weight"],
+    "t5": [],
+}  # fmt: skip
+HEAD_SIZE = {"roberta": 32 * 32 + 32 + 3 * 32 + 3, "bert": 3 * 32 + 3, "gpt2": 0, "llama": 40 * 32, "t5": 0}
+
+
+def expected_factors(model: str, method: str, train: str) -> set[str]:
+    if method == "rosa":
+        return {f"{layer}.{factor.upper()}" for layer in ATTENTION[model] for factor in train}
+    if method == "lora":
+        return {f"{layer}.lora.lora_{factor}" for layer in ATTENTION[model] for factor in "AB"}
+    return {f"{layer}.scale" for layer in (SCALED if method == "ia3" else ATTENTION)[model]}
+
+
+@pytest.mark.parametrize("head", ["train", "freeze"])
+@pytest.mark.parametrize("method", ["rosa-ab", "rosa-a", "rosa-b", "lora", "ia3", "ia3-inputs"])
+@pytest.mark.parametrize("name", tiny.BUILDERS)
+def test_exactly_the_expected_parameters_train(name: str, method: str, head: str) -> None:
+    kind, _, train = method.partition("-") if method.startswith("rosa") else (method, "", "")
+    config: MethodConfig = {
+        "rosa": lambda: RosaConfig(rank=4, train=train, head=head),
+        "lora": lambda: LoraConfig(rank=4, head=head),
+        "ia3": lambda: IA3Config(head=head),
+        "ia3-inputs": lambda: IA3Config(variant="attention_inputs", head=head),
+    }[kind]()
+    model = build(name)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    attach(model, config, verbose=False)
+    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    factors = expected_factors(name, kind, train)
+    assert set(trainable) == factors | set(HEAD[name] if head == "train" else [])
+
+    # And these are the ones that a training step moves, no other.
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    perturbed_lora = [p for n, p in model.named_parameters() if n.endswith("lora_B")]
+    with torch.no_grad():
+        for factor in perturbed_lora:  # at B = 0, A's gradient is 0
+            factor.add_(0.1)
+            before |= {n: p.detach().clone() for n, p in model.named_parameters() if p is factor}
+    train_steps(model, name, steps=1)
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == set(trainable)
+
+    present = attachment(model)
+    assert present is not None
+    assert present.trainable_parameters == sum(trainable[n].numel() for n in factors)
+    assert present.head_parameters == (HEAD_SIZE[name] if head == "train" else 0)
+    assert present.total_parameters == total
+    assert sum(layer.trainable for layer in present.layers) == present.trainable_parameters
+
+
+@pytest.mark.parametrize("name", tiny.BUILDERS)
+def test_full_fine_tuning_trains_everything(name: str) -> None:
+    model = build(name)
+    model.requires_grad_(False)
+    attach(model, FullConfig(), verbose=False)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    present = attachment(model)
+    assert present is not None
+    assert present.head_parameters == HEAD_SIZE[name]
+    assert present.trainable_parameters + present.head_parameters == present.total_parameters
+    assert present.total_parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tied_embeddings_stay_tied_and_unadapted(method: str) -> None:
+    model = attached("gpt2", METHODS[method]())
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert type(model.lm_head) is nn.Linear
+    if method != "full":
+        assert not model.lm_head.weight.requires_grad
+    merge(model)
+    assert model.lm_head.weight is model.transformer.wte.weight
+
+
+def test_an_adapter_can_be_asked_to_take_every_linear_layer_but_the_head() -> None:
+    model = attached("roberta", RosaConfig(rank=2, targets=["*"]))
+    wrapped = {name for name, _ in adapters(model)}
+    linear = {name for name, module in build("roberta").named_modules() if isinstance(module, nn.Linear)}
+    assert wrapped == {name for name in linear if not name.startswith("classifier")}
+
+
+@pytest.mark.parametrize("pattern", ["query", "self.query", "attention.self.query", "*.layer.?.*query", "QUERY"])
+def test_a_pattern_matches_a_dotted_suffix_without_case(pattern: str) -> None:
+    model = attached("bert", RosaConfig(rank=2, targets=[pattern]))
+    assert {name for name, _ in adapters(model)} == {n for n in ATTENTION["bert"] if n.endswith("query")}
+
+
+# --- nothing else changes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", tiny.BUILDERS)
+def test_attaching_leaves_the_function(name: str, method: str) -> None:
+    plain = logits(build(name), name)
+    assert relative_difference(logits(attached(name, METHODS[method]()), name), plain) <= 1e-5
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("training", [True, False])
+def test_attaching_and_merging_keep_the_training_mode(method: str, training: bool) -> None:
+    model = build("roberta").train(training)
+    attach(model, METHODS[method](), verbose=False)
+    assert all(module.training == training for module in model.modules())
+    assert all(module.training == training for module in merge(model).modules())
+
+
+@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "ia3-inputs"])
+@pytest.mark.parametrize("name", ["roberta", "gpt2", "t5"])
+def test_trainable_parameters_are_float32_on_a_bfloat16_backbone(name: str, method: str) -> None:
+    model = build(name).bfloat16()
+    attach(model, METHODS[method](), verbose=False)
+    for parameter_name, parameter in model.named_parameters():
+        expected = torch.float32 if parameter.requires_grad else torch.bfloat16
+        assert parameter.dtype == expected, parameter_name
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        train_steps(model, name, steps=1)
+    assert torch.isfinite(logits_under_autocast(model, name)).all()
+
+
+def logits_under_autocast(model: nn.Module, name: str) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return logits(model, name)
+
+
+@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "ia3-inputs"])
+@pytest.mark.parametrize("name", tiny.BUILDERS)
+def test_bfloat16_backbone_is_within_its_own_rounding(name: str, method: str) -> None:
+    """No further from the float32 model than the plain bfloat16 model is, give or take another such rounding."""
+    reference = logits(build(name), name)
+    plain = logits_under_autocast(build(name).bfloat16(), name)
+    model = build(name).bfloat16()
+    attach(model, METHODS[method](), generator=generator(0, "adapter"), verbose=False)
+    own_rounding = relative_difference(plain, reference)
+    assert 0 < relative_difference(logits_under_autocast(model, name), reference) <= 2 * own_rounding
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["roberta", "gpt2"])
+def test_works_under_autocast(name: str, method: str) -> None:
+    """A float32 model under bfloat16 autocast: the step runs, and the answer is float32's within bfloat16's rounding."""
+    model = attached(name, METHODS[method]())
+    exact = logits(model, name)
+    rounding = relative_difference(logits_under_autocast(build(name), name), logits(build(name), name))
+    assert 0 < relative_difference(logits_under_autocast(model, name), exact) <= 2 * rounding
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(**tiny.batch(name)).loss.backward()
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, parameter_name
+            assert parameter.grad.dtype == torch.float32
+            assert torch.isfinite(parameter.grad).all()
+
+
+@pytest.mark.parametrize("method", ["rosa", "lora", "ia3-inputs"])
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("shape", [(10,), (3, 10), (2, 3, 10), (2, 2, 3, 10)], ids=str)
+def test_inputs_of_any_number_of_dimensions(shape: tuple[int, ...], autocast: bool, kind: str, method: str) -> None:
+    layer = tiny.make_layer(kind, 6, 10)
+    weight = layer.weight.detach().T if kind == "conv1d" else layer.weight.detach()
+    x = tiny.inputs(*shape)
+    expected = (weight.double() @ x.double().unsqueeze(-1)).squeeze(-1) + layer.bias.detach().double()
+    model = tiny.OneLayer(layer)
+    attach(model, METHODS[method](), verbose=False)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        actual = model(x)
+    assert actual.shape == (*shape[:-1], 6)
+    assert actual.dtype == (torch.bfloat16 if autocast else torch.float32)
+    assert relative_difference(actual.detach(), expected) < (2e-2 if autocast else 1e-6)
+
+
+@pytest.mark.parametrize("method", ["rosa", "lora", "ia3"])
+def test_a_layer_answers_for_its_weight_and_bias(method: str) -> None:
+    """Model code asks layers for them (T5 for the weight's dtype), and must meet the frozen layer's own."""
+    model = attached("gpt2", METHODS[method]())
+    for _, adapter in adapters(model):
+        assert adapter.weight is adapter.base.weight
+        assert adapter.bias is adapter.base.bias
+        assert not adapter.weight.requires_grad
+
+
+@pytest.mark.parametrize("method", ["rosa", "lora"])
+def test_the_generator_alone_decides_the_factors(method: str) -> None:
+    def factors(seed: int, drawn_before: int) -> dict[str, Tensor]:
+        torch.manual_seed(drawn_before)
+        torch.randn(drawn_before)
+        before = torch.get_rng_state()
+        model = build("gpt2")
+        attach(model, METHODS[method](), generator=generator(seed, "adapter"), verbose=False)
+        assert torch.equal(torch.get_rng_state(), before)
+        return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+    first, second, other = factors(0, 3), factors(0, 5), factors(1, 3)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    # LoRA's B is 0 whatever is drawn.
+    assert all(not torch.equal(first[name], other[name]) for name in first if not name.endswith("lora_B"))
+
+
+def test_only_what_holds_pretrained_weight_is_spared_weight_decay() -> None:
+    rosa_model = attached("gpt2", RosaConfig(rank=4))
+    assert undecayed_names(rosa_model) == {f"{layer}.{factor}" for layer in ATTENTION["gpt2"] for factor in "AB"}
+    for method in ("lora", "ia3", "full"):
+        assert undecayed_names(attached("gpt2", METHODS[method]())) == set()
+
+
+# --- what is printed -------------------------------------------------------------------------------------------------
+
+
+def test_attach_prints_what_was_adapted(capsys: pytest.CaptureFixture[str]) -> None:
+    model = build("gpt2")
+    attach(model, RosaConfig(rank=4))
+    printed = capsys.readouterr().out
+    present = attachment(model)
+    assert present is not None
+    assert printed.strip() == present.table()
+    lines = [re.split(r"\s{2,}", line) for line in printed.splitlines()]
+    factors = {"c_attn": 2 * 4 * (96 + 32), "c_proj": 2 * 4 * (32 + 32)}
+    assert ["transformer.h.*.attn.c_attn", "Conv1D", "96 x 32", "4", "2", f"{factors['c_attn']:,}"] in lines
+    assert ["transformer.h.*.attn.c_proj", "Conv1D", "32 x 32", "4", "2", f"{factors['c_proj']:,}"] in lines
+    assert f"rosa: {sum(factors.values()):,} trainable parameters" in printed
+    assert printed.rstrip().endswith("and 0 in the head")
+    attach(build("gpt2"), RosaConfig(rank=4), verbose=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_the_table_keeps_layers_of_different_rank_apart() -> None:
+    present = attachment(attached("llama", RosaConfig(rank=0.25)))
+    assert present is not None
+    ranks = {layer.name.rpartition(".")[2]: layer.rank for layer in present.layers}
+    assert ranks == {"q_proj": 8, "k_proj": 4, "v_proj": 4, "o_proj": 8}
+    assert len(present.table().splitlines()) == 1 + 4 + 1
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+def snapshot(model: nn.Module) -> dict[str, Any]:
+    return {
+        "weights": {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        "identity": {name: id(parameter) for name, parameter in model.named_parameters()},
+        "gradients": {name: parameter.requires_grad for name, parameter in model.named_parameters()},
+        "modules": {name: (type(module), id(module), module.training) for name, module in model.named_modules()},
+    }
+
+
+def assert_as_it_was(model: nn.Module, before: dict[str, Any]) -> None:
+    """Bit for bit, but that a layer which was split and merged again may have rounded twice."""
+    after = snapshot(model)
+    for key in ("identity", "gradients", "modules"):
+        assert after[key] == before[key]
+    assert list(after["weights"]) == list(before["weights"])
+    for name, weight in after["weights"].items():
+        expected = before["weights"][name]
+        bound = 4 * torch.finfo(torch.float32).eps * float(expected[expected.isfinite()].abs().max())
+        torch.testing.assert_close(weight, expected, rtol=0, atol=bound, equal_nan=True)
+    assert attachment(model) is None
+    assert not list(adapters(model))
+
+
+@pytest.mark.parametrize("config", [RosaConfig, LoraConfig])
+@pytest.mark.parametrize("rank", [0, -1, 1.5, 1.0, 0.0, -0.5, float("nan"), True, "8", None])
+def test_impossible_ranks_are_refused_before_any_model(config: type[RosaConfig | LoraConfig], rank: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"method\.rank={re.escape(repr(rank))}"):
+        config(rank=rank)
+
+
+@pytest.mark.parametrize("config", [RosaConfig, LoraConfig])
+@pytest.mark.parametrize(("rank", "said"), [(17, "rank 17.*1 to min.* = 16"), (0.05, "0.05 .a share of 16. is 0")])
+def test_a_rank_that_one_layer_cannot_have_names_that_layer(config: Any, rank: Any, said: str) -> None:
+    """Llama's query layer is 32 x 32, and comes first; its key layer is 16 x 32."""
+    model = build("llama")
+    model.model.embed_tokens.weight.requires_grad_(False)
+    before = snapshot(model)
+    with pytest.raises(AdapterError, match=rf"model\.layers\.0\.self_attn\.k_proj \(16 x 32\).*{said}"):
+        attach(model, config(rank=rank), verbose=False)
+    assert_as_it_was(model, before)
+
+
+@pytest.mark.parametrize("method", [RosaConfig, LoraConfig])
+@pytest.mark.parametrize("name", ["roberta", "gpt2"])
+def test_targets_that_match_nothing_list_what_there_is(name: str, method: Any) -> None:
+    model = build(name).train()
+    before = snapshot(model)
+    with pytest.raises(AdapterError) as caught:
+        attach(model, method(targets=["q_proj"]), verbose=False)
+    message = str(caught.value)
+    assert "'q_proj'" in message
+    assert type(model).__name__ in message
+    for layer in ATTENTION[name]:
+        assert re.sub(r"\.\d+\.", ".*.", layer) in message
+    assert_as_it_was(model, before)
+
+
+def test_ia3_names_the_layers_of_an_architecture_it_does_not_know() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    before = snapshot(model)
+    with pytest.raises(AdapterError, match="no key and value layer in Sequential.*0, 2"):
+        attach(model, IA3Config(), verbose=False)
+    assert_as_it_was(model, before)
+
+
+@pytest.mark.parametrize("second", METHODS)
+@pytest.mark.parametrize("first", METHODS)
+def test_attaching_twice_is_refused_and_harmless(first: str, second: str) -> None:
+    model = attached("roberta", METHODS[first]())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(AdapterError, match=rf"has {METHODS[first]().name} attached already.*merge"):
+        attach(model, METHODS[second](), verbose=False)
+    assert {n: p.requires_grad for n, p in model.named_parameters()} == {
+        n: p.requires_grad for n, p in attached("roberta", METHODS[first]()).named_parameters()
+    }
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    attach(merge(model), METHODS[second](), verbose=False)
+
+
+@pytest.mark.parametrize("method", [None, "lora", "ia3", "full"])
+def test_resampling_without_rosa_is_refused(method: str | None) -> None:
+    model = attached("roberta", METHODS[method]()) if method else build("roberta")
+    with pytest.raises(AdapterError, match="nothing to resample; attach RosaConfig"):
+        resample(model)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["roberta", "gpt2"])
+def test_a_weight_that_is_not_finite_names_the_layer_and_undoes_the_rest(name: str, bad: float) -> None:
+    model = build(name)
+    layer = ATTENTION[name][-1]
+    with torch.no_grad():
+        model.get_submodule(layer).weight[1, 2] = bad
+    before = snapshot(model)
+    with pytest.raises(AdapterError, match=f"{re.escape(layer)}: 1 of 1024 weights are not finite"):
+        attach(model, RosaConfig(rank=4), verbose=False)
+    assert_as_it_was(model, before)
+
+
+def test_a_resample_of_a_diverged_layer_names_it() -> None:
+    model = attached("roberta", RosaConfig(rank=4))
+    layer = ATTENTION["roberta"][2]
+    with torch.no_grad():
+        model.get_submodule(layer).A[0, 0] = float("nan")
+    with pytest.raises(AdapterError, match=f"{re.escape(layer)}: 32 of 1024 weights are not finite.*diverged"):
+        resample(model)
+
+
+# --- what a checkpoint must hold -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["roberta", "gpt2"])
+def test_changing_state_restores_the_function_exactly(name: str, method: str) -> None:
+    model = attached(name, METHODS[method](), seed=0)
+    train_steps(model, name)
+    if method == "rosa":
+        resample(model, generator=generator(0, "resample"))
+        train_steps(model, name)
+    saved = {key: tensor.clone() for key, tensor in changing_state(model).items()}
+    expected = logits(model, name)
+    other = attached(name, METHODS[method](), seed=1)
+    perturb(other)
+    assert not torch.equal(logits(other, name), expected)
+    load_changing_state(other, saved, "checkpoint")
+    assert torch.equal(logits(other, name), expected)
+    assert {n: id(p) for n, p in other.named_parameters() if p.requires_grad}.keys() <= saved.keys()
+
+
+def test_changing_state_is_all_that_training_changes_and_little_else() -> None:
+    """Of a frozen backbone nothing is kept but, for ROSA, the layers that a resample moves."""
+    for method in ("lora", "ia3"):
+        model = attached("roberta", METHODS[method]())
+        assert set(changing_state(model)) == {n for n, p in model.named_parameters() if p.requires_grad}
+    model = attached("roberta", RosaConfig(rank=4, train="a"))
+    layers = ATTENTION["roberta"]
+    expected = {f"{layer}.{tensor}" for layer in layers for tensor in ("A", "B", "base.weight")} | set(HEAD["roberta"])
+    assert set(changing_state(model)) == expected
+
+
+OTHERS: dict[str, MethodConfig] = {
+    "rank": RosaConfig(rank=3),
+    "lora": LoraConfig(rank=4),
+    "ia3": IA3Config(),
+    "full": FullConfig(),
+    "targets": RosaConfig(rank=4, targets=["query"]),
+    "frozen head": RosaConfig(rank=4, head="freeze"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_tensors_of_another_method_or_rank_are_refused(other: str) -> None:
+    model = attached("roberta", RosaConfig(rank=4))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    foreign = changing_state(attached("roberta", OTHERS[other]))
+    with pytest.raises(AdapterError, match=r"runs/x/checkpoint-3 is a checkpoint of another.*train\.force=true"):
+        load_changing_state(model, foreign, "runs/x/checkpoint-3")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+# --- odds and ends ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "ia3-inputs"])
+def test_a_copy_of_an_attached_model_is_independent(method: str) -> None:
+    model = attached("gpt2", METHODS[method]())
+    expected = logits(model, "gpt2")
+    duplicate = copy.deepcopy(model)
+    perturb(duplicate)
+    trained = logits(duplicate, "gpt2")
+    merge(duplicate)
+    assert relative_difference(logits(duplicate, "gpt2"), trained) <= 1e-5
+    assert torch.equal(logits(model, "gpt2"), expected)
+
+
+def test_the_public_names_are_those_of_the_package() -> None:
+    assert rosa.attach is attach
+    assert rosa.merge is merge
+    assert rosa.resample is resample
+    assert rosa.AdapterError is AdapterError
+    with pytest.raises(AttributeError, match="no attribute 'atach'.*attach"):
+        _ = rosa.atach
+
+
+class ForbiddenOperations(torch.utils._python_dispatch.TorchDispatchMode):
+    """Refuses what makes the CPU wait for a GPU: reading a value, or a shape that depends on values."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        operation = func.overloadpacket.__name__
+        waits = operation in ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
+        if operation.startswith("index"):
+            indices = args[1] if isinstance(args[1], (list, tuple)) else ()
+            waits |= any(isinstance(index, Tensor) and index.dtype == torch.bool for index in indices)
+        if waits:
+            raise AssertionError(f"{func} synchronises on a GPU")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "ia3-inputs"])
+@pytest.mark.parametrize("name", ["roberta", "gpt2"])
+def test_no_operation_in_a_layer_waits_for_the_device(name: str, method: str) -> None:
+    """What can be seen of it without a GPU; tests/test_gpu.py lets CUDA itself tell."""
+    model = attached(name, METHODS[method]())
+    for _, adapter in adapters(model):
+        features = adapter.weight.shape[0 if name == "gpt2" else 1]
+        x = tiny.inputs(2, 3, features)
+        with ForbiddenOperations():
+            adapter(x)

@@ -1,0 +1,301 @@
+"""ROSA on single layers, where everything has a closed form, and its resample in whole models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from rosa.adapters import AdapterError, adapters, attach, resample
+from rosa.adapters import rosa as rosa_module
+from rosa.adapters.base import oriented
+from rosa.adapters.rosa import RosaLinear
+from rosa.config import RosaConfig
+from rosa.seeding import generator
+
+from . import tiny
+from .tiny import OneLayer, attached, build, inputs, logits, make_layer, relative_difference, train_steps
+
+SAMPLINGS = ("random", "top", "bottom", "window")
+LAYERS = [("linear", True), ("linear", False), ("conv1d", True)]
+SHAPES = [(24, 24), (40, 16), (16, 40)]
+UNIT_ROUNDOFF_BF16 = 2.0**-8
+"""bfloat16 keeps 8 significant bits, so rounding to nearest changes a number by at most 2^-8 of itself."""
+
+
+def wrap(layer: nn.Module, seed: int = 0, **options: Any) -> tuple[OneLayer, RosaLinear]:
+    model = OneLayer(layer)
+    attach(model, RosaConfig(**options), generator=generator(seed, "adapter"), verbose=False)
+    adapter = model.attention.layer
+    assert isinstance(adapter, RosaLinear)
+    return model, adapter
+
+
+def effective_weight(adapter: RosaLinear) -> Tensor:
+    """W_f + A B (out, in) in float64, from the raw tensors."""
+    stored = adapter.base.weight.detach().double()
+    frozen = stored.T if type(adapter.base).__name__ == "Conv1D" else stored
+    return frozen + adapter.A.detach().double() @ adapter.B.detach().double()
+
+
+# --- the function stays ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("rank", [1, 4, "n-1", "n"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("kind", "bias"), LAYERS)
+def test_outputs_stay_at_attach_and_at_each_resample(
+    kind: str, bias: bool, shape: tuple[int, int], rank: int | str, sampling: str
+) -> None:
+    layer = make_layer(kind, *shape, bias=bias)
+    x = inputs(5, shape[1])
+    with torch.no_grad():
+        expected = layer(x)
+    full = min(shape)
+    model, adapter = wrap(layer, rank={"n": full, "n-1": full - 1}.get(rank, rank), sampling=sampling)
+    with torch.no_grad():
+        assert relative_difference(model(x), expected) <= 1e-5
+        for step in range(3):
+            # As far as training goes: the factors are where the last resample did not leave them.
+            adapter.A += 0.1 * inputs(*adapter.A.shape, seed=step)
+            adapter.B += 0.1 * inputs(*adapter.B.shape, seed=step + 10)
+            trained = model(x)
+            assert relative_difference(trained, expected) > 1e-3
+            resample(model, generator=generator(0, "resample", step))
+            assert relative_difference(model(x), trained) <= 1e-5
+
+
+@pytest.mark.parametrize("name", tiny.BUILDERS)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_logits_stay_at_each_resample_of_a_trained_model(sampling: str, name: str) -> None:
+    model = attached(name, RosaConfig(rank=4, sampling=sampling))
+    plain = logits(build(name), name)
+    assert relative_difference(logits(model, name), plain) <= 1e-5
+    train_steps(model, name)
+    trained = logits(model, name)
+    assert relative_difference(trained, plain) > 1e-2
+    for step in range(3):
+        assert resample(model, generator=generator(0, "resample", step)) == len(list(adapters(model)))
+        assert relative_difference(logits(model, name), trained) <= 1e-5
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("kind", "bias"), LAYERS)
+def test_a_bfloat16_weight_is_off_by_one_rounding_of_the_frozen_part(
+    kind: str, bias: bool, shape: tuple[int, int], sampling: str
+) -> None:
+    """Of W_f + A B only W_f is bfloat16, so no entry may be off by more than 2^-8 of W_f's."""
+    layer = make_layer(kind, *shape, bias=bias).bfloat16()
+    original = oriented(layer, layer.weight.detach()).double().clone()
+    x = inputs(5, shape[1]).bfloat16()
+    with torch.no_grad():
+        expected = layer(x)
+    model, adapter = wrap(layer, rank=5, sampling=sampling)
+    assert adapter.base.weight.dtype == torch.bfloat16
+    assert adapter.A.dtype == adapter.B.dtype == torch.float32
+    for step in range(3):
+        frozen = original - adapter.A.detach().double() @ adapter.B.detach().double()
+        assert ((effective_weight(adapter) - original).abs() <= UNIT_ROUNDOFF_BF16 * frozen.abs()).all()
+        with torch.no_grad():
+            assert (model(x).double() - expected.double()).abs().le(forward_bound(adapter, frozen, x, expected)).all()
+            adapter.A += 0.1 * inputs(*adapter.A.shape, seed=step)
+            original, expected = effective_weight(adapter), model(x)
+            resample(model, generator=generator(0, "resample", step))
+
+
+def forward_bound(adapter: RosaLinear, frozen: Tensor, x: Tensor, expected: Tensor) -> Tensor:
+    """How far roundings to bfloat16 can move each output: each counts once, on sums of absolute values.
+
+    Rounded are W_f; on both sides (expected may come from a split, too) A, B and x B^T; the frozen layer's output and
+    the sum. A tenth is added for products of roundings and for sums in float32.
+    """
+    size = x.double().abs()
+    low = size @ adapter.B.detach().double().abs().T @ adapter.A.detach().double().abs().T
+    # The earlier split is over other directions, of another size: its factors are bounded by those of all of W.
+    spread = size @ (frozen.abs() + (adapter.A.detach().double() @ adapter.B.detach().double()).abs()).T
+    rounded = 2 * spread + 6 * low + 2 * expected.double().abs() + 2 * spread
+    return 1.1 * UNIT_ROUNDOFF_BF16 * rounded
+
+
+# --- the factors are singular triplets of the weight as it is ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("kind", "bias"), LAYERS)
+def test_factors_span_singular_vectors_of_the_merged_weight(kind: str, bias: bool, shape: tuple[int, int]) -> None:
+    layer = make_layer(kind, *shape, bias=bias)
+    expected_bias = None if layer.bias is None else layer.bias.detach().clone()
+    _, adapter = wrap(layer, rank=3, sampling="top")
+    for step in range(3):
+        W = effective_weight(adapter)
+        U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+        A, B = adapter.A.detach().double(), adapter.B.detach().double()
+        torch.testing.assert_close(A @ B, (U[:, :3] * S[:3]) @ Vh[:3], atol=1e-5, rtol=0)
+        torch.testing.assert_close(B @ B.T, torch.eye(3, dtype=torch.float64), atol=1e-6, rtol=0)
+        torch.testing.assert_close(A.norm(dim=0), S[:3], atol=1e-5, rtol=0)
+        # What is left is orthogonal to what trains, on both sides.
+        frozen = W - A @ B
+        assert float((frozen @ B.T).abs().max()) < 1e-5
+        assert float((A.T @ frozen).abs().max()) < 1e-4
+        with torch.no_grad():
+            adapter.A += inputs(*adapter.A.shape, seed=step)
+        resample_one(adapter, step)
+    if expected_bias is not None:
+        assert torch.equal(adapter.base.bias, expected_bias)
+
+
+def resample_one(adapter: RosaLinear, step: int) -> None:
+    adapter.resample(generator(0, "resample", step))
+
+
+def test_bottom_and_top_are_the_ends_of_the_spectrum() -> None:
+    layer = make_layer("linear", 20, 12)
+    S = torch.linalg.svdvals(layer.weight.detach().double())
+    for sampling, expected in (("top", S[:8]), ("bottom", S[-8:])):
+        _, adapter = wrap(make_layer("linear", 20, 12), rank=8, sampling=sampling)  # more than half of them
+        norms = adapter.A.detach().double().norm(dim=0).sort(descending=True).values
+        torch.testing.assert_close(norms, expected, atol=1e-5, rtol=0)
+
+
+def test_random_resamples_reach_every_direction() -> None:
+    """Over many draws the trained directions span the whole space, and no draw repeats its predecessor's."""
+    layer = make_layer("linear", 12, 12)
+    _, _, Vh = torch.linalg.svd(layer.weight.detach().double())
+    _, adapter = wrap(layer, rank=3)
+    seen: set[int] = set()
+    for step in range(40):
+        overlap = (adapter.B.detach().double() @ Vh.T).abs()
+        drawn = overlap.argmax(dim=1)
+        torch.testing.assert_close(overlap.max(dim=1).values, torch.ones(3, dtype=torch.float64), atol=1e-4, rtol=0)
+        assert len(set(drawn.tolist())) == 3
+        seen |= set(drawn.tolist())
+        resample_one(adapter, step)
+    assert seen == set(range(12))
+
+
+def test_the_generator_decides_the_subspaces_whatever_was_drawn_before() -> None:
+    def subspaces(drawn_before: int) -> list[Tensor]:
+        torch.manual_seed(drawn_before)
+        torch.randn(drawn_before)
+        model = attached("gpt2", RosaConfig(rank=4))
+        stream, seen = generator(3, "resample"), []
+        for _ in range(3):
+            before = torch.get_rng_state()
+            resample(model, generator=stream)
+            assert torch.equal(torch.get_rng_state(), before)
+            seen += [adapter.factors()["B"].detach().clone() for _, adapter in adapters(model)]
+            torch.randn(drawn_before)
+        return seen
+
+    first, second = subspaces(3), subspaces(11)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    layers = len(first) // 3
+    assert all(not torch.equal(a, b) for a, b in zip(first[:layers], first[layers:], strict=False))
+
+
+def test_layers_of_a_model_draw_different_subspaces() -> None:
+    model = OneLayer(make_layer("linear", 30, 30))
+    model.attention.second = make_layer("linear", 30, 30)
+    attach(model, RosaConfig(rank=4), generator=generator(0, "adapter"), verbose=False)
+    assert not torch.allclose(model.attention.layer.B, model.attention.second.B, atol=1e-2)
+
+
+# --- gradients -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("kind", "bias"), LAYERS)
+def test_gradients_are_those_of_the_closed_form(kind: str, bias: bool, shape: tuple[int, int]) -> None:
+    """With g = dL/dy: dL/dA = g^T (x B^T), dL/dB = (g A)^T x, dL/dx = g (W_f + A B), and no other."""
+    model, adapter = wrap(make_layer(kind, *shape, bias=bias), rank=3)
+    x = inputs(2, 7, shape[1]).requires_grad_()
+    g = inputs(2, 7, shape[0], seed=2)
+    model(x).backward(g)
+    rows, flat = g.reshape(-1, shape[0]).double(), x.detach().reshape(-1, shape[1]).double()
+    A, B = adapter.A.detach().double(), adapter.B.detach().double()
+    assert adapter.A.grad is not None
+    assert adapter.B.grad is not None
+    assert x.grad is not None
+    assert relative_difference(adapter.A.grad, rows.T @ (flat @ B.T)) < 1e-5
+    assert relative_difference(adapter.B.grad, (rows @ A).T @ flat) < 1e-5
+    assert relative_difference(x.grad.reshape(-1, shape[1]), rows @ effective_weight(adapter)) < 1e-5
+    assert adapter.base.weight.grad is None
+    assert adapter.base.bias is None or adapter.base.bias.grad is None
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (7, 4), (4, 7)], ids=str)
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
+def test_gradients_against_finite_differences(kind: str, shape: tuple[int, int]) -> None:
+    _, adapter = wrap(make_layer(kind, *shape), rank=2)
+    adapter.double()
+    x = inputs(3, shape[1]).double()
+
+    def loss(A: Tensor, B: Tensor) -> Tensor:
+        return functional_call(adapter, {"A": A, "B": B}, (x,)).square().sum()
+
+    factors = tuple(factor.detach().clone().requires_grad_() for factor in (adapter.A, adapter.B))
+    assert torch.autograd.gradcheck(loss, factors)
+
+
+@pytest.mark.parametrize(("train", "moves"), [("ab", {"A", "B"}), ("a", {"A"}), ("b", {"B"})])
+def test_only_the_configured_factors_train_and_both_are_resampled(train: str, moves: set[str]) -> None:
+    model, adapter = wrap(make_layer("linear", 20, 20), rank=4, train=train)
+    before = {name: factor.detach().clone() for name, factor in adapter.factors().items()}
+    frozen = adapter.base.weight.detach().clone()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0)
+    model(inputs(5, 20)).square().sum().backward()
+    optimizer.step()
+    assert {name for name, factor in adapter.factors().items() if not torch.equal(factor, before[name])} == moves
+    assert torch.equal(adapter.base.weight, frozen)
+    objects = {name: id(factor) for name, factor in adapter.factors().items()}
+    before = {name: factor.detach().clone() for name, factor in adapter.factors().items()}
+    resample(model, generator=generator(0, "resample"))
+    assert all(not torch.allclose(factor, before[name], atol=1e-2) for name, factor in adapter.factors().items())
+    assert {name: id(factor) for name, factor in adapter.factors().items()} == objects
+    assert {name for name, factor in adapter.factors().items() if factor.requires_grad} == moves
+
+
+# --- when a factorization fails --------------------------------------------------------------------------------------
+
+
+def test_a_failed_factorization_is_tried_once_more_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, devices = rosa_module.split, []
+
+    def fails_once(weight: Tensor, indices: Tensor) -> Any:
+        devices.append(weight.device.type)
+        if len(devices) == 1:
+            raise torch.linalg.LinAlgError("did not converge")
+        return real(weight, indices)
+
+    monkeypatch.setattr(rosa_module, "split", fails_once)
+    layer = make_layer("linear", 8, 8)
+    weight = layer.weight.detach().double().clone()
+    _, adapter = wrap(layer, rank=2)
+    assert devices[1:] == ["cpu"]
+    torch.testing.assert_close(effective_weight(adapter), weight, atol=1e-6, rtol=0)
+
+
+def test_a_factorization_that_fails_for_good_names_the_layer_and_undoes_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, calls = rosa_module.split, []
+
+    def fails_from_the_third_layer(weight: Tensor, indices: Tensor) -> Any:
+        calls.append(1)
+        if len(calls) > 2:
+            raise torch.linalg.LinAlgError("did not converge")
+        return real(weight, indices)
+
+    monkeypatch.setattr(rosa_module, "split", fails_from_the_third_layer)
+    model = build("roberta")
+    with pytest.raises(AdapterError, match=r"layer\.0\.attention\.self\.value: .*did not converge"):
+        attach(model, RosaConfig(rank=4), verbose=False)
+    assert len(calls) == 4  # the third layer's, twice
+    assert not list(adapters(model))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert relative_difference(logits(model, "roberta"), logits(build("roberta"), "roberta")) <= 1e-5
