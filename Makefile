@@ -27,8 +27,8 @@ reproduce-glue: setup  ## the GLUE table; SCALE=mini (default, no network) or SC
 tables: setup  ## every table, from the records alone
 	$(RUN) scripts/make_tables.py
 
-benchmark: setup  ## step time, padding and memory, methods side by side
-	$(RUN) scripts/benchmark.py
+benchmark: setup  ## step time, padding, memory, factorization side by side; ARGS="--data-dir DIR" for real text
+	$(RUN) scripts/benchmark.py $(ARGS)
 
 test: setup  ## all tests that this machine can run
 	$(RUN) -m pytest

@@ -101,6 +101,16 @@ def load(
     return network.eval(), tokenizer, facts
 
 
+def length_limit(requested: int, model: PreTrainedModel) -> int:
+    """``train.max_length``, or the model's own limit if that is lower.
+
+    RoBERTa numbers positions from its padding index on, which costs it two of its position embeddings.
+    """
+    positions = getattr(model.config, "max_position_embeddings", requested)
+    offset = model.config.pad_token_id + 1 if model.config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    return min(requested, positions - offset)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

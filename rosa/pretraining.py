@@ -1,7 +1,7 @@
 """Makes the small RoBERTa of the mini scale: a word tokenizer and a masked-language model trained on given text.
 
 It stands in for a downloaded backbone: adapters are about fine-tuning a pretrained model, so there has to be one, also
-where no hub can be reached. The text comes in as sentences; this module knows nothing of where they are from.
+where no hub can be reached. The text comes in as paragraphs; this module knows nothing of where they are from.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ MAX_LENGTH = 64
 
 MASKED_SHARE = 0.15
 """Tokens to predict; of these 80 % are hidden, 10 % replaced and 10 % left (BERT, arXiv 1810.04805, section 3.1)."""
+HIGHEST_RATE = 0.5
+"""No word is hidden more often than this."""
 PAIR_SHARE = 0.5
-"""Inputs that hold two neighbouring sentences."""
+"""Paragraphs that are read as a pair of texts; the sentences of the others are read one by one."""
 WARMUP_SHARE = 0.1
 WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
@@ -113,13 +115,20 @@ def build_model(mini: MiniModelConfig, vocabulary_size: int) -> RobertaForMasked
         return RobertaForMaskedLM(shape)
 
 
-def inputs(sentences: Sequence[str], tokenizer: PreTrainedTokenizerFast, generator: torch.Generator) -> list[list[int]]:
-    """Token numbers of every sentence, alone or (with ``PAIR_SHARE``) in a pair with the one that follows it."""
-    paired = torch.rand(len(sentences), generator=generator) < PAIR_SHARE
-    first = [text for text, pair in zip(sentences, paired, strict=True) if not pair]
-    pairs = [(text, sentences[(i + 1) % len(sentences)]) for i, text in enumerate(sentences) if paired[i]]
+def inputs(
+    paragraphs: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerFast, generator: torch.Generator
+) -> list[list[int]]:
+    """Token numbers: of a paragraph cut into a pair of texts (with ``PAIR_SHARE``), or of each of its sentences."""
+    alone: list[str] = []
+    pairs: list[tuple[str, str]] = []
+    for sentences in paragraphs:
+        if len(sentences) > 1 and torch.rand((), generator=generator) < PAIR_SHARE:
+            cut = int(torch.randint(1, len(sentences), (), generator=generator))
+            pairs.append((" ".join(sentences[:cut]), " ".join(sentences[cut:])))
+        else:
+            alone += sentences
     encoded: list[list[int]] = []
-    for texts in (first, pairs):
+    for texts in (alone, pairs):
         if texts:
             encoded += tokenizer(texts, truncation=True, max_length=MAX_LENGTH)["input_ids"]
     return encoded
@@ -137,16 +146,27 @@ def batches(encoded: Sequence[list[int]], size: int, generator: torch.Generator)
                 yield torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
 
 
+def masking_rates(encoded: Sequence[list[int]], vocabulary_size: int) -> torch.Tensor:
+    """The probability of each token (vocabulary_size,) to be hidden: ``MASKED_SHARE`` of the text as a whole.
+
+    Rates fall with the square root of a word's frequency. Drawn evenly, half of the hidden tokens would be determiners
+    and full stops, and a model this small spends its whole training on these before it looks at who did what.
+    """
+    counts = torch.bincount(torch.cat([torch.tensor(row) for row in encoded]), minlength=vocabulary_size).double()
+    counts[: len(SPECIAL_TOKENS)] = 0
+    rates = torch.where(counts > 0, counts.clamp(min=1).rsqrt(), 0.0)
+    rates *= MASKED_SHARE * counts.sum() / (rates * counts).sum()
+    return rates.clamp(max=HIGHEST_RATE).float()
+
+
 def mask_tokens(
-    batch: torch.Tensor, vocabulary_size: int, generator: torch.Generator
+    batch: torch.Tensor, rates: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs with some tokens hidden, and the labels: the hidden tokens' numbers, ``IGNORED`` elsewhere."""
-    ordinary = batch >= len(SPECIAL_TOKENS)
-    unknown = batch == UNKNOWN
-    chosen = (torch.rand(batch.shape, generator=generator) < MASKED_SHARE) & (ordinary | unknown)
+    chosen = torch.rand(batch.shape, generator=generator) < rates[batch]
     labels = torch.where(chosen, batch, IGNORED)
     fate = torch.rand(batch.shape, generator=generator)
-    random_words = torch.randint(len(SPECIAL_TOKENS), vocabulary_size, batch.shape, generator=generator)
+    random_words = torch.randint(len(SPECIAL_TOKENS), len(rates), batch.shape, generator=generator)
     hidden = torch.where(chosen & (fate < 0.8), MASK, batch)
     hidden = torch.where(chosen & (fate >= 0.9), random_words, hidden)
     return hidden, labels
@@ -161,7 +181,11 @@ def learning_rate_factor(step: int, steps: int) -> float:
 
 
 def pretrain_roberta(
-    sentences: Sequence[str], vocabulary: Sequence[str], mini: MiniModelConfig, folder: Path, device: str = "cpu"
+    paragraphs: Sequence[Sequence[str]],
+    vocabulary: Sequence[str],
+    mini: MiniModelConfig,
+    folder: Path,
+    device: str = "cpu",
 ) -> dict[str, float]:
     """Train a RoBERTa by masked language modelling, and save it with its tokenizer as a folder.
 
@@ -169,7 +193,7 @@ def pretrain_roberta(
     ``AutoTokenizer.from_pretrained`` read. The same arguments give the same weights on the same machine.
 
     Args:
-        sentences: in the order of a text; neighbours are sometimes seen together.
+        paragraphs: each a list of sentences, which are sometimes seen together.
         vocabulary: words, in lower case, that become tokens.
         mini: shape and training of the model.
         folder: where to save; must not exist.
@@ -180,20 +204,23 @@ def pretrain_roberta(
         entropy, in nats, of the last tenth of the steps) and ``seconds``.
 
     Raises:
-        ValueError: no sentences, or a vocabulary that :func:`build_tokenizer` refuses.
+        ValueError: no paragraphs, or a vocabulary that :func:`build_tokenizer` refuses.
         FileExistsError: the folder is there already.
     """
     from tqdm.auto import tqdm
 
-    if not sentences:
-        raise ValueError("sentences: expected at least one")
+    if not paragraphs:
+        raise ValueError("paragraphs: expected at least one")
     if folder.exists():
         raise FileExistsError(f"{folder} is there already; a model is saved to a new folder only")
     begun = time.perf_counter()
     tokenizer = build_tokenizer(vocabulary)
-    model = build_model(mini, len(tokenizer)).to(device).train()
+    model = build_model(mini, len(tokenizer)).train()
+    torch.nn.Module.to(model, device)
     generator = torch.Generator().manual_seed(mini.seed)
-    stream = batches(inputs(sentences, tokenizer, generator), mini.batch_size, generator)
+    encoded = inputs(paragraphs, tokenizer, generator)
+    rates = masking_rates(encoded, len(tokenizer))
+    stream = batches(encoded, mini.batch_size, generator)
     # Norms and biases keep their size, as in every BERT.
     weights = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
@@ -206,7 +233,7 @@ def pretrain_roberta(
     losses: list[float] = []
     for _ in (bar := tqdm(range(mini.steps), desc="pretraining the mini RoBERTa", unit="step")):
         batch = next(stream)
-        hidden, labels = mask_tokens(batch, len(tokenizer), generator)
+        hidden, labels = mask_tokens(batch, rates, generator)
         logits = model(hidden.to(device), attention_mask=(batch != PAD).to(device)).logits
         # A tiny batch can have no token to predict, and a mean over none is not a number.
         total = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.to(device).flatten(), reduction="sum")
@@ -246,14 +273,20 @@ def _save_whole(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def cache_key(sentences: Sequence[str], vocabulary: Sequence[str], mini: MiniModelConfig) -> str:
+def cache_key(paragraphs: Sequence[Sequence[str]], vocabulary: Sequence[str], mini: MiniModelConfig) -> str:
     """Sixteen hexadecimal digits that name a model: its shape, training, text, words, and this module's version."""
-    recipe = json.dumps([VERSION, dataclasses.asdict(mini), list(vocabulary), list(sentences)], sort_keys=True)
+    recipe = json.dumps(
+        [VERSION, dataclasses.asdict(mini), list(vocabulary), [list(p) for p in paragraphs]], sort_keys=True
+    )
     return hashlib.sha256(recipe.encode()).hexdigest()[:16]
 
 
 def cached_roberta(
-    sentences: Sequence[str], vocabulary: Sequence[str], mini: MiniModelConfig, cache_dir: Path, device: str = "cpu"
+    paragraphs: Sequence[Sequence[str]],
+    vocabulary: Sequence[str],
+    mini: MiniModelConfig,
+    cache_dir: Path,
+    device: str = "cpu",
 ) -> Path:
     """The folder of a pretrained RoBERTa; trained on the first call, found on every later one.
 
@@ -265,16 +298,17 @@ def cached_roberta(
     """
     from filelock import FileLock
 
-    folder = cache_dir / f"mini-roberta-{cache_key(sentences, vocabulary, mini)}"
+    folder = cache_dir / f"mini-roberta-{cache_key(paragraphs, vocabulary, mini)}"
     if _is_whole(folder):
         return folder
     cache_dir.mkdir(parents=True, exist_ok=True)
     # The system lets go of the lock when its holder dies.
     with FileLock(folder.with_suffix(".lock")):
         if not _is_whole(folder):
-            if folder.exists():
-                shutil.rmtree(folder)
-            pretrain_roberta(sentences, vocabulary, mini, folder, device)
+            # Whoever left these behind is dead, or it would hold the lock.
+            for broken in (*cache_dir.glob(f".{folder.name}.*"), *cache_dir.glob(folder.name)):
+                shutil.rmtree(broken)
+            pretrain_roberta(paragraphs, vocabulary, mini, folder, device)
     return folder
 
 

@@ -17,8 +17,7 @@ import json
 import math
 import os
 import secrets
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -214,20 +213,22 @@ def score(record: Mapping[str, Any], rule: str = "best") -> float:
         value = metrics[rule][split][metric]
     except (KeyError, TypeError) as error:
         where = f"metrics.{rule} with the metric that metrics.selection names"
-        raise RecordError(f"{_name(record)} (status {record['status']}) has no {where}: {error!r}") from error
+        raise RecordError(f"{describe(record)} (status {record['status']}) has no {where}: {error!r}") from error
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise RecordError(f"{_name(record)}: metrics.{rule}.{split}.{metric}={value!r}, expected a number")
+        raise RecordError(f"{describe(record)}: metrics.{rule}.{split}.{metric}={value!r}, expected a number")
     return float(value)
 
 
-def _name(record: Mapping[str, Any]) -> str:
+def describe(record: Mapping[str, Any]) -> str:
+    """A run's name in a message."""
     run = record["identity"]
     return f"run {run['experiment']}/{run['model']}/{run['task']}/{run['method']}-{run['hash']}/seed{run['seed']}"
 
 
-def _key(record: Mapping[str, Any]) -> tuple[Any, ...]:
+def order_key(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """By what records are sorted, so that the same records give the same bytes."""
     return tuple(record["identity"][key] for key in _IDENTITY)
 
 
@@ -303,7 +304,7 @@ def _read_all(paths: Iterator[Path], problems: list[RecordError]) -> dict[tuple[
     for path in sorted(paths):
         try:
             record = read(path)
-            key = _key(record)
+            key = order_key(record)
             if key in found:
                 raise RecordError(f"{path}: the same run as {first[key]}; left out")
         except RecordError as error:
@@ -312,109 +313,3 @@ def _read_all(paths: Iterator[Path], problems: list[RecordError]) -> dict[tuple[
             continue
         found[key], first[key] = record, path
     return found
-
-
-def select_lr(records: Sequence[Mapping[str, Any]], rule: str = "best") -> tuple[float, dict[float, tuple[float, int]]]:
-    """Which of the learning rates scores best, over runs that differ only by learning rate and seed.
-
-    Returns:
-        The winner, and for every learning rate its mean headline over the finished seeds and their number (NaN and 0
-        where none finished). A learning rate with a failed or diverged seed comes after all those without one, since
-        the mean of the survivors flatters it; of equal ones the smaller wins.
-
-    Raises:
-        RecordError: the runs differ by another setting too, or none has finished.
-    """
-    _refuse_other_differences(records)
-    scores: dict[float, list[float]] = {}
-    failed: set[float] = set()
-    for record in sorted(records, key=_key):
-        lr = learning_rate(record)
-        value = score(record, rule) if record["status"] == "done" else math.nan
-        reached = scores.setdefault(lr, [])
-        if math.isfinite(value):
-            reached.append(value)
-        elif record["status"] != "running":
-            failed.add(lr)
-    grid = {lr: (statistics.fmean(found) if found else math.nan, len(found)) for lr, found in sorted(scores.items())}
-    finished = [lr for lr, (_, n) in grid.items() if n]
-    if not finished:
-        raise RecordError(f"none of the {len(records)} runs has a score: {', '.join(map(_name, records)) or 'no runs'}")
-    return min(finished, key=lambda lr: (lr in failed, -grid[lr][0], lr)), grid
-
-
-def _refuse_other_differences(records: Sequence[Mapping[str, Any]]) -> None:
-    first = settings(records[0]) if records else {}
-    for record in records:
-        own = settings(record)
-        for key in sorted(own.keys() | first.keys()) if own != first else ():
-            if key != "train.lr" and own.get(key) != first.get(key):
-                raise RecordError(
-                    "runs of one learning-rate grid differ by more than the learning rate: "
-                    f"{key}={first.get(key)!r} in {_name(records[0])}, {key}={own.get(key)!r} in {_name(record)}"
-                )
-
-
-def tuned_lr(results_dir: Path, config: Config, rule: str = "best") -> tuple[float, dict[str, Any]]:
-    """The learning rate for ``train.lr=tuned``: the winner among the runs of the tuning experiment.
-
-    The runs are those on the tuning task and seed with the same model and the same method settings. A failed or
-    diverged run counts as the worst of the grid.
-
-    Returns:
-        The learning rate, and what the run's own record keeps of the choice: experiment, task, seed, metric, rule,
-        grid (every learning rate with its score and status) and chosen.
-
-    Raises:
-        RecordError: there are no such runs, some are unfinished or unreadable, all failed, or they differ by more than
-            the learning rate; says which command to run.
-    """
-    tuning = config.train.tuning
-    wanted = _method_settings(settings({"config": to_dict(config)}))
-    records, problems = find(results_dir, tuning.experiment)
-    runs = [
-        record
-        for record in records
-        if (record["identity"]["task"], record["identity"]["seed"]) == (tuning.task, tuning.seed)
-        and record["identity"]["model"] == config.model.name
-        and _method_settings(settings(record)) == wanted
-    ]
-    what = (
-        f"train.lr=tuned for model={config.model.name} with "
-        f"{', '.join(f'{key}={value}' for key, value in sorted(wanted.items()))}"
-    )
-    where = f"experiment {tuning.experiment}, task {tuning.task}, seed {tuning.seed}, under {results_dir}"
-    broken = [str(problem) for problem in problems if problem.path and tuning.experiment in problem.path.parts]
-    if broken:
-        # Without them the grid may lack its winner, and nothing would tell.
-        raise RecordError(f"{what}: the grid has records that cannot be used: {'; '.join(broken)}")
-    if not runs:
-        command = f"python scripts/train.py -m experiment={tuning.experiment} results_dir={results_dir}"
-        raise RecordError(f"{what}: no runs to choose from ({where}); make them with: {command}")
-    unfinished = [record["command"] for record in runs if record["status"] == "running"]
-    if unfinished:
-        listed = "".join(f"\n  {command}" for command in sorted(unfinished))
-        raise RecordError(f"{what}: {len(unfinished)} of {len(runs)} runs are unfinished ({where}); finish:{listed}")
-    try:
-        chosen, _ = select_lr(runs, rule)
-    except RecordError as error:
-        raise RecordError(f"{what}: {error} ({where})") from error
-    grid = []
-    for record in sorted(runs, key=lambda r: (learning_rate(r), _key(r))):
-        value = score(record, rule) if record["status"] == "done" else math.nan
-        status = "diverged" if record["status"] == "done" and math.isnan(value) else record["status"]
-        grid.append({"lr": learning_rate(record), "score": None if math.isnan(value) else value, "status": status})
-    metric = next(record["metrics"]["selection"]["metric"] for record in runs if record["status"] == "done")
-    return chosen, {
-        "experiment": tuning.experiment,
-        "task": tuning.task,
-        "seed": tuning.seed,
-        "metric": metric,
-        "rule": rule,
-        "grid": grid,
-        "chosen": chosen,
-    }
-
-
-def _method_settings(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if key.startswith("method.")}

@@ -92,6 +92,8 @@ class ResampleCallback(TrainerCallback):
         present = attachment(model)
         if present is None:
             raise AdapterError("ResampleCallback: the model has no adapter; call rosa.attach(model, ...) first")
+        if not any(isinstance(adapter, ResampledAdapter) for _, adapter in adapters(model)):
+            raise AdapterError(f"ResampleCallback: {present.method} has nothing to resample; attach RosaConfig instead")
         every = present.config.every if self.every is None else self.every
         unit = present.config.unit if self.unit is None else self.unit
         return every * (updates_per_epoch(train_dataloader, args) if unit == "epoch" else 1)

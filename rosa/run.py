@@ -17,9 +17,9 @@ from typing import Any
 import torch
 import transformers
 from filelock import FileLock, Timeout
-from transformers import DataCollatorWithPadding, PreTrainedModel, TrainerCallback
+from transformers import DataCollatorWithPadding, TrainerCallback
 
-from rosa import costs, data, models, pretraining, records, tracking
+from rosa import costs, data, models, pretraining, records, selection, tracking
 from rosa.adapters import attach, attachment
 from rosa.config import TUNED, Config, ModelConfig, RosaConfig, TaskConfig
 from rosa.data import mini
@@ -122,7 +122,7 @@ def prepare(configs: Iterable[Config]) -> None:
         model = repr(config.model)
         if model not in models_seen:
             models_seen.add(model)
-            models.locate(_with_mini_weights(resolve_device(config)))
+            models.locate(with_mini_weights(resolve_device(config)))
         if config.data.source == "hub" and config.task.name not in tasks_seen:
             tasks_seen.add(config.task.name)
             if why_unreachable():
@@ -148,7 +148,7 @@ def resolve(config: Config) -> tuple[Config, dict[str, Any] | None]:
     config = resolve_device(config)
     if config.train.lr != TUNED:
         return config, None
-    lr, tuning = records.tuned_lr(Path(config.results_dir), config)
+    lr, tuning = selection.tuned_lr(Path(config.results_dir), config)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, lr=lr)), tuning
 
 
@@ -178,8 +178,8 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
     record["environment"] = costs.environment()
 
     loaded = data.load(config.task, config.data, config.seed)
-    model, tokenizer, record["model"] = models.load(_with_mini_weights(config), config.task, config.seed)
-    tokenized = data.tokenize(loaded, tokenizer, _length_limit(config.train.max_length, model))
+    model, tokenizer, record["model"] = models.load(with_mini_weights(config), config.task, config.seed)
+    tokenized = data.tokenize(loaded, tokenizer, models.length_limit(config.train.max_length, model))
     record["data"] = tokenized.facts
 
     model.to(torch.device(config.train.device))  # type: ignore[arg-type]  # transformers wraps nn.Module.to
@@ -230,7 +230,7 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
         save_weights(model, folder / LAST)
 
 
-def _with_mini_weights(config: Config) -> ModelConfig:
+def with_mini_weights(config: Config) -> ModelConfig:
     """The model's configuration, with the folder of the project's own model where that is meant, made if needed."""
     if config.model.source != "mini":
         return config.model
@@ -240,16 +240,6 @@ def _with_mini_weights(config: Config) -> ModelConfig:
         sentences, mini.vocabulary(), shape, Path(config.cache_dir), config.train.device
     )
     return dataclasses.replace(config.model, path=str(folder))
-
-
-def _length_limit(requested: int, model: PreTrainedModel) -> int:
-    """``train.max_length``, or the model's own limit if that is lower.
-
-    RoBERTa numbers positions from its padding index on, which costs it two of its position embeddings.
-    """
-    positions = getattr(model.config, "max_position_embeddings", requested)
-    offset = model.config.pad_token_id + 1 if model.config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-    return min(requested, positions - offset)
 
 
 @contextmanager

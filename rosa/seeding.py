@@ -27,7 +27,7 @@ def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
 
 @contextmanager
 def global_stream(seed: int) -> Iterator[None]:
-    """Run a block that can only draw from PyTorch's global generator on a stream of its own, and restore it after."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    """Run a block that can only draw from PyTorch's global CPU generator on a stream of its own, and restore it."""
+    with torch.random.fork_rng(devices=[]):  # the CPU's generator alone: models are made there
+        torch.default_generator.manual_seed(seed)
         yield

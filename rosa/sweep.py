@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from rosa.config import TUNED, Config
+from rosa.config import TUNED, Config, ConfigError, from_hydra
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,37 @@ def headline(record: dict[str, Any]) -> str:
     return f"{selection['metric']} {', '.join(shown)}"
 
 
+def preflight(conf: Path, overrides: Sequence[str]) -> None:
+    """Before a sweep is spelt out job by job: can the model and the data that all its runs share be had at all?
+
+    Args:
+        conf: the folder of the configuration groups.
+        overrides: the command's arguments; those that are swept over are left out here, and looked at with their job.
+
+    Raises:
+        ModelError, DataError: the hub is needed and cannot be reached.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides([word for word in overrides if not word.startswith("-")])
+        fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+        with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+            config = from_hydra(compose("config", overrides=fixed))
+    except (ConfigError, HydraException, OmegaConfBaseException):
+        return  # Hydra will refuse it in its own place, or a swept value makes it whole
+    finally:
+        GlobalHydra.instance().clear()
+    if "hub" in (config.model.source, config.data.source):
+        from rosa.run import prepare
+
+        prepare([config])
+
+
 def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
     """Do all runs, several at a time, and print a line for each and a summary.
 
@@ -95,6 +128,8 @@ def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
     start = time.perf_counter()
     prepare(job.config for job in jobs)
     results: list[Result] = []
+    # joblib replaces a worker whose memory has grown; no run is lost by it, so it is no news.
+    warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
     # The first outcomes of a second call come in a burst of skips, so the bar counts runs and not time.
     with tqdm(total=len(jobs), unit="run", dynamic_ncols=True, smoothing=0.1) as bar:
         pool = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="all")

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rosa.config import ConfigError, from_hydra, register
 from rosa.messages import explain
-from rosa.sweep import Job, headline, run_all
+from rosa.sweep import Job, headline, preflight, run_all
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 LOCAL_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -50,6 +50,8 @@ def command_line() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing its own trace
     register()
     try:
+        if {"-m", "--multirun"} & set(sys.argv[1:]):
+            preflight(CONF, sys.argv[1:])
         main()
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, CONF, sys.argv[1:])}", file=sys.stderr)

@@ -20,7 +20,7 @@ LEAVES = ("rosa.config", "rosa.costs", "rosa.hub", "rosa.messages", "rosa.seedin
 
 RULES: dict[str, tuple[str, ...]] = {
     "rosa": ANYTHING,  # names that load on first use; `test_light_modules_stay_light` watches that they do
-    "rosa.config": (),
+    "rosa.config": ("rosa.config",),
     "rosa.costs": (),
     "rosa.hub": (),
     "rosa.messages": (),
@@ -33,11 +33,13 @@ RULES: dict[str, tuple[str, ...]] = {
     # Training knows the protocol of adapters, and no method by name.
     "rosa.resampling": ("rosa.adapters.base", *LEAVES),
     "rosa.progress": ("rosa.resampling",),
-    "rosa.training": ("rosa.adapters.base", "rosa.resampling", *LEAVES),
+    "rosa.training": ("rosa.training", "rosa.adapters.base", "rosa.resampling", *LEAVES),
     "rosa.tracking": ("rosa.config",),
     "rosa.records": ("rosa.config",),
-    "rosa.report": ("rosa.report", "rosa.records"),
+    "rosa.selection": ("rosa.config", "rosa.records"),
+    "rosa.report": ("rosa.report", "rosa.records", "rosa.selection"),
     "rosa.export": ("rosa.adapters", "rosa.models", "rosa.records", *LEAVES),
+    "rosa.benchmarks": ANYTHING,
     "rosa.run": ANYTHING,
     "rosa.sweep": ANYTHING,
     "scripts": (
@@ -49,6 +51,7 @@ RULES: dict[str, tuple[str, ...]] = {
         "rosa.run",
         "rosa.sweep",
     ),
+    "scripts.benchmark": ("rosa.benchmarks",),
 }
 """Module, or package with all that is in it -> the modules, or packages with all that is in them, that it may import.
 

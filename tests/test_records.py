@@ -20,7 +20,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "report"))
 from synthetic_records import config, record
 
-from rosa import records
+from rosa import records, selection
 from rosa.config import FullConfig, LoraConfig, ModelConfig, RosaConfig, identity_hash
 from rosa.records import RecordError
 
@@ -279,7 +279,7 @@ def test_select_lr_is_the_highest_mean_whatever_the_order():
     expected = max(scores, key=lambda lr: sum(scores[lr]) / 3)
     for _ in range(5):
         generator.shuffle(made)
-        chosen, grid = records.select_lr(made, "best")
+        chosen, grid = selection.select_lr(made, "best")
         assert chosen == expected
         assert list(grid) == sorted(scores)
         assert {lr: n for lr, (_, n) in grid.items()} == dict.fromkeys(scores, 3)
@@ -290,33 +290,33 @@ def test_select_lr_by_the_last_epoch_may_choose_another():
     made = [record(config(lr=lr), best) for lr, best in ((1e-3, 0.9), (1e-4, 0.1))]
     for one, last in zip(made, (0.2, 0.8), strict=True):
         one["metrics"]["last"]["validation"]["matthews_correlation"] = last
-    assert records.select_lr(made, "best")[0] == 1e-3
-    assert records.select_lr(made, "last")[0] == 1e-4
+    assert selection.select_lr(made, "best")[0] == 1e-3
+    assert selection.select_lr(made, "last")[0] == 1e-4
     with pytest.raises(RecordError, match="rule='first'"):
-        records.select_lr(made, "first")
+        selection.select_lr(made, "first")
 
 
 def test_of_equal_learning_rates_the_smaller_wins():
     made = [record(config(lr=lr), 0.5) for lr in (1e-3, 1e-4, 1e-2)]
-    assert records.select_lr(made, "best")[0] == 1e-4
+    assert selection.select_lr(made, "best")[0] == 1e-4
 
 
 def test_a_diverged_or_failed_seed_puts_a_learning_rate_last():
     good = [record(config(lr=1e-4, seed=s), 0.3) for s in (0, 1)]
     diverged = [record(config(lr=1e-2, seed=0), 0.9), record(config(lr=1e-2, seed=1), math.nan)]
     failed = [record(config(lr=1e-1, seed=0), 0.95), record(config(lr=1e-1, seed=1), status="failed")]
-    chosen, grid = records.select_lr([*failed, *diverged, *good], "best")
+    chosen, grid = selection.select_lr([*failed, *diverged, *good], "best")
     assert chosen == 1e-4
     assert grid == {1e-4: (0.3, 2), 1e-2: (0.9, 1), 1e-1: (0.95, 1)}
-    assert records.select_lr([*failed, *diverged], "best")[0] == 1e-1
+    assert selection.select_lr([*failed, *diverged], "best")[0] == 1e-1
     with pytest.raises(RecordError, match="none of the 1 runs has a score"):
-        records.select_lr(failed[1:], "best")
+        selection.select_lr(failed[1:], "best")
 
 
 def test_runs_that_differ_by_more_than_the_learning_rate_are_no_grid():
     made = [record(config(lr=1e-3), 0.5), record(config(lr=1e-4, epochs=3), 0.6)]
     with pytest.raises(RecordError, match=r"train\.epochs=10.*train\.epochs=3"):
-        records.select_lr(made, "best")
+        selection.select_lr(made, "best")
 
 
 def grid_of(method: Any, scores: dict[float, float | str]) -> list[dict[str, Any]]:
@@ -333,7 +333,7 @@ def test_tuned_lr_takes_the_winner_of_its_own_method(tmp_path):
     put(tmp_path, *grid_of(RosaConfig(rank=8), {1e-4: 0.9, 1e-3: 0.2}))
     put(tmp_path, *grid_of(LoraConfig(rank=2), {5e-5: 0.99}))
     wanted = config("rte", RosaConfig(rank=2), "tuned", seed=4)
-    lr, kept = records.tuned_lr(tmp_path, wanted)
+    lr, kept = selection.tuned_lr(tmp_path, wanted)
     assert lr == 1e-3
     assert kept == {
         "experiment": "tuning",
@@ -345,12 +345,12 @@ def test_tuned_lr_takes_the_winner_of_its_own_method(tmp_path):
         "chosen": 1e-3,
     }
     json.dumps(kept, allow_nan=False)
-    assert records.tuned_lr(tmp_path, config("rte", RosaConfig(rank=8), "tuned"))[0] == 1e-4
+    assert selection.tuned_lr(tmp_path, config("rte", RosaConfig(rank=8), "tuned"))[0] == 1e-4
 
 
 def test_tuned_lr_counts_failed_and_diverged_runs_as_worst_and_lists_them(tmp_path):
     put(tmp_path, *grid_of(FullConfig(), {1e-4: -0.2, 1e-3: math.nan, 1e-2: "failed"}))
-    lr, kept = records.tuned_lr(tmp_path, config("rte", FullConfig(), "tuned"))
+    lr, kept = selection.tuned_lr(tmp_path, config("rte", FullConfig(), "tuned"))
     assert lr == 1e-4
     assert [(entry["score"], entry["status"]) for entry in kept["grid"]] == [
         (-0.2, "done"),
@@ -371,7 +371,7 @@ def test_tuned_lr_says_what_to_run_when_it_cannot_choose(tmp_path, scores, messa
     put(tmp_path, *grid_of(RosaConfig(), scores))
     put(tmp_path, *grid_of(LoraConfig(), {1e-3: 0.5}))
     with pytest.raises(RecordError, match=message) as caught:
-        records.tuned_lr(tmp_path, config("rte", RosaConfig(), "tuned"))
+        selection.tuned_lr(tmp_path, config("rte", RosaConfig(), "tuned"))
     assert "method.rank=8" in str(caught.value)
 
 
@@ -379,14 +379,14 @@ def test_tuned_lr_does_not_overlook_a_corrupt_record(tmp_path):
     paths = put(tmp_path, *grid_of(RosaConfig(), {1e-4: 0.5, 1e-3: 0.9}))
     paths[1].write_text("{")
     with pytest.raises(RecordError, match=str(paths[1])):
-        records.tuned_lr(tmp_path, config("rte", RosaConfig(), "tuned"))
+        selection.tuned_lr(tmp_path, config("rte", RosaConfig(), "tuned"))
 
 
 def test_tuned_lr_refuses_a_grid_of_mixed_settings(tmp_path):
     put(tmp_path, *grid_of(RosaConfig(), {1e-3: 0.5}))
     put(tmp_path, record(config(method=RosaConfig(), lr=1e-4, experiment="tuning", epochs=1), 0.9))
     with pytest.raises(RecordError, match=r"train\.epochs"):
-        records.tuned_lr(tmp_path, config("rte", RosaConfig(), "tuned"))
+        selection.tuned_lr(tmp_path, config("rte", RosaConfig(), "tuned"))
 
 
 def test_reading_records_loads_no_torch():

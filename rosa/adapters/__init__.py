@@ -81,6 +81,9 @@ def attach(
         raise AdapterError(
             f"{type(model).__name__} has {present.method} attached already; call rosa.merge(model) first"
         )
+    if type(config) not in (*BUILDERS, FullConfig):
+        known = ", ".join(kind.__name__ for kind in (*BUILDERS, FullConfig))
+        raise AdapterError(f"{type(config).__name__} is no method's configuration: expected one of {known}")
     head = head_names(model)
     total = sum(parameter.numel() for parameter in model.parameters())
     trained_before = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -102,13 +105,15 @@ def attach(
     parameters = dict(model.named_parameters())
     for name in head:
         parameters[name].requires_grad_(config.head == "train")
-    for parameter in model.parameters():
-        if parameter.requires_grad:
+    cast = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            cast.append((name, parameter.dtype))
             parameter.data = parameter.data.float()
     head_trainable = sum(parameters[name].numel() for name in head if parameters[name].requires_grad)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     done = Attachment(
-        config.name, config, tuple(layers), tuple(head), trainable - head_trainable, head_trainable, total
+        config.name, config, tuple(layers), tuple(head), trainable - head_trainable, head_trainable, total, tuple(cast)
     )
     setattr(model, ATTRIBUTE, done)
     if verbose:

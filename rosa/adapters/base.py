@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rosa.adapters.subspace import resolve_rank
+from rosa.config import ATTENTION
 
 LinearLayer = nn.Linear | Conv1D
 """The layers that can be adapted."""
@@ -111,6 +112,8 @@ class Attachment:
     """Trainable parameters of the head."""
     total_parameters: int
     """Of the model as it was given, without adapters."""
+    cast: tuple[tuple[str, torch.dtype], ...] = ()
+    """Parameters made float32 to be trained, and what they were."""
 
     def table(self) -> str:
         """The layers, grouped by kind, shape and rank, and the parameter counts."""
@@ -173,7 +176,7 @@ def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
     """Every linear layer outside the head whose weight no other module shares, by name."""
     head = set(head_names(model))
     owners: dict[int, int] = {}
-    for module in model.modules():
+    for _, module in model.named_modules(remove_duplicate=False):  # a module under two names is shared too
         for parameter in module.parameters(recurse=False):
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     return {
@@ -191,10 +194,12 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, Linear
     """
     available = linear_layers(model)
     found = {n: layer for n, layer in available.items() if any(matches(n, pattern) for pattern in patterns)}
-    if not found:
+    unmatched = [pattern for pattern in patterns if not any(matches(n, pattern) for n in available)]
+    # The default names what architectures call attention, of which a model has one; what a user names must be there.
+    if not found or (unmatched and tuple(patterns) != ATTENTION):
         shapes = sorted({".".join("*" if part.isdigit() else part for part in name.split(".")) for name in available})
         raise AdapterError(
-            f"targets {list(patterns)} match none of the {len(available)} linear layers of "
+            f"targets {unmatched} match none of the {len(available)} linear layers of "
             f"{type(model).__name__}; it has: {', '.join(shapes) or 'none'}"
         )
     return found
@@ -214,10 +219,10 @@ def checked_rank(name: str, layer: LinearLayer, rank: int | float) -> int:
 
 
 def replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of the one with this dotted name."""
+    """Put a module in the place of the one with this dotted name, in that one's mode (training or evaluation)."""
     parent_name, _, child = name.rpartition(".")
+    module.train(model.get_submodule(name).training)
     setattr(model.get_submodule(parent_name), child, module)
-    module.train(model.training)
 
 
 def resample(model: nn.Module, *, generator: torch.Generator | None = None) -> int:
@@ -254,7 +259,11 @@ def merge(model: nn.Module) -> nn.Module:
     """
     for name, adapter in list(adapters(model)):
         replace(model, name, adapter.merge())
-    if attachment(model) is not None:
+    present = attachment(model)
+    if present is not None:
+        for name, dtype in present.cast:
+            parameter = model.get_parameter(name)
+            parameter.data = parameter.data.to(dtype)
         delattr(model, ATTRIBUTE)
     return model
 

@@ -53,7 +53,9 @@ class LoraLinear(Adapter):
         for factor in (layer.lora_A, layer.lora_B):
             factor.data = factor.data.to(base.weight.device, torch.float32)
         if isinstance(layer, loralib.MergedLinear):
-            layer.lora_ind = layer.lora_ind.to(base.weight.device)
+            # All three parts are adapted, so there is nothing to pad; loralib's boolean mask would make the host wait
+            # for the GPU in every forward.
+            layer.zero_pad = lambda update: update
         self.lora = layer
         # Kept outside the module tree: its parameters are loralib's already, and must not be named twice.
         object.__setattr__(self, "base", base)

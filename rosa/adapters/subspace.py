@@ -34,7 +34,8 @@ def resolve_rank(rank: int | float, out_features: int, in_features: int) -> int:
         ValueError: the rank is below 1 or above ``min(out, in)``.
     """
     full = min(out_features, in_features)
-    resolved = int(rank * full) if isinstance(rank, float) else rank
+    # 0.29 * 100 is 28.999... in floating point, and means 29.
+    resolved = int(rank * full + 1e-9) if isinstance(rank, float) else rank
     if not 1 <= resolved <= full:
         share = f" (a share of {full})" if isinstance(rank, float) else ""
         raise ValueError(f"rank {rank}{share} is {resolved}: expected 1 to min(out, in) = {full}")

@@ -45,7 +45,8 @@ class TargetedConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(bool(self.targets) and all(self.targets), "method.targets", self.targets, "at least one pattern")
+        several = isinstance(self.targets, (list, tuple)) and all(isinstance(t, str) and t for t in self.targets)
+        require(several and bool(self.targets), "method.targets", self.targets, "a list of at least one pattern")
 
 
 @dataclass

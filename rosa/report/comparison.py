@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rosa import records
+from rosa import records, selection
 from rosa.report import formats
 
 Record = Mapping[str, Any]
@@ -244,7 +244,7 @@ def _result(runs: Sequence[Record], rule: str) -> Result:
     trials = [Trial(lr, tuple(members), rule) for lr, members in sorted(by_lr.items())]
     chosen = trials[0]
     if any(trial.scored for trial in trials):
-        winner, _ = records.select_lr(runs, rule)
+        winner, _ = selection.select_lr(runs, rule)
         chosen = next(trial for trial in trials if trial.lr == winner)
     return Result(tuple(trials), chosen)
 

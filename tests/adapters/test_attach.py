@@ -24,9 +24,8 @@ from rosa.adapters import (
 from rosa.adapters.base import undecayed_names
 from rosa.config import ConfigError, FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
 from rosa.seeding import generator
-
-from . import tiny
-from .tiny import METHODS, attached, build, logits, perturb, relative_difference, train_steps
+from tests.adapters import tiny
+from tests.adapters.tiny import METHODS, attached, build, logits, perturb, relative_difference, train_steps
 
 # --- exactly these parameters train ----------------------------------------------------------------------------------
 
@@ -48,23 +47,31 @@ ATTENTION = {
         for p in "qkvo"
     ],
 }
+ENCODER_SCALED = [
+    f"encoder.layer.{i}.{layer}"
+    for i in range(2)
+    for layer in ("attention.self.key", "attention.self.value", "output.dense")
+]
 SCALED = {
-    name: [f"{name}.encoder.layer.{i}.{x}" for i in range(2) for x in ("attention.self.key", "attention.self.value", "output.dense")]
-    for name in ("roberta", "bert")
-} | {
-    "gpt2": [f"transformer.h.{i}.{x}" for i in range(2) for x in ("attn.c_attn", "mlp.c_proj")],
-    "llama": [f"model.layers.{i}.{x}" for i in range(2) for x in ("self_attn.k_proj", "self_attn.v_proj", "mlp.down_proj")],
+    "roberta": [f"roberta.{name}" for name in ENCODER_SCALED],
+    "bert": [f"bert.{name}" for name in ENCODER_SCALED],
+    "gpt2": [f"transformer.h.{i}.{layer}" for i in range(2) for layer in ("attn.c_attn", "mlp.c_proj")],
+    "llama": [
+        f"model.layers.{i}.{layer}"
+        for i in range(2)
+        for layer in ("self_attn.k_proj", "self_attn.v_proj", "mlp.down_proj")
+    ],
     "t5": [name for name in ATTENTION["t5"] if name.endswith((".k", ".v"))]
     + [f"encoder.block.{i}.layer.1.DenseReluDense.wo" for i in range(2)]
     + [f"decoder.block.{i}.layer.2.DenseReluDense.wo" for i in range(2)],
-}  # fmt: skip
+}
 HEAD = {
-    "roberta": ["classifier.dense.weight", "classifier.dense.bias", "classifier.out_proj.weight", "classifier.out_proj.bias"],
+    "roberta": [f"classifier.{layer}.{tensor}" for layer in ("dense", "out_proj") for tensor in ("weight", "bias")],
     "bert": ["classifier.weight", "classifier.bias"],
     "gpt2": [],  # tied to the input embedding
     "llama": ["lm_head.weight"],
-    "t5": [],
-}  # fmt: skip
+    "t5": [],  # tied, too
+}
 HEAD_SIZE = {"roberta": 32 * 32 + 32 + 3 * 32 + 3, "bert": 3 * 32 + 3, "gpt2": 0, "llama": 40 * 32, "t5": 0}
 
 
@@ -95,12 +102,8 @@ def test_exactly_the_expected_parameters_train(name: str, method: str, head: str
     assert set(trainable) == factors | set(HEAD[name] if head == "train" else [])
 
     # And these are the ones that a training step moves, no other.
+    perturb(model)  # LoRA's A has no gradient while B is 0
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    perturbed_lora = [p for n, p in model.named_parameters() if n.endswith("lora_B")]
-    with torch.no_grad():
-        for factor in perturbed_lora:  # at B = 0, A's gradient is 0
-            factor.add_(0.1)
-            before |= {n: p.detach().clone() for n, p in model.named_parameters() if p is factor}
     train_steps(model, name, steps=1)
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert moved == set(trainable)
@@ -199,10 +202,21 @@ def test_bfloat16_backbone_is_within_its_own_rounding(name: str, method: str) ->
     assert 0 < relative_difference(logits_under_autocast(model, name), reference) <= 2 * own_rounding
 
 
+@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "ia3-inputs"])
+def test_bfloat16_layers_need_no_autocast(method: str) -> None:
+    """GPT-2 has no head of its own here, so that nothing but the factors is float32."""
+    model = build("gpt2").bfloat16()
+    own_rounding = relative_difference(logits(model, "gpt2"), logits(build("gpt2"), "gpt2"))
+    attach(model, METHODS[method](), generator=generator(0, "adapter"), verbose=False)
+    actual = logits(model, "gpt2")
+    assert actual.dtype == torch.bfloat16
+    assert relative_difference(actual, logits(build("gpt2"), "gpt2")) <= 2 * own_rounding
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["roberta", "gpt2"])
 def test_works_under_autocast(name: str, method: str) -> None:
-    """A float32 model under bfloat16 autocast: the step runs, and the answer is float32's within bfloat16's rounding."""
+    """A float32 model under autocast: a step runs, and the answer is float32's within bfloat16's rounding."""
     model = attached(name, METHODS[method]())
     exact = logits(model, name)
     rounding = relative_difference(logits_under_autocast(build(name), name), logits(build(name), name))
@@ -364,7 +378,7 @@ def test_ia3_names_the_layers_of_an_architecture_it_does_not_know() -> None:
     assert_as_it_was(model, before)
 
 
-@pytest.mark.parametrize("second", METHODS)
+@pytest.mark.parametrize("second", ["rosa", "full"])
 @pytest.mark.parametrize("first", METHODS)
 def test_attaching_twice_is_refused_and_harmless(first: str, second: str) -> None:
     model = attached("roberta", METHODS[first]())
@@ -497,9 +511,11 @@ class ForbiddenOperations(torch.utils._python_dispatch.TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "ia3-inputs"])
-@pytest.mark.parametrize("name", ["roberta", "gpt2"])
-def test_no_operation_in_a_layer_waits_for_the_device(name: str, method: str) -> None:
+WATCHED = [(method, name) for method in ("rosa", "lora", "ia3", "ia3-inputs") for name in ("roberta", "gpt2")]
+
+
+@pytest.mark.parametrize(("method", "name"), WATCHED)
+def test_no_operation_in_a_layer_waits_for_the_device(method: str, name: str) -> None:
     """What can be seen of it without a GPU; tests/test_gpu.py lets CUDA itself tell."""
     model = attached(name, METHODS[method]())
     for _, adapter in adapters(model):
@@ -507,3 +523,57 @@ def test_no_operation_in_a_layer_waits_for_the_device(name: str, method: str) ->
         x = tiny.inputs(2, 3, features)
         with ForbiddenOperations():
             adapter(x)
+
+
+# --- what users get wrong --------------------------------------------------------------------------------------------
+
+
+def test_a_misspelt_pattern_beside_a_good_one_is_refused() -> None:
+    with pytest.raises(AdapterError, match=r"\['vlaue'\] match none"):
+        attach(build("roberta"), RosaConfig(rank=2, targets=["query", "vlaue"]), verbose=False)
+
+
+def test_a_string_of_patterns_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"method\.targets"):
+        RosaConfig(targets="*attn*")  # type: ignore[arg-type]
+
+
+def test_a_module_under_two_names_is_left_alone() -> None:
+    """Wrapping it under one name only would change what the other computes."""
+
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.Linear(6, 6)
+            self.again = self.attention
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.again(self.attention(x))
+
+    with pytest.raises(AdapterError, match="match none of the 0 linear layers"):
+        attach(Shared(), RosaConfig(rank=2), verbose=False)
+
+
+def test_merge_gives_the_head_back_its_dtype() -> None:
+    model = build("roberta").bfloat16()
+    before = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    attach(model, RosaConfig(rank=2), verbose=False)
+    assert model.classifier.out_proj.weight.dtype == torch.float32
+    merge(model)
+    assert {name: parameter.dtype for name, parameter in model.named_parameters()} == before
+    logits(model, "roberta")
+
+
+def test_something_else_than_a_methods_configuration_is_refused() -> None:
+    from rosa.config import MethodConfig
+
+    with pytest.raises(AdapterError, match="expected one of RosaConfig, LoraConfig, IA3Config, FullConfig"):
+        attach(build("roberta"), MethodConfig(), verbose=False)
+
+
+def test_a_module_in_evaluation_mode_stays_in_it() -> None:
+    model = build("roberta").train()
+    model.roberta.encoder.layer[0].attention.eval()
+    attach(model, LoraConfig(rank=2, dropout=0.5), verbose=False)
+    modes = [adapter.training for _, adapter in adapters(model)]
+    assert modes == [False] * 4 + [True] * 4

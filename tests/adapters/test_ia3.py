@@ -9,9 +9,18 @@ from torch import nn
 
 from rosa.adapters import adapters, attach, merge
 from rosa.config import IA3Config
-
-from . import tiny
-from .tiny import OneLayer, attached, build, inputs, logits, make_layer, perturb, relative_difference, train_steps
+from tests.adapters import tiny
+from tests.adapters.tiny import (
+    OneLayer,
+    attached,
+    build,
+    inputs,
+    logits,
+    make_layer,
+    perturb,
+    relative_difference,
+    train_steps,
+)
 
 PATTERNS = {
     "roberta": (r".*attention\.self\.(key|value)", r".*layer\.\d+\.output\.dense"),
@@ -115,9 +124,9 @@ def test_activations_are_scaled_and_no_weight_while_training(name: str, variant:
 
 def test_scaled_outputs_include_the_bias() -> None:
     """The activation is W x + b: a key's bias is scaled with it, as folding scales it."""
-    model = nn.ModuleDict(
-        {"self_attn": nn.ModuleDict({"k_proj": make_layer("linear", 4, 3)}), "mlp": nn.ModuleDict({"down_proj": make_layer("linear", 3, 4)})}
-    )  # fmt: skip
+    attention = nn.ModuleDict({"k_proj": make_layer("linear", 4, 3)})
+    feed_forward = nn.ModuleDict({"down_proj": make_layer("linear", 3, 4)})
+    model = nn.ModuleDict({"self_attn": attention, "mlp": feed_forward})
     layer = model["self_attn"]["k_proj"]
     W, b = layer.weight.detach().clone(), layer.bias.detach().clone()
     attach(model, IA3Config(), verbose=False)

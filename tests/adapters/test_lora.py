@@ -13,9 +13,8 @@ from rosa.adapters import adapters, attach, merge
 from rosa.adapters.lora import LoraLinear
 from rosa.config import LoraConfig
 from rosa.seeding import generator
-
-from . import tiny
-from .tiny import OneLayer, build, inputs, logits, make_layer, perturb, relative_difference, train_steps
+from tests.adapters import tiny
+from tests.adapters.tiny import OneLayer, build, inputs, logits, make_layer, perturb, relative_difference, train_steps
 
 RANK = 3
 ALPHA = 12.0
@@ -53,6 +52,7 @@ def pair(name: str, targets: list[str], regex: str, head: str) -> tuple[nn.Modul
         ("roberta", ["query", "value"], r".*attention\.self\.(query|value)", "train"),
         ("gpt2", ["attn.c_proj"], r".*attn\.c_proj", "freeze"),
     ],
+    ids=["roberta", "roberta-query-value-head", "gpt2"],
 )
 def test_steps_equal_pefts(name: str, targets: list[str], regex: str, head: str) -> None:
     ours, theirs = pair(name, targets, regex, head)

@@ -223,3 +223,7 @@ def test_a_rank_is_whole_or_a_share_of_the_shorter_side(rank: int | float, expec
 def test_a_rank_that_no_layer_of_this_size_has(rank: int | float, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         resolve_rank(rank, 20, 50)
+
+
+def test_a_share_of_the_rank_is_not_lost_to_floating_point() -> None:
+    assert [resolve_rank(share, 100, 100) for share in (0.29, 0.57, 0.07, 0.999)] == [29, 57, 7, 99]

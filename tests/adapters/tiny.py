@@ -30,7 +30,7 @@ from rosa.seeding import generator
 
 VOCABULARY = 40
 HIDDEN = 32
-ENCODER = {
+ENCODER: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 4,
     "intermediate_size": 48, "max_position_embeddings": 40, "num_labels": 3, "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
@@ -46,19 +46,24 @@ def _bert() -> PreTrainedModel:
 
 
 def _gpt2() -> PreTrainedModel:
-    shape = {"n_embd": HIDDEN, "n_layer": 2, "n_head": 4, "n_inner": 48, "n_positions": 40}
-    dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    shape: dict[str, Any] = {"n_embd": HIDDEN, "n_layer": 2, "n_head": 4, "n_inner": 48, "n_positions": 40}
+    dropout: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0, **shape, **dropout))
 
 
 def _llama() -> PreTrainedModel:
     """Two key-value heads for four query heads: its attention's layers are not square."""
-    shape = {"hidden_size": HIDDEN, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape: dict[str, Any] = {
+        "hidden_size": HIDDEN,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     return LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, num_key_value_heads=2, **shape))
 
 
 def _t5() -> PreTrainedModel:
-    shape = {"d_model": HIDDEN, "d_kv": 6, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+    shape: dict[str, Any] = {"d_model": HIDDEN, "d_kv": 6, "d_ff": 48, "num_layers": 2, "num_heads": 4}
     return T5ForConditionalGeneration(
         T5Config(vocab_size=VOCABULARY, dropout_rate=0.0, decoder_start_token_id=0, **shape)
     )

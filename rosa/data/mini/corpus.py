@@ -15,8 +15,8 @@ def _scene(rng: Random) -> list[str]:
     """An event, told and asked about several times, each time in other words."""
     event = paraphrase.paraphrased_event(rng)
     told = [grammar.said_somehow(rng, event) for _ in range(2)]
-    asked = [grammar.question(event, rng.choice(grammar.askable(event)), Words(rng), rng.random() < 0.4)]
-    return [*told, *asked, grammar.said_somehow(rng, event)]
+    asked = grammar.question(event, rng.choice(grammar.askable(event)), Words(rng), rng.random() < 0.4)
+    return [*told, asked, grammar.said_somehow(rng, event)]
 
 
 def _questions(rng: Random) -> list[str]:
@@ -51,6 +51,8 @@ def _acceptable(rng: Random) -> list[str]:
 PARAGRAPHS: tuple[Callable[[Random], list[str]], ...] = (
     _scene,
     _scene,
+    _scene,
+    _scene,
     _questions,
     _followed,
     _passage,
@@ -65,7 +67,7 @@ FUNCTION_WORDS = (
     "did has will ever by to was is were "
     "who what where when which in place at time . , ? "
     "never hardly far from anything always nothing seems nobody everybody would call critics called right wrong "
-    "say claim think before after while if unless"
+    "say claim think before after while"
 )
 
 
@@ -95,10 +97,11 @@ def vocabulary() -> list[str]:
     return sorted(set(words(" ".join(made))))
 
 
-def corpus(size: int, seed: int) -> list[str]:
-    """Sentences in the order of a text: neighbours often belong to one paragraph, and tell of the same thing.
+def corpus(size: int, seed: int) -> list[list[str]]:
+    """Paragraphs of one to four sentences, with at least ``size`` sentences in all.
 
-    All of them are acceptable and no paragraph contradicts itself, as in edited prose; none carries a label.
+    The sentences of a paragraph tell of the same thing. All of them are acceptable and no paragraph contradicts
+    itself, as in edited prose; none carries a label.
 
     Raises:
         ValueError: a size below 1.
@@ -106,8 +109,10 @@ def corpus(size: int, seed: int) -> list[str]:
     if size < 1:
         raise ValueError(f"size={size}: expected at least 1")
     rng = Random(f"corpus/{seed}")
-    sentences: list[str] = []
-    while len(sentences) < size:
+    paragraphs: list[list[str]] = []
+    written = 0
+    while written < size:
         # A sentence said twice in the same words would teach copying alone.
-        sentences.extend(dict.fromkeys(rng.choice(PARAGRAPHS)(rng)))
-    return sentences[:size]
+        paragraphs.append(list(dict.fromkeys(rng.choice(PARAGRAPHS)(rng))))
+        written += len(paragraphs[-1])
+    return paragraphs

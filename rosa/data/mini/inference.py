@@ -175,8 +175,8 @@ def mnli(rng: Random, label: int, genre: str) -> dict[str, str]:
 FACTIVE = ("knew", "remembered", "noticed", "forgot")
 """Verbs of which *she ... that it happened* implies that it happened."""
 NOT_FACTIVE = ("hoped", "claimed", "thought", "feared")
-BOTH_HAPPENED = ("before", "after", "because", "while")
-ONE_MAY_NOT_HAVE = ("if", "unless")
+LINKS = ("before", "after", "because", "while")
+"""What joins two clauses that both happened."""
 
 
 def _relative_clause(rng: Random, words: Words, entailed: bool) -> tuple[str, Event]:
@@ -197,21 +197,22 @@ def _relative_clause(rng: Random, words: Words, entailed: bool) -> tuple[str, Ev
 
 
 def _said_that(rng: Random, words: Words, entailed: bool) -> tuple[str, Event]:
-    """*The nurse knew that ...*, *the nurse hoped that ...*"""
-    event = grammar.some_event(rng, grammar.TRANSITIVE, place=0.3, time=0.0, adjective=0.2)
-    event = event.but(negated=rng.random() < 0.4)
-    person = grammar.noun_phrase(grammar.some_phrase(rng, ("person",), "", event.agent), words)
-    thought = rng.choice(FACTIVE if entailed else NOT_FACTIVE)
-    return grammar.sentence(person, thought, "that", grammar.clause(event, words), event.place), event
+    """*The nurse knew that ... and hoped that ...*: only the first is sure to have happened."""
+    sure, unsure = (grammar.some_event(rng, place=0.0, time=0.0, adjective=0.1) for _ in range(2))
+    person = grammar.noun_phrase(grammar.some_phrase(rng, ("person",), "", sure.agent, unsure.agent), words)
+    told = [f"{rng.choice(FACTIVE)} that {grammar.clause(sure, words)}"]
+    told.insert(rng.randrange(2), f"{rng.choice(NOT_FACTIVE)} that {grammar.clause(unsure, words)}")
+    return grammar.sentence(person, " and ".join(told)), sure if entailed else unsure
 
 
 def _linked(rng: Random, words: Words, entailed: bool) -> tuple[str, Event]:
-    """Two events after one another, or one that hangs on the other."""
-    first = grammar.some_event(rng, grammar.SYMMETRIC, place=0.0, time=0.0, adjective=0.2)
-    second = grammar.some_event(rng, grammar.TRANSITIVE, place=0.3, time=0.0, adjective=0.2)
-    link = rng.choice(BOTH_HAPPENED if entailed else ONE_MAY_NOT_HAVE)
-    premise = grammar.sentence(grammar.clause(first, words), link, grammar.clause(second, words), second.place)
-    return premise, rng.choice((first, second))
+    """*... before ...*: two events, and another one that is made of the same words or nearly so."""
+    first, second = (grammar.some_event(rng, place=0.0, time=0.0, adjective=0.2) for _ in range(2))
+    premise = grammar.sentence(grammar.clause(first, words), rng.choice(LINKS), grammar.clause(second, words))
+    event = rng.choice((first, second))
+    if entailed:
+        return premise, event
+    return premise, grammar.swapped(event) or grammar.changed(rng, event, rng.choice(("agent", "theme")))
 
 
 def rte(rng: Random, label: int) -> dict[str, str]:

@@ -82,9 +82,9 @@ VERBS: tuple[Verb, ...] = (
 )
 DATIVE_VERBS: tuple[Verb, ...] = _verbs("give/hand send/mail show lend", THINGS)
 """Verbs that take a person as a recipient beside their object."""
-OBJECT_OPTIONAL = frozenset(
-    ("help", "follow", "see", "visit", "call", "buy", "sell", "lose", "hide", "find", "break", "clean", "eat", "bake")
-    + ("drive", "play")
+OBJECT_OPTIONAL: tuple[str, ...] = (
+    *("help", "follow", "see", "visit", "call", "buy", "sell", "lose", "hide", "find", "break", "clean"),
+    *("eat", "bake", "drive", "play"),
 )
 """Verbs, by their first name, that may do without their object: nothing is wrong with *did the nurse eat?*"""
 HYPERNYM_VERBS: dict[str, Verb] = {word: Verb((word,), (), ANIMATE) for word in ("move", "speak")}

@@ -1,0 +1,14 @@
+"""Side-by-side measurements of speed and memory: training steps, padding, factorization.
+
+Each benchmark is one module with ``benchmark(workload, rounds)``; :mod:`rosa.benchmarks.suite` runs them and writes
+what they found.
+"""
+
+from __future__ import annotations
+
+NAMES = ("steps", "padding", "factorization")
+"""The benchmarks, in the order in which they run."""
+
+
+class BenchmarkError(ValueError):
+    """A benchmark that cannot run as asked; the message says what would be right."""

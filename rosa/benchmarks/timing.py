@@ -1,0 +1,95 @@
+"""Fair timing on a machine that does other things too: interleaved, paired, medians and quartiles."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+Action = Callable[[int], object]
+"""What is timed; it is told how many times it was called before."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some values, and their quartiles."""
+
+    median: float
+    low: float
+    """Lower quartile."""
+    high: float
+    """Upper quartile."""
+    count: int
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and quartiles, by linear interpolation between the values.
+
+    Raises:
+        ValueError: no values.
+    """
+    if not values:
+        raise ValueError("no values: there is no median")
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0], 1)
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Spread(median, low, high, len(values))
+
+
+def ratio(values: Sequence[float], references: Sequence[float]) -> Spread:
+    """How much longer a took than b, round by round.
+
+    Both of a round's times were taken moments apart, on the same batch, so that what slows the machine down for a while
+    or makes one batch larger than another has no part in the ratio.
+
+    Raises:
+        ValueError: not as many of one as of the other.
+    """
+    return spread([value / reference for value, reference in zip(values, references, strict=True)])
+
+
+def seconds(action: Callable[[], object], device: str) -> float:
+    """Wall-clock seconds of an action, until the device has finished with it."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    action()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def interleave(
+    actions: Mapping[str, Action], rounds: int, device: str, title: str, times: Mapping[str, int] | None = None
+) -> dict[str, list[float]]:
+    """Time every action once a round, all actions in each round, in an order drawn anew each time.
+
+    The order changes because an action may run faster or slower behind a certain other one, which leaves the caches in
+    a certain state.
+
+    Args:
+        actions: by name.
+        rounds: how many.
+        device: ``cpu`` or ``cuda``; the latter is waited for around each action.
+        title: of the progress bar.
+        times: how often in a row an action is timed in a round, where that is more than once.
+
+    Returns:
+        For each action its seconds, in the order of its calls.
+    """
+    order = random.Random(0)
+    taken: dict[str, list[float]] = {name: [] for name in actions}
+    calls = {name: (times or {}).get(name, 1) for name in actions}
+    with tqdm(total=rounds * sum(calls.values()), desc=title, unit="run", dynamic_ncols=True) as bar:
+        for _ in range(rounds):
+            for name in order.sample(list(actions), len(actions)):
+                for _ in range(calls[name]):
+                    position = len(taken[name])
+                    taken[name].append(seconds(lambda name=name, i=position: actions[name](i), device))  # type: ignore[misc]
+                    bar.update(1)
+    return taken

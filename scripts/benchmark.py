@@ -1,0 +1,51 @@
+"""Measure speed and memory, the methods side by side.
+
+python scripts/benchmark.py [steps|padding|factorization ...] [--model minilm] [--data-dir DIR] [--device auto]
+    [--batch-size 32] [--repeats N] [--results results]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
+
+from rosa.benchmarks import NAMES
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description="Measure speed and memory, the methods side by side.")
+    parser.add_argument("names", nargs="*", metavar="BENCHMARK", help=f"{', '.join(NAMES)}; default: all")
+    parser.add_argument("--model", default="minilm", help="a name under conf/model, or a saved model's folder")
+    parser.add_argument("--data-dir", type=Path, help="the folder that holds CoLA; default: generated text like it")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--batch-size", type=int, default=32, help="examples a step (default: 32)")
+    parser.add_argument("--repeats", type=int, help="rounds of each benchmark; default: each its own")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="the tables go to its tables/")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the benchmarks, print and write their tables."""
+    options = arguments()
+    from rosa.benchmarks.suite import run
+    from rosa.benchmarks.workload import configure
+
+    try:
+        config = configure(CONF, options.model, options.data_dir, options.device, options.batch_size)
+        print(run(config, options.results, options.names, options.repeats))
+    except Exception as error:
+        if not type(error).__module__.startswith("rosa."):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

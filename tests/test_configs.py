@@ -1,0 +1,165 @@
+"""Every configuration file composes, and every bad value is refused before anything loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from rosa.config import (
+    METHODS,
+    ConfigError,
+    RosaConfig,
+    from_hydra,
+    identity_hash,
+    register,
+)
+from tests.conftest import ROOT, Composer
+
+CONF = ROOT / "conf"
+NEEDS = {"folder": ["model.path=x", "model.name=x"], "hub": ["model.path=x", "model.name=x"]}
+CHOICES = [
+    (group.name, path.stem)
+    for group in sorted(CONF.iterdir())
+    if group.is_dir()
+    for path in sorted(group.glob("*.yaml"))
+]
+
+
+@pytest.fixture(autouse=True)
+def registered() -> None:
+    register()
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_of_every_group_composes(group: str, name: str) -> None:
+    overrides = [f"{group}={name}"]
+    if group == "model":
+        overrides += NEEDS.get(name, [])
+    if name == "local" or "minilm" in name:
+        overrides.append("data.dir=x")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = from_hydra(compose("config", overrides=overrides))
+    assert config.method.name in METHODS
+
+
+def test_every_experiment_is_named_as_its_file() -> None:
+    for path in sorted((ROOT / "experiments").glob("*.yaml")):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("config", overrides=[f"experiment={path.stem}", "data.dir=x"])
+        if not path.stem.endswith("_base"):
+            assert composed.experiment_name == path.stem
+
+
+def test_every_sweep_of_every_experiment_composes() -> None:
+    """Each value of each swept key on its own."""
+    for path in sorted((ROOT / "experiments").glob("*.yaml")):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            base = [f"experiment={path.stem}", "data.dir=x"]
+            whole = compose("config", overrides=base, return_hydra_config=True)
+            for key, values in (whole.hydra.sweeper.params or {}).items():
+                for value in str(values).split(","):
+                    from_hydra(compose("config", overrides=[*base, f"{key}={value}"]))
+
+
+def test_defaults_are_the_protocol() -> None:
+    """The reference grid of the protocol, as the design states it."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        train = from_hydra(compose("config", overrides=["model=minilm"])).train
+    expected = {
+        "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-6, "weight_decay": 0.1, "schedule": "linear", "warmup": 0.06,
+        "batch_size": 32, "epochs": 10, "max_length": 512,
+    }  # fmt: skip
+    assert {key: getattr(train, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["method.rnk=3"], "method.rnk: no such key; did you mean method.rank?"),
+        (["trian.lr=1"], "trian.lr: no such key; did you mean train.lr?"),
+        (["method=lora", "method.evry=2"], "method.evry: no such key"),
+        (["+extra=1"], "extra: no such key"),
+        (["+method.extra=1"], "method.extra: no such key"),
+        (["task=colla"], "task=colla: no such task; did you mean cola? Available: cola, mnli"),
+        (["experiment=glue_mimi"], "did you mean glue_mini"),
+        (["train.epochs=abc"], "train.epochs"),
+        (["train.epochs=0"], "train.epochs=0: expected a number above 0"),
+        (["train.lr=fast"], "train.lr='fast': expected a number above 0, or 'tuned'"),
+        (["train.lr=nan"], "train.lr=nan"),
+        (["method.rank=0"], "method.rank=0: expected a whole number of at least 1"),
+        (["method.rank=-3"], "method.rank=-3"),
+        (["method.rank=1.5"], "method.rank=1.5"),
+        (["method.rank=true"], "method.rank=True"),
+        (["method.every=-1"], "method.every=-1: expected a whole number of at least 0"),
+        (["method.sampling=middle"], "one of random, top, bottom, window"),
+        (["method.unit=minute"], "one of epoch, step"),
+        (["method.targets=[]"], "method.targets=[]: expected a list of at least one pattern"),
+        (["seed=-1"], "seed=-1"),
+        (["data=local"], "data=local data.dir=DIR"),
+        (["train.precision=fp16", "train.device=cpu"], "half precision needs a GPU"),
+    ],
+)
+def test_bad_input_is_refused_in_a_line_before_anything_loads(arguments: list[str], message: str) -> None:
+    """In a process that must not have imported torch by then."""
+    program = (
+        "import runpy, sys; sys.argv = ['scripts/train.py', *sys.argv[1:]]\n"
+        "try: runpy.run_path('scripts/train.py', run_name='__main__')\n"
+        "finally: print('torch loaded' if 'torch' in sys.modules else 'no torch')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "model=minilm", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip() == "no torch"
+
+
+def test_api_and_yaml_refuse_alike() -> None:
+    with pytest.raises(ConfigError, match=r"method\.rank=0"):
+        RosaConfig(rank=0)
+    with pytest.raises(TypeError, match="rnk"):
+        RosaConfig(rnk=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="expected 'rosa'"):
+        RosaConfig(name="lora")
+
+
+def test_identity_counts_what_changes_the_result_and_nothing_else(composed: Composer) -> None:
+    base = identity_hash(composed())
+    for same in (
+        "seed=3",
+        "experiment_name=other",
+        "train.force=true",
+        "train.keep=none",
+        "train.log_steps=1",
+        "jobs=2",
+    ):
+        assert identity_hash(composed(same)) == base, same
+    others = ("method.rank=4", "train.lr=0.1", "train.epochs=4", "data.limit=5", "method.head=freeze", "data.seed=1")
+    hashes = {identity_hash(composed(other)) for other in others}
+    assert len(hashes) == len(others)
+    assert base not in hashes
+
+
+def test_identity_survives_an_option_added_later(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = composed("method.rank=4")
+    before = identity_hash(config)
+
+    @dataclasses.dataclass
+    class Later(RosaConfig):
+        added_later: int = 0
+
+    fields = {f.name: getattr(config.method, f.name) for f in dataclasses.fields(config.method)}
+    assert identity_hash(dataclasses.replace(config, method=Later(**fields))) == before
+    assert identity_hash(dataclasses.replace(config, method=Later(**fields, added_later=1))) != before
+
+
+def test_link_to_the_experiments_is_relative() -> None:
+    link = CONF / "experiment"
+    assert link.is_symlink()
+    assert link.readlink() == Path("../experiments")

@@ -1,0 +1,225 @@
+"""The four methods on a CUDA device. Run with ``pytest -m gpu`` on a machine that has one; skipped elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rosa.adapters import adapters, attach, changing_state, load_changing_state, merge, resample
+from rosa.adapters.base import Adapter, oriented
+from rosa.config import RosaConfig
+from rosa.run import run
+from rosa.seeding import generator
+from tests.adapters import tiny
+from tests.adapters.tiny import METHODS, build, relative_difference
+from tests.conftest import Composer
+from tests.test_resume import interrupted_then_resumed
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no CUDA device"),
+]
+
+DEVICE = "cuda"
+METHODS_AND_MODELS = [(method, name) for method in METHODS for name in ("roberta", "gpt2")]
+
+
+@pytest.fixture(autouse=True)
+def full_float32() -> Iterator[None]:
+    """No TF32, which would hide what is measured here; cuDNN, under loralib's merged layer, uses it by default."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def batch(name: str, seed: int = 0) -> dict[str, Tensor]:
+    return {key: value.to(DEVICE) for key, value in tiny.batch(name, seed).items()}
+
+
+def logits(model: nn.Module, name: str, autocast: bool = False) -> Tensor:
+    with torch.no_grad(), torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=autocast):
+        return model(**batch(name)).logits
+
+
+def train(model: nn.Module, name: str, steps: int = 3) -> torch.optim.AdamW:
+    """Updates as the harness does them on a GPU: bfloat16 autocast, fused AdamW."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=1e-2, fused=True)
+    for step in range(steps):
+        optimizer.zero_grad()
+        with torch.autocast(DEVICE, dtype=torch.bfloat16):
+            loss = model(**batch(name, seed=100 + step)).loss
+        loss.backward()
+        optimizer.step()
+    return optimizer
+
+
+def attached(method: str, name: str, moved: str = "before") -> PreTrainedModel:
+    """A tiny model on the device, moved there ``before`` or ``after`` attaching."""
+    model = build(name)
+    if moved == "before":
+        model.to(DEVICE)
+    attach(model, METHODS[method](), generator=generator(0, "adapter"), verbose=False)
+    return model.to(DEVICE)
+
+
+@pytest.mark.parametrize("moved", ["before", "after"])
+@pytest.mark.parametrize(("method", "name"), METHODS_AND_MODELS)
+def test_attach_train_resample_and_merge(method: str, name: str, moved: str) -> None:
+    plain = build(name).to(DEVICE)
+    start = logits(plain, name)
+    rounding = relative_difference(logits(plain, name, autocast=True), start)
+
+    model = attached(method, name, moved)
+    assert all(tensor.device.type == DEVICE for tensor in model.state_dict().values())
+    assert relative_difference(logits(model, name), start) <= 1e-5
+    assert 0 < relative_difference(logits(model, name, autocast=True), start) <= 2 * rounding
+
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    train(model, name)
+    for parameter_name, parameter in model.named_parameters():
+        assert torch.isfinite(parameter).all(), parameter_name
+        assert torch.equal(parameter, before[parameter_name]) != parameter.requires_grad, parameter_name
+        assert parameter.dtype == torch.float32
+    trained = logits(model, name)
+    assert relative_difference(trained, start) > 1e-3
+
+    if method == "rosa":
+        for step in range(3):
+            assert resample(model, generator=generator(0, "resample", step)) == len(list(adapters(model)))
+            assert relative_difference(logits(model, name), trained) <= 1e-5
+            assert relative_difference(logits(model, name, autocast=True), trained) <= 4 * rounding
+        train(model, name)
+        trained = logits(model, name)
+
+    assert merge(model) is model
+    assert list(model.state_dict()) == list(plain.state_dict())
+    assert {n: type(m) for n, m in model.named_modules()} == {n: type(m) for n, m in plain.named_modules()}
+    assert relative_difference(logits(model, name), trained) <= 1e-5
+
+
+@pytest.mark.parametrize(("method", "name"), [m for m in METHODS_AND_MODELS if m[0] != "full"])
+def test_bfloat16_backbone(method: str, name: str) -> None:
+    start = logits(build(name).to(DEVICE), name)
+    rounding = relative_difference(logits(build(name).bfloat16().to(DEVICE), name, autocast=True), start)
+    model = build(name).bfloat16().to(DEVICE)
+    attach(model, METHODS[method](), generator=generator(0, "adapter"), verbose=False)
+    assert relative_difference(logits(model, name, autocast=True), start) <= 2 * rounding
+    train(model, name)
+    for parameter in model.parameters():
+        assert parameter.dtype == (torch.float32 if parameter.requires_grad else torch.bfloat16)
+        assert torch.isfinite(parameter).all()
+    if method == "rosa":
+        trained = logits(model, name, autocast=True)
+        resample(model, generator=generator(0, "resample"))
+        assert relative_difference(logits(model, name, autocast=True), trained) <= 4 * rounding
+
+
+@pytest.fixture
+def synchronisation_is_an_error() -> Iterator[Any]:
+    """A switch that makes CUDA raise at whatever makes the CPU wait for the device; off again after the test."""
+    before = torch.cuda.get_sync_debug_mode()
+    yield lambda: torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.set_sync_debug_mode(before)
+
+
+def one_pass(adapter: Adapter, x: Tensor, autocast: bool) -> None:
+    with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=autocast):
+        out = adapter(x)
+    out.backward(out.detach())
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("moved", ["before", "after"])
+@pytest.mark.parametrize(("method", "name"), [m for m in METHODS_AND_MODELS if m[0] != "full"])
+def test_no_synchronisation_in_a_layer(
+    method: str, name: str, moved: str, autocast: bool, synchronisation_is_an_error: Any
+) -> None:
+    """Forward and backward, each layer alone: the model's own code around them is not ours."""
+    layers = [adapter for _, adapter in adapters(attached(method, name, moved))]
+    batches = [
+        torch.randn(2, 5, oriented(layer.base, layer.weight).shape[1], device=DEVICE, requires_grad=True)
+        for layer in layers
+    ]
+    for layer, x in zip(layers, batches, strict=True):
+        one_pass(layer, x, autocast)  # libraries load and allocate at a first use
+    torch.cuda.synchronize()
+    synchronisation_is_an_error()
+    for layer, x in zip(layers, batches, strict=True):
+        one_pass(layer, x, autocast)
+
+
+def test_the_switch_that_the_test_above_trusts_works(synchronisation_is_an_error: Any) -> None:
+    x = torch.ones(3, device=DEVICE)
+    synchronisation_is_an_error()
+    with pytest.raises(RuntimeError, match="synchroniz"):
+        x.sum().item()
+
+
+@pytest.mark.parametrize("sampling", ["random", "top", "bottom", "window"])
+@pytest.mark.parametrize("shape", [(96, 96), (160, 64), (64, 160)], ids=str)
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
+def test_a_split_is_the_cpus(kind: str, shape: tuple[int, int], sampling: str) -> None:
+    """One seed chooses one subspace, whatever the device. Its product is compared: a direction's sign is free."""
+    products = []
+    for device in ("cpu", DEVICE):
+        model = tiny.OneLayer(tiny.make_layer(kind, *shape)).to(device)
+        config = RosaConfig(rank=8, sampling=sampling)
+        attach(model, config, generator=generator(0, "adapter"), verbose=False)
+        resample(model, generator=generator(0, "resample"))
+        factors = model.attention.layer.factors()
+        assert all(factor.device.type == device for factor in factors.values())
+        products.append((factors["A"] @ factors["B"]).detach().cpu())
+    assert relative_difference(products[1], products[0]) <= 1e-4
+
+
+@pytest.mark.parametrize(("method", "name"), METHODS_AND_MODELS)
+def test_what_a_gpu_trained_loads_on_the_cpu(method: str, name: str) -> None:
+    model = attached(method, name)
+    train(model, name)
+    if method == "rosa":
+        resample(model, generator=generator(0, "resample"))
+    saved = {key: tensor.cpu() for key, tensor in changing_state(model).items()}
+    other = tiny.attached(name, METHODS[method](), seed=1)
+    load_changing_state(other, saved, "checkpoint")
+    assert relative_difference(tiny.logits(other, name), logits(model, name).cpu()) <= 1e-4
+
+
+def losses(record: dict[str, Any]) -> list[float]:
+    """Every training and evaluation loss of a run, in their order."""
+    entries = [*record["training"], *record["history"]]
+    return [value for entry in entries for key, value in _leaves(entry) if key.endswith("loss")]
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(node, dict):
+        for child, value in node.items():
+            yield from _leaves(value, child)
+    elif isinstance(node, float):
+        yield key, node
+
+
+@pytest.mark.parametrize("options", [["rosa", "method.every=1"], ["lora"], ["ia3"], ["full"]], ids=lambda o: o[0])
+def test_an_interrupted_run_goes_on(
+    options: list[str], composed: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six updates an epoch, stopped twice: before the first resample and after it."""
+    config = composed(f"method={options[0]}", *options[1:], "train.log_steps=2")
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, device=DEVICE, precision="auto"))
+    whole = run(dataclasses.replace(config, results_dir=str(tmp_path / "whole")), "command", progress=False).record
+    resumed = interrupted_then_resumed(config, [4, 8], monkeypatch)
+    assert resumed["status"] == whole["status"] == "done"
+    assert whole["config"]["train"]["precision"] in ("bf16", "fp32")
+    assert [event["step"] for event in resumed["resamples"]] == [event["step"] for event in whole["resamples"]]
+    assert len(whole["resamples"]) == (2 if options[0] == "rosa" else 0)
+    # Sums on a GPU may come in another order from run to run; the two trainings must not differ by more.
+    assert len(losses(whole)) > 5
+    assert losses(resumed) == pytest.approx(losses(whole), rel=1e-2)
