@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional
 
 from rosa.config import MiniModelConfig
 
@@ -30,10 +31,12 @@ START, PAD, END, UNKNOWN, MASK = range(len(SPECIAL_TOKENS))
 MAX_LENGTH = 64
 """Tokens of an input at most."""
 
-MASKED_SHARE = 0.15
+MASKED_SHARE = 0.25
 """Tokens to predict; of these 80 % are hidden, 10 % replaced and 10 % left (BERT, arXiv 1810.04805, section 3.1)."""
-HIGHEST_RATE = 0.5
+HIGHEST_RATE = 0.2
 """No word is hidden more often than this."""
+DISTURBED_SHARE = 0.5
+"""Inputs in which words change places, for the model to tell from those that are as they were written."""
 PAIR_SHARE = 0.5
 """Paragraphs that are read as a pair of texts; the sentences of the others are read one by one."""
 WARMUP_SHARE = 0.1
@@ -172,6 +175,20 @@ def mask_tokens(
     return hidden, labels
 
 
+def disturb(batch: torch.Tensor, rates: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs of which some have two words exchanged, and (rows,) which of them now read otherwise.
+
+    The words are drawn by their masking rates, so mostly among those that say who did what.
+    """
+    weights = rates[batch] + torch.finfo(rates.dtype).tiny
+    places = torch.multinomial(weights, 2, generator=generator)
+    words = batch.gather(1, places)
+    chosen = torch.rand(len(batch), generator=generator) < DISTURBED_SHARE
+    chosen &= (rates[words] > 0).all(1) & (words[:, 0] != words[:, 1])
+    exchanged = batch.scatter(1, places, words.flip(1))
+    return torch.where(chosen[:, None], exchanged, batch), chosen
+
+
 def learning_rate_factor(step: int, steps: int) -> float:
     """Linear rise over the warm-up, then half a cosine down to 0."""
     warmup = max(1, round(WARMUP_SHARE * steps))
@@ -216,14 +233,16 @@ def pretrain_roberta(
     begun = time.perf_counter()
     tokenizer = build_tokenizer(vocabulary)
     model = build_model(mini, len(tokenizer)).train()
-    torch.nn.Module.to(model, device)
+    judge = torch.nn.Linear(mini.hidden, 1)
+    torch.nn.init.zeros_(judge.weight)
+    trained = torch.nn.ModuleList([model, judge]).to(device)
     generator = torch.Generator().manual_seed(mini.seed)
     encoded = inputs(paragraphs, tokenizer, generator)
     rates = masking_rates(encoded, len(tokenizer))
     stream = batches(encoded, mini.batch_size, generator)
     # Norms and biases keep their size, as in every BERT.
-    weights = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
+    weights = [p for p in trained.parameters() if p.dim() > 1]
+    others = [p for p in trained.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": weights, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}],
         lr=mini.lr,
@@ -231,25 +250,32 @@ def pretrain_roberta(
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, mini.steps))
     losses: list[float] = []
+    right: list[float] = []
     for _ in (bar := tqdm(range(mini.steps), desc="pretraining the mini RoBERTa", unit="step")):
-        batch = next(stream)
+        batch, disturbed = disturb(next(stream), rates, generator)
         hidden, labels = mask_tokens(batch, rates, generator)
-        logits = model(hidden.to(device), attention_mask=(batch != PAD).to(device)).logits
+        chosen = labels != IGNORED
+        states = model.roberta(hidden.to(device), attention_mask=(batch != PAD).long().to(device)).last_hidden_state
+        predicted = model.lm_head(states[chosen.to(device)])
         # A tiny batch can have no token to predict, and a mean over none is not a number.
-        total = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.to(device).flatten(), reduction="sum")
-        loss = total / max(1, int((labels != IGNORED).sum()))
+        word_loss = functional.cross_entropy(predicted, labels[chosen].to(device), reduction="sum")
+        word_loss = word_loss / max(1, int(chosen.sum()))
+        judged = judge(states[:, 0]).squeeze(1)
+        loss = word_loss + functional.binary_cross_entropy_with_logits(judged, disturbed.float().to(device))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+        torch.nn.utils.clip_grad_norm_(trained.parameters(), MAX_GRAD_NORM)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(word_loss.item())
+        right.append(float(((judged > 0).cpu() == disturbed).float().mean()))
         bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-    last = losses[-max(1, mini.steps // 10) :]
+    tenth = max(1, mini.steps // 10)
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": mini.steps,
-        "loss": sum(last) / len(last),
+        "loss": sum(losses[-tenth:]) / tenth,
+        "right": sum(right[-tenth:]) / tenth,
         "seconds": time.perf_counter() - begun,
     }
     _save_whole(model, tokenizer, facts, folder)

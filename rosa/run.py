@@ -350,5 +350,6 @@ def _summary(record: dict[str, Any]) -> dict[str, float]:
         for split, scores in record["metrics"][rule].items():
             if isinstance(scores, dict):
                 flat.update({f"{rule}/{split}/{name}": value for name, value in scores.items()})
-    flat.update({f"params/{name}": count for name, count in record["params"].items()})
+    for group in ("params", "costs"):
+        flat.update({f"{group}/{name}": value for name, value in record[group].items()})
     return {name: value for name, value in flat.items() if value is not None and math.isfinite(value)}

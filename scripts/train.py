@@ -7,6 +7,7 @@ python scripts/train.py -m experiment=glue_mini
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -48,6 +49,8 @@ def main(composed: DictConfig) -> None:
 def command_line() -> int:
     """Run Hydra, and say in a line or two what was wrong with a command that cannot be run."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing its own trace
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("rosa").setLevel(logging.INFO)
     register()
     try:
         if {"-m", "--multirun"} & set(sys.argv[1:]):

@@ -50,11 +50,11 @@ def test_the_tokenizer_writes_roberta_pairs_and_gives_the_words_back(tmp_path: P
     first, second = "The doctor praised the cook.", "Who slept?"
     encoded = tokenizer(first, second)
     assert tokenizer.convert_ids_to_tokens(encoded["input_ids"]) == (
-        "<s> the doctor praised the cook . </s> </s> who slept ? </s>".split()
+        ["<s>", "the", "doctor", "praised", "the", "cook", ".", "</s>", "</s>", "who", "slept", "?", "</s>"]
     )
     assert set(encoded) == {"input_ids", "attention_mask"}
     assert tokenizer.decode(tokenizer(first)["input_ids"], skip_special_tokens=True).split() == (
-        "the doctor praised the cook .".split()
+        ["the", "doctor", "praised", "the", "cook", "."]
     )
     assert (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id) == (START, PAD, END)
     assert (tokenizer.unk_token_id, tokenizer.mask_token_id) == (3, MASK)

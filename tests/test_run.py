@@ -218,6 +218,34 @@ def test_best_is_the_first_of_the_highest_and_undefined_loses() -> None:
     assert best_index([-0.2, nan, 0.0]) == 2
 
 
+def test_wandb_file_mirrors_the_run(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline: metrics, learning rates, resamples and costs are in W&B's own file, as the record has them."""
+    from tests.test_tracking import history_of, name_of, offline_files, records_of
+
+    for name in ("WANDB_MODE", "WANDB_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    config = composed("logger=wandb", "train.log_steps=2", "method.every=1")
+    outcome = run(config, "command", progress=False)
+    assert outcome.record["wandb"]["mode"] == "offline"
+    (path,) = offline_files(outcome.folder)
+    rows = history_of(path)
+    accuracy = {
+        row["step"]: row["eval_validation_matthews_correlation"] for row in rows if "eval_validation_loss" in row
+    }
+    assert accuracy == {e["step"]: e["validation"]["matthews_correlation"] for e in outcome.record["history"]}
+    rates = {row["step"]: row["learning_rate"] for row in rows if "learning_rate" in row}
+    assert rates == {entry["step"]: entry["learning_rate"] for entry in outcome.record["training"]}
+    assert [row["step"] for row in rows if "resample_layers" in row] == [6, 12]
+    summary: dict[str, Any] = {}
+    for entry in records_of(path):
+        if entry.WhichOneof("record_type") == "summary":
+            summary.update({name_of(item): json.loads(item.value_json) for item in entry.summary.update})
+    assert summary["best/validation/matthews_correlation"] == records.score(outcome.record, "best")
+    assert summary["costs/seconds_per_step_median"] == outcome.record["costs"]["seconds_per_step_median"]
+    assert summary["params/trainable"] == outcome.record["params"]["trainable"]
+
+
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 
