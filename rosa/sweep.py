@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from rosa.config import TUNED, Config, ConfigError, from_hydra
+from rosa.screen import headline
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,6 @@ def run_job(job: Job, threads: int) -> Result:
     except Exception as error:  # one failing run must not take the others with it
         status, line = "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     return Result(job, status, line, time.perf_counter() - start)
-
-
-def headline(record: dict[str, Any]) -> str:
-    """The selected score of a finished run, best and last epoch."""
-    selection = record["metrics"]["selection"]
-    shown = []
-    for rule in ("best", "last"):
-        value = record["metrics"][rule][selection["split"]][selection["metric"]]
-        shown.append(f"{rule} " + ("undefined" if value is None else f"{100 * value:.1f}"))
-    return f"{selection['metric']} {', '.join(shown)}"
 
 
 def preflight(conf: Path, overrides: Sequence[str]) -> None:

@@ -22,7 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rosa.config import ConfigError, from_hydra, register
 from rosa.messages import explain
-from rosa.sweep import Job, headline, preflight, run_all
+from rosa.screen import summary
+from rosa.sweep import Job, preflight, run_all
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 LOCAL_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -42,8 +43,9 @@ def main(composed: DictConfig) -> None:
     from rosa.run import run
 
     outcome = run(config, command, progress=sys.stderr.isatty() or context.mode != RunMode.MULTIRUN)
+    print(summary(outcome.record))
     print("finished before, nothing to do" if outcome.skipped else "done", end=": ")
-    print(f"{headline(outcome.record)}\n{outcome.folder / 'record.json'}")
+    print(outcome.folder / "record.json")
 
 
 def command_line() -> int:

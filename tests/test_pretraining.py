@@ -73,7 +73,7 @@ def test_a_word_twice_is_refused(vocabulary: list[str]) -> None:
 def test_inputs_are_whole_paragraphs_cut_in_two_or_single_sentences() -> None:
     tokenizer = build_tokenizer(WORDS)
     possible = {"a b . | b a .", "a b .", "b a .", "c d .", "d c b a ."}
-    encoded = inputs(TEXT, tokenizer, torch.Generator().manual_seed(0))
+    encoded = inputs(TEXT * 10, tokenizer, torch.Generator().manual_seed(0))
     seen = Counter()
     for row in encoded:
         text = tokenizer.decode(row).replace("</s> </s>", "|").replace("</s></s>", "|")
@@ -112,7 +112,8 @@ def test_masking_follows_the_rates_and_berts_shares() -> None:
     assert int(fates[fates != MASK].min()) >= 5
 
 
-def test_rare_words_are_hidden_more_often_and_special_tokens_never() -> None:
+def test_rare_words_are_hidden_more_often_and_special_tokens_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretraining, "HIGHEST_RATE", 1.0)
     encoded = [[START, *([5] * 16), 6, 7, 7, 7, 7, END, PAD]] * 10
     rates = masking_rates(encoded, 9)
     assert rates[:5].tolist() == [0.0] * 5
@@ -120,18 +121,31 @@ def test_rare_words_are_hidden_more_often_and_special_tokens_never() -> None:
     # Square roots of 1:4:16.
     assert float(rates[7] / rates[5]) == pytest.approx(2.0)
     assert float(rates[5] * 16 + rates[6] + rates[7] * 4) <= pretraining.MASKED_SHARE * 21 + 1e-6
-    assert float(rates.max()) <= pretraining.HIGHEST_RATE
+    monkeypatch.setattr(pretraining, "HIGHEST_RATE", 0.2)
+    assert float(masking_rates(encoded, 9).max()) == pytest.approx(0.2)
+
+
+def test_disturbed_inputs_have_two_words_exchanged() -> None:
+    rates = torch.tensor([0.0] * 5 + [0.2, 0.2, 0.0])
+    batch = torch.tensor([[START, 5, 7, 6, END, PAD], [START, 5, 7, 5, END, PAD]]).repeat(500, 1)
+    disturbed, changed = pretraining.disturb(batch, rates, torch.Generator().manual_seed(0))
+    assert torch.equal(changed, (disturbed != batch).any(1))
+    # Words 5 and 6 can change places; the others are never drawn, and exchanging like with like changes nothing.
+    assert disturbed[changed].unique(dim=0).tolist() == [[START, 6, 7, 5, END, PAD]]
+    assert 0.4 < float(changed[::2].float().mean()) < 0.6
+    assert not changed[1::2].any()
 
 
 # --- training --------------------------------------------------------------------------------------------------------
 
 
-def test_training_learns_more_than_word_frequencies(tmp_path: Path) -> None:
+def test_training_learns_more_than_word_frequencies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts that count in a circle: a hidden word is sure from its neighbours, and one in eight without them."""
+    monkeypatch.setattr(pretraining, "DISTURBED_SHARE", 0.0)
     words = list("abcdefgh")
     circle = words * 3
     paragraphs = [[" ".join(circle[i : i + 6]), " ".join(circle[i + 6 : i + 12])] for i in range(8)] * 4
-    config = MiniModelConfig(layers=1, hidden=48, heads=2, intermediate=96, steps=150, batch_size=32, lr=5e-3)
+    config = MiniModelConfig(layers=1, hidden=48, heads=2, intermediate=96, steps=250, batch_size=32, lr=5e-3)
     facts = pretrain_roberta(paragraphs, words, config, tmp_path / "model")
     assert facts["loss"] < 0.5 * math.log(8)
     assert json.loads((tmp_path / "model" / FACTS).read_text()) == facts

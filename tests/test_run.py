@@ -178,6 +178,19 @@ def test_kept_weights_reload_to_the_recorded_scores(composed: Composer) -> None:
         assert float(loss) == pytest.approx(outcome.record["metrics"][rule]["validation"]["loss"], rel=1e-4)
 
 
+def test_summary_shows_every_metric_of_every_split(composed: Composer) -> None:
+    from rosa.screen import summary
+
+    record = run(composed("task=mrpc"), "command", progress=False).record
+    text = summary(record | {"warnings": ["all 32 predictions are class 1"]})
+    best = record["metrics"]["best"]["validation"]
+    for metric in ("accuracy", "f1"):
+        (line,) = (line for line in text.splitlines() if f" {metric} " in line)
+        assert f"{100 * best[metric]:.1f}" in line
+    assert f"{record['params']['trainable']:,} parameters" in text
+    assert text.endswith("warning: all 32 predictions are class 1")
+
+
 def test_finished_run_is_skipped_until_forced(composed: Composer) -> None:
     first = run(composed(), "command", progress=False)
     written = (first.folder / "record.json").stat().st_mtime_ns

@@ -31,7 +31,7 @@ def test_sweep_runs_all_keeps_failures_apart_and_does_nothing_twice(tiny_model: 
     assert first.returncode == 0, first.stderr
     assert "8 runs in" in first.stdout
     assert "8 done, 0 skipped, 0 failed" in first.stdout
-    assert first.stderr.count("done   ") == 8, "one line a run"
+    assert sum(line.startswith("done   ") for line in first.stdout.splitlines()) == 8, "one line a run"
     found, problems = records.find(tmp_path)
     assert not problems
     assert {(r["identity"]["task"], r["identity"]["method"], r["identity"]["seed"]) for r in found} == {
