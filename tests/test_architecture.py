@@ -32,7 +32,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "rosa.models": LEAVES,
     "rosa.pretraining": LEAVES,
     # Training knows the protocol of adapters, and no method by name.
-    "rosa.resampling": ("rosa.adapters.base", *LEAVES),
+    "rosa.diagnostics": ("rosa.adapters.base", *LEAVES),
+    "rosa.resampling": ("rosa.adapters.base", "rosa.adapters.resample", "rosa.diagnostics", *LEAVES),
     "rosa.progress": ("rosa.resampling",),
     "rosa.training": ("rosa.training", "rosa.adapters.base", "rosa.resampling", *LEAVES),
     "rosa.tracking": ("rosa.config",),

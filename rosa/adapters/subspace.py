@@ -72,16 +72,29 @@ def draw_indices(n: int, r: int, sampling: str, generator: torch.Generator | Non
     raise ValueError(f"sampling={sampling!r}: expected random, top, bottom or window")
 
 
-def split(weight: Tensor, indices: Tensor) -> Split:
-    """Factors ``A = U_i S_i`` and ``B = V_i^T`` of the chosen singular triplets, on the weight's device.
+def split(weight: Tensor, indices: Tensor, solver: str = "auto", form: str = "one_sided") -> Split:
+    """Factors of the chosen singular triplets, on the weight's device.
 
     Args:
-        weight: (out, in), any floating dtype; computed in float64.
-        indices: (r,) positions in the descending spectrum.
+        weight: (out, in), or a stack (k, out, in); any floating dtype; computed in float64.
+        indices: (r,), or (k, r): positions in the descending spectrum.
+        solver: ``auto``, ``gram`` or ``svd``.
+        form: ``one_sided``, ``A = U_i S_i`` and ``B = V_i^T``, or ``symmetric``, with ``S_i^(1/2)`` on each side.
 
     Raises:
         torch.linalg.LinAlgError: the eigendecomposition did not converge.
     """
+    if weight.dim() == 3:
+        pairs = [split(one, chosen, solver, form) for one, chosen in zip(weight, indices, strict=True)]
+        return Split(torch.stack([A for A, _ in pairs]), torch.stack([B for _, B in pairs]))
+    A, B = _one_sided(weight, indices)
+    if form == "one_sided":
+        return Split(A, B)
+    root = A.norm(dim=0).sqrt()
+    return Split(A / root.clamp(min=torch.finfo(root.dtype).tiny), B * root[:, None])
+
+
+def _one_sided(weight: Tensor, indices: Tensor) -> Split:
     W = weight.double()
     out_features, in_features = W.shape
     chosen = indices.to(W.device)

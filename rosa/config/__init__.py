@@ -16,6 +16,7 @@ from rosa.config.methods import (
     IA3Config,
     LoraConfig,
     MethodConfig,
+    RankedConfig,
     RosaConfig,
     TargetedConfig,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "MethodConfig",
     "MiniModelConfig",
     "ModelConfig",
+    "RankedConfig",
     "RosaConfig",
     "TargetedConfig",
     "TaskConfig",
