@@ -346,9 +346,8 @@ def test_a_bfloat16_backbone_trains_under_the_trainers_autocast(tmp_path: Path) 
     for key, parameter in model.named_parameters():
         trains = key.endswith((".A", ".B")) or key.startswith("classifier")
         assert parameter.dtype == (torch.float32 if trains else torch.bfloat16), key
-        assert torch.equal(parameter, before[key]) == (not trains and not key.endswith("attention.base.weight")) or (
-            key.endswith(".base.weight")  # a resample moves W_f
-        ), key
+        if not key.endswith(".base.weight"):  # the resample moves W_f
+            assert torch.equal(parameter, before[key]) != trains, key
     assert {parameter.dtype for parameter in rosa.merge(model).parameters()} == {torch.bfloat16}
 
 
@@ -437,12 +436,10 @@ class Tower(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        stream = torch.random.fork_rng(devices=[])
-        with stream:
-            torch.manual_seed(0)
-            self.embed = nn.Embedding(tiny.VOCABULARY, 16)
-            self.zig = nn.ModuleList([nn.Linear(16, 24), nn.Linear(24, 16)])
-            self.zag = nn.Linear(16, 3)
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(tiny.VOCABULARY, 16)
+        self.zig = nn.ModuleList([nn.Linear(16, 24), nn.Linear(24, 16)])
+        self.zag = nn.Linear(16, 3)
 
     def forward(self, input_ids: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         hidden = self.embed(input_ids).mean(1)
@@ -520,7 +517,7 @@ def test_a_quantized_layer_is_refused_by_name(dtype: torch.dtype, config: Any) -
     rosa.attach(model, query, verbose=False)  # the rest of the model can be adapted
 
 
-class ScaledLinear(nn.Linear):
+class OwnForward(nn.Linear):
     """A subclass with a forward pass of its own, as some architectures have."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -530,7 +527,7 @@ class ScaledLinear(nn.Linear):
 def test_other_subclasses_of_a_linear_layer_are_adapted_and_given_back() -> None:
     model = build("bert")
     original = model.bert.encoder.layer[0].attention.self.query
-    replacement = ScaledLinear(tiny.HIDDEN, tiny.HIDDEN)
+    replacement = OwnForward(tiny.HIDDEN, tiny.HIDDEN)
     replacement.load_state_dict(original.state_dict())
     model.bert.encoder.layer[0].attention.self.query = replacement
     expected = logits(model, "bert")
