@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rosa.adapters import AdapterError, attach, merge, resample
     from rosa.config import FullConfig, IA3Config, LoraConfig, RosaConfig
-    from rosa.resampling import ResampleCallback
+    from rosa.resampling import ResampleCallback, reset_optimizer_state
 
 __all__ = [
     "AdapterError",
@@ -23,6 +23,7 @@ __all__ = [
     "attach",
     "merge",
     "resample",
+    "reset_optimizer_state",
 ]
 
 _HOME = {
@@ -35,6 +36,7 @@ _HOME = {
     "LoraConfig": "rosa.config",
     "RosaConfig": "rosa.config",
     "ResampleCallback": "rosa.resampling",
+    "reset_optimizer_state": "rosa.resampling",
 }
 
 

@@ -22,6 +22,12 @@ from rosa.config import ATTENTION, RankedConfig
 LinearLayer = nn.Linear | Conv1D
 """The layers that can be adapted."""
 
+READ_NOT_CALLED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+"""PyTorch's modules that read the weights of the layers in them without calling those: an adapter would be bypassed."""
+
+WEIGHT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""What a weight can be to be adapted. Quantized weights, 8-bit floats too, stand for others by a scale kept apart."""
+
 
 class AdapterError(ValueError):
     """A model or layer that cannot be adapted as asked; the message names the layer and what would be right."""
@@ -182,8 +188,14 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
-    """Every linear layer outside the head whose weight no other module shares, by name."""
+    """Every linear layer outside the head that can be adapted, by name.
+
+    Its weight is a parameter (no parametrization computes it) that no other module shares, and its module is called.
+    """
     head = set(head_names(model))
+    bypassed = {
+        id(child) for module in model.modules() if isinstance(module, READ_NOT_CALLED) for child in module.children()
+    }
     owners: dict[int, int] = {}
     for _, module in model.named_modules(remove_duplicate=False):  # a module under two names is shared too
         for parameter in module.parameters(recurse=False):
@@ -191,7 +203,10 @@ def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, LinearLayer) and f"{name}.weight" not in head and owners[id(module.weight)] == 1
+        if isinstance(module, LinearLayer)
+        and id(module) not in bypassed
+        and f"{name}.weight" not in head
+        and owners.get(id(module.weight)) == 1
     }
 
 
@@ -199,7 +214,8 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, Linear
     """The linear layers whose names match one of the patterns.
 
     Raises:
-        AdapterError: a pattern matches nothing; the message lists what could be matched.
+        AdapterError: a pattern matches nothing (the message lists what could be matched), or a layer's weight is
+            quantized.
     """
     available = linear_layers(model)
     found = {n: layer for n, layer in available.items() if any(matches(n, pattern) for pattern in patterns)}
@@ -211,6 +227,13 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, Linear
             f"targets {unmatched} match none of the {len(available)} linear layers of "
             f"{type(model).__name__}; it has: {', '.join(shapes) or 'none'}"
         )
+    for name, layer in found.items():
+        if layer.weight.dtype not in WEIGHT_DTYPES:
+            raise AdapterError(
+                f"{name} ({type(layer).__name__}) has a weight of {layer.weight.dtype}, which looks quantized: load "
+                "the model without quantization (float32, bfloat16 or float16), or leave the layer out of "
+                "method.targets"
+            )
     return found
 
 
