@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rosa.adapters import AdapterError, attach, merge, resample
     from rosa.config import FullConfig, IA3Config, LoraConfig, RosaConfig
-    from rosa.resampling import ResampleCallback, reset_optimizer_state
+    from rosa.resampling import ResampleCallback
 
 __all__ = [
     "AdapterError",
@@ -23,7 +23,6 @@ __all__ = [
     "attach",
     "merge",
     "resample",
-    "reset_optimizer_state",
 ]
 
 _HOME = {
@@ -36,7 +35,6 @@ _HOME = {
     "LoraConfig": "rosa.config",
     "RosaConfig": "rosa.config",
     "ResampleCallback": "rosa.resampling",
-    "reset_optimizer_state": "rosa.resampling",
 }
 
 
