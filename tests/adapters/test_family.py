@@ -22,6 +22,7 @@ from rosa.seeding import generator
 from tests.adapters.tiny import (
     OneLayer,
     attached,
+    batch,
     build,
     inputs,
     logits,
@@ -70,6 +71,29 @@ def test_the_function_stays_at_attach_and_resamples(kind: str, shape: tuple[int,
             assert relative_difference(trained, expected) > 1e-3
             resample(model, generator=generator(0, "resample", step))
             assert relative_difference(model(x), trained) <= 1e-5
+
+
+@pytest.mark.parametrize("factorization", EXACT)
+@pytest.mark.parametrize("name", ["roberta", "gpt2"])
+def test_logits_and_loss_stay_in_whole_models(name: str, factorization: str) -> None:
+    """In float32 to 1e-5; with a bfloat16 backbone by no more than the backbone's own rounding moves them."""
+    for dtype in (torch.float32, torch.bfloat16):
+        whole = build(name)
+        exact = whole(**batch(name))
+        model = build(name).to(dtype)
+        rounded = whole.to(dtype).float()(**batch(name)) if dtype == torch.bfloat16 else exact
+        attach(model, RosaConfig(rank=4, factorization=factorization), generator=generator(0, "adapter"), verbose=False)
+        outputs = []
+        for step in range(3):
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                outputs.append(model(**batch(name)))
+            resample(model, generator=generator(0, "resample", step))
+        # The rounding of the weights alone, without that of the activations, is what the backbone costs at least.
+        own = relative_difference(rounded.logits.detach(), exact.logits.detach())
+        bound = 1e-5 if dtype == torch.float32 else 4 * max(own, 2**-8)
+        for output in outputs[1:]:
+            assert relative_difference(output.logits, outputs[0].logits) <= bound
+            assert relative_difference(output.loss, outputs[0].loss) <= bound
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
