@@ -11,9 +11,12 @@ formed in float64, where weights of float32 keep every direction (in float32 it 
 
 from __future__ import annotations
 
+import functools
+from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, get_args
 
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from rosa.adapters.eigenvectors import ConvergenceError, chosen_eigenpairs, gram_matrix
@@ -155,6 +158,20 @@ def layers_at_once(out_features: int, in_features: int, device: torch.device) ->
     return max(1, STACK_BYTES // layer)
 
 
+def torchs_threads() -> AbstractContextManager[object]:
+    """While it is entered, SciPy's linear algebra runs on as many threads as PyTorch has been given.
+
+    Its threads are its own: left alone it takes every core, whatever a run was given.
+    """
+    return _libraries().limit(limits=torch.get_num_threads(), user_api="blas")
+
+
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    """Looked up once: it takes longer than a small split."""
+    return ThreadpoolController()
+
+
 def _check_indices(indices: Tensor, weight: Tensor) -> None:
     if weight.ndim not in (2, 3) or indices.shape[:-1] != weight.shape[:-2] or indices.ndim != weight.ndim - 1:
         raise ValueError(
@@ -203,7 +220,8 @@ def _gram_eigenpairs(W: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]
     ascending = n - 1 - chosen
     if W.device.type == "cpu" and k == 1 and n > 1 and chosen.shape[1] <= FEW * n:
         try:
-            pairs = chosen_eigenpairs(gram_matrix(W[0].numpy()), ascending[0].numpy())
+            with torchs_threads():
+                pairs = chosen_eigenpairs(gram_matrix(W[0].numpy()), ascending[0].numpy())
         except ConvergenceError:
             pass  # the full decomposition below knows no such difficulty
         else:

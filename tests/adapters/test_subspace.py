@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scipy import stats
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from rosa.adapters import subspace
-from rosa.adapters.eigenvectors import ConvergenceError
+from rosa.adapters.eigenvectors import ConvergenceError, Eigenpairs, chosen_eigenpairs
 from rosa.adapters.subspace import Solver, draw_indices, exactness, layers_at_once, resolve_rank, split
 
 SHAPES = [(24, 24), (40, 16), (16, 40), (1, 9), (9, 1), (1, 1)]
@@ -186,6 +187,31 @@ def test_where_inverse_iteration_fails_the_full_decomposition_serves(monkeypatch
     monkeypatch.setattr(subspace, "chosen_eigenpairs", fails)
     found = split(W, chosen)
     torch.testing.assert_close(found.A @ found.B, expected.A @ expected.B, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_lapack_runs_on_as_many_threads_as_pytorch_was_given(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SciPy's own default is every core: two runs side by side would fight, and sums come in another order."""
+
+    def blas_threads() -> set[int]:
+        libraries = ThreadpoolController().select(user_api="blas").info()
+        return {library["num_threads"] for library in libraries}
+
+    seen = []
+
+    def watched(G: np.ndarray, positions: np.ndarray) -> Eigenpairs:
+        seen.append(blas_threads())
+        return chosen_eigenpairs(G, positions)
+
+    monkeypatch.setattr(subspace, "chosen_eigenpairs", watched)
+    with ThreadpoolController().limit(limits=3 - threads, user_api="blas"):
+        torch.set_num_threads(threads)
+        try:
+            split(matrix(24, 24), torch.tensor([3]))
+        finally:
+            torch.set_num_threads(1)
+        assert blas_threads() == {3 - threads}
+    assert seen == [{threads}]
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (40, 16), (16, 40), (1, 9)], ids=str)
