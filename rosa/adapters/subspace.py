@@ -158,17 +158,18 @@ def layers_at_once(out_features: int, in_features: int, device: torch.device) ->
     return max(1, STACK_BYTES // layer)
 
 
-def torchs_threads() -> AbstractContextManager[object]:
-    """While it is entered, SciPy's linear algebra runs on as many threads as PyTorch has been given.
+def one_blas_thread() -> AbstractContextManager[object]:
+    """While it is entered, SciPy's linear algebra runs on one thread; left alone it takes every core it sees.
 
-    Its threads are its own: left alone it takes every core, whatever a run was given.
+    A tridiagonal reduction has its threads wait for each other at every column: where other processes want the cores
+    too, two threads take many times as long as one. And so the order of its sums does not depend on how many threads a
+    run was given.
     """
-    return _libraries().limit(limits=torch.get_num_threads(), user_api="blas")
+    return _libraries().limit(limits=1, user_api="blas")
 
 
 @functools.cache
 def _libraries() -> ThreadpoolController:
-    """Looked up once: it takes longer than a small split."""
     return ThreadpoolController()
 
 
@@ -220,7 +221,7 @@ def _gram_eigenpairs(W: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]
     ascending = n - 1 - chosen
     if W.device.type == "cpu" and k == 1 and n > 1 and chosen.shape[1] <= FEW * n:
         try:
-            with torchs_threads():
+            with one_blas_thread():
                 pairs = chosen_eigenpairs(gram_matrix(W[0].numpy()), ascending[0].numpy())
         except ConvergenceError:
             pass  # the full decomposition below knows no such difficulty

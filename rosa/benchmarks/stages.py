@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rosa.adapters import eigenvectors
-from rosa.adapters.subspace import Split, draw_indices, torchs_threads
+from rosa.adapters.subspace import Split, draw_indices, one_blas_thread
 from rosa.benchmarks.contenders import RANK
 from rosa.benchmarks.factorization import split_by_svd
 from rosa.benchmarks.findings import Findings, Measurement, note, number, row
@@ -83,7 +83,7 @@ def benchmark(workload: Workload, rounds: int, sizes: Sequence[int] = SIZES) -> 
             indices = draw_indices(size, RANK, "random", generator)
             by_size[size] = {stage: [] for stage in STAGES}
             for _ in range(rounds if size < LARGE else 1):
-                with torchs_threads():
+                with one_blas_thread():
                     _, taken = timed_split(weight, indices)
                 for stage in STAGES:
                     by_size[size][stage].append(taken[stage])
@@ -121,7 +121,10 @@ def findings(
             "Random square weights as above; the SVD is that of PyTorch in float32 with rebuilding, up to "
             f"{SVD:,} x {SVD:,}."
         ),
-        note(f"Rank {RANK}, {threads} threads, on the CPU; medians of the rounds."),
+        note(
+            f"Rank {RANK}, on the CPU; medians of the rounds. LAPACK has one thread, PyTorch (the last two steps, the "
+            f"SVD) {threads}."
+        ),
     )
     header = ("weight, ms", *STAGES, "total", "rounds", "SVD / total")
     return Findings(
