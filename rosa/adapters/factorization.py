@@ -16,11 +16,12 @@ it does not depend on where or in which order the weights are factorized (:func:
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from rosa.adapters.subspace import Split, draw_indices, split
+from rosa.adapters.subspace import Form, Solver, Split, draw_indices, split
 from rosa.config import RosaConfig
 
 
@@ -57,7 +58,7 @@ def factorize(config: RosaConfig, weights: Tensor, drawn: Tensor) -> Split:
         torch.linalg.LinAlgError: a decomposition did not converge.
     """
     if is_svd(config):
-        return split(weights, drawn, solver=config.solver, form=config.split)
+        return split(weights, drawn, solver=cast(Solver, config.solver), form=cast(Form, config.split))
     rows = drawn.to(weights.device, torch.float64)
     if config.factorization == "random_add":
         return Split(rows.new_zeros(*weights.shape[:2], rows.shape[1]), rows)

@@ -34,11 +34,8 @@ from rosa.adapters.base import (
     oriented,
     target_layers,
 )
-from rosa.adapters.subspace import Split
+from rosa.adapters.subspace import Split, layers_at_once
 from rosa.config import RosaConfig
-
-GROUP_BYTES = 2**28
-"""Weights, in float64, that a GPU factorizes in one batch: what a resample adds to memory is a few times this."""
 
 
 class RosaLinear(ResampledAdapter):
@@ -123,7 +120,7 @@ class RosaLinear(ResampledAdapter):
 
     @staticmethod
     def move(adapters: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> list[float]:
-        """Merge and split along the drawn directions, in place: on a GPU, layers of one shape together.
+        """Merge and split along the drawn directions, in place: layers of one shape together.
 
         Returns:
             Seconds for each; those of a group in equal parts.
@@ -172,11 +169,12 @@ class RosaLinear(ResampledAdapter):
 
 
 def _groups(layers: Sequence[RosaLinear]) -> list[list[int]]:
-    """Positions of the layers to be factorized together: one by one on the CPU, batches of one shape on a GPU."""
+    """Positions of the layers to be factorized together: of one shape, as many as memory is meant to hold."""
     groups: dict[tuple[object, ...], list[list[int]]] = {}
     for i, layer in enumerate(layers):
         weight = oriented(layer.base, layer.base.weight)
-        most = max(1, GROUP_BYTES // (8 * weight.numel())) if weight.is_cuda else 1
+        out_features, in_features = weight.shape
+        most = layers_at_once(out_features, in_features, weight.device)
         batches = groups.setdefault((weight.shape, layer.rank, weight.device), [])
         if not batches or len(batches[-1]) == most:
             batches.append([])
