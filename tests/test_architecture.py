@@ -40,7 +40,9 @@ RULES: dict[str, tuple[str, ...]] = {
     "rosa.records": ("rosa.config",),
     "rosa.selection": ("rosa.config", "rosa.records"),
     "rosa.report": ("rosa.report", "rosa.records", "rosa.selection"),
-    "rosa.export": ("rosa.adapters", "rosa.models", "rosa.records", *LEAVES),
+    "rosa.export": ("rosa.adapters", "rosa.export", *LEAVES),
+    # A run's models are rebuilt as the run built them.
+    "rosa.export.runs": ANYTHING,
     "rosa.benchmarks": ANYTHING,
     "rosa.run": ANYTHING,
     "rosa.sweep": ANYTHING,

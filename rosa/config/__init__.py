@@ -21,7 +21,7 @@ from rosa.config.methods import (
     TargetedConfig,
 )
 from rosa.config.optimisation import TUNED, LoggerConfig, TrainConfig, TuningConfig
-from rosa.config.schema import NOT_IDENTITY, Config, check, from_hydra, identity_hash, register, to_dict
+from rosa.config.schema import NOT_IDENTITY, Config, check, from_dict, from_hydra, identity_hash, register, to_dict
 
 __all__ = [
     "ATTENTION",
@@ -46,6 +46,7 @@ __all__ = [
     "TrainConfig",
     "TuningConfig",
     "check",
+    "from_dict",
     "from_hydra",
     "identity_hash",
     "register",
