@@ -135,6 +135,7 @@ def _different_from_default(node: Any, group: str = "") -> dict[str, Any]:
 def register() -> None:
     """Tell Hydra the types of every group; called once by an entry point, before composing."""
     from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
@@ -142,7 +143,10 @@ def register() -> None:
     for group, node in {**groups, "logger": LoggerConfig}.items():
         store.store(group=group, name="schema", node=node)
     for name, node in METHODS.items():
-        store.store(group="method", name=f"{name}_schema", node=node)
+        schema = OmegaConf.structured(node)
+        if "rank_pattern" in schema:
+            OmegaConf.set_struct(schema.rank_pattern, False)  # its keys are the user's
+        store.store(group="method", name=f"{name}_schema", node=schema)
 
 
 def from_hydra(composed: Any) -> Config:
