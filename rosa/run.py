@@ -17,13 +17,12 @@ from typing import Any
 import torch
 import transformers
 from filelock import FileLock, Timeout
-from transformers import DataCollatorWithPadding, TrainerCallback
+from transformers import TrainerCallback
 
-from rosa import costs, data, models, pretraining, records, selection, tracking
+from rosa import costs, data, inputs, models, pretraining, records, selection, tracking
 from rosa.adapters import attach, attachment
 from rosa.config import TUNED, Config, ModelConfig, RosaConfig, TaskConfig
 from rosa.data import mini
-from rosa.evaluation import classify
 from rosa.hub import why_unreachable
 from rosa.progress import ProgressCallback
 from rosa.resampling import EVENT, ResampleCallback
@@ -122,7 +121,8 @@ def prepare(configs: Iterable[Config]) -> None:
         model = repr(config.model)
         if model not in models_seen:
             models_seen.add(model)
-            models.locate(with_mini_weights(resolve_device(config)))
+            if config.model.source != "perceptron":
+                models.locate(with_mini_weights(resolve_device(config)))
         if config.data.source == "hub" and config.task.name not in tasks_seen:
             tasks_seen.add(config.task.name)
             if why_unreachable():
@@ -177,15 +177,13 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
     costs.reset_peak_memory(config.train.device)
     record["environment"] = costs.environment()
 
-    loaded = data.load(config.task, config.data, config.seed)
-    model, tokenizer, record["model"] = models.load(with_mini_weights(config), config.task, config.seed)
-    tokenized = data.tokenize(loaded, tokenizer, models.length_limit(config.train.max_length, model))
-    record["data"] = tokenized.facts
+    parts = inputs.gather(dataclasses.replace(config, model=with_mini_weights(config)))
+    model, record["model"], record["data"] = parts.model, parts.model_facts, parts.data_facts
 
-    model.to(torch.device(config.train.device))  # type: ignore[arg-type]  # transformers wraps nn.Module.to
+    model.to(torch.device(config.train.device))
     attach(model, config.method, generator=generator(config.seed, "adapter"), verbose=progress)
     done = attachment(model)
-    if done is None or not done.head:
+    if done is None or (config.task.has_head and not done.head):
         raise models.ModelError(f"model {config.model.name} has no head for {config.task.name}")
     record["params"] = {
         "trainable": done.trainable_parameters,
@@ -194,7 +192,6 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
     }
     record["adapted"] = [dataclasses.asdict(layer) for layer in done.layers]
 
-    scorer = classify.Scorer(config.task)
     key = f"eval_{config.task.evaluation[0]}_{config.task.headline}"
     run_id = "/".join(str(part) for part in record["identity"].values())
     checkpoint = find_checkpoint(folder / CHECKPOINTS)
@@ -210,11 +207,11 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
             callbacks.append(ProgressCallback(key, label))
         trainer = build_trainer(
             model,
-            tokenizer,
-            DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if config.train.device == "cuda" else None),
-            tokenized.train,
-            tokenized.evaluation,
-            scorer,
+            parts.tokenizer,
+            parts.collator,
+            parts.train,
+            parts.evaluation,
+            parts.scorer,
             config.train,
             config.seed,
             folder / CHECKPOINTS,
@@ -224,7 +221,7 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         _finish(config, record, trainer)
-        record["warnings"] = scorer.warnings
+        record["warnings"] = parts.scorer.warnings
         tracker.summary(_summary(record))
     if config.train.keep in ("last", "both"):
         save_weights(model, folder / LAST)
