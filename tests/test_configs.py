@@ -24,6 +24,7 @@ CONF = ROOT / "conf"
 NEEDS = {
     ("model", "folder"): ["model.path=x", "model.name=x"],
     ("model", "hub"): ["model.path=x", "model.name=x"],
+    ("experiment", "regression_base"): ["model=linear"],
     ("model", "linear"): ["task=regression", "data=teacher"],
     ("model", "mlp"): ["task=regression", "data=teacher"],
     ("task", "regression"): ["model=linear", "data=teacher"],
