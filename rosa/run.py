@@ -18,13 +18,12 @@ import torch
 import transformers
 from filelock import FileLock, Timeout
 from torch import nn
-from transformers import DataCollatorWithPadding, TrainerCallback
+from transformers import TrainerCallback
 
-from rosa import costs, data, diagnostics, models, pretraining, records, selection, tracking
+from rosa import costs, data, diagnostics, inputs, models, pretraining, records, selection, tracking
 from rosa.adapters import attach, attachment
 from rosa.config import TUNED, Config, ModelConfig, RosaConfig, TaskConfig
 from rosa.data import mini
-from rosa.evaluation import classify
 from rosa.hub import why_unreachable
 from rosa.progress import ProgressCallback
 from rosa.resampling import EVENT, MOVED, ResampleCallback
@@ -123,7 +122,8 @@ def prepare(configs: Iterable[Config]) -> None:
         model = repr(config.model)
         if model not in models_seen:
             models_seen.add(model)
-            models.locate(with_mini_weights(resolve_device(config)))
+            if config.model.source != "perceptron":
+                models.locate(with_mini_weights(resolve_device(config)))
         if config.data.source == "hub" and config.task.name not in tasks_seen:
             tasks_seen.add(config.task.name)
             if why_unreachable():
@@ -178,15 +178,13 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
     costs.reset_peak_memory(config.train.device)
     record["environment"] = costs.environment()
 
-    loaded = data.load(config.task, config.data, config.seed)
-    model, tokenizer, record["model"] = models.load(with_mini_weights(config), config.task, config.seed)
-    tokenized = data.tokenize(loaded, tokenizer, models.length_limit(config.train.max_length, model))
-    record["data"] = tokenized.facts
+    parts = inputs.gather(dataclasses.replace(config, model=with_mini_weights(config)))
+    model, record["model"], record["data"] = parts.model, parts.model_facts, parts.data_facts
 
-    model.to(torch.device(config.train.device))  # type: ignore[arg-type]  # transformers wraps nn.Module.to
+    model.to(torch.device(config.train.device))
     attach(model, config.method, generator=generator(config.seed, "adapter"), verbose=progress)
     done = attachment(model)
-    if done is None or not done.head:
+    if done is None or (config.task.has_head and not done.head):
         raise models.ModelError(f"model {config.model.name} has no head for {config.task.name}")
     record["params"] = {
         "trainable": done.trainable_parameters,
@@ -195,7 +193,6 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
     }
     record["adapted"] = [dataclasses.asdict(layer) for layer in done.layers]
 
-    scorer = classify.Scorer(config.task)
     key = f"eval_{config.task.evaluation[0]}_{config.task.headline}"
     run_id = "/".join(str(part) for part in record["identity"].values())
     checkpoint = find_checkpoint(folder / CHECKPOINTS)
@@ -211,11 +208,11 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
             callbacks.append(ProgressCallback(key, label))
         trainer = build_trainer(
             model,
-            tokenizer,
-            DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if config.train.device == "cuda" else None),
-            tokenized.train,
-            tokenized.evaluation,
-            scorer,
+            parts.tokenizer,
+            parts.collator,
+            parts.train,
+            parts.evaluation,
+            parts.scorer,
             config.train,
             config.seed,
             folder / CHECKPOINTS,
@@ -225,8 +222,8 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         _finish(config, record, trainer)
-        record["diagnostics"] = _diagnose(config, model)
-        record["warnings"] = scorer.warnings
+        record["diagnostics"] = _diagnose(config, model, trainer.state.log_history)
+        record["warnings"] = parts.scorer.warnings
         tracker.summary(_summary(record))
     if config.train.keep in ("last", "both"):
         save_weights(model, folder / LAST)
@@ -317,7 +314,7 @@ def fill_history(record: dict[str, Any], task: TaskConfig, log: list[dict[str, A
     evaluations: dict[int, dict[str, Any]] = {}
     record["training"], record["resamples"] = [], []
     for entry in log:
-        if EVENT in entry or MOVED in entry:  # the last subspace ends without a resample
+        if EVENT in entry:
             record["resamples"].append(entry)
         elif "loss" in entry:
             record["training"].append(entry)
@@ -346,12 +343,17 @@ def _finish(config: Config, record: dict[str, Any], trainer: HarnessTrainer) -> 
     }
 
 
-def _diagnose(config: Config, model: nn.Module) -> dict[str, Any]:
+def _diagnose(config: Config, model: nn.Module, log: list[dict[str, Any]]) -> dict[str, Any]:
     """What training changed about the adapted weights, against the pretrained ones, which are loaded once more."""
-    if not diagnostics.adds_to_weights(model):
-        return {}
-    pretrained, _, _ = models.load(with_mini_weights(config), config.task, config.seed)
-    return {"layers": [dataclasses.asdict(change) for change in diagnostics.changes(model, pretrained)]}
+    found: dict[str, Any] = {}
+    if diagnostics.adds_to_weights(model):
+        pretrained = inputs.pretrained(dataclasses.replace(config, model=with_mini_weights(config)))
+        found["layers"] = [dataclasses.asdict(change) for change in diagnostics.changes(model, pretrained)]
+    # The last subspace ends with the training, and with no resample.
+    ends = [entry for entry in log if MOVED in entry and EVENT not in entry]
+    if ends:
+        found["last_subspace"] = ends[-1]
+    return found
 
 
 def _summary(record: dict[str, Any]) -> dict[str, float]:

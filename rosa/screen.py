@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+ERRORS = ("loss", "mse")
+"""Metrics that are no share of anything, and are not shown in hundredths."""
+
 
 def headline(record: dict[str, Any]) -> str:
     """The selected score of a finished run, best and last epoch, in hundredths."""
@@ -22,7 +25,7 @@ def summary(record: dict[str, Any]) -> str:
     for split, scores in best.items():
         if isinstance(scores, dict):
             for metric, value in scores.items():
-                show = _plain if metric == "loss" else _hundredths
+                show = _plain if metric in ERRORS else _hundredths
                 rows.append((split, metric, show(value), show(last[split][metric])))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

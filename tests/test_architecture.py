@@ -30,6 +30,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "rosa.data": ("rosa.data", *LEAVES),
     "rosa.evaluation": ("rosa.evaluation", *LEAVES),
     "rosa.models": LEAVES,
+    "rosa.perceptron": LEAVES,
+    "rosa.inputs": ("rosa.data", "rosa.evaluation", "rosa.models", "rosa.perceptron", "rosa.training", *LEAVES),
     "rosa.pretraining": LEAVES,
     # Training knows the protocol of adapters, and no method by name.
     "rosa.diagnostics": ("rosa.adapters.base", *LEAVES),

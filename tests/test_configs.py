@@ -21,7 +21,16 @@ from rosa.config import (
 from tests.conftest import ROOT, Composer
 
 CONF = ROOT / "conf"
-NEEDS = {"folder": ["model.path=x", "model.name=x"], "hub": ["model.path=x", "model.name=x"]}
+NEEDS = {
+    ("model", "folder"): ["model.path=x", "model.name=x"],
+    ("model", "hub"): ["model.path=x", "model.name=x"],
+    ("experiment", "regression_base"): ["model=linear"],
+    ("model", "linear"): ["task=regression", "data=teacher"],
+    ("model", "mlp"): ["task=regression", "data=teacher"],
+    ("task", "regression"): ["model=linear", "data=teacher"],
+    ("data", "teacher"): ["model=linear", "task=regression"],
+}
+"""What a choice cannot do without."""
 CHOICES = [
     (group.name, path.stem)
     for group in sorted(CONF.iterdir())
@@ -37,9 +46,7 @@ def registered() -> None:
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_of_every_group_composes(group: str, name: str) -> None:
-    overrides = [f"{group}={name}"]
-    if group == "model":
-        overrides += NEEDS.get(name, [])
+    overrides = [f"{group}={name}", *NEEDS.get((group, name), [])]
     if name == "local" or "minilm" in name:
         overrides.append("data.dir=x")
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -48,6 +55,7 @@ def test_every_choice_of_every_group_composes(group: str, name: str) -> None:
 
 
 def test_every_experiment_is_named_as_its_file() -> None:
+    """Or as the experiment to which it adds runs, with which its own name then begins."""
     for path in sorted((ROOT / "experiments").glob("*.yaml")):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = compose("config", overrides=[f"experiment={path.stem}", "data.dir=x"])
@@ -103,6 +111,8 @@ def test_defaults_are_the_protocol() -> None:
         (["seed=-1"], "seed=-1"),
         (["data=local"], "data=local data.dir=DIR"),
         (["train.precision=fp16", "train.device=cpu"], "half precision needs a GPU"),
+        (["task=regression"], "a regression of vectors is task=regression with data=teacher and model=linear"),
+        (["data=teacher"], "task=cola with data.source=teacher and model.source=package"),
     ],
 )
 def test_bad_input_is_refused_in_a_line_before_anything_loads(arguments: list[str], message: str) -> None:

@@ -109,6 +109,7 @@ def test_interrupted_run_ends_as_uninterrupted(
     if method.startswith("rosa"):
         # Each subspace's end is known, that of the one in whose middle the run stopped among them.
         ends = [event["subspace_moved"] for event in resumed["resamples"]]
+        ends.append(resumed["diagnostics"]["last_subspace"]["subspace_moved"])
         assert len(ends) == (18 - 1) // (4 if method == "rosa-steps" else 6) + 1
         assert all(norm > 0 for norms in ends for norm in norms)
         assert all(layer["rank"] > 0 for layer in resumed["diagnostics"]["layers"])

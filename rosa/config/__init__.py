@@ -8,7 +8,15 @@ of the wrong type is refused while composing; ranges are checked in ``__post_ini
 from __future__ import annotations
 
 from rosa.config.checks import ConfigError
-from rosa.config.inputs import DataConfig, LocalTaskConfig, MiniModelConfig, ModelConfig, TaskConfig
+from rosa.config.inputs import (
+    DataConfig,
+    LocalTaskConfig,
+    MiniModelConfig,
+    ModelConfig,
+    PerceptronConfig,
+    TaskConfig,
+    TeacherConfig,
+)
 from rosa.config.methods import (
     ATTENTION,
     METHODS,
@@ -39,10 +47,12 @@ __all__ = [
     "MethodConfig",
     "MiniModelConfig",
     "ModelConfig",
+    "PerceptronConfig",
     "RankedConfig",
     "RosaConfig",
     "TargetedConfig",
     "TaskConfig",
+    "TeacherConfig",
     "TrainConfig",
     "TuningConfig",
     "check",

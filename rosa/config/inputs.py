@@ -29,24 +29,44 @@ class MiniModelConfig:
 
 
 @dataclass
+class PerceptronConfig:
+    """Shape of the linear map or multilayer perceptron of a regression (used by ``source: perceptron``)."""
+
+    widths: list[int] = field(default_factory=list)
+    """Of the input, of each hidden layer, and of the output: two widths are a linear map."""
+    seed: int = 0
+    """Of the weights before fine-tuning: the same for every run seed, as a pretrained model's are."""
+
+    def __post_init__(self) -> None:
+        for width in self.widths:
+            positive("model.perceptron.widths", width)
+
+
+@dataclass
 class ModelConfig:
     """Which backbone, and where its weights come from."""
 
     name: str = ""
     source: str = "hub"
-    """``hub``, ``folder`` (as ``save_pretrained`` writes), ``package`` (an installed package's folder) or ``mini``."""
+    """``hub``, ``folder`` (as ``save_pretrained`` writes), ``package`` (an installed package's folder), ``mini`` or
+    ``perceptron`` (drawn on the spot)."""
     path: str = ""
-    """Hub name, folder, or ``package/folder``; empty for ``mini``."""
+    """Hub name, folder, or ``package/folder``; empty for ``mini`` and ``perceptron``."""
     revision: str = ""
     """Commit of the hub's repository; empty elsewhere."""
     dtype: str = "float32"
     """Of the frozen weights: ``float32`` or ``bfloat16``; trainable parameters are float32 always."""
     mini: MiniModelConfig = field(default_factory=MiniModelConfig)
+    perceptron: PerceptronConfig = field(default_factory=PerceptronConfig)
 
     def __post_init__(self) -> None:
-        choice("model.source", self.source, ("hub", "folder", "package", "mini"))
+        choice("model.source", self.source, ("hub", "folder", "package", "mini", "perceptron"))
         choice("model.dtype", self.dtype, ("float32", "bfloat16"))
-        if self.source != "mini":
+        if self.source == "perceptron":
+            widths = self.perceptron.widths
+            require(len(widths) >= 2, "model.perceptron.widths", widths, "at least two: of the input and of the output")
+            choice("model.dtype", self.dtype, ("float32",))
+        elif self.source != "mini":
             require(bool(self.path), "model.path", self.path, f"a path for model.source={self.source}")
         require(bool(self.name), "model.name", self.name, "a short name, used in tables and folders")
 
@@ -68,13 +88,14 @@ class LocalTaskConfig:
 
 @dataclass
 class TaskConfig:
-    """A task: its texts, labels, splits and metrics."""
+    """A task: its texts or vectors, labels, splits and metrics."""
 
     name: str = ""
     kind: str = "classification"
-    """``classification`` or ``regression``."""
+    """``classification`` or ``regression`` of texts, to a class or a number; ``vector_regression``: vectors to vectors,
+    by a model without a head."""
     texts: list[str] = field(default_factory=list)
-    """The one or two text columns of the hub's data set."""
+    """The one or two text columns of the hub's data set; none for vectors."""
     labels: list[str] = field(default_factory=list)
     """Label names in the order of their numbers (classification)."""
     label_range: list[float] = field(default_factory=list)
@@ -88,16 +109,35 @@ class TaskConfig:
     local: LocalTaskConfig = field(default_factory=LocalTaskConfig)
 
     def __post_init__(self) -> None:
-        choice("task.kind", self.kind, ("classification", "regression"))
+        choice("task.kind", self.kind, ("classification", "regression", "vector_regression"))
         require(bool(self.name), "task.name", self.name, "a name")
-        require(len(self.texts) in (1, 2), "task.texts", self.texts, "one or two column names")
+        if self.kind == "vector_regression":
+            require(not self.texts, "task.texts", self.texts, "none for task.kind=vector_regression")
+        else:
+            require(len(self.texts) in (1, 2), "task.texts", self.texts, "one or two column names")
         require(self.headline in self.metrics, "task.headline", self.headline, f"one of task.metrics={self.metrics}")
         require(bool(self.evaluation), "task.evaluation", self.evaluation, "at least one split")
         if self.kind == "classification":
             require(len(self.labels) >= 2, "task.labels", self.labels, "at least two label names")
-        else:
+        elif self.kind == "regression":
             ordered = len(self.label_range) == 2 and self.label_range[0] < self.label_range[1]
             require(ordered, "task.label_range", self.label_range, "[smallest, largest]")
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the model gets a head for this task on top of its pretrained backbone."""
+        return self.kind != "vector_regression"
+
+
+@dataclass
+class TeacherConfig:
+    """How the model that labels a regression's data differs from the one that learns (used by ``source: teacher``)."""
+
+    rank: int = 24
+    """Rank of the difference in each layer's weight."""
+
+    def __post_init__(self) -> None:
+        positive("data.teacher.rank", self.rank)
 
 
 @dataclass
@@ -105,7 +145,7 @@ class DataConfig:
     """Where the examples come from, and how many of them."""
 
     source: str = "mini"
-    """``hub``, ``local`` (``data.dir``) or ``mini`` (made on the spot)."""
+    """``hub``, ``local`` (``data.dir``), or made on the spot: ``mini`` (texts) or ``teacher`` (vectors)."""
     dir: str = ""
     """The folder that holds the tasks' folders (``local``)."""
     limit: int = 0
@@ -117,17 +157,22 @@ class DataConfig:
     skip_malformed: bool = False
     """Leave out malformed rows of local files, and count them in the record, where the default stops with an error."""
     train_size: int = 1000
-    """Training rows of a mini task."""
+    """Training rows, where they are made on the spot."""
     evaluation_size: int = 500
-    """Evaluation rows of a mini task."""
+    """Rows of each evaluation split, where they are made on the spot."""
     seed: int = 0
-    """Seed of the mini tasks' text: the same data for every run seed, as with a real data set."""
+    """Seed of what is made on the spot: the same data for every run seed, as with a real data set."""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
     def __post_init__(self) -> None:
-        choice("data.source", self.source, ("hub", "local", "mini"))
+        choice("data.source", self.source, ("hub", "local", "mini", "teacher"))
         not_negative("data.limit", self.limit)
         positive("data.train_size", self.train_size)
         positive("data.evaluation_size", self.evaluation_size)
+        if self.source == "teacher":
+            require(
+                not self.limit, "data.limit", self.limit, "0 for data.source=teacher: data.train_size sets the rows"
+            )
         if self.source == "local":
             require(bool(self.dir), "data.dir", self.dir, "the folder of the data: data=local data.dir=DIR")
         if self.source == "hub":

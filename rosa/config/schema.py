@@ -59,6 +59,16 @@ def check(config: Config) -> None:
             "model.dtype=bfloat16 with method=full: full fine-tuning updates every weight, which needs float32 "
             "weights; use model.dtype=float32 train.precision=bf16"
         )
+    vectors = (
+        config.task.kind == "vector_regression",
+        config.data.source == "teacher",
+        config.model.source == "perceptron",
+    )
+    if any(vectors) and not all(vectors):
+        raise ConfigError(
+            f"task={config.task.name} with data.source={config.data.source} and model.source={config.model.source}: "
+            "a regression of vectors is task=regression with data=teacher and model=linear or model=mlp"
+        )
     if config.train.precision == "fp16" and config.train.device == "cpu":
         raise ConfigError("train.precision=fp16 with train.device=cpu: half precision needs a GPU; use fp32 or bf16")
 

@@ -166,6 +166,21 @@ def compute(names: Sequence[str], predictions: np.ndarray, references: np.ndarra
     return combined.compute(predictions=predictions, references=references)
 
 
+def require_finite(logits: np.ndarray) -> None:
+    """Refuse to score a model that has diverged.
+
+    Raises:
+        ValueError: a logit, or a predicted value, is not finite.
+    """
+    broken = ~np.isfinite(logits)
+    if broken.any():
+        first = int(np.argwhere(broken)[0][0])
+        raise ValueError(
+            f"{int(broken.sum())} of {logits.size} logits are not finite (the first in row {first}): training has "
+            "diverged, and a score over them would mean nothing; a lower train.lr is the usual cure"
+        )
+
+
 def predictions_of(logits: np.ndarray, kind: str) -> np.ndarray:
     """What a model predicts: the class of the largest logit, or the value itself.
 
@@ -179,13 +194,7 @@ def predictions_of(logits: np.ndarray, kind: str) -> np.ndarray:
     Raises:
         ValueError: logits that are not finite, or a shape that does not fit the kind.
     """
-    broken = ~np.isfinite(logits)
-    if broken.any():
-        first = int(np.argwhere(broken)[0][0])
-        raise ValueError(
-            f"{int(broken.sum())} of {logits.size} logits are not finite (the first in row {first}): training has "
-            "diverged, and a score over them would mean nothing; a lower train.lr is the usual cure"
-        )
+    require_finite(logits)
     if kind == "classification":
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise ValueError(f"logits of a classification have shape {logits.shape}: expected (n, classes)")

@@ -17,6 +17,8 @@ METRIC_NAMES = {
     "matthews_correlation": "Matthews correlation",
     "pearson": "Pearson correlation",
     "spearmanr": "Spearman correlation",
+    "r2": "R² (share of variance explained)",
+    "mse": "mean squared error",
 }
 MISSING = "—"
 

@@ -111,7 +111,10 @@ def _metrics(comparison: Comparison) -> Line:
             name += f" ({task.splits[0]})"
         by_metric.setdefault(formats.METRIC_NAMES.get(task.metric, task.metric), []).append(name)
     listed = "; ".join(f"{metric} of {', '.join(tasks)}" for metric, tasks in by_metric.items())
-    split = " on the validation split, which GLUE also calls dev" if _all_validation(comparison.tasks) else ""
+    split = ""
+    if _all_validation(comparison.tasks):
+        glue = all(task.name in formats.TASKS for task in comparison.tasks)
+        split = " on the validation split" + (", which GLUE also calls dev" if glue else "")
     return text(f"Metric ×100{split}: {listed}. All official metrics are in {comparison.experiment}.csv.")
 
 

@@ -165,7 +165,9 @@ def _trainable(row: Row) -> str:
     if not params:
         return formats.MISSING
     head = formats.count_range(found["head"] for found in params)
-    tail = " (head frozen)" if head == "0" else f" + {head} head"
+    tail = f" + {head} head"
+    if head == "0":  # frozen, or a task that needs none
+        tail = " (head frozen)" if row.settings.get("method.head") == "freeze" else ""
     return formats.count_range(found["trainable"] for found in params) + tail
 
 

@@ -10,11 +10,12 @@ from rosa.training.checkpoints import (
     load_weights,
     save_weights,
 )
-from rosa.training.trainer import DivergedError, HarnessTrainer, build_trainer, device_for, precision_for
+from rosa.training.trainer import DivergedError, Examples, HarnessTrainer, build_trainer, device_for, precision_for
 
 __all__ = [
     "BestWeightsCallback",
     "DivergedError",
+    "Examples",
     "HarnessTrainer",
     "InterruptedRun",
     "best_index",

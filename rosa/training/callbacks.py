@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -70,10 +70,15 @@ class CostCallback(TrainerCallback):
         self._examples = 0
         self._tokens = 0
 
-    def count(self, input_ids: Tensor) -> None:
-        """Note a batch (examples, tokens) of the current update; its shape is known without asking the device."""
-        self._examples += input_ids.shape[0]
-        self._tokens += input_ids.numel()
+    def count(self, batch: Mapping[str, Tensor]) -> None:
+        """Note a batch of the current update; shapes are known without asking the device.
+
+        Args:
+            batch: ``labels``, one for each example, and ``input_ids`` (examples, tokens) where they are texts.
+        """
+        self._examples += batch["labels"].shape[0]
+        if "input_ids" in batch:
+            self._tokens += batch["input_ids"].numel()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

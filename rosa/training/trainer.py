@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import datasets
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
     EvalPrediction,
     PreTrainedTokenizerBase,
@@ -35,6 +35,9 @@ from rosa.costs import CostMeter
 from rosa.seeding import derive
 from rosa.training.callbacks import CostCallback, EpochOrderCallback, EpochSampler
 from rosa.training.checkpoints import CheckpointCallback, load_weights, save_weights
+
+Examples: TypeAlias = datasets.Dataset | Dataset
+"""Tokenized texts with ``input_ids``, or a PyTorch data set of vectors that knows its length."""
 
 WEIGHTS = "changed.safetensors"
 PROGRESS = "progress.json"
@@ -83,7 +86,7 @@ class HarnessTrainer(Trainer):
             self._tr_loss += self._resumed["loss_since_log"]
             self._globalstep_last_logged = self._resumed["logged_at"]
             self._resumed = {}
-        self.costs.count(inputs["input_ids"])
+        self.costs.count(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         step = torch.tensor(self.state.global_step, device=loss.device)
         candidate = torch.where(torch.isfinite(loss), torch.iinfo(torch.int64).max, step)
@@ -206,10 +209,10 @@ def training_arguments(config: TrainConfig, folder: Path, seed: int, updates: in
 
 def build_trainer(
     model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
-    train: datasets.Dataset,
-    evaluation: dict[str, datasets.Dataset],
+    train: Examples,
+    evaluation: Mapping[str, Examples],
     compute_metrics: Callable[[EvalPrediction], dict[str, float]],
     config: TrainConfig,
     seed: int,
@@ -218,12 +221,12 @@ def build_trainer(
     meter: CostMeter,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> HarnessTrainer:
-    """A Trainer for tokenized examples with ``input_ids`` and ``label``.
+    """A Trainer for examples whose columns, labels among them, are what the model takes.
 
     Args:
         model: with a method attached.
-        tokenizer: saved nowhere; the Trainer aligns its special tokens with the model.
-        collator: pads a batch to its own longest example.
+        tokenizer: saved nowhere; the Trainer aligns its special tokens with the model. None without texts.
+        collator: makes a batch of examples; texts are padded to the longest of the batch.
         train: the training split.
         evaluation: evaluation splits by name.
         compute_metrics: of logits and labels.
@@ -234,9 +237,8 @@ def build_trainer(
         meter: measures steps, resamples and evaluations.
         stop_requested: see :class:`CheckpointCallback`.
     """
-    lengths = [len(ids) for ids in train["input_ids"]]
-    sampler = EpochSampler(lengths, config.batch_size * config.accumulation, config.group_by_length, seed)
-    batches = -(-len(train) // config.batch_size)
+    sampler = EpochSampler(lengths(train), config.batch_size * config.accumulation, config.group_by_length, seed)
+    batches = -(-len(sampler) // config.batch_size)
     updates = config.epochs * -(-batches // config.accumulation)
     costs = CostCallback(meter)
     trainer = HarnessTrainer(
@@ -261,7 +263,15 @@ def build_trainer(
     return trainer
 
 
-def by_length(split: datasets.Dataset) -> datasets.Dataset:
-    """The examples in the order of their lengths, so that a batch needs little padding."""
-    lengths = torch.tensor([len(ids) for ids in split["input_ids"]])
-    return split.select(torch.argsort(lengths, stable=True).tolist())
+def lengths(split: Examples) -> list[int]:
+    """The tokens of each text; vectors are all of one length."""
+    if not isinstance(split, datasets.Dataset):
+        return [1] * len(split)  # type: ignore[arg-type]  # PyTorch's class for any data set declares no length
+    return [len(ids) for ids in split["input_ids"]]
+
+
+def by_length(split: Examples) -> Examples:
+    """Texts in the order of their lengths, so that a batch needs little padding; vectors as they are."""
+    if not isinstance(split, datasets.Dataset):
+        return split
+    return split.select(torch.argsort(torch.tensor(lengths(split)), stable=True).tolist())
