@@ -3,7 +3,7 @@ PYTHON ?= python3
 SCALE ?= mini
 RUN := .venv/bin/python
 
-.PHONY: help setup reproduce-glue tables benchmark test lint clean
+.PHONY: help setup reproduce-glue tables figures benchmark test lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -26,6 +26,9 @@ reproduce-glue: setup  ## the GLUE table; SCALE=mini (default, no network) or SC
 
 tables: setup  ## every table, from the records alone
 	$(RUN) scripts/make_tables.py
+
+figures: setup  ## every figure, from the records alone
+	$(RUN) scripts/make_figures.py
 
 benchmark: setup  ## step time, padding, memory, factorization side by side; ARGS="--data-dir DIR" for real text
 	$(RUN) scripts/benchmark.py $(ARGS)

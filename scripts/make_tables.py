@@ -1,4 +1,4 @@
-"""Make the tables of every experiment from the records: Markdown, CSV and LaTeX.
+"""Make the tables of every experiment from the records, one for each of its models: Markdown, CSV and LaTeX.
 
 python scripts/make_tables.py [--results results] [--experiment NAME ...] [--rule best|last] [--out DIR] [--paper CSV]
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rosa.records import RULES, RecordError, find
-from rosa.report.comparison import Comparison, ReportError, compare, tuning_experiments
+from rosa.report.comparison import Comparison, ReportError, by_model, compare, tuning_experiments
 from rosa.report.published import Published, read_published
 from rosa.report.render import latex, markdown
 from rosa.report.tables import grid_table, long_csv, results_table, write_text
@@ -55,15 +56,19 @@ def main() -> int:
     grids = tuning_experiments(found)
     try:
         for name in names:
-            comparison = compare(found, name, options.rule)
-            if name in grids:
-                table = grid_table(comparison)
-            else:
-                table = results_table(comparison, published_for(comparison, options.paper, options.results))
-            write_text(out / f"{name}.md", markdown(table))
-            write_text(out / f"{name}.tex", latex(table))
+            tables = []
+            models = by_model(found, name)
+            for model, runs in models.items():
+                comparison = compare(runs, name, options.rule)
+                if name in grids:
+                    table = grid_table(comparison)
+                else:
+                    table = results_table(comparison, published_for(comparison, options.paper, options.results))
+                tables.append(table if len(models) == 1 else replace(table, name=f"{name}-{model}"))
+            write_text(out / f"{name}.md", "\n".join(map(markdown, tables)))
+            write_text(out / f"{name}.tex", "\n".join(map(latex, tables)))
             write_text(out / f"{name}.csv", long_csv(found, name))
-            print(markdown(table))
+            print(*map(markdown, tables), sep="\n")
     except (RecordError, ReportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

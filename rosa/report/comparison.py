@@ -80,6 +80,7 @@ class Row:
     """One model, method and setting."""
 
     label: str
+    """The method, its rank and resampling, and what else differs from the method's defaults."""
     model: str
     method: str
     settings: Mapping[str, Any]
@@ -145,17 +146,14 @@ def compare(found: Sequence[Record], experiment: str, rule: str = "best") -> Com
         ReportError: the experiment has no records.
         rosa.records.RecordError: ``rule`` is neither ``best`` nor ``last``.
     """
-    runs = [run for run in found if run["identity"]["experiment"] == experiment]
-    if not runs:
-        others = sorted({run["identity"]["experiment"] for run in found})
-        raise ReportError(f"experiment {experiment!r} has no records; there are: {', '.join(others) or 'none'}")
+    runs = _of_experiment(found, experiment)
     runs.sort(key=lambda run: sorted((key, str(value)) for key, value in run["identity"].items()))
     flat = [records.settings(run) for run in runs]
     split_by = _split_by(runs, flat)
     grouped: dict[Any, list[int]] = {}
     for i, run in enumerate(runs):
         options = {key: value for key, value in flat[i].items() if key.startswith("method.") or key in split_by}
-        grouped.setdefault((run["identity"]["model"], _frozen(options)), []).append(i)
+        grouped.setdefault((run["identity"]["model"], frozen(options)), []).append(i)
 
     members = sorted(grouped.values(), key=lambda group: _row_order(runs[group[0]], flat[group[0]], split_by))
     several_models = len({run["identity"]["model"] for run in runs}) > 1
@@ -167,20 +165,39 @@ def compare(found: Sequence[Record], experiment: str, rule: str = "best") -> Com
     return Comparison(experiment, rule, _tasks(runs), tuple(rows), unequal)
 
 
+def by_model(found: Sequence[Record], experiment: str) -> dict[str, list[Record]]:
+    """The records of one experiment, for each of its models by name: what one table or figure can compare.
+
+    Raises:
+        ReportError: the experiment has no records.
+    """
+    runs = _of_experiment(found, experiment)
+    models = sorted({run["identity"]["model"] for run in runs})
+    return {model: [run for run in runs if run["identity"]["model"] == model] for model in models}
+
+
 def tuning_experiments(found: Iterable[Record]) -> set[str]:
     """Names of the experiments that other runs took their learning rate from."""
     return {run["tuning"]["experiment"] for run in found if run["tuning"]}
+
+
+def _of_experiment(found: Sequence[Record], experiment: str) -> list[Record]:
+    runs = [run for run in found if run["identity"]["experiment"] == experiment]
+    if not runs:
+        others = sorted({run["identity"]["experiment"] for run in found})
+        raise ReportError(f"experiment {experiment!r} has no records; there are: {', '.join(others) or 'none'}")
+    return runs
 
 
 def _finished(run: Record, rule: str) -> bool:
     return run["status"] == "done" and math.isfinite(records.score(run, rule))
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
     """Something hashable that is equal for equal settings."""
     if isinstance(value, Mapping):
-        return tuple((key, _frozen(inner)) for key, inner in sorted(value.items()))
-    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+        return tuple((key, frozen(inner)) for key, inner in sorted(value.items()))
+    return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _split_by(runs: Sequence[Record], flat: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -203,10 +220,12 @@ def _varying(places: Sequence[Any], flat: Sequence[Mapping[str, Any]]) -> set[tu
 
 
 def _row_order(run: Record, settings: Mapping[str, Any], split_by: Sequence[str]) -> tuple[Any, ...]:
+    """By model, method, rank and period; then by the other settings, each with its default first."""
+    defaults = records.default_settings(run["identity"]["method"])
     rest = {key: value for key, value in settings.items() if key.startswith("method.") or key in split_by}
     numbers = [settings.get(key) for key in ("method.rank", "method.every")]
     rank, every = (value if isinstance(value, (int, float)) else 0 for value in numbers)
-    written = sorted((key, str(value)) for key, value in rest.items())
+    written = sorted((key, frozen(value) != frozen(defaults.get(key)), str(value)) for key, value in rest.items())
     return (run["identity"]["model"], formats.method_order(run["identity"]["method"]), rank, every, written)
 
 
@@ -224,7 +243,7 @@ def _row(
     shown = [
         key.removeprefix("method.")
         for key, value in sorted(options.items())
-        if (method, key) in varying or (key in defaults and _frozen(defaults[key]) != _frozen(value))
+        if (frozen(defaults[key]) != frozen(value) if key in defaults else (method, key) in varying)
     ]
     label = formats.method_label({key.removeprefix("method."): value for key, value in options.items()}, shown)
     parts = [label, *(formats.setting(key, settings[key]) for key in split_by if key in settings)]

@@ -21,6 +21,10 @@ METRIC_NAMES = {
     "mse": "mean squared error",
 }
 MISSING = "—"
+OPTIONS_IN_NAME = ("name", "rank", "every", "unit")
+"""Options that every label of a method has in words."""
+SPEAKING_OPTIONS = ("factorization", "sampling", "split")
+"""Options whose values need no key beside them."""
 
 
 def task_order(tasks: Iterable[str]) -> list[str]:
@@ -70,14 +74,24 @@ def setting(key: str, value: Any) -> str:
     return f"{key}={written}"
 
 
+def period(every: int, unit: str) -> str:
+    """How often a subspace is drawn anew: ``never``, ``every 1 epoch``, ``every 50 steps``."""
+    if not every:
+        return "never"
+    return f"every {every} {unit}" + ("" if every == 1 else "s")
+
+
+def option(key: str, value: Any) -> str:
+    """A method's option in a label: ``top`` and ``random_add`` speak for themselves, ``alpha=32.0`` does not."""
+    return str(value) if key in SPEAKING_OPTIONS else setting(key, value)
+
+
 def method_label(method: Mapping[str, Any], shown: Sequence[str]) -> str:
-    """A method with its rank and resampling, then the settings named in ``shown``: ``ROSA r=8, every 2 epochs``."""
+    """A method with its rank and resampling, then the options named in ``shown``: ``ROSA r=8, every 2 epochs, top``."""
     name = METHOD_NAMES.get(method["name"], method["name"])
     if "rank" in method:
         name += f" r={method['rank']}"
     parts = [name]
     if "every" in method and "unit" in method:
-        plural = "" if method["every"] == 1 else "s"
-        parts.append(f"every {method['every']} {method['unit']}{plural}" if method["every"] else "never resampled")
-    in_name = ("name", "rank", "every", "unit")
-    return ", ".join(parts + [setting(key, method[key]) for key in shown if key not in in_name])
+        parts.append(period(method["every"], method["unit"]) if method["every"] else "never resampled")
+    return ", ".join(parts + [option(key, method[key]) for key in shown if key not in OPTIONS_IN_NAME])

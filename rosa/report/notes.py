@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rosa.records import settings
+from rosa.records import default_settings, settings
 from rosa.report import formats
-from rosa.report.comparison import Comparison, Record, Result, Row, Task, complete
+from rosa.report.comparison import Comparison, Record, Result, Row, Task, complete, frozen
 from rosa.report.render import Line, Span
 
 COMMANDS = 3
 """At most this many commands are listed; the CSV file has them all."""
+NAMED_ROWS = 4
+"""At most this many rows are named where something holds for all of them."""
 
 
 def text(*parts: str) -> Line:
@@ -33,6 +35,7 @@ def notes(comparison: Comparison) -> list[Line]:
         _metrics(comparison),
         _rule(comparison),
         _seeds(comparison),
+        *_defaults(comparison),
         *_rates(comparison),
         *_models(comparison),
         *_data(comparison),
@@ -147,6 +150,18 @@ def _seeds(comparison: Comparison) -> Line:
     return text(body)
 
 
+def _defaults(comparison: Comparison) -> list[Line]:
+    """The defaults behind the labels of rows that do not name an option which other rows of the method do."""
+    found = []
+    for method in dict.fromkeys(row.method for row in comparison.rows):
+        own = [row.settings for row in comparison.rows if row.method == method]
+        for key, value in default_settings(method).items():
+            name = key.removeprefix("method.")
+            if name != key and name not in formats.OPTIONS_IN_NAME and len({frozen(s.get(key)) for s in own}) > 1:
+                found.append(f"{formats.setting(name, value)} ({formats.METHOD_NAMES.get(method, method)})")
+    return [text(f"Where a row does not name it, as by default: {', '.join(found)}.")] if found else []
+
+
 def _rates(comparison: Comparison) -> list[Line]:
     ways: dict[str, list[tuple[Row, str, Result]]] = {}
     for row in comparison.rows:
@@ -177,6 +192,8 @@ def _winners(members: Iterable[tuple[Row, str, Result]]) -> str:
             written + (f" on {', '.join(tasks)}" if len(outcomes) > 1 else "") for written, tasks in outcomes.items()
         ]
         labels.setdefault(", ".join(parts), []).append(label)
+    if len(labels) == 1 and len(rows) > NAMED_ROWS:
+        return f"{next(iter(labels))} for all {len(rows)} rows"
     return "; ".join(f"{outcome} for {' / '.join(same)}" for outcome, same in labels.items())
 
 

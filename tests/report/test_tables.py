@@ -160,13 +160,32 @@ def test_settings_that_differ_make_rows_of_their_own():
     methods += [RosaConfig(sampling="top", every=1), RosaConfig(rank=0.25, unit="step", every=50)]
     found = [record(config("rte", method), 0.5) for method in methods]
     assert list(cells(made(found))) == [
-        "LoRA r=2, alpha=16.0",
-        "LoRA r=8, alpha=16.0",
+        "LoRA r=2",
+        "LoRA r=8",
         "LoRA r=8, alpha=32.0",
-        "ROSA r=0.25, every 50 steps, sampling=random",
-        "ROSA r=8, never resampled, sampling=random",
-        "ROSA r=8, every 1 epoch, sampling=top",
+        "ROSA r=0.25, every 50 steps",
+        "ROSA r=8, never resampled",
+        "ROSA r=8, every 1 epoch, top",
     ]
+    assert "Where a row does not name it, as by default: alpha=16.0 (LoRA), sampling=random (ROSA)." in made(found)
+
+
+def test_labels_of_the_ablations_are_short_and_defaults_come_first():
+    methods = [RosaConfig(every=1, sampling=one) for one in ("bottom", "random", "top", "window")]
+    methods += [RosaConfig(every=0, factorization=one) for one in ("random_add", "svd_equal")]
+    methods += [RosaConfig(split="symmetric"), RosaConfig(optimizer_state="keep", head="freeze")]
+    table = made([record(config("rte", method), 0.5) for method in methods])
+    assert list(cells(table)) == [
+        "ROSA r=8, never resampled",
+        "ROSA r=8, never resampled, random_add",
+        "ROSA r=8, every 1 epoch",
+        "ROSA r=8, every 1 epoch, bottom",
+        "ROSA r=8, every 1 epoch, top",
+        "ROSA r=8, every 1 epoch, window",
+        "ROSA r=8, every 2 epochs, symmetric",
+        "ROSA r=8, every 2 epochs, head=freeze, optimizer_state=keep",
+    ]
+    assert "Learning rate, fixed (the records know of no search): 1e-3 for all 8 rows." in table
 
 
 def test_a_setting_that_differs_by_task_does_not_split_a_row_and_one_within_a_task_does():
@@ -453,6 +472,21 @@ def test_the_script_writes_every_experiment_twice_the_same(tmp_path):
     assert sorted(written[0]) == sorted(f"{n}.{end}" for n in ("glue", "tuning") for end in ("md", "csv", "tex"))
     assert "learning-rate grid" in written[0]["tuning.md"].decode()
     assert done.stdout == "\n".join(written[0][f"{n}.md"].decode() for n in ("glue", "tuning")) + "\n"
+
+
+def test_the_script_makes_a_table_for_each_model(tmp_path):
+    other = ModelConfig(name="other", source="folder", path="x")
+    for number, model in enumerate((None, other)):
+        records.write(tmp_path / "records" / str(number), record(config("rte", model=model), 0.5))
+    done = run_script("--results", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.split("**glue: ")[1:]
+    assert first.startswith("mini-roberta, scores")
+    assert second.startswith("other, scores")
+    assert all(part.count("| ROSA r=8, every 2 epochs |") == 1 for part in (first, second))
+    assert (tmp_path / "tables" / "glue.md").read_text() + "\n" == done.stdout
+    labels = re.findall(r"\\label\{(.*)\}", (tmp_path / "tables" / "glue.tex").read_text())
+    assert labels == ["tab:glue-mini-roberta", "tab:glue-other"]
 
 
 def test_the_script_says_when_there_is_nothing_to_show(tmp_path):

@@ -1,0 +1,135 @@
+"""One factor at a time: the rows of a comparison that differ by one setting and agree on all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rosa.records import default_settings
+from rosa.report import formats
+from rosa.report.comparison import Row, frozen
+
+TOGETHER = {"method.every": ("method.every", "method.unit")}
+"""A period is one factor: its number and what it counts."""
+NAMES = {"method.every": "resampling"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of one model and method that agree on everything but one setting."""
+
+    factor: str
+    """The setting's dotted key."""
+    label: str
+    """What tells the group apart from the others with the same factor: ``never resampled``, ``LoRA``; may be empty."""
+    rows: tuple[Row, ...]
+    """By value: numbers ascending; words with the default first, then by alphabet."""
+
+
+def name(factor: str) -> str:
+    """A factor in an axis's label: ``sampling``, ``resampling``, ``train.epochs``."""
+    return NAMES.get(factor, factor.removeprefix("method."))
+
+
+def value(row: Row, factor: str) -> str:
+    """The value of a row in words."""
+    if factor == "method.every":
+        return formats.period(row.settings["method.every"], row.settings["method.unit"])
+    found = row.settings.get(factor)
+    return "+".join(map(str, found)) if isinstance(found, (list, tuple)) else str(found)
+
+
+def groups(rows: Sequence[Row]) -> dict[str, tuple[Group, ...]]:
+    """For every factor the largest groups of rows that differ by it alone.
+
+    Largest by the number of values, for each method on its own; of equally large ones all are kept, since each answers
+    another question (the factorizations without resampling, and with it). A factor of which no two rows differ alone
+    is not there.
+    """
+    found = {}
+    keys = {key: None for row in rows for key in row.settings}
+    shadowed = {key for first, together in TOGETHER.items() for key in together if key != first}
+    for factor in keys:
+        if factor in shadowed or factor == "method.name":
+            continue
+        kept = _largest(_agreeing(rows, factor), factor)
+        if kept:
+            found[factor] = tuple(
+                Group(factor, label, tuple(sorted(members, key=lambda row: _order(row, factor))))
+                for members, label in zip(kept, _labels(kept, factor), strict=True)
+            )
+    return found
+
+
+def reference(rows: Sequence[Row]) -> Row | None:
+    """The row from which factors are varied: in the most groups; of equal ones the most like its method's defaults.
+
+    None where no two rows differ by one factor alone.
+    """
+    member_of = [row for found in groups(rows).values() for group in found for row in group.rows]
+    return max(member_of, key=lambda row: _centrality(row, member_of), default=None)
+
+
+def _centrality(row: Row, member_of: Sequence[Row]) -> tuple[Any, ...]:
+    defaults = default_settings(row.method)
+    unusual = sum(frozen(setting) != frozen(defaults.get(key)) for key, setting in row.settings.items())
+    return sum(other is row for other in member_of), -unusual, formats.method_order(row.method)
+
+
+def _own(row: Row, factor: str) -> Any:
+    """The values of a factor's keys, as something to compare."""
+    return frozen([row.settings.get(key) for key in TOGETHER.get(factor, (factor,))])
+
+
+def _agreeing(rows: Sequence[Row], factor: str) -> list[list[Row]]:
+    """Rows that agree on everything but the factor, together."""
+    varied = TOGETHER.get(factor, (factor,))
+    found: dict[Any, list[Row]] = {}
+    for row in rows:
+        rest = {key: setting for key, setting in row.settings.items() if key not in varied}
+        found.setdefault((row.model, row.method, frozen(rest)), []).append(row)
+    return list(found.values())
+
+
+def _largest(agreeing: Sequence[Sequence[Row]], factor: str) -> list[Sequence[Row]]:
+    sizes = [len({_own(row, factor) for row in members}) for members in agreeing]
+    most: dict[tuple[str, str], int] = {}
+    for members, size in zip(agreeing, sizes, strict=True):
+        place = (members[0].model, members[0].method)
+        most[place] = max(size, most.get(place, 2))
+    return [
+        members
+        for members, size in zip(agreeing, sizes, strict=True)
+        if size == most[members[0].model, members[0].method]
+    ]
+
+
+def _labels(kept: Sequence[Sequence[Row]], factor: str) -> list[str]:
+    """What differs between groups: the method, and the settings that differ within it."""
+    several_methods = len({members[0].method for members in kept}) > 1
+    labels = []
+    for members in kept:
+        first = members[0]
+        rivals = [others[0].settings for others in kept if others[0].method == first.method]
+        parts = [formats.METHOD_NAMES.get(first.method, first.method)] if several_methods else []
+        hidden = set(TOGETHER.get(factor, (factor,))) | {"method.unit"}
+        for key, setting in first.settings.items():
+            if key not in hidden and len({frozen(other.get(key)) for other in rivals}) > 1:
+                parts.append(_in_words(first, key, setting))
+        labels.append(", ".join(parts))
+    return labels
+
+
+def _in_words(row: Row, key: str, setting: Any) -> str:
+    if key == "method.every":
+        return formats.period(setting, row.settings["method.unit"]) if setting else "never resampled"
+    return formats.option(key.removeprefix("method."), setting)
+
+
+def _order(row: Row, factor: str) -> tuple[Any, ...]:
+    found = row.settings.get(factor)
+    if isinstance(found, (int, float)):
+        return (0, found, value(row, factor))
+    default = default_settings(row.method).get(factor)
+    return (1, frozen(found) != frozen(default), value(row, factor))

@@ -1,0 +1,180 @@
+"""What each setting does to the score, all other settings kept: dots for the seeds, and their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from rosa.report import formats
+from rosa.report.comparison import Comparison, Row, Task, summarise
+from rosa.report.factors import Group, groups, name, reference, value
+from rosa.report.figures import canvas
+
+COLUMNS = (
+    *("experiment", "model", "task", "split", "metric", "rule", "factor", "series", "value", "reference", "row"),
+    *("lr", "n", "seeds", "scores", "mean", "deviation", "failed_seeds", "running_seeds"),
+)
+LANE = 0.24
+"""Inches of one value of one series."""
+LEAST_PANEL = 0.95
+"""Inches that a factor's name needs along the axis."""
+
+
+def ablation(comparison: Comparison) -> tuple[list[canvas.Picture], list[str]]:
+    """One picture: a row of panels for each setting that varies alone, a column for each task.
+
+    Returns:
+        The picture, and what could not be drawn: here that no two rows differ by one setting alone.
+    """
+    chosen = reference(comparison.rows)
+    if chosen is None:
+        return [], ["no two rows differ by one setting alone"]
+    # The reference's own series comes first, and so looks the same in every panel.
+    found = {
+        factor: sorted(members, key=lambda group: not any(row is chosen for row in group.rows))
+        for factor, members in groups(comparison.rows).items()
+    }
+    rows = tuple(_lines(comparison, found, chosen))
+    with canvas.styled():
+        drawing = _draw(comparison, found, chosen)
+    return [canvas.Picture(canvas.file_name(comparison, "ablation"), COLUMNS, rows, drawing)], []
+
+
+def _lines(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen: Row) -> Iterator[dict[str, Any]]:
+    for factor, members in found.items():
+        for group in members:
+            for row in group.rows:
+                for task in comparison.tasks:
+                    yield {
+                        "experiment": comparison.experiment,
+                        "model": row.model,
+                        "task": task.name,
+                        "split": task.splits[0],
+                        "metric": task.metric,
+                        "rule": comparison.rule,
+                        "factor": factor,
+                        "series": group.label,
+                        "value": value(row, factor),
+                        "reference": row is chosen,
+                        "row": row.label,
+                        **_numbers(row, task),
+                    }
+
+
+def _numbers(row: Row, task: Task) -> dict[str, Any]:
+    """Scores as recorded; where there is no run, ``n`` is 0 and there is no mean."""
+    if task.name not in row.results:
+        return {"n": 0}
+    trial = row.results[task.name].selected
+    scores = trial.scores(task.splits[0], task.metric)
+    summary = summarise(scores.values())
+    return {
+        "lr": formats.rate(trial.lr),
+        "n": len(scores),
+        "seeds": " ".join(map(str, scores)),
+        "scores": " ".join(map(str, scores.values())),
+        "mean": summary.mean if summary else None,
+        "deviation": summary.deviation if summary else None,
+        "failed_seeds": " ".join(map(str, trial.failed)),
+        "running_seeds": " ".join(map(str, trial.running)),
+    }
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------------
+
+
+def _draw(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen: Row) -> Figure:
+    heights = [max(LANE * sum(len(group.rows) for group in members), LEAST_PANEL) for members in found.values()]
+    figure = Figure(figsize=(canvas.WIDTH, sum(heights) + 0.35 * len(heights) + 0.9))
+    panels = figure.subplots(
+        len(found), len(comparison.tasks), sharex="col", squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
+    for line, (factor, members) in zip(panels, found.items(), strict=True):
+        for axes, task in zip(line, comparison.tasks, strict=True):
+            _panel(axes, task, members, chosen)
+            if axes is not line[0]:
+                axes.tick_params(labelleft=False)
+        line[0].set_ylabel(name(factor))
+        if len(members) > 1:
+            handles = [_handle(number, group) for number, group in enumerate(members)]
+            line[-1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    for axes, task in zip(panels[0], comparison.tasks, strict=True):
+        axes.set_title(canvas.task_name(task))
+    for axes, task in zip(panels[-1], comparison.tasks, strict=True):
+        axes.set_xlabel(f"{canvas.metric_name(task.metric)} ×100")
+    figure.align_ylabels(panels[:, 0])
+    figure.suptitle(canvas.wrapped(_caption(comparison, chosen), canvas.WIDTH), x=0.01, ha="left", fontsize=8)
+    return figure
+
+
+def _caption(comparison: Comparison, chosen: Row) -> str:
+    return (
+        f"{canvas.heading(comparison)}: {canvas.seeds(comparison.tasks)} small, their mean large, "
+        f"{comparison.rule} epoch. Bold, and the line through the mean: {chosen.label}."
+    )
+
+
+def _panel(axes: Axes, task: Task, members: Sequence[Group], chosen: Row) -> None:
+    factor = members[0].factor
+    order = _values(members)
+    bold = set()
+    for number, group in enumerate(members):
+        look = canvas.look(number)
+        shift = (number - (len(members) - 1) / 2) * 0.8 / len(members)
+        for row in group.rows:
+            place = order.index(value(row, factor)) + shift
+            is_reference = row is chosen
+            if is_reference:
+                bold.add(value(row, factor))
+            _dots(axes, row, task, place, look, is_reference)
+    axes.set_yticks(range(len(order)), order)
+    for label in axes.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text() in bold else "normal")
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelbottom=True)
+    axes.grid(axis="x")
+
+
+def _dots(axes: Axes, row: Row, task: Task, place: float, look: canvas.Look, is_reference: bool) -> None:
+    trial = row.results[task.name].selected if task.name in row.results else None
+    scores = [100 * score for score in trial.scores(task.splits[0], task.metric).values()] if trial else []
+    if not scores:
+        why = "failed" if trial and trial.failed else "running" if trial and trial.running else "no run"
+        axes.annotate(why, (0.01, place), xycoords=("axes fraction", "data"), va="center", color="#777777", fontsize=7)
+        return
+    mean = sum(scores) / len(scores)
+    if is_reference:
+        axes.axvline(mean, color=look.color, linestyle=look.line, linewidth=0.7)
+    axes.plot(scores, [place] * len(scores), look.marker, color=look.color, markersize=3, markerfacecolor="none",
+              markeredgewidth=0.6)  # fmt: skip
+    axes.plot(
+        [mean], [place], look.marker, color=look.color, markersize=6, markeredgecolor="white", markeredgewidth=0.4
+    )
+    if len(scores) < len(task.seeds):
+        axes.annotate(
+            f"n = {len(scores)}", (max(scores), place), xytext=(4, 0), textcoords="offset points", va="center",
+            color="#777777", fontsize=7,
+        )  # fmt: skip
+
+
+def _values(members: Sequence[Group]) -> list[str]:
+    """Every value of the groups, in the order of the longest; what only others have comes where they have it."""
+    order: list[str] = []
+    for group in sorted(members, key=lambda group: -len(group.rows)):
+        place = 0
+        for row in group.rows:
+            written = value(row, group.factor)
+            if written not in order:
+                order.insert(place, written)
+            place = order.index(written) + 1
+    return order
+
+
+def _handle(number: int, group: Group) -> Line2D:
+    look = canvas.look(number)
+    return Line2D([], [], color=look.color, marker=look.marker, linestyle="", label=canvas.wrapped(group.label, 1.3))

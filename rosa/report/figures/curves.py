@@ -1,0 +1,177 @@
+"""A metric, or the loss, after each epoch: a line for each row, a band from the lowest seed to the highest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from rosa.report.comparison import Comparison, Record, Row, Task, summarise
+from rosa.report.figures import canvas
+
+HEADLINE = "headline"
+"""Each task's own headline metric."""
+ERRORS = ("loss", "mse", "perplexity")
+"""The lower, the better, and shown as they are on a logarithmic axis; all others are scores, shown ×100."""
+COLUMNS = (
+    *("experiment", "model", "task", "split", "metric", "rule", "panel", "row", "lr", "epoch"),
+    *("n", "seeds", "values", "mean", "lowest", "highest"),
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row of a task after one epoch."""
+
+    epoch: float
+    values: dict[int, float]
+    """By seed; a seed whose value is no number is not there."""
+
+
+def curves(comparison: Comparison, metric: str = HEADLINE) -> tuple[list[canvas.Picture], list[str]]:
+    """One picture: a row of panels for the rows of the table (or for what varies among many), a column for each task.
+
+    Args:
+        comparison: the experiment; of several learning rates a row has the line of the one that its table shows.
+        metric: ``headline``, or a name under the first split of the records' history, such as ``loss``.
+
+    Returns:
+        The picture, and what could not be drawn.
+    """
+    with_points = [row for row in comparison.rows if any(_points(row, task, metric) for task in comparison.tasks)]
+    if not with_points:
+        return [], [f"no finished run has {metric} in its history"]
+    chosen = canvas.selections(with_points)
+    left_out = [f"{label}: differs from no other row by one setting alone"
+                for label in canvas.unselected(with_points, chosen)]  # fmt: skip
+    if not chosen:
+        return [], left_out
+    rows = tuple(_lines(comparison, chosen, metric))
+    with canvas.styled():
+        drawing = _draw(comparison, chosen, metric)
+    parts = ("curves",) if metric == HEADLINE else ("curves", metric)
+    return [canvas.Picture(canvas.file_name(comparison, *parts), COLUMNS, rows, drawing)], left_out
+
+
+def _metric(task: Task, metric: str) -> str:
+    return task.metric if metric == HEADLINE else metric
+
+
+def _points(row: Row, task: Task, metric: str) -> list[Point]:
+    """The finished seeds' values after each epoch at which one of them was evaluated."""
+    if task.name not in row.results:
+        return []
+    by_epoch: dict[float, dict[int, float]] = {}
+    for seed, run in row.results[task.name].selected.scored.items():
+        for epoch, number in _history(run, task.splits[0], _metric(task, metric)):
+            by_epoch.setdefault(epoch, {})[seed] = number
+    return [Point(epoch, dict(sorted(values.items()))) for epoch, values in sorted(by_epoch.items())]
+
+
+def _history(run: Record, split: str, metric: str) -> Iterator[tuple[float, float]]:
+    for entry in run["history"]:
+        number = entry.get(split, {}).get(metric)
+        if number is not None and math.isfinite(number):
+            yield float(entry["epoch"]), float(number)
+
+
+def _lines(comparison: Comparison, chosen: Sequence[canvas.Selection], metric: str) -> Iterator[dict[str, Any]]:
+    for selection in chosen:
+        for row in selection.rows:
+            for task in comparison.tasks:
+                for point in _points(row, task, metric):
+                    yield {
+                        "experiment": comparison.experiment,
+                        "model": row.model,
+                        "task": task.name,
+                        "split": task.splits[0],
+                        "metric": _metric(task, metric),
+                        "rule": comparison.rule,
+                        "panel": selection.title,
+                        "row": row.label,
+                        "lr": row.results[task.name].selected.lr,
+                        "epoch": point.epoch,
+                        "n": len(point.values),
+                        "seeds": " ".join(map(str, point.values)),
+                        "values": " ".join(map(str, point.values.values())),
+                        "mean": _mean(point),
+                        "lowest": min(point.values.values()),
+                        "highest": max(point.values.values()),
+                    }
+
+
+def _mean(point: Point) -> float:
+    summary = summarise(point.values.values())
+    return summary.mean if summary else math.nan
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------------
+
+
+def _draw(comparison: Comparison, chosen: Sequence[canvas.Selection], metric: str) -> Figure:
+    figure = Figure(figsize=(canvas.WIDTH, 2.0 * len(chosen) + 0.8))
+    tasks = comparison.tasks
+    panels = figure.subplots(len(chosen), len(tasks), sharex="col", sharey="col", squeeze=False)
+    logarithmic = metric in ERRORS
+    for line, selection in zip(panels, chosen, strict=True):
+        for axes, task in zip(line, tasks, strict=True):
+            for number, (row, label) in enumerate(zip(selection.rows, selection.labels, strict=True)):
+                _curve(axes, _points(row, task, metric), canvas.look(number), label, 1 if logarithmic else 100)
+            axes.set_ylabel(_axis_label(task, metric))
+            axes.grid(axis="y")
+            if logarithmic:
+                shown = [point for row in selection.rows for point in _points(row, task, metric)]
+                _make_logarithmic(axes, shown)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+            axes.tick_params(labelbottom=True, labelleft=True)
+        canvas.legend_beside(line, selection.title)
+    for axes, task in zip(panels[0], tasks, strict=True):
+        axes.set_title(canvas.task_name(task))
+    for axes in panels[-1]:
+        axes.set_xlabel("epoch")
+    figure.suptitle(canvas.wrapped(_caption(comparison, chosen), canvas.WIDTH), x=0.01, ha="left", fontsize=8)
+    return figure
+
+
+def _axis_label(task: Task, metric: str) -> str:
+    if metric in ERRORS:
+        return f"{task.splits[0]} {metric}"
+    return f"{canvas.metric_name(_metric(task, metric))} ×100"
+
+
+def _make_logarithmic(axes: Axes, points: Sequence[Point]) -> None:
+    """A logarithmic axis with plain numbers; a linear one where something is not above 0."""
+    found = [number for point in points for number in point.values.values()]
+    if not found or min(found) <= 0:
+        return
+    axes.set_yscale("log")
+    decades = math.log10(max(found) / min(found))
+    steps = (1, 2, 3, 5) if decades < 1 else (1, 3) if decades < 3 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=steps))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _caption(comparison: Comparison, chosen: Sequence[canvas.Selection]) -> str:
+    splits = ", ".join(dict.fromkeys(task.splits[0] for task in comparison.tasks))
+    several = any(len(task.seeds) > 1 for task in comparison.tasks)
+    spread = ": mean, and a band from the lowest to the highest" if several else ""
+    fewer = canvas.fewer_seeds([row for one in chosen for row in one.rows], comparison.tasks)
+    return f"{canvas.heading(comparison)}: {splits} after each epoch, {canvas.seeds(comparison.tasks)}{spread}.{fewer}"
+
+
+def _curve(axes: Axes, points: Sequence[Point], look: canvas.Look, label: str, scale: float) -> None:
+    if not points:
+        return
+    epochs = [point.epoch for point in points]
+    every = max(1, len(points) // 8)
+    axes.plot(epochs, [scale * _mean(point) for point in points], color=look.color, marker=look.marker,
+              linestyle=look.line, markevery=every, label=label)  # fmt: skip
+    if any(len(point.values) > 1 for point in points):
+        lowest, highest = ([scale * edge(point.values.values()) for point in points] for edge in (min, max))
+        axes.fill_between(epochs, lowest, highest, color=look.color, alpha=0.12, linewidth=0)
