@@ -66,9 +66,11 @@ def done(
         }
     if options["name"] == "rosa":
         times = (epochs - 1) // options["every"] if options["every"] else 0
-        made["resamples"] = [{"step": 10 * (i + 1), "subspace_moved": numbers(rng)} for i in range(times + 1)]
-        for event in made["resamples"][:-1]:
+        ends = [{"step": 10 * (i + 1), "subspace_moved": numbers(rng)} for i in range(times + 1)]
+        made["diagnostics"]["last_subspace"] = ends.pop()
+        for event in ends:
             event |= {"resample_layers": len(LAYERS), "factorization_seconds": numbers(rng)}
+        made["resamples"] = ends
     return made
 
 
@@ -247,11 +249,12 @@ def test_the_diagnostics_of_each_layer():
                 expected.setdefault((row, layer, "effective_rank", ""), []).append(facts["effective_rank"])
                 if facts["visited"] is not None:
                     expected.setdefault((row, layer, "visited", ""), []).append(facts["visited"])
-                seconds = [event["factorization_seconds"][place] for event in one["resamples"][:-1]]
+                seconds = [event["factorization_seconds"][place] for event in one["resamples"]]
                 if seconds:
                     milliseconds = expected.setdefault((row, layer, "factorization_ms", ""), [])
                     milliseconds.append(1000 * statistics.fmean(seconds))
-                for number, event in enumerate(one["resamples"], 1):
+                last = [one["diagnostics"]["last_subspace"]] if "last_subspace" in one["diagnostics"] else []
+                for number, event in enumerate([*one["resamples"], *last], 1):
                     key = (row, layer, "subspace_moved", str(number))
                     expected.setdefault(key, []).append(event["subspace_moved"][place])
     assert written.keys() == expected.keys()

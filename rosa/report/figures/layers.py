@@ -106,7 +106,8 @@ def _measure(runs: Sequence[Record]) -> Iterator[Measured]:
 
 
 def _numbers(run: Record) -> Iterator[tuple[str, str, int | None, float]]:
-    changes = run.get("diagnostics", {}).get("layers", [])
+    found = run.get("diagnostics", {})
+    changes = found.get("layers", [])
     if not changes:
         return
     for change in changes:
@@ -114,7 +115,7 @@ def _numbers(run: Record) -> Iterator[tuple[str, str, int | None, float]]:
             if change[quantity] is not None:
                 yield quantity, change["name"], None, float(change[quantity])
     names = [layer["name"] for layer in run["adapted"]]
-    ends = run["resamples"]
+    ends = [*run["resamples"], *([found["last_subspace"]] if "last_subspace" in found else [])]
     seconds = [_by_layer(run, end, "factorization_seconds", names) for end in ends if "factorization_seconds" in end]
     for name in names if seconds else ():
         yield "factorization_ms", name, None, 1000 * sum(one[name] for one in seconds) / len(seconds)
