@@ -14,7 +14,7 @@ TAKES_DEGREE = ("is", "is not", "seems")
 
 def opinion(rng: Random, positive: bool, topic: str) -> str:
     """A clause on one topic; a negation turns its adjective's polarity around."""
-    negated = rng.random() < 0.25
+    negated = rng.random() < 0.15
     adjective = rng.choice(lexicon.PRAISE if positive != negated else lexicon.REPROACH)
     if rng.random() < 0.2:
         return f"{'nobody' if negated else 'everybody'} would call the {topic} {adjective}"
@@ -30,7 +30,7 @@ def review(rng: Random, positive: bool) -> str:
     """One opinion, or two of which the main clause, or the one after *but*, has the last word."""
     first, second = rng.sample(lexicon.FILM_TOPICS, 2)
     main = opinion(rng, positive, first)
-    form = rng.choice(("alone", "alone", "alone", "and", "but", "although"))
+    form = rng.choice(("alone", "alone", "and", "and", "but", "although"))
     if form == "alone":
         return grammar.sentence(main)
     if form == "and":
