@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rosa import export
     from rosa.adapters import AdapterError, attach, merge, resample
     from rosa.config import FullConfig, IA3Config, LoraConfig, RosaConfig
     from rosa.resampling import ResampleCallback
@@ -21,6 +22,7 @@ __all__ = [
     "ResampleCallback",
     "RosaConfig",
     "attach",
+    "export",
     "merge",
     "resample",
 ]
@@ -38,7 +40,13 @@ _HOME = {
 }
 
 
+_MODULES = ("export",)
+"""Submodules that are reached through the package, as in ``rosa.export.to_peft``."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"rosa.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'rosa' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(importlib.import_module(_HOME[name]), name)

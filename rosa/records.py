@@ -55,6 +55,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "adapted": (list,),
     "costs": (dict,),
     "environment": (dict,),
+    "diagnostics": (dict,),
     "data": (dict,),
     "model": (dict,),
     "tuning": (dict, type(None)),
@@ -63,6 +64,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "finished": (str, type(None)),
     "error": (dict, type(None)),
 }
+_LATER = ("diagnostics",)
+"""Keys that older records do not have."""
 _IDENTITY: dict[str, type] = {"experiment": str, "model": str, "task": str, "method": str, "hash": str, "seed": int}
 
 
@@ -180,6 +183,8 @@ def _check(record: Any, path: Path) -> None:
     schema = record.get("schema")
     require(schema == SCHEMA, f"schema={schema!r}, but this version of the project reads schema {SCHEMA}")
     for key, kinds in _TYPES.items():
+        if key in _LATER and key not in record:
+            continue
         names = " or ".join(kind.__name__ for kind in kinds)
         require(key in record, f"{key} is missing")
         require(isinstance(record[key], kinds), f"{key}={record[key]!r}, expected {names}")

@@ -17,16 +17,17 @@ from typing import Any
 import torch
 import transformers
 from filelock import FileLock, Timeout
+from torch import nn
 from transformers import DataCollatorWithPadding, TrainerCallback
 
-from rosa import costs, data, models, pretraining, records, selection, tracking
+from rosa import costs, data, diagnostics, models, pretraining, records, selection, tracking
 from rosa.adapters import attach, attachment
 from rosa.config import TUNED, Config, ModelConfig, RosaConfig, TaskConfig
 from rosa.data import mini
 from rosa.evaluation import classify
 from rosa.hub import why_unreachable
 from rosa.progress import ProgressCallback
-from rosa.resampling import EVENT, ResampleCallback
+from rosa.resampling import EVENT, MOVED, ResampleCallback
 from rosa.seeding import derive, generator
 from rosa.training import (
     BestWeightsCallback,
@@ -224,6 +225,7 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         _finish(config, record, trainer)
+        record["diagnostics"] = _diagnose(config, model)
         record["warnings"] = scorer.warnings
         tracker.summary(_summary(record))
     if config.train.keep in ("last", "both"):
@@ -299,7 +301,8 @@ class RecordCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Mirror new entries, the resamples' among them."""
         for entry in state.log_history[self._mirrored :]:
-            values = {name: value for name, value in entry.items() if name != "step"}
+            # Lists, one number a layer, are for the record.
+            values = {name: value for name, value in entry.items() if name != "step" and not isinstance(value, list)}
             self.tracker.log(values, entry["step"])
         self._mirrored = len(state.log_history)
 
@@ -314,7 +317,7 @@ def fill_history(record: dict[str, Any], task: TaskConfig, log: list[dict[str, A
     evaluations: dict[int, dict[str, Any]] = {}
     record["training"], record["resamples"] = [], []
     for entry in log:
-        if EVENT in entry:
+        if EVENT in entry or MOVED in entry:  # the last subspace ends without a resample
             record["resamples"].append(entry)
         elif "loss" in entry:
             record["training"].append(entry)
@@ -341,6 +344,14 @@ def _finish(config: Config, record: dict[str, Any], trainer: HarnessTrainer) -> 
         **trainer.costs.memory,
         **costs.peak_memory(config.train.device),
     }
+
+
+def _diagnose(config: Config, model: nn.Module) -> dict[str, Any]:
+    """What training changed about the adapted weights, against the pretrained ones, which are loaded once more."""
+    if not diagnostics.adds_to_weights(model):
+        return {}
+    pretrained, _, _ = models.load(with_mini_weights(config), config.task, config.seed)
+    return {"layers": [dataclasses.asdict(change) for change in diagnostics.changes(model, pretrained)]}
 
 
 def _summary(record: dict[str, Any]) -> dict[str, float]:

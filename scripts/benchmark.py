@@ -1,7 +1,7 @@
 """Measure speed and memory, the methods side by side.
 
-python scripts/benchmark.py [steps|padding|factorization ...] [--model minilm] [--data-dir DIR] [--device auto]
-    [--batch-size 32] [--repeats N] [--results results]
+python scripts/benchmark.py [steps|padding|factorization|solvers|stages ...] [--model minilm] [--data-dir DIR]
+    [--device auto] [--batch-size 32] [--repeats N] [--results results]
 """
 
 from __future__ import annotations

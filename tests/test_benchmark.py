@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from rosa.adapters import adapters
-from rosa.adapters.subspace import draw_indices
-from rosa.benchmarks import BenchmarkError, factorization, memory, padding, steps, suite, timing
+from rosa.adapters.subspace import draw_indices, split
+from rosa.benchmarks import NAMES, BenchmarkError, factorization, memory, padding, solvers, stages, steps, suite, timing
 from rosa.benchmarks.contenders import LABELS, PEFT, Contender
 from rosa.benchmarks.findings import Findings, number, with_quartiles
 from rosa.benchmarks.memory import Memory
@@ -314,6 +314,81 @@ def test_factorization_runs_on_every_shape(workload: Workload) -> None:
     assert value(found, "training step", "step").count == 2 * factorization.STEPS
 
 
+# --- solvers ---------------------------------------------------------------------------------------------------------
+
+SMALL_MODELS = {"small": {(48, 16): 3, (16, 16): 2}, "smaller": {(16, 16): 5}}
+
+
+def test_a_model_takes_as_long_as_its_layers() -> None:
+    of_shapes = {
+        (4, 4): {"ours": [1.0, 2.0], "svd32": [2.0, 3.0], "svd64": [4.0, 4.0]},
+        (8, 4): {"ours": [3.0, 5.0], "svd32": [9.0, 7.0], "svd64": [9.0, 9.0]},
+    }
+    layers = {(4, 4): 10, (8, 4): 2}
+    assert solvers._sum(layers, of_shapes, "ours") == [16.0, 30.0]
+    whole = {way: solvers._sum(layers, of_shapes, way) for way in solvers.WAYS}
+    found = solvers.findings([solvers.Case("model", 12, 2, whole)], {"ours": 1e-16, "svd32": 2e-7, "svd64": 3e-16}, 8)
+    assert value(found, "model, 2 threads", "SVD, float32 relative to split") == spread([38 / 16, 44 / 30])
+    assert value(found, "model, 2 threads", "split") == spread([16.0, 30.0])
+    assert [cell.text for cell in found.table.rows[0][:4]] == ["model", "12", "2", "23,000 (19,500–26,500)"]
+    assert "split 1.0e-16, SVD, float32 2.0e-07" in found.table.notes[2][0].text
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_solvers_run_on_one_thread_and_on_those_given(workload: Workload, threads: int) -> None:
+    torch.set_num_threads(threads)
+    try:
+        found = solvers.benchmark(workload, 2, SMALL_MODELS, rank=4)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(1)
+    labels = ["48 x 16", "16 x 16", "small", "smaller"]
+    shown = [[cell.text for cell in cells[:3]] for cells in found.table.rows]
+    counts = ["1", "1", "5", "5"]
+    assert shown == [[*pair, str(t)] for t in range(1, threads + 1) for pair in zip(labels, counts, strict=True)]
+    assert 0 < value(found, "split", "relative difference") < 1e-14
+    assert 1e-9 < value(found, "SVD, float32", "relative difference") < 1e-5
+
+
+# --- stages ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (64, 40)], ids=str)
+def test_the_steps_that_are_timed_are_those_of_a_split(shape: tuple[int, int]) -> None:
+    W = solvers.random_weight(shape, torch.Generator().manual_seed(0))
+    indices = torch.tensor([3, 11, 30])
+    found, taken = stages.timed_split(W, indices)
+    expected = split(W, indices)
+    assert torch.equal(found.A, expected.A)
+    assert torch.equal(found.B, expected.B)
+    assert tuple(taken) == stages.STAGES
+
+
+def test_steps_are_summed_within_a_round() -> None:
+    by_size = {
+        4: {stage: [1.0, 2.0, 3.0] for stage in stages.STAGES} | {"residual": [3.0, 0.0, 1.0]},
+        8: {stage: [5.0] for stage in stages.STAGES},
+    }
+    found = stages.findings(by_size, {4: [18.0, 6.0, 38.0]}, 1)
+    assert value(found, "4 x 4", "total") == spread([9.0, 12.0, 19.0])
+    assert value(found, "4 x 4", "svd relative to total") == spread([2.0, 0.5, 2.0])
+    assert [[cells[i].text for i in (0, 1, -3, -2, -1)] for cells in found.table.rows] == [
+        ["4 x 4", "2,000", "12,000", "3", "2.00"],
+        ["8 x 8", "5,000", "35,000", "1", "–"],
+    ]
+
+
+def test_large_weights_are_timed_once_and_without_an_svd(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "LARGE", 48)
+    monkeypatch.setattr(stages, "SVD", 40)
+    found = stages.benchmark(workload, 3, [40, 44, 48])
+    assert [(cells[-2].text, cells[-1].text == "–") for cells in found.table.rows] == [
+        ("3", False),
+        ("3", True),
+        ("1", True),
+    ]
+
+
 # --- everything together ---------------------------------------------------------------------------------------------
 
 
@@ -324,12 +399,14 @@ def test_everything_is_written_for_people_and_for_programs(
         return {name: memory.measure(name, workload.config, workload.batch(0)) for name in LABELS}
 
     monkeypatch.setattr(steps, "measure_apart", here)  # five processes take long, and one is tested above
+    monkeypatch.setitem(suite.BENCHMARKS, "solvers", (lambda w, n: solvers.benchmark(w, n, SMALL_MODELS), 1))
+    monkeypatch.setitem(suite.BENCHMARKS, "stages", (lambda w, n: stages.benchmark(w, n, [32, 40]), 1))
     text = suite.run(config, tmp_path, repeats=1)
 
     assert (tmp_path / "tables" / "benchmark.md").read_text() == text
     with (tmp_path / "tables" / "benchmark.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert {line["benchmark"] for line in lines} == {"steps", "padding", "factorization", "workload", "environment"}
+    assert {line["benchmark"] for line in lines} == {*NAMES, "workload", "environment"}
     facts = {line["quantity"]: line["value"] for line in lines if line["benchmark"] in ("workload", "environment")}
     assert facts["torch"] == torch.__version__
     assert facts["device"] == "cpu"
@@ -383,7 +460,7 @@ def test_the_script_measures_on_real_files_and_an_own_model(
     ("arguments", "message"),
     [
         (["--model", "minilmm"], "--model minilmm: neither one of"),
-        (["step"], "no benchmark step; there are steps, padding, factorization"),
+        (["step"], "no benchmark step; there are steps, padding, factorization, solvers, stages"),
         (["--repeats", "0"], "--repeats 0: expected at least 1"),
         (["--batch-size", "0"], "train.batch_size=0"),
         (["--results", __file__], "--results: cannot write in"),

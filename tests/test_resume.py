@@ -23,10 +23,12 @@ from tests.conftest import ROOT, Composer
 METHODS = {
     "rosa": ("method=rosa", "method.every=1", "method.rank=4"),
     "rosa-steps": ("method=rosa", "method.every=4", "method.unit=step", "method.rank=4"),
+    "rosa-random": ("method=rosa", "method.every=1", "method.rank=4", "method.factorization=random_add",
+                    "method.optimizer_state=prune", "method.rewarm_steps=3"),
     "lora": ("method=lora", "method.rank=4", "method.dropout=0.1"),
     "ia3": ("method=ia3",),
     "full": ("method=full",),
-}
+}  # fmt: skip
 
 
 class StopAfter(TrainerCallback):
@@ -68,12 +70,14 @@ def folder_of(config: Config) -> Path:
 
 def results(record: dict[str, Any]) -> dict[str, Any]:
     """All that must not depend on an interruption: everything but times and file names."""
-    resamples = [{k: v for k, v in event.items() if k != "resample_seconds"} for event in record["resamples"]]
+    times = ("resample_seconds", "factorization_seconds")
+    resamples = [{k: v for k, v in event.items() if k not in times} for event in record["resamples"]]
     return {
         "metrics": record["metrics"],
         "history": record["history"],
         "training": record["training"],
         "resamples": resamples,
+        "diagnostics": record["diagnostics"],
         "steps": record["costs"]["steps"],
     }
 
@@ -88,6 +92,7 @@ def results(record: dict[str, Any]) -> dict[str, Any]:
         ("rosa", [12, 13]),  # twice
         ("rosa-steps", [4]),
         ("rosa-steps", [5, 9]),
+        ("rosa-random", [7]),  # in the middle of a rewarming
         ("lora", [3, 6]),
         ("ia3", [7]),
         ("full", [6, 13]),
@@ -101,6 +106,12 @@ def test_interrupted_run_ends_as_uninterrupted(
     resumed = interrupted_then_resumed(config, stops, monkeypatch)
     assert results(resumed) == results(whole)
     assert len(whole["history"]) == 3
+    if method.startswith("rosa"):
+        # Each subspace's end is known, that of the one in whose middle the run stopped among them.
+        ends = [event["subspace_moved"] for event in resumed["resamples"]]
+        assert len(ends) == (18 - 1) // (4 if method == "rosa-steps" else 6) + 1
+        assert all(norm > 0 for norms in ends for norm in norms)
+        assert all(layer["rank"] > 0 for layer in resumed["diagnostics"]["layers"])
     assert not (folder_of(config) / CHECKPOINTS).exists()
 
 

@@ -101,7 +101,7 @@ def test_learning_rate_is_the_schedule_whatever_is_resampled(
     record = run(composed("method.every=1", "train.lr=0.01"), "command", progress=False).record
     expected = [0.01 * min(step / 2, (18 - step) / 16) for step in range(18)]
     assert spy.rates == pytest.approx(expected)
-    assert [event["step"] for event in record["resamples"]] == [6, 12]
+    assert [event["step"] for event in record["resamples"]] == [6, 12, 18]  # the last is the end of the last subspace
     assert [evaluation["epoch"] for evaluation in record["history"]] == [1, 2, 3]
     assert spy.rates[-1] > 0, "an update at learning rate 0 trains nothing"
 

@@ -27,8 +27,8 @@ from rosa.adapters.base import (
     merge,
     oriented,
     replace,
-    resample,
 )
+from rosa.adapters.resample import resample
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
 
 __all__ = [

@@ -8,7 +8,7 @@ plain layer back with its effect folded in. Weights are spoken of as (out, in) t
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,16 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rosa.adapters.subspace import resolve_rank
-from rosa.config import ATTENTION
+from rosa.config import ATTENTION, RankedConfig
 
 LinearLayer = nn.Linear | Conv1D
 """The layers that can be adapted."""
+
+READ_NOT_CALLED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+"""PyTorch's modules that read the weights of the layers in them without calling those: an adapter would be bypassed."""
+
+WEIGHT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""What a weight can be to be adapted. Quantized weights, 8-bit floats too, stand for others by a scale kept apart."""
 
 
 class AdapterError(ValueError):
@@ -76,12 +82,21 @@ class Adapter(nn.Module):
 class ResampledAdapter(Adapter):
     """An adapter that can move to a new subspace without changing the function it computes."""
 
-    def resample(self, generator: torch.Generator | None) -> None:
-        """Merge, factorize and split along freshly drawn directions, in place: the same Parameter objects stay."""
+    def draw(self, generator: torch.Generator | None) -> Tensor:
+        """Choose the next subspace: all that chance decides, on the CPU."""
         raise NotImplementedError
 
-    def resets_optimizer(self) -> bool:
-        """Whether the optimizer's state of the factors is to be cleared at a resample."""
+    @staticmethod
+    def move(adapters: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> list[float]:
+        """Move adapters of this class to the drawn subspaces, in place: the same Parameter objects stay.
+
+        Returns:
+            Seconds spent on each.
+        """
+        raise NotImplementedError
+
+    def optimizer_state(self) -> str:
+        """What becomes of the optimizer's state of the factors at a resample: ``reset``, ``keep`` or ``prune``."""
         raise NotImplementedError
 
 
@@ -173,8 +188,14 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
-    """Every linear layer outside the head whose weight no other module shares, by name."""
+    """Every linear layer outside the head that can be adapted, by name.
+
+    Its weight is a parameter (no parametrization computes it) that no other module shares, and its module is called.
+    """
     head = set(head_names(model))
+    bypassed = {
+        id(child) for module in model.modules() if isinstance(module, READ_NOT_CALLED) for child in module.children()
+    }
     owners: dict[int, int] = {}
     for _, module in model.named_modules(remove_duplicate=False):  # a module under two names is shared too
         for parameter in module.parameters(recurse=False):
@@ -182,7 +203,10 @@ def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, LinearLayer) and f"{name}.weight" not in head and owners[id(module.weight)] == 1
+        if isinstance(module, LinearLayer)
+        and id(module) not in bypassed
+        and f"{name}.weight" not in head
+        and owners.get(id(module.weight)) == 1
     }
 
 
@@ -190,7 +214,8 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, Linear
     """The linear layers whose names match one of the patterns.
 
     Raises:
-        AdapterError: a pattern matches nothing; the message lists what could be matched.
+        AdapterError: a pattern matches nothing (the message lists what could be matched), or a layer's weight is
+            quantized.
     """
     available = linear_layers(model)
     found = {n: layer for n, layer in available.items() if any(matches(n, pattern) for pattern in patterns)}
@@ -202,20 +227,39 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, Linear
             f"targets {unmatched} match none of the {len(available)} linear layers of "
             f"{type(model).__name__}; it has: {', '.join(shapes) or 'none'}"
         )
+    for name, layer in found.items():
+        if layer.weight.dtype not in WEIGHT_DTYPES:
+            raise AdapterError(
+                f"{name} ({type(layer).__name__}) has a weight of {layer.weight.dtype}, which looks quantized: load "
+                "the model without quantization (float32, bfloat16 or float16), or leave the layer out of "
+                "method.targets"
+            )
     return found
 
 
-def checked_rank(name: str, layer: LinearLayer, rank: int | float) -> int:
-    """The whole-number rank for a layer.
+def layer_ranks(layers: Mapping[str, LinearLayer], config: RankedConfig) -> dict[str, int]:
+    """The whole-number rank of each layer, by name: ``rank``, or that of the last ``rank_pattern`` that matches.
 
     Raises:
-        AdapterError: the layer is too small for it, or a share of it is below 1.
+        AdapterError: a layer is too small for its rank, a share of it is below 1, or a pattern matches no layer.
     """
-    out_features, in_features = oriented(layer, layer.weight).shape
-    try:
-        return resolve_rank(rank, out_features, in_features)
-    except ValueError as error:
-        raise AdapterError(f"{name} ({out_features} x {in_features}): method.rank: {error}") from error
+    for pattern in config.rank_pattern:
+        if not any(matches(name, pattern) for name in layers):
+            raise AdapterError(
+                f"method.rank_pattern: {pattern!r} matches none of the {len(layers)} layers that method.targets "
+                f"chooses: {', '.join(list(layers)[:4])}, ..."
+            )
+    ranks = {}
+    for name, layer in layers.items():
+        asked = [("method.rank", config.rank)]
+        asked += [(f"method.rank_pattern.{p}", rank) for p, rank in config.rank_pattern.items() if matches(name, p)]
+        key, rank = asked[-1]
+        out_features, in_features = oriented(layer, layer.weight).shape
+        try:
+            ranks[name] = resolve_rank(rank, out_features, in_features)
+        except ValueError as error:
+            raise AdapterError(f"{name} ({out_features} x {in_features}): {key}: {error}") from error
+    return ranks
 
 
 def replace(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -223,29 +267,6 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
     parent_name, _, child = name.rpartition(".")
     module.train(model.get_submodule(name).training)
     setattr(model.get_submodule(parent_name), child, module)
-
-
-def resample(model: nn.Module, *, generator: torch.Generator | None = None) -> int:
-    """Move every resampled adapter to a new subspace, in place; the model computes the same function before and after.
-
-    Args:
-        model: a model with ROSA attached.
-        generator: CPU generator of the draws; PyTorch's global one where None.
-
-    Returns:
-        How many layers were resampled.
-
-    Raises:
-        AdapterError: the model has no such adapter, or a weight is not finite or cannot be factorized.
-    """
-    count = 0
-    for _, adapter in adapters(model):
-        if isinstance(adapter, ResampledAdapter):
-            adapter.resample(generator)
-            count += 1
-    if not count:
-        raise AdapterError(f"{type(model).__name__} has nothing to resample; attach RosaConfig to it first")
-    return count
 
 
 def merge(model: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from rosa.adapters.base import Adapter, LinearLayer, checked_rank, matches, oriented, target_layers
+from rosa.adapters.base import Adapter, LinearLayer, layer_ranks, matches, oriented, target_layers
 from rosa.config import LoraConfig
 from rosa.seeding import global_stream
 
@@ -24,15 +24,19 @@ FUSED_QUERY_KEY_VALUE = "*c_attn"
 class LoraLinear(Adapter):
     """``loralib.Linear`` or ``loralib.MergedLinear`` around a base layer whose parameters it shares.
 
-    Raises:
-        AdapterError: a rank that the layer cannot have.
+    Args:
+        name: the layer's name in its model.
+        base: the layer to wrap.
+        rank: R, 1 to min(out, in).
+        config: the method's options.
+        seed: of the initial factors.
     """
 
     lora: loralib.Linear | loralib.MergedLinear
 
-    def __init__(self, name: str, base: LinearLayer, config: LoraConfig, seed: int) -> None:
+    def __init__(self, name: str, base: LinearLayer, rank: int, config: LoraConfig, seed: int) -> None:
         super().__init__()
-        self.rank = checked_rank(name, base, config.rank)
+        self.rank = rank
         transposed = isinstance(base, Conv1D)
         out_features, in_features = oriented(base, base.weight).shape
         options = {
@@ -86,6 +90,7 @@ class LoraLinear(Adapter):
 
 def build(model: nn.Module, config: LoraConfig, generator: torch.Generator | None) -> Iterator[tuple[str, LoraLinear]]:
     """An adapter for each target layer."""
-    for name, base in target_layers(model, config.targets).items():
+    layers = target_layers(model, config.targets)
+    for name, rank in layer_ranks(layers, config).items():
         seed = int(torch.randint(2**62, (1,), generator=generator))
-        yield name, LoraLinear(name, base, config, seed)
+        yield name, LoraLinear(name, layers[name], rank, config, seed)

@@ -1,4 +1,4 @@
-"""Side-by-side measurements of speed and memory: training steps, padding, factorization.
+"""Side-by-side measurements of speed and memory: training steps, padding, factorization and its parts.
 
 Each benchmark is one module with ``benchmark(workload, rounds)``; :mod:`rosa.benchmarks.suite` runs them and writes
 what they found.
@@ -6,7 +6,7 @@ what they found.
 
 from __future__ import annotations
 
-NAMES = ("steps", "padding", "factorization")
+NAMES = ("steps", "padding", "factorization", "solvers", "stages")
 """The benchmarks, in the order in which they run."""
 
 

@@ -90,7 +90,7 @@ def with_peft_lora(model: nn.Module) -> nn.Module:
     try:
         import peft
     except ImportError as error:
-        raise BenchmarkError("peft is not installed; pip install -r requirements-dev.txt") from error
+        raise BenchmarkError("peft is not installed; pip install -r requirements.txt") from error
     targets = list(target_layers(model, LoraConfig().targets))
     head = head_names(model)
     settings = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, bias="none", target_modules=targets)

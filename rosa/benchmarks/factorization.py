@@ -52,7 +52,7 @@ def benchmark(workload: Workload, rounds: int) -> Findings:
     batches = [workload.batch(number) for number in range(rounds * STEPS)]
 
     def ours(layer: RosaLinear) -> Action:
-        return lambda _: layer.resample(generator)
+        return lambda _: RosaLinear.move([layer], [layer.draw(generator)])
 
     def plain(layer: RosaLinear) -> Action:
         return lambda _: split_by_svd(layer.merged_weight(), layer.A.shape[1], generator)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa import costs
-from rosa.benchmarks import NAMES, BenchmarkError, factorization, padding, steps
+from rosa.benchmarks import NAMES, BenchmarkError, factorization, padding, solvers, stages, steps
 from rosa.benchmarks.findings import Findings, facts_table, long_csv
 from rosa.benchmarks.workload import Workload, prepare
 from rosa.config import Config
@@ -21,6 +21,8 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "steps": (steps.benchmark, steps.ROUNDS),
     "padding": (padding.benchmark, padding.ROUNDS),
     "factorization": (factorization.benchmark, factorization.ROUNDS),
+    "solvers": (solvers.benchmark, solvers.ROUNDS),
+    "stages": (stages.benchmark, stages.ROUNDS),
 }
 """Each benchmark, and its rounds unless others are asked for."""
 
@@ -77,5 +79,5 @@ def _environment() -> dict[str, Any]:
     """The environment, flat, without the packages that no benchmark uses."""
     facts = costs.environment()
     packages = facts.pop("packages")
-    used = ("torch", "transformers", "loralib", "peft")
+    used = ("torch", "scipy", "transformers", "loralib", "peft")
     return {**facts, **{name: packages[name] for name in used}}

@@ -16,11 +16,12 @@ from rosa.config.methods import (
     IA3Config,
     LoraConfig,
     MethodConfig,
+    RankedConfig,
     RosaConfig,
     TargetedConfig,
 )
 from rosa.config.optimisation import TUNED, LoggerConfig, TrainConfig, TuningConfig
-from rosa.config.schema import NOT_IDENTITY, Config, check, from_hydra, identity_hash, register, to_dict
+from rosa.config.schema import NOT_IDENTITY, Config, check, from_dict, from_hydra, identity_hash, register, to_dict
 
 __all__ = [
     "ATTENTION",
@@ -38,12 +39,14 @@ __all__ = [
     "MethodConfig",
     "MiniModelConfig",
     "ModelConfig",
+    "RankedConfig",
     "RosaConfig",
     "TargetedConfig",
     "TaskConfig",
     "TrainConfig",
     "TuningConfig",
     "check",
+    "from_dict",
     "from_hydra",
     "identity_hash",
     "register",

@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 
 from rosa.config.checks import choice, positive, require
 
+RANKS = "a whole number of at least 1, or a share of min(out, in) between 0 and 1"
 
-def _rank(value: object) -> None:
-    expected = "a whole number of at least 1, or a share of min(out, in) between 0 and 1"
-    require(isinstance(value, (int, float)) and not isinstance(value, bool), "method.rank", value, expected)
+
+def _rank(key: str, value: object) -> None:
+    require(isinstance(value, (int, float)) and not isinstance(value, bool), key, value, RANKS)
     whole = isinstance(value, int) and value >= 1
     share = isinstance(value, float) and 0 < value < 1
-    require(whole or share, "method.rank", value, expected)
+    require(whole or share, key, value, RANKS)
 
 
 ATTENTION = ("*attention*", "*attn*")
@@ -50,14 +51,38 @@ class TargetedConfig(MethodConfig):
 
 
 @dataclass
-class RosaConfig(TargetedConfig):
-    """ROSA: train a random subspace of the singular vectors of each weight, and draw a new one every so often.
-
-    Source: arXiv 2407.07802, section 3 and algorithm 1.
-    """
+class RankedConfig(TargetedConfig):
+    """A method whose adapters have a rank."""
 
     rank: Any = 8
-    """Trainable singular triplets R of each weight: an int, or a float in (0, 1), a share of min(out, in)."""
+    """R of each adapted weight: an int, or a float in (0, 1), a share of min(out, in)."""
+    rank_pattern: dict[str, Any] = field(default_factory=dict)
+    """Other ranks for the layers that match a pattern (as in ``targets``); of several that match, the last counts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _rank("method.rank", self.rank)
+        for pattern, rank in self.rank_pattern.items():
+            _rank(f"method.rank_pattern.{pattern}", rank)
+
+
+@dataclass
+class RosaConfig(RankedConfig):
+    """ROSA: train a random subspace of the singular vectors of each weight, and draw a new one every so often.
+
+    Source: arXiv 2407.07802, section 3 and algorithm 1; ``factorization`` spans the ablations of its section 5. PiSSA
+    (arXiv 2404.02948) is ``sampling=top split=symmetric every=0``; merge-and-restart LoRA (ReLoRA, arXiv 2307.05695)
+    is ``factorization=random_add``.
+    """
+
+    factorization: str = "svd_equal"
+    """How a weight W becomes W_f + A B. ``svd_equal``: A B is made of singular triplets, which are taken out of W_f.
+    ``svd_add``: they stay in W_f = W too, so that the function changes. ``random_add``: A = 0, B random, W_f = W.
+    ``random_orthogonal``: B is a random orthonormal basis in the input space, A = W B^T, taken out of W_f."""
+    split: str = "one_sided"
+    """Of svd factorizations: ``one_sided``, A = U S and B = V^T; ``symmetric``, S^(1/2) on each side."""
+    solver: str = "auto"
+    """Of svd factorizations: eigenvectors of the smaller Gram matrix (``gram``), a full ``svd``, or ``auto``."""
     every: int = 2
     """Units between two resamples; 0 never resamples (an SVD initialisation only)."""
     unit: str = "epoch"
@@ -67,25 +92,41 @@ class RosaConfig(TargetedConfig):
     train: str = "ab"
     """Which factors get gradients: ``ab``, ``a`` or ``b``."""
     optimizer_state: str = "reset"
-    """What a resample does to the optimizer's state of A and B: ``reset`` or ``keep``."""
+    """What a resample does to the optimizer's state of A and B: ``reset``, ``keep``, or ``prune``, which sets the
+    entries with the largest 90 % of first moments to zero in every moment."""
+    rewarm_steps: int = 0
+    """Updates over which the learning rate of A and B rises linearly after each resample, times the schedule."""
 
     NAME: ClassVar[str] = "rosa"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _rank(self.rank)
+        choice("method.factorization", self.factorization, ("svd_equal", "svd_add", "random_add", "random_orthogonal"))
+        choice("method.split", self.split, ("one_sided", "symmetric"))
+        choice("method.solver", self.solver, ("auto", "gram", "svd"))
         require(self.every >= 0, "method.every", self.every, "a whole number of at least 0")
         choice("method.unit", self.unit, ("epoch", "step"))
         choice("method.sampling", self.sampling, ("random", "top", "bottom", "window"))
         choice("method.train", self.train, ("ab", "a", "b"))
-        choice("method.optimizer_state", self.optimizer_state, ("reset", "keep"))
+        choice("method.optimizer_state", self.optimizer_state, ("reset", "keep", "prune"))
+        require(self.rewarm_steps >= 0, "method.rewarm_steps", self.rewarm_steps, "a whole number of at least 0")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if not self.factorization.startswith("svd"):
+            for name, default in (("sampling", "random"), ("split", "one_sided"), ("solver", "auto")):
+                expected = f"{default!r}: method.factorization={self.factorization} has no singular triplets to choose"
+                require(getattr(self, name) == default, f"method.{name}", getattr(self, name), expected)
+        if self.rewarm_steps:
+            require(self.every > 0, "method.rewarm_steps", self.rewarm_steps, "0: method.every=0 never resamples")
+            fits = self.unit == "epoch" or self.rewarm_steps < self.every
+            require(fits, "method.rewarm_steps", self.rewarm_steps, f"fewer than method.every={self.every} steps")
 
 
 @dataclass
-class LoraConfig(TargetedConfig):
+class LoraConfig(RankedConfig):
     """LoRA (arXiv 2106.09685) through ``loralib``: W stays, B A x alpha/r is added."""
 
-    rank: Any = 8
     alpha: float = 16.0
     """The update is scaled by alpha / rank."""
     dropout: float = 0.0
@@ -95,7 +136,6 @@ class LoraConfig(TargetedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _rank(self.rank)
         positive("method.alpha", self.alpha)
         require(0 <= self.dropout < 1, "method.dropout", self.dropout, "a number in [0, 1)")
 

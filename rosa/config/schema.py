@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +73,30 @@ NOT_IDENTITY = {
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain dictionaries, lists and numbers."""
     return dataclasses.asdict(config)
+
+
+def from_dict(settings: Mapping[str, Any]) -> Config:
+    """A configuration as :func:`to_dict` gave it; a key that it does not have, as it is older, has its default.
+
+    Raises:
+        ConfigError: a key that this version does not know, or a value that it refuses.
+    """
+    method = METHODS.get(settings["method"]["name"])
+    if method is None:
+        raise ConfigError(f"method.name={settings['method']['name']!r}: expected one of {', '.join(METHODS)}")
+    return _typed(Config, dict(settings) | {"method": _typed(method, settings["method"], "method.")}, "")
+
+
+def _typed(kind: type[Any], values: Mapping[str, Any], place: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    known = {field.name for field in dataclasses.fields(kind)}
+    given = dict(values)
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"{place}{name}: this version of the project has no such key")
+        if dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping):
+            given[name] = _typed(hints[name], value, f"{place}{name}.")
+    return kind(**given)
 
 
 def identity_hash(config: Config) -> str:

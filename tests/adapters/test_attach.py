@@ -449,7 +449,8 @@ def test_changing_state_is_all_that_training_changes_and_little_else() -> None:
         assert set(changing_state(model)) == {n for n, p in model.named_parameters() if p.requires_grad}
     model = attached("roberta", RosaConfig(rank=4, train="a"))
     layers = ATTENTION["roberta"]
-    expected = {f"{layer}.{tensor}" for layer in layers for tensor in ("A", "B", "base.weight")} | set(HEAD["roberta"])
+    expected = {f"{layer}.{tensor}" for layer in layers for tensor in ("A", "B", "base.weight", "visited")}
+    expected |= set(HEAD["roberta"])
     assert set(changing_state(model)) == expected
 
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from rosa.adapters import AdapterError, adapters, attach, resample
-from rosa.adapters import rosa as rosa_module
+from rosa.adapters import AdapterError, adapters, attach, factorization, resample
 from rosa.adapters.base import oriented
 from rosa.adapters.rosa import RosaLinear
 from rosa.config import RosaConfig
@@ -77,7 +76,9 @@ def test_logits_stay_at_each_resample_of_a_trained_model(name: str) -> None:
     trained = logits(model, name)
     assert relative_difference(trained, plain) > 1e-2
     for step in range(3):
-        assert resample(model, generator=generator(0, "resample", step)) == len(list(adapters(model)))
+        seconds = resample(model, generator=generator(0, "resample", step))
+        assert list(seconds) == [layer for layer, _ in adapters(model)]
+        assert all(value > 0 for value in seconds.values())
         assert relative_difference(logits(model, name), trained) <= 1e-5
 
 
@@ -148,7 +149,7 @@ def test_factors_span_singular_vectors_of_the_merged_weight(kind: str, bias: boo
 
 
 def resample_one(adapter: RosaLinear, step: int) -> None:
-    adapter.resample(generator(0, "resample", step))
+    RosaLinear.move([adapter], [adapter.draw(generator(0, "resample", step))])
 
 
 def test_bottom_and_top_are_the_ends_of_the_spectrum() -> None:
@@ -262,15 +263,15 @@ def test_only_the_configured_factors_train_and_both_are_resampled(train: str, mo
 
 
 def test_a_failed_factorization_is_tried_once_more_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, devices = rosa_module.split, []
+    real, devices = factorization.split, []
 
-    def fails_once(weight: Tensor, indices: Tensor) -> Any:
+    def fails_once(weight: Tensor, indices: Tensor, **options: str) -> Any:
         devices.append(weight.device.type)
         if len(devices) == 1:
             raise torch.linalg.LinAlgError("did not converge")
-        return real(weight, indices)
+        return real(weight, indices, **options)
 
-    monkeypatch.setattr(rosa_module, "split", fails_once)
+    monkeypatch.setattr(factorization, "split", fails_once)
     layer = make_layer("linear", 8, 8)
     weight = layer.weight.detach().double().clone()
     _, adapter = wrap(layer, rank=2)
@@ -281,15 +282,15 @@ def test_a_failed_factorization_is_tried_once_more_on_the_cpu(monkeypatch: pytes
 def test_a_factorization_that_fails_for_good_names_the_layer_and_undoes_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, calls = rosa_module.split, []
+    real, calls = factorization.split, []
 
-    def fails_from_the_third_layer(weight: Tensor, indices: Tensor) -> Any:
+    def fails_from_the_third_layer(weight: Tensor, indices: Tensor, **options: str) -> Any:
         calls.append(1)
         if len(calls) > 2:
             raise torch.linalg.LinAlgError("did not converge")
-        return real(weight, indices)
+        return real(weight, indices, **options)
 
-    monkeypatch.setattr(rosa_module, "split", fails_from_the_third_layer)
+    monkeypatch.setattr(factorization, "split", fails_from_the_third_layer)
     model = build("roberta")
     with pytest.raises(AdapterError, match=r"layer\.0\.attention\.self\.value: .*did not converge"):
         attach(model, RosaConfig(rank=4), verbose=False)

@@ -1,0 +1,82 @@
+"""The four ways in which ROSA takes a weight apart, ``W -> W_f + A B``: the axes of the paper's ablations.
+
+===================  ====================  ============  ==========  ====================
+``factorization``    A (out, r)            B (r, in)     W_f         function at a resample
+===================  ====================  ============  ==========  ====================
+``svd_equal``        U_i S_i               V_i^T         W - A B     stays
+``svd_add``          U_i S_i               V_i^T         W           changes by A B
+``random_add``       0                     random        W           stays
+``random_orthogonal``  W B^T               orthonormal   W - A B     stays
+===================  ====================  ============  ==========  ====================
+
+``i`` are the drawn indices of the singular triplets. What is random is drawn first (:func:`draw`), on the CPU, so that
+it does not depend on where or in which order the weights are factorized (:func:`factorize`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from rosa.adapters.subspace import Form, Solver, Split, draw_indices, split
+from rosa.config import RosaConfig
+
+
+def draw(
+    config: RosaConfig, out_features: int, in_features: int, rank: int, generator: torch.Generator | None
+) -> Tensor:
+    """What chance decides about one layer.
+
+    Returns:
+        On the CPU: the indices of the singular triplets, (rank,) int64, ascending; or, for ``random_add`` and
+        ``random_orthogonal``, the rows from which B is made, (rank, in) float32.
+    """
+    if is_svd(config):
+        return draw_indices(min(out_features, in_features), rank, config.sampling, generator)
+    if config.factorization == "random_add":
+        # LoRA's own initialisation: Kaiming's uniform one with a = sqrt(5), as in loralib and peft.
+        bound = 1 / math.sqrt(in_features)
+        return torch.empty(rank, in_features).uniform_(-bound, bound, generator=generator)
+    return torch.randn(rank, in_features, generator=generator)
+
+
+def factorize(config: RosaConfig, weights: Tensor, drawn: Tensor) -> Split:
+    """The factors of a stack of weights of one shape.
+
+    Args:
+        config: the method's options.
+        weights: (k, out, in), any floating dtype.
+        drawn: (k, …), what :func:`draw` gave for each.
+
+    Returns:
+        A (k, out, r) and B (k, r, in), float64, on the weights' device.
+
+    Raises:
+        torch.linalg.LinAlgError: a decomposition did not converge.
+    """
+    if is_svd(config):
+        return split(weights, drawn, solver=cast(Solver, config.solver), form=cast(Form, config.split))
+    rows = drawn.to(weights.device, torch.float64)
+    if config.factorization == "random_add":
+        return Split(rows.new_zeros(*weights.shape[:2], rows.shape[1]), rows)
+    # The span of Gaussian vectors is uniform over all subspaces, and Q of their QR is a basis of it.
+    B = torch.linalg.qr(rows.mT).Q.mT.contiguous()
+    return Split(weights.double() @ B.mT, B)
+
+
+def takes_out(config: RosaConfig) -> bool:
+    """Whether A B is taken out of the frozen part, ``W_f = W - A B``; otherwise W_f stays W."""
+    return config.factorization in ("svd_equal", "random_orthogonal")
+
+
+def is_svd(config: RosaConfig) -> bool:
+    """Whether A B is made of singular triplets of the weight."""
+    return config.factorization.startswith("svd")
+
+
+def holds_pretrained_weight(config: RosaConfig) -> bool:
+    """Whether A B starts as a part of the pretrained weight, which weight decay would pull towards zero."""
+    return config.factorization != "random_add"

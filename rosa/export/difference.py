@@ -1,0 +1,140 @@
+"""What fine-tuning changed in a model, sorted by how an adapter can carry it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from rosa.adapters import attachment, head_names
+from rosa.adapters.base import linear_layers
+from rosa.export.errors import ExportError
+
+SHOWN = 3
+"""Names that a message gives before it only counts."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The modules in which a fine-tuned model differs from the pretrained one, by dotted name."""
+
+    layers: tuple[str, ...]
+    """Linear layers of the backbone whose weight or bias changed."""
+    biases: tuple[str, ...]
+    """Those of them whose bias changed."""
+    whole: tuple[str, ...]
+    """Modules that go along whole: the task's head, and whatever else changed that is no such layer."""
+
+
+def compare(base: nn.Module, plain: nn.Module) -> Difference:
+    """Find what changed between two plain models.
+
+    A head goes along even if it is as it was, unless it is a language model's output layer: a task's head is drawn at
+    random where the pretrained model is loaded, and would be another one there.
+
+    Args:
+        base: the pretrained model.
+        plain: the same one after fine-tuning and ``rosa.merge``.
+
+    Raises:
+        ExportError: the two are not the same model, an adapter is attached, a value is not finite, or something
+            changed that no adapter can carry.
+    """
+    for model, role in ((base, "base"), (plain, "plain")):
+        refuse_attached(model, role)
+    _refuse_others(base, plain)
+    refuse_not_finite(plain)
+    before = dict(base.named_parameters())
+    changed = {
+        name for name, after in plain.named_parameters() if not torch.equal(after, before[name].to(after.device))
+    }
+    linear = linear_layers(plain)
+    head = set(head_names(plain))
+    whole = {_head_module(plain, name) for name in head if name in changed or not _is_pretrained_head(plain, name)}
+    for name in sorted(changed - head):
+        owner = name.rpartition(".")[0]
+        if owner not in linear:
+            _refuse_what_cannot_go_along(plain, name)
+            whole.add(owner)
+    return Difference(
+        layers=tuple(name for name in linear if {f"{name}.weight", f"{name}.bias"} & changed),
+        biases=tuple(name for name in linear if f"{name}.bias" in changed),
+        whole=tuple(name for name, _ in plain.named_modules() if name in whole),
+    )
+
+
+def refuse_attached(model: nn.Module, role: str) -> None:
+    """Stop at a model that still has an adapter; ``role`` is what it was given as.
+
+    Raises:
+        ExportError: with the method's name.
+    """
+    present = attachment(model)
+    if present is not None:
+        raise ExportError(f"{role}: {type(model).__name__} has {present.method} attached; call rosa.merge on it first")
+
+
+def refuse_not_finite(model: nn.Module) -> None:
+    """Stop at weights that are NaN or infinite.
+
+    Raises:
+        ExportError: with their names.
+    """
+    broken = [name for name, parameter in model.named_parameters() if not bool(torch.isfinite(parameter).all())]
+    if broken:
+        raise ExportError(f"not finite: {_listed(broken)}; training diverged, and there is no model to export")
+
+
+def _refuse_others(base: nn.Module, plain: nn.Module) -> None:
+    """The two must have the same parameters, and no buffer may have moved."""
+    before, after = dict(base.named_parameters()), dict(plain.named_parameters())
+    problems = [f"{name} is in plain alone" for name in after if name not in before]
+    problems += [f"{name} is in base alone" for name in before if name not in after]
+    for name in before.keys() & after.keys():
+        here, there = before[name], after[name]
+        if here.shape != there.shape:
+            problems.append(f"{name} is {tuple(here.shape)} in base and {tuple(there.shape)} in plain")
+        elif here.dtype != there.dtype:
+            problems.append(f"{name} is {here.dtype} in base and {there.dtype} in plain")
+    if problems:
+        raise ExportError(f"base is not the model that plain was made from: {_listed(sorted(problems))}")
+    buffers = dict(base.named_buffers())
+    moved = [name for name, buffer in plain.named_buffers() if not _same(buffer, buffers.get(name))]
+    if moved:
+        raise ExportError(f"buffers changed, which an adapter cannot carry: {_listed(moved)}; export the merged model")
+
+
+def _same(buffer: torch.Tensor, other: torch.Tensor | None) -> bool:
+    return other is not None and torch.equal(buffer, other.to(buffer.device))
+
+
+def _is_pretrained_head(model: nn.Module, name: str) -> bool:
+    """Whether a parameter of the head is the output layer of a language model, which pretraining has made."""
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    parameter = model.get_parameter(name)
+    return output is not None and any(parameter is inner for inner in output.parameters())
+
+
+def _head_module(model: nn.Module, name: str) -> str:
+    """The child of the model that holds a parameter of the head."""
+    child, _, inner = name.partition(".")
+    if not inner:
+        raise ExportError(f"{name} lies in {type(model).__name__} itself, where no adapter can reach it")
+    return child
+
+
+def _refuse_what_cannot_go_along(model: nn.Module, name: str) -> None:
+    """A module can be replaced whole only if its weights are its own."""
+    parameter = model.get_parameter(name)
+    names = [other for other, shared in model.named_parameters(remove_duplicate=False) if shared is parameter]
+    if len(names) > 1:
+        raise ExportError(f"{' and '.join(names)} are one weight, which changed: an adapter would part them")
+    owner = name.rpartition(".")[0]
+    if not owner or any(True for _ in model.get_submodule(owner).children()):
+        raise ExportError(f"{name} changed and lies beside other modules, where no adapter can reach it alone")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return "; ".join(names[:SHOWN]) + more

@@ -1,0 +1,58 @@
+"""Folders that hold a whole export or do not exist."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rosa.export.errors import ExportError
+
+MARKS = ("adapter_config.json", "config.json")
+"""A folder with one of these files is an export, and may be overwritten by another one."""
+CARD = "README.md"
+
+
+@contextmanager
+def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty folder that takes the asked name once the block is done; a block that fails leaves no trace.
+
+    Args:
+        folder: the name it is to have.
+        overwrite: replace an earlier export of that name.
+
+    Raises:
+        ExportError: the name is taken, by something else than an export if ``overwrite``, or cannot be written.
+    """
+    _refuse_taken(folder, overwrite)
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
+    earlier = folder.with_name(f".{folder.name}.{os.getpid()}.earlier")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if folder.exists():
+            folder.replace(earlier)
+        unfinished.replace(folder)
+    except OSError as error:
+        if earlier.exists():
+            earlier.replace(folder)
+        raise ExportError(f"{folder}: cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(earlier, ignore_errors=True)
+
+
+def size_of(folder: Path, pattern: str) -> int:
+    """Bytes of the files in a folder whose names match a pattern."""
+    return sum(path.stat().st_size for path in folder.glob(pattern))
+
+
+def _refuse_taken(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not any((folder / mark).is_file() for mark in MARKS):
+        raise ExportError(f"{folder}: exists, and holds something else than an export; name another folder")
+    if not overwrite:
+        raise ExportError(f"{folder}: holds an export already; name another folder, or ask for it to be overwritten")

@@ -1,0 +1,58 @@
+"""A fine-tuned model as a plain checkpoint, which loads with nothing of this project installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rosa.export.difference import refuse_attached, refuse_not_finite
+from rosa.export.folders import CARD, new_folder, size_of
+
+WEIGHTS = "*.safetensors"
+
+
+def to_merged(
+    plain: PreTrainedModel,
+    folder: str | Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    overwrite: bool = False,
+    origin: str = "",
+) -> int:
+    """Write a merged model as ``from_pretrained`` reads it: weights (safetensors), configuration, tokenizer.
+
+    Args:
+        plain: the model after ``rosa.merge``.
+        folder: where to; it appears once it is whole.
+        tokenizer: goes along.
+        overwrite: replace an earlier export in that folder.
+        origin: where the weights come from, for the folder's README.
+
+    Returns:
+        Bytes of the weights.
+
+    Raises:
+        ExportError: an adapter is attached, a weight is not finite, or the folder cannot be used.
+    """
+    refuse_attached(plain, "plain")
+    refuse_not_finite(plain)
+    with new_folder(Path(folder), overwrite) as unfinished:
+        plain.save_pretrained(unfinished)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(unfinished)
+        (unfinished / CARD).write_text(_card(plain, Path(folder), origin), encoding="utf-8")
+        return size_of(unfinished, WEIGHTS)
+
+
+def _card(plain: PreTrainedModel, folder: Path, origin: str) -> str:
+    kind = type(plain).__name__
+    return (
+        "---\nlibrary_name: transformers\n---\n\n"
+        f"# {folder.name}\n\n"
+        f"A {kind}, fine-tuned from `{plain.name_or_path}`; the whole of its weights. {origin}\n\n"
+        "```python\n"
+        f"from transformers import {kind}\n\n"
+        f'model = {kind}.from_pretrained("{folder.name}")\n'
+        "```\n"
+    )

@@ -1,0 +1,181 @@
+"""From the folder of a finished run to its models, and whether an export of them scores as its record says."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from rosa import data, models, records
+from rosa.adapters import attach, merge
+from rosa.config import Config, from_dict
+from rosa.evaluation.classify import Scorer
+from rosa.export.errors import ExportError
+from rosa.run import BEST, LAST, with_mini_weights
+from rosa.training import load_weights
+from rosa.training.trainer import by_length
+
+FILES = {"best": BEST, "last": LAST}
+"""``--weights`` -> the file in the run's folder."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run's record, and its models before and after."""
+
+    record: dict[str, Any]
+    config: Config
+    weights: str
+    """``best`` or ``last``: the epoch that ``plain`` is of."""
+    base: PreTrainedModel
+    """The pretrained model, with the head that training started from."""
+    plain: PreTrainedModel
+    """After training, merged."""
+    tokenizer: PreTrainedTokenizerBase
+
+    def origin(self) -> str:
+        """A sentence for the README of an export."""
+        score = records.score(self.record, self.weights)
+        selection = self.record["metrics"]["selection"]
+        source = ":".join(part for part in (self.config.model.source, self.config.model.path) if part)
+        return (
+            f"Fine-tuned on {self.config.task.name} with {self.config.method.name} from {self.config.model.name} "
+            f"({source}), {self.weights} epoch, {selection['metric']} {score:.4f} on {selection['split']}: "
+            f"{records.describe(self.record)}, started {self.record['started']}."
+        )
+
+
+def load(folder: Path, weights: str) -> FinishedRun:
+    """Rebuild the pretrained model as the run did, and the fine-tuned one from the run's weights.
+
+    Args:
+        folder: of the run; holds ``record.json``.
+        weights: ``best`` or ``last`` epoch.
+
+    Raises:
+        ExportError: no run's folder, an unfinished run, weights that were not kept, or pretrained weights that are not
+            the run's.
+        RecordError, ConfigError, ModelError, AdapterError: a record, model or weights file that does not fit.
+    """
+    record = _finished_record(folder)
+    path = folder / FILES[weights]
+    if not path.is_file():
+        kept = [name for name, file in FILES.items() if (folder / file).is_file()]
+        other = f"ask for --weights {kept[0]}, or r" if kept else "r"
+        raise ExportError(
+            f"{path}: no such file; train.keep={record['config']['train'].get('keep')} of this run does not keep it: "
+            f"{other}un again with train.keep={weights} train.force=true"
+        )
+    config = from_dict(record["config"])
+    base, tokenizer, facts = models.load(with_mini_weights(config), config.task, config.seed)
+    _refuse_other_weights(record["model"], facts)
+    plain = copy.deepcopy(base)
+    attach(plain, config.method, verbose=False)
+    load_weights(plain, path)
+    merge(plain)
+    return FinishedRun(record, config, weights, base, plain.eval(), tokenizer)
+
+
+def _finished_record(folder: Path) -> dict[str, Any]:
+    path = folder / records.RECORD
+    if not path.is_file():
+        raise ExportError(f"{folder}: not the folder of a run, which holds {records.RECORD}")
+    record = records.read(path)
+    if record["status"] != "done":
+        raise ExportError(
+            f"{folder}: the run's status is {record['status']}, expected done; finish it with: {record['command']}"
+        )
+    return record
+
+
+def _refuse_other_weights(recorded: dict[str, Any], found: dict[str, Any]) -> None:
+    """Hub models have no hashes in a record; their revision pins them."""
+    if recorded["sha256"] != found["sha256"]:
+        raise ExportError(
+            f"model.path={found['path']}: the pretrained weights there are not those that the run started from: "
+            f"sha256 {found['sha256']}, the record has {recorded['sha256']}"
+        )
+
+
+# --- does it score as the record says --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """An export that was loaded again, beside the model that it was made from, on the run's evaluation splits."""
+
+    scores: tuple[tuple[str, str, float, float | None], ...]
+    """Split, metric, the loaded export's score, the record's (None where it is undefined)."""
+    logits_difference: float
+    """Largest difference of a logit over the largest logit."""
+
+    def table(self) -> str:
+        """Score by score, and the logits."""
+        lines = [
+            f"{split}  {metric}  {score:.4f} (record: {'undefined' if recorded is None else f'{recorded:.4f}'})"
+            for split, metric, score, recorded in self.scores
+        ]
+        lines.append(f"largest difference of a logit, as a share of the largest: {self.logits_difference:.1e}")
+        return "\n".join(lines)
+
+
+def check(run: FinishedRun, kind: str, folder: Path) -> Agreement:
+    """Load an export again and score it on the evaluation splits of its run.
+
+    Args:
+        run: what was exported; after ``peft``, its ``base`` carries the adapter.
+        kind: ``merged`` or ``peft``.
+        folder: where it was exported to.
+
+    Raises:
+        DataError: the run's data is not where it was.
+    """
+    config = run.config
+    limit = models.length_limit(config.train.max_length, run.base)
+    tokenized = data.tokenize(data.load(config.task, config.data, config.seed), run.tokenizer, limit)
+    loaded = _loaded(run, kind, folder)
+    scorer = Scorer(config.task)
+    scores, difference, largest = [], 0.0, 0.0
+    for split, examples in tokenized.evaluation.items():
+        batches = DataLoader(
+            by_length(examples),
+            config.train.evaluation_batch_size,
+            collate_fn=DataCollatorWithPadding(run.tokenizer),
+        )
+        expected, actual = _logits(run.plain, batches), _logits(loaded, batches)
+        difference = max(difference, float((actual - expected).abs().max()))
+        largest = max(largest, float(expected.abs().max()))
+        labels = torch.cat([batch["labels"] for batch in batches])
+        recorded = run.record["metrics"][run.weights][split]
+        for metric, value in scorer(EvalPrediction(actual.numpy(), labels.numpy())).items():
+            scores.append((split, metric, value, recorded[metric]))
+    return Agreement(tuple(scores), difference / largest)
+
+
+def _loaded(run: FinishedRun, kind: str, folder: Path) -> nn.Module:
+    """As somebody else would load it."""
+    if kind == "merged":
+        return AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(run.base, folder)
+
+
+def _logits(model: nn.Module, batches: Iterable[Any]) -> Tensor:
+    """(examples, classes), float32."""
+    model.eval()
+    with torch.no_grad():
+        return torch.cat([model(**batch).logits.float() for batch in batches])

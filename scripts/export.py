@@ -1,0 +1,78 @@
+"""Export the model of a finished run: as a plain checkpoint, or as a PEFT LoRA adapter.
+
+python scripts/export.py results/runs/EXPERIMENT/MODEL/TASK/METHOD-HASH/seedN --format merged|peft --out FOLDER
+    [--weights best|last] [--tolerance T] [--overwrite] [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
+
+from rosa.records import RULES
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description="Export the model of a finished run.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, which holds record.json")
+    parser.add_argument(
+        "--format",
+        choices=("merged", "peft"),
+        required=True,
+        help="merged: a plain checkpoint; peft: the low-rank difference to the pretrained weights, and the head",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    parser.add_argument("--weights", choices=RULES, default="best", help="of which epoch (default: best)")
+    parser.add_argument(
+        "--tolerance", type=float, help="peft: share of each layer's change that may be left out (default: 1e-5)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in FOLDER")
+    parser.add_argument(
+        "--check", action="store_true", help="load the export again and score it on the run's evaluation splits"
+    )
+    options = parser.parse_args()
+    if options.format == "merged" and options.tolerance is not None:
+        parser.error("--tolerance goes with --format peft; a merged model is exact")
+    return options
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write the folder, and print what is in it."""
+    import transformers
+
+    from rosa import export as exports
+    from rosa.export import runs
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    run = runs.load(options.run, options.weights)
+    common = {"overwrite": options.overwrite, "origin": run.origin()}
+    if options.format == "merged":
+        size = exports.to_merged(run.plain, options.out, tokenizer=run.tokenizer, **common)
+        print(f"checkpoint: {size:,} bytes")
+    else:
+        tolerance = exports.TOLERANCE if options.tolerance is None else options.tolerance
+        print(exports.to_peft(run.base, run.plain, options.out, tolerance=tolerance, **common).table())
+    if options.check:
+        print(runs.check(run, options.format, options.out).table())
+    print(f"done: {options.out}")
+
+
+def main() -> int:
+    """Export; 1 where it is refused."""
+    try:
+        export(arguments())
+    except Exception as error:
+        if not type(error).__module__.startswith("rosa."):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
