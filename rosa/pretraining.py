@@ -132,10 +132,11 @@ def build_model(mini: MiniModelConfig, vocabulary_size: int) -> RobertaForMasked
 def compare_texts(model: RobertaForMaskedLM) -> None:
     """Let half of the first layer's heads start as comparisons: a word looks for itself in the other text.
 
-    A word that finds itself there is cancelled, one that does not is left over. Attention that looks for like words is
-    what pretrained transformers are found to have, and starting with it spares a small one most of its training
-    (mimetic initialization, Trockman and Kolter 2023, arXiv 2305.09828, section 3); found from random weights, it
-    would take more steps than this model is trained for.
+    A word that finds itself there is cancelled, one that does not is left over. A product of query and key weights near
+    the identity, and one of value and output weights near its negative, are what pretrained vision transformers have
+    and small ones gain by starting with (mimetic initialization, Trockman and Kolter, arXiv 2305.09828, abstract). Here
+    they look across the two texts; found from random weights, that would take more steps than this model is trained
+    for.
     """
     embeddings, layer = model.roberta.embeddings, model.roberta.encoder.layer[0].attention
     width, half = model.config.hidden_size, model.config.hidden_size // 2
@@ -223,8 +224,8 @@ def mask_tokens(
 class Substitutes:
     """The words that a text has between the same two neighbours: what could stand in a word's place.
 
-    They make corruptions that only the meaning gives away, as ELECTRA's generator does (arXiv 2003.10555, section 3.1),
-    and cost no second network.
+    They make plausible corruptions for replaced token detection, as ELECTRA's generator network does (arXiv 2003.10555,
+    abstract), and cost no second network.
     """
 
     def __init__(self, encoded: Sequence[list[int]], vocabulary_size: int) -> None:

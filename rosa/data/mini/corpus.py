@@ -10,6 +10,7 @@ from random import Random
 
 from rosa.data.mini import acceptability, grammar, inference, lexicon, paraphrase, pronouns, sentiment
 from rosa.data.mini.grammar import Words
+from rosa.data.mini.tasks import belongs_to_evaluation
 
 
 def _told_again(rng: Random) -> list[str]:
@@ -66,7 +67,20 @@ PARAGRAPHS: tuple[Callable[[Random], list[str]], ...] = (
     _reviews,
     _acceptable,
     _acceptable,
+    _acceptable,
+    _acceptable,
 )
+"""What a paragraph can be, each as often as it stands here."""
+
+
+def _paragraph(rng: Random) -> tuple[str, ...]:
+    """A paragraph that no evaluation split has as an example, neither as a whole nor one of its sentences."""
+    make = rng.choice(PARAGRAPHS)
+    while True:
+        # A sentence said twice in the same words would teach copying alone.
+        sentences = tuple(dict.fromkeys(make(rng)))
+        if not any(belongs_to_evaluation(texts) for texts in (sentences, *((text,) for text in sentences))):
+            return sentences
 
 
 FUNCTION_WORDS = (
@@ -109,7 +123,9 @@ def corpus(size: int, seed: int) -> tuple[tuple[str, ...], ...]:
     """Paragraphs of one or two sentences, with at least ``size`` sentences in all.
 
     The sentences of a paragraph tell of the same thing. All of them are acceptable and no paragraph contradicts
-    itself, as in edited prose; none carries a label.
+    itself, as in edited prose; none carries a label. What the evaluation splits may have is left out: their pairs, in
+    either order, and their single sentences. Training examples can occur, as texts of a downstream task can in any
+    pretraining corpus.
 
     Raises:
         ValueError: a size below 1.
@@ -120,7 +136,6 @@ def corpus(size: int, seed: int) -> tuple[tuple[str, ...], ...]:
     paragraphs: list[tuple[str, ...]] = []
     written = 0
     while written < size:
-        # A sentence said twice in the same words would teach copying alone.
-        paragraphs.append(tuple(dict.fromkeys(rng.choice(PARAGRAPHS)(rng))))
+        paragraphs.append(_paragraph(rng))
         written += len(paragraphs[-1])
     return tuple(paragraphs)
