@@ -31,14 +31,22 @@ START, PAD, END, UNKNOWN, MASK = range(len(SPECIAL_TOKENS))
 MAX_LENGTH = 64
 """Tokens of an input at most."""
 
-MASKED_SHARE = 0.25
+MASKED_SHARE = 0.3
 """Tokens to predict; of these 80 % are hidden, 10 % replaced and 10 % left (BERT, arXiv 1810.04805, section 3.1)."""
-HIGHEST_RATE = 0.2
+HIGHEST_RATE = 0.35
 """No word is hidden more often than this."""
-DISTURBED_SHARE = 0.5
-"""Inputs in which words change places, for the model to tell from those that are as they were written."""
-PAIR_SHARE = 0.5
+JUDGED_SHARE = 0.4
+"""Inputs that are shown without hidden words, for the model to judge word by word; the others have hidden words."""
+JUDGE_WEIGHT = 5.0
+"""Of the judgement's loss, a mean over tokens, beside that of the hidden words."""
+DISTURBED_SHARE = 0.6
+"""Judged inputs in which something is disturbed."""
+EXCHANGED_SHARE = 0.3
+"""Disturbed inputs in which two words change places; in the others some words make room for others."""
+PAIR_SHARE = 0.8
 """Paragraphs that are read as a pair of texts; the sentences of the others are read one by one."""
+EMBEDDING_SCALE = 5.0
+"""The embeddings' spread at the start, in those of the other weights."""
 WARMUP_SHARE = 0.1
 WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
@@ -47,7 +55,7 @@ SORTED_BATCHES = 32
 IGNORED = -100
 """The label of a token that is not to be predicted, as PyTorch's cross entropy has it."""
 
-VERSION = 1
+VERSION = 2
 """Part of the cache's key: raise it when a change here gives other weights."""
 FACTS = "pretraining.json"
 
@@ -55,8 +63,8 @@ FACTS = "pretraining.json"
 def build_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
     """A tokenizer of whole words in lower case, with RoBERTa's special tokens and pair format.
 
-    One text becomes ``<s> A </s>``, two become ``<s> A </s></s> B </s>``. Words that are not in the vocabulary become
-    ``<unk>``.
+    One text becomes ``<s> A </s>``, two become ``<s> A </s></s> B </s>``, and the token types tell them apart.
+    Words that are not in the vocabulary become ``<unk>``.
 
     Raises:
         ValueError: a word twice in the vocabulary, or one that is a special token.
@@ -75,7 +83,7 @@ def build_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{start} $A {end}",
-        pair=f"{start} $A {end} {end} $B {end}",
+        pair=f"{start} $A {end} {end} $B:1 {end}:1",
         special_tokens=[(start, START), (end, END)],
     )
     return PreTrainedTokenizerFast(
@@ -88,7 +96,7 @@ def build_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
         unk_token=unknown,
         mask_token=mask,
         model_max_length=MAX_LENGTH,
-        model_input_names=["input_ids", "attention_mask"],
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
 
 
@@ -104,7 +112,7 @@ def build_model(mini: MiniModelConfig, vocabulary_size: int) -> RobertaForMasked
         intermediate_size=mini.intermediate,
         # RoBERTa numbers positions from the padding token's number plus one.
         max_position_embeddings=MAX_LENGTH + PAD + 1,
-        type_vocab_size=1,
+        type_vocab_size=2,
         bos_token_id=START,
         pad_token_id=PAD,
         eos_token_id=END,
@@ -115,7 +123,45 @@ def build_model(mini: MiniModelConfig, vocabulary_size: int) -> RobertaForMasked
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mini.seed)
-        return RobertaForMaskedLM(shape)
+        model = RobertaForMaskedLM(shape)
+        with torch.no_grad():
+            compare_texts(model)
+        return model
+
+
+def compare_texts(model: RobertaForMaskedLM) -> None:
+    """Let half of the first layer's heads start as comparisons: a word looks for itself in the other text.
+
+    A word that finds itself there is cancelled, one that does not is left over. A product of query and key weights near
+    the identity, and one of value and output weights near its negative, are what pretrained vision transformers have
+    and small ones gain by starting with (mimetic initialization, Trockman and Kolter, arXiv 2305.09828, abstract). Here
+    they look across the two texts; found from random weights, that would take more steps than this model is trained
+    for.
+    """
+    embeddings, layer = model.roberta.embeddings, model.roberta.encoder.layer[0].attention
+    width, half = model.config.hidden_size, model.config.hidden_size // 2
+    # Small embeddings would forget what they start as within a few steps.
+    embeddings.word_embeddings.weight.mul_(EMBEDDING_SCALE)
+    text = torch.randn(width)
+    # As large as a word's embedding, and opposite in the two texts; a place says less than a word.
+    spread = model.config.initializer_range * EMBEDDING_SCALE
+    embeddings.token_type_embeddings.weight.copy_(torch.stack((text, -text)) * spread)
+    embeddings.position_embeddings.weight.mul_(0.5 * EMBEDDING_SCALE)
+    direction = text / text.norm()
+    seeking = torch.randn(half, width) * (2 / width) ** 0.5
+    layer.self.query.weight[:half] = seeking
+    # The mirror turns one text into the other, so that a word attends across and not to itself.
+    layer.self.key.weight[:half] = seeking - 2 * torch.outer(seeking @ direction, direction)
+    told = torch.linalg.qr(torch.randn(width, half)).Q
+    layer.self.value.weight[:half] = told.T
+    layer.output.dense.weight[:, :half] = -told
+
+
+def token_types(batch: torch.Tensor) -> torch.Tensor:
+    """The type of each token of a batch (rows, length), as the tokenizer gives it: 1 in the second text, or 0."""
+    ends = (batch == END).cumsum(1)
+    # Two ends stand between the texts, and belong to the first one.
+    return ((ends - (batch == END).long() >= 2) & (batch != PAD)).long()
 
 
 def inputs(
@@ -175,18 +221,57 @@ def mask_tokens(
     return hidden, labels
 
 
-def disturb(batch: torch.Tensor, rates: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs of which some have two words exchanged, and (rows,) which of them now read otherwise.
+class Substitutes:
+    """The words that a text has between the same two neighbours: what could stand in a word's place.
 
-    The words are drawn by their masking rates, so mostly among those that say who did what.
+    They make plausible corruptions for replaced token detection, as ELECTRA's generator network does (arXiv 2003.10555,
+    abstract), and cost no second network.
     """
-    weights = rates[batch] + torch.finfo(rates.dtype).tiny
-    places = torch.multinomial(weights, 2, generator=generator)
-    words = batch.gather(1, places)
-    chosen = torch.rand(len(batch), generator=generator) < DISTURBED_SHARE
-    chosen &= (rates[words] > 0).all(1) & (words[:, 0] != words[:, 1])
-    exchanged = batch.scatter(1, places, words.flip(1))
-    return torch.where(chosen[:, None], exchanged, batch), chosen
+
+    def __init__(self, encoded: Sequence[list[int]], vocabulary_size: int) -> None:
+        self._size = vocabulary_size
+        text = torch.tensor([number for row in encoded for number in row])
+        # Where one input ends and the next one starts there are special tokens only, which nobody asks for.
+        around = self._key(text[:-2], text[2:])
+        order = around.argsort(stable=True)
+        self._around, self._words = around[order], text[1:-1][order]
+
+    def _key(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return left * self._size + right
+
+    def draw(self, left: torch.Tensor, right: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """A word (n,) for each pair of neighbours (n,), as often as the text has it there."""
+        key = self._key(left, right)
+        first, behind = torch.searchsorted(self._around, key), torch.searchsorted(self._around, key, right=True)
+        return self._words[first + (torch.rand(len(key), generator=generator) * (behind - first)).long()]
+
+
+def disturb(
+    batch: torch.Tensor, rates: torch.Tensor, substitutes: Substitutes, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs of which some are disturbed, and (rows, length) which of their words are not those that were written.
+
+    Two words change places, or some make room for others that the text has between the same neighbours: from a single
+    one to all, as a great difference is what the model learns to see first. Words that change places are drawn by their
+    masking rates, so mostly among those that say who did what. In a pair it is the second text that is disturbed, so
+    that the first one tells what it should say.
+    """
+    ends = (batch == END).cumsum(1)
+    weights = rates[batch] * ((ends == 2) | (ends.amax(1, keepdim=True) < 2))
+    places = torch.multinomial(weights + torch.finfo(rates.dtype).tiny, 2, generator=generator)
+    exchanged = torch.where(
+        (weights.gather(1, places) > 0).all(1, keepdim=True),
+        batch.scatter(1, places, batch.gather(1, places).flip(1)),
+        batch,
+    )
+    share = torch.rand((len(batch), 1), generator=generator)
+    row, place = ((torch.rand(batch.shape, generator=generator) < share) & (weights > 0)).nonzero(as_tuple=True)
+    replaced = batch.clone()
+    replaced[row, place] = substitutes.draw(batch[row, place - 1], batch[row, place + 1], generator)
+    fate = torch.rand((len(batch), 1), generator=generator)
+    disturbed = torch.where(fate < DISTURBED_SHARE, replaced, batch)
+    disturbed = torch.where(fate < DISTURBED_SHARE * EXCHANGED_SHARE, exchanged, disturbed)
+    return disturbed, disturbed != batch
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
@@ -206,9 +291,9 @@ def pretrain_roberta(
 ) -> dict[str, float]:
     """Train a RoBERTa by masked language modelling, and save it with its tokenizer as a folder.
 
-    Beside the hidden words, the model learns to tell inputs with two words exchanged from those as they were written:
-    a model this small is slow to learn word order from hidden words alone, and needs it for most tasks. The layer that
-    judges this is thrown away.
+    Beside the hidden words, the model learns to tell the words that were exchanged or replaced from those that were
+    written: a model this small is slow to learn from hidden words alone who did what, and whether a second text says so
+    too. The layer that judges this is thrown away.
 
     The folder appears whole or not at all. It is what ``AutoModel*.from_pretrained`` and
     ``AutoTokenizer.from_pretrained`` read. The same arguments give the same weights on the same machine.
@@ -222,8 +307,8 @@ def pretrain_roberta(
 
     Returns:
         The facts that are also saved beside the model: ``parameters``, ``steps``, ``loss`` (mean masked-token cross
-        entropy, in nats, of the last tenth of the steps), ``right`` (the share of inputs judged rightly, likewise) and
-        ``seconds``.
+        entropy, in nats, of the last tenth of the steps), ``right`` (the share of judged inputs that were judged
+        rightly, likewise) and ``seconds``.
 
     Raises:
         ValueError: no paragraphs, or a vocabulary that :func:`build_tokenizer` refuses.
@@ -249,6 +334,11 @@ def pretrain_roberta(
     generator = torch.Generator().manual_seed(mini.seed)
     encoded = inputs(paragraphs, tokenizer, generator)
     rates = masking_rates(encoded, len(tokenizer))
+    substitutes = Substitutes(encoded, len(tokenizer))
+    counts = torch.bincount(torch.tensor([number for row in encoded for number in row]), minlength=len(tokenizer))
+    with torch.no_grad():
+        # How frequent a word is among the hidden ones is known: to start from it saves the model some hundred steps.
+        model.lm_head.bias.copy_((counts * rates + 1).log())
     stream = batches(encoded, mini.batch_size, generator)
     # Norms and biases keep their size, as in every BERT.
     weights = [p for p in trained.parameters() if p.dim() > 1]
@@ -257,35 +347,52 @@ def pretrain_roberta(
         [{"params": weights, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}],
         lr=mini.lr,
         betas=(0.9, 0.98),
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, mini.steps))
     losses: list[float] = []
-    right: list[float] = []
+    right, judged_inputs = [], []
     for _ in (bar := tqdm(range(mini.steps), desc="pretraining the mini RoBERTa", unit="step")):
-        batch, disturbed = disturb(next(stream), rates, generator)
+        batch = next(stream)
+        is_judged = torch.rand(len(batch), generator=generator) < JUDGED_SHARE
+        disturbed, wrong = disturb(batch, rates, substitutes, generator)
+        # The first token answers for the whole input.
+        wrong[:, 0] = wrong.any(1)
         hidden, labels = mask_tokens(batch, rates, generator)
+        labels = torch.where(is_judged[:, None], IGNORED, labels)
+        shown = torch.where(is_judged[:, None], disturbed, hidden)
         chosen = labels != IGNORED
-        states = model.roberta(hidden.to(device), attention_mask=(batch != PAD).long().to(device)).last_hidden_state
+        states = model.roberta(
+            shown.to(device),
+            attention_mask=(batch != PAD).long().to(device),
+            token_type_ids=token_types(batch).to(device),
+        ).last_hidden_state
         predicted = model.lm_head(states[chosen.to(device)])
         # A tiny batch can have no token to predict, and a mean over none is not a number.
         word_loss = functional.cross_entropy(predicted, labels[chosen].to(device), reduction="sum")
         word_loss = word_loss / max(1, int(chosen.sum()))
-        judged = judge(states[:, 0]).squeeze(1)
-        loss = word_loss + functional.binary_cross_entropy_with_logits(judged, disturbed.float().to(device))
+        judged_tokens = is_judged[:, None] & (batch != PAD)
+        judged = judge(states[judged_tokens.to(device)]).squeeze(1)
+        judge_loss = functional.binary_cross_entropy_with_logits(
+            judged, wrong[judged_tokens].float().to(device), reduction="sum"
+        )
+        loss = word_loss + JUDGE_WEIGHT * judge_loss / max(1, int(judged_tokens.sum()))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), MAX_GRAD_NORM)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
         losses.append(word_loss.item())
-        right.append(float(((judged > 0).cpu() == disturbed).float().mean()))
+        of_whole = batch[judged_tokens] == START
+        right.append(int(((judged > 0).cpu() == wrong[judged_tokens])[of_whole].sum()))
+        judged_inputs.append(int(is_judged.sum()))
         bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
     tenth = max(1, mini.steps // 10)
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": mini.steps,
         "loss": sum(losses[-tenth:]) / tenth,
-        "right": sum(right[-tenth:]) / tenth,
+        "right": sum(right[-tenth:]) / max(1, sum(judged_inputs[-tenth:])),
         "seconds": time.perf_counter() - begun,
     }
     torch.set_num_threads(threads)

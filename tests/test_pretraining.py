@@ -52,7 +52,8 @@ def test_the_tokenizer_writes_roberta_pairs_and_gives_the_words_back(tmp_path: P
     assert tokenizer.convert_ids_to_tokens(encoded["input_ids"]) == (
         ["<s>", "the", "doctor", "praised", "the", "cook", ".", "</s>", "</s>", "who", "slept", "?", "</s>"]
     )
-    assert set(encoded) == {"input_ids", "attention_mask"}
+    assert set(encoded) == {"input_ids", "token_type_ids", "attention_mask"}
+    assert encoded["token_type_ids"] == [0] * 9 + [1] * 4
     assert tokenizer.decode(tokenizer(first)["input_ids"], skip_special_tokens=True).split() == (
         ["the", "doctor", "praised", "the", "cook", "."]
     )
@@ -125,15 +126,60 @@ def test_rare_words_are_hidden_more_often_and_special_tokens_never(monkeypatch: 
     assert float(masking_rates(encoded, 9).max()) == pytest.approx(0.2)
 
 
-def test_disturbed_inputs_have_two_words_exchanged() -> None:
-    rates = torch.tensor([0.0] * 5 + [0.2, 0.2, 0.0])
-    batch = torch.tensor([[START, 5, 7, 6, END, PAD], [START, 5, 7, 5, END, PAD]]).repeat(500, 1)
-    disturbed, changed = pretraining.disturb(batch, rates, torch.Generator().manual_seed(0))
-    assert torch.equal(changed, (disturbed != batch).any(1))
-    # Words 5 and 6 can change places; the others are never drawn, and exchanging like with like changes nothing.
-    assert disturbed[changed].unique(dim=0).tolist() == [[START, 6, 7, 5, END, PAD]]
-    assert 0.4 < float(changed[::2].float().mean()) < 0.6
-    assert not changed[1::2].any()
+def test_token_types_are_those_of_the_tokenizer() -> None:
+    encoded = build_tokenizer(WORDS)(["a b.", "c."], ["c.", "d c b a."], padding=True, return_tensors="pt")
+    assert torch.equal(pretraining.token_types(encoded["input_ids"]), encoded["token_type_ids"])
+    alone = build_tokenizer(WORDS)(["a b.", "c."], padding=True, return_tensors="pt")["input_ids"]
+    assert not pretraining.token_types(alone).any()
+
+
+def test_substitutes_are_drawn_as_the_text_has_them_between_the_same_neighbours() -> None:
+    encoded = [[START, 5, 6, 7, END]] * 3 + [[START, 5, 8, 7, END], [START, 5, 9, 8, END]]
+    drawn = pretraining.Substitutes(encoded, 10).draw(
+        torch.full((4000,), 5), torch.full((4000,), 7), torch.Generator().manual_seed(0)
+    )
+    counts = Counter(drawn.tolist())
+    assert set(counts) == {6, 8}
+    assert counts[6] / 4000 == pytest.approx(0.75, abs=0.04)
+
+
+def test_disturbed_inputs_have_two_words_exchanged_or_some_replaced() -> None:
+    rates = torch.tensor([0.0] * 5 + [0.2, 0.2, 0.0, 0.0])
+    batch = torch.tensor([[START, 5, 7, 6, END, PAD], [START, 7, END, PAD, PAD, PAD]]).repeat(500, 1)
+    # Word 8 stands where word 5 does.
+    substitutes = pretraining.Substitutes([*batch.tolist(), *[[START, 8, 7, 6, END, PAD]] * 500], 9)
+    disturbed, wrong = pretraining.disturb(batch, rates, substitutes, torch.Generator().manual_seed(0))
+    assert torch.equal(wrong, disturbed != batch)
+    changed = disturbed[wrong.any(1)].unique(dim=0).tolist()
+    # Words 5 and 6 can change places; word 7 is never drawn.
+    assert changed == [[START, 6, 7, 5, END, PAD], [START, 8, 7, 6, END, PAD]]
+    assert 0.25 < float(wrong[::2].any(1).float().mean()) < pretraining.DISTURBED_SHARE
+    assert not wrong[1::2].any()
+
+
+def test_only_the_second_text_of_a_pair_is_disturbed() -> None:
+    rates = torch.tensor([0.0] * 5 + [0.2, 0.2])
+    batch = torch.tensor([[START, 5, 6, END, END, 6, 5, END, PAD]]).repeat(200, 1)
+    substitutes = pretraining.Substitutes(batch.tolist(), 7)
+    _, wrong = pretraining.disturb(batch, rates, substitutes, torch.Generator().manual_seed(0))
+    assert wrong.any(0).tolist() == [False] * 5 + [True] * 2 + [False] * 2
+
+
+def test_before_training_a_word_looks_for_itself_in_the_other_text() -> None:
+    vocabulary = [f"w{n}" for n in range(60)]
+    tokenizer = build_tokenizer(vocabulary)
+    model = build_model(MiniModelConfig(layers=1, hidden=128), len(tokenizer)).eval()
+    model.set_attn_implementation("eager")
+    first, second = " ".join(vocabulary[:8]), " ".join(reversed(vocabulary[:8]))
+    encoded = tokenizer(first, second, return_tensors="pt")
+    with torch.no_grad():
+        attention = model.roberta(**encoded, output_attentions=True).attentions[0][0, :2].mean(0)
+    words = encoded["input_ids"][0]
+    found = [words[attention[place].argmax()] == words[place] for place in range(1, 9)]
+    across = [int(attention[place].argmax()) > 9 for place in range(1, 9)]
+    # By chance one word in twenty would be found.
+    assert sum(found) >= 7
+    assert all(across)
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -141,7 +187,7 @@ def test_disturbed_inputs_have_two_words_exchanged() -> None:
 
 def test_training_learns_more_than_word_frequencies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts that count in a circle: a hidden word is sure from its neighbours, and one in eight without them."""
-    monkeypatch.setattr(pretraining, "DISTURBED_SHARE", 0.0)
+    monkeypatch.setattr(pretraining, "JUDGED_SHARE", 0.0)
     words = list("abcdefgh")
     circle = words * 3
     paragraphs = [[" ".join(circle[i : i + 6]), " ".join(circle[i + 6 : i + 12])] for i in range(8)] * 4

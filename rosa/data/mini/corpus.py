@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable
@@ -9,19 +10,23 @@ from random import Random
 
 from rosa.data.mini import acceptability, grammar, inference, lexicon, paraphrase, pronouns, sentiment
 from rosa.data.mini.grammar import Words
+from rosa.data.mini.tasks import belongs_to_evaluation
 
 
-def _scene(rng: Random) -> list[str]:
-    """An event, told and asked about several times, each time in other words."""
+def _told_again(rng: Random) -> list[str]:
+    """An event, told twice in other words."""
     event = paraphrase.paraphrased_event(rng)
-    told = [grammar.said_somehow(rng, event) for _ in range(2)]
-    asked = grammar.question(event, rng.choice(grammar.askable(event)), Words(rng), rng.random() < 0.4)
-    return [*told, asked, grammar.said_somehow(rng, event)]
+    return [grammar.said_somehow(rng, event) for _ in range(2)]
 
 
-def _questions(rng: Random) -> list[str]:
+def _asked_again(rng: Random) -> list[str]:
     """A question, and the same one in other words."""
     return list(paraphrase.qqp(rng, label=1).values())
+
+
+def _answered(rng: Random) -> list[str]:
+    """A question, and its answer."""
+    return list(inference.qnli(rng, label=0).values())
 
 
 def _followed(rng: Random) -> list[str]:
@@ -30,12 +35,14 @@ def _followed(rng: Random) -> list[str]:
     return [statement.text(Words(rng)) for statement in inference.mnli_statements(rng, inference.ENTAILMENT, genre)]
 
 
-def _passage(rng: Random) -> list[str]:
-    return list(inference.rte(rng, label=rng.randrange(2)).values())[:1]
+def _retold(rng: Random) -> list[str]:
+    """A passage of two clauses, and what is sure to have happened."""
+    return list(inference.rte(rng, label=0).values())
 
 
 def _because(rng: Random) -> list[str]:
-    return [pronouns.sentence_and_referents(rng)[0]]
+    """A reason with a pronoun, and whose it was."""
+    return list(pronouns.wnli(rng, label=1).values())
 
 
 def _reviews(rng: Random) -> list[str]:
@@ -45,21 +52,35 @@ def _reviews(rng: Random) -> list[str]:
 
 
 def _acceptable(rng: Random) -> list[str]:
-    return [rng.choice(acceptability.PHENOMENA)(rng)[0] for _ in range(2)]
+    return [rng.choice(acceptability.PHENOMENA)(rng)[0]]
 
 
 PARAGRAPHS: tuple[Callable[[Random], list[str]], ...] = (
-    _scene,
-    _scene,
-    _scene,
-    _scene,
-    _questions,
+    _told_again,
+    _told_again,
+    _asked_again,
+    _answered,
     _followed,
-    _passage,
+    _retold,
     _because,
     _reviews,
+    _reviews,
+    _acceptable,
+    _acceptable,
+    _acceptable,
     _acceptable,
 )
+"""What a paragraph can be, each as often as it stands here."""
+
+
+def _paragraph(rng: Random) -> tuple[str, ...]:
+    """A paragraph that no evaluation split has as an example, neither as a whole nor one of its sentences."""
+    make = rng.choice(PARAGRAPHS)
+    while True:
+        # A sentence said twice in the same words would teach copying alone.
+        sentences = tuple(dict.fromkeys(make(rng)))
+        if not any(belongs_to_evaluation(texts) for texts in (sentences, *((text,) for text in sentences))):
+            return sentences
 
 
 FUNCTION_WORDS = (
@@ -97,11 +118,14 @@ def vocabulary() -> list[str]:
     return sorted(set(words(" ".join(made))))
 
 
-def corpus(size: int, seed: int) -> list[list[str]]:
-    """Paragraphs of one to four sentences, with at least ``size`` sentences in all.
+@functools.cache
+def corpus(size: int, seed: int) -> tuple[tuple[str, ...], ...]:
+    """Paragraphs of one or two sentences, with at least ``size`` sentences in all.
 
     The sentences of a paragraph tell of the same thing. All of them are acceptable and no paragraph contradicts
-    itself, as in edited prose; none carries a label.
+    itself, as in edited prose; none carries a label. What the evaluation splits may have is left out: their pairs, in
+    either order, and their single sentences. Training examples can occur, as texts of a downstream task can in any
+    pretraining corpus.
 
     Raises:
         ValueError: a size below 1.
@@ -109,10 +133,9 @@ def corpus(size: int, seed: int) -> list[list[str]]:
     if size < 1:
         raise ValueError(f"size={size}: expected at least 1")
     rng = Random(f"corpus/{seed}")
-    paragraphs: list[list[str]] = []
+    paragraphs: list[tuple[str, ...]] = []
     written = 0
     while written < size:
-        # A sentence said twice in the same words would teach copying alone.
-        paragraphs.append(list(dict.fromkeys(rng.choice(PARAGRAPHS)(rng))))
+        paragraphs.append(_paragraph(rng))
         written += len(paragraphs[-1])
-    return paragraphs
+    return tuple(paragraphs)

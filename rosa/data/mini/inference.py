@@ -17,6 +17,7 @@ from random import Random
 from rosa.data.mini import grammar, lexicon
 from rosa.data.mini.grammar import Event, Phrase, Words
 from rosa.data.mini.lexicon import Verb
+from rosa.data.mini.paraphrase import otherwise
 
 ENTAILMENT, NEUTRAL, CONTRADICTION = 0, 1, 2
 
@@ -212,12 +213,29 @@ def _linked(rng: Random, words: Words, entailed: bool) -> tuple[str, Event]:
     event = rng.choice((first, second))
     if entailed:
         return premise, event
-    return premise, grammar.swapped(event) or grammar.changed(rng, event, rng.choice(("agent", "theme")))
+    return premise, _another(rng, event)
+
+
+def _another(rng: Random, event: Event) -> Event:
+    """An event of the same words the other way round, or with other people and things."""
+    other_way = grammar.swapped(event)
+    if other_way is not None and rng.random() < 0.3:
+        return other_way
+    for part in rng.choice((("agent",), ("theme",), ("agent", "theme"))):
+        event = grammar.changed(rng, event, part)
+    return event
+
+
+def _in_detail(rng: Random, words: Words, entailed: bool) -> tuple[str, Event]:
+    """*The brave nurse praised the pilot in the park today*: it stays true with less detail, and in other words."""
+    event = grammar.some_event(rng, grammar.TRANSITIVE, place=1.0, time=0.5)
+    bare = event.but(agent=Phrase(event.agent.noun), place="", time="")
+    return grammar.statement(event, words), bare if entailed else _another(rng, bare)
 
 
 def rte(rng: Random, label: int) -> dict[str, str]:
-    """A passage of two clauses, and a sentence that it implies (label 0) or leaves open (1)."""
-    form = rng.choice((_relative_clause, _said_that, _linked))
+    """A passage of one or two clauses, and a sentence that it implies (label 0) or leaves open (1)."""
+    form = rng.choice((_relative_clause, _said_that, _linked, _in_detail, _in_detail))
     premise, event = form(rng, Words(rng), label == ENTAILMENT)
     return {"sentence1": premise, "sentence2": grammar.said_somehow(rng, event)}
 
@@ -248,5 +266,4 @@ def _not_an_answer(rng: Random, event: Event, asked: str) -> Event:
         if asked == "place":
             return event.but(place="", time=rng.choice(lexicon.TIMES))
         return event.but(time="", place=rng.choice(grammar.places()))
-    part = rng.choice([part for part in ("agent", "theme", "verb") if part != asked])
-    return grammar.changed(rng, event, part)
+    return otherwise(rng, event, [part for part in ("agent", "theme", "verb") if part != asked])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 from rosa.data.mini import grammar, lexicon
@@ -14,16 +15,22 @@ def paraphrased_event(rng: Random) -> Event:
     return grammar.some_event(rng, verbs, place=0.6, adjective=0.3)
 
 
+def otherwise(rng: Random, event: Event, parts: Sequence[str]) -> Event:
+    """Another event of much the same words: one to three of these parts are changed."""
+    for part in rng.sample(parts, min(len(parts), rng.choice((1, 2, 3)))):
+        event = grammar.changed(rng, event, part)
+    return event
+
+
 def mrpc(rng: Random, label: int) -> dict[str, str]:
-    """Two sentences that say the same (label 1), or differ in one part (0)."""
+    """Two sentences that say the same (label 1), or tell of another event in some of the same words (0)."""
     first = second = paraphrased_event(rng)
     if not label:
         other_way = grammar.swapped(first)
-        if other_way is not None and rng.random() < 0.5:
+        if other_way is not None and rng.random() < 0.3:
             second = other_way
         else:
-            parts = ["agent", "verb", "theme", "negation", *(["place"] if first.place else [])]
-            second = grammar.changed(rng, first, rng.choice(parts))
+            second = otherwise(rng, first, ("agent", "verb", "theme", *(["place"] if first.place else [])))
     return {"sentence1": grammar.said_somehow(rng, first), "sentence2": grammar.said_somehow(rng, second)}
 
 
@@ -34,14 +41,13 @@ def qqp(rng: Random, label: int) -> dict[str, str]:
     if not label:
         other_way = grammar.swapped(first)
         kind = rng.random()
-        if kind < 0.3:
+        if kind < 0.2:
             asked_second = grammar.other(rng, grammar.askable(first), asked)
-        elif kind < 0.6 and other_way is not None:
+        elif kind < 0.4 and other_way is not None:
             second = other_way
         else:
             # The part that is asked for is not said: another one there would be the same question.
-            parts = [part for part in ("agent", "verb", "theme") if part != asked]
-            second = grammar.changed(rng, first, rng.choice(parts))
+            second = otherwise(rng, first, [part for part in ("agent", "verb", "theme") if part != asked])
     texts = [
         grammar.question(event, part, Words(rng), passive=rng.random() < 0.4)
         for event, part in ((first, asked), (second, asked_second))

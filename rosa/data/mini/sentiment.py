@@ -14,8 +14,8 @@ TAKES_DEGREE = ("is", "is not", "seems")
 
 def opinion(rng: Random, positive: bool, topic: str) -> str:
     """A clause on one topic; a negation turns its adjective's polarity around."""
-    negated = rng.random() < 0.25
-    adjective = rng.choice(lexicon.PRAISE if positive != negated else lexicon.REPROACH)
+    negated = rng.random() < 0.1
+    adjective, another = rng.sample(lexicon.PRAISE if positive != negated else lexicon.REPROACH, 2)
     if rng.random() < 0.2:
         return f"{'nobody' if negated else 'everybody'} would call the {topic} {adjective}"
     if rng.random() < 0.2:
@@ -23,14 +23,16 @@ def opinion(rng: Random, positive: bool, topic: str) -> str:
         return f"critics called the {topic} {adjective} and were {judged}"
     linked = rng.choice(NEGATIONS if negated else ASSERTIONS)
     degree = f"{rng.choice(DEGREES)} " if linked in TAKES_DEGREE and rng.random() < 0.4 else ""
-    return f"the {topic} {linked} {degree}{adjective}"
+    # Not after a negation, which might be read as one of the first adjective alone.
+    and_another = f" and {another}" if not negated and rng.random() < 0.6 else ""
+    return f"the {topic} {linked} {degree}{adjective}{and_another}"
 
 
 def review(rng: Random, positive: bool) -> str:
     """One opinion, or two of which the main clause, or the one after *but*, has the last word."""
     first, second = rng.sample(lexicon.FILM_TOPICS, 2)
     main = opinion(rng, positive, first)
-    form = rng.choice(("alone", "alone", "alone", "and", "but", "although"))
+    form = rng.choice(("alone", "and", "and", "and", "but", "although"))
     if form == "alone":
         return grammar.sentence(main)
     if form == "and":
