@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
@@ -138,7 +138,8 @@ def compare_texts(model: RobertaForMaskedLM) -> None:
     they look across the two texts; found from random weights, that would take more steps than this model is trained
     for.
     """
-    embeddings, layer = model.roberta.embeddings, model.roberta.encoder.layer[0].attention
+    embeddings = model.roberta.embeddings
+    layer: Any = model.roberta.encoder.layer[0].attention  # transformers leaves the attributes of its modules untyped
     width, half = model.config.hidden_size, model.config.hidden_size // 2
     # Small embeddings would forget what they start as within a few steps.
     embeddings.word_embeddings.weight.mul_(EMBEDDING_SCALE)

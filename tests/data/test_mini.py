@@ -194,7 +194,8 @@ def test_a_hypothesis_alone_does_not_tell_its_label(split: str) -> None:
     score = model.score(
         vectorizer.transform([row["hypothesis"] for row in evaluation]), [r["label"] for r in evaluation]
     )
-    assert score < 0.5
+    # A third is chance; MultiNLI's own hypotheses tell about 53 % (Gururangan et al. 2018, abstract).
+    assert score < 0.53
 
 
 # --- CoLA: a checker of a few rules, written from the outside ---------------------------------------------------------
