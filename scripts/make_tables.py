@@ -60,11 +60,14 @@ def main() -> int:
             models = by_model(found, name)
             for model, runs in models.items():
                 comparison = compare(runs, name, options.rule)
-                if name in grids:
-                    table = grid_table(comparison)
-                else:
+                label = name if len(models) == 1 else f"{name}-{model}"
+                # One that others take their learning rates from is a grid; one that tunes itself has both tables.
+                tunes_itself = name in tuning_experiments(runs)
+                if name not in grids or tunes_itself:
                     table = results_table(comparison, published_for(comparison, options.paper, options.results))
-                tables.append(table if len(models) == 1 else replace(table, name=f"{name}-{model}"))
+                    tables.append(replace(table, name=label))
+                if name in grids:
+                    tables.append(replace(grid_table(comparison), name=f"{label}-grid" if tunes_itself else label))
             write_text(out / f"{name}.md", "\n".join(map(markdown, tables)))
             write_text(out / f"{name}.tex", "\n".join(map(latex, tables)))
             write_text(out / f"{name}.csv", long_csv(found, name))

@@ -65,13 +65,13 @@ def test_every_experiment_is_named_as_its_file() -> None:
 
 
 def test_every_sweep_of_every_experiment_composes() -> None:
-    """Each value of each swept key on its own."""
+    """Each value of each swept key on its own; of the seeds, which are numbers like each other, the first."""
     for path in sorted((ROOT / "experiments").glob("*.yaml")):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             base = [f"experiment={path.stem}", "data.dir=x"]
             whole = compose("config", overrides=base, return_hydra_config=True)
             for key, values in (whole.hydra.sweeper.params or {}).items():
-                for value in str(values).split(","):
+                for value in str(values).split(",")[: 1 if key == "seed" else None]:
                     from_hydra(compose("config", overrides=[*base, f"{key}={value}"]))
 
 

@@ -26,16 +26,16 @@ def sweep(tiny_model: Path, tmp_path: Path, *overrides: str) -> subprocess.Compl
 
 @pytest.mark.slow
 def test_sweep_runs_all_keeps_failures_apart_and_does_nothing_twice(tiny_model: Path, tmp_path: Path) -> None:
-    overrides = ("method=rosa,full", "seed=0,1", "task=cola,stsb")
+    overrides = ("method=rosa,full", "seed=0,1", "task=cola")
     first = sweep(tiny_model, tmp_path, *overrides)
     assert first.returncode == 0, first.stderr
-    assert "8 runs in" in first.stdout
-    assert "8 done, 0 skipped, 0 failed" in first.stdout
-    assert sum(line.startswith("done   ") for line in first.stdout.splitlines()) == 8, "one line a run"
+    assert "4 runs in" in first.stdout
+    assert "4 done, 0 skipped, 0 failed" in first.stdout
+    assert sum(line.startswith("done   ") for line in first.stdout.splitlines()) == 4, "one line a run"
     found, problems = records.find(tmp_path)
     assert not problems
-    assert {(r["identity"]["task"], r["identity"]["method"], r["identity"]["seed"]) for r in found} == {
-        (task, method, seed) for task in ("cola", "stsb") for method in ("rosa", "full") for seed in (0, 1)
+    assert {(r["identity"]["method"], r["identity"]["seed"]) for r in found} == {
+        (method, seed) for method in ("rosa", "full") for seed in (0, 1)
     }
 
     # The second seed of the first call is no reason to skip a third; one rank is too large for the model.

@@ -202,8 +202,13 @@ def _published_rows(
 
 
 def grid_table(comparison: Comparison) -> Table:
-    """Rows are methods and settings (and tasks, where there are several), columns every learning rate; bold wins."""
-    pairs = [(row, task) for row in comparison.rows for task in comparison.tasks if task.name in row.results]
+    """Rows are methods and settings (and tasks, where there are several), columns every learning rate; bold wins.
+
+    Where some tasks have a grid, those that every row ran at one learning rate alone are left out.
+    """
+    every = [(row, task) for row in comparison.rows for task in comparison.tasks if task.name in row.results]
+    with_grid = {task.name for row, task in every if len(row.results[task.name].trials) > 1}
+    pairs = [(row, task) for row, task in every if task.name in with_grid] or every
     rates = sorted({trial.lr for row, task in pairs for trial in row.results[task.name].trials})
     rows = []
     for row, task in pairs:

@@ -474,6 +474,24 @@ def test_the_script_writes_every_experiment_twice_the_same(tmp_path):
     assert done.stdout == "\n".join(written[0][f"{n}.md"].decode() for n in ("glue", "tuning")) + "\n"
 
 
+def test_an_experiment_that_tunes_itself_has_its_results_and_its_grid(tmp_path):
+    """One task's runs have a grid; the others took their learning rate from it."""
+    tuning = {"experiment": "glue", "task": "cola", "seed": 0, "metric": "m", "rule": "best", "chosen": 1e-3}
+    tuning["grid"] = [{"lr": lr, "score": lr, "status": "done"} for lr in (1e-4, 1e-3)]
+    grid = [record(config("cola", RosaConfig(), lr), lr) for lr in (1e-3, 1e-4)]
+    for number, one in enumerate([*grid, record(config("rte", lr=1e-3), 0.5, tuning=tuning)]):
+        records.write(tmp_path / "records" / str(number), one)
+    done = run_script("--results", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    results, rates = done.stdout.split("**glue: ")[1:]
+    assert re.search(r"\| Method +\| CoLA \| +RTE \|", results)
+    assert rates.startswith("learning-rate grid")
+    assert "ROSA r=8, every 2 epochs, CoLA" in rates
+    assert "ROSA r=8, every 2 epochs, RTE" not in rates
+    labels = re.findall(r"\\label\{(.*)\}", (tmp_path / "tables" / "glue.tex").read_text())
+    assert labels == ["tab:glue", "tab:glue-grid"]
+
+
 def test_the_script_makes_a_table_for_each_model(tmp_path):
     other = ModelConfig(name="other", source="folder", path="x")
     for number, model in enumerate((None, other)):

@@ -139,15 +139,24 @@ class Selection:
 
 
 def selections(rows: Sequence[Row]) -> list[Selection]:
-    """All rows together, or where they are more than there are looks, those that differ by one factor alone."""
+    """All rows together, or where they are more than there are looks, those that differ by one factor alone.
+
+    A row that differs so from no other (full fine-tuning, say) is one to compare with: it joins each selection that has
+    a look left.
+    """
     if len(rows) <= len(LOOKS):
         return [Selection("", tuple(rows), tuple(row.label for row in rows))]
-    found = []
-    for factor, members in groups(rows).items():
+    found = groups(rows)
+    grouped = {row.label for members in found.values() for group in members for row in group.rows}
+    alone = [row for row in rows if row.label not in grouped]
+    chosen = []
+    for factor, members in found.items():
         for group in members:
             title = f"{name(factor)} ({group.label})" if group.label else name(factor)
-            found.append(Selection(title, group.rows, tuple(value(row, factor) for row in group.rows)))
-    return found
+            joining = alone if len(group.rows) + len(alone) <= len(LOOKS) else []
+            labels = [*(value(row, factor) for row in group.rows), *(row.label for row in joining)]
+            chosen.append(Selection(title, (*group.rows, *joining), tuple(labels)))
+    return chosen
 
 
 def unselected(rows: Sequence[Row], chosen: Sequence[Selection]) -> list[str]:
