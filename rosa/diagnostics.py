@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rosa.adapters.base import Adapter, AdapterError, LinearLayer, adapters, oriented
+from rosa.adapters.base import AdapterError, AddingAdapter, LinearLayer, ResampledAdapter, adapters, oriented
+from rosa.adapters.subspace import rounding_level
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 """A and B of each layer, by its name."""
 
 NOISE = 4.0
-"""A singular value of a change counts if it exceeds the rounding of the weight by this factor."""
+"""A singular value of a change counts if it exceeds the level of one rounding of the weight by this factor."""
 
 
 def factors_of(model: nn.Module) -> Factors:
@@ -43,7 +44,7 @@ def moved(before: Factors, after: Factors) -> dict[str, float]:
 
 def visited_share(model: nn.Module) -> dict[str, float]:
     """The share of each layer's singular directions drawn at least once, counted by their place in the spectrum."""
-    seen = {name: getattr(adapter, "visited", None) for name, adapter in adapters(model)}
+    seen = {name: adapter.visited for name, adapter in adapters(model) if isinstance(adapter, ResampledAdapter)}
     return {name: float(mask.float().mean()) for name, mask in seen.items() if mask is not None}
 
 
@@ -80,7 +81,7 @@ class Change:
 
 def adds_to_weights(model: nn.Module) -> bool:
     """Whether a layer's adapter adds to its weight, so that :func:`changes` has something to say."""
-    return any(_final_weight(adapter) is not None for _, adapter in adapters(model))
+    return any(isinstance(adapter, AddingAdapter) for _, adapter in adapters(model))
 
 
 @torch.no_grad()
@@ -97,9 +98,9 @@ def changes(model: nn.Module, pretrained: nn.Module) -> list[Change]:
     visited = visited_share(model)
     found = []
     for name, adapter in adapters(model):
-        final = _final_weight(adapter)
-        if final is None:
+        if not isinstance(adapter, AddingAdapter):
             continue
+        final = oriented(adapter.base, adapter.base.weight.detach()).double() + adapter.delta_weight().double()
         try:
             layer = pretrained.get_submodule(name)
         except AttributeError as error:
@@ -107,12 +108,9 @@ def changes(model: nn.Module, pretrained: nn.Module) -> list[Change]:
         if not isinstance(layer, LinearLayer) or oriented(layer, layer.weight).shape != final.shape:
             raise AdapterError(f"{name}: the pretrained model's layer is no linear one of shape {tuple(final.shape)}")
         start = oriented(layer, layer.weight).to(final.device, torch.float64)
-        change = final.double() - start
+        change = final - start
         values = torch.linalg.svdvals(change)
-        # Rounding each of the entries of W moves singular values by about eps |W|, a matrix of noise having norms
-        # of sqrt(out) + sqrt(in) times its entries'.
-        entry = start.norm() / start.numel() ** 0.5 * torch.finfo(layer.weight.dtype).eps
-        floor = NOISE * entry * sum(size**0.5 for size in start.shape)
+        floor = NOISE * rounding_level(oriented(layer, layer.weight))
         real = values[values > floor]
         norm = float(change.norm())
         found.append(
@@ -127,11 +125,3 @@ def changes(model: nn.Module, pretrained: nn.Module) -> list[Change]:
             )
         )
     return found
-
-
-def _final_weight(adapter: Adapter) -> Tensor | None:
-    """The (out, in) weight that merging would leave, where the adapter adds to a weight at all."""
-    delta = getattr(adapter, "delta_weight", None)
-    if delta is None:
-        return None
-    return oriented(adapter.base, adapter.base.weight.detach()).double() + delta().double()

@@ -63,6 +63,7 @@ class ResampleCallback(TrainerCallback):
         self.seed = seed
         self._start: diagnostics.Factors | None = None
         self._before_update: list[tuple[nn.Parameter, Tensor]] = []
+        """During a rewarming, the factors and what they were before the update, of which ``_share`` is kept."""
         self._share = 1.0
 
     def on_train_begin(
@@ -74,12 +75,11 @@ class ResampleCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Remember where the factors start; after a resume, where they started in their subspace."""
-        if model is None:
-            return
-        self._start = diagnostics.factors_of(model)
         if state.global_step:
             saved = self._checkpoint(args, state) / START
             self._start = _unpack(load_file(saved)) if saved.is_file() else None
+        elif model is not None:
+            self._start = diagnostics.factors_of(model)
 
     def on_step_begin(
         self,
@@ -122,13 +122,12 @@ class ResampleCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """During a rewarming, remember the factors before the update."""
-        self._share = 1.0
-        if model is None:
+        present = None if model is None else attachment(model)
+        if model is None or present is None:
             return
-        present = attachment(model)
-        asked = present.config.rewarm_steps if self.rewarm_steps is None and present else self.rewarm_steps
-        period = self._period(model, train_dataloader, args)
-        if not asked or not period or state.global_step < period:
+        asked = present.config.rewarm_steps if self.rewarm_steps is None else self.rewarm_steps
+        period = self._period(model, train_dataloader, args) if asked else 0
+        if not period or state.global_step < period:
             return
         since = state.global_step % period
         if since < asked:

@@ -178,7 +178,8 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
     costs.reset_peak_memory(config.train.device)
     record["environment"] = costs.environment()
 
-    parts = inputs.gather(dataclasses.replace(config, model=with_mini_weights(config)))
+    located = dataclasses.replace(config, model=with_mini_weights(config))
+    parts = inputs.gather(located)
     model, record["model"], record["data"] = parts.model, parts.model_facts, parts.data_facts
 
     model.to(torch.device(config.train.device))
@@ -222,7 +223,7 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         _finish(config, record, trainer)
-        record["diagnostics"] = _diagnose(config, model, trainer.state.log_history)
+        record["diagnostics"] = _diagnose(located, model, trainer.state.log_history)
         record["warnings"] = parts.scorer.warnings
         tracker.summary(_summary(record))
     if config.train.keep in ("last", "both"):
@@ -347,8 +348,8 @@ def _diagnose(config: Config, model: nn.Module, log: list[dict[str, Any]]) -> di
     """What training changed about the adapted weights, against the pretrained ones, which are loaded once more."""
     found: dict[str, Any] = {}
     if diagnostics.adds_to_weights(model):
-        pretrained = inputs.pretrained(dataclasses.replace(config, model=with_mini_weights(config)))
-        found["layers"] = [dataclasses.asdict(change) for change in diagnostics.changes(model, pretrained)]
+        changes = diagnostics.changes(model, inputs.pretrained(config))
+        found["layers"] = [dataclasses.asdict(change) for change in changes]
     # The last subspace ends with the training, and with no resample.
     ends = [entry for entry in log if MOVED in entry and EVENT not in entry]
     if ends:

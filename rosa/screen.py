@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rosa.columns import aligned
+
 ERRORS = ("loss", "mse")
 """Metrics that are no share of anything, and are not shown in hundredths."""
 
@@ -27,8 +29,7 @@ def summary(record: dict[str, Any]) -> str:
             for metric, value in scores.items():
                 show = _plain if metric in ERRORS else _hundredths
                 rows.append((split, metric, show(value), show(last[split][metric])))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = aligned(rows)
     params, costs = record["params"], record["costs"]
     lines.append(
         f"trained {params['trainable']:,} parameters and {params['head']:,} in the head, of {params['total']:,}"

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from rosa.records import RULES, RecordError, find
-from rosa.report.comparison import Comparison, ReportError, by_model, compare
+from rosa.report.command import each_experiment, parser
+from rosa.report.comparison import Comparison, Record, by_model, compare
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.canvas import Picture
 from rosa.report.figures.curves import HEADLINE, curves
@@ -23,16 +22,12 @@ FIGURES = ("ablation", "curves", "diagnostics")
 
 def arguments() -> argparse.Namespace:
     """What the command line says."""
-    parser = argparse.ArgumentParser(description="Make the figures of every experiment from the records.")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
-    parser.add_argument("--experiment", nargs="+", default=[], metavar="NAME", help="default: all that have records")
-    parser.add_argument("--figure", nargs="+", default=FIGURES, choices=FIGURES, help="default: all")
-    parser.add_argument(
+    options = parser("figures")
+    options.add_argument("--figure", nargs="+", default=FIGURES, choices=FIGURES, help="default: all")
+    options.add_argument(
         "--metric", nargs="+", default=[HEADLINE, "loss"], metavar="NAME", help="of curves; default: headline loss"
     )
-    parser.add_argument("--rule", choices=RULES, default="best", help="which epoch's scores (default: best)")
-    parser.add_argument("--out", type=Path, help="default: the results folder's figures/")
-    return parser.parse_args()
+    return options.parse_args()
 
 
 def pictures(comparison: Comparison, options: argparse.Namespace) -> Iterator[tuple[str, list[Picture], list[str]]]:
@@ -49,27 +44,18 @@ def pictures(comparison: Comparison, options: argparse.Namespace) -> Iterator[tu
 def main() -> int:
     """Write the figures and print their files; 1 where there is nothing to show."""
     options = arguments()
-    found, problems = find(options.results)
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
-    names = options.experiment or sorted({record["identity"]["experiment"] for record in found})
-    if not names:
-        print(f"no records under {options.results}/runs and {options.results}/records", file=sys.stderr)
-        return 1
     out = options.out or options.results / "figures"
-    try:
-        for name in names:
-            for model, runs in by_model(found, name).items():
-                for kind, made, left_out in pictures(compare(runs, name, options.rule), options):
-                    for line in left_out:
-                        print(f"not drawn: {name}, {model}, {kind}: {line}", file=sys.stderr)
-                    for picture in made:
-                        picture.write(out)
-                        print(f"{out / picture.name}.{{svg,png,csv}}")
-    except (RecordError, ReportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    def make(name: str, found: Sequence[Record]) -> None:
+        for model, runs in by_model(found, name).items():
+            for kind, made, left_out in pictures(compare(runs, name, options.rule), options):
+                for line in left_out:
+                    print(f"not drawn: {name}, {model}, {kind}: {line}", file=sys.stderr)
+                for picture in made:
+                    picture.write(out)
+                    print(f"{out / picture.name}.{{svg,png,csv}}")
+
+    return each_experiment(options.results, options.experiment, make)
 
 
 if __name__ == "__main__":

@@ -16,15 +16,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 ANYTHING = ("rosa",)
-LEAVES = ("rosa.config", "rosa.costs", "rosa.hub", "rosa.messages", "rosa.seeding")
+LEAVES = ("rosa.columns", "rosa.config", "rosa.costs", "rosa.hub", "rosa.messages", "rosa.seeding")
 
 RULES: dict[str, tuple[str, ...]] = {
     "rosa": ANYTHING,  # names that load on first use; `test_light_modules_stay_light` watches that they do
+    "rosa.columns": (),
     "rosa.config": ("rosa.config",),
     "rosa.costs": (),
     "rosa.hub": (),
     "rosa.messages": (),
-    "rosa.screen": (),
+    "rosa.screen": ("rosa.columns",),
     "rosa.seeding": (),
     "rosa.adapters": ("rosa.adapters", *LEAVES),
     "rosa.data": ("rosa.data", *LEAVES),
@@ -34,7 +35,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "rosa.inputs": ("rosa.data", "rosa.evaluation", "rosa.models", "rosa.perceptron", "rosa.training", *LEAVES),
     "rosa.pretraining": LEAVES,
     # Training knows the protocol of adapters, and no method by name.
-    "rosa.diagnostics": ("rosa.adapters.base", *LEAVES),
+    "rosa.diagnostics": ("rosa.adapters.base", "rosa.adapters.subspace", *LEAVES),
     "rosa.resampling": ("rosa.adapters.base", "rosa.adapters.resample", "rosa.diagnostics", *LEAVES),
     "rosa.progress": ("rosa.resampling",),
     "rosa.training": ("rosa.training", "rosa.adapters.base", "rosa.resampling", *LEAVES),

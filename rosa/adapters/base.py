@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rosa.adapters.subspace import resolve_rank
+from rosa.columns import aligned
 from rosa.config import ATTENTION, RankedConfig
 
 LinearLayer = nn.Linear | Conv1D
@@ -79,8 +80,28 @@ class Adapter(nn.Module):
         return self.base
 
 
-class ResampledAdapter(Adapter):
+class AddingAdapter(Adapter):
+    """An adapter whose effect is a matrix added to the base layer's weight."""
+
+    def delta_weight(self) -> Tensor:
+        """What is added (out, in), float32, without gradient."""
+        raise NotImplementedError
+
+    def merged_weight(self) -> Tensor:
+        """The base's weight with :meth:`delta_weight` added (out, in), float32 or the base's dtype if that is wider."""
+        return oriented(self.base, self.base.weight.detach()) + self.delta_weight()
+
+    def merge(self) -> LinearLayer:
+        """The base layer with the merged weight."""
+        return self.fold(self.merged_weight())
+
+
+class ResampledAdapter(AddingAdapter):
     """An adapter that can move to a new subspace without changing the function it computes."""
+
+    visited: Tensor | None
+    """(min(out, in),) bool: the positions in the descending spectrum that were drawn so far; None without singular
+    triplets."""
 
     def draw(self, generator: torch.Generator | None) -> Tensor:
         """Choose the next subspace: all that chance decides, on the CPU."""
@@ -141,10 +162,7 @@ class Attachment:
             trainable = sum(member.trainable for member in members)
             shown_rank = "-" if rank is None else str(rank)
             rows.append((pattern, kind, f"{shape[0]} x {shape[1]}", shown_rank, str(len(members)), f"{trainable:,}"))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        if len(rows) == 1:
-            lines = []
+        lines = aligned(rows) if len(rows) > 1 else []
         share = 100 * self.trainable_parameters / self.total_parameters
         lines.append(
             f"{self.method}: {self.trainable_parameters:,} trainable parameters ({share:.2f} % of "

@@ -1,13 +1,13 @@
 """The four ways in which ROSA takes a weight apart, ``W -> W_f + A B``: the axes of the paper's ablations.
 
-===================  ====================  ============  ==========  ====================
-``factorization``    A (out, r)            B (r, in)     W_f         function at a resample
-===================  ====================  ============  ==========  ====================
-``svd_equal``        U_i S_i               V_i^T         W - A B     stays
-``svd_add``          U_i S_i               V_i^T         W           changes by A B
-``random_add``       0                     random        W           stays
-``random_orthogonal``  W B^T               orthonormal   W - A B     stays
-===================  ====================  ============  ==========  ====================
+=====================  ==========  ===========  =======  ======================
+``factorization``      A (out, r)  B (r, in)    W_f      function at a resample
+=====================  ==========  ===========  =======  ======================
+``svd_equal``          U_i S_i     V_i^T        W - A B  stays
+``svd_add``            U_i S_i     V_i^T        W        changes by A B
+``random_add``         0           random       W        stays
+``random_orthogonal``  W B^T       orthonormal  W - A B  stays
+=====================  ==========  ===========  =======  ======================
 
 ``i`` are the drawn indices of the singular triplets. What is random is drawn first (:func:`draw`), on the CPU, so that
 it does not depend on where or in which order the weights are factorized (:func:`factorize`).
@@ -34,7 +34,7 @@ def draw(
         On the CPU: the indices of the singular triplets, (rank,) int64, ascending; or, for ``random_add`` and
         ``random_orthogonal``, the rows from which B is made, (rank, in) float32.
     """
-    if is_svd(config):
+    if config.has_triplets:
         return draw_indices(min(out_features, in_features), rank, config.sampling, generator)
     if config.factorization == "random_add":
         # LoRA's own initialisation: Kaiming's uniform one with a = sqrt(5), as in loralib and peft.
@@ -57,7 +57,7 @@ def factorize(config: RosaConfig, weights: Tensor, drawn: Tensor) -> Split:
     Raises:
         torch.linalg.LinAlgError: a decomposition did not converge.
     """
-    if is_svd(config):
+    if config.has_triplets:
         return split(weights, drawn, solver=cast(Solver, config.solver), form=cast(Form, config.split))
     rows = drawn.to(weights.device, torch.float64)
     if config.factorization == "random_add":
@@ -70,11 +70,6 @@ def factorize(config: RosaConfig, weights: Tensor, drawn: Tensor) -> Split:
 def takes_out(config: RosaConfig) -> bool:
     """Whether A B is taken out of the frozen part, ``W_f = W - A B``; otherwise W_f stays W."""
     return config.factorization in ("svd_equal", "random_orthogonal")
-
-
-def is_svd(config: RosaConfig) -> bool:
-    """Whether A B is made of singular triplets of the weight."""
-    return config.factorization.startswith("svd")
 
 
 def holds_pretrained_weight(config: RosaConfig) -> bool:

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from rosa.adapters.base import Adapter, LinearLayer, layer_ranks, matches, oriented, target_layers
+from rosa.adapters.base import AddingAdapter, LinearLayer, layer_ranks, matches, oriented, target_layers
 from rosa.config import LoraConfig
 from rosa.seeding import global_stream
 
 FUSED_QUERY_KEY_VALUE = "*c_attn"
 
 
-class LoraLinear(Adapter):
+class LoraLinear(AddingAdapter):
     """``loralib.Linear`` or ``loralib.MergedLinear`` around a base layer whose parameters it shares.
 
     Args:
@@ -82,10 +82,6 @@ class LoraLinear(Adapter):
                 # merge_AB answers in the base's layout.
                 return oriented(self.base, self.lora.merge_AB()) * self.lora.scaling
             return self.lora.lora_B @ self.lora.lora_A * self.lora.scaling
-
-    def merge(self) -> LinearLayer:
-        """The base layer with the update added."""
-        return self.fold(oriented(self.base, self.base.weight.detach()) + self.delta_weight())
 
 
 def build(model: nn.Module, config: LoraConfig, generator: torch.Generator | None) -> Iterator[tuple[str, LoraLinear]]:

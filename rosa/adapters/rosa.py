@@ -52,10 +52,6 @@ class RosaLinear(ResampledAdapter):
         AdapterError: a weight that is not finite or cannot be factorized.
     """
 
-    visited: Tensor | None
-    """(min(out, in),) bool: the positions in the descending spectrum that were drawn so far; None without singular
-    triplets."""
-
     def __init__(
         self, name: str, base: LinearLayer, rank: int, config: RosaConfig, generator: torch.Generator | None
     ) -> None:
@@ -71,9 +67,8 @@ class RosaLinear(ResampledAdapter):
         B = torch.empty(rank, in_features, dtype=torch.float32, device=weight.device)
         self.A = nn.Parameter(A, requires_grad="a" in config.train)
         self.B = nn.Parameter(B, requires_grad="b" in config.train)
-        counted = factorization.is_svd(config)
-        seen = torch.zeros(min(weight.shape), dtype=torch.bool, device=weight.device) if counted else None
-        self.register_buffer("visited", seen)
+        seen = torch.zeros(min(weight.shape), dtype=torch.bool, device=weight.device)
+        self.register_buffer("visited", seen if config.has_triplets else None)
         self._move([self], [weight], [self.draw(generator)])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,14 +95,6 @@ class RosaLinear(ResampledAdapter):
     def delta_weight(self) -> Tensor:
         """``A B`` (out, in) in float32: the one formula of forward, merge and resample."""
         return self.A.detach() @ self.B.detach()
-
-    def merged_weight(self) -> Tensor:
-        """``W_f + A B`` (out, in), float32 or the base's dtype if that is wider."""
-        return oriented(self.base, self.base.weight.detach()) + self.delta_weight()
-
-    def merge(self) -> LinearLayer:
-        """The base layer with ``W_f + A B`` as its weight."""
-        return self.fold(self.merged_weight())
 
     def optimizer_state(self) -> str:
         """As ``method.optimizer_state`` says."""

@@ -12,6 +12,7 @@ formed in float64, where weights of float32 keep every direction (in float32 it 
 from __future__ import annotations
 
 import functools
+import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, get_args
@@ -144,6 +145,22 @@ def exactness(weight: Tensor, frozen: Tensor, A: Tensor, B: Tensor) -> float:
     return difference / size
 
 
+def rounding_level(weight: Tensor) -> float:
+    """The largest singular value that rounding a weight to its own dtype may put into a difference.
+
+    Rounding errors are close to independent, so a matrix of them has singular values up to ``sigma (sqrt(out) +
+    sqrt(in))``, where ``sigma`` is the error of one entry (Davidson and Szarek, 2001, theorem II.13). One rounding has
+    a ``sigma`` of about a quarter of the dtype's spacing at the weight's root mean square; the whole spacing is taken
+    here.
+
+    Args:
+        weight: (out, in), in the dtype in which it was kept.
+    """
+    rows, columns = weight.shape
+    root_mean_square = float(weight.double().norm()) / math.sqrt(rows * columns)
+    return torch.finfo(weight.dtype).eps * root_mean_square * (math.sqrt(rows) + math.sqrt(columns))
+
+
 def layers_at_once(out_features: int, in_features: int, device: torch.device) -> int:
     """How many layers of one shape to give :func:`split` as one stack, at least 1, for its memory to stay bounded.
 
@@ -213,21 +230,19 @@ def _right_vectors_by_gram(W: Tensor, chosen: Tensor, solver: Solver) -> Tensor:
 
 def _gram_eigenpairs(W: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Eigenvalues (k, r) and eigenvectors (k, n, r) of the smaller Gram matrices, and the largest eigenvalues (k,)."""
-    _, out_features, in_features = W.shape
-    n = min(out_features, in_features)
+    tall = W if W.shape[1] >= W.shape[2] else W.mT
+    n = tall.shape[2]
     # Eigenvalues ascend, singular values are counted from the largest.
     ascending = n - 1 - chosen
-    grams = W.mT @ W if in_features <= out_features else W @ W.mT
     if W.device.type == "cpu" and n > 1 and chosen.shape[1] <= FEW * n:
         try:
-            found = _chosen_on_threads(grams.numpy(), ascending.numpy())
+            found = _chosen_on_threads((tall.mT @ tall).numpy(), ascending.numpy())
         except ConvergenceError:
-            # The full decomposition below knows no such difficulty; the matrices may have been overwritten.
-            grams = W.mT @ W if in_features <= out_features else W @ W.mT
+            pass  # The full decomposition below knows no such difficulty.
         else:
             values, vectors = (torch.from_numpy(np.stack([pairs[i] for pairs in found])) for i in range(2))
             return values, vectors, torch.tensor([pairs.largest for pairs in found], dtype=W.dtype)
-    all_values, all_vectors = torch.linalg.eigh(grams)
+    all_values, all_vectors = torch.linalg.eigh(tall.mT @ tall)
     return all_values.gather(1, ascending), _columns(all_vectors, ascending), all_values[:, -1]
 
 

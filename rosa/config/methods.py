@@ -112,8 +112,13 @@ class RosaConfig(RankedConfig):
         require(self.rewarm_steps >= 0, "method.rewarm_steps", self.rewarm_steps, "a whole number of at least 0")
         self._check_together()
 
+    @property
+    def has_triplets(self) -> bool:
+        """Whether A B is made of singular triplets of the weight."""
+        return self.factorization.startswith("svd")
+
     def _check_together(self) -> None:
-        if not self.factorization.startswith("svd"):
+        if not self.has_triplets:
             for name, default in (("sampling", "random"), ("split", "one_sided"), ("solver", "auto")):
                 expected = f"{default!r}: method.factorization={self.factorization} has no singular triplets to choose"
                 require(getattr(self, name) == default, f"method.{name}", getattr(self, name), expected)

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from rosa.adapters.base import linear_layers, oriented
+from rosa.adapters.subspace import rounding_level
+from rosa.columns import aligned
 from rosa.export.difference import Difference, compare
 from rosa.export.errors import ExportError
 from rosa.export.folders import CARD, new_folder, size_of
-from rosa.export.low_rank import LowRank, rounding_level, truncate
+from rosa.export.low_rank import LowRank, truncate
 from rosa.seeding import global_stream
 
 if TYPE_CHECKING:
@@ -74,8 +76,7 @@ class PeftExport:
         """Layer by layer, and the sizes."""
         rows = [("layer", "out x in", "rank", "dropped share")]
         rows += [(one.name, "{} x {}".format(*one.shape), str(one.rank), f"{one.dropped:.1e}") for one in self.layers]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = aligned(rows)
         if self.whole:
             lines.append(f"whole: {', '.join(self.whole)}")
         share = 100 * self.adapter_bytes / self.full_bytes

@@ -5,7 +5,6 @@ Pure functions of tensors: no module, no state.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -29,22 +28,6 @@ class LowRank(NamedTuple):
     def rank(self) -> int:
         """How many singular triplets were kept."""
         return self.right.shape[0]
-
-
-def rounding_level(weight: Tensor) -> float:
-    """The largest singular value that rounding a weight to its own dtype may put into a difference.
-
-    Rounding errors are close to independent, so a matrix of them has singular values up to ``sigma (sqrt(out) +
-    sqrt(in))``, where ``sigma`` is the error of one entry (Davidson and Szarek, 2001, theorem II.13). One rounding has
-    a ``sigma`` of about a quarter of the dtype's spacing at the weight's root mean square; the whole spacing is taken
-    here.
-
-    Args:
-        weight: (out, in), in the dtype in which it was kept.
-    """
-    rows, columns = weight.shape
-    root_mean_square = float(weight.double().norm()) / math.sqrt(rows * columns)
-    return torch.finfo(weight.dtype).eps * root_mean_square * (math.sqrt(rows) + math.sqrt(columns))
 
 
 def noise_level(S: Tensor, aspect: float) -> float:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rosa.export.low_rank import noise_level, rounding_level, truncate
+from rosa.adapters.subspace import rounding_level
+from rosa.export.low_rank import noise_level, truncate
 
 
 def with_spectrum(S: list[float], rows: int, columns: int, seed: int = 0) -> Tensor:

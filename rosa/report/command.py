@@ -1,0 +1,48 @@
+"""What the commands that turn records into tables and figures have in common."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rosa.records import RULES, RecordError, find
+from rosa.report.comparison import Record, ReportError
+
+
+def parser(what: str) -> argparse.ArgumentParser:
+    """The options of every such command; ``what`` it makes (``tables``) names its folder under the results."""
+    made = argparse.ArgumentParser(description=f"Make the {what} of every experiment from the records.")
+    made.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
+    made.add_argument("--experiment", nargs="+", default=[], metavar="NAME", help="default: all that have records")
+    made.add_argument("--rule", choices=RULES, default="best", help="which epoch's scores (default: best)")
+    made.add_argument("--out", type=Path, help=f"default: the results folder's {what}/")
+    return made
+
+
+def each_experiment(results: Path, asked: Sequence[str], make: Callable[[str, Sequence[Record]], None]) -> int:
+    """Call ``make`` with each experiment's name and every record, and say what was left out or went wrong.
+
+    Args:
+        results: folder of ``runs/`` and ``records/``.
+        asked: names of experiments; none for all that have records.
+        make: what is to be done.
+
+    Returns:
+        The exit status: 1 where there is nothing to show, or ``make`` refused a record or an experiment.
+    """
+    found, problems = find(results)
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    names = asked or sorted({record["identity"]["experiment"] for record in found})
+    if not names:
+        print(f"no records under {results}/runs and {results}/records", file=sys.stderr)
+        return 1
+    try:
+        for name in names:
+            make(name, found)
+    except (RecordError, ReportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
