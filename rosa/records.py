@@ -56,6 +56,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "costs": (dict,),
     "environment": (dict,),
     "diagnostics": (dict,),
+    "generation": (dict,),
     "data": (dict,),
     "model": (dict,),
     "tuning": (dict, type(None)),
@@ -64,7 +65,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "finished": (str, type(None)),
     "error": (dict, type(None)),
 }
-_LATER = ("diagnostics",)
+_LATER = ("diagnostics", "generation")
 """Keys that older records do not have."""
 _IDENTITY: dict[str, type] = {"experiment": str, "model": str, "task": str, "method": str, "hash": str, "seed": int}
 

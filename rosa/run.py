@@ -20,9 +20,9 @@ from filelock import FileLock, Timeout
 from torch import nn
 from transformers import TrainerCallback
 
-from rosa import costs, diagnostics, inputs, models, pretraining, records, selection, tracking
-from rosa.adapters import attach, attachment
-from rosa.config import TUNED, Config, ModelConfig, RosaConfig, TaskConfig
+from rosa import costs, diagnostics, inputs, models, pretraining, records, selection, tracking, trial
+from rosa.adapters import attach, attachment, merge
+from rosa.config import TUNED, Config, MethodConfig, ModelConfig, RosaConfig, TaskConfig
 from rosa.data import mini
 from rosa.hub import why_unreachable
 from rosa.progress import ProgressCallback
@@ -36,6 +36,7 @@ from rosa.training import (
     build_trainer,
     device_for,
     find_checkpoint,
+    load_weights,
     precision_for,
     save_weights,
 )
@@ -85,13 +86,16 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
     with lock:
         if config.train.force:
             _clear(folder)
-        finished = _finished_record(folder)
-        if finished is not None:
-            return Outcome(finished, folder, skipped=True)
+        earlier = _earlier_record(folder)
+        if earlier is not None and earlier["status"] == "done":
+            return Outcome(earlier, folder, skipped=True)
+        trained = earlier is not None and bool(config.task.test and earlier["metrics"]) and (folder / BEST).is_file()
         record = records.new(config, command) | {"tuning": tuning}
+        if trained:
+            record = earlier | {"status": "running", "finished": None, "error": None}
         records.write(folder, record)
         try:
-            _run(config, folder, record, progress)
+            _run(config, folder, record, trained, progress)
         except (KeyboardInterrupt, InterruptedRun):
             raise
         except BaseException as error:
@@ -153,12 +157,9 @@ def resolve(config: Config) -> tuple[Config, dict[str, Any] | None]:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, lr=lr)), tuning
 
 
-def _finished_record(folder: Path) -> dict[str, Any] | None:
+def _earlier_record(folder: Path) -> dict[str, Any] | None:
     path = folder / records.RECORD
-    if not path.exists():
-        return None
-    record = records.read(path)
-    return record if record["status"] == "done" else None
+    return records.read(path) if path.exists() else None
 
 
 def _clear(folder: Path) -> None:
@@ -169,8 +170,16 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -> None:
-    """Train and evaluate, filling in the record as facts become known."""
+def _run(config: Config, folder: Path, record: dict[str, Any], trained: bool, progress: bool) -> None:
+    """Train and evaluate, filling in the record as facts become known.
+
+    Args:
+        config: of the run.
+        folder: the run's.
+        record: filled in.
+        trained: training was over when an earlier call was stopped; only the test split is left to do.
+        progress: draw bars.
+    """
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     transformers.logging.set_verbosity_error()
@@ -181,10 +190,14 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
     located = dataclasses.replace(config, model=with_mini_weights(config))
     run_id = "/".join(str(part) for part in record["identity"].values())
     checkpoint = find_checkpoint(folder / CHECKPOINTS)
-    with _tracked(config, folder, run_id, checkpoint is not None) as tracker:
+    with _tracked(config, folder, run_id, trained or checkpoint is not None) as tracker:
         record["wandb"] = {"id": tracker.id, "mode": tracker.mode}
-        with _stop_signals() as stop_requested:
-            _train(located, folder, record, tracker, checkpoint, stop_requested, progress)
+        if not trained:
+            with _stop_signals() as stop_requested:
+                _train(located, folder, record, tracker, checkpoint, stop_requested, progress)
+        if config.task.test:
+            records.write(folder, record)
+            _try_on_test_split(located, folder, record, progress)
         tracker.summary(_summary(record))
 
 
@@ -226,7 +239,7 @@ def _train(
     callbacks: list[TrainerCallback] = [RecordCallback(config.task, folder, record, tracker)]
     if isinstance(config.method, RosaConfig):
         callbacks.append(ResampleCallback(seed=derive(config.seed, "subspace")))
-    if config.train.keep in ("best", "both"):
+    if config.train.keep in ("best", "both") or config.task.test:
         callbacks.append(BestWeightsCallback(folder / BEST, f"eval_{split}_{headline}", config.task.lower_is_better))
     if progress:
         callbacks.append(ProgressCallback(split, headline))
@@ -251,6 +264,29 @@ def _train(
     record["warnings"] = parts.scorer.warnings
     if config.train.keep in ("last", "both"):
         save_weights(model, folder / LAST)
+
+
+def _try_on_test_split(config: Config, folder: Path, record: dict[str, Any], progress: bool) -> None:
+    """Decode and score the test split with the selected weights, which training has left in the run's folder."""
+    model, tokenizer, _ = models.load(config.model, config.task, config.seed)
+    restore(model, config.method, folder / BEST)
+    epoch = record["metrics"][trial.WEIGHTS]["epoch"]
+    record["generation"] = trial.on_test_split(config, model, tokenizer, folder, epoch, progress)
+    record["warnings"] = [*record["warnings"], *trial.warnings(record["generation"])]
+    if config.train.keep not in ("best", "both"):
+        (folder / BEST).unlink()
+
+
+def restore(model: nn.Module, method: MethodConfig, weights: Path) -> None:
+    """Turn a pretrained model, in place, into the plain one that a run left behind in a file of weights.
+
+    Raises:
+        AdapterError: the file is of another method, rank or model.
+    """
+    attach(model, method, verbose=False)
+    load_weights(model, weights)
+    merge(model)
+    model.eval()
 
 
 def with_mini_weights(config: Config) -> ModelConfig:
@@ -390,4 +426,6 @@ def _summary(record: dict[str, Any]) -> dict[str, float]:
                 flat.update({f"{rule}/{split}/{name}": value for name, value in scores.items()})
     for group in ("params", "costs"):
         flat.update({f"{group}/{name}": value for name, value in record[group].items()})
+    tried = record["generation"]
+    flat.update({f"{tried['split']}/{name}": value for name, value in tried.get("scores", {}).items()})
     return {name: value for name, value in flat.items() if value is not None and math.isfinite(value)}

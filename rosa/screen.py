@@ -27,6 +27,7 @@ def summary(record: dict[str, Any]) -> str:
             for metric, value in scores.items():
                 rows.append((split, metric, written(metric, value), written(metric, last[split][metric])))
     lines = aligned(rows)
+    lines += _tried(record.get("generation", {}))
     params, costs = record["params"], record["costs"]
     lines.append(
         f"trained {params['trainable']:,} parameters and {params['head']:,} in the head, of {params['total']:,}"
@@ -39,3 +40,15 @@ def summary(record: dict[str, Any]) -> str:
         )
     lines += [f"warning: {warning}" for warning in record["warnings"]]
     return "\n".join(lines)
+
+
+def _tried(generation: dict[str, Any]) -> list[str]:
+    """The scores of the decoded test split, as the official scorer writes them; nothing for a task without texts."""
+    if not generation:
+        return []
+    rows = [
+        (generation["split"], name, "missing" if value is None else f"{value:.4f}")
+        for name, value in generation["scores"].items()
+    ]
+    decoded = f"{generation['prompts']} prompts decoded by the {generation['weights']} epoch"
+    return [*aligned(rows), f"{decoded}: {generation['hypotheses']['file']}"]
