@@ -15,7 +15,7 @@ pearson, spearmanr    predictions or references are constant, n < 2 NaN: no conv
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import evaluate
@@ -124,17 +124,31 @@ def _is_constant(values: np.ndarray) -> bool:
     return bool(np.all(values == values[0]))
 
 
+def require_known(names: Iterable[str], known: Collection[str], what: str) -> None:
+    """Refuse metrics of a task that nobody knows.
+
+    Args:
+        names: ``task.metrics``.
+        known: the metrics that there are.
+        what: they are called in the message.
+
+    Raises:
+        ValueError: a name that is not known, with the nearest one that is.
+    """
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"task.metrics: no {what} is called {name!r}; {hint}Known are {', '.join(known)}")
+
+
 def metrics_for(names: Sequence[str]) -> evaluate.CombinedEvaluations:
     """Combine the named metrics into one object whose ``compute`` gives all of them.
 
     Raises:
         ValueError: a name that is not in ``METRICS``, with the nearest one that is.
     """
-    for name in names:
-        if name not in METRICS:
-            near = difflib.get_close_matches(name, METRICS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"task.metrics: no metric is called {name!r}; {hint}Known are {', '.join(METRICS)}")
+    require_known(names, METRICS, "metric")
     return evaluate.combine([METRICS[name]() for name in names])
 
 

@@ -7,14 +7,13 @@ mean label would be the better prediction, NaN where the labels do not vary (a s
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rosa.config import TaskConfig
-from rosa.evaluation.classify import require_finite
+from rosa.evaluation.classify import require_finite, require_known
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -46,13 +45,7 @@ class Scorer:
     """
 
     def __init__(self, task: TaskConfig) -> None:
-        for name in task.metrics:
-            if name not in METRICS:
-                near = difflib.get_close_matches(name, METRICS, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise ValueError(
-                    f"task.metrics: no metric of vectors is called {name!r}; {hint}Known are {', '.join(METRICS)}"
-                )
+        require_known(task.metrics, METRICS, "metric of vectors")
         self.task = task
         self.warnings: list[str] = []
         """What the latest evaluation has to be warned of, in words."""
