@@ -14,8 +14,7 @@ pearson, spearmanr    predictions or references are constant, n < 2 NaN: no conv
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import evaluate
@@ -25,6 +24,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from rosa.config import TaskConfig
+from rosa.evaluation.names import refuse_unknown
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -124,31 +124,13 @@ def _is_constant(values: np.ndarray) -> bool:
     return bool(np.all(values == values[0]))
 
 
-def require_known(names: Iterable[str], known: Collection[str], what: str) -> None:
-    """Refuse metrics of a task that nobody knows.
-
-    Args:
-        names: ``task.metrics``.
-        known: the metrics that there are.
-        what: they are called in the message.
-
-    Raises:
-        ValueError: a name that is not known, with the nearest one that is.
-    """
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"task.metrics: no {what} is called {name!r}; {hint}Known are {', '.join(known)}")
-
-
 def metrics_for(names: Sequence[str]) -> evaluate.CombinedEvaluations:
     """Combine the named metrics into one object whose ``compute`` gives all of them.
 
     Raises:
         ValueError: a name that is not in ``METRICS``, with the nearest one that is.
     """
-    require_known(names, METRICS, "metric")
+    refuse_unknown(names, METRICS)
     return evaluate.combine([METRICS[name]() for name in names])
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rosa.config import TaskConfig
-from rosa.evaluation.classify import require_finite, require_known
+from rosa.evaluation.classify import require_finite
+from rosa.evaluation.names import refuse_unknown
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -45,7 +46,7 @@ class Scorer:
     """
 
     def __init__(self, task: TaskConfig) -> None:
-        require_known(task.metrics, METRICS, "metric of vectors")
+        refuse_unknown(task.metrics, METRICS, "of vectors")
         self.task = task
         self.warnings: list[str] = []
         """What the latest evaluation has to be warned of, in words."""
