@@ -10,23 +10,22 @@ The keys of a record are listed in ``_TYPES``; ``params`` counts ``trainable`` (
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
 import math
-import os
-import secrets
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rosa import files
 from rosa.config import (
     METHODS,
     NOT_IDENTITY,
     Config,
     DataConfig,
+    DecodingConfig,
     ModelConfig,
     TaskConfig,
     TrainConfig,
@@ -131,17 +130,9 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
     path = Path(folder) / RECORD
     _check(record, path)
     text = json.dumps(_plain(record, "", path), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{RECORD}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105 - the one atomic step, said by its own name
+        files.replace(path, text)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise RecordError(f"{folder}: cannot write {RECORD}: {error}") from error
 
 
@@ -244,7 +235,13 @@ def order_key(record: Mapping[str, Any]) -> tuple[Any, ...]:
 @functools.cache
 def default_settings(method: str) -> dict[str, Any]:
     """The defaults of every setting of a run with ``method``, by dotted key (``train.epochs``, ``method.rank``)."""
-    groups: dict[str, Any] = {"model": ModelConfig, "task": TaskConfig, "train": TrainConfig, "data": DataConfig}
+    groups: dict[str, Any] = {
+        "model": ModelConfig,
+        "task": TaskConfig,
+        "train": TrainConfig,
+        "data": DataConfig,
+        "decoding": DecodingConfig,
+    }
     if method in METHODS:
         groups["method"] = METHODS[method]
     found: dict[str, Any] = {}

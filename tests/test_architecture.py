@@ -16,13 +16,23 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 ANYTHING = ("rosa",)
-LEAVES = ("rosa.columns", "rosa.config", "rosa.costs", "rosa.hub", "rosa.messages", "rosa.scores", "rosa.seeding")
+LEAVES = (
+    "rosa.columns",
+    "rosa.config",
+    "rosa.costs",
+    "rosa.files",
+    "rosa.hub",
+    "rosa.messages",
+    "rosa.scores",
+    "rosa.seeding",
+)
 
 RULES: dict[str, tuple[str, ...]] = {
     "rosa": ANYTHING,  # names that load on first use; `test_light_modules_stay_light` watches that they do
     "rosa.columns": (),
     "rosa.config": ("rosa.config",),
     "rosa.costs": (),
+    "rosa.files": (),
     "rosa.hub": (),
     "rosa.messages": (),
     "rosa.scores": (),
@@ -41,17 +51,20 @@ RULES: dict[str, tuple[str, ...]] = {
     "rosa.progress": ("rosa.resampling", "rosa.scores"),
     "rosa.training": ("rosa.training", "rosa.adapters.base", "rosa.resampling", *LEAVES),
     "rosa.tracking": ("rosa.config",),
-    "rosa.records": ("rosa.config",),
+    "rosa.records": ("rosa.config", "rosa.files"),
     "rosa.selection": ("rosa.config", "rosa.records"),
     "rosa.report": ("rosa.report", "rosa.records", "rosa.selection"),
     "rosa.export": ("rosa.adapters", "rosa.export", *LEAVES),
     # A run's models are rebuilt as the run built them.
     "rosa.export.runs": ANYTHING,
     "rosa.benchmarks": ANYTHING,
+    "rosa.hypotheses": ("rosa.evaluation", *LEAVES),
+    "rosa.decoding": ANYTHING,
     "rosa.run": ANYTHING,
     "rosa.sweep": ANYTHING,
     "scripts": (
         "rosa.config",
+        "rosa.decoding",
         "rosa.export",
         "rosa.messages",
         "rosa.records",

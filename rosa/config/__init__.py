@@ -8,6 +8,7 @@ of the wrong type is refused while composing; ranges are checked in ``__post_ini
 from __future__ import annotations
 
 from rosa.config.checks import ConfigError
+from rosa.config.decoding import DecodingConfig
 from rosa.config.inputs import (
     DataConfig,
     LocalTaskConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataConfig",
+    "DecodingConfig",
     "FullConfig",
     "IA3Config",
     "LocalTaskConfig",

@@ -7,10 +7,11 @@ import hashlib
 import json
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rosa.config.checks import ConfigError, not_negative, require
+from rosa.config.decoding import DecodingConfig
 from rosa.config.inputs import DataConfig, ModelConfig, TaskConfig
 from rosa.config.methods import METHODS, MethodConfig
 from rosa.config.optimisation import LoggerConfig, TrainConfig
@@ -26,6 +27,8 @@ class Config:
     train: TrainConfig
     data: DataConfig
     logger: LoggerConfig
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    """Of a task whose outputs are texts."""
     seed: int = 0
     experiment_name: str = "default"
     """The first part of a run's identity; files under ``experiments/`` set it."""
@@ -81,6 +84,7 @@ def check(config: Config) -> None:
 NOT_IDENTITY = {
     "": ("seed", "experiment_name", "results_dir", "cache_dir", "jobs", "logger"),
     "train": ("tuning", "device", "threads", "log_steps", "save_steps", "keep", "force"),
+    "decoding": ("batch_size",),
 }
 """Keys that change nothing about a run's result (or are a part of its folder's name already)."""
 
@@ -155,7 +159,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     groups = {"model": ModelConfig, "task": TaskConfig, "train": TrainConfig, "data": DataConfig}
-    for group, node in {**groups, "logger": LoggerConfig}.items():
+    for group, node in {**groups, "logger": LoggerConfig, "decoding": DecodingConfig}.items():
         store.store(group=group, name="schema", node=node)
     for name, node in METHODS.items():
         schema = OmegaConf.structured(node)

@@ -1,0 +1,84 @@
+"""Decode E2E's meaning representations: a hypothesis a line, as scripts/score_e2e.py reads them.
+
+python scripts/decode_e2e.py results/runs/EXPERIMENT/MODEL/e2e/METHOD-HASH/seedN [--weights best|last]
+python scripts/decode_e2e.py CHECKPOINT --data-dir DIR
+    [--split test] [--preset reference|lora|greedy] [--beams N ...] [--limit N] [--out FILE] [--overwrite]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
+
+from rosa.records import RULES
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+SETTINGS = {
+    "beams": (int, "hypotheses kept at each token"),
+    "length_penalty": (float, "exponent of a hypothesis's length; above 0 favours long ones"),
+    "no_repeat_ngram": (int, "no sequence of so many tokens twice; 0 forbids nothing"),
+    "max_new_tokens": (int, "tokens of a hypothesis at most"),
+    "batch_size": (int, "prompts decoded together; changes no hypothesis"),
+}
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(
+        description="Decode E2E's meaning representations. Stopped, it goes on where it was when asked again."
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of a finished run, or of a saved language model")
+    parser.add_argument("--weights", choices=RULES, help="of a run: of which epoch (default: best)")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="E2E's CSV files; default: the run's data")
+    parser.add_argument("--split", choices=("validation", "test"), default="test", help="(default: test)")
+    presets = sorted(path.stem for path in (CONF / "decoding").glob("*.yaml"))
+    parser.add_argument("--preset", choices=presets, help="default: the run's settings; of a checkpoint, reference")
+    for name, (kind, what) in SETTINGS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=what)
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N meaning representations")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: SPLIT.WEIGHTS.txt in FOLDER")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that holds something else")
+    return parser.parse_args()
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write the file, and print what is in it."""
+    import transformers
+
+    from rosa import decoding
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    source = decoding.find(options.folder, CONF, options.weights, options.data_dir)
+    settings = decoding.preset(CONF, options.preset) if options.preset else source.decoding
+    settings = decoding.changed(settings, {name: getattr(options, name) for name in SETTINGS})
+    written = decoding.decode_split(
+        source, options.split, settings, options.limit, options.out, options.device, options.overwrite
+    )
+    for warning in written.facts["warnings"]:
+        print(f"warning: {warning}")
+    print(f"{len(written.texts)} hypotheses of split {options.split}; what they were made from: {written.path}.json")
+    print("finished before, nothing to do" if written.skipped else "done", end=f": {written.path}\n")
+
+
+def main() -> int:
+    """Decode; 1 where it is refused."""
+    try:
+        run(arguments())
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not type(error).__module__.startswith("rosa."):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
