@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    DataCollatorWithPadding,
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from rosa import data, models, records
-from rosa.adapters import attach, merge
+from rosa import inputs, models, records
 from rosa.config import Config, from_dict
-from rosa.evaluation.classify import Scorer
 from rosa.export.errors import ExportError
-from rosa.run import BEST, LAST, with_mini_weights
-from rosa.training import load_weights
+from rosa.run import BEST, LAST, restore, with_mini_weights
 from rosa.training.trainer import by_length
 
 FILES = {"best": BEST, "last": LAST}
@@ -88,10 +86,8 @@ def load(folder: Path, weights: str) -> FinishedRun:
     base, tokenizer, facts = models.load(with_mini_weights(config), config.task, config.seed)
     _refuse_other_weights(record["model"], facts)
     plain = copy.deepcopy(base)
-    attach(plain, config.method, verbose=False)
-    load_weights(plain, path)
-    merge(plain)
-    return FinishedRun(record, config, weights, base, plain.eval(), tokenizer)
+    restore(plain, config.method, path)
+    return FinishedRun(record, config, weights, base, plain, tokenizer)
 
 
 def _finished_record(folder: Path) -> dict[str, Any]:
@@ -149,38 +145,36 @@ def check(run: FinishedRun, kind: str, folder: Path) -> Agreement:
         DataError: the run's data is not where it was.
     """
     config = run.config
-    limit = models.length_limit(config.train.max_length, run.base)
-    tokenized = data.tokenize(data.load(config.task, config.data, config.seed), run.tokenizer, limit)
+    # Data, collator and metrics are made as the run made them; the model that comes with them is of no use here.
+    parts = inputs.gather(dataclasses.replace(config, model=with_mini_weights(config)))
     loaded = _loaded(run, kind, folder)
-    scorer = Scorer(config.task)
     scores, difference, largest = [], 0.0, 0.0
-    for split, examples in tokenized.evaluation.items():
-        batches = DataLoader(
-            by_length(examples),
-            config.train.evaluation_batch_size,
-            collate_fn=DataCollatorWithPadding(run.tokenizer),
-        )
-        expected, actual = _logits(run.plain, batches), _logits(loaded, batches)
-        difference = max(difference, float((actual - expected).abs().max()))
-        largest = max(largest, float(expected.abs().max()))
-        labels = torch.cat([batch["labels"] for batch in batches])
+    for split, examples in parts.evaluation.items():
+        kept, labels = [], []
+        for batch in DataLoader(by_length(examples), config.train.evaluation_batch_size, collate_fn=parts.collator):
+            expected, actual = _logits(run.plain, batch), _logits(loaded, batch)
+            difference = max(difference, float((actual - expected).abs().max()))
+            largest = max(largest, float(expected.abs().max()))
+            kept.append(parts.reduce(actual, batch["labels"]) if parts.reduce else actual)
+            labels.append(batch["labels"].flatten())
         recorded = run.record["metrics"][run.weights][split]
-        for metric, value in scorer(EvalPrediction(actual.numpy(), labels.numpy())).items():
-            scores.append((split, metric, value, recorded[metric]))
+        found = parts.scorer(EvalPrediction(torch.cat(kept).numpy(), torch.cat(labels).numpy()))
+        scores += [(split, metric, value, recorded[metric]) for metric, value in found.items()]
     return Agreement(tuple(scores), difference / largest)
 
 
 def _loaded(run: FinishedRun, kind: str, folder: Path) -> nn.Module:
     """As somebody else would load it."""
     if kind == "merged":
-        return AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+        auto: Any = AutoModelForSequenceClassification if run.config.task.has_head else AutoModelForCausalLM
+        return auto.from_pretrained(folder, local_files_only=True)
     from peft import PeftModel
 
     return PeftModel.from_pretrained(run.base, folder)
 
 
-def _logits(model: nn.Module, batches: Iterable[Any]) -> Tensor:
-    """(examples, classes), float32."""
+def _logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Of one batch, float32: (examples, classes), or (examples, tokens, vocabulary)."""
     model.eval()
     with torch.no_grad():
-        return torch.cat([model(**batch).logits.float() for batch in batches])
+        return model(**batch).logits.float()
