@@ -16,13 +16,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 ANYTHING = ("rosa",)
-LEAVES = ("rosa.columns", "rosa.config", "rosa.costs", "rosa.hub", "rosa.messages", "rosa.seeding")
+LEAVES = ("rosa.columns", "rosa.config", "rosa.costs", "rosa.files", "rosa.hub", "rosa.messages", "rosa.seeding")
 
 RULES: dict[str, tuple[str, ...]] = {
     "rosa": ANYTHING,  # names that load on first use; `test_light_modules_stay_light` watches that they do
     "rosa.columns": (),
     "rosa.config": ("rosa.config",),
     "rosa.costs": (),
+    "rosa.files": (),
     "rosa.hub": (),
     "rosa.messages": (),
     "rosa.screen": ("rosa.columns",),
@@ -60,6 +61,7 @@ RULES: dict[str, tuple[str, ...]] = {
         "rosa.sweep",
     ),
     "scripts.benchmark": ("rosa.benchmarks",),
+    "scripts.score_e2e": ("rosa.columns", "rosa.evaluation.nlg", "rosa.files"),
 }
 """Module, or package with all that is in it -> the modules, or packages with all that is in them, that it may import.
 
