@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 from rosa import files
 from rosa.columns import aligned
 from rosa.evaluation import nlg
+from rosa.messages import complain
 
 
 def arguments() -> argparse.Namespace:
@@ -66,8 +67,8 @@ def main() -> int:
                 files.replace(options.json, text)
             except OSError as error:
                 raise nlg.ScoringError(f"--json {options.json}: cannot be written: {error.strerror}") from error
-    except nlg.ScoringError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        complain(error)
         return 1
     return 0
 

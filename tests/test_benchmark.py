@@ -438,7 +438,7 @@ def test_references_are_read_by_input_and_a_wrong_folder_is_refused(tmp_path: Pa
         scoring.read(tmp_path)
     path = tmp_path / scoring.TEST_SET
     path.write_text('\ufeffmr,ref\n"a, b",One.\nc,Two.\n"a, b","Three, four."\n', encoding="utf-8")
-    assert scoring.read(tmp_path) == [["One.", "Three, four."], ["Two."]]
+    assert scoring.read(tmp_path) == [("One.", "Three, four."), ("Two.",)]
     path.write_text("name,text\n1,2\n")
     with pytest.raises(BenchmarkError, match="columns mr and ref"):
         scoring.read(tmp_path)

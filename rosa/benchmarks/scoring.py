@@ -12,6 +12,7 @@ from rosa.benchmarks import BenchmarkError
 from rosa.benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
 from rosa.benchmarks.timing import Action, interleave, ratio, spread
 from rosa.benchmarks.workload import Workload
+from rosa.data.e2e import group
 from rosa.evaluation.nlg import bleu, nist, score
 from rosa.report.render import Table
 
@@ -38,14 +39,12 @@ def read(folder: Path) -> Groups:
         BenchmarkError: the file cannot be read, or is not E2E's.
     """
     path = folder / TEST_SET
-    groups: dict[str, list[str]] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for line in csv.DictReader(file):
-                groups.setdefault(line["mr"], []).append(line["ref"])
+            groups = group((line["mr"], line["ref"]) for line in csv.DictReader(file))
     except (OSError, UnicodeDecodeError, KeyError) as error:
         raise BenchmarkError(f"--e2e-dir {folder}: cannot read {TEST_SET} with columns mr and ref: {error}") from error
-    return list(groups.values())
+    return [one.references for one in groups]
 
 
 def generated() -> Groups:
@@ -61,7 +60,7 @@ def generated() -> Groups:
 
 def measure(groups: Groups, rounds: int, texts: str) -> Findings:
     """Time both ways, the second where there is Java."""
-    hypotheses = [group[0] for group in groups]
+    hypotheses = [references[0] for references in groups]
     actions: dict[str, Action] = {"ours": lambda _: score(hypotheses, groups, with_meteor=False)}
     if shutil.which("java") is not None:
         actions["stock"] = lambda _: stock(hypotheses, groups)
@@ -77,7 +76,7 @@ def stock(hypotheses: Sequence[str], references: Groups) -> dict[str, float]:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     tokenizer = PTBTokenizer()
-    theirs = tokenizer.tokenize({i: [{"caption": text} for text in group] for i, group in enumerate(references)})
+    theirs = tokenizer.tokenize({i: [{"caption": text} for text in texts] for i, texts in enumerate(references)})
     ours = tokenizer.tokenize({i: [{"caption": text}] for i, text in enumerate(hypotheses)})
     return {
         "bleu": bleu.score(hypotheses, references)[0],
