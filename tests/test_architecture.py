@@ -74,6 +74,7 @@ RULES: dict[str, tuple[str, ...]] = {
         "rosa.sweep",
     ),
     "scripts.benchmark": ("rosa.benchmarks", "rosa.messages"),
+    "scripts.score_e2e": ("rosa.columns", "rosa.evaluation.nlg", "rosa.files", "rosa.messages"),
 }
 """Module, or package with all that is in it -> the modules, or packages with all that is in them, that it may import.
 

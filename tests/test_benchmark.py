@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import itertools
 import runpy
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,13 +18,26 @@ import torch
 
 from rosa.adapters import adapters
 from rosa.adapters.subspace import draw_indices, split
-from rosa.benchmarks import NAMES, BenchmarkError, factorization, memory, padding, solvers, stages, steps, suite, timing
+from rosa.benchmarks import (
+    NAMES,
+    BenchmarkError,
+    factorization,
+    memory,
+    padding,
+    scoring,
+    solvers,
+    stages,
+    steps,
+    suite,
+    timing,
+)
 from rosa.benchmarks.contenders import LABELS, PEFT, Contender
 from rosa.benchmarks.findings import Findings, number, with_quartiles
 from rosa.benchmarks.memory import Memory
 from rosa.benchmarks.timing import Spread, interleave, ratio, spread
 from rosa.benchmarks.workload import Workload, configure, load_model, prepare
 from rosa.config import Config, ConfigError
+from rosa.evaluation.nlg import score
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -389,6 +403,47 @@ def test_large_weights_are_timed_once_and_without_an_svd(workload: Workload, mon
     ]
 
 
+# --- scoring ---------------------------------------------------------------------------------------------------------
+
+SMALL_CORPUS = [["It isn't a pub.", "A pub, £20."], ["The café is near the river; it's cheap."], ["A pub."]]
+
+
+def test_generated_texts_are_as_many_as_the_test_sets() -> None:
+    groups = scoring.generated()
+    assert (len(groups), sum(map(len, groups))) == (scoring.SEGMENTS, scoring.REFERENCES)
+    assert {len(text.split()) for group in groups for text in group} == {scoring.WORDS}
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="the packages' own tokenizer needs Java")
+def test_both_ways_give_the_same_scores() -> None:
+    hypotheses = ["A pub near the river.", "", "It's cheap"]
+    ours = score(hypotheses, SMALL_CORPUS, with_meteor=False).values()
+    theirs = scoring.stock(hypotheses, SMALL_CORPUS)
+    assert theirs == pytest.approx({name: ours[name] for name in theirs}, rel=1e-12)
+    assert theirs["cider"] > 0
+
+
+def test_scoring_is_compared_round_by_round_or_not_at_all() -> None:
+    found = scoring.findings({"ours": [1.0, 2.0, 4.0], "stock": [3.0, 4.0, 20.0]}, "a corpus", SMALL_CORPUS)
+    assert value(found, "stock", "time relative to ours") == spread([3.0, 2.0, 5.0])
+    assert value(found, "ours", "seconds") == spread([1.0, 2.0, 4.0])
+    assert "3 segments, 4 references" in found.table.notes[0][0].text
+    assert "ours took 2.00 s" in found.table.notes[0][0].text
+    alone = scoring.findings({"ours": [1.0]}, "a corpus", SMALL_CORPUS)
+    assert "There is no Java" in alone.table.notes[-1][0].text
+
+
+def test_references_are_read_by_input_and_a_wrong_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"--e2e-dir .*: cannot read testset_w_refs\.csv"):
+        scoring.read(tmp_path)
+    path = tmp_path / scoring.TEST_SET
+    path.write_text('\ufeffmr,ref\n"a, b",One.\nc,Two.\n"a, b","Three, four."\n', encoding="utf-8")
+    assert scoring.read(tmp_path) == [("One.", "Three, four."), ("Two.",)]
+    path.write_text("name,text\n1,2\n")
+    with pytest.raises(BenchmarkError, match="columns mr and ref"):
+        scoring.read(tmp_path)
+
+
 # --- everything together ---------------------------------------------------------------------------------------------
 
 
@@ -401,6 +456,7 @@ def test_everything_is_written_for_people_and_for_programs(
     monkeypatch.setattr(steps, "measure_apart", here)  # five processes take long, and one is tested above
     monkeypatch.setitem(suite.BENCHMARKS, "solvers", (lambda w, n: solvers.benchmark(w, n, SMALL_MODELS), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "stages", (lambda w, n: stages.benchmark(w, n, [32, 40]), 1))
+    monkeypatch.setitem(suite.BENCHMARKS, "scoring", (lambda w, n: scoring.measure(SMALL_CORPUS, n, "a corpus"), 1))
     text = suite.run(config, tmp_path, repeats=1)
 
     assert (tmp_path / "tables" / "benchmark.md").read_text() == text
@@ -460,7 +516,7 @@ def test_the_script_measures_on_real_files_and_an_own_model(
     ("arguments", "message"),
     [
         (["--model", "minilmm"], "--model minilmm: neither one of"),
-        (["step"], "no benchmark step; there are steps, padding, factorization, solvers, stages"),
+        (["step"], "no benchmark step; there are steps, padding, factorization, solvers, stages, scoring"),
         (["--repeats", "0"], "--repeats 0: expected at least 1"),
         (["--batch-size", "0"], "train.batch_size=0"),
         (["--results", __file__], "--results: cannot write in"),

@@ -1,0 +1,127 @@
+"""The five scores of the E2E NLG Challenge, as its official scorer computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from rosa.evaluation.nlg import bleu, coco, java, meteor, nist, tokens
+from rosa.evaluation.nlg.errors import ScoringError
+
+METRICS = {"bleu": "BLEU", "nist": "NIST", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"}
+"""Each score's key in a record, and its name."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a system's output scores, and how that was computed.
+
+    All are in the official scorer's own scale: BLEU, METEOR and ROUGE-L from 0 to 1, NIST and CIDEr from 0 to about 10.
+    """
+
+    bleu: float
+    nist: float
+    meteor: float | None
+    """None where it cannot be computed."""
+    rouge_l: float
+    cider: float
+    segments: int
+    references: int
+    """Of all segments together."""
+    tokenizer: str
+    """Of METEOR, ROUGE-L and CIDEr."""
+    versions: dict[str, str]
+    """Of the programs that computed them."""
+    options: dict[str, str]
+    """Of each score."""
+    missing: dict[str, str]
+    """Each score without a value, and why."""
+
+    def values(self) -> dict[str, float | None]:
+        """The five scores, by the keys of ``METRICS``."""
+        return {name: getattr(self, name) for name in METRICS}
+
+    def scorer(self) -> dict[str, Any]:
+        """How they were computed: plain values, for a record."""
+        return {
+            "tokenizer": self.tokenizer,
+            "versions": dict(self.versions),
+            "options": dict(self.options),
+            "missing": dict(self.missing),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        return {
+            "scores": self.values(),
+            "segments": self.segments,
+            "references": self.references,
+            "scorer": self.scorer(),
+        }
+
+
+def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, with_meteor: bool = True) -> Scores:
+    """Score a system's output against several references each.
+
+    METEOR needs Java, and so does the exact tokenizer of ROUGE-L and CIDEr. Without it METEOR has no value, and the
+    other two are computed on the tokens of :mod:`rosa.evaluation.nlg.treebank`.
+
+    Args:
+        hypotheses: one a segment; may be empty.
+        references: of each segment at least one, none of them empty.
+        with_meteor: compute METEOR, which takes longer than all others together.
+
+    Raises:
+        ScoringError: nothing to score, not as many of one as of the other, or a segment without references; names the
+            segment, counted from 0.
+    """
+    _check(hypotheses, references)
+    tokenized = tokens.tokenize(references, hypotheses)
+    bleu_value, signature = bleu.score(hypotheses, references)
+    meteor_value, problem = None, tokenized.problem
+    if not with_meteor:
+        problem = "not asked for"
+    elif problem is None:
+        try:
+            meteor_value = meteor.score(tokenized.hypotheses, tokenized.references)
+        except java.JavaError as error:
+            problem = str(error)
+    return Scores(
+        bleu=bleu_value,
+        nist=nist.score(hypotheses, references),
+        meteor=meteor_value,
+        rouge_l=coco.rouge_l(tokenized.hypotheses, tokenized.references),
+        cider=coco.cider(tokenized.hypotheses, tokenized.references),
+        segments=len(hypotheses),
+        references=sum(map(len, references)),
+        tokenizer=tokenized.tokenizer,
+        versions={name: metadata.version(name) for name in ("sacrebleu", "pycocoevalcap")}
+        | ({"java": tokenized.java} if tokenized.java else {}),
+        options={
+            "bleu": signature,
+            "nist": f"orders:1-{nist.ORDER}|case:lc (A-Z)|tok:13a|length:mean reference",
+            "meteor": "version:1.5|l:en|norm",
+            "rouge_l": f"beta:{coco.ROUGE_BETA}",
+            "cider": f"orders:1-{coco.CIDER_ORDER}|sigma:{coco.CIDER_SIGMA}|idf:these references",
+        },
+        missing={} if problem is None else {"meteor": problem},
+    )
+
+
+def _check(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    if isinstance(hypotheses, str):
+        raise ScoringError("hypotheses are one text; expected a sequence of texts")
+    if len(hypotheses) != len(references):
+        raise ScoringError(f"{len(hypotheses)} hypotheses, but references of {len(references)} segments")
+    if not hypotheses:
+        raise ScoringError("no hypotheses: there is nothing to score")
+    for i, group in enumerate(references):
+        if isinstance(group, str):
+            raise ScoringError(f"references[{i}] is one text; expected a sequence of texts")
+        if not group:
+            raise ScoringError(f"references[{i}] is empty; a segment needs at least one reference")
+        for j, text in enumerate(group):
+            if not text.strip():
+                raise ScoringError(f"references[{i}][{j}] is empty; leave empty references out")

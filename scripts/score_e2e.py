@@ -1,0 +1,77 @@
+"""Score a system's output as the E2E NLG Challenge's official scorer does: BLEU, NIST, METEOR, ROUGE-L and CIDEr.
+
+python scripts/score_e2e.py REFERENCES HYPOTHESES [--json OUT] [--no-meteor]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
+
+from rosa import files
+from rosa.columns import aligned
+from rosa.evaluation import nlg
+from rosa.messages import complain
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description="Score a system's output as the E2E NLG Challenge's scorer does.")
+    parser.add_argument(
+        "references",
+        type=Path,
+        metavar="REFERENCES",
+        help="text file: a reference a line, a blank line between the references of one input and those of the next",
+    )
+    parser.add_argument(
+        "hypotheses", type=Path, metavar="HYPOTHESES", help="text file: the output for each input, one a line"
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write scores, versions and options to this file too")
+    parser.add_argument("--no-meteor", action="store_true", help="leave out METEOR, which takes the longest by far")
+    return parser.parse_args()
+
+
+def table(scores: nlg.Scores) -> str:
+    """The scores for a person to read, what is missing and why, and what computed them."""
+    rows = [
+        (name, "–" if value is None else f"{value:.4f}", scores.missing.get(key, ""))
+        for (key, value), name in zip(scores.values().items(), nlg.METRICS.values(), strict=True)
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in scores.versions.items())
+    facts = [
+        ("segments", f"{scores.segments:,}"),
+        ("references", f"{scores.references:,}"),
+        ("tokens", "sacrebleu's 13a (BLEU, NIST)"),
+        ("", f"{scores.tokenizer} (METEOR, ROUGE-L, CIDEr)"),
+        ("versions", versions),
+    ]
+    return "\n".join([*aligned(rows), "", *aligned(facts)])
+
+
+def main() -> int:
+    """Score and print; 1 where the files cannot be scored."""
+    options = arguments()
+    logging.basicConfig(format="%(message)s")
+    try:
+        corpus = nlg.read(options.references, options.hypotheses)
+        scores = nlg.score(corpus.hypotheses, corpus.references, with_meteor=not options.no_meteor)
+        print(table(scores))
+        if options.json is not None:
+            text = json.dumps(scores.as_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            try:
+                files.replace(options.json, text)
+            except OSError as error:
+                raise nlg.ScoringError(f"--json {options.json}: cannot be written: {error.strerror}") from error
+    except Exception as error:
+        complain(error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

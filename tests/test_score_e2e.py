@@ -1,0 +1,113 @@
+"""The command that scores any system's output: its table, its JSON file, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from rosa.evaluation import nlg
+from tests.conftest import ROOT
+
+REFERENCES = "The Punter is a pub.\nA pub: The Punter.\n\nA café, £20-25.\n"
+HYPOTHESES = "The Punter is a pub.\n\n"
+
+
+def script(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    path = ROOT / "scripts" / "score_e2e.py"
+    monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(path), run_name="__main__")
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Two files, and no Java."""
+    monkeypatch.setenv("PATH", "")
+    paths = tmp_path / "references.txt", tmp_path / "hypotheses.txt"
+    paths[0].write_text(REFERENCES, encoding="utf-8")
+    paths[1].write_text(HYPOTHESES, encoding="utf-8")
+    return paths
+
+
+def test_the_table_says_what_is_missing_and_why(
+    corpus: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = nlg.score(
+        ["The Punter is a pub.", ""], [["The Punter is a pub.", "A pub: The Punter."], ["A café, £20-25."]]
+    )
+    assert script(monkeypatch, *corpus) == 0
+    said = capsys.readouterr()
+    rows = {line.split()[0]: line.split()[1:] for line in said.out.splitlines() if line.strip()}
+    assert rows["BLEU"] == [f"{expected.bleu:.4f}"]
+    assert rows["NIST"] == [f"{expected.nist:.4f}"]
+    assert rows["ROUGE-L"] == [f"{expected.rouge_l:.4f}"]
+    assert rows["CIDEr"] == [f"{expected.cider:.4f}"]
+    assert rows["METEOR"][0] == "–"
+    assert "default-jre-headless" in rows["METEOR"]
+    assert (rows["segments"], rows["references"]) == (["2"], ["3"])
+    assert "rosa.evaluation.nlg.treebank" in said.out
+    assert said.err == ""
+
+
+def test_the_json_file_holds_everything_and_replaces_the_old_one(
+    corpus: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "new" / "scores.json"
+    for _ in range(2):
+        assert script(monkeypatch, *corpus, "--json", out) == 0
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert list(found["scores"]) == ["bleu", "nist", "meteor", "rouge_l", "cider"]
+    assert found["scores"]["meteor"] is None
+    assert list(found["scorer"]) == ["tokenizer", "versions", "options", "missing"]
+    assert found["scorer"]["options"]["bleu"].startswith("nrefs:var|case:lc")
+    assert [path.name for path in out.parent.iterdir()] == ["scores.json"]
+
+
+def test_meteor_can_be_left_out(
+    corpus: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script(monkeypatch, *corpus, "--no-meteor") == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("METEOR")]
+    assert row.split() == ["METEOR", "–", "not", "asked", "for"]
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "message"),
+    [
+        ("a\nb\nc\n", "hypotheses.txt:3: no group of references"),
+        ("mr,ref\nname[X],y\n", "hypotheses.txt:1: this looks like a CSV file"),
+        ("", "hypotheses.txt: the file is empty"),
+    ],
+)
+def test_bad_input_ends_in_one_line(
+    corpus: tuple[Path, Path],
+    hypotheses: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    corpus[1].write_text(hypotheses)
+    assert script(monkeypatch, *corpus, "--json", tmp_path / "out.json") == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ")
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_json_file_that_cannot_be_written_is_named(
+    corpus: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script(monkeypatch, *corpus, "--json", tmp_path) == 1
+    said = capsys.readouterr()
+    assert f"--json {tmp_path}: cannot be written" in said.err
+    assert "ROUGE-L" in said.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hypotheses.txt", "references.txt"]
