@@ -20,11 +20,12 @@ from filelock import FileLock, Timeout
 from torch import nn
 from transformers import TrainerCallback
 
-from rosa import costs, data, diagnostics, inputs, models, pretraining, records, selection, tracking
+from rosa import costs, data, diagnostics, inputs, models, records, selection, tracking
 from rosa.adapters import attach, attachment
 from rosa.config import TUNED, Config, ModelConfig, RosaConfig, TaskConfig
 from rosa.data import mini
 from rosa.hub import why_unreachable
+from rosa.pretraining.roberta import cached_roberta
 from rosa.progress import ProgressCallback
 from rosa.resampling import EVENT, MOVED, ResampleCallback
 from rosa.seeding import derive, generator
@@ -236,9 +237,7 @@ def with_mini_weights(config: Config) -> ModelConfig:
         return config.model
     shape = config.model.mini
     sentences = mini.corpus(shape.sentences, shape.seed)
-    folder = pretraining.cached_roberta(
-        sentences, mini.vocabulary(), shape, Path(config.cache_dir), config.train.device
-    )
+    folder = cached_roberta(sentences, mini.vocabulary(), shape, Path(config.cache_dir), config.train.device)
     return dataclasses.replace(config.model, path=str(folder))
 
 
