@@ -24,7 +24,10 @@ from rosa import costs, diagnostics, inputs, models, records, selection, trackin
 from rosa.adapters import attach, attachment
 from rosa.config import TUNED, Config, ModelConfig, RosaConfig, TaskConfig
 from rosa.data import mini
+from rosa.data.mini import restaurants
+from rosa.data.paragraphs import read_paragraphs
 from rosa.hub import why_unreachable
+from rosa.pretraining.gpt2 import cached_gpt2
 from rosa.pretraining.roberta import cached_roberta
 from rosa.progress import ProgressCallback
 from rosa.resampling import EVENT, MOVED, ResampleCallback
@@ -255,12 +258,23 @@ def _train(
 
 
 def with_mini_weights(config: Config) -> ModelConfig:
-    """The model's configuration, with the folder of the project's own model where that is meant, made if needed."""
+    """The model's configuration, with the folder of the project's own model where that is meant, made if needed.
+
+    Raises:
+        DataError: a text to pretrain on that cannot be read.
+        ValueError: a text too short to pretrain on.
+    """
     if config.model.source != "mini":
         return config.model
-    shape = config.model.mini
-    sentences = mini.corpus(shape.sentences, shape.seed)
-    folder = cached_roberta(sentences, mini.vocabulary(), shape, Path(config.cache_dir), config.train.device)
+    shape, cache_dir, device = config.model.mini, Path(config.cache_dir), config.train.device
+    if shape.architecture == "gpt2":
+        if shape.text:
+            text, origin = read_paragraphs(Path(shape.text))
+        else:
+            text, origin = restaurants.corpus(shape.sentences, shape.seed), {"generated": "restaurants"}
+        folder = cached_gpt2(text, shape, cache_dir, origin, device)
+    else:
+        folder = cached_roberta(mini.corpus(shape.sentences, shape.seed), mini.vocabulary(), shape, cache_dir, device)
     return dataclasses.replace(config.model, path=str(folder))
 
 

@@ -43,6 +43,8 @@ EMBEDDING_SCALE = 5.0
 """The embeddings' spread at the start, in those of the other weights."""
 VERSION = 2
 """Part of the cache's key: raise it when a change here gives other weights."""
+NOT_READ = ("architecture", "vocabulary", "context", "text")
+"""Settings of GPT-2, which make no difference to a RoBERTa and are no part of its key."""
 
 
 def build_model(mini: MiniModelConfig, vocabulary_size: int) -> RobertaForMaskedLM:
@@ -211,7 +213,8 @@ def pretrain_roberta(
 
 def cache_key(paragraphs: Sequence[Sequence[str]], vocabulary: Sequence[str], mini: MiniModelConfig) -> str:
     """Sixteen hexadecimal digits that name a model: its shape, training, text, words, and this module's version."""
-    return cache.key([VERSION, dataclasses.asdict(mini), list(vocabulary), [list(p) for p in paragraphs]])
+    read = {name: value for name, value in dataclasses.asdict(mini).items() if name not in NOT_READ}
+    return cache.key([VERSION, read, list(vocabulary), [list(p) for p in paragraphs]])
 
 
 def cached_roberta(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from random import Random
+from typing import Any
 
 from rosa.data.mini.descriptions import SLOTS, WORDINGS, describe
 from rosa.data.mini.tasks import ATTEMPTS, EVALUATION_SHARE, place_of
 
-Row = dict[str, str]
+Row = dict[str, Any]
 
 SPLITS = ("train", "validation", "test")
 REFERENCES = {"train": (2, 4), "validation": (4, 6), "test": (4, 6)}
