@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from rosa.config import ModelConfig, TaskConfig
 from rosa.hub import why_unreachable
 from rosa.seeding import derive, global_stream
 
+PRETRAINING = "pretraining.json"
+"""What the project writes beside a model that it made itself: from which text, and how well it went."""
 PADDING = "<|pad|>"
 """The padding token that a language model gets where it has none."""
 
@@ -105,6 +108,9 @@ def load(
     facts: dict[str, Any] = {"name": model.name, "source": model.source, "path": model.path, "revision": model.revision}
     weights = sorted(Path(place).glob("*.safetensors")) if model.source != "hub" else []
     facts["sha256"] = {path.name: _sha256(path) for path in weights}
+    made = Path(place) / PRETRAINING
+    if made.is_file():
+        facts["pretraining"] = json.loads(made.read_text(encoding="utf-8"))
     if task.kind == "generation":
         if tokenizer.eos_token_id is None:
             raise ModelError(f"{what}: its tokenizer has no end token, so no sentence could ever end")

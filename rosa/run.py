@@ -20,10 +20,9 @@ from filelock import FileLock, Timeout
 from torch import nn
 from transformers import TrainerCallback
 
-from rosa import costs, diagnostics, inputs, models, pretraining, records, selection, tracking, trial
+from rosa import costs, diagnostics, inputs, mini_models, models, records, selection, tracking, trial
 from rosa.adapters import attach, attachment, merge
-from rosa.config import TUNED, Config, MethodConfig, ModelConfig, RosaConfig, TaskConfig
-from rosa.data import mini
+from rosa.config import TUNED, Config, MethodConfig, RosaConfig, TaskConfig
 from rosa.hub import why_unreachable
 from rosa.progress import ProgressCallback
 from rosa.resampling import EVENT, MOVED, ResampleCallback
@@ -127,7 +126,7 @@ def prepare(configs: Iterable[Config]) -> None:
         if model not in models_seen:
             models_seen.add(model)
             if config.model.source != "perceptron":
-                models.locate(with_mini_weights(resolve_device(config)))
+                models.locate(mini_models.located(resolve_device(config)))
         if config.data.source == "hub" and config.task.name not in tasks_seen:
             tasks_seen.add(config.task.name)
             if why_unreachable():
@@ -187,7 +186,7 @@ def _run(config: Config, folder: Path, record: dict[str, Any], trained: bool, pr
     costs.reset_peak_memory(config.train.device)
     record["environment"] = costs.environment()
 
-    located = dataclasses.replace(config, model=with_mini_weights(config))
+    located = dataclasses.replace(config, model=mini_models.located(config))
     run_id = "/".join(str(part) for part in record["identity"].values())
     checkpoint = find_checkpoint(folder / CHECKPOINTS)
     with _tracked(config, folder, run_id, trained or checkpoint is not None) as tracker:
@@ -287,18 +286,6 @@ def restore(model: nn.Module, method: MethodConfig, weights: Path) -> None:
     load_weights(model, weights)
     merge(model)
     model.eval()
-
-
-def with_mini_weights(config: Config) -> ModelConfig:
-    """The model's configuration, with the folder of the project's own model where that is meant, made if needed."""
-    if config.model.source != "mini":
-        return config.model
-    shape = config.model.mini
-    sentences = mini.corpus(shape.sentences, shape.seed)
-    folder = pretraining.cached_roberta(
-        sentences, mini.vocabulary(), shape, Path(config.cache_dir), config.train.device
-    )
-    return dataclasses.replace(config.model, path=str(folder))
 
 
 @contextmanager

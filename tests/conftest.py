@@ -35,7 +35,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A RoBERTa of a few thousand random weights, with the mini scale's tokenizer, as save_pretrained writes it."""
     from rosa.config import MiniModelConfig
     from rosa.data import mini
-    from rosa.pretraining import build_model, build_tokenizer
+    from rosa.pretraining.roberta import build_model, build_tokenizer
 
     folder = tmp_path_factory.mktemp("tiny-model")
     tokenizer = build_tokenizer(mini.vocabulary())

@@ -44,7 +44,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "rosa.models": LEAVES,
     "rosa.perceptron": LEAVES,
     "rosa.inputs": ("rosa.data", "rosa.evaluation", "rosa.models", "rosa.perceptron", "rosa.training", *LEAVES),
-    "rosa.pretraining": LEAVES,
+    "rosa.pretraining": ("rosa.pretraining", *LEAVES),
     # Training knows the protocol of adapters, and no method by name.
     "rosa.diagnostics": ("rosa.adapters.base", "rosa.adapters.subspace", *LEAVES),
     "rosa.resampling": ("rosa.adapters.base", "rosa.adapters.resample", "rosa.diagnostics", *LEAVES),
@@ -59,6 +59,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "rosa.export.runs": ANYTHING,
     "rosa.benchmarks": ANYTHING,
     "rosa.hypotheses": ("rosa.evaluation", *LEAVES),
+    "rosa.trial": ("rosa.data", "rosa.evaluation", "rosa.hypotheses", *LEAVES),
+    "rosa.mini_models": ("rosa.data", "rosa.pretraining", *LEAVES),
     "rosa.decoding": ANYTHING,
     "rosa.run": ANYTHING,
     "rosa.sweep": ANYTHING,

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -14,26 +11,12 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from rosa import pretraining
 from rosa.config import MiniModelConfig
 from rosa.data import mini
-from rosa.pretraining import (
-    END,
-    FACTS,
-    IGNORED,
-    MASK,
-    PAD,
-    START,
-    batches,
-    build_model,
-    build_tokenizer,
-    cache_key,
-    cached_roberta,
-    inputs,
-    mask_tokens,
-    masking_rates,
-    pretrain_roberta,
-)
+from rosa.pretraining import cache, roberta, roberta_text
+from rosa.pretraining.loop import IGNORED, batches
+from rosa.pretraining.roberta import build_model, cache_key, cached_roberta, pretrain_roberta
+from rosa.pretraining.roberta_text import END, MASK, PAD, START, build_tokenizer, inputs, mask_tokens, masking_rates
 
 TINY = MiniModelConfig(layers=1, hidden=32, heads=2, intermediate=64, sentences=40, steps=3, batch_size=4, lr=1e-3)
 WORDS = ["a", "b", "c", "d", "."]
@@ -84,7 +67,7 @@ def test_inputs_are_whole_paragraphs_cut_in_two_or_single_sentences() -> None:
 
 def test_batches_hold_every_input_once_an_epoch() -> None:
     encoded = [[START, *([5] * n), END] for n in range(1, 40)]
-    stream = batches(encoded, 8, torch.Generator().manual_seed(0))
+    stream = batches(encoded, 8, PAD, torch.Generator().manual_seed(0))
     for _ in range(2):
         epoch = [next(stream) for _ in range(5)]
         lengths = sorted(int((row != PAD).sum()) for batch in epoch for row in batch)
@@ -114,28 +97,28 @@ def test_masking_follows_the_rates_and_berts_shares() -> None:
 
 
 def test_rare_words_are_hidden_more_often_and_special_tokens_never(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretraining, "HIGHEST_RATE", 1.0)
+    monkeypatch.setattr(roberta_text, "HIGHEST_RATE", 1.0)
     encoded = [[START, *([5] * 16), 6, 7, 7, 7, 7, END, PAD]] * 10
     rates = masking_rates(encoded, 9)
     assert rates[:5].tolist() == [0.0] * 5
     assert rates[8] == 0
     # Square roots of 1:4:16.
     assert float(rates[7] / rates[5]) == pytest.approx(2.0)
-    assert float(rates[5] * 16 + rates[6] + rates[7] * 4) <= pretraining.MASKED_SHARE * 21 + 1e-6
-    monkeypatch.setattr(pretraining, "HIGHEST_RATE", 0.2)
+    assert float(rates[5] * 16 + rates[6] + rates[7] * 4) <= roberta_text.MASKED_SHARE * 21 + 1e-6
+    monkeypatch.setattr(roberta_text, "HIGHEST_RATE", 0.2)
     assert float(masking_rates(encoded, 9).max()) == pytest.approx(0.2)
 
 
 def test_token_types_are_those_of_the_tokenizer() -> None:
     encoded = build_tokenizer(WORDS)(["a b.", "c."], ["c.", "d c b a."], padding=True, return_tensors="pt")
-    assert torch.equal(pretraining.token_types(encoded["input_ids"]), encoded["token_type_ids"])
+    assert torch.equal(roberta_text.token_types(encoded["input_ids"]), encoded["token_type_ids"])
     alone = build_tokenizer(WORDS)(["a b.", "c."], padding=True, return_tensors="pt")["input_ids"]
-    assert not pretraining.token_types(alone).any()
+    assert not roberta_text.token_types(alone).any()
 
 
 def test_substitutes_are_drawn_as_the_text_has_them_between_the_same_neighbours() -> None:
     encoded = [[START, 5, 6, 7, END]] * 3 + [[START, 5, 8, 7, END], [START, 5, 9, 8, END]]
-    drawn = pretraining.Substitutes(encoded, 10).draw(
+    drawn = roberta_text.Substitutes(encoded, 10).draw(
         torch.full((4000,), 5), torch.full((4000,), 7), torch.Generator().manual_seed(0)
     )
     counts = Counter(drawn.tolist())
@@ -147,21 +130,21 @@ def test_disturbed_inputs_have_two_words_exchanged_or_some_replaced() -> None:
     rates = torch.tensor([0.0] * 5 + [0.2, 0.2, 0.0, 0.0])
     batch = torch.tensor([[START, 5, 7, 6, END, PAD], [START, 7, END, PAD, PAD, PAD]]).repeat(500, 1)
     # Word 8 stands where word 5 does.
-    substitutes = pretraining.Substitutes([*batch.tolist(), *[[START, 8, 7, 6, END, PAD]] * 500], 9)
-    disturbed, wrong = pretraining.disturb(batch, rates, substitutes, torch.Generator().manual_seed(0))
+    substitutes = roberta_text.Substitutes([*batch.tolist(), *[[START, 8, 7, 6, END, PAD]] * 500], 9)
+    disturbed, wrong = roberta_text.disturb(batch, rates, substitutes, torch.Generator().manual_seed(0))
     assert torch.equal(wrong, disturbed != batch)
     changed = disturbed[wrong.any(1)].unique(dim=0).tolist()
     # Words 5 and 6 can change places; word 7 is never drawn.
     assert changed == [[START, 6, 7, 5, END, PAD], [START, 8, 7, 6, END, PAD]]
-    assert 0.25 < float(wrong[::2].any(1).float().mean()) < pretraining.DISTURBED_SHARE
+    assert 0.25 < float(wrong[::2].any(1).float().mean()) < roberta_text.DISTURBED_SHARE
     assert not wrong[1::2].any()
 
 
 def test_only_the_second_text_of_a_pair_is_disturbed() -> None:
     rates = torch.tensor([0.0] * 5 + [0.2, 0.2])
     batch = torch.tensor([[START, 5, 6, END, END, 6, 5, END, PAD]]).repeat(200, 1)
-    substitutes = pretraining.Substitutes(batch.tolist(), 7)
-    _, wrong = pretraining.disturb(batch, rates, substitutes, torch.Generator().manual_seed(0))
+    substitutes = roberta_text.Substitutes(batch.tolist(), 7)
+    _, wrong = roberta_text.disturb(batch, rates, substitutes, torch.Generator().manual_seed(0))
     assert wrong.any(0).tolist() == [False] * 5 + [True] * 2 + [False] * 2
 
 
@@ -187,14 +170,14 @@ def test_before_training_a_word_looks_for_itself_in_the_other_text() -> None:
 
 def test_training_learns_more_than_word_frequencies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts that count in a circle: a hidden word is sure from its neighbours, and one in eight without them."""
-    monkeypatch.setattr(pretraining, "JUDGED_SHARE", 0.0)
+    monkeypatch.setattr(roberta, "JUDGED_SHARE", 0.0)
     words = list("abcdefgh")
     circle = words * 3
     paragraphs = [[" ".join(circle[i : i + 6]), " ".join(circle[i + 6 : i + 12])] for i in range(8)] * 4
     config = MiniModelConfig(layers=1, hidden=48, heads=2, intermediate=96, steps=250, batch_size=32, lr=5e-3)
     facts = pretrain_roberta(paragraphs, words, config, tmp_path / "model")
     assert facts["loss"] < 0.5 * math.log(8)
-    assert json.loads((tmp_path / "model" / FACTS).read_text()) == facts
+    assert json.loads((tmp_path / "model" / cache.FACTS).read_text()) == facts
 
 
 def test_the_saved_folder_loads_as_a_classifier_with_the_trained_body(tmp_path: Path) -> None:
@@ -262,7 +245,7 @@ def test_the_key_names_text_words_shape_training_and_version(monkeypatch: pytest
     for key, value in vars(TINY).items():
         keys.add(cache_key(TEXT, WORDS, MiniModelConfig(**{**vars(TINY), key: value * 2 or 1})))
     assert len(keys) == 4 + len(vars(TINY))
-    monkeypatch.setattr(pretraining, "VERSION", pretraining.VERSION + 1)
+    monkeypatch.setattr(roberta, "VERSION", roberta.VERSION + 1)
     assert cache_key(TEXT, WORDS, TINY) not in keys
     assert cache_key(tuple(map(tuple, TEXT)), tuple(WORDS), TINY) == cache_key(TEXT, WORDS, TINY)
 
@@ -270,51 +253,11 @@ def test_the_key_names_text_words_shape_training_and_version(monkeypatch: pytest
 def test_a_second_call_finds_the_model_and_a_broken_folder_is_replaced(tmp_path: Path) -> None:
     folder = cached_roberta(TEXT, WORDS, TINY, tmp_path)
     first = weights(folder)
-    stamp = (folder / FACTS).stat().st_mtime_ns
+    stamp = (folder / cache.FACTS).stat().st_mtime_ns
     assert cached_roberta(TEXT, WORDS, TINY, tmp_path) == folder
-    assert (folder / FACTS).stat().st_mtime_ns == stamp
-    for lost in ("model.safetensors", FACTS, "tokenizer.json"):
+    assert (folder / cache.FACTS).stat().st_mtime_ns == stamp
+    for lost in ("model.safetensors", cache.FACTS, "tokenizer.json"):
         (folder / lost).unlink()
         (folder / "config.json").write_text("{")
         assert cached_roberta(TEXT, WORDS, TINY, tmp_path) == folder
         assert weights(folder) == first
-
-
-PROGRAM = """
-import sys, time
-from pathlib import Path
-from rosa import pretraining
-from rosa.config import MiniModelConfig
-text, words = [["a b.", "b a."], ["c d."]] * 5, ["a", "b", "c", "d", "."]
-config = MiniModelConfig(layers=1, hidden=32, heads=2, intermediate=64, steps=60, batch_size=4)
-saved = pretraining._save_whole
-def told(model, tokenizer, facts, folder):
-    print("trained", flush=True)
-    if sys.argv[2] == "stall":
-        (folder.parent / f".{folder.name}.half").mkdir()
-        print("half written", flush=True)
-        time.sleep(600)
-    saved(model, tokenizer, facts, folder)
-pretraining._save_whole = told
-print("folder", pretraining.cached_roberta(text, words, config, Path(sys.argv[1])), flush=True)
-"""
-
-
-def start(cache: Path, mode: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, str(cache), mode]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
-
-
-def test_two_processes_train_once_after_one_that_was_killed_while_saving(tmp_path: Path) -> None:
-    killed = start(tmp_path, "stall")
-    assert killed.stdout is not None
-    assert [killed.stdout.readline() for _ in range(2)] == ["trained\n", "half written\n"]
-    killed.kill()
-    killed.wait()
-    both = [start(tmp_path, "work") for _ in range(2)]
-    lines = sorted(line for process in both for line in process.communicate(timeout=120)[0].splitlines())
-    assert [process.returncode for process in both] == [0, 0]
-    assert lines[0].startswith("folder ")
-    assert lines == [lines[0], lines[0], "trained"]
-    assert not list(tmp_path.glob(".*.half"))

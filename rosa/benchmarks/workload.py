@@ -16,11 +16,11 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from rosa import data, models
+from rosa import data, mini_models, models
 from rosa.benchmarks import BenchmarkError
 from rosa.config import Config, DataConfig, ModelConfig, from_hydra, register
 from rosa.models import length_limit
-from rosa.run import resolve_device, with_mini_weights
+from rosa.run import resolve_device
 from rosa.training.callbacks import EpochSampler
 
 Batch = dict[str, Tensor]
@@ -146,7 +146,7 @@ def prepare(config: Config, e2e_dir: Path | None = None) -> Workload:
         config = resolve_device(config)
     except RuntimeError as error:
         raise BenchmarkError(str(error)) from error
-    config = dataclasses.replace(config, model=with_mini_weights(config))
+    config = dataclasses.replace(config, model=mini_models.located(config))
     model, tokenizer = _load(config)
     loaded = data.load(config.task, config.data, config.seed)
     tokenized = data.tokenize(loaded, tokenizer, length_limit(config.train.max_length, model))

@@ -21,11 +21,24 @@ class MiniModelConfig:
     batch_size: int = 64
     lr: float = 1e-3
     seed: int = 0
+    architecture: str = "roberta"
+    """``roberta``, for the GLUE tasks, or ``gpt2``, for E2E."""
+    vocabulary: int = 2000
+    """Tokens at most, the 256 bytes and the two special ones among them (gpt2; roberta knows the grammar's words)."""
+    context: int = 256
+    """Tokens of an input at most (gpt2)."""
+    text: str = ""
+    """A file to pretrain on in place of generated text (gpt2): the references of an E2E CSV, or a line a paragraph."""
 
     def __post_init__(self) -> None:
-        for key in ("layers", "hidden", "heads", "intermediate", "sentences", "steps", "batch_size", "lr"):
+        numbers = ("layers", "hidden", "heads", "intermediate", "sentences", "steps", "batch_size", "lr", "context")
+        for key in numbers:
             positive(f"model.mini.{key}", getattr(self, key))
         require(self.hidden % self.heads == 0, "model.mini.hidden", self.hidden, f"a multiple of heads={self.heads}")
+        choice("model.mini.architecture", self.architecture, ("roberta", "gpt2"))
+        require(self.vocabulary >= 258, "model.mini.vocabulary", self.vocabulary, "at least 258: each byte is a token")
+        if self.architecture == "roberta":
+            require(not self.text, "model.mini.text", self.text, "a text of one's own for architecture=gpt2 alone")
 
 
 @dataclass

@@ -72,6 +72,13 @@ def check(config: Config) -> None:
             f"task={config.task.name} with data.source={config.data.source} and model.source={config.model.source}: "
             "a regression of vectors is task=regression with data=teacher and model=linear or model=mlp"
         )
+    if config.model.source == "mini" and config.task.kind != "vector_regression":
+        wanted = "gpt2" if config.task.kind == "generation" else "roberta"
+        if config.model.mini.architecture != wanted:
+            raise ConfigError(
+                f"model={config.model.name} with task={config.task.name}: a task of {config.task.kind} needs "
+                f"model.mini.architecture={wanted}, as model=mini-{wanted} has"
+            )
     if config.train.label_smoothing and config.task.kind != "generation":
         raise ConfigError(
             f"train.label_smoothing={config.train.label_smoothing} with task={config.task.name}: it is for generation; "

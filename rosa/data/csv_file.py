@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rosa.config import TaskConfig
@@ -27,21 +28,35 @@ def read_split(folder: Path, file_name: str, task: TaskConfig, skip_malformed: b
     """
     path = folder / file_name
     content = read(path)
+    found = fields(content, path)
+    _, columns = next(found, (1, []))
+    positions = [column_position(name, columns, f"{path}:1: the header") for name in task.local.texts]
+    rows = RowCollector(task, str(path), ":", skip_malformed)
+    for line, values in found:
+        if len(values) == len(columns):
+            rows.add(line, [values[position] for position in positions], None)
+        else:
+            rows.refuse(line, wrong_number(values, columns))
+    return rows.finish(hashlib.sha256(content).hexdigest(), {"file": file_name})
+
+
+def fields(content: bytes, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The line on which each row starts, and its fields; the first row is the header.
+
+    Raises:
+        DataError: not UTF-8, or no CSV, with the line.
+    """
     # Line ends are the reader's business: those inside quotes belong to the text.
     reader = csv.reader(io.StringIO(decode(content, path), newline=""), strict=True)
-    rows = RowCollector(task, str(path), ":", skip_malformed)
     line = 1
     try:
-        columns = next(reader, [])
-        positions = [column_position(name, columns, f"{path}:1: the header") for name in task.local.texts]
-        line = reader.line_num + 1
         for values in reader:
-            if len(values) == len(columns):
-                rows.add(line, [values[position] for position in positions], None)
-            else:
-                problem = f"{len(values)} comma-separated fields, expected {len(columns)}" if values else "empty line"
-                rows.refuse(line, problem)
+            yield line, values
             line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}:{line}: no CSV: {error}; a quoted field starts and ends with a quote") from error
-    return rows.finish(hashlib.sha256(content).hexdigest(), {"file": file_name})
+
+
+def wrong_number(values: Sequence[str], columns: Sequence[str]) -> str:
+    """What is wrong with a row that has not a field for each column."""
+    return f"{len(values)} comma-separated fields, expected {len(columns)}" if values else "empty line"

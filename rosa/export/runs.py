@@ -20,10 +20,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rosa import inputs, models, records
+from rosa import inputs, mini_models, models, records
 from rosa.config import Config, from_dict
 from rosa.export.errors import ExportError
-from rosa.run import BEST, LAST, restore, with_mini_weights
+from rosa.run import BEST, LAST, restore
 from rosa.training.trainer import by_length
 
 FILES = {"best": BEST, "last": LAST}
@@ -83,7 +83,7 @@ def load(folder: Path, weights: str) -> FinishedRun:
             f"{path}: no such file; train.keep={record['config']['train'].get('keep')} of this run does not keep it: "
             f"{other}un again with train.keep={weights} train.force=true"
         )
-    base, tokenizer, facts = models.load(with_mini_weights(config), config.task, config.seed)
+    base, tokenizer, facts = models.load(mini_models.located(config), config.task, config.seed)
     _refuse_other_weights(record["model"], facts)
     plain = copy.deepcopy(base)
     restore(plain, config.method, path)
@@ -146,7 +146,7 @@ def check(run: FinishedRun, kind: str, folder: Path) -> Agreement:
     """
     config = run.config
     # Data, collator and metrics are made as the run made them; the model that comes with them is of no use here.
-    parts = inputs.gather(dataclasses.replace(config, model=with_mini_weights(config)))
+    parts = inputs.gather(dataclasses.replace(config, model=mini_models.located(config)))
     loaded = _loaded(run, kind, folder)
     scores, difference, largest = [], 0.0, 0.0
     for split, examples in parts.evaluation.items():

@@ -57,13 +57,18 @@ def splits(task: str) -> tuple[str, ...]:
     return MNLI_SPLITS if task == "mnli" else SPLITS
 
 
+def place_of(texts: Sequence[str]) -> float:
+    """A number between 0 and 1 that hangs on these texts alone, in any order: it settles to which split they belong."""
+    digest = hashlib.blake2b("\n".join(sorted(texts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
 def belongs_to_evaluation(texts: Sequence[str]) -> bool:
     """Whether these texts, in any order, may be an example of some task's evaluation splits.
 
     If so, no training split has them, of no task, and neither has the text to pretrain on.
     """
-    digest = hashlib.blake2b("\n".join(sorted(texts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < EVALUATION_SHARE * 2**64
+    return place_of(texts) < EVALUATION_SHARE
 
 
 def examples(task: str, split: str, size: int, seed: int) -> list[Row]:

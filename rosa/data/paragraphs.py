@@ -1,0 +1,58 @@
+"""Read text to pretrain on: the references of an E2E file, without their meaning representations, or plain text."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from rosa.data.base import DataError, listing
+from rosa.data.csv_file import fields, wrong_number
+from rosa.data.files import column_position, decode, read
+
+COLUMNS = (("mr", "ref"), ("meaning_representation", "human_reference"))
+"""The columns of an E2E file, as the challenge names them and as the hub does."""
+
+
+def read_paragraphs(path: Path) -> tuple[tuple[tuple[str, ...], ...], dict[str, Any]]:
+    """The paragraphs of a file, each one or several texts about one thing; empty ones are left out.
+
+    Of a CSV file (its name ends in ``.csv``) a paragraph is all references of one meaning representation, which says
+    which of them belong together and is not read otherwise. Of another file a paragraph is a line.
+
+    Returns:
+        The paragraphs in the order of first appearance, and what a record of them needs: ``file`` (its name, without
+        the folder) and ``sha256`` of its bytes.
+
+    Raises:
+        DataError: the file is missing, is not UTF-8, is no CSV, lacks a column, or holds no text.
+    """
+    content = read(path)
+    if path.suffix.lower() == ".csv":
+        groups = _references(content, path)
+    else:
+        groups = [[line] for line in decode(content, path).split("\n")]
+    paragraphs = []
+    for group in groups:
+        texts = tuple(text for text in (line.strip() for line in group) if text)
+        if texts:
+            paragraphs.append(texts)
+    if not paragraphs:
+        raise DataError(f"{path}: no text")
+    return tuple(paragraphs), {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _references(content: bytes, path: Path) -> list[list[str]]:
+    rows = fields(content, path)
+    _, header = next(rows, (1, []))
+    known = [columns for columns in COLUMNS if set(columns) <= set(header)]
+    if not known:
+        expected = " or ".join(" and ".join(columns) for columns in COLUMNS)
+        raise DataError(f"{path}:1: expected the columns {expected}; the header has {listing(header)}")
+    given, wanted = (column_position(name, header, f"{path}:1: the header") for name in known[0])
+    groups: dict[str, list[str]] = {}
+    for line, values in rows:
+        if len(values) != len(header):
+            raise DataError(f"{path}:{line}: {wrong_number(values, header)}")
+        groups.setdefault(values[given], []).append(values[wanted])
+    return list(groups.values())

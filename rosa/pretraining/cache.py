@@ -1,0 +1,74 @@
+"""Keeps what was pretrained: a folder that is whole or not there, made once however many processes need it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+FACTS = "pretraining.json"
+
+
+def key(recipe: Any) -> str:
+    """Sixteen hexadecimal digits that name a model by all that it is made from, as JSON has it."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def save_whole(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, facts: Mapping[str, Any], folder: Path
+) -> None:
+    """Write to a temporary folder beside the final one, which then gets its name in one step."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        (temporary / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        # mkdtemp makes a private folder; a cache may be shared.
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(folder: Path) -> None:
+    """Refuse a folder that is there, before any work goes into what would be saved there.
+
+    Raises:
+        FileExistsError: the folder is there already.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already; a model is saved to a new folder only")
+
+
+def cached(folder: Path, make: Callable[[Path], object]) -> Path:
+    """The folder, which ``make`` saves where it is not there or not whole.
+
+    Two processes that need the same model at once make it once: the second one waits. A folder that is not whole
+    (someone copied half of it, or a disk was full) is replaced.
+    """
+    from filelock import FileLock
+
+    if _is_whole(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # The system lets go of the lock when its holder dies.
+    with FileLock(folder.with_suffix(".lock")):
+        if not _is_whole(folder):
+            # Whoever left these behind is dead, or it would hold the lock.
+            for broken in (*folder.parent.glob(f".{folder.name}.*"), *folder.parent.glob(folder.name)):
+                shutil.rmtree(broken)
+            make(folder)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    needed = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", FACTS)
+    return all((folder / name).is_file() for name in needed)

@@ -1,0 +1,74 @@
+"""What the pretraining of every architecture shares: batches, optimizer, schedule, and one thread to train on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+WARMUP_SHARE = 0.1
+WEIGHT_DECAY = 0.01
+MAX_GRAD_NORM = 1.0
+SORTED_BATCHES = 32
+"""Batches that are sorted by length together, so that little of a batch is padding."""
+IGNORED = -100
+"""The label of a token that is not to be predicted, as PyTorch's cross entropy has it."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Train on one thread, whatever the machine has.
+
+    Matrices this small gain nothing from threads, and sums in one order give the same weights on any machine's cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def batches(
+    encoded: Sequence[list[int]], size: int, padding: int, generator: torch.Generator
+) -> Iterator[torch.Tensor]:
+    """Endless batches (size, longest of the batch) in random order, each of inputs of about one length.
+
+    Every input comes once before any comes again; ``padding`` is the token that fills up the shorter ones.
+    """
+    while True:
+        order = torch.randperm(len(encoded), generator=generator).tolist()
+        for start in range(0, len(order), size * SORTED_BATCHES):
+            chunk = sorted(order[start : start + size * SORTED_BATCHES], key=lambda i: len(encoded[i]))
+            groups = [chunk[i : i + size] for i in range(0, len(chunk), size)]
+            for i in torch.randperm(len(groups), generator=generator).tolist():
+                rows = [torch.tensor(encoded[j]) for j in groups[i]]
+                yield torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
+
+
+def build_optimizer(trained: nn.Module, lr: float) -> torch.optim.AdamW:
+    """AdamW over all of a module's parameters; norms and biases keep their size, as in every BERT."""
+    weights = [p for p in trained.parameters() if p.dim() > 1]
+    others = [p for p in trained.parameters() if p.dim() <= 1]
+    return torch.optim.AdamW(
+        [{"params": weights, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}],
+        lr=lr,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """The factors of :func:`learning_rate_factor`, step by step."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
+
+
+def learning_rate_factor(step: int, steps: int) -> float:
+    """Linear rise over the warm-up, then half a cosine down to 0."""
+    warmup = max(1, round(WARMUP_SHARE * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

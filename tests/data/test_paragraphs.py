@@ -1,0 +1,73 @@
+"""Text to pretrain on: the references of an E2E file by meaning, lines of plain text, and files that are bad."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from rosa.data.base import DataError
+from rosa.data.paragraphs import read_paragraphs
+from tests.conftest import REAL_DATA
+
+
+@pytest.mark.parametrize("columns", ["mr,ref", "meaning_representation,human_reference", "id,mr,ref"])
+def test_references_of_one_meaning_are_one_paragraph_wherever_they_stand(tmp_path: Path, columns: str) -> None:
+    before = "7," if columns.startswith("id") else ""
+    rows = ['"name[A], near[B]","A, near B, is ""fine""."', "name[C],C.", '"name[A], near[B]",Café £.', "name[C],  "]
+    path = tmp_path / "some.CSV"
+    content = "\r\n".join([columns, *(before + row for row in rows)]).encode("utf-8-sig")
+    path.write_bytes(content)
+    text, facts = read_paragraphs(path)
+    assert text == (('A, near B, is "fine".', "Café £."), ("C.",))
+    assert facts == {"file": "some.CSV", "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_a_line_of_plain_text_is_a_paragraph(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    # U+2028 ends no line here, as in the files of the benchmark.
+    path.write_bytes("One, two.\r\n\r\nThree\u2028four.\n".encode())
+    assert read_paragraphs(path)[0] == (("One, two.",), ("Three\u2028four.",))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"mr,text\nx,y\n", "a.csv:1: expected the columns mr and ref or meaning_representation and"),
+        ("a.csv", b"", "a.csv:1: expected the columns mr and ref"),
+        ("a.csv", b"mr,ref,ref\nx,y,z\n", "a.csv:1: the header names 'ref' 2 times"),
+        ("a.csv", b'mr,ref\nx,"y\nz"\nx,y,z\n', "a.csv:4: 3 comma-separated fields, expected 2"),
+        ("a.csv", b'mr,ref\nx,"y\n', "a.csv:2: no CSV"),
+        ("a.csv", b"mr,ref\nx,\n", "a.csv: no text"),
+        ("a.txt", b"\n \n", "a.txt: no text"),
+        ("a.txt", b"fine\n\xff\n", "a.txt:2: not UTF-8"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_paragraphs(tmp_path / name)
+
+
+def test_a_missing_file_is_named_with_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "trainset.csv").write_text("mr,ref\n")
+    with pytest.raises(DataError, match=r"train\.csv: no such file; its folder holds trainset\.csv"):
+        read_paragraphs(tmp_path / "train.csv")
+
+
+@pytest.mark.real
+def test_the_real_training_file_is_read_whole() -> None:
+    path = REAL_DATA / "e2e" / "trainset.csv"
+    if not path.is_file():
+        pytest.skip("the real E2E files are not beside the project")
+    text, _ = read_paragraphs(path)
+    # The challenge's own figures: 42,061 references of 4,862 meaning representations.
+    assert sum(len(paragraph) for paragraph in text) == 42061
+    assert len(text) == 4862
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        first = next(csv.DictReader(file))
+    assert any(paragraph[0] == first["ref"].strip() for paragraph in text[:1])
+    assert not any("name[" in line for paragraph in text for line in paragraph)
