@@ -1,7 +1,7 @@
 """Measure speed and memory, the methods side by side.
 
-python scripts/benchmark.py [steps|padding|factorization|solvers|stages ...] [--model minilm] [--data-dir DIR]
-    [--device auto] [--batch-size 32] [--repeats N] [--results results]
+python scripts/benchmark.py [steps|padding|factorization|solvers|stages|decoding|full_size ...] [--model minilm]
+    [--data-dir DIR] [--e2e-dir DIR] [--device auto] [--batch-size 32] [--repeats N] [--results results]
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="BENCHMARK", help=f"{', '.join(NAMES)}; default: all")
     parser.add_argument("--model", default="minilm", help="a name under conf/model, or a saved model's folder")
     parser.add_argument("--data-dir", type=Path, help="the folder that holds CoLA; default: generated text like it")
+    parser.add_argument("--e2e-dir", type=Path, help="the folder of E2E's CSV files; default: generated text like it")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--batch-size", type=int, default=32, help="examples a step (default: 32)")
     parser.add_argument("--repeats", type=int, help="rounds of each benchmark; default: each its own")
@@ -38,7 +39,7 @@ def main() -> int:
 
     try:
         config = configure(CONF, options.model, options.data_dir, options.device, options.batch_size)
-        print(run(config, options.results, options.names, options.repeats))
+        print(run(config, options.results, options.names, options.repeats, options.e2e_dir))
     except Exception as error:
         if not type(error).__module__.startswith("rosa."):
             raise

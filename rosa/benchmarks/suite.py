@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa import costs
-from rosa.benchmarks import NAMES, BenchmarkError, factorization, padding, solvers, stages, steps
+from rosa.benchmarks import NAMES, BenchmarkError, decoding, factorization, full_size, padding, solvers, stages, steps
 from rosa.benchmarks.findings import Findings, facts_table, long_csv
 from rosa.benchmarks.workload import Workload, prepare
 from rosa.config import Config
@@ -23,11 +23,19 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "factorization": (factorization.benchmark, factorization.ROUNDS),
     "solvers": (solvers.benchmark, solvers.ROUNDS),
     "stages": (stages.benchmark, stages.ROUNDS),
+    "decoding": (decoding.benchmark, decoding.ROUNDS),
+    "full_size": (full_size.benchmark, full_size.ROUNDS),
 }
 """Each benchmark, and its rounds unless others are asked for."""
 
 
-def run(config: Config, results: Path, names: Sequence[str] = (), repeats: int | None = None) -> str:
+def run(
+    config: Config,
+    results: Path,
+    names: Sequence[str] = (),
+    repeats: int | None = None,
+    e2e_dir: Path | None = None,
+) -> str:
     """Run benchmarks and write ``tables/benchmark.md`` and ``tables/benchmark.csv``.
 
     Args:
@@ -35,6 +43,7 @@ def run(config: Config, results: Path, names: Sequence[str] = (), repeats: int |
         results: the results folder.
         names: which of ``NAMES``; none for all.
         repeats: rounds of each; by default each has its own number, as its steps are short or long.
+        e2e_dir: the folder of E2E's files; None for generated text.
 
     Returns:
         The Markdown text.
@@ -49,7 +58,7 @@ def run(config: Config, results: Path, names: Sequence[str] = (), repeats: int |
         raise BenchmarkError(f"--repeats {repeats}: expected at least 1")
     tables_folder = results / "tables"
     _check_writable(tables_folder)
-    workload = prepare(config)
+    workload = prepare(config, e2e_dir)
     found = {}
     for name in NAMES:
         if name in names or not names:

@@ -88,6 +88,8 @@ class Workload:
     """The rows of each batch of an epoch: grouped by length as in training, the batches then in random order."""
     limit: int
     """Tokens that an example may have, which is what padding every example to the limit comes to."""
+    e2e_dir: Path | None = None
+    """The folder of E2E's files; None for generated text like it."""
 
     @property
     def device(self) -> str:
@@ -128,8 +130,12 @@ class Workload:
         }
 
 
-def prepare(config: Config) -> Workload:
+def prepare(config: Config, e2e_dir: Path | None = None) -> Workload:
     """Load and tokenize the data, and settle the batches.
+
+    Args:
+        config: from :func:`configure`.
+        e2e_dir: the folder of E2E's files; None for generated text.
 
     Raises:
         BenchmarkError: no such device, or fewer examples than a batch has.
@@ -153,4 +159,4 @@ def prepare(config: Config) -> Workload:
         raise BenchmarkError(f"--batch-size {size}: the training split has {len(rows)} examples, fewer than one batch")
     # Grouping sorts batches within stretches of an epoch: the first few are no sample of all.
     random.Random(config.seed).shuffle(order)
-    return Workload(config, tokenizer, train, order, tokenized.facts["max_length"])
+    return Workload(config, tokenizer, train, order, tokenized.facts["max_length"], e2e_dir)
