@@ -1,7 +1,8 @@
 """Measure speed and memory, the methods side by side.
 
-python scripts/benchmark.py [steps|padding|factorization|solvers|stages|scoring ...] [--model minilm]
-    [--data-dir DIR] [--e2e-dir DIR] [--device auto] [--batch-size 32] [--repeats N] [--results results]
+python scripts/benchmark.py [steps|padding|factorization|solvers|stages|decoding|scoring|full_size ...]
+    [--model minilm] [--data-dir DIR] [--e2e-dir DIR] [--device auto] [--batch-size 32] [--repeats N]
+    [--results results]
 """
 
 from __future__ import annotations

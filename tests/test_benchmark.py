@@ -15,13 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from rosa.adapters import adapters
 from rosa.adapters.subspace import draw_indices, split
 from rosa.benchmarks import (
     NAMES,
     BenchmarkError,
+    decoding,
     factorization,
+    full_size,
     memory,
     padding,
     scoring,
@@ -444,6 +447,47 @@ def test_references_are_read_by_input_and_a_wrong_folder_is_refused(tmp_path: Pa
         scoring.read(tmp_path)
 
 
+# --- decoding --------------------------------------------------------------------------------------------------------
+
+
+def shrink_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, size in (("STEPS", 30), ("PROMPTS", 12), ("TEXTS", 200), ("LIMIT", 120), ("EXAMPLES", 8)):
+        monkeypatch.setattr(decoding, name, size)
+    monkeypatch.setattr(decoding, "GREEDY", dataclasses.replace(decoding.GREEDY, max_new_tokens=10))
+
+
+def test_both_ways_of_decoding_write_the_same(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink_decoding(monkeypatch)
+    found = decoding.benchmark(workload, 1)
+    assert value(found, "ours", "hypotheses that are the same") == 12
+    ours, theirs = value(found, "ours", "all prompts"), value(found, "file order", "all prompts")
+    assert isinstance(ours, Spread)
+    assert isinstance(theirs, Spread)
+    assert value(found, "ours", "times as fast") == ratio([theirs.median], [ours.median])
+
+
+def test_hypotheses_that_differ_are_counted() -> None:
+    written = {"ours": [(1, 2), (3,), ()], "file order": [(1, 2), (4,), ()]}
+    found = decoding.findings({"ours": [1.0], "file order": [4.0]}, written, real=True)
+    assert value(found, "ours", "hypotheses that are the same") == 2
+    assert value(found, "ours", "times as fast") == Spread(4.0, 4.0, 4.0, 1)
+
+
+def small_gpt2() -> GPT2Config:
+    return GPT2Config(vocab_size=50, n_layer=1, n_embd=32, n_head=2, n_positions=80)
+
+
+def test_every_stage_of_the_full_size_is_measured() -> None:
+    shape = small_gpt2()
+    measured, parameters = full_size.measure(shape, "cpu")
+    names = ["to the device", "attach", "training step", "resample", "merge", "decode"]
+    assert [stage.name for stage in measured] == names
+    assert parameters == sum(p.numel() for p in GPT2LMHeadModel(shape).parameters())
+    found = full_size.findings([measured, measured], parameters)
+    assert value(found, "resample", "time") == spread([measured[3].seconds] * 2)
+    assert value(found, "decode", "peak memory") == measured[5].peak
+
+
 # --- everything together ---------------------------------------------------------------------------------------------
 
 
@@ -457,6 +501,10 @@ def test_everything_is_written_for_people_and_for_programs(
     monkeypatch.setitem(suite.BENCHMARKS, "solvers", (lambda w, n: solvers.benchmark(w, n, SMALL_MODELS), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "stages", (lambda w, n: stages.benchmark(w, n, [32, 40]), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "scoring", (lambda w, n: scoring.measure(SMALL_CORPUS, n, "a corpus"), 1))
+
+    shrink_decoding(monkeypatch)
+    full = full_size.findings([full_size.measure(small_gpt2(), "cpu")[0]], 1)
+    monkeypatch.setitem(suite.BENCHMARKS, "full_size", (lambda w, n: full, 1))
     text = suite.run(config, tmp_path, repeats=1)
 
     assert (tmp_path / "tables" / "benchmark.md").read_text() == text
@@ -517,6 +565,7 @@ def test_the_script_measures_on_real_files_and_an_own_model(
     [
         (["--model", "minilmm"], "--model minilmm: neither one of"),
         (["step"], "no benchmark step; there are steps, padding, factorization, solvers, stages, scoring"),
+        (["step"], "no benchmark step; there are steps, padding, factorization, solvers, stages, decoding, full_size"),
         (["--repeats", "0"], "--repeats 0: expected at least 1"),
         (["--batch-size", "0"], "train.batch_size=0"),
         (["--results", __file__], "--results: cannot write in"),

@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from rosa import costs
-from rosa.benchmarks import NAMES, BenchmarkError, factorization, padding, scoring, solvers, stages, steps
+from rosa.benchmarks import (
+    NAMES,
+    BenchmarkError,
+    decoding,
+    factorization,
+    full_size,
+    padding,
+    scoring,
+    solvers,
+    stages,
+    steps,
+)
 from rosa.benchmarks.findings import Findings, facts_table, long_csv
 from rosa.benchmarks.workload import Workload, prepare
 from rosa.config import Config
@@ -23,7 +34,9 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "factorization": (factorization.benchmark, factorization.ROUNDS),
     "solvers": (solvers.benchmark, solvers.ROUNDS),
     "stages": (stages.benchmark, stages.ROUNDS),
+    "decoding": (decoding.benchmark, decoding.ROUNDS),
     "scoring": (scoring.benchmark, scoring.ROUNDS),
+    "full_size": (full_size.benchmark, full_size.ROUNDS),
 }
 """Each benchmark, and its rounds unless others are asked for."""
 

@@ -79,6 +79,8 @@ def check(config: Config) -> None:
                 f"model={config.model.name} with task={config.task.name}: a task of {config.task.kind} needs "
                 f"model.mini.architecture={wanted}, as model=mini-{wanted} has"
             )
+    if config.task.kind != "generation" and config.decoding != DecodingConfig(batch_size=config.decoding.batch_size):
+        raise ConfigError(f"decoding with task={config.task.name}: the task writes no texts; leave its keys out")
     if config.train.label_smoothing and config.task.kind != "generation":
         raise ConfigError(
             f"train.label_smoothing={config.train.label_smoothing} with task={config.task.name}: it is for generation; "

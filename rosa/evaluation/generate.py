@@ -134,7 +134,7 @@ def decode(
     bar = tqdm(total=len(keys), initial=done, desc="decode", unit="prompt", dynamic_ncols=True, disable=not progress)
     with bar:
         for rows in batches([len(ids) for ids in encoded], rooms, list(missing.values()), config.batch_size):
-            batch = _continue(model, [encoded[row] for row in rows], rooms[rows[0]], config, end, padding)
+            batch = continue_prompts(model, [encoded[row] for row in rows], rooms[rows[0]], config, end, padding)
             new = {keys[row]: continuation for row, continuation in zip(rows, batch, strict=True)}
             if journal is not None:
                 journal.add({key: {"tokens": list(one.tokens), "ended": one.ended} for key, one in new.items()})
@@ -246,10 +246,19 @@ class NoRepeat(LogitsProcessor):
         return self._whole(input_ids[:, self.start :], scores)
 
 
-def _continue(
+def continue_prompts(
     model: PreTrainedModel, encoded: Sequence[Sequence[int]], room: int, config: DecodingConfig, end: int, padding: int
 ) -> list[Continuation]:
-    """Continue the prompts of one batch by at most ``room`` tokens."""
+    """Continue the prompts of one batch.
+
+    Args:
+        model: a causal language model.
+        encoded: the tokens of each prompt.
+        room: new tokens at most.
+        config: beams, length penalty and what may not be repeated.
+        end: the end token.
+        padding: another token, which is never written.
+    """
     width = max(map(len, encoded))
     ids = torch.full((len(encoded), width), padding)  # (prompts, width)
     mask = torch.zeros_like(ids)
