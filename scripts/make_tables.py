@@ -1,5 +1,7 @@
 """Make the tables of every experiment from the records, one for each of its models: Markdown, CSV and LaTeX.
 
+What the methods cost is in files of its own, EXPERIMENT_costs.
+
 python scripts/make_tables.py [--results results] [--experiment NAME ...] [--rule best|last] [--out DIR] [--paper CSV]
 """
 
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from rosa.report.command import each_experiment, parser
 from rosa.report.comparison import Record
-from rosa.report.experiment import tables
+from rosa.report.experiment import costs, tables
 from rosa.report.long_csv import long_csv
 from rosa.report.published import Published, read_published
 from rosa.report.render import latex, markdown
@@ -42,6 +44,11 @@ def main() -> int:
         write_text(out / f"{name}.md", "\n".join(map(markdown, made)))
         write_text(out / f"{name}.tex", "\n".join(map(latex, made)))
         write_text(out / f"{name}.csv", long_csv(found, name))
+        costly, numbers = costs(found, name, options.rule)
+        if costly:
+            write_text(out / f"{name}_costs.md", "\n".join(map(markdown, costly)))
+            write_text(out / f"{name}_costs.tex", "\n".join(map(latex, costly)))
+            write_text(out / f"{name}_costs.csv", numbers)
         print(*map(markdown, made), sep="\n")
 
     return each_experiment(options.results, options.experiment, make)

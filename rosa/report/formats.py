@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -70,6 +71,13 @@ def score(value: float, metric: str) -> str:
 def mean_and_deviation(mean: float, deviation: float | None, metric: str) -> str:
     """``71.2 ± 0.4``; without a deviation (one seed) ``71.2``."""
     return score(mean, metric) if deviation is None else f"{score(mean, metric)} ± {score(deviation, metric)}"
+
+
+def significant(value: float) -> str:
+    """A measurement with three significant digits, and all digits of a whole part: ``0.0432``, ``12,346``."""
+    if value == 0:
+        return "0"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def rate(lr: float) -> str:

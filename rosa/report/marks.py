@@ -86,10 +86,10 @@ def _best_and_close(column: Column, labels: Sequence[str]) -> tuple[set[str], se
     return best, near - best
 
 
-def legend(columns: Sequence[Standings]) -> str:
-    """What bold, underlined and starred cells mean, and how many tests there were."""
+def legend(columns: Sequence[Standings], where: str = "a column among rows") -> str:
+    """What bold, underlined and starred cells mean, and how many tests there were; ``where`` cells compete."""
     found = [standing for column in columns for standing in column.by_row.values()]
-    parts = ["Bold: best of a column among rows with all seeds."]
+    parts = [f"Bold: best of {where} with all seeds."]
     if any(standing.close for standing in found):
         parts.append("Underlined: within one standard deviation (the best row's) of the best.")
     tests = [standing.paired for standing in found if standing.paired and standing.paired.p is not None]

@@ -39,7 +39,7 @@ def notes(comparison: Comparison) -> list[Line]:
         *_rates(comparison),
         *_models(comparison),
         *_data(comparison),
-        *_provenance(comparison),
+        *provenance(comparison),
     ]
 
 
@@ -253,7 +253,8 @@ def _sizes(run: Record) -> str:
     return ", ".join(f"{split} {splits[split]['rows']}" for split in order if split in splits)
 
 
-def _provenance(comparison: Comparison) -> list[Line]:
+def provenance(comparison: Comparison) -> list[Line]:
+    """How many runs, at which commits, by which commands; and the command that makes the table."""
     commands = sorted({run["command"] for run in comparison.runs})
     more = f", and {len(commands) - COMMANDS} more in the CSV file" if len(commands) > COMMANDS else ""
     return [

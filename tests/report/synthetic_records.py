@@ -125,3 +125,17 @@ def written(made: dict[str, Any], perplexity: float, scores: dict[str, float | N
         }
         made["metrics"]["selection"] = {"split": "validation", "metric": "perplexity", "rule": "lowest"}
     return made
+
+
+def costs(seconds_per_step: float, resamples: bool = False) -> dict[str, Any]:
+    """What a run on a CPU measures."""
+    return {
+        "seconds_per_step_median": seconds_per_step,
+        "seconds_per_resample_median": 0.25 if resamples else None,
+        "examples_per_second": 16 / seconds_per_step,
+        "weights_bytes": 3 * 2**20,
+        "gradients_bytes": 2**20,
+        "optimizer_state_bytes": 2 * 2**20,
+        "device_bytes": None,
+        "host_bytes": 600 * 2**20,
+    }
