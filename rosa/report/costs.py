@@ -55,7 +55,7 @@ def trainable_parameters(run: Record) -> float | None:
 STEP = Quantity("seconds_per_step", "Step (ms)", 1e-3, _recorded("seconds_per_step_median"))
 RESAMPLE = Quantity("seconds_per_resample", "Resample (ms)", 1e-3, _recorded("seconds_per_resample_median"))
 THROUGHPUT = Quantity("examples_per_second", "Examples/s", 1, _recorded("examples_per_second"))
-STATE = Quantity("state_bytes", "Weights, gradients, optimizer (MiB)", MIB, state_bytes)
+STATE = Quantity("state_bytes", "Training state (MiB)", MIB, state_bytes)
 PEAK = Quantity("peak_bytes", "Peak memory (MiB)", MIB, peak_bytes)
 TRAINABLE = Quantity("trainable_parameters", "Trainable parameters", 1, trainable_parameters)
 QUANTITIES = (STEP, RESAMPLE, THROUGHPUT, STATE, PEAK)
@@ -130,7 +130,7 @@ def _notes(comparison: Comparison) -> Iterator[Line]:
     on_gpu = {run["costs"].get("device_bytes") is not None for run in comparison.shown if run["costs"]}
     peak = {True: "the GPU's", False: "the process's, libraries included"}
     yield notes.text(
-        "Weights, gradients, optimizer: bytes during an update. "
+        "Training state: weights, gradients and optimizer state during an update. "
         f"Peak memory: {' or '.join(peak[gpu] for gpu in sorted(on_gpu))}. {formats.MISSING}: none, or not measured."
     )
     yield from notes.provenance(comparison)

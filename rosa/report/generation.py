@@ -61,8 +61,8 @@ def generation_table(comparison: Comparison, task: Task, published: Sequence[Pub
     caption = f"{comparison.experiment}: {model} on {name}, texts of the {split} split, {comparison.rule} epoch"
     explained = "Trainable: adapter + head parameters. " + legend(list(columns.values()))
     lines = [
-        *_texts_notes(comparison, split),
         *notes.notes(comparison),
+        *_texts_notes(comparison, split),
         *map(notes.text, footnotes.lines()),
         notes.text(f"{explained} {formats.MISSING}: no run, or no score."),
     ]

@@ -120,9 +120,21 @@ _LATEX = {
 }
 
 
+LAST_LATIN = 0x17F
+"""The last character of Unicode's Latin blocks that pdflatex sets without further packages."""
+
+
 def escape(text: str) -> str:
-    """Plain text as LaTeX that prints the same."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    """Plain text as LaTeX that prints the same; a character that pdflatex lacks is named: ``[U+2192]``."""
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character in _LATEX:
+        return _LATEX[character]
+    if character.isspace() or not character.isprintable():
+        return " "
+    return character if ord(character) <= LAST_LATIN else f"[U+{ord(character):04X}]"
 
 
 def latex(table: Table) -> str:

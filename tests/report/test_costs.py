@@ -39,7 +39,7 @@ def test_numbers_are_means_and_ratios_are_geometric_means_over_what_both_have():
     assert table["(IA)3"][STEP] == f"{500 * mean:.1f} (0.500×)"
     assert table[LABELS["rosa"]]["Resample (ms)"] == "250"
     assert table["Full"]["Resample (ms)"] == "—"
-    assert table["Full"]["Weights, gradients, optimizer (MiB)"] == "6.00 (1.00×)"
+    assert table["Full"]["Training state (MiB)"] == "6.00 (1.00×)"
     assert table["Full"]["Peak memory (MiB)"] == "600 (1.00×)"
 
 
