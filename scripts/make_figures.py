@@ -2,6 +2,7 @@
 
 python scripts/make_figures.py [--results results] [--experiment NAME ...] [--rule best|last] [--out DIR]
     [--figure ablation|curves|diagnostics|quality|rank_frequency|costs ...] [--metric headline|loss|NAME ...]
+    [--from wandb --project P [--entity E]]
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-from rosa.report.command import each_experiment, parser
+from rosa.report.command import each_experiment, parser, records_folder
 from rosa.report.comparison import Comparison, Record, by_model, compare
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.canvas import Picture
@@ -64,7 +65,8 @@ def main() -> int:
                     picture.write(out)
                     print(f"{out / picture.name}.{{svg,png,csv}}")
 
-    return each_experiment(options.results, options.experiment, make)
+    with records_folder(options) as folder:
+        return each_experiment(folder, options.experiment, make)
 
 
 if __name__ == "__main__":

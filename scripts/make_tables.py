@@ -3,6 +3,7 @@
 What the methods cost is in files of its own, EXPERIMENT_costs.
 
 python scripts/make_tables.py [--results results] [--experiment NAME ...] [--rule best|last] [--out DIR] [--paper CSV]
+    [--from wandb --project P [--entity E]]
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rosa.report.command import each_experiment, parser
+from rosa.report.command import each_experiment, parser, records_folder
 from rosa.report.comparison import Record
 from rosa.report.experiment import costs, tables
 from rosa.report.long_csv import long_csv
@@ -51,7 +52,8 @@ def main() -> int:
             write_text(out / f"{name}_costs.csv", numbers)
         print(*map(markdown, made), sep="\n")
 
-    return each_experiment(options.results, options.experiment, make)
+    with records_folder(options) as folder:
+        return each_experiment(folder, options.experiment, make)
 
 
 if __name__ == "__main__":
