@@ -110,7 +110,7 @@ def load(
             raise ModelError(f"{what}: its tokenizer has no end token, so no sentence could ever end")
         if not _is_causal(network):
             raise ModelError(
-                f"{what}: {type(network).__name__} is no causal language model, it sees the tokens that it is to predict"
+                f"{what}: {type(network).__name__} is no causal language model: it sees what it is to predict"
             )
         facts["padding_added"] = tokenizer.pad_token_id in (None, tokenizer.eos_token_id)
         if facts["padding_added"]:

@@ -60,7 +60,7 @@ RULES: dict[str, tuple[str, ...]] = {
         "rosa.screen",
         "rosa.sweep",
     ),
-    "scripts.benchmark": ("rosa.benchmarks",),
+    "scripts.benchmark": ("rosa.benchmarks", "rosa.messages"),
 }
 """Module, or package with all that is in it -> the modules, or packages with all that is in them, that it may import.
 
