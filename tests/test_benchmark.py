@@ -17,7 +17,19 @@ import torch
 
 from rosa.adapters import adapters
 from rosa.adapters.subspace import draw_indices, split
-from rosa.benchmarks import NAMES, BenchmarkError, factorization, memory, padding, solvers, stages, steps, suite, timing
+from rosa.benchmarks import (
+    NAMES,
+    BenchmarkError,
+    factorization,
+    memory,
+    padding,
+    reports,
+    solvers,
+    stages,
+    steps,
+    suite,
+    timing,
+)
 from rosa.benchmarks.contenders import LABELS, PEFT, Contender
 from rosa.benchmarks.findings import Findings, number, with_quartiles
 from rosa.benchmarks.memory import Memory
@@ -401,6 +413,7 @@ def test_everything_is_written_for_people_and_for_programs(
     monkeypatch.setattr(steps, "measure_apart", here)  # five processes take long, and one is tested above
     monkeypatch.setitem(suite.BENCHMARKS, "solvers", (lambda w, n: solvers.benchmark(w, n, SMALL_MODELS), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "stages", (lambda w, n: stages.benchmark(w, n, [32, 40]), 1))
+    monkeypatch.setitem(suite.BENCHMARKS, "reports", (lambda w, n: reports.benchmark(w, n, 40), 1))
     text = suite.run(config, tmp_path, repeats=1)
 
     assert (tmp_path / "tables" / "benchmark.md").read_text() == text

@@ -99,16 +99,16 @@ def make_tables(results: Path) -> int:
     return sum(map(len, texts))
 
 
-def benchmark(_: Workload, rounds: int) -> Findings:
+def benchmark(_: Workload, rounds: int, count: int = COUNT) -> Findings:
     """Read the records and make every table and csv, ``rounds`` times; no model has a part in it."""
     with tempfile.TemporaryDirectory(prefix="rosa-records-") as folder:
-        for number, record in enumerate(made_up(COUNT)):
+        for number, record in enumerate(made_up(count)):
             place = Path(folder, "records", str(number))
             place.mkdir(parents=True)
             (place / records.RECORD).write_text(json.dumps(record), encoding="utf-8")
         read = spread([seconds(lambda: records.find(Path(folder)), "cpu") for _ in range(rounds)])
         whole = spread([seconds(lambda: make_tables(Path(folder)), "cpu") for _ in range(rounds)])
-    case = f"{COUNT} records"
+    case = f"{count} records"
     rows = (
         row("reading the records", with_quartiles(read)),
         row("reading them and making every table", with_quartiles(whole)),
