@@ -5,7 +5,8 @@ A run's folder is named by what the run is (experiment, model, task, method, set
 a full disk leaves either the old record or the new one, and never a part of one.
 
 The keys of a record are listed in ``_TYPES``; ``params`` counts ``trainable`` (adapter, without the head), ``head``
-(the head's trainable parameters) and ``total``; ``data`` holds ``splits``: ``{name: {"rows": int, "sha256": str}}``.
+(the head's trainable parameters) and ``total``; ``data`` holds ``splits``: ``{name: {"rows": int, "sha256": str}}``;
+``generation`` is empty but for a task that writes texts, where it says what was decoded, how, and what it scored.
 """
 
 from __future__ import annotations
@@ -218,6 +219,11 @@ def score(record: Mapping[str, Any], rule: str = "best") -> float:
     return float(value)
 
 
+def lower_is_better(record: Mapping[str, Any]) -> bool:
+    """Whether the run's headline is an error, such as perplexity; a record that is older than the question has none."""
+    return bool(record["config"]["task"].get("lower_is_better", False))
+
+
 def describe(record: Mapping[str, Any]) -> str:
     """A run's name in a message."""
     run = record["identity"]
@@ -260,11 +266,16 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
 
     A key that the record does not have, because it is older than the option, has the option's default.
     """
-    left_out = {f"{group}.{name}".lstrip(".") for group, names in NOT_IDENTITY.items() for name in names}
-    inside = tuple(f"{name}." for name in left_out)
     config = record["config"]
     flat = default_settings(config["method"]["name"]) | _flat(config)
-    return {key: value for key, value in flat.items() if key not in left_out and not key.startswith(inside)}
+    return {key: value for key, value in flat.items() if not _left_out(key)}
+
+
+@functools.cache
+def _left_out(key: str) -> bool:
+    """Whether a dotted key is, or lies in, a part of the configuration that changes nothing about a result."""
+    names = [f"{group}.{name}".lstrip(".") for group, names in NOT_IDENTITY.items() for name in names]
+    return key in names or key.startswith(tuple(f"{name}." for name in names))
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Measure speed and memory, the methods side by side.
 
-python scripts/benchmark.py [steps|padding|factorization|solvers|stages|decoding|scoring|full_size ...]
+python scripts/benchmark.py [steps|padding|factorization|solvers|stages|decoding|scoring|full_size|reports ...]
     [--model minilm] [--data-dir DIR] [--e2e-dir DIR] [--device auto] [--batch-size 32] [--repeats N]
     [--results results]
 """

@@ -27,6 +27,7 @@ from rosa.benchmarks import (
     full_size,
     memory,
     padding,
+    reports,
     scoring,
     solvers,
     stages,
@@ -505,6 +506,7 @@ def test_everything_is_written_for_people_and_for_programs(
     shrink_decoding(monkeypatch)
     full = full_size.findings([full_size.measure(small_gpt2(), "cpu")[0]], 1)
     monkeypatch.setitem(suite.BENCHMARKS, "full_size", (lambda w, n: full, 1))
+    monkeypatch.setitem(suite.BENCHMARKS, "reports", (lambda w, n: reports.benchmark(w, n, 40), 1))
     text = suite.run(config, tmp_path, repeats=1)
 
     assert (tmp_path / "tables" / "benchmark.md").read_text() == text

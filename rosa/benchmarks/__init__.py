@@ -1,5 +1,5 @@
 """Side-by-side measurements of speed and memory: training steps, padding, factorization and its parts,
-decoding and scoring of texts, and GPT-2 at its real size.
+decoding and scoring of texts, GPT-2 at its real size, tables of a large sweep.
 
 Each benchmark is one module with ``benchmark(workload, rounds)``; :mod:`rosa.benchmarks.suite` runs them and writes
 what they found.
@@ -7,7 +7,17 @@ what they found.
 
 from __future__ import annotations
 
-NAMES = ("steps", "padding", "factorization", "solvers", "stages", "decoding", "scoring", "full_size")
+NAMES = (
+    "steps",
+    "padding",
+    "factorization",
+    "solvers",
+    "stages",
+    "decoding",
+    "scoring",
+    "full_size",
+    "reports",
+)
 """The benchmarks, in the order in which they run."""
 
 

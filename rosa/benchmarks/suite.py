@@ -15,6 +15,7 @@ from rosa.benchmarks import (
     factorization,
     full_size,
     padding,
+    reports,
     scoring,
     solvers,
     stages,
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "decoding": (decoding.benchmark, decoding.ROUNDS),
     "scoring": (scoring.benchmark, scoring.ROUNDS),
     "full_size": (full_size.benchmark, full_size.ROUNDS),
+    "reports": (reports.benchmark, reports.ROUNDS),
 }
 """Each benchmark, and its rounds unless others are asked for."""
 
