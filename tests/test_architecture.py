@@ -16,13 +16,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 ANYTHING = ("rosa",)
-LEAVES = ("rosa.columns", "rosa.config", "rosa.costs", "rosa.hub", "rosa.messages", "rosa.seeding")
+LEAVES = ("rosa.columns", "rosa.config", "rosa.costs", "rosa.files", "rosa.hub", "rosa.messages", "rosa.seeding")
 
 RULES: dict[str, tuple[str, ...]] = {
     "rosa": ANYTHING,  # names that load on first use; `test_light_modules_stay_light` watches that they do
     "rosa.columns": (),
     "rosa.config": ("rosa.config",),
     "rosa.costs": (),
+    "rosa.files": (),
     "rosa.hub": (),
     "rosa.messages": (),
     "rosa.screen": ("rosa.columns",),
@@ -52,6 +53,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "scripts": (
         "rosa.config",
         "rosa.export",
+        "rosa.files",
         "rosa.messages",
         "rosa.records",
         "rosa.report",

@@ -11,13 +11,18 @@ from rosa.records import RULES, RecordError, find
 from rosa.report.comparison import Record, ReportError
 
 
-def parser(what: str) -> argparse.ArgumentParser:
-    """The options of every such command; ``what`` it makes (``tables``) names its folder under the results."""
+def parser(what: str, out: str = "") -> argparse.ArgumentParser:
+    """The options of every such command.
+
+    Args:
+        what: what it makes (``tables``).
+        out: where under the results it goes; a folder of that name if empty.
+    """
     made = argparse.ArgumentParser(description=f"Make the {what} of every experiment from the records.")
     made.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
     made.add_argument("--experiment", nargs="+", default=[], metavar="NAME", help="default: all that have records")
     made.add_argument("--rule", choices=RULES, default="best", help="which epoch's scores (default: best)")
-    made.add_argument("--out", type=Path, help=f"default: the results folder's {what}/")
+    made.add_argument("--out", type=Path, help=f"default: the results folder's {out or f'{what}/'}")
     return made
 
 
