@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from rosa.config import ConfigError, from_hydra, register
-from rosa.messages import explain
+from rosa.messages import complain, explain
 from rosa.screen import summary
 from rosa.sweep import Job, preflight, run_all
 
@@ -62,10 +62,7 @@ def command_line() -> int:
         print(f"error: {explain(error, CONF, sys.argv[1:])}", file=sys.stderr)
         return 2
     except Exception as error:
-        if not type(error).__module__.startswith("rosa."):
-            raise
-        # Our own errors say all there is to say; a trace is in the record.
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)  # a trace is in the record
         return 2 if isinstance(error, ConfigError) else 1
     if jobs:
         results = run_all(jobs, jobs[0].config.jobs)
