@@ -5,7 +5,8 @@ A run's folder is named by what the run is (experiment, model, task, method, set
 a full disk leaves either the old record or the new one, and never a part of one.
 
 The keys of a record are listed in ``_TYPES``; ``params`` counts ``trainable`` (adapter, without the head), ``head``
-(the head's trainable parameters) and ``total``; ``data`` holds ``splits``: ``{name: {"rows": int, "sha256": str}}``.
+(the head's trainable parameters) and ``total``; ``data`` holds ``splits``: ``{name: {"rows": int, "sha256": str}}``;
+``generation`` is empty but for a task that writes texts, where it says what was decoded, how, and what it scored.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "costs": (dict,),
     "environment": (dict,),
     "diagnostics": (dict,),
+    "generation": (dict,),
     "data": (dict,),
     "model": (dict,),
     "tuning": (dict, type(None)),
@@ -64,7 +66,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "finished": (str, type(None)),
     "error": (dict, type(None)),
 }
-_LATER = ("diagnostics",)
+_LATER = ("diagnostics", "generation")
 """Keys that older records do not have."""
 _IDENTITY: dict[str, type] = {"experiment": str, "model": str, "task": str, "method": str, "hash": str, "seed": int}
 
@@ -224,6 +226,11 @@ def score(record: Mapping[str, Any], rule: str = "best") -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise RecordError(f"{describe(record)}: metrics.{rule}.{split}.{metric}={value!r}, expected a number")
     return float(value)
+
+
+def lower_is_better(record: Mapping[str, Any]) -> bool:
+    """Whether the run's headline is an error, such as perplexity; a record that is older than the question has none."""
+    return bool(record["config"]["task"].get("lower_is_better", False))
 
 
 def describe(record: Mapping[str, Any]) -> str:

@@ -95,18 +95,9 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
         except (KeyboardInterrupt, InterruptedRun):
             raise
         except BaseException as error:
-            record["status"] = "failed"
-            record["finished"] = records.now()
-            record["error"] = {
-                "type": type(error).__name__,
-                "message": str(error),
-                "traceback": traceback.format_exc(),
-            }
-            records.write(folder, record)
+            if record["status"] == "running":
+                _close(folder, record, error)
             raise
-        record["status"] = "done"
-        record["finished"] = records.now()
-        records.write(folder, record)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         return Outcome(record, folder, skipped=False)
 
@@ -153,6 +144,19 @@ def resolve(config: Config) -> tuple[Config, dict[str, Any] | None]:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, lr=lr)), tuning
 
 
+def _close(folder: Path, record: dict[str, Any], error: BaseException | None = None) -> None:
+    """Write down that the run is done, or that it failed and why."""
+    record["status"] = "done" if error is None else "failed"
+    record["finished"] = records.now()
+    if error is not None:
+        record["error"] = {
+            "type": type(error).__name__,
+            "message": str(error),
+            "traceback": "".join(traceback.format_exception(error)),
+        }
+    records.write(folder, record)
+
+
 def _finished_record(folder: Path) -> dict[str, Any] | None:
     path = folder / records.RECORD
     if not path.exists():
@@ -181,11 +185,12 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
     located = dataclasses.replace(config, model=with_mini_weights(config))
     run_id = "/".join(str(part) for part in record["identity"].values())
     checkpoint = find_checkpoint(folder / CHECKPOINTS)
-    with _tracked(config, folder, run_id, checkpoint is not None) as tracker:
+    with _tracked(config, folder, record, run_id, checkpoint is not None) as tracker:
         record["wandb"] = {"id": tracker.id, "mode": tracker.mode}
         with _stop_signals() as stop_requested:
             _train(located, folder, record, tracker, checkpoint, stop_requested, progress)
         tracker.summary(_summary(record))
+        _close(folder, record)
 
 
 def _train(
@@ -266,12 +271,22 @@ def with_mini_weights(config: Config) -> ModelConfig:
 
 
 @contextmanager
-def _tracked(config: Config, folder: Path, run_id: str, resumed: bool) -> Iterator[tracking.Tracker]:
+def _tracked(
+    config: Config, folder: Path, record: dict[str, Any], run_id: str, resumed: bool
+) -> Iterator[tracking.Tracker]:
+    """A tracker for as long as the run takes, which keeps a copy of the record of a run that ends, well or not."""
     tracker = tracking.start(config, folder, run_id, resumed)
     code = 1
     try:
         yield tracker
         code = 0
+        tracker.keep(folder / records.RECORD)
+    except (KeyboardInterrupt, InterruptedRun):
+        raise
+    except BaseException as error:
+        _close(folder, record, error)
+        tracker.keep(folder / records.RECORD)
+        raise
     finally:
         tracker.finish(code)
 
@@ -388,6 +403,8 @@ def _summary(record: dict[str, Any]) -> dict[str, float]:
         for split, scores in record["metrics"][rule].items():
             if isinstance(scores, dict):
                 flat.update({f"{rule}/{split}/{name}": value for name, value in scores.items()})
+    texts = record.get("generation") or {}
+    flat.update({f"{texts['split']}/{name}": value for name, value in texts.get("scores", {}).items()})
     for group in ("params", "costs"):
         flat.update({f"{group}/{name}": value for name, value in record[group].items()})
     return {name: value for name, value in flat.items() if value is not None and math.isfinite(value)}

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rosa.config import Config, to_dict
-from rosa.records import RecordError, describe, find, learning_rate, order_key, score, settings
+from rosa.records import RecordError, describe, find, learning_rate, lower_is_better, order_key, score, settings
 
 
 def select_lr(records: Sequence[Mapping[str, Any]], rule: str = "best") -> tuple[float, dict[float, tuple[float, int]]]:
     """Which of the learning rates scores best, over runs that differ only by learning rate and seed.
+
+    Best is highest, or lowest where the headline is an error.
 
     Returns:
         The winner, and for every learning rate its mean headline over the finished seeds and their number (NaN and 0
@@ -40,7 +42,8 @@ def select_lr(records: Sequence[Mapping[str, Any]], rule: str = "best") -> tuple
         raise RecordError(
             f"none of the {len(records)} runs has a score: {', '.join(map(describe, records)) or 'no runs'}"
         )
-    return min(finished, key=lambda lr: (lr in failed, -grid[lr][0], lr)), grid
+    sign = 1 if lower_is_better(records[0]) else -1
+    return min(finished, key=lambda lr: (lr in failed, sign * grid[lr][0], lr)), grid
 
 
 def _refuse_other_differences(records: Sequence[Mapping[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """A mirror of a run in Weights & Biases, which can fail without the run noticing.
 
-The record on the disk is the truth; what is sent here is a copy for people who like W&B's charts. So whatever goes
+The record on the disk is the truth; what is sent here is a copy for people who like W&B's charts, with the record
+itself, from which ``rosa.report.mirror`` makes the same tables. So whatever goes
 wrong inside W&B becomes one warning, and the tracker is silent from then on.
 
 W&B is imported when a run starts with it, never before.
@@ -13,6 +14,7 @@ import hashlib
 import logging
 import os
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,15 @@ class Tracker:
         with self._one_warning("writing the summary"):
             if self._run is not None:
                 self._run.summary.update(values)
+
+    def keep(self, path: Path) -> None:
+        """Upload a copy of a file as it is now, under its own name."""
+        with self._one_warning(f"keeping {path.name}"):
+            if self._run is not None:
+                # A copy among W&B's own files: an offline run can then be moved and uploaded as a whole.
+                copy = Path(self._run.dir, path.name)
+                shutil.copyfile(path, copy)
+                self._run.save(str(copy), base_path=self._run.dir, policy="now", glob=False)
 
     def finish(self, exit_code: int = 0) -> None:
         """End the W&B run; any other exit code than 0 marks it as failed."""

@@ -1,7 +1,8 @@
 """Make the figures of every experiment from the records, one set for each of its models: svg, png and csv.
 
-python scripts/make_figures.py [--results results] [--experiment NAME ...] [--figure ablation|curves|diagnostics ...]
-    [--metric headline|loss|NAME ...] [--rule best|last] [--out DIR]
+python scripts/make_figures.py [--results results] [--experiment NAME ...] [--rule best|last] [--out DIR]
+    [--figure ablation|curves|diagnostics|quality|rank_frequency|costs ...] [--metric headline|loss|NAME ...]
+    [--from wandb --project P [--entity E]]
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-from rosa.report.command import each_experiment, parser
+from rosa.report.command import each_experiment, parser, records_folder
 from rosa.report.comparison import Comparison, Record, by_model, compare
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.canvas import Picture
+from rosa.report.figures.costs import costs
 from rosa.report.figures.curves import HEADLINE, curves
+from rosa.report.figures.heat import heat_maps
 from rosa.report.figures.layers import diagnostics
+from rosa.report.figures.tradeoff import tradeoffs
 
-FIGURES = ("ablation", "curves", "diagnostics")
+FIGURES = ("ablation", "curves", "diagnostics", "quality", "rank_frequency", "costs")
 
 
 def arguments() -> argparse.Namespace:
@@ -39,6 +43,12 @@ def pictures(comparison: Comparison, options: argparse.Namespace) -> Iterator[tu
             yield f"curves of {metric}", *curves(comparison, metric)
     if "diagnostics" in options.figure:
         yield "diagnostics", *diagnostics(comparison)
+    if "quality" in options.figure:
+        yield "quality", *tradeoffs(comparison)
+    if "rank_frequency" in options.figure:
+        yield "rank_frequency", *heat_maps(comparison)
+    if "costs" in options.figure:
+        yield "costs", *costs(comparison)
 
 
 def main() -> int:
@@ -55,7 +65,8 @@ def main() -> int:
                     picture.write(out)
                     print(f"{out / picture.name}.{{svg,png,csv}}")
 
-    return each_experiment(options.results, options.experiment, make)
+    with records_folder(options) as folder:
+        return each_experiment(folder, options.experiment, make)
 
 
 if __name__ == "__main__":

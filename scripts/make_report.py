@@ -1,6 +1,7 @@
 """Make the report from the records: one HTML file with every experiment's tables, figures and runs.
 
 python scripts/make_report.py [--results results] [--experiment NAME ...] [--rule best|last] [--panels N] [--out FILE]
+    [--from wandb --project P [--entity E]]
 """
 
 from __future__ import annotations
@@ -12,15 +13,12 @@ from pathlib import Path
 
 from rosa import files
 from rosa.records import RecordError, locate
-from rosa.report.command import parser
+from rosa.report.command import parser, records_folder
 from rosa.report.comparison import ReportError
 from rosa.report.page.contents import contents
 from rosa.report.page.drawings import PANELS, Drawings
 from rosa.report.page.html import html
-from rosa.report.published import read_published
-
-PAPER_MODEL = "roberta-base"
-PAPER_FILE = Path("paper", "glue_roberta_base.csv")
+from rosa.report.published import read_all_published
 
 
 def arguments() -> argparse.Namespace:
@@ -40,21 +38,22 @@ def main() -> int:
     """Write the report and print its file; 1 where there is nothing to show."""
     options = arguments()
     out = options.out or options.results / "report.html"
-    located, problems = locate(options.results)
+    with records_folder(options) as folder:
+        located, problems = locate(folder)
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
     if not located:
-        print(f"no records under {options.results}/runs and {options.results}/records", file=sys.stderr)
+        print(f"no records under {folder}/runs and {folder}/records", file=sys.stderr)
         return 1
     try:
-        paper = options.results / PAPER_FILE
         page = contents(
             {relative(path, out.parent): record for path, record in located.items()},
             problems,
             options.experiment,
             options.rule,
-            {PAPER_MODEL: read_published(paper)} if paper.is_file() else {},
+            read_all_published(options.results / "paper"),
             Drawings(options.panels),
+            linked=folder == options.results,
         )
         text = html(page)
         files.replace(out, text)

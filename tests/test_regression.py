@@ -17,8 +17,9 @@ from rosa.data import DataError, teacher
 from rosa.export import runs
 from rosa.export.errors import ExportError
 from rosa.report.comparison import compare
+from rosa.report.long_csv import long_csv
 from rosa.report.render import markdown
-from rosa.report.tables import long_csv, results_table
+from rosa.report.tables import results_table
 from rosa.run import prepare, resolve, run
 from rosa.screen import summary
 from rosa.training import load_weights

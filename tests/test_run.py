@@ -231,6 +231,33 @@ def test_best_is_the_first_of_the_highest_and_undefined_loses() -> None:
     assert best_index([-0.2, nan, 0.0]) == 2
 
 
+def test_no_secret_of_the_environment_is_in_any_file(
+    composed: Composer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = ("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "MY_OWN")
+    secrets = {
+        name: f"{number}secret{name.lower().replace('_', '')}".ljust(40, "x") for number, name in enumerate(names)
+    }
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    config = composed("logger=wandb", "train.epochs=1", "train.max_steps=2")
+    run(config, "command", progress=True)
+    failing = dataclasses.replace(config, seed=1, model=dataclasses.replace(config.model, path=str(tmp_path / "no")))
+    with pytest.raises(models.ModelError):
+        run(failing, "command", progress=True)
+    import wandb
+
+    wandb.teardown()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    copies = [path for path in files if path.name == records.RECORD and "wandb" in path.parts]
+    assert sorted(json.loads(path.read_text())["status"] for path in copies) == ["done", "failed"]
+    for path in copies:
+        assert path.read_bytes() == (path.parents[3] / records.RECORD).read_bytes()
+    written = b"".join(path.read_bytes() for path in files) + "".join(capfd.readouterr()).encode()
+    assert {name for name, value in secrets.items() if value.encode() in written} == set()
+
+
 def test_wandb_file_mirrors_the_run(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offline: metrics, learning rates, resamples and costs are in W&B's own file, as the record has them."""
     from tests.test_tracking import history_of, name_of, offline_files, records_of

@@ -139,6 +139,27 @@ def test_an_offline_run_holds_metrics_config_group_and_tags(tmp_path, caplog, ca
     assert capfd.readouterr() == ("", "")
 
 
+def test_an_offline_run_holds_a_copy_of_what_is_kept(tmp_path):
+    tracker = tracking.start(config(), tmp_path, RUN_ID, resume=False)
+    (tmp_path / "record.json").write_text('{"status": "done"}')
+    tracker.keep(tmp_path / "record.json")
+    tracker.finish()
+    (tmp_path / "record.json").write_text("later")
+    (file,) = offline_files(tmp_path)
+    assert (file.parent / "files" / "record.json").read_text() == '{"status": "done"}'
+    kept = [item.path for r in records_of(file) if r.HasField("files") for item in r.files.files]
+    assert "record.json" in kept
+
+
+def test_a_file_that_cannot_be_kept_is_one_warning(tmp_path, monkeypatch, caplog):
+    fake(monkeypatch)
+    tracker = tracking.start(config(), tmp_path, RUN_ID, resume=False)
+    tracker.keep(tmp_path / "absent.json")
+    tracker.keep(tmp_path / "absent.json")
+    (line,) = said(caplog)
+    assert "W&B failed while keeping absent.json (FileNotFoundError" in line
+
+
 def test_nothing_in_the_file_names_the_user_or_the_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setenv("WANDB_USERNAME", "some-user-name")

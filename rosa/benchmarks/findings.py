@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rosa.benchmarks.timing import Spread
+from rosa.report.formats import significant as number
 from rosa.report.render import Cell, Line, Span, Table
 
 CSV_COLUMNS = ("benchmark", "case", "quantity", "unit", "value", "lower_quartile", "upper_quartile", "samples")
@@ -31,14 +31,6 @@ class Findings:
 
     table: Table
     measurements: tuple[Measurement, ...]
-
-
-def number(value: float) -> str:
-    """Three significant digits, and all digits of a whole part: 0.04321 -> ``0.0432``, 12345.6 -> ``12,346``."""
-    if value == 0:
-        return "0"
-    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{decimals}f}"
 
 
 def with_quartiles(value: Spread, scale: float = 1.0) -> str:

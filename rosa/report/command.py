@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rosa.records import RULES, RecordError, find
 from rosa.report.comparison import Record, ReportError
+from rosa.report.mirror import download
 
 
 def parser(what: str, out: str = "") -> argparse.ArgumentParser:
@@ -22,8 +25,31 @@ def parser(what: str, out: str = "") -> argparse.ArgumentParser:
     made.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
     made.add_argument("--experiment", nargs="+", default=[], metavar="NAME", help="default: all that have records")
     made.add_argument("--rule", choices=RULES, default="best", help="which epoch's scores (default: best)")
+    made.add_argument("--from", dest="source", choices=("files", "wandb"), default="files", help="default: files")
+    made.add_argument("--project", default="rosa", help="of W&B, with --from wandb (default: rosa)")
+    made.add_argument("--entity", default="", help="owner of the project; default: that of the W&B key")
     made.add_argument("--out", type=Path, help=f"default: the results folder's {out or f'{what}/'}")
     return made
+
+
+@contextmanager
+def records_folder(options: argparse.Namespace) -> Iterator[Path]:
+    """The folder that holds the records: the results folder, or a temporary one with what W&B has.
+
+    Raises:
+        SystemExit: W&B cannot be asked, or has no records; says why.
+    """
+    if options.source == "files":
+        yield options.results
+        return
+    with tempfile.TemporaryDirectory(prefix="rosa-wandb-") as folder:
+        try:
+            left_out = download(Path(folder), options.project, options.entity)
+        except ReportError as error:
+            sys.exit(f"error: {error}")
+        for line in left_out:
+            print(f"left out: {line}", file=sys.stderr)
+        yield Path(folder)
 
 
 def each_experiment(results: Path, asked: Sequence[str], make: Callable[[str, Sequence[Record]], None]) -> int:

@@ -100,6 +100,9 @@ class Task:
     """Every split with the headline; the first one is that of selection."""
     seeds: tuple[int, ...]
     """Every seed that any row has a run of."""
+    kind: str = "classification"
+    lower_is_better: bool = False
+    """Of the headline."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,10 @@ class Comparison:
         """Every run of the table, of losing learning rates too."""
         results = [result for row in self.rows for result in row.results.values()]
         return [run for result in results for trial in result.trials for run in trial.runs]
+
+    def runs_of(self, task: str) -> list[Record]:
+        """Every run of one task."""
+        return [run for run in self.runs if run["identity"]["task"] == task]
 
     @property
     def shown(self) -> list[Record]:
@@ -274,7 +281,8 @@ def _tasks(runs: Sequence[Record]) -> tuple[Task, ...]:
         own = [run for run in runs if run["identity"]["task"] == name]
         config = own[0]["config"]["task"]
         metric, splits = config["headline"], tuple(config["evaluation"])
-        tasks.append(Task(name, metric, splits, tuple(sorted({run["identity"]["seed"] for run in own}))))
+        seeds = tuple(sorted({run["identity"]["seed"] for run in own}))
+        tasks.append(Task(name, metric, splits, seeds, config["kind"], records.lower_is_better(own[0])))
     return tuple(tasks)
 
 

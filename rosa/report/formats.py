@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 TASKS = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb", "wnli")
 """GLUE's tasks in the order of its papers' tables."""
-TASK_NAMES = dict(zip(TASKS, ("MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "RTE", "STS-B", "WNLI"), strict=True))
+TASK_NAMES = dict(zip(TASKS, ("MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "RTE", "STS-B", "WNLI"), strict=True)) | {
+    "e2e": "E2E NLG"
+}
 METHOD_NAMES = {"full": "Full", "lora": "LoRA", "ia3": "(IA)3", "rosa": "ROSA"}
 """In the order of a table's rows: the reference first, ROSA last."""
 METRIC_NAMES = {
@@ -19,7 +22,16 @@ METRIC_NAMES = {
     "spearmanr": "Spearman correlation",
     "r2": "R² (share of variance explained)",
     "mse": "mean squared error",
+    "perplexity": "perplexity",
+    "bits_per_token": "bits per token",
+    "bleu": "BLEU",
+    "nist": "NIST",
+    "meteor": "METEOR",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr",
 }
+DECIMALS = {"loss": 3, "mse": 4, "perplexity": 2, "bits_per_token": 3, "nist": 2, "cider": 2}
+"""Metrics that are shown as they are, and their decimals; all others are shares of one, shown ×100 with one decimal."""
 MISSING = "—"
 OPTIONS_IN_NAME = ("name", "rank", "every", "unit")
 """Options that every label of a method has in words."""
@@ -38,14 +50,34 @@ def method_order(method: str) -> tuple[int, str]:
     return (known.index(method) if method in known else len(known), method)
 
 
-def points(value: float) -> str:
-    """A score in [-1, 1] as points of a hundred, one decimal: 0.71239 -> ``71.2``."""
-    return f"{100 * value:.1f}".replace("-0.0", "0.0") if abs(value) < 0.001 else f"{100 * value:.1f}"
+def scale(metric: str) -> int:
+    """What a recorded score is multiplied by where it is shown: 100, or 1 for an error or a score above one."""
+    return 1 if metric in DECIMALS else 100
 
 
-def mean_and_deviation(mean: float, deviation: float | None) -> str:
+def scaled_name(metric: str) -> str:
+    """A metric and what it was multiplied by: ``BLEU ×100``, ``perplexity``."""
+    name = METRIC_NAMES.get(metric, metric)
+    return name if scale(metric) == 1 else f"{name} ×{scale(metric)}"
+
+
+def score(value: float, metric: str) -> str:
+    """A score as it is shown: accuracy 0.71239 is ``71.2``, perplexity 1.704 is ``1.70``."""
+    decimals = DECIMALS.get(metric, 1)
+    written = f"{scale(metric) * value:.{decimals}f}"
+    return written.removeprefix("-") if float(written) == 0 else written
+
+
+def mean_and_deviation(mean: float, deviation: float | None, metric: str) -> str:
     """``71.2 ± 0.4``; without a deviation (one seed) ``71.2``."""
-    return points(mean) if deviation is None else f"{points(mean)} ± {points(deviation)}"
+    return score(mean, metric) if deviation is None else f"{score(mean, metric)} ± {score(deviation, metric)}"
+
+
+def significant(value: float) -> str:
+    """A measurement with three significant digits, and all digits of a whole part: ``0.0432``, ``12,346``."""
+    if value == 0:
+        return "0"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def rate(lr: float) -> str:

@@ -39,7 +39,7 @@ def notes(comparison: Comparison) -> list[Line]:
         *_rates(comparison),
         *_models(comparison),
         *_data(comparison),
-        *_provenance(comparison),
+        *provenance(comparison),
     ]
 
 
@@ -69,9 +69,10 @@ def _scale(comparison: Comparison) -> list[Line]:
     mini = sorted({run["identity"]["task"] for run in comparison.runs if run["config"]["data"].get("source") == "mini"})
     if not mini:
         return []
+    shapes = " and ".join(dict.fromkeys("GLUE" if task in formats.TASKS else _task(task) for task in mini))
     body = (
-        "the data are small tasks of GLUE's shape that the project generates. This table exercises the whole pipeline; "
-        "it is no reproduction of the paper, and its numbers say nothing about GLUE."
+        f"the data are small, of {shapes}'s shape, and the project generates them. This table exercises the whole "
+        f"pipeline; it is no reproduction of the paper, and its numbers say nothing about {shapes}."
     )
     return [loud("Mini scale:", body)]
 
@@ -112,13 +113,17 @@ def _metrics(comparison: Comparison) -> Line:
             name += f" ({' / '.join(task.splits)}; chosen and ranked by the first)"
         elif task.splits[0] != "validation":
             name += f" ({task.splits[0]})"
-        by_metric.setdefault(formats.METRIC_NAMES.get(task.metric, task.metric), []).append(name)
+        by_metric.setdefault(_metric(task), []).append(name)
     listed = "; ".join(f"{metric} of {', '.join(tasks)}" for metric, tasks in by_metric.items())
     split = ""
     if _all_validation(comparison.tasks):
         glue = all(task.name in formats.TASKS for task in comparison.tasks)
         split = " on the validation split" + (", which GLUE also calls dev" if glue else "")
-    return text(f"Metric ×100{split}: {listed}. All official metrics are in {comparison.experiment}.csv.")
+    return text(f"Metric{split}: {listed}. All official metrics are in {comparison.experiment}.csv.")
+
+
+def _metric(task: Task) -> str:
+    return formats.scaled_name(task.metric) + (" (an error: the lower, the better)" if task.lower_is_better else "")
 
 
 def _all_validation(tasks: Sequence[Task]) -> bool:
@@ -127,9 +132,10 @@ def _all_validation(tasks: Sequence[Task]) -> bool:
 
 def _rule(comparison: Comparison) -> Line:
     if comparison.rule == "best":
+        words = sorted({"lowest error" if task.lower_is_better else "highest score" for task in comparison.tasks})
         return text(
-            "Epoch: best, the one with the highest score on the very split that is shown, which flatters every method; "
-            "the last epoch is in the CSV file."
+            f"Epoch: best, the one with the {' or '.join(words)} on the very split that is shown, which flatters every "
+            "method; the last epoch is in the CSV file."
         )
     return text("Epoch: last; the best epoch is in the CSV file.")
 
@@ -247,7 +253,8 @@ def _sizes(run: Record) -> str:
     return ", ".join(f"{split} {splits[split]['rows']}" for split in order if split in splits)
 
 
-def _provenance(comparison: Comparison) -> list[Line]:
+def provenance(comparison: Comparison) -> list[Line]:
+    """How many runs, at which commits, by which commands; and the command that makes the table."""
     commands = sorted({run["command"] for run in comparison.runs})
     more = f", and {len(commands) - COMMANDS} more in the CSV file" if len(commands) > COMMANDS else ""
     return [
@@ -257,6 +264,13 @@ def _provenance(comparison: Comparison) -> list[Line]:
             Span("."),
         ),
         (Span("Repeat with: "), *_joined(commands[:COMMANDS]), Span(more + ".")),
+        (
+            Span("Table: "),
+            Span(
+                f"python scripts/make_tables.py --experiment {comparison.experiment} --rule {comparison.rule}", "code"
+            ),
+            Span("."),
+        ),
     ]
 
 

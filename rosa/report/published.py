@@ -9,24 +9,36 @@ from pathlib import Path
 from rosa.report import formats
 from rosa.report.comparison import ReportError
 
-COLUMNS = ["task", "method", "metric", "mean", "std", "trainable_parameters", "source", "note"]
+COLUMNS = ["model", "task", "method", "metric", "mean", "std", "trainable_parameters", "source", "note"]
 
 
 @dataclass(frozen=True)
 class Published:
     """One published score."""
 
+    model: str
+    """As ``model.name`` has it."""
     task: str
     method: str
     metric: str
     mean: float
-    """In points of a hundred, as printed."""
+    """As printed: a share of one in points of a hundred."""
     deviation: float | None
-    trainable: int
-    """As published, the head not always counted."""
+    trainable: int | None
+    """As published, the head not always counted; None where the source does not say."""
     source: str
     """Authors and year, then where."""
     note: str
+
+    @property
+    def score(self) -> float:
+        """On the scale of the records."""
+        return self.mean / formats.scale(self.metric)
+
+    @property
+    def spread(self) -> float | None:
+        """The deviation on the scale of the records."""
+        return None if self.deviation is None else self.deviation / formats.scale(self.metric)
 
     @property
     def label(self) -> str:
@@ -50,15 +62,25 @@ def read_published(path: Path) -> list[Published]:
         raise ReportError(f"{path}: cannot read published numbers: {error}") from error
 
 
+def read_all_published(folder: Path) -> list[Published]:
+    """The scores in every CSV file of a folder; none where it is not there.
+
+    Raises:
+        ReportError: as :func:`read_published`.
+    """
+    return [entry for path in sorted(folder.glob("*.csv")) for entry in read_published(path)]
+
+
 def _entry(row: dict[str, str], place: str) -> Published:
     if None in row or None in row.values():
         raise ReportError(f"{place}: expected {len(COLUMNS)} fields ({', '.join(COLUMNS)})")
-    for key in ("task", "method", "metric", "source"):
+    for key in ("model", "task", "method", "metric", "source"):
         if not row[key]:
             raise ReportError(f"{place}: {key} is empty; every published number needs one")
     try:
         mean, deviation = float(row["mean"]), float(row["std"]) if row["std"] else None
-        trainable = int(row["trainable_parameters"])
+        trainable = int(row["trainable_parameters"]) if row["trainable_parameters"] else None
     except ValueError as error:
         raise ReportError(f"{place}: {error}; mean and std are numbers, trainable_parameters a whole number") from error
-    return Published(row["task"], row["method"], row["metric"], mean, deviation, trainable, row["source"], row["note"])
+    names = (row["model"], row["task"], row["method"], row["metric"])
+    return Published(*names, mean, deviation, trainable, row["source"], row["note"])

@@ -21,11 +21,15 @@ Line = tuple[Span, ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, whether it is the best of its column, and the letters of its footnotes."""
+    """One cell."""
 
     text: str
     bold: bool = False
+    """The best of its column."""
     marks: tuple[str, ...] = ()
+    """A star, and the letters of its footnotes."""
+    underlined: bool = False
+    """Close to the best."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ def _markdown_row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _markdown_cell(cell: Cell) -> str:
     text = _markdown_text(cell.text)
-    marks = f"<sup>{','.join(cell.marks)}</sup>" if cell.marks else ""
+    marks = f"<sup>{_markdown_text(','.join(cell.marks))}</sup>" if cell.marks else ""
+    if cell.underlined:
+        text = f"<u>{text}</u>"
     return (f"**{text}**" if cell.bold else text) + marks
 
 
@@ -105,6 +111,7 @@ _LATEX = {
     '"': r"\textquotedbl{}",
     "`": r"\textasciigrave{}",
     "'": r"\textquotesingle{}",
+    "²": r"\textsuperscript{2}",
     "±": r"$\pm$",
     "×": r"$\times$",
     "—": "---",
@@ -113,30 +120,46 @@ _LATEX = {
 }
 
 
+LAST_LATIN = 0x17F
+"""The last character of Unicode's Latin blocks that pdflatex sets without further packages."""
+
+
 def escape(text: str) -> str:
-    """Plain text as LaTeX that prints the same."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    """Plain text as LaTeX that prints the same; a character that pdflatex lacks is named: ``[U+2192]``."""
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character in _LATEX:
+        return _LATEX[character]
+    if character.isspace() or not character.isprintable():
+        return " "
+    return character if ord(character) <= LAST_LATIN else f"[U+{ord(character):04X}]"
 
 
 def latex(table: Table) -> str:
-    r"""A ``table*`` environment for ``\input``; the document needs ``booktabs``, and ``textcomp`` before 2020."""
+    r"""A ``table*`` environment for ``\input``; the document needs ``booktabs`` and ``graphicx``.
+
+    A table that is wider than the page is made smaller until it fits.
+    """
     columns = "l" + "r" * (len(table.header) - 1)
     header = " & ".join(escape(cell) for cell in table.header)
     lines = [
-        "% needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs}",
+        "% needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs,graphicx}",
         "\\begin{table*}",
         "\\centering",
         "\\footnotesize",
         "\\setlength{\\tabcolsep}{3pt}",
         f"\\caption{{{escape(table.caption)}}}",
         f"\\label{{tab:{re.sub('[^A-Za-z0-9-]+', '-', table.name)}}}",
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
         f"\\begin{{tabular}}{{{columns}}}",
         "\\toprule",
         f"{header} \\\\",
         "\\midrule",
         *(" & ".join(map(_latex_cell, row)) + " \\\\" for row in table.rows),
         "\\bottomrule",
-        "\\end{tabular}",
+        "\\end{tabular}}",
         "",
         "\\medskip",
         "\\begin{minipage}{\\linewidth}\\raggedright\\scriptsize",
@@ -150,6 +173,8 @@ def latex(table: Table) -> str:
 def _latex_cell(cell: Cell) -> str:
     text = escape(cell.text)
     marks = f"\\textsuperscript{{{','.join(cell.marks)}}}" if cell.marks else ""
+    if cell.underlined:
+        text = f"\\underline{{{text}}}"
     return (f"\\textbf{{{text}}}" if cell.bold else text) + marks
 
 

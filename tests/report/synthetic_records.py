@@ -92,3 +92,50 @@ def record(settings: Config, best: float | None = None, status: str = "done", **
     if status == "failed":
         made["error"] = {"type": "RuntimeError", "message": "out of memory", "traceback": ""}
     return made | changes
+
+
+TEXT_SCORES = {"bleu": 0.65, "nist": 8.5, "meteor": 0.45, "rouge_l": 0.68, "cider": 2.25}
+
+
+def written(made: dict[str, Any], perplexity: float, scores: dict[str, float | None] | None = None) -> dict[str, Any]:
+    """The record of a finished run as one of a task that writes texts, headline perplexity; ``scores`` of the texts."""
+    made["config"]["task"] |= {
+        "kind": "generation",
+        "metrics": ["perplexity", "bits_per_token"],
+        "headline": "perplexity",
+        "lower_is_better": True,
+        "test": "test",
+    }
+    made["generation"] = {
+        "split": "test",
+        "weights": "best",
+        "epoch": 1.0,
+        "decoding": {"beams": 5, "length_penalty": 1.0, "no_repeat_ngram": 4},
+        "prompts": 630,
+        "unended": 2,
+        "empty": 0,
+        "hypotheses": {"file": "test.txt", "sha256": "ab" * 32},
+        "scores": TEXT_SCORES | (scores or {}),
+        "scorer": {"tokenizer": "PTB", "versions": {"sacrebleu": "2.5"}, "options": {"lowercase": True}, "missing": {}},
+    }
+    if made["status"] == "done":
+        made["metrics"] = {
+            rule: {"epoch": 1.0, "step": 10, "validation": {"perplexity": value, "bits_per_token": 1.0, "loss": 0.5}}
+            for rule, value in (("best", perplexity), ("last", perplexity + 1))
+        }
+        made["metrics"]["selection"] = {"split": "validation", "metric": "perplexity", "rule": "lowest"}
+    return made
+
+
+def costs(seconds_per_step: float, resamples: bool = False) -> dict[str, Any]:
+    """What a run on a CPU measures."""
+    return {
+        "seconds_per_step_median": seconds_per_step,
+        "seconds_per_resample_median": 0.25 if resamples else None,
+        "examples_per_second": 16 / seconds_per_step,
+        "weights_bytes": 3 * 2**20,
+        "gradients_bytes": 2**20,
+        "optimizer_state_bytes": 2 * 2**20,
+        "device_bytes": None,
+        "host_bytes": 600 * 2**20,
+    }

@@ -15,15 +15,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 from synthetic_records import METHODS, config, record
 
 from rosa import records
 from rosa.config import DataConfig, FullConfig, IA3Config, LoraConfig, ModelConfig, RosaConfig
 from rosa.report import formats
 from rosa.report.comparison import ReportError, compare
+from rosa.report.footnotes import Footnotes
+from rosa.report.grids import grid_table
+from rosa.report.long_csv import long_csv
 from rosa.report.published import Published, read_published
 from rosa.report.render import Cell, Span, Table, escape, latex, markdown
-from rosa.report.tables import _Footnotes, grid_table, long_csv, results_table
+from rosa.report.tables import results_table
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = {"full": "Full", "lora": "LoRA r=8", "ia3": "(IA)3", "rosa": "ROSA r=8, every 2 epochs"}
@@ -62,26 +66,30 @@ def scores(found: list[dict[str, Any]], task: str, method: str, split: int = 0, 
 
 
 @pytest.mark.parametrize("rule", ["best", "last"])
-def test_every_cell_is_mean_and_deviation_of_its_seeds_and_the_best_is_bold(rule):
-    found = every_task()
+def test_every_cell_is_mean_and_deviation_of_its_seeds_and_marked_as_it_stands(rule):
+    found = every_task(4)
     table = cells(made(found, rule))
     assert list(table) == list(LABELS.values())
-    for column, task in enumerate(GLUE):
-        best = max(np.mean(scores(found, task, method.name, rule=rule)) for method in METHODS)
+    own = {(t, m.name): 100 * np.array(scores(found, t, m.name, rule=rule)) for t in GLUE for m in METHODS}
+    own |= {("Average", m.name): np.mean([own[t, m.name] for t in GLUE], axis=0) for m in METHODS}
+    seen = set()
+    for column, task in enumerate([*GLUE, "Average"]):
+        best = max((own[task, method.name] for method in METHODS), key=np.mean)
         for method in METHODS:
-            parts = []
-            for split in range(2 if task == "mnli" else 1):
-                values = 100 * np.array(scores(found, task, method.name, split, rule))
-                parts.append(f"{values.mean():.1f} ± {values.std(ddof=1):.1f}")
-            expected = " / ".join(parts)
-            if f"{100 * best:.1f}" == f"{100 * np.mean(scores(found, task, method.name, rule=rule)):.1f}":
-                expected = f"**{expected}**"
-            assert list(table[LABELS[method.name]].values())[1 + column] == expected
-    averages = {m.name: np.mean([np.mean(scores(found, t, m.name, rule=rule)) for t in GLUE]) for m in METHODS}
-    for name, average in averages.items():
-        written = f"{100 * average:.1f}"
-        bold = f"**{written}**" if average == max(averages.values()) else written
-        assert table[LABELS[name]]["Average"] == bold
+            values = own[task, method.name]
+            shown = f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
+            if task == "mnli":
+                other = 100 * np.array(scores(found, task, method.name, 1, rule))
+                shown += f" / {other.mean():.1f} ± {other.std(ddof=1):.1f}"
+            if f"{best.mean():.1f}" == f"{values.mean():.1f}":
+                shown = f"**{shown}**"
+            elif best.mean() - values.mean() <= best.std(ddof=1):
+                shown = f"<u>{shown}</u>"
+            if method.name != "lora" and scipy.stats.ttest_rel(values, own[task, "lora"]).pvalue < 0.05:
+                shown += r"<sup>\*</sup>"
+            assert list(table[LABELS[method.name]].values())[1 + column] == shown
+            seen |= set(re.findall(r"^\*\*|<u>|<sup>", shown))
+    assert seen == {"**", "<u>", "<sup>"}
     assert f"Epoch: {rule}" in made(found, rule)
 
 
@@ -146,7 +154,7 @@ def test_warnings_of_runs_are_footnotes():
 
 
 def test_footnotes_go_on_after_z():
-    footnotes = _Footnotes()
+    footnotes = Footnotes()
     letters = [footnotes.mark(str(number)) for number in range(54)]
     assert letters[:2] + letters[25:28] + letters[51:53] == ["a", "b", "z", "aa", "ab", "az", "ba"]
     assert footnotes.mark("27") == "ab"
@@ -264,8 +272,8 @@ def test_the_grid_table_has_every_learning_rate_and_marks_the_winner():
 def test_the_notes_say_what_is_shown_and_how_to_repeat_it():
     text = notes(made(every_task()))
     for part in (
-        "accuracy of MNLI (validation_matched / validation_mismatched; chosen and ranked by the first), SST-2",
-        "Matthews correlation of CoLA; Pearson correlation of STS-B",
+        "accuracy ×100 of MNLI (validation_matched / validation_mismatched; chosen and ranked by the first), SST-2",
+        "Matthews correlation ×100 of CoLA; Pearson correlation ×100 of STS-B",
         "over seeds 0, 1, 2 (n=3)",
         "Model: mini-roberta (mini, model.safetensors sha256 abababababab)",
         "train 100, validation 100 (SST-2",
@@ -341,7 +349,7 @@ def test_published_numbers_stand_beside_and_never_compete():
 
 
 def test_a_number_of_another_metric_is_not_shown():
-    entry = Published("mrpc", "lora", "f1", 93.0, None, 1, "Someone 2020, somewhere", "")
+    entry = Published("m", "mrpc", "lora", "f1", 93.0, None, 1, "Someone 2020, somewhere", "")
     table = markdown(results_table(compare([record(config("mrpc"))], "glue", "best"), [entry]))
     assert "93.0" not in table
     assert "Published as f1, while this column is accuracy" in table
@@ -350,14 +358,14 @@ def test_a_number_of_another_metric_is_not_shown():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("rte,lora,accuracy,eighty,,1,S,", r"p\.csv:2.*eighty"),
-        ("rte,lora,accuracy,80,,1,,", r"p\.csv:2: source is empty"),
-        ("rte,lora,accuracy,80", r"p\.csv:2: expected 8 fields"),
+        ("m,rte,lora,accuracy,eighty,,1,S,", r"p\.csv:2.*eighty"),
+        ("m,rte,lora,accuracy,80,,1,,", r"p\.csv:2: source is empty"),
+        ("m,rte,lora,accuracy,80", r"p\.csv:2: expected 9 fields"),
     ],
 )
 def test_a_wrong_line_of_published_numbers_is_named(tmp_path, line, message):
     path = tmp_path / "p.csv"
-    path.write_text("task,method,metric,mean,std,trainable_parameters,source,note\n" + line + "\n")
+    path.write_text("model,task,method,metric,mean,std,trainable_parameters,source,note\n" + line + "\n")
     with pytest.raises(ReportError, match=message):
         read_published(path)
     path.write_text("task,mean\n")
@@ -435,9 +443,11 @@ def test_markdown_keeps_its_columns_whatever_the_names():
         (formats.rate, 1.25e-05, "1.25e-5"),
         (formats.rate, 2.0, "2"),
         (formats.rate, 0.1, "1e-1"),
-        (formats.points, -0.0001, "0.0"),
-        (formats.points, -0.1234, "-12.3"),
-        (formats.points, 1.0, "100.0"),
+        (lambda value: formats.score(value, "accuracy"), -0.0001, "0.0"),
+        (lambda value: formats.score(value, "matthews_correlation"), -0.1234, "-12.3"),
+        (lambda value: formats.score(value, "bleu"), 1.0, "100.0"),
+        (lambda value: formats.score(value, "perplexity"), 1.704, "1.70"),
+        (lambda value: formats.score(value, "nist"), 8.6094, "8.61"),
         (formats.count, 812, "812"),
         (formats.count, 8192, "8.2K"),
         (formats.count, 147456, "0.15M"),

@@ -105,7 +105,7 @@ def _draw(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen: 
     for axes, task in zip(panels[0], comparison.tasks, strict=True):
         axes.set_title(canvas.task_name(task))
     for axes, task in zip(panels[-1], comparison.tasks, strict=True):
-        axes.set_xlabel(f"{canvas.metric_name(task.metric)} ×100")
+        axes.set_xlabel(canvas.score_label(task))
     figure.align_ylabels(panels[:, 0])
     figure.suptitle(canvas.wrapped(_caption(comparison, chosen), canvas.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure
@@ -142,7 +142,8 @@ def _panel(axes: Axes, task: Task, members: Sequence[Group], chosen: Row) -> Non
 
 def _dots(axes: Axes, row: Row, task: Task, place: float, look: canvas.Look, is_reference: bool) -> None:
     trial = row.results[task.name].selected if task.name in row.results else None
-    scores = [100 * score for score in trial.scores(task.splits[0], task.metric).values()] if trial else []
+    found = trial.scores(task.splits[0], task.metric).values() if trial else ()
+    scores = [formats.scale(task.metric) * score for score in found]
     if not scores:
         why = "failed" if trial and trial.failed else "running" if trial and trial.running else "no run"
         axes.annotate(why, (0.01, place), xycoords=("axes fraction", "data"), va="center", color="#777777", fontsize=7)

@@ -179,9 +179,9 @@ def task_name(task: Task) -> str:
     return formats.TASK_NAMES.get(task.name, task.name)
 
 
-def metric_name(metric: str) -> str:
-    """As tables write it."""
-    return formats.METRIC_NAMES.get(metric, metric)
+def score_label(task: Task) -> str:
+    """An axis's label of the headline, and where it goes down to be better."""
+    return formats.scaled_name(task.metric) + (" (lower is better)" if task.lower_is_better else "")
 
 
 def heading(comparison: Comparison) -> str:

@@ -11,13 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from rosa.report import formats
 from rosa.report.comparison import Comparison, Record, Row, Task, summarise
 from rosa.report.figures import canvas
 
 HEADLINE = "headline"
 """Each task's own headline metric."""
-ERRORS = ("loss", "mse", "perplexity")
-"""The lower, the better, and shown as they are on a logarithmic axis; all others are scores, shown ×100."""
+LOGARITHMIC = ("loss", "mse", "perplexity")
+"""Errors that fall by factors: their axis is logarithmic."""
 COLUMNS = (
     *("experiment", "model", "task", "split", "metric", "rule", "panel", "row", "lr", "epoch"),
     *("n", "seeds", "values", "mean", "lowest", "highest"),
@@ -118,14 +119,14 @@ def _draw(comparison: Comparison, chosen: Sequence[canvas.Selection], metric: st
     figure = Figure(figsize=(canvas.WIDTH, 2.0 * len(chosen) + 0.8))
     tasks = comparison.tasks
     panels = figure.subplots(len(chosen), len(tasks), sharex="col", sharey="col", squeeze=False)
-    logarithmic = metric in ERRORS
     for line, selection in zip(panels, chosen, strict=True):
         for axes, task in zip(line, tasks, strict=True):
+            scale = formats.scale(_metric(task, metric))
             for number, (row, label) in enumerate(zip(selection.rows, selection.labels, strict=True)):
-                _curve(axes, _points(row, task, metric), canvas.look(number), label, 1 if logarithmic else 100)
+                _curve(axes, _points(row, task, metric), canvas.look(number), label, scale)
             axes.set_ylabel(_axis_label(task, metric))
             axes.grid(axis="y")
-            if logarithmic:
+            if _metric(task, metric) in LOGARITHMIC:
                 shown = [point for row in selection.rows for point in _points(row, task, metric)]
                 _make_logarithmic(axes, shown)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -140,9 +141,8 @@ def _draw(comparison: Comparison, chosen: Sequence[canvas.Selection], metric: st
 
 
 def _axis_label(task: Task, metric: str) -> str:
-    if metric in ERRORS:
-        return f"{task.splits[0]} {metric}"
-    return f"{canvas.metric_name(_metric(task, metric))} ×100"
+    name = formats.scaled_name(_metric(task, metric))
+    return f"{task.splits[0]} {name}" if _metric(task, metric) in formats.DECIMALS else name
 
 
 def _make_logarithmic(axes: Axes, points: Sequence[Point]) -> None:

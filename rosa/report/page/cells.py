@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rosa.report import formats
-from rosa.report.comparison import Comparison, Task
+from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.page.runs import Runs
+from rosa.report.rank_frequency import Grid
 from rosa.report.render import Cell, Line, Table
 
 UNITS = {"": 1.0, "K": 1e3, "M": 1e6}
@@ -58,17 +59,53 @@ class TableView:
     notes: tuple[Line, ...]
 
 
-def view(table: Table, comparison: Comparison, runs: Runs, published: Mapping[str, str]) -> TableView:
-    """Find the runs behind each cell of a table by the names of its row and column.
+Place = tuple[Row, Task, float | None]
+"""The row, task and learning rate of a cell; None for all learning rates."""
+Places = Mapping[tuple[str, str], Place]
+"""By the names of a table's row and column."""
+
+
+def view(table: Table, places: Places, comparison: Comparison, runs: Runs, published: Mapping[str, str]) -> TableView:
+    """A table with what can be done with it: the runs behind each cell, what filters and columns go by.
 
     Args:
-        table: rows are named by a row of the comparison (and a task), columns by a task, a learning rate, or anything.
+        table: as it is written elsewhere too.
+        places: what its cells stand for, from :func:`named` or :func:`crossed`.
         comparison: what the table was made of.
         runs: keeps what a cell leads to.
         published: label -> method of the rows that others published.
     """
+    tasks = {_name(task): task.name for task in comparison.tasks}
+    several = len(comparison.tasks) > 1
+    labels = {**published, **{row.label: row.method for row in comparison.rows}}
+
+    def cell(heading: str, name: str, shown: Cell) -> CellView:
+        place = places.get((heading, name)) if shown.text != formats.MISSING else None
+        return CellView(shown, order(shown.text), runs.cell(*place) if place else None)
+
+    def line(cells: tuple[Cell, ...]) -> RowView:
+        heading, *rest = cells
+        own = [places[heading.text, name] for name in table.header[1:] if (heading.text, name) in places]
+        methods, of = {row.method for row, _, _ in own}, {task.name for _, task, _ in own}
+        method = methods.pop() if len(methods) == 1 else labels.get(heading.text, "")
+        made = tuple(cell(heading.text, name, one) for name, one in zip(table.header[1:], rest, strict=True))
+        return RowView(heading, made, method, of.pop() if several and len(of) == 1 else "")
+
+    loud = tuple(note for note in table.notes if note and note[0].style == "bold")
+    quiet = tuple(note for note in table.notes if note not in loud)
+    columns = tuple(ColumnView(name, tasks.get(name, "")) for name in table.header)
+    return TableView(table.caption, columns, tuple(map(line, table.rows)), loud, quiet)
+
+
+def named(table: Table, comparison: Comparison) -> Places:
+    """The places of a table whose rows are named by a row of the comparison, and a task where they are of one alone.
+
+    Columns are named by a task, by a learning rate, or by anything that a row's only task has.
+    """
     tasks = {_name(task): task for task in comparison.tasks}
-    rows = {row.label: (row, _only(comparison)) for row in comparison.rows}
+    rows: dict[str, tuple[Row, Task | None]] = {
+        row.label: (row, comparison.tasks[0] if len(tasks) == 1 else None) for row in comparison.rows
+    }
     rows |= {f"{row.label}, {name}": (row, task) for row in comparison.rows for name, task in tasks.items()}
     rates = {
         formats.rate(trial.lr): trial.lr
@@ -76,26 +113,22 @@ def view(table: Table, comparison: Comparison, runs: Runs, published: Mapping[st
         for result in row.results.values()
         for trial in result.trials
     }
-    columns = [ColumnView(name, tasks[name].name if name in tasks else "") for name in table.header]
+    found = {}
+    for heading in (cells[0].text for cells in table.rows if cells[0].text in rows):
+        row, only = rows[heading]
+        for name in table.header[1:]:
+            task = tasks.get(name, only)
+            if task is not None:
+                found[heading, name] = (row, task, rates.get(name))
+    return found
 
-    def cell(heading: str, name: str, shown: Cell) -> CellView:
-        row, task = rows.get(heading, (None, None))
-        task = tasks.get(name, task)
-        linked = row is not None and task is not None and shown.text != formats.MISSING
-        number = runs.cell(row, task, rates.get(name)) if linked and row and task else None
-        return CellView(shown, order(shown.text), number)
 
-    def line(cells: tuple[Cell, ...]) -> RowView:
-        heading, *rest = cells
-        row, task = rows.get(heading.text, (None, None))
-        made = tuple(cell(heading.text, name, one) for name, one in zip(table.header[1:], rest, strict=True))
-        method = row.method if row else published.get(heading.text, "")
-        several = len(tasks) > 1 and task is not None
-        return RowView(heading, made, method, task.name if several and task else "")
-
-    loud = tuple(note for note in table.notes if note and note[0].style == "bold")
-    quiet = tuple(note for note in table.notes if note not in loud)
-    return TableView(table.caption, tuple(columns), tuple(map(line, table.rows)), loud, quiet)
+def crossed(grid: Grid, task: Task) -> Places:
+    """The places of a rank x frequency table."""
+    found: dict[tuple[str, str], Place] = {
+        (f"r={rank}", formats.period(*period)): (row, task, None) for (rank, period), row in grid.cells.items()
+    }
+    return found | {(f"r={rank}", "LoRA"): (row, task, None) for rank, row in grid.beside.items()}
 
 
 def order(text: str) -> float | None:
@@ -106,8 +139,3 @@ def order(text: str) -> float | None:
 
 def _name(task: Task) -> str:
     return formats.TASK_NAMES.get(task.name, task.name)
-
-
-def _only(comparison: Comparison) -> Task | None:
-    """The task of an experiment that has one: whatever a column shows, it shows of that."""
-    return comparison.tasks[0] if len(comparison.tasks) == 1 else None

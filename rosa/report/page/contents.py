@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +10,14 @@ from pathlib import Path
 
 from rosa.records import RecordError, order_key
 from rosa.report import formats, notes
-from rosa.report.comparison import Comparison, Record, by_model, compare, tuning_experiments
-from rosa.report.page.cells import TableView, view
+from rosa.report.comparison import Comparison, Record, by_model, compare
+from rosa.report.experiment import costs, tables
+from rosa.report.page.cells import TableView, crossed, named, view
 from rosa.report.page.drawings import Drawings, FigureView
 from rosa.report.page.gaps import Gap, counts, gaps
 from rosa.report.page.runs import Runs
 from rosa.report.published import Published
-from rosa.report.tables import grid_table, results_table
+from rosa.report.rank_frequency import RANK, grids
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,9 @@ def contents(
     problems: Sequence[RecordError] = (),
     experiments: Sequence[str] = (),
     rule: str = "best",
-    published: Mapping[str, Sequence[Published]] | None = None,
+    published: Sequence[Published] = (),
     drawings: Drawings | None = None,
+    linked: bool = True,
 ) -> Page:
     """Put the page together.
 
@@ -84,8 +87,9 @@ def contents(
         problems: what could not be read.
         experiments: their names, in the order of the page; none for all, by name.
         rule: which epoch's scores, one of :data:`rosa.records.RULES`.
-        published: model -> the published numbers to set beside its results on real data.
+        published: numbers to set beside the results of the same model on real data.
         drawings: draws the figures; one with the default limit if None.
+        linked: whether the files are where a reader of the page finds them.
 
     Raises:
         ReportError: an experiment has no records.
@@ -93,9 +97,9 @@ def contents(
     """
     found = list(located.values())
     names = experiments or sorted({run["identity"]["experiment"] for run in found})
-    runs = Runs({order_key(run): path for path, run in located.items()})
+    runs = Runs({order_key(run): path for path, run in located.items() if linked})
     drawings = drawings or Drawings()
-    sections = [_section(name, found, rule, runs, published or {}, drawings) for name in names]
+    sections = [_section(name, found, rule, runs, published, drawings) for name in names]
     tasks = formats.task_order({task for section in sections for task in section.tasks})
     methods = sorted({method for section in sections for method in section.methods}, key=formats.method_order)
     return Page(
@@ -113,11 +117,13 @@ def _section(
     found: Sequence[Record],
     rule: str,
     runs: Runs,
-    published: Mapping[str, Sequence[Published]],
+    published: Sequence[Published],
     drawings: Drawings,
 ) -> Section:
+    others = [run for run in found if run["identity"]["experiment"] != name]
     models = [
-        _model(model, compare(own, name, rule), own, name in tuning_experiments(found), runs, published, drawings)
+        # Other experiments say whether this one is a grid that learning rates are chosen from.
+        _model(model, compare(own, name, rule), [*own, *others], runs, published, drawings)
         for model, own in by_model(found, name).items()
     ]
     own = [run for run in found if run["identity"]["experiment"] == name]
@@ -137,21 +143,18 @@ def _section(
 def _model(
     name: str,
     comparison: Comparison,
-    own: Sequence[Record],
-    is_grid: bool,
+    found: Sequence[Record],
     runs: Runs,
-    published: Mapping[str, Sequence[Published]],
+    published: Sequence[Published],
     drawings: Drawings,
 ) -> ModelView:
-    tables = []
-    # As make_tables does: one that others take their learning rates from is a grid; one that tunes itself has both.
-    if not is_grid or comparison.experiment in tuning_experiments(own):
-        mini = any(run["config"]["data"]["source"] == "mini" for run in own)
-        beside = [] if mini else published.get(name, ())
-        tables.append(
-            view(results_table(comparison, beside), comparison, runs, {one.label: one.method for one in beside})
-        )
-    if is_grid:
-        tables.append(view(grid_table(comparison), comparison, runs, {}))
+    made = tables(found, comparison.experiment, comparison.rule, published)
+    costly, _ = costs(found, comparison.experiment, comparison.rule)
+    crosses = itertools.product(grids(comparison.rows), comparison.tasks)
+    methods = {one.label: one.method for one in published}
+    views = []
+    for table in (*made, *costly):
+        places = crossed(*next(crosses)) if table.header[0] == RANK else named(table, comparison)
+        views.append(view(table, places, comparison, runs, methods))
     figures, not_drawn = drawings.of(comparison)
-    return ModelView(name, tuple(tables), tuple(figures), tuple(not_drawn), tuple(gaps(comparison, runs)))
+    return ModelView(name, tuple(views), tuple(figures), tuple(not_drawn), tuple(gaps(comparison, runs)))

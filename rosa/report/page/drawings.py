@@ -11,15 +11,23 @@ from xml.etree import ElementTree
 from rosa.report.comparison import Comparison
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.canvas import Picture, selections
+from rosa.report.figures.costs import costs
 from rosa.report.figures.curves import curves
+from rosa.report.figures.heat import heat_maps
+from rosa.report.figures.tradeoff import tradeoffs
 
 KINDS: dict[str, Callable[[Comparison], tuple[list[Picture], list[str]]]] = {
     "what each setting does": ablation,
+    "rank and time between resamples": heat_maps,
+    "quality against parameters and memory": tradeoffs,
     "headline by epoch": curves,
     "loss by epoch": partial(curves, metric="loss"),
+    "costs": costs,
 }
 """Title of a figure -> what draws it. The diagnostics by layer are many and large: ``make figures`` writes them."""
-PANELS = 80
+MANY = ("what each setting does", "headline by epoch", "loss by epoch")
+"""Those that have a row of panels for each setting that varies."""
+PANELS = 120
 """At most this many panels on a page: each takes time to draw, and room in the file."""
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -48,15 +56,15 @@ class Drawings:
     def of(self, comparison: Comparison) -> tuple[list[FigureView], list[str]]:
         """The figures of one model of an experiment, and for each kind that is not there the reason."""
         figures, left_out = [], []
-        panels = len(selections(comparison.rows)) * len(comparison.tasks)
         for title, draw in KINDS.items():
+            panels = len(comparison.tasks) * (len(selections(comparison.rows)) if title in MANY else 1)
             if panels > self._left:
                 left_out.append(f"{title}: its {panels} panels are too many for this page; make figures draws it.")
                 continue
             pictures, reasons = draw(comparison)
             left_out += [f"{title}: {reason}." for reason in reasons]
             for picture in pictures:
-                self._left -= panels
+                self._left -= len(picture.drawing.axes)
                 self._drawn += 1
                 svg = inline(picture.image("svg"), f"drawing{self._drawn}-", title)
                 figures.append(FigureView(title, picture.name, svg))

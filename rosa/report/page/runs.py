@@ -70,7 +70,8 @@ class Runs:
             "status": status(run, result.selected.rule),
             **{rule: _score(run, rule, task) for rule in RULES},
             "curve": [
-                [epoch, float(formats.points(value))] for epoch, value in history(run, task.splits[0], task.metric)
+                [epoch, float(formats.score(value, task.metric))]
+                for epoch, value in history(run, task.splits[0], task.metric)
             ],
             "settings": self._of_settings(run),
             "command": run["command"],
@@ -121,12 +122,12 @@ def written(value: Any) -> str:
 
 
 def _curve_name(task: Task) -> str:
-    return f"{formats.METRIC_NAMES.get(task.metric, task.metric)} ×100 ({task.splits[0]})"
+    return f"{formats.scaled_name(task.metric)} ({task.splits[0]})"
 
 
 def _score(run: Record, rule: str, task: Task) -> str:
     """The headline of every split and the epoch it is from; empty where the run has none."""
     found = run["metrics"].get(rule) or {}
     values: Sequence[float | None] = [found.get(split, {}).get(task.metric) for split in task.splits]
-    shown = [formats.points(value) for value in values if value is not None and math.isfinite(value)]
+    shown = [formats.score(value, task.metric) for value in values if value is not None and math.isfinite(value)]
     return f"{' / '.join(shown)} (epoch {found['epoch']:g})" if shown else ""

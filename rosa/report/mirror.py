@@ -1,0 +1,59 @@
+"""Records that runs left in Weights & Biases, back as files in the layout that every report reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rosa.records import RECORD
+from rosa.report.comparison import ReportError
+
+
+def download(folder: Path, project: str, entity: str = "", api: Any = None) -> list[str]:
+    """Fetch the record of every run of a W&B project into ``folder/records``.
+
+    All of them, since what one experiment's table is depends on which others took their learning rate from it.
+
+    Args:
+        folder: an empty one.
+        project: W&B's project.
+        entity: the user or team that owns it; empty for the default of the API key.
+        api: a ``wandb.Api``; by default one for the key that ``wandb login`` stored.
+
+    Returns:
+        What was left out: runs without a record, because they go on, were killed, or are not this project's.
+
+    Raises:
+        ReportError: W&B cannot be asked (no key, no network, no such project), or no run has a record.
+    """
+    path = f"{entity}/{project}" if entity else project
+    try:
+        left_out = list(_fetch((api or _api()).runs(path), folder / "records"))
+    except ReportError:
+        raise
+    # W&B's own errors have no common class, and the network's are several.
+    except Exception as error:
+        raise ReportError(f"W&B project {path}: {type(error).__name__}: {error}") from error
+    if not any(folder.rglob(RECORD)):
+        raise ReportError(f"W&B project {path}: none of its {len(left_out)} runs has a {RECORD}")
+    return left_out
+
+
+def _api() -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ReportError(f"--from wandb: the package wandb is not installed ({error})") from error
+    return wandb.Api()
+
+
+def _fetch(runs: Iterable[Any], folder: Path) -> Iterator[str]:
+    for run in runs:
+        found = list(run.files(names=[RECORD]))
+        if not found:
+            yield f"W&B run {run.id} ({run.name}, {run.state}): it has no {RECORD}"
+            continue
+        place = folder / run.id
+        place.mkdir(parents=True)
+        found[0].download(root=str(place), replace=True)

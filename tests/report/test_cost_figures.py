@@ -1,0 +1,109 @@
+"""Quality against costs, the heat map and the bars: their numbers, and that what they show can be told apart."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic_records import config, costs, record
+from test_costs import found as four_methods
+from test_rank_frequency import PERIODS, RANKS, crossed, score
+
+from rosa.config import FullConfig, LoraConfig, RosaConfig
+from rosa.report.comparison import compare
+from rosa.report.figures.canvas import LOOKS, Picture
+from rosa.report.figures.costs import costs as cost_bars
+from rosa.report.figures.heat import _ink, heat_maps
+from rosa.report.figures.tradeoff import tradeoffs
+
+
+def lines(picture: Picture) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(picture.table().decode())))
+
+
+def by_rank(method: type, rank: int, seed: int, **options: Any) -> dict[str, Any]:
+    made = record(config("cola", method(rank=rank, **options), seed=seed), rank / 10 + seed / 100)
+    made["params"] = {"trainable": 1000 * rank, "head": 10, "total": 10**6}
+    return made | {"costs": costs(0.01) | {"host_bytes": (rank + seed) * 2**20}}
+
+
+def test_points_are_the_means_of_what_runs_cost_and_scored():
+    found = [by_rank(method, rank, seed) for method in (LoraConfig, RosaConfig) for rank in (1, 8) for seed in (0, 1)]
+    pictures, left_out = tradeoffs(compare(found, "glue"))
+    assert not left_out
+    names = ["parameters", "training-state", "memory"]
+    assert [picture.name for picture in pictures] == [f"glue/mini-roberta-quality-{name}" for name in names]
+    parameters, _, memory = pictures
+    for line in lines(parameters):
+        rank = 1 if "r=1" in line["row"] else 8
+        assert line["series"] in ("LoRA", "ROSA, every 2 epochs")
+        assert float(line["cost"]) == 1000 * rank + 10
+        assert float(line["mean"]) == pytest.approx(np.mean([rank / 10, rank / 10 + 0.01]))
+    assert sorted(float(line["cost"]) for line in lines(memory)) == [1.5, 1.5, 8.5, 8.5]
+
+
+def test_of_more_series_than_looks_only_those_that_say_something_are_drawn():
+    found = [by_rank(LoraConfig, rank, 0) for rank in (1, 8)] + [by_rank(RosaConfig, rank, 0) for rank in (1, 8)]
+    found += [by_rank(RosaConfig, 8, 0, every=50 + number) for number in range(len(LOOKS))]
+    found += [record(config("cola", FullConfig()), 0.5) | {"costs": costs(0.01)}]
+    pictures, left_out = tradeoffs(compare(found, "glue"))
+    assert {line["series"] for line in lines(pictures[0])} == {"Full", "LoRA", "ROSA, every 2 epochs"}
+    assert len(left_out) == len(LOOKS)
+    assert left_out[0] == "ROSA r=8, every 50 epochs: one rank alone (see the ablation's figure)"
+
+
+def test_what_was_not_measured_is_said():
+    bare = [record(config("cola", method), 0.5, params={}) for method in (FullConfig(), LoraConfig())]
+    assert tradeoffs(compare(bare, "glue")) == (
+        [],
+        [f"no finished run has measured: {name}" for name in ("Trainable parameters", "Training state (MiB)",
+                                                             "Peak memory (MiB)")],
+    )  # fmt: skip
+    assert cost_bars(compare(bare, "glue")) == ([], ["no finished run has measured its costs"])
+
+
+def test_the_heat_map_has_every_rank_and_period_and_lora():
+    (picture,), left_out = heat_maps(compare(crossed(), "glue"))
+    assert not left_out
+    names = {0: "never", 1: "every 1 epoch", 2: "every 2 epochs"}
+    shown = {(int(line["rank"]), line["resampling"]): float(line["mean"]) for line in lines(picture)}
+    expected = {
+        (rank, names[every]): np.mean([score(rank, every, seed) for seed in (0, 1)])
+        for rank, every in itertools.product(RANKS, PERIODS)
+    } | {(rank, "LoRA"): 0.2 for rank in RANKS}
+    assert shown == pytest.approx(expected)
+    assert heat_maps(compare(four_methods(), "glue")) == (
+        [],
+        ["no two ranks were run with the same two times between resamples"],
+    )
+
+
+def test_numbers_on_the_heat_map_are_black_on_light_and_white_on_dark():
+    inks = [_ink(share) for share in np.linspace(0, 1, 11)]
+    assert inks == sorted(inks, reverse=True)
+    assert (inks[0], inks[-1]) == ("white", "black")
+
+
+def test_the_bars_show_means_and_ratios_to_lora():
+    (picture,), _ = cost_bars(compare(four_methods(), "glue"))
+    line = {(x["row"], x["quantity"]): x for x in lines(picture)}["Full", "Step (ms)"]
+    steps = [2000 * base * (1 + seed / 10) for base in (0.01, 0.04) for seed in range(3)]
+    assert [float(line[key]) for key in ("mean", "lowest", "highest")] == pytest.approx(
+        [np.mean(steps), min(steps), max(steps)]
+    )
+    assert float(line["ratio_to_lora"]) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("draw", [tradeoffs, heat_maps, cost_bars])
+def test_the_same_records_give_the_same_bytes(draw):
+    found = [one | {"costs": costs(0.01)} for one in crossed(with_lora=False)]
+    outputs = []
+    for _ in range(2):
+        pictures, _ = draw(compare(found, "glue"))
+        outputs.append((pictures[0].table(), pictures[0].image("svg")))
+        found.reverse()
+    assert outputs[0] == outputs[1]

@@ -1,0 +1,78 @@
+"""The costs table: means and ratios, recomputed from the records that it was made of."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import pytest
+import scipy.stats
+from synthetic_records import METHODS, config, costs, record
+from test_tables import LABELS, cells, notes
+
+from rosa.report.comparison import compare
+from rosa.report.costs import costs_table
+from rosa.report.experiment import costs as costs_of
+from rosa.report.render import markdown
+
+STEP = "Step (ms)"
+
+
+def found() -> list[dict[str, Any]]:
+    """Full takes twice as long as LoRA on both tasks, ROSA as long; a task takes longer than another."""
+    factor = {"full": 2.0, "lora": 1.0, "ia3": 0.5, "rosa": 1.0}
+    return [
+        record(config(task, method, seed=seed), 0.5)
+        | {"costs": costs(factor[method.name] * base * (1 + seed / 10), resamples=method.name == "rosa")}
+        for task, base in (("cola", 0.01), ("rte", 0.04))
+        for method in METHODS
+        for seed in (0, 1, 2)
+    ]
+
+
+def test_numbers_are_means_and_ratios_are_geometric_means_over_what_both_have():
+    table = cells(markdown(costs_table(compare(found(), "glue"))))
+    mean = sum(base * (1 + seed / 10) for base in (0.01, 0.04) for seed in range(3)) / 6
+    assert table["LoRA r=8"][STEP] == f"{1000 * mean:.1f}"
+    assert table["Full"][STEP] == f"{2000 * mean:.1f} (2.00×)"
+    assert table["(IA)3"][STEP] == f"{500 * mean:.1f} (0.500×)"
+    assert table[LABELS["rosa"]]["Resample (ms)"] == "250"
+    assert table["Full"]["Resample (ms)"] == "—"
+    assert table["Full"]["Training state (MiB)"] == "6.00 (1.00×)"
+    assert table["Full"]["Peak memory (MiB)"] == "600 (1.00×)"
+
+
+def test_the_csv_has_every_task_as_recorded():
+    _, text = costs_of(found(), "glue")
+    lines = [x for x in csv.DictReader(io.StringIO(text)) if x["quantity"] == "seconds_per_step"]
+    assert len(lines) == 2 * len(METHODS)
+    for line in lines:
+        own = [
+            one["costs"]["seconds_per_step_median"]
+            for one in found()
+            if (one["identity"]["task"], LABELS[one["identity"]["method"]]) == (line["task"], line["row"])
+        ]
+        assert [float(value) for value in line["values"].split()] == own
+    ratio = {(x["task"], x["row"]): x["ratio_to_lora"] for x in lines}
+    assert float(ratio["rte", "Full"]) == pytest.approx(scipy.stats.gmean([2.0, 2.0, 2.0]))
+    assert ratio["rte", "LoRA r=8"] == ""
+
+
+def test_a_gpu_s_peak_is_its_own_and_two_machines_are_loud():
+    made = found()
+    assert "Peak memory: the process's" in notes(markdown(costs_table(compare(made, "glue"))))
+    for one in made:
+        one["costs"]["device_bytes"] = 2**30
+        one["environment"] |= {"device": "H200", "cpu": "X", "threads": 1}
+    text = markdown(costs_table(compare(made, "glue")))
+    assert "Peak memory: the GPU's." in text
+    assert cells(text)["Full"]["Peak memory (MiB)"] == "1,024 (1.00×)"
+    assert "Machine: H200 (X, 1 thread)." in text
+    made[0]["environment"]["device"] = "cpu"
+    assert "**Runs of several machines:**" in markdown(costs_table(compare(made, "glue")))
+
+
+def test_records_without_measurements_have_no_table():
+    bare = [record(config("rte", method), 0.5) for method in METHODS]
+    assert costs_table(compare(bare, "glue")) is None
