@@ -269,11 +269,16 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
 
     A key that the record does not have, because it is older than the option, has the option's default.
     """
-    left_out = {f"{group}.{name}".lstrip(".") for group, names in NOT_IDENTITY.items() for name in names}
-    inside = tuple(f"{name}." for name in left_out)
     config = record["config"]
     flat = default_settings(config["method"]["name"]) | _flat(config)
-    return {key: value for key, value in flat.items() if key not in left_out and not key.startswith(inside)}
+    return {key: value for key, value in flat.items() if not _left_out(key)}
+
+
+@functools.cache
+def _left_out(key: str) -> bool:
+    """Whether a dotted key is, or lies in, a part of the configuration that changes nothing about a result."""
+    names = [f"{group}.{name}".lstrip(".") for group, names in NOT_IDENTITY.items() for name in names]
+    return key in names or key.startswith(tuple(f"{name}." for name in names))
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

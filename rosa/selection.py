@@ -26,6 +26,15 @@ def select_lr(records: Sequence[Mapping[str, Any]], rule: str = "best") -> tuple
         RecordError: the runs differ by another setting too, or none has finished.
     """
     _refuse_other_differences(records)
+    return best_lr(records, rule)
+
+
+def best_lr(records: Sequence[Mapping[str, Any]], rule: str = "best") -> tuple[float, dict[float, tuple[float, int]]]:
+    """The same as :func:`select_lr`, of runs that are known to differ by learning rate and seed alone.
+
+    Raises:
+        RecordError: none has finished.
+    """
     scores: dict[float, list[float]] = {}
     failed: set[float] = set()
     for record in sorted(records, key=order_key):

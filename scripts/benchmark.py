@@ -1,6 +1,6 @@
 """Measure speed and memory, the methods side by side.
 
-python scripts/benchmark.py [steps|padding|factorization|solvers|stages ...] [--model minilm] [--data-dir DIR]
+python scripts/benchmark.py [steps|padding|factorization|solvers|stages|reports ...] [--model minilm] [--data-dir DIR]
     [--device auto] [--batch-size 32] [--repeats N] [--results results]
 """
 

@@ -235,9 +235,7 @@ def test_no_secret_of_the_environment_is_in_any_file(
     composed: Composer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     names = ("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "MY_OWN")
-    secrets = {
-        name: f"{number}secret{name.lower().replace('_', '')}".ljust(40, "x") for number, name in enumerate(names)
-    }
+    secrets = {name: f"secret{number}".ljust(40, "x") for number, name in enumerate(names)}
     monkeypatch.delenv("WANDB_MODE", raising=False)
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,5 @@
-"""Side-by-side measurements of speed and memory: training steps, padding, factorization and its parts.
+"""Side-by-side measurements of speed and memory: training steps, padding, factorization and its parts,
+tables of a large sweep.
 
 Each benchmark is one module with ``benchmark(workload, rounds)``; :mod:`rosa.benchmarks.suite` runs them and writes
 what they found.
@@ -6,7 +7,7 @@ what they found.
 
 from __future__ import annotations
 
-NAMES = ("steps", "padding", "factorization", "solvers", "stages")
+NAMES = ("steps", "padding", "factorization", "solvers", "stages", "reports")
 """The benchmarks, in the order in which they run."""
 
 

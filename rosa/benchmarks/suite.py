@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa import costs
-from rosa.benchmarks import NAMES, BenchmarkError, factorization, padding, solvers, stages, steps
+from rosa.benchmarks import NAMES, BenchmarkError, factorization, padding, reports, solvers, stages, steps
 from rosa.benchmarks.findings import Findings, facts_table, long_csv
 from rosa.benchmarks.workload import Workload, prepare
 from rosa.config import Config
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "factorization": (factorization.benchmark, factorization.ROUNDS),
     "solvers": (solvers.benchmark, solvers.ROUNDS),
     "stages": (stages.benchmark, stages.ROUNDS),
+    "reports": (reports.benchmark, reports.ROUNDS),
 }
 """Each benchmark, and its rounds unless others are asked for."""
 

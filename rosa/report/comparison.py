@@ -270,7 +270,7 @@ def _result(runs: Sequence[Record], rule: str) -> Result:
     trials = [Trial(lr, tuple(members), rule) for lr, members in sorted(by_lr.items())]
     chosen = trials[0]
     if any(trial.scored for trial in trials):
-        winner, _ = selection.select_lr(runs, rule)
+        winner, _ = selection.best_lr(runs, rule)
         chosen = next(trial for trial in trials if trial.lr == winner)
     return Result(tuple(trials), chosen)
 

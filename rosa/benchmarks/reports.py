@@ -1,0 +1,121 @@
+"""How long the tables of a large sweep take, from records on the disk to text."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rosa import records
+from rosa.benchmarks.findings import Findings, Measurement, note, row, with_quartiles
+from rosa.benchmarks.timing import seconds, spread
+from rosa.benchmarks.workload import Workload
+from rosa.config import (
+    Config,
+    DataConfig,
+    LoggerConfig,
+    LoraConfig,
+    MethodConfig,
+    ModelConfig,
+    RosaConfig,
+    TaskConfig,
+    TrainConfig,
+)
+from rosa.report import experiment
+from rosa.report.long_csv import long_csv
+from rosa.report.render import Table, latex, markdown
+
+ROUNDS = 3
+COUNT = 2000
+RATES = (1e-4, 2e-4, 5e-4, 1e-3)
+SEEDS = 10
+LAYERS = 48
+"""Adapted layers of RoBERTa-base, each with its line in a record."""
+EPOCHS = 10
+EXPERIMENT = "sweep"
+
+
+def made_up(count: int) -> Iterator[dict[str, Any]]:
+    """Records of finished runs of one sweep, as large as real ones: ranks, periods, tasks, learning rates and seeds."""
+    methods: list[MethodConfig] = [RosaConfig(rank=r, every=e) for r in (1, 2, 4, 8) for e in (0, 1, 2)]
+    methods += [LoraConfig(rank=r) for r in (1, 2, 4, 8)]
+    tasks = ("cola", "mrpc", "rte", "stsb")
+    chance = random.Random(0)
+    # Seeds outermost: fewer records are fewer seeds, and every row stays.
+    cells = itertools.product(range(SEEDS), RATES, tasks, methods)
+    for seed, lr, task, method in itertools.islice(cells, count):
+        yield _record(task, method, lr, seed, chance)
+
+
+def _record(task: str, method: MethodConfig, lr: float, seed: int, chance: random.Random) -> dict[str, Any]:
+    config = Config(
+        model=ModelConfig(name="mini-roberta", source="mini"),
+        task=TaskConfig(task, texts=["a"], labels=["no", "yes"], metrics=["accuracy"], headline="accuracy"),
+        method=method,
+        train=TrainConfig(lr=lr),
+        data=DataConfig(),
+        logger=LoggerConfig(),
+        seed=seed,
+        experiment_name=EXPERIMENT,
+    )
+    history = [
+        {"epoch": float(epoch), "step": 100 * epoch, "validation": {"accuracy": chance.random(), "loss": 0.5}}
+        for epoch in range(1, EPOCHS + 1)
+    ]
+    return records.new(config, f"python scripts/train.py task={task} seed={seed}") | {
+        "status": "done",
+        "history": history,
+        "metrics": {
+            "best": max(history, key=lambda entry: entry["validation"]["accuracy"]),  # type: ignore[index]
+            "last": history[-1],
+            "selection": {"split": "validation", "metric": "accuracy", "rule": "highest"},
+        },
+        "params": {"trainable": 147456, "head": 592130, "total": 125_000_000},
+        "adapted": [
+            {"name": f"encoder.layer.{i}.query", "kind": "Linear", "shape": [768, 768], "rank": 8, "trainable": 12288}
+            for i in range(LAYERS)
+        ],
+        "costs": {"seconds_per_step_median": 0.1 + chance.random() / 100, "host_bytes": 2**30},
+        "environment": {"commit": "0" * 40, "dirty": False},
+        "data": {"splits": {split: {"rows": 100, "sha256": split} for split in ("train", "validation")}},
+        "finished": records.now(),
+    }
+
+
+def make_tables(results: Path) -> int:
+    """Every table and csv of the records under ``results``, as text.
+
+    Returns:
+        Its characters.
+    """
+    found, _ = records.find(results)
+    tables = experiment.tables(found, EXPERIMENT)
+    costs, numbers = experiment.costs(found, EXPERIMENT)
+    texts = [*map(markdown, [*tables, *costs]), *map(latex, [*tables, *costs]), numbers, long_csv(found, EXPERIMENT)]
+    return sum(map(len, texts))
+
+
+def benchmark(_: Workload, rounds: int) -> Findings:
+    """Read the records and make every table and csv, ``rounds`` times; no model has a part in it."""
+    with tempfile.TemporaryDirectory(prefix="rosa-records-") as folder:
+        for number, record in enumerate(made_up(COUNT)):
+            place = Path(folder, "records", str(number))
+            place.mkdir(parents=True)
+            (place / records.RECORD).write_text(json.dumps(record), encoding="utf-8")
+        read = spread([seconds(lambda: records.find(Path(folder)), "cpu") for _ in range(rounds)])
+        whole = spread([seconds(lambda: make_tables(Path(folder)), "cpu") for _ in range(rounds)])
+    case = f"{COUNT} records"
+    rows = (
+        row("reading the records", with_quartiles(read)),
+        row("reading them and making every table", with_quartiles(whole)),
+    )
+    notes = (
+        note(f"{case} of one experiment on four tasks: seconds, the median of {rounds} rounds (at most 5 are wanted)."),
+    )
+    table = Table("benchmark_reports", f"Tables from {case}", ("", "seconds"), rows, notes)
+    measured = (Measurement(case, "read", "s", read), Measurement(case, "tables", "s", whole))
+    return Findings(table, measured)
