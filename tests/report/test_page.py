@@ -146,6 +146,26 @@ def test_a_run_behind_two_cells_is_kept_once() -> None:
     assert sum(run["shown"] for run in behind["runs"]) == 2, "one of the grid, and the only one of the other"
 
 
+def test_a_cell_of_rank_and_frequency_leads_to_its_runs() -> None:
+    methods = [RosaConfig(rank=rank, every=every) for rank in (2, 4) for every in (1, 2)]
+    found = [record(config("cola", method, seed=seed)) for method in methods for seed in range(2)]
+    page = parsed(found, panels=100)
+    behind = data(page)
+    (table,) = [table for table in tables(page) if grid(table)[0][0] == "Rank"]
+    _header, *rows = table.all("tr")
+    for row, rank in zip(rows, (2, 4), strict=True):
+        for button, every in zip(row.all("button"), (1, 2), strict=True):
+            shown = [behind["runs"][place] for place in behind["cells"][int(button.attributes["data-runs"])]["runs"]]
+            assert {run["seed"] for run in shown} == {0, 1}
+            chosen = [{key: value for key, value, _ in behind["settings"][run["settings"]]} for run in shown]
+            assert {(one.get("method.rank"), one.get("method.every", "2")) for one in chosen} == {
+                (str(rank), str(every))
+            }
+    images = [image.attributes["xlink:href"] for image in page.all("image")]
+    assert images, "a heat map holds images"
+    assert all(image.startswith("data:image/png;base64,") for image in images), "which the page's policy allows"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -294,7 +314,7 @@ def test_the_page_asks_for_nothing(page: Element, text: str) -> None:
     (policy,) = [
         m.attributes["content"] for m in page.all("meta") if "Policy" in (m.attributes.get("http-equiv") or "")
     ]
-    assert policy.startswith("default-src 'none'")
+    assert policy.startswith("default-src 'none'; img-src data:; ")
     assert "url(" not in text.replace("url(#", "")
 
 

@@ -29,6 +29,8 @@ MANY = ("what each setting does", "headline by epoch", "loss by epoch")
 """Those that have a row of panels for each setting that varies."""
 PANELS = 120
 """At most this many panels on a page: each takes time to draw, and room in the file."""
+MOST = 24
+"""At most this many panels in a figure: more can hardly be read on a page."""
 
 SVG = "{http://www.w3.org/2000/svg}"
 LINK = "{http://www.w3.org/1999/xlink}href"
@@ -58,7 +60,7 @@ class Drawings:
         figures, left_out = [], []
         for title, draw in KINDS.items():
             panels = len(comparison.tasks) * (len(selections(comparison.rows)) if title in MANY else 1)
-            if panels > self._left:
+            if panels > min(self._left, MOST):
                 left_out.append(f"{title}: its {panels} panels are too many for this page; make figures draws it.")
                 continue
             pictures, reasons = draw(comparison)

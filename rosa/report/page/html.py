@@ -38,7 +38,7 @@ def html(page: Page) -> str:
     text = environment.get_template("page.html.jinja").render(
         page=page,
         states=gaps.COUNTED,
-        policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         # Files of the project itself, and what embedded() and drawings.inline() have made safe.
         style=Markup(style),
         script=Markup(script),
