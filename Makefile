@@ -3,7 +3,7 @@ PYTHON ?= python3
 SCALE ?= mini
 RUN := .venv/bin/python
 
-.PHONY: help setup reproduce-glue tables figures benchmark test lint clean
+.PHONY: help setup reproduce-glue tables figures report benchmark test lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -29,6 +29,9 @@ tables: setup  ## every table, from the records alone
 
 figures: setup  ## every figure, from the records alone
 	$(RUN) scripts/make_figures.py
+
+report: setup  ## results/report.html: every table, figure and run in one page, from the records alone
+	$(RUN) scripts/make_report.py
 
 benchmark: setup  ## step time, padding, memory, factorization side by side; ARGS="--data-dir DIR" for real text
 	$(RUN) scripts/benchmark.py $(ARGS)

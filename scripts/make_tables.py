@@ -17,7 +17,7 @@ from rosa.report.command import each_experiment, parser, records_folder
 from rosa.report.comparison import Record
 from rosa.report.experiment import costs, tables
 from rosa.report.long_csv import long_csv
-from rosa.report.published import Published, read_published
+from rosa.report.published import Published, read_all_published, read_published
 from rosa.report.render import latex, markdown
 from rosa.report.tables import write_text
 
@@ -31,8 +31,7 @@ def arguments() -> argparse.Namespace:
 
 def published(given: Path | None, results: Path) -> list[Published]:
     """The published numbers asked for, or all there are."""
-    paths = [given] if given is not None else sorted((results / "paper").glob("*.csv"))
-    return [entry for path in paths for entry in read_published(path)]
+    return read_published(given) if given is not None else read_all_published(results / "paper")
 
 
 def main() -> int:

@@ -68,6 +68,7 @@ RULES: dict[str, tuple[str, ...]] = {
         "rosa.config",
         "rosa.decoding",
         "rosa.export",
+        "rosa.files",
         "rosa.messages",
         "rosa.records",
         "rosa.report",

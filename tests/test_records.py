@@ -230,6 +230,19 @@ def test_settings_leave_out_what_changes_no_result():
 # --- find ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_record_is_located_in_the_tree_that_counts(tmp_path):
+    settings = config(results_dir=str(tmp_path))
+    run = records.folder(settings)
+    kept = tmp_path / "records" / run.relative_to(tmp_path / "runs")
+    records.write(kept, record(settings, command="kept"))
+    records.write(run, record(settings, status="running", metrics={}, command="running"))
+    located, _ = records.locate(tmp_path)
+    assert {path: found["command"] for path, found in located.items()} == {kept / "record.json": "kept"}
+    records.write(run, record(settings, command="done"))
+    located, _ = records.locate(tmp_path)
+    assert {path: found["command"] for path, found in located.items()} == {run / "record.json": "done"}
+
+
 def test_find_reads_both_trees_and_reports_what_it_cannot_read(tmp_path):
     made = [
         record(config(task, seed=seed, experiment=e), 0.5) for task in ("rte", "cola") for seed in (1, 0) for e in "ab"

@@ -1,4 +1,4 @@
-"""How long the tables of a large sweep take, from records on the disk to text."""
+"""How long the tables and the report of a large sweep take, from records on the disk to text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa import records
-from rosa.benchmarks.findings import Findings, Measurement, note, row, with_quartiles
+from rosa.benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
 from rosa.benchmarks.timing import seconds, spread
 from rosa.benchmarks.workload import Workload
 from rosa.config import (
@@ -27,6 +27,8 @@ from rosa.config import (
 )
 from rosa.report import experiment
 from rosa.report.long_csv import long_csv
+from rosa.report.page.contents import contents
+from rosa.report.page.html import html
 from rosa.report.render import Table, latex, markdown
 
 ROUNDS = 3
@@ -99,23 +101,43 @@ def make_tables(results: Path) -> int:
     return sum(map(len, texts))
 
 
+def make_page(results: Path) -> int:
+    """The report of the records under ``results``, as text.
+
+    Returns:
+        Its bytes.
+    """
+    return len(html(contents(*records.locate(results))).encode())
+
+
 def benchmark(_: Workload, rounds: int, count: int = COUNT) -> Findings:
-    """Read the records and make every table and csv, ``rounds`` times; no model has a part in it."""
+    """Read the records, make every table and csv, and the report, ``rounds`` times; no model has a part in it."""
+    sizes: list[int] = []
     with tempfile.TemporaryDirectory(prefix="rosa-records-") as folder:
-        for number, record in enumerate(made_up(count)):
-            place = Path(folder, "records", str(number))
+        for i, record in enumerate(made_up(count)):
+            place = Path(folder, "records", str(i))
             place.mkdir(parents=True)
             (place / records.RECORD).write_text(json.dumps(record), encoding="utf-8")
         read = spread([seconds(lambda: records.find(Path(folder)), "cpu") for _ in range(rounds)])
         whole = spread([seconds(lambda: make_tables(Path(folder)), "cpu") for _ in range(rounds)])
+        page = spread([seconds(lambda: sizes.append(make_page(Path(folder))), "cpu") for _ in range(rounds)])
     case = f"{count} records"
     rows = (
         row("reading the records", with_quartiles(read)),
         row("reading them and making every table", with_quartiles(whole)),
+        row("reading them and making the report", with_quartiles(page)),
     )
     notes = (
-        note(f"{case} of one experiment on four tasks: seconds, the median of {rounds} rounds (at most 5 are wanted)."),
+        note(
+            f"{case} of one experiment on four tasks: seconds, the median of {rounds} rounds (at most 5 are wanted for "
+            f"the tables, 15 for the report). The report has {number(sizes[0] / 1e6)} MB."
+        ),
     )
-    table = Table("benchmark_reports", f"Tables from {case}", ("", "seconds"), rows, notes)
-    measured = (Measurement(case, "read", "s", read), Measurement(case, "tables", "s", whole))
+    table = Table("benchmark_reports", f"Tables and report from {case}", ("", "seconds"), rows, notes)
+    measured = (
+        Measurement(case, "read", "s", read),
+        Measurement(case, "tables", "s", whole),
+        Measurement(case, "report", "s", page),
+        Measurement(case, "size of the report", "bytes", float(sizes[0])),
+    )
     return Findings(table, measured)

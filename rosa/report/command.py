@@ -14,8 +14,13 @@ from rosa.report.comparison import Record, ReportError
 from rosa.report.mirror import download
 
 
-def parser(what: str) -> argparse.ArgumentParser:
-    """The options of every such command; ``what`` it makes (``tables``) names its folder under the results."""
+def parser(what: str, out: str = "") -> argparse.ArgumentParser:
+    """The options of every such command.
+
+    Args:
+        what: what it makes (``tables``).
+        out: where under the results it goes; a folder of that name if empty.
+    """
     made = argparse.ArgumentParser(description=f"Make the {what} of every experiment from the records.")
     made.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
     made.add_argument("--experiment", nargs="+", default=[], metavar="NAME", help="default: all that have records")
@@ -23,7 +28,7 @@ def parser(what: str) -> argparse.ArgumentParser:
     made.add_argument("--from", dest="source", choices=("files", "wandb"), default="files", help="default: files")
     made.add_argument("--project", default="rosa", help="of W&B, with --from wandb (default: rosa)")
     made.add_argument("--entity", default="", help="owner of the project; default: that of the W&B key")
-    made.add_argument("--out", type=Path, help=f"default: the results folder's {what}/")
+    made.add_argument("--out", type=Path, help=f"default: the results folder's {out or f'{what}/'}")
     return made
 
 

@@ -260,7 +260,7 @@ def provenance(comparison: Comparison) -> list[Line]:
     return [
         (
             Span(f"Runs: {len(comparison.runs)}. Commit: "),
-            *_joined(sorted({_commit(run) for run in comparison.runs})),
+            *_joined(sorted({commit(run) for run in comparison.runs})),
             Span("."),
         ),
         (Span("Repeat with: "), *_joined(commands[:COMMANDS]), Span(more + ".")),
@@ -274,10 +274,11 @@ def provenance(comparison: Comparison) -> list[Line]:
     ]
 
 
-def _commit(run: Record) -> str:
-    commit = run["environment"].get("commit")
+def commit(run: Record) -> str:
+    """The commit that a run was made at, twelve digits of it, and whether it was changed."""
+    known = run["environment"].get("commit")
     changed = " with uncommitted changes" if run["environment"].get("dirty") else ""
-    return f"{commit[:12]}{changed}" if commit else "not recorded"
+    return f"{known[:12]}{changed}" if known else "not recorded"
 
 
 def _joined(pieces: Sequence[str]) -> list[Span]:

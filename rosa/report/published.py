@@ -62,6 +62,15 @@ def read_published(path: Path) -> list[Published]:
         raise ReportError(f"{path}: cannot read published numbers: {error}") from error
 
 
+def read_all_published(folder: Path) -> list[Published]:
+    """The scores in every CSV file of a folder; none where it is not there.
+
+    Raises:
+        ReportError: as :func:`read_published`.
+    """
+    return [entry for path in sorted(folder.glob("*.csv")) for entry in read_published(path)]
+
+
 def _entry(row: dict[str, str], place: str) -> Published:
     if None in row or None in row.values():
         raise ReportError(f"{place}: expected {len(COLUMNS)} fields ({', '.join(COLUMNS)})")

@@ -12,6 +12,8 @@ from rosa.report.marks import Column, Standings, legend, standings
 from rosa.report.render import Cell, Table
 from rosa.report.tables import standing_cell, task_columns, trial_text
 
+RANK = "Rank"
+"""The heading of a table's first column."""
 AXES = ("method.rank", "method.every", "method.unit")
 
 
@@ -84,7 +86,7 @@ def _table(comparison: Comparison, grid: Grid, task: Task, column: Column) -> Ta
         line += [grid.beside.get(rank)] if grid.beside else []
         rows.append((Cell(f"r={rank}"), *(_cell(row, task, standing) for row in line)))
     name = formats.TASK_NAMES.get(task.name, task.name)
-    header = ("Rank", *(formats.period(*period) for period in grid.periods), *(["LoRA"] if grid.beside else []))
+    header = (RANK, *(formats.period(*period) for period in grid.periods), *(["LoRA"] if grid.beside else []))
     model = ", ".join(sorted({row.model for row in comparison.rows}))
     caption = (
         f"{comparison.experiment}: {model} on {name}, {grid.label} by rank and time between resamples, "

@@ -35,6 +35,7 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.2,
     "lines.markersize": 4,
     "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "svg.fonttype": "none",  # text stays text: it can be searched, and read aloud
     "svg.hashsalt": "rosa",  # element ids that do not change from run to run
     "savefig.dpi": 200,
@@ -45,6 +46,8 @@ CHARACTER = 0.066
 """Inches of one character of small print, on average."""
 METADATA: dict[str, dict[str, None]] = {"svg": {"Date": None}, "png": {"Software": None}}
 """Of each kind of image: nothing that differs from day to day."""
+CONTROL = bytes(set(range(32)) - set(b"\t\n\r"))
+"""Characters that XML does not have, not even escaped."""
 BESIDE = 1.5
 """Inches of a legend's text beside panels."""
 
@@ -107,7 +110,7 @@ class Picture:
                 engine.execute(self.drawing)
                 self.drawing.set_layout_engine("none")
             self.drawing.savefig(buffer, format=ending, metadata=METADATA[ending])
-        return buffer.getvalue()
+        return buffer.getvalue().translate(None, CONTROL if ending == "svg" else b"")
 
     def write(self, folder: Path) -> list[Path]:
         """Write the files, making their folder.

@@ -69,12 +69,13 @@ def _points(row: Row, task: Task, metric: str) -> list[Point]:
         return []
     by_epoch: dict[float, dict[int, float]] = {}
     for seed, run in row.results[task.name].selected.scored.items():
-        for epoch, number in _history(run, task.splits[0], _metric(task, metric)):
+        for epoch, number in history(run, task.splits[0], _metric(task, metric)):
             by_epoch.setdefault(epoch, {})[seed] = number
     return [Point(epoch, dict(sorted(values.items()))) for epoch, values in sorted(by_epoch.items())]
 
 
-def _history(run: Record, split: str, metric: str) -> Iterator[tuple[float, float]]:
+def history(run: Record, split: str, metric: str) -> Iterator[tuple[float, float]]:
+    """Epoch and value at every evaluation of a run that has the metric as a number."""
     for entry in run["history"]:
         number = entry.get(split, {}).get(metric)
         if number is not None and math.isfinite(number):

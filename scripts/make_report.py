@@ -1,0 +1,78 @@
+"""Make the report from the records: one HTML file with every experiment's tables, figures and runs.
+
+python scripts/make_report.py [--results results] [--experiment NAME ...] [--rule best|last] [--panels N] [--out FILE]
+    [--from wandb --project P [--entity E]]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from rosa import files
+from rosa.records import RecordError, locate
+from rosa.report.command import parser, records_folder
+from rosa.report.comparison import ReportError
+from rosa.report.page.contents import contents
+from rosa.report.page.drawings import PANELS, Drawings
+from rosa.report.page.html import html
+from rosa.report.published import read_all_published
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    options = parser("report", "report.html")
+    options.add_argument(
+        "--panels", type=int, default=PANELS, metavar="N",
+        help=f"draw at most so many panels of figures; 0: none (default: {PANELS})",
+    )  # fmt: skip
+    chosen = options.parse_args()
+    if chosen.panels < 0:
+        options.error(f"--panels {chosen.panels}: expected 0 or more")
+    return chosen
+
+
+def main() -> int:
+    """Write the report and print its file; 1 where there is nothing to show."""
+    options = arguments()
+    out = options.out or options.results / "report.html"
+    with records_folder(options) as folder:
+        located, problems = locate(folder)
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if not located:
+        print(f"no records under {folder}/runs and {folder}/records", file=sys.stderr)
+        return 1
+    try:
+        page = contents(
+            {relative(path, out.parent): record for path, record in located.items()},
+            problems,
+            options.experiment,
+            options.rule,
+            read_all_published(options.results / "paper"),
+            Drawings(options.panels),
+            linked=folder == options.results,
+        )
+        text = html(page)
+        files.replace(out, text)
+    except (RecordError, ReportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {out}: cannot write: {error}", file=sys.stderr)
+        return 1
+    experiments, runs = len(page.sections), sum(section.runs for section in page.sections)
+    plural = "" if experiments == 1 else "s"
+    print(f"{out}: {experiments} experiment{plural}, {runs} runs, {len(text.encode()) / 1e6:.1f} MB")
+    return 0
+
+
+def relative(path: Path, folder: Path) -> Path:
+    """The way from a folder to a file, up and down again where need be."""
+    return Path(os.path.relpath(path, folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
