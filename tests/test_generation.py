@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import decoders
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rosa import records, trial
@@ -51,6 +52,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
     words = ["Input:", "Output:", "name[", "]", "food[", "serves", "food", ".", "there", "is", "at", *NAMES]
     tokenizer = causal.build_tokenizer(words)
+    tokenizer.backend_tokenizer.decoder = decoders.WordPiece(cleanup=False)  # joins words with blanks
     causal.build_model(vocabulary=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -145,10 +147,9 @@ def test_a_run_that_was_stopped_while_decoding_goes_on_there(make, monkeypatch):
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trial.hypotheses, "write", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trial.hypotheses, "write", stop)
         run(config, "the first command", progress=False)
-    monkeypatch.undo()
     left = only_record(config)
     assert left["status"] == "running"
     assert left["generation"] == {}
@@ -166,10 +167,9 @@ def test_a_failed_scorer_loses_nothing(make, monkeypatch):
         raise nlg.ScoringError("no scores today")
 
     config = make()
-    monkeypatch.setattr(trial.nlg, "score", fail)
-    with pytest.raises(nlg.ScoringError):
+    with monkeypatch.context() as patch, pytest.raises(nlg.ScoringError):
+        patch.setattr(trial.nlg, "score", fail)
         run(config, "", progress=False)
-    monkeypatch.undo()
     left = only_record(config)
     assert (left["status"], left["error"]["type"]) == ("failed", "ScoringError")
     assert len(left["history"]) == 3
