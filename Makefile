@@ -3,7 +3,7 @@ PYTHON ?= python3
 SCALE ?= mini
 RUN := .venv/bin/python
 
-.PHONY: help setup reproduce-glue tables figures report benchmark test lint clean
+.PHONY: help setup reproduce-glue reproduce-e2e tables figures report benchmark test lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -23,6 +23,11 @@ reproduce-glue: setup  ## the GLUE table; SCALE=mini (default, no network) or SC
 	$(if $(filter mini,$(SCALE)),$(RUN) scripts/train.py -m experiment=glue_mini_tune)
 	$(RUN) scripts/train.py -m experiment=glue_$(SCALE)
 	$(RUN) scripts/make_tables.py --experiment glue_$(SCALE)
+
+reproduce-e2e: setup  ## the E2E table; SCALE=mini (default, no network) or SCALE=paper (three sizes of GPT-2, the hub's E2E set)
+	$(if $(filter mini,$(SCALE)),$(RUN) scripts/train.py -m experiment=e2e_mini_tune)
+	$(RUN) scripts/train.py -m experiment=e2e_$(SCALE)
+	$(RUN) scripts/make_tables.py --experiment e2e_$(SCALE)
 
 tables: setup  ## every table, from the records alone
 	$(RUN) scripts/make_tables.py

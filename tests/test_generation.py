@@ -147,9 +147,10 @@ def test_a_run_that_was_stopped_while_decoding_goes_on_there(make, monkeypatch):
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(trial.hypotheses, "write", stop)
-        run(config, "the first command", progress=False)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, "the first command", progress=False)
     left = only_record(config)
     assert left["status"] == "running"
     assert left["generation"] == {}
@@ -167,9 +168,10 @@ def test_a_failed_scorer_loses_nothing(make, monkeypatch):
         raise nlg.ScoringError("no scores today")
 
     config = make()
-    with monkeypatch.context() as patch, pytest.raises(nlg.ScoringError):
+    with monkeypatch.context() as patch:
         patch.setattr(trial.nlg, "score", fail)
-        run(config, "", progress=False)
+        with pytest.raises(nlg.ScoringError):
+            run(config, "", progress=False)
     left = only_record(config)
     assert (left["status"], left["error"]["type"]) == ("failed", "ScoringError")
     assert len(left["history"]) == 3

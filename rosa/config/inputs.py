@@ -139,7 +139,7 @@ class TaskConfig:
     """Evaluation splits as the hub names them; the first one is used for selection."""
     test: str = ""
     """The split that the selected weights are tried on, once, when training is over (generation); never used for
-    selection."""
+    selection. Empty where nothing is to be decoded: a run that only chooses a learning rate."""
     prompt: str = ""
     """What the model is given, with ``{given}`` for the given text (generation)."""
     loss_on: str = "reference"
@@ -160,7 +160,7 @@ class TaskConfig:
         if self.kind == "generation":
             require(len(self.texts) == 2, "task.texts", self.texts, "the given and the wanted text's column")
             require(self.prompt.count("{given}") == 1, "task.prompt", self.prompt, "a text with one {given} in it")
-            require(bool(self.test) and self.test not in self.evaluation, "task.test", self.test, "a split of its own")
+            require(self.test not in self.evaluation, "task.test", self.test, "a split of its own, or none")
         elif self.kind == "classification":
             require(len(self.labels) >= 2, "task.labels", self.labels, "at least two label names")
         elif self.kind == "regression":
