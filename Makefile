@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
 
 setup: .venv/ready  ## make the virtual environment from the pinned requirements
 
