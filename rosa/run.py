@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
-import signal
-import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ from rosa.hub import why_unreachable
 from rosa.progress import ProgressCallback
 from rosa.resampling import EVENT, MOVED, ResampleCallback
 from rosa.seeding import derive, generator
+from rosa.stopping import stop_signals
 from rosa.training import (
     BestWeightsCallback,
     HarnessTrainer,
@@ -74,15 +73,7 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
     """
     config, tuning = resolve(config)
     folder = records.folder(config)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise BusyError(f"{folder}: another process is doing this run") from error
-    except OSError as error:
-        raise records.RecordError(f"results_dir={config.results_dir}: cannot write in {folder}: {error}") from error
-    with lock:
+    with _locked(folder):
         if config.train.force:
             _clear(folder)
         finished = _finished_record(folder)
@@ -92,23 +83,58 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
         records.write(folder, record)
         try:
             _run(config, folder, record, progress)
-        except (KeyboardInterrupt, InterruptedRun):
-            raise
+        except (KeyboardInterrupt, SystemExit, InterruptedRun):
+            raise  # somebody asked for it, and asked again it goes on
         except BaseException as error:
-            record["status"] = "failed"
-            record["finished"] = records.now()
-            record["error"] = {
-                "type": type(error).__name__,
-                "message": str(error),
-                "traceback": traceback.format_exc(),
-            }
-            records.write(folder, record)
+            _fail(folder, record, type(error).__name__, str(error), traceback.format_exc())
             raise
         record["status"] = "done"
         record["finished"] = records.now()
         records.write(folder, record)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         return Outcome(record, folder, skipped=False)
+
+
+def note_death(config: Config, command: str, reason: str) -> None:
+    """Write into the record of a run whose process was killed that it failed, and why.
+
+    Args:
+        config: the run.
+        command: the shell command that repeats it.
+        reason: what is known of the process's end.
+
+    Raises:
+        BusyError: another process has taken the run over.
+        RecordError: the record is there and cannot be read, or cannot be written.
+    """
+    config, tuning = resolve(config)
+    folder = records.folder(config)
+    with _locked(folder):
+        path = folder / records.RECORD
+        record = records.read(path) if path.exists() else records.new(config, command) | {"tuning": tuning}
+        if record["status"] == "running":
+            _fail(folder, record, "KilledProcess", reason, "")
+
+
+def _fail(folder: Path, record: dict[str, Any], kind: str, message: str, trace: str) -> None:
+    record["status"] = "failed"
+    record["finished"] = records.now()
+    record["error"] = {"type": kind, "message": message, "traceback": trace}
+    records.write(folder, record)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / records.LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise BusyError(f"{folder}: another process is doing this run") from error
+    except OSError as error:
+        raise records.RecordError(f"{folder}: cannot write in the run's folder: {error}") from error
+    with lock:
+        yield
 
 
 def prepare(configs: Iterable[Config]) -> None:
@@ -165,7 +191,7 @@ def _clear(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != ".lock":
+        elif path.name != records.LOCK:
             path.unlink()
 
 
@@ -197,7 +223,7 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
     key = f"eval_{config.task.evaluation[0]}_{config.task.headline}"
     run_id = "/".join(str(part) for part in record["identity"].values())
     checkpoint = find_checkpoint(folder / CHECKPOINTS)
-    with _stop_signals() as stop_requested, _tracked(config, folder, run_id, checkpoint is not None) as tracker:
+    with stop_signals() as stop, _tracked(config, folder, run_id, checkpoint is not None) as tracker:
         record["wandb"] = {"id": tracker.id, "mode": tracker.mode}
         callbacks: list[TrainerCallback] = [RecordCallback(config.task, folder, record, tracker)]
         if isinstance(config.method, RosaConfig):
@@ -219,9 +245,13 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
             folder / CHECKPOINTS,
             callbacks,
             costs.CostMeter(),
-            stop_requested,
+            stop.requested,
         )
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except InterruptedRun as interruption:
+            interruption.signal = stop.number
+            raise
         _finish(config, record, trainer)
         record["diagnostics"] = _diagnose(located, model, trainer.state.log_history)
         record["warnings"] = parts.scorer.warnings
@@ -251,26 +281,6 @@ def _tracked(config: Config, folder: Path, run_id: str, resumed: bool) -> Iterat
         code = 0
     finally:
         tracker.finish(code)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request to stop after the current update; a second one stops at once."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested.is_set
-        return
-
-    def ask(number: int, _: Any) -> None:
-        requested.set()
-        signal.signal(number, earlier[number])
-
-    earlier: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requested.is_set
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
 
 
 # --- what the record keeps -------------------------------------------------------------------------------------------
