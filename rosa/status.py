@@ -127,10 +127,19 @@ def table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
     return aligned(rows)
 
 
-def to_do(runs: Iterable[Run]) -> list[str]:
-    """For each run that is neither done nor running: why, and the command that does it."""
+def to_do(runs: Sequence[Run], sweep: str = "") -> list[str]:
+    """What is neither done nor running: why, and the command that does it.
+
+    Args:
+        runs: of any state.
+        sweep: the command that does all of them, and so those that are missing.
+    """
     lines = []
     for run in runs:
-        if run.state in ("failed", "stopped", "missing"):
+        if run.state in ("failed", "stopped"):
             lines += [f"{run.state}: {run.name}" + (f": {run.line}" if run.line else ""), f"  again: {run.command}"]
+    missing = Counter(run.line for run in runs if run.state == "missing")
+    lines += [f"missing: {count} runs" + (f": {reason}" if reason else "") for reason, count in missing.items()]
+    if missing:
+        lines.append(f"  all of them: {sweep}")
     return lines

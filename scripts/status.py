@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from rosa.config import ConfigError, register
-from rosa.grid import expand
+from rosa.grid import command, expand
 from rosa.messages import explain
 from rosa.records import find
 from rosa.status import Run, asked_for, run_of, table, to_do
@@ -40,6 +40,7 @@ def main() -> int:
     """Print the table and what is left to do; 1 where there is nothing to show, 2 where the sweep cannot be."""
     options = arguments()
     runs: dict[str, list[Run]] = {}
+    sweep = ""
     if options.experiment:
         register()
         overrides = [f"experiment={options.experiment}", *options.overrides, f"results_dir={options.results}"]
@@ -48,6 +49,7 @@ def main() -> int:
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
             print(f"error: {explain(error, CONF, overrides)}", file=sys.stderr)
             return 2
+        sweep = command(["-m", *overrides])
         runs[options.experiment] = list(asked_for(jobs, options.results))
     else:
         found, problems = find(options.results)
@@ -58,7 +60,7 @@ def main() -> int:
     if not runs:
         print(f"no records under {options.results}/runs and {options.results}/records", file=sys.stderr)
         return 1
-    print("\n".join([*table(runs), *to_do(run for group in runs.values() for run in group)]))
+    print("\n".join([*table(runs), *to_do([run for group in runs.values() for run in group], sweep)]))
     return 0
 
 

@@ -86,7 +86,7 @@ def after_launch() -> int:
     """Say what became of a sweep whose runs a launcher started elsewhere, from their records."""
     planned = list(expand(CONF, sys.argv[1:]))
     runs = list(asked_for(planned, Path(planned[0].config.results_dir)))
-    print("\n".join([*table({planned[0].config.experiment_name: runs}), *to_do(runs)]))
+    print("\n".join([*table({planned[0].config.experiment_name: runs}), *to_do(runs, command(sys.argv[1:]))]))
     return 0 if all(run.state == "done" for run in runs) else 1
 
 

@@ -51,13 +51,13 @@ def test_each_state_is_told_and_what_is_left_to_do(config: Config) -> None:
     assert [run.state for run in found] == ["done", "failed", "running", "stopped", "missing"]
     assert found[1].line == "ValueError: no such thing"
     assert run_of(results, records.find(results)[0][2]).state == "stopped", "nobody holds it any more"
-    assert to_do(found) == [
+    assert to_do(found, "all") == [
         f"failed: {found[1].name}: ValueError: no such thing",
         "  again: python scripts/train.py seed=1",
         f"stopped: {found[3].name}",
         "  again: python scripts/train.py seed=3",
-        "missing: run default/tiny/cola/rosa seed 4",
-        "  again: run 4",
+        "missing: 1 runs",
+        "  all of them: all",
     ]
     header, line = table({"default": found})
     assert header.split() == ["experiment", "runs", "done", "failed", "running", "stopped", "missing", "last",
@@ -99,5 +99,5 @@ def test_the_script(config: Config) -> None:
     assert f"corrupt: {broken / records.RECORD}: not a readable record" in done.stderr
     asked = status("--experiment", "rank_frequency", "method.rank=1", "seed=0")
     assert asked.returncode == 0, asked.stderr
-    assert asked.stdout.count("missing: ") == 3
+    assert "missing: 3 runs\n  all of them: python scripts/train.py -m experiment=rank_frequency" in asked.stdout
     assert status("--experiment", "rank_frequncy").stderr.startswith("error: experiment=rank_frequncy: no such")
