@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, default_data_collator
+from transformers import (
+    DataCollatorForSeq2Seq,
+    DataCollatorWithPadding,
+    PreTrainedTokenizerBase,
+    default_data_collator,
+)
 
 from rosa import data, models, perceptron
 from rosa.config import Config
-from rosa.data import teacher
-from rosa.evaluation import classify, regress
+from rosa.data import e2e, prompts, teacher
+from rosa.evaluation import classify, perplexity, regress
 from rosa.training import Examples
 
 
@@ -32,7 +37,9 @@ class Inputs:
     data_facts: dict[str, Any]
     """What a record keeps of the data."""
     collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]]
-    scorer: classify.Scorer | regress.Scorer
+    scorer: classify.Scorer | perplexity.Scorer | regress.Scorer
+    reduce: Callable[[Tensor, Tensor], Tensor] | None = None
+    """What the scorer is given of a batch's logits and labels; the logits themselves where None."""
 
 
 def gather(config: Config) -> Inputs:
@@ -45,7 +52,18 @@ def gather(config: Config) -> Inputs:
         ModelError, DataError: one of them cannot be had, or does not fit the other.
         ValueError: the task names an unknown metric.
     """
-    return _vectors(config) if config.task.kind == "vector_regression" else _texts(config)
+    makers = {"vector_regression": _vectors, "generation": _pairs}
+    return makers.get(config.task.kind, _texts)(config)
+
+
+def read(config: Config) -> data.TaskData | e2e.GenerationData:
+    """The texts of a run, not yet tokenized.
+
+    Raises:
+        DataError: they cannot be had.
+    """
+    load = e2e.load if config.task.kind == "generation" else data.load
+    return load(config.task, config.data, config.seed)
 
 
 def pretrained(config: Config) -> nn.Module:
@@ -59,9 +77,37 @@ def _texts(config: Config) -> Inputs:
     loaded = data.load(config.task, config.data, config.seed)
     model, tokenizer, facts = models.load(config.model, config.task, config.seed)
     tokenized = data.tokenize(loaded, tokenizer, models.length_limit(config.train.max_length, model))
-    collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if config.train.device == "cuda" else None)
+    collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=_multiple(config))
     scorer = classify.Scorer(config.task)
     return Inputs(model, facts, tokenizer, tokenized.train, tokenized.evaluation, tokenized.facts, collator, scorer)
+
+
+def _pairs(config: Config) -> Inputs:
+    scorer = perplexity.Scorer(config.task)
+    loaded = e2e.load(config.task, config.data, config.seed)
+    model, tokenizer, facts = models.load(config.model, config.task, config.seed)
+    limit = models.length_limit(config.train.max_length, model)
+    tokenized = prompts.tokenize_pairs(loaded, config.task, tokenizer, limit)
+    # Named for the models it was written for; what it does is to pad labels along with the inputs.
+    collator = DataCollatorForSeq2Seq(
+        tokenizer, label_pad_token_id=prompts.IGNORED, pad_to_multiple_of=_multiple(config)
+    )
+    return Inputs(
+        model,
+        facts,
+        tokenizer,
+        tokenized.train,
+        tokenized.evaluation,
+        tokenized.facts,
+        collator,
+        scorer,
+        perplexity.token_losses,
+    )
+
+
+def _multiple(config: Config) -> int | None:
+    """GPUs are fastest at lengths of a multiple of eight."""
+    return 8 if config.train.device == "cuda" else None
 
 
 def _vectors(config: Config) -> Inputs:

@@ -1,9 +1,10 @@
-"""What a user reads when a configuration is refused: the cause in a line or two, and the nearest valid name."""
+"""What a user reads when a command is refused: the cause in a line or two, and the nearest valid name."""
 
 from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,13 @@ def nearest(name: str, options: Iterable[str]) -> str:
     """``"; did you mean X?"`` where an option is close to the name, else an empty string."""
     close = difflib.get_close_matches(name, list(options), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def complain(error: Exception) -> None:
+    """Say one of the project's own errors on standard error; it says all there is to say. Raise any other."""
+    if not type(error).__module__.startswith("rosa."):
+        raise error
+    print(f"error: {error}", file=sys.stderr)
 
 
 def leaf_keys(node: Any, prefix: str = "") -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -19,6 +20,9 @@ from transformers import (
 from rosa.config import ModelConfig, TaskConfig
 from rosa.hub import why_unreachable
 from rosa.seeding import derive, global_stream
+
+PADDING = "<|pad|>"
+"""The padding token that a language model gets where it has none."""
 
 
 class ModelError(ValueError):
@@ -62,9 +66,10 @@ def locate(model: ModelConfig) -> tuple[str, dict[str, Any]]:
 def load(
     model: ModelConfig, task: TaskConfig, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
-    """A sequence classifier (or regressor) with a freshly drawn head, and its tokenizer.
+    """The model of a task and its tokenizer: a sequence classifier or regressor, or a causal language model.
 
-    The head depends on the seed alone, so that every method starts from the same one.
+    A classifier's head is freshly drawn, and depends on the seed alone, so that every method starts from the same one.
+    A language model whose tokenizer has no padding token of its own gets one (:func:`add_padding`).
 
     Args:
         model: with ``path`` set (for ``source: mini``, to the pretrained folder).
@@ -75,30 +80,71 @@ def load(
         The model in evaluation mode, the tokenizer, and the facts that a record keeps.
 
     Raises:
-        ModelError: it cannot be had, or is no classifier.
+        ModelError: it cannot be had, or is not of the task's kind.
     """
     place, options = locate(model)
-    labels = task.labels or ["score"]
-    described = {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: i for i, label in enumerate(labels)},
-        "problem_type": "regression" if task.kind == "regression" else "single_label_classification",
-        "dtype": getattr(torch, model.dtype),
-        "attn_implementation": "sdpa",
-    }
+    described: dict[str, Any] = {"dtype": getattr(torch, model.dtype), "attn_implementation": "sdpa"}
+    kind: Any = AutoModelForCausalLM
+    if task.has_head:
+        kind = AutoModelForSequenceClassification
+        labels = task.labels or ["score"]
+        described["num_labels"] = len(labels)
+        described["id2label"] = dict(enumerate(labels))
+        described["label2id"] = {label: i for i, label in enumerate(labels)}
+        described["problem_type"] = "regression" if task.kind == "regression" else "single_label_classification"
+    what = f"model {model.name} ({place})"
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
         with global_stream(derive(seed, "head")):
-            network = AutoModelForSequenceClassification.from_pretrained(place, **described, **options)
+            network = kind.from_pretrained(place, **described, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"model {model.name} ({place}) cannot serve {task.name}: {error}") from error
-    if tokenizer.pad_token is None:
-        raise ModelError(f"model {model.name} ({place}): its tokenizer has no padding token, which batches need")
+        raise ModelError(f"{what} cannot serve {task.name}: {error}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        # Where the files are missing, transformers makes a tokenizer that knows its special tokens only.
+        raise ModelError(f"{what}: there is no tokenizer; save it beside the weights (tokenizer.save_pretrained)")
     facts: dict[str, Any] = {"name": model.name, "source": model.source, "path": model.path, "revision": model.revision}
     weights = sorted(Path(place).glob("*.safetensors")) if model.source != "hub" else []
     facts["sha256"] = {path.name: _sha256(path) for path in weights}
+    if task.kind == "generation":
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"{what}: its tokenizer has no end token, so no sentence could ever end")
+        if not _is_causal(network):
+            raise ModelError(
+                f"{what}: {type(network).__name__} is no causal language model: it sees what it is to predict"
+            )
+        facts["padding_added"] = tokenizer.pad_token_id in (None, tokenizer.eos_token_id)
+        if facts["padding_added"]:
+            add_padding(network, tokenizer)
+    elif tokenizer.pad_token is None:
+        raise ModelError(f"{what}: its tokenizer has no padding token, which batches need")
     return network.eval(), tokenizer, facts
+
+
+def add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a language model a padding token that is not its end token, in place.
+
+    Its embedding is the mean of all. So the logit of padding is the mean of the logits, and by Jensen's inequality its
+    probability is at most one over the size of the vocabulary, at each position: a perplexity without it and one with
+    it differ by a factor of at most 1 + 1 / size.
+    """
+    tokenizer.add_special_tokens({"pad_token": PADDING})
+    if len(tokenizer) > model.config.vocab_size:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            weight: Any = layer.weight
+            others = torch.arange(len(weight)) != tokenizer.pad_token_id
+            weight[tokenizer.pad_token_id] = weight[others].double().mean(0).to(weight.dtype)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def _is_causal(model: PreTrainedModel) -> bool:
+    """Whether what comes later changes nothing about what is predicted before; encoders load without a word."""
+    model.eval()
+    with torch.no_grad():
+        first, second = model(torch.tensor([[0, 1], [0, 2]])).logits[:, 0]
+    return torch.allclose(first, second, atol=1e-5)
 
 
 def length_limit(requested: int, model: PreTrainedModel) -> int:

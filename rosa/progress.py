@@ -8,19 +8,20 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rosa.resampling import EVENT
+from rosa.scores import written
 
 
 class ProgressCallback(TrainerCallback):
     """Draws the bar on standard error.
 
     Args:
-        key: the log entry to print at an evaluation, ``eval_<split>_<metric>``.
-        label: what to call it.
+        split: the evaluation split whose score is printed.
+        metric: the score.
     """
 
-    def __init__(self, key: str, label: str) -> None:
-        self.key = key
-        self.label = label
+    def __init__(self, split: str, metric: str) -> None:
+        self.split = split
+        self.metric = metric
         self.bar: tqdm | None = None
         self._events = 0
 
@@ -56,8 +57,9 @@ class ProgressCallback(TrainerCallback):
             return
         if "loss" in logs:
             self.bar.set_postfix(loss=f"{logs['loss']:.3f}", lr=f"{logs['learning_rate']:.1e}")
-        if self.key in logs:
-            self.bar.write(f"epoch {state.epoch:.4g}: {self.label} {100 * logs[self.key]:.1f}")
+        score = logs.get(f"eval_{self.split}_{self.metric}")
+        if score is not None:
+            self.bar.write(f"epoch {state.epoch:.4g}: {self.metric} ({self.split}) {written(self.metric, score)}")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

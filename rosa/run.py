@@ -6,7 +6,7 @@ import dataclasses
 import math
 import shutil
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 from transformers import TrainerCallback
 
-from rosa import costs, data, diagnostics, inputs, models, pretraining, records, selection, tracking
+from rosa import costs, diagnostics, inputs, models, pretraining, records, selection, tracking
 from rosa.adapters import attach, attachment
 from rosa.config import TUNED, Config, ModelConfig, RosaConfig, TaskConfig
 from rosa.data import mini
@@ -153,7 +153,7 @@ def prepare(configs: Iterable[Config]) -> None:
         if config.data.source == "hub" and config.task.name not in tasks_seen:
             tasks_seen.add(config.task.name)
             if why_unreachable():
-                data.load(config.task, config.data, config.seed)
+                inputs.read(config)
 
 
 def resolve_device(config: Config) -> Config:
@@ -205,9 +205,41 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
     record["environment"] = costs.environment()
 
     located = dataclasses.replace(config, model=with_mini_weights(config))
-    parts = inputs.gather(located)
-    model, record["model"], record["data"] = parts.model, parts.model_facts, parts.data_facts
+    run_id = "/".join(str(part) for part in record["identity"].values())
+    checkpoint = find_checkpoint(folder / CHECKPOINTS)
+    with _tracked(config, folder, run_id, checkpoint is not None) as tracker:
+        record["wandb"] = {"id": tracker.id, "mode": tracker.mode}
+        with stop_signals() as stop:
+            try:
+                _train(located, folder, record, tracker, checkpoint, stop.requested, progress)
+            except InterruptedRun as interruption:
+                interruption.signal = stop.number
+                raise
+        tracker.summary(_summary(record))
 
+
+def _train(
+    config: Config,
+    folder: Path,
+    record: dict[str, Any],
+    tracker: tracking.Tracker,
+    checkpoint: Path | None,
+    stop_requested: Callable[[], bool],
+    progress: bool,
+) -> None:
+    """Train, score each epoch, keep the weights that are asked for.
+
+    Args:
+        config: with ``model.path`` set where the project makes the model itself.
+        folder: the run's.
+        record: filled in.
+        tracker: told of everything logged.
+        checkpoint: to go on from.
+        stop_requested: asked after each update.
+        progress: draw a bar.
+    """
+    parts = inputs.gather(config)
+    model, record["model"], record["data"] = parts.model, parts.model_facts, parts.data_facts
     model.to(torch.device(config.train.device))
     attach(model, config.method, generator=generator(config.seed, "adapter"), verbose=progress)
     done = attachment(model)
@@ -220,42 +252,33 @@ def _run(config: Config, folder: Path, record: dict[str, Any], progress: bool) -
     }
     record["adapted"] = [dataclasses.asdict(layer) for layer in done.layers]
 
-    key = f"eval_{config.task.evaluation[0]}_{config.task.headline}"
-    run_id = "/".join(str(part) for part in record["identity"].values())
-    checkpoint = find_checkpoint(folder / CHECKPOINTS)
-    with stop_signals() as stop, _tracked(config, folder, run_id, checkpoint is not None) as tracker:
-        record["wandb"] = {"id": tracker.id, "mode": tracker.mode}
-        callbacks: list[TrainerCallback] = [RecordCallback(config.task, folder, record, tracker)]
-        if isinstance(config.method, RosaConfig):
-            callbacks.append(ResampleCallback(seed=derive(config.seed, "subspace")))
-        if config.train.keep in ("best", "both"):
-            callbacks.append(BestWeightsCallback(folder / BEST, key))
-        if progress:
-            label = f"{config.task.headline} ({config.task.evaluation[0]})"
-            callbacks.append(ProgressCallback(key, label))
-        trainer = build_trainer(
-            model,
-            parts.tokenizer,
-            parts.collator,
-            parts.train,
-            parts.evaluation,
-            parts.scorer,
-            config.train,
-            config.seed,
-            folder / CHECKPOINTS,
-            callbacks,
-            costs.CostMeter(),
-            stop.requested,
-        )
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except InterruptedRun as interruption:
-            interruption.signal = stop.number
-            raise
-        _finish(config, record, trainer)
-        record["diagnostics"] = _diagnose(located, model, trainer.state.log_history)
-        record["warnings"] = parts.scorer.warnings
-        tracker.summary(_summary(record))
+    split, headline = config.task.evaluation[0], config.task.headline
+    callbacks: list[TrainerCallback] = [RecordCallback(config.task, folder, record, tracker)]
+    if isinstance(config.method, RosaConfig):
+        callbacks.append(ResampleCallback(seed=derive(config.seed, "subspace")))
+    if config.train.keep in ("best", "both"):
+        callbacks.append(BestWeightsCallback(folder / BEST, f"eval_{split}_{headline}", config.task.lower_is_better))
+    if progress:
+        callbacks.append(ProgressCallback(split, headline))
+    trainer = build_trainer(
+        model,
+        parts.tokenizer,
+        parts.collator,
+        parts.train,
+        parts.evaluation,
+        parts.scorer,
+        parts.reduce,
+        config.train,
+        config.seed,
+        folder / CHECKPOINTS,
+        callbacks,
+        costs.CostMeter(),
+        stop_requested,
+    )
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    _finish(config, record, trainer)
+    record["diagnostics"] = _diagnose(config, model, trainer.state.log_history)
+    record["warnings"] = parts.scorer.warnings
     if config.train.keep in ("last", "both"):
         save_weights(model, folder / LAST)
 
@@ -342,10 +365,11 @@ def _finish(config: Config, record: dict[str, Any], trainer: HarnessTrainer) -> 
     fill_history(record, task, trainer.state.log_history)
     split, headline = task.evaluation[0], task.headline
     scores = [evaluation[split][headline] for evaluation in record["history"]]
+    wanted = "lowest" if task.lower_is_better else "highest"
     record["metrics"] = {
-        "best": record["history"][best_index(scores)],
+        "best": record["history"][best_index(scores, task.lower_is_better)],
         "last": record["history"][-1],
-        "selection": {"split": split, "metric": headline, "rule": f"highest {headline} on {split}, first of equals"},
+        "selection": {"split": split, "metric": headline, "rule": f"{wanted} {headline} on {split}, first of equals"},
     }
     record["costs"] = {
         **trainer.costs.meter.summary(),

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from rosa.columns import aligned
-
-ERRORS = ("loss", "mse")
-"""Metrics that are no share of anything, and are not shown in hundredths."""
+from rosa.scores import written
 
 
 def headline(record: dict[str, Any]) -> str:
-    """The selected score of a finished run, best and last epoch, in hundredths."""
+    """The selected score of a finished run, best and last epoch."""
     selection = record["metrics"]["selection"]
     shown = []
     for rule in ("best", "last"):
         value = record["metrics"][rule][selection["split"]][selection["metric"]]
-        shown.append(f"{rule} {_hundredths(value)}")
+        shown.append(f"{rule} {written(selection['metric'], value)}")
     return f"{selection['metric']} {', '.join(shown)}"
 
 
@@ -27,8 +25,7 @@ def summary(record: dict[str, Any]) -> str:
     for split, scores in best.items():
         if isinstance(scores, dict):
             for metric, value in scores.items():
-                show = _plain if metric in ERRORS else _hundredths
-                rows.append((split, metric, show(value), show(last[split][metric])))
+                rows.append((split, metric, written(metric, value), written(metric, last[split][metric])))
     lines = aligned(rows)
     params, costs = record["params"], record["costs"]
     lines.append(
@@ -42,11 +39,3 @@ def summary(record: dict[str, Any]) -> str:
         )
     lines += [f"warning: {warning}" for warning in record["warnings"]]
     return "\n".join(lines)
-
-
-def _hundredths(value: float | None) -> str:
-    return "undefined" if value is None else f"{100 * value:.1f}"
-
-
-def _plain(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
 
 from rosa.benchmarks import NAMES
+from rosa.messages import complain
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -40,9 +41,7 @@ def main() -> int:
         config = configure(CONF, options.model, options.data_dir, options.device, options.batch_size)
         print(run(config, options.results, options.names, options.repeats))
     except Exception as error:
-        if not type(error).__module__.startswith("rosa."):
-            raise
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 1
     return 0
 

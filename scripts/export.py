@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
 
+from rosa.messages import complain
 from rosa.records import RULES
 
 
@@ -67,9 +68,7 @@ def main() -> int:
     try:
         export(arguments())
     except Exception as error:
-        if not type(error).__module__.startswith("rosa."):
-            raise
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 1
     return 0
 

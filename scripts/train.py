@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rosa.batch import run_as_job
 from rosa.config import ConfigError, from_hydra, register
 from rosa.grid import Job, command, expand, preflight
-from rosa.messages import explain
+from rosa.messages import complain, explain
 from rosa.screen import summary
 from rosa.status import asked_for, table, to_do
 from rosa.sweep import Result, run_all
@@ -71,10 +71,7 @@ def command_line() -> int:
         if type(error).__module__.startswith("submitit."):
             print(f"error: {error}", file=sys.stderr)
             return after_launch()
-        if not type(error).__module__.startswith("rosa."):
-            raise
-        # Our own errors say all there is to say; a trace is in the record.
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)  # a trace is in the record
         return 2 if isinstance(error, ConfigError) else 1
     if jobs:
         results = run_all(jobs, jobs[0].config.jobs)

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 ANYTHING = ("rosa",)
-LEAVES = ("rosa.columns", "rosa.config", "rosa.costs", "rosa.hub", "rosa.messages", "rosa.seeding")
+LEAVES = ("rosa.columns", "rosa.config", "rosa.costs", "rosa.hub", "rosa.messages", "rosa.scores", "rosa.seeding")
 
 RULES: dict[str, tuple[str, ...]] = {
     "rosa": ANYTHING,  # names that load on first use; `test_light_modules_stay_light` watches that they do
@@ -25,7 +25,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "rosa.costs": (),
     "rosa.hub": (),
     "rosa.messages": (),
-    "rosa.screen": ("rosa.columns",),
+    "rosa.scores": (),
+    "rosa.screen": ("rosa.columns", "rosa.scores"),
     "rosa.seeding": (),
     "rosa.adapters": ("rosa.adapters", *LEAVES),
     "rosa.data": ("rosa.data", *LEAVES),
@@ -37,7 +38,7 @@ RULES: dict[str, tuple[str, ...]] = {
     # Training knows the protocol of adapters, and no method by name.
     "rosa.diagnostics": ("rosa.adapters.base", "rosa.adapters.subspace", *LEAVES),
     "rosa.resampling": ("rosa.adapters.base", "rosa.adapters.resample", "rosa.diagnostics", *LEAVES),
-    "rosa.progress": ("rosa.resampling",),
+    "rosa.progress": ("rosa.resampling", "rosa.scores"),
     "rosa.training": ("rosa.training", "rosa.adapters.base", "rosa.resampling", *LEAVES),
     "rosa.tracking": ("rosa.config",),
     "rosa.records": ("rosa.config",),
@@ -68,7 +69,7 @@ RULES: dict[str, tuple[str, ...]] = {
         "rosa.status",
         "rosa.sweep",
     ),
-    "scripts.benchmark": ("rosa.benchmarks",),
+    "scripts.benchmark": ("rosa.benchmarks", "rosa.messages"),
 }
 """Module, or package with all that is in it -> the modules, or packages with all that is in them, that it may import.
 

@@ -94,7 +94,7 @@ def test_defaults_are_the_protocol() -> None:
         (["method=lora", "method.evry=2"], "method.evry: no such key"),
         (["+extra=1"], "extra: no such key"),
         (["+method.extra=1"], "method.extra: no such key"),
-        (["task=colla"], "task=colla: no such task; did you mean cola? Available: cola, mnli"),
+        (["task=colla"], "task=colla: no such task; did you mean cola? Available: cola, e2e, mnli"),
         (["experiment=glue_mimi"], "did you mean glue_mini"),
         (["train.epochs=abc"], "train.epochs"),
         (["train.epochs=0"], "train.epochs=0: expected a number above 0"),

@@ -14,6 +14,8 @@ from rosa import perceptron, records
 from rosa.adapters import AdapterError, attach, merge
 from rosa.config import Config, ConfigError, from_hydra, register
 from rosa.data import DataError, teacher
+from rosa.export import runs
+from rosa.export.errors import ExportError
 from rosa.report.comparison import compare
 from rosa.report.render import markdown
 from rosa.report.tables import long_csv, results_table
@@ -87,6 +89,12 @@ def test_kept_weights_reload_and_merge_to_the_recorded_error(method: str, regres
     with torch.no_grad():
         loss = model(validation.features, validation.labels)["loss"]
     assert float(loss) == pytest.approx(outcome.record["metrics"]["last"]["validation"]["mse"], rel=1e-4)
+
+
+def test_a_perceptron_is_refused_by_the_export(regression: Regressions) -> None:
+    outcome = run(regression(*METHODS["rosa"]), "command", progress=False)
+    with pytest.raises(ExportError, match="model=linear is a perceptron, which neither Hugging Face nor PEFT can load"):
+        runs.load(outcome.folder, "last")
 
 
 def test_run_seeds_share_data_and_pretrained_weights(regression: Regressions) -> None:

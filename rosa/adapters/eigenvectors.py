@@ -5,7 +5,7 @@
     G = Q T Q^T               one reduction to tridiagonal form               LAPACK's sytrd
     T z = t z                 the eigenvalues t asked for                     stebz, or sterf for many
                               one inverse iteration for each of them          stein
-    v = Q z                   Q applied to those r vectors alone              ormqr
+    v = Q z                   Q applied to those r vectors alone              ormtr
 
 A full decomposition goes through the same reduction and then computes, and multiplies by Q, n vectors where r are
 wanted. The steps are functions of their own, so that each can be timed. On the CPU, in float64.
@@ -16,10 +16,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import lapack
 
-BLOCK = 64
-"""Columns that a blocked LAPACK routine may work on at a time, for the size of its work array."""
+from rosa.adapters.lapack import routine
+
 BISECTIONS = 1 / 32
 """Up to this share of the spectrum, bisecting for each eigenvalue alone is faster than computing all of them."""
 TOLERANCE = 1e-11
@@ -57,8 +56,9 @@ class Eigenpairs(NamedTuple):
 def tridiagonalize(G: np.ndarray) -> Tridiagonal:
     """Reduce a symmetric matrix (n, n), n >= 2, given by its lower triangle; in Fortran order it is overwritten."""
     n = len(G)
-    reflectors, diagonal, beside, factors, _ = lapack.dsytrd(G, lower=1, lwork=BLOCK * n, overwrite_a=1)
-    return Tridiagonal(diagonal, beside, reflectors, factors)
+    T = Tridiagonal(np.empty(n), np.empty(n - 1), np.asfortranarray(G), np.empty(n - 1))
+    routine("dsytrd").with_work(b"L", n, T.reflectors, n, T.diagonal, T.beside, T.factors)
+    return T
 
 
 def eigenvalues(T: Tridiagonal, positions: np.ndarray) -> np.ndarray:
@@ -69,21 +69,26 @@ def eigenvalues(T: Tridiagonal, positions: np.ndarray) -> np.ndarray:
     """
     n = len(T.diagonal)
     if len(positions) > BISECTIONS * n:
-        values, info = lapack.dsterf(T.diagonal, T.beside)
+        values = T.diagonal.copy()
+        info = routine("dsterf")(n, values, T.beside.copy())
         if info != 0:
             raise ConvergenceError(f"sterf did not converge for {info} of {n} eigenvalues")
         return values[positions]
-    found = np.empty(len(positions))
-    by_position, whole_range, full_accuracy = 2, 0.0, 0.0
-    for i, position in enumerate(positions):
-        place = int(position) + 1  # LAPACK counts from 1
-        count, values, _, _, info = lapack.dstebz(
-            T.diagonal, T.beside, by_position, whole_range, whole_range, place, place, full_accuracy, b"E"
-        )
-        if info != 0 or count != 1:
-            raise ConvergenceError(f"stebz did not find eigenvalue {place} of {n} (info {info})")
-        found[i] = values[0]
-    return found
+    return np.array([_bisect(T, int(position) + 1) for position in positions])  # LAPACK counts from 1
+
+
+def _bisect(T: Tridiagonal, place: int) -> float:
+    n = len(T.diagonal)
+    count, blocks, block_of_each, end_of_each = (np.empty(size, dtype=np.intc) for size in (1, 1, n, n))
+    values, work, whole_work = np.empty(n), np.empty(4 * n), np.empty(3 * n, dtype=np.intc)
+    by_position, by_block, no_bound, full_accuracy = b"I", b"E", 0.0, 0.0
+    info = routine("dstebz")(
+        *(by_position, by_block, n, no_bound, no_bound, place, place, full_accuracy, T.diagonal, T.beside),
+        *(count, blocks, values, block_of_each, end_of_each, work, whole_work),
+    )
+    if info != 0 or count[0] != 1:
+        raise ConvergenceError(f"stebz did not find eigenvalue {place} of {n} (info {info})")
+    return float(values[0])
 
 
 def inverse_iteration(T: Tridiagonal, values: np.ndarray) -> np.ndarray:
@@ -97,11 +102,13 @@ def inverse_iteration(T: Tridiagonal, values: np.ndarray) -> np.ndarray:
     """
     n, r = len(T.diagonal), len(values)
     # T as one block, whether or not it falls apart: values of different blocks need not be told apart for this.
-    block_of_each = np.ones(n, dtype=np.int32)
-    end_of_each = np.zeros(n, dtype=np.int32)
-    end_of_each[0] = n
-    vectors, info = lapack.dstein(T.diagonal, T.beside, values, block_of_each, end_of_each)
-    vectors = vectors[:, :r]
+    block_of_each = np.ones(r, dtype=np.intc)
+    end_of_each = np.full(1, n, dtype=np.intc)
+    vectors, failed = np.empty((n, r), order="F"), np.empty(r, dtype=np.intc)
+    work, whole_work = np.empty(5 * n), np.empty(n, dtype=np.intc)
+    info = routine("dstein")(
+        *(n, T.diagonal, T.beside, r, values, block_of_each, end_of_each, vectors, n, work, whole_work, failed)
+    )
     if info != 0:
         raise ConvergenceError(f"stein did not converge for {info} of {r} eigenvectors")
     residual = T.diagonal[:, None] * vectors - vectors * values
@@ -117,10 +124,9 @@ def inverse_iteration(T: Tridiagonal, values: np.ndarray) -> np.ndarray:
 
 def back_transform(T: Tridiagonal, vectors: np.ndarray) -> np.ndarray:
     """Eigenvectors (n, r) of the tridiagonal matrix turned into those of the matrix it came from: ``Q z``."""
-    # Each reflection leaves the first coordinate alone: below it they are those of a QR decomposition.
+    n, r = vectors.shape
     turned = np.array(vectors, order="F")
-    below, _, _ = lapack.dormqr(b"L", b"N", T.reflectors[1:, :-1], T.factors, turned[1:], BLOCK * vectors.shape[1])
-    turned[1:] = below
+    routine("dormtr").with_work(b"L", b"L", b"N", n, r, T.reflectors, n, T.factors, turned, n)
     return turned
 
 

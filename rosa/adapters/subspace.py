@@ -96,7 +96,7 @@ def split(weight: Tensor, indices: Tensor, solver: Solver = "auto", form: Form =
     """Factors of the chosen singular triplets, on the weight's device; ``A B`` is the weight's part along them.
 
     Layers of one shape may come as a stack. On a GPU one batched eigendecomposition serves all of them; on the CPU each
-    of PyTorch's threads takes a layer. What is held besides the result is proportional to the stack: see
+    of as many threads as PyTorch has takes a layer. What is held besides the result is proportional to the stack: see
     :func:`layers_at_once`.
 
     Args:
@@ -123,9 +123,8 @@ def split(weight: Tensor, indices: Tensor, solver: Solver = "auto", form: Form =
     if weight.ndim == 2:
         factors = split(weight[None], indices[None], solver, form)
         return Split(factors.A[0], factors.B[0])
-    W, chosen = weight.double(), indices.to(weight.device)
-    V = _right_vectors_by_svd(W, chosen) if solver == "svd" else _right_vectors_by_gram(W, chosen, solver)
-    A, B = W @ V, V.mT.contiguous()
+    chosen = indices.to(weight.device)
+    A, B = (_factors_on_threads if weight.device.type == "cpu" else _factors)(weight, chosen, solver)
     if form == "one_sided":
         return Split(A, B)
     root = A.norm(dim=1, keepdim=True).sqrt()
@@ -200,6 +199,32 @@ def _check_indices(indices: Tensor, weight: Tensor) -> None:
             raise ValueError(f"indices {row}: expected at least one, distinct, from 0 to {n - 1}")
 
 
+def _factors(weight: Tensor, chosen: Tensor, solver: Solver) -> Split:
+    """``A = U S`` and ``B = V^T`` of a stack."""
+    W = weight.double()
+    V = _right_vectors_by_svd(W, chosen) if solver == "svd" else _right_vectors_by_gram(W, chosen, solver)
+    return Split(W @ V, V.mT.contiguous())
+
+
+def _factors_on_threads(weight: Tensor, chosen: Tensor, solver: Solver) -> Split:
+    """The same on the CPU: a layer a thread, all that takes long outside Python's lock.
+
+    PyTorch starts no threads within these: its threads go on turning for milliseconds after each operation, on the
+    cores that the layers want. A layer alone has all of them.
+    """
+    if len(weight) == 1:
+        with one_blas_thread():
+            return _factors(weight, chosen, solver)
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(min(threads, len(weight)), initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        with one_blas_thread(), pool:
+            layers = list(pool.map(_factors, weight[:, None], chosen[:, None], [solver] * len(weight)))
+    finally:
+        torch.set_num_threads(threads)  # what threads to come begin with is one number for the process
+    return Split(*(torch.cat(factors) for factors in zip(*layers, strict=True)))
+
+
 def _right_vectors_by_svd(W: Tensor, chosen: Tensor) -> Tensor:
     """(k, in, r) by a full decomposition of each layer of a stack (k, out, in)."""
     return _columns(torch.linalg.svd(W, full_matrices=False).Vh.mT, chosen)
@@ -236,7 +261,7 @@ def _gram_eigenpairs(W: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]
     ascending = n - 1 - chosen
     if W.device.type == "cpu" and n > 1 and chosen.shape[1] <= FEW * n:
         try:
-            found = _chosen_on_threads((tall.mT @ tall).numpy(), ascending.numpy())
+            found = [_chosen_of_gram(*layer) for layer in zip(tall.numpy(), ascending.numpy(), strict=True)]
         except ConvergenceError:
             pass  # The full decomposition below knows no such difficulty.
         else:
@@ -246,19 +271,15 @@ def _gram_eigenpairs(W: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return all_values.gather(1, ascending), _columns(all_vectors, ascending), all_values[:, -1]
 
 
-def _chosen_on_threads(grams: np.ndarray, positions: np.ndarray) -> list[Eigenpairs]:
-    """The chosen eigenpairs of each matrix of a stack (k, n, n), which is overwritten: a matrix a thread.
-
-    The reduction, most of the work, runs outside Python's lock.
+def _chosen_of_gram(tall: np.ndarray, positions: np.ndarray) -> Eigenpairs:
+    """The chosen eigenpairs of the Gram matrix of one layer (m, n), m >= n.
 
     Raises:
-        ConvergenceError: of any of them.
+        ConvergenceError: as there.
     """
-    # A symmetric matrix read in Fortran order is itself.
-    matrices = [gram.T for gram in grams]
-    workers = min(torch.get_num_threads(), len(matrices))
-    with one_blas_thread(), ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(chosen_eigenpairs, matrices, positions))
+    # By NumPy, which computes one half of a matrix times its own transpose, and mirrors it. A symmetric matrix read in
+    # Fortran order is itself.
+    return chosen_eigenpairs((tall.T @ tall).T, positions)
 
 
 def _columns(matrices: Tensor, chosen: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def timed_split(weight: Tensor, indices: Tensor) -> tuple[Split, dict[str, float
         taken[stage], last = now - last, now
 
     W = weight.double()
-    G = (W.T @ W).numpy().T  # Fortran order, as in split
+    G = (W.T.numpy() @ W.numpy()).T  # Fortran order, as in split
     done("Gram matrix")
     T = eigenvectors.tridiagonalize(G)
     done("reduction")

@@ -87,15 +87,31 @@ class LocalTaskConfig:
 
 
 @dataclass
+class HubTaskConfig:
+    """Where the hub has a task's data (used by ``data=hub``)."""
+
+    path: str = "nyu-mll/glue"
+    revision: str = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+    """A commit, so that the data cannot change."""
+    name: str = ""
+    """The data set's configuration; empty for the task's name."""
+
+
+LOSS_ON = ("reference", "all")
+KINDS = ("classification", "regression", "vector_regression", "generation")
+
+
+@dataclass
 class TaskConfig:
     """A task: its texts or vectors, labels, splits and metrics."""
 
     name: str = ""
     kind: str = "classification"
     """``classification`` or ``regression`` of texts, to a class or a number; ``vector_regression``: vectors to vectors,
-    by a model without a head."""
+    by a model without a head; ``generation``: a text from a text, by a causal language model."""
     texts: list[str] = field(default_factory=list)
-    """The one or two text columns of the hub's data set; none for vectors."""
+    """The one or two text columns of the hub's data set (generation: the given and the wanted one); none for
+    vectors."""
     labels: list[str] = field(default_factory=list)
     """Label names in the order of their numbers (classification)."""
     label_range: list[float] = field(default_factory=list)
@@ -104,12 +120,23 @@ class TaskConfig:
     """Every official metric, recorded all."""
     headline: str = ""
     """The one metric that tables show and selection uses."""
+    lower_is_better: bool = False
+    """The headline is an error: the lowest is the best."""
     evaluation: list[str] = field(default_factory=lambda: ["validation"])
     """Evaluation splits as the hub names them; the first one is used for selection."""
+    test: str = ""
+    """The split that the selected weights are tried on, once, when training is over (generation); never used for
+    selection."""
+    prompt: str = ""
+    """What the model is given, with ``{given}`` for the given text (generation)."""
+    loss_on: str = "reference"
+    """The tokens whose loss is trained on: those of the ``reference``, or ``all`` (generation)."""
     local: LocalTaskConfig = field(default_factory=LocalTaskConfig)
+    hub: HubTaskConfig = field(default_factory=HubTaskConfig)
 
     def __post_init__(self) -> None:
-        choice("task.kind", self.kind, ("classification", "regression", "vector_regression"))
+        choice("task.kind", self.kind, KINDS)
+        choice("task.loss_on", self.loss_on, LOSS_ON)
         require(bool(self.name), "task.name", self.name, "a name")
         if self.kind == "vector_regression":
             require(not self.texts, "task.texts", self.texts, "none for task.kind=vector_regression")
@@ -117,7 +144,11 @@ class TaskConfig:
             require(len(self.texts) in (1, 2), "task.texts", self.texts, "one or two column names")
         require(self.headline in self.metrics, "task.headline", self.headline, f"one of task.metrics={self.metrics}")
         require(bool(self.evaluation), "task.evaluation", self.evaluation, "at least one split")
-        if self.kind == "classification":
+        if self.kind == "generation":
+            require(len(self.texts) == 2, "task.texts", self.texts, "the given and the wanted text's column")
+            require(self.prompt.count("{given}") == 1, "task.prompt", self.prompt, "a text with one {given} in it")
+            require(bool(self.test) and self.test not in self.evaluation, "task.test", self.test, "a split of its own")
+        elif self.kind == "classification":
             require(len(self.labels) >= 2, "task.labels", self.labels, "at least two label names")
         elif self.kind == "regression":
             ordered = len(self.label_range) == 2 and self.label_range[0] < self.label_range[1]
@@ -126,7 +157,12 @@ class TaskConfig:
     @property
     def has_head(self) -> bool:
         """Whether the model gets a head for this task on top of its pretrained backbone."""
-        return self.kind != "vector_regression"
+        return self.is_labelled
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether its texts come with a class or a number each."""
+        return self.kind in ("classification", "regression")
 
 
 @dataclass
@@ -152,6 +188,8 @@ class DataConfig:
     """At most this many training rows, sampled with the run's seed; 0 takes all."""
     path: str = ""
     """Hub name of the data set."""
+    name: str = ""
+    """The hub's name of the task within the data set."""
     revision: str = ""
     """Commit of the hub's data set."""
     skip_malformed: bool = False

@@ -44,6 +44,8 @@ class TrainConfig:
     """Share of all updates in which the learning rate rises from 0."""
     schedule: str = "linear"
     """``linear`` (to 0), ``cosine`` (to 0) or ``constant``, each after the warm-up."""
+    label_smoothing: float = 0.0
+    """Probability that is spread evenly over the vocabulary in the training loss (generation)."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm; 0 does not clip."""
     max_length: int = 512
@@ -83,7 +85,7 @@ class TrainConfig:
                 self.lr,
                 f"a number above 0, or {TUNED!r}",
             )
-        for key in ("beta1", "beta2", "warmup"):
+        for key in ("beta1", "beta2", "warmup", "label_smoothing"):
             require(0 <= getattr(self, key) < 1, f"train.{key}", getattr(self, key), "a number in [0, 1)")
         choice("train.schedule", self.schedule, ("linear", "cosine", "constant"))
         choice("train.precision", self.precision, ("auto", "fp32", "bf16", "fp16"))

@@ -69,6 +69,11 @@ def check(config: Config) -> None:
             f"task={config.task.name} with data.source={config.data.source} and model.source={config.model.source}: "
             "a regression of vectors is task=regression with data=teacher and model=linear or model=mlp"
         )
+    if config.train.label_smoothing and config.task.kind != "generation":
+        raise ConfigError(
+            f"train.label_smoothing={config.train.label_smoothing} with task={config.task.name}: it is for generation; "
+            "use 0"
+        )
     if config.train.precision == "fp16" and config.train.device == "cpu":
         raise ConfigError("train.precision=fp16 with train.device=cpu: half precision needs a GPU; use fp32 or bf16")
 

@@ -39,11 +39,12 @@ class TaskData:
     facts: dict[str, Any]
     """Plain values that JSON can hold.
 
-    ``source`` and what identifies it; ``splits``: for each split ``rows``, ``sha256`` (of the file's bytes for TSV,
-    else of the rows in order), ``malformed`` (rows left out), and ``label_counts`` or ``label_mean`` with
-    ``label_range``; ``limit``: None, or ``seed``, ``rows`` kept and the ``of`` they were drawn from. The train split's
-    ``rows`` and label facts are of the rows kept, its ``sha256`` is of everything read. After tokenizing also
-    ``max_length`` and, for each split, ``tokens`` and ``truncated`` (examples cut to that length).
+    ``source`` and what identifies it; ``splits``: for each split ``rows``, ``sha256`` (of a file's bytes, else of the
+    rows in order), ``malformed`` (rows left out), and ``label_counts``, or ``label_mean`` with ``label_range``, or
+    without labels ``given``, the number of different first texts; ``limit``: None, or ``seed``, ``rows`` kept and the
+    ``of`` they were drawn from. The train split's ``rows`` and label facts are of the rows kept, its ``sha256`` is of
+    everything read. After tokenizing also ``max_length`` and, for each split, ``tokens`` and ``truncated`` (examples
+    cut to that length).
     """
 
 
@@ -52,21 +53,30 @@ class Split:
     """The checked rows of one split, by column."""
 
     texts: tuple[list[str], ...]
-    """One list a text column, each as long as ``labels``."""
+    """One list a text column."""
     labels: list[int] | list[float]
+    """As many as rows; none for a task without labels."""
     sha256: str
     malformed: int
     facts: dict[str, Any] = field(default_factory=dict)
     """What the source adds, such as the file's name."""
 
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self.texts[0])
+
     def take(self, rows: Sequence[int]) -> Split:
         """The same split with these rows only."""
         texts = tuple([column[row] for row in rows] for column in self.texts)
-        return Split(texts, [self.labels[row] for row in rows], self.sha256, self.malformed, self.facts)
+        labels = [self.labels[row] for row in rows] if self.labels else []
+        return Split(texts, labels, self.sha256, self.malformed, self.facts)
 
     def describe(self, task: TaskConfig) -> dict[str, Any]:
         """The split's entry in ``TaskData.facts["splits"]``."""
-        known = {"rows": len(self.labels), "sha256": self.sha256, "malformed": self.malformed, **self.facts}
+        known = {"rows": self.rows, "sha256": self.sha256, "malformed": self.malformed, **self.facts}
+        if not task.is_labelled:
+            return {**known, "given": len(set(self.texts[0]))}
         if task.kind == "regression":
             mean = math.fsum(self.labels) / len(self.labels)
             return {**known, "label_mean": mean, "label_range": [min(self.labels), max(self.labels)]}
@@ -112,7 +122,7 @@ class RowCollector:
             DataError: a text that is missing, no text that says anything, or a label that the task does not have.
         """
         problem = self._problem_of_texts(texts)
-        if problem is None:
+        if problem is None and self._task.is_labelled:
             try:
                 value = read_label(label, self._task)
             except ValueError as error:
@@ -122,7 +132,8 @@ class RowCollector:
             return
         for column, text in zip(self._texts, texts, strict=True):
             column.append(text)
-        self._labels.append(value)
+        if self._task.is_labelled:
+            self._labels.append(value)
 
     def refuse(self, number: int, problem: str) -> None:
         """Stop at a malformed row, or leave it out and count it.
@@ -145,7 +156,7 @@ class RowCollector:
         Raises:
             DataError: no row is left.
         """
-        if not self._labels:
+        if not self._texts[0]:
             left_out = f" but {self._malformed} malformed ones" if self._malformed else ""
             raise DataError(f"{self._place}: no rows{left_out}")
         if sha256 is None:
@@ -156,6 +167,8 @@ class RowCollector:
         for name, text in zip(self._task.texts, texts, strict=True):
             if not isinstance(text, str):
                 return f"{name} is {shorten(text)}, expected a text"
+            if not self._task.is_labelled and not text.strip():
+                return f"{name} is empty"
         # One empty text of two is kept: the official QQP has such questions, and the hub keeps them too.
         if not any(text.strip() for text in texts):
             return "empty text" if len(texts) == 1 else "both texts are empty"
@@ -193,9 +206,9 @@ def read_label(label: Any, task: TaskConfig) -> int | float:
 
 
 def hash_rows(texts: Sequence[Sequence[str]], labels: Sequence[float]) -> str:
-    """SHA-256 of the rows in order, each as a JSON array of its texts and label on a line of its own."""
+    """SHA-256 of the rows in order, each as a JSON array of its texts, and label if any, on a line of its own."""
     digest = hashlib.sha256()
-    for row in zip(*texts, labels, strict=True):
+    for row in zip(*texts, *([labels] if labels else []), strict=True):
         digest.update(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INSTEAD = (
-    "Without a network, take files that you have: data=local data.dir=DIR (the official GLUE folders, or what "
-    "`datasets` saved to disk), or data=mini, which is made on the spot"
+    "Without a network, take files that you have: data=local data.dir=DIR (the official GLUE folders, E2E's CSV files, "
+    "or what `datasets` saved to disk), or data=mini, which is made on the spot"
 )
 
 

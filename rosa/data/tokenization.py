@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +69,15 @@ def _tokenize_split(
         counts["tokens"] += sum(map(len, encoded["input_ids"]))
         return encoded
 
+    return mapped(split, encode, texts), counts
+
+
+def mapped(
+    split: datasets.Dataset, encode: Callable[[dict[str, list[Any]]], Any], texts: list[str]
+) -> datasets.Dataset:
+    """A split whose text columns are replaced by what ``encode`` makes of a batch of rows, in memory."""
     with _progress_bar(len(split) > PROGRESS_ROWS):
-        result = split.map(
+        return split.map(
             encode,
             batched=True,
             batch_size=BATCH,
@@ -81,7 +88,6 @@ def _tokenize_split(
             new_fingerprint=f"{split._fingerprint}-tokens",
             desc="tokenize",
         )
-    return result, counts
 
 
 @contextmanager

@@ -6,12 +6,12 @@ or CRLF and with nothing else, although the texts hold characters that Python's 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from pathlib import Path
 
-from rosa.config import LocalTaskConfig, TaskConfig
-from rosa.data.base import DataError, RowCollector, Split, listing, shorten
+from rosa.config import TaskConfig
+from rosa.data.base import DataError, RowCollector, Split
+from rosa.data.files import column_position, decode, read
 
 
 def read_split(folder: Path, file_name: str, task: TaskConfig, skip_malformed: bool) -> Split:
@@ -28,8 +28,8 @@ def read_split(folder: Path, file_name: str, task: TaskConfig, skip_malformed: b
             line's number), unless ``skip_malformed``.
     """
     path = folder / file_name
-    content = _read(path)
-    lines = _decode(content, path).split("\n")
+    content = read(path)
+    lines = decode(content, path).split("\n")
     if lines[-1] == "":  # what follows the last line's end
         lines.pop()
     local = task.local
@@ -37,7 +37,8 @@ def read_split(folder: Path, file_name: str, task: TaskConfig, skip_malformed: b
     if len(lines) <= header_lines:
         raise DataError(f"{path}: no rows")
     columns = local.columns or _fields(lines[0])
-    positions = [_position(name, columns, path, has_header=bool(header_lines)) for name in _wanted(local)]
+    where = f"{path}:1: the header" if header_lines else "task.local.columns"
+    positions = [column_position(name, columns, where) for name in (*local.texts, local.label)]
 
     rows = RowCollector(task, str(path), ":", skip_malformed)
     for number, line in enumerate(lines[header_lines:], start=1 + header_lines):
@@ -51,39 +52,5 @@ def read_split(folder: Path, file_name: str, task: TaskConfig, skip_malformed: b
     return rows.finish(hashlib.sha256(content).hexdigest(), {"file": f"{local.folder}/{file_name}"})
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        held = listing(sorted(entry.name for entry in path.parent.iterdir()))
-        raise DataError(f"{path}: no such file; its folder holds {held}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _decode(content: bytes, path: Path) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # The codec counts from after a byte-order mark, and hands its input along.
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8: {error.reason} (byte {error.object[error.start]:#04x})") from None
-
-
 def _fields(line: str) -> list[str]:
     return line.removesuffix("\r").split("\t")
-
-
-def _wanted(local: LocalTaskConfig) -> list[str]:
-    return [*local.texts, local.label]
-
-
-def _position(name: str, columns: list[str], path: Path, *, has_header: bool) -> int:
-    if columns.count(name) == 1:
-        return columns.index(name)
-    where = f"{path}:1: the header" if has_header else "task.local.columns"
-    if name in columns:
-        raise DataError(f"{where} names {name!r} {columns.count(name)} times")
-    near = difflib.get_close_matches(name, columns, n=1)
-    hint = f"; did you mean {near[0]!r} (task.local)?" if near else ""
-    raise DataError(f"{where} has no column {name!r}, it has {listing([shorten(column) for column in columns])}{hint}")

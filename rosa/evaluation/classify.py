@@ -14,7 +14,6 @@ pearson, spearmanr    predictions or references are constant, n < 2 NaN: no conv
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,6 +24,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from rosa.config import TaskConfig
+from rosa.evaluation.names import refuse_unknown
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -130,11 +130,7 @@ def metrics_for(names: Sequence[str]) -> evaluate.CombinedEvaluations:
     Raises:
         ValueError: a name that is not in ``METRICS``, with the nearest one that is.
     """
-    for name in names:
-        if name not in METRICS:
-            near = difflib.get_close_matches(name, METRICS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"task.metrics: no metric is called {name!r}; {hint}Known are {', '.join(METRICS)}")
+    refuse_unknown(names, METRICS)
     return evaluate.combine([METRICS[name]() for name in names])
 
 

@@ -7,7 +7,6 @@ mean label would be the better prediction, NaN where the labels do not vary (a s
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from rosa.config import TaskConfig
 from rosa.evaluation.classify import require_finite
+from rosa.evaluation.names import refuse_unknown
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -46,13 +46,7 @@ class Scorer:
     """
 
     def __init__(self, task: TaskConfig) -> None:
-        for name in task.metrics:
-            if name not in METRICS:
-                near = difflib.get_close_matches(name, METRICS, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise ValueError(
-                    f"task.metrics: no metric of vectors is called {name!r}; {hint}Known are {', '.join(METRICS)}"
-                )
+        refuse_unknown(task.metrics, METRICS, "of vectors")
         self.task = task
         self.warnings: list[str] = []
         """What the latest evaluation has to be warned of, in words."""

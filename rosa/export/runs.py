@@ -66,11 +66,17 @@ def load(folder: Path, weights: str) -> FinishedRun:
         weights: ``best`` or ``last`` epoch.
 
     Raises:
-        ExportError: no run's folder, an unfinished run, weights that were not kept, or pretrained weights that are not
-            the run's.
+        ExportError: no run's folder, an unfinished run, one whose model is not Hugging Face's, weights that were not
+            kept, or pretrained weights that are not the run's.
         RecordError, ConfigError, ModelError, AdapterError: a record, model or weights file that does not fit.
     """
     record = _finished_record(folder)
+    config = from_dict(record["config"])
+    if config.model.source == "perceptron":
+        raise ExportError(
+            f"{folder}: the run's model={config.model.name} is a perceptron, which neither Hugging Face nor PEFT "
+            "can load; expected a run on texts"
+        )
     path = folder / FILES[weights]
     if not path.is_file():
         kept = [name for name, file in FILES.items() if (folder / file).is_file()]
@@ -79,7 +85,6 @@ def load(folder: Path, weights: str) -> FinishedRun:
             f"{path}: no such file; train.keep={record['config']['train'].get('keep')} of this run does not keep it: "
             f"{other}un again with train.keep={weights} train.force=true"
         )
-    config = from_dict(record["config"])
     base, tokenizer, facts = models.load(with_mini_weights(config), config.task, config.seed)
     _refuse_other_weights(record["model"], facts)
     plain = copy.deepcopy(base)

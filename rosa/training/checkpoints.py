@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -128,16 +129,18 @@ class CheckpointCallback(TrainerCallback):
 
 
 class BestWeightsCallback(TrainerCallback):
-    """Keep the weights of the evaluation with the highest score; the first of equals.
+    """Keep the weights of the evaluation with the best score; the first of equals.
 
     Args:
         path: the safetensors file.
         key: the score's key in the log history, ``eval_<split>_<metric>``.
+        lower_is_better: the score is an error.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
+    def __init__(self, path: Path, key: str, lower_is_better: bool = False) -> None:
         self.path = path
         self.key = key
+        self.lower_is_better = lower_is_better
 
     def on_evaluate(
         self,
@@ -152,12 +155,15 @@ class BestWeightsCallback(TrainerCallback):
         if model is None or metrics is None or self.key not in metrics:
             return
         scores = [entry[self.key] for entry in state.log_history if self.key in entry]
-        if best_index(scores) == len(scores) - 1:
+        if best_index(scores, self.lower_is_better) == len(scores) - 1:
             save_weights(model, self.path)
 
 
-def best_index(scores: Sequence[float]) -> int:
-    """The position of the highest score, the first of equals; an undefined score (NaN) loses to every defined one."""
-    return max(
-        range(len(scores)), key=lambda i: (scores[i] == scores[i], scores[i] if scores[i] == scores[i] else 0, -i)
-    )
+def best_index(scores: Sequence[float], lower_is_better: bool = False) -> int:
+    """The position of the best score, the first of equals; an undefined score (NaN) loses to every defined one."""
+    sign = -1 if lower_is_better else 1
+    return max(range(len(scores)), key=lambda i: (not math.isnan(scores[i]), sign * _or_zero(scores[i]), -i))
+
+
+def _or_zero(score: float) -> float:
+    return 0.0 if math.isnan(score) else score

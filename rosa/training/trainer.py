@@ -190,6 +190,7 @@ def training_arguments(config: TrainConfig, folder: Path, seed: int, updates: in
         adam_beta2=config.beta2,
         adam_epsilon=config.epsilon,
         max_grad_norm=config.max_grad_norm,
+        label_smoothing_factor=config.label_smoothing,
         optim="adamw_torch_fused",
         bf16=config.precision == "bf16",
         fp16=config.precision == "fp16",
@@ -214,6 +215,7 @@ def build_trainer(
     train: Examples,
     evaluation: Mapping[str, Examples],
     compute_metrics: Callable[[EvalPrediction], dict[str, float]],
+    reduce: Callable[[Tensor, Tensor], Tensor] | None,
     config: TrainConfig,
     seed: int,
     folder: Path,
@@ -230,6 +232,7 @@ def build_trainer(
         train: the training split.
         evaluation: evaluation splits by name.
         compute_metrics: of logits and labels.
+        reduce: makes of a batch's logits and labels what is kept for the metrics instead of the logits, if anything.
         config: with device, precision and learning rate resolved.
         seed: the run's.
         folder: where checkpoints go.
@@ -252,6 +255,7 @@ def build_trainer(
         eval_dataset={name: by_length(split) for name, split in evaluation.items()},
         processing_class=tokenizer,
         compute_metrics=compute_metrics,
+        preprocess_logits_for_metrics=reduce,
         callbacks=[
             EpochOrderCallback(sampler),
             *callbacks,

@@ -21,6 +21,7 @@ from rosa.config import ConfigError, LoraConfig, RosaConfig
 from rosa.seeding import generator
 from tests.adapters.tiny import (
     OneLayer,
+    assert_function_stays,
     attached,
     batch,
     build,
@@ -29,6 +30,7 @@ from tests.adapters.tiny import (
     make_layer,
     perturb,
     relative_difference,
+    with_rosa,
 )
 
 SHAPES = [(24, 24), (40, 16), (16, 40)]
@@ -39,10 +41,7 @@ def wrap(kind: str, shape: tuple[int, int], seed: int = 0, **options: Any) -> tu
     """A model of one layer with ROSA, its adapter, and the layer's weight (out, in) as it was, in float64."""
     layer = make_layer(kind, *shape)
     weight = layer.weight.detach().double().clone()
-    model = OneLayer(layer)
-    attach(model, RosaConfig(**options), generator=generator(seed, "adapter"), verbose=False)
-    adapter = model.attention.layer
-    assert isinstance(adapter, RosaLinear)
+    model, adapter = with_rosa(layer, seed, **options)
     return model, adapter, weight.T if kind == "conv1d" else weight
 
 
@@ -62,15 +61,7 @@ def test_the_function_stays_at_attach_and_resamples(kind: str, shape: tuple[int,
     layer, x = make_layer(kind, *shape), inputs(5, shape[1])
     with torch.no_grad():
         expected = layer(x)
-        model, adapter, _ = wrap(kind, shape, rank=4, factorization=factorization)
-        assert relative_difference(model(x), expected) <= 1e-5
-        for step in range(3):
-            adapter.A += 0.1 * inputs(*adapter.A.shape, seed=step)
-            adapter.B += 0.1 * inputs(*adapter.B.shape, seed=step + 10)
-            trained = model(x)
-            assert relative_difference(trained, expected) > 1e-3
-            resample(model, generator=generator(0, "resample", step))
-            assert relative_difference(model(x), trained) <= 1e-5
+    assert_function_stays(*with_rosa(layer, rank=4, factorization=factorization), x, expected)
 
 
 @pytest.mark.parametrize("factorization", EXACT)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from rosa.adapters import AdapterError, adapters, attach, factorization, resample
@@ -15,21 +15,24 @@ from rosa.adapters.rosa import RosaLinear
 from rosa.config import RosaConfig
 from rosa.seeding import generator
 from tests.adapters import tiny
-from tests.adapters.tiny import OneLayer, attached, build, inputs, logits, make_layer, relative_difference, train_steps
+from tests.adapters.tiny import (
+    OneLayer,
+    assert_function_stays,
+    attached,
+    build,
+    inputs,
+    logits,
+    make_layer,
+    relative_difference,
+    train_steps,
+    with_rosa,
+)
 
 SAMPLINGS = ("random", "top", "bottom", "window")
 LAYERS = [("linear", True), ("linear", False), ("conv1d", True)]
 SHAPES = [(24, 24), (40, 16), (16, 40)]
 UNIT_ROUNDOFF_BF16 = 2.0**-8
 """bfloat16 keeps 8 significant bits, so rounding to nearest changes a number by at most 2^-8 of itself."""
-
-
-def wrap(layer: nn.Module, seed: int = 0, **options: Any) -> tuple[OneLayer, RosaLinear]:
-    model = OneLayer(layer)
-    attach(model, RosaConfig(**options), generator=generator(seed, "adapter"), verbose=False)
-    adapter = model.attention.layer
-    assert isinstance(adapter, RosaLinear)
-    return model, adapter
 
 
 def effective_weight(adapter: RosaLinear) -> Tensor:
@@ -54,17 +57,8 @@ def test_outputs_stay_at_attach_and_at_each_resample(
     with torch.no_grad():
         expected = layer(x)
     full = min(shape)
-    model, adapter = wrap(layer, rank={"n": full, "n-1": full - 1}.get(rank, rank), sampling=sampling)
-    with torch.no_grad():
-        assert relative_difference(model(x), expected) <= 1e-5
-        for step in range(3):
-            # As far as training goes: the factors are where the last resample did not leave them.
-            adapter.A += 0.1 * inputs(*adapter.A.shape, seed=step)
-            adapter.B += 0.1 * inputs(*adapter.B.shape, seed=step + 10)
-            trained = model(x)
-            assert relative_difference(trained, expected) > 1e-3
-            resample(model, generator=generator(0, "resample", step))
-            assert relative_difference(model(x), trained) <= 1e-5
+    r = {"n": full, "n-1": full - 1}.get(rank, rank)
+    assert_function_stays(*with_rosa(layer, rank=r, sampling=sampling), x, expected)
 
 
 @pytest.mark.parametrize("name", tiny.BUILDERS)
@@ -92,7 +86,7 @@ def test_a_bfloat16_layer_is_off_by_its_roundings_and_no_more(
     W = oriented(layer, layer.weight.detach()).double().clone()
     b = torch.zeros(shape[0]) if layer.bias is None else layer.bias.detach().double()
     x = inputs(5, shape[1]).bfloat16()
-    model, adapter = wrap(layer, rank=5, sampling=sampling)
+    model, adapter = with_rosa(layer, rank=5, sampling=sampling)
     for step in range(3):
         assert adapter.base.weight.dtype == torch.bfloat16
         assert adapter.A.dtype == adapter.B.dtype == torch.float32
@@ -117,7 +111,7 @@ def test_a_bfloat16_layer_is_off_by_its_roundings_and_no_more(
 @pytest.mark.parametrize("train", ["ab", "a", "b"])
 def test_both_factors_are_float32_whichever_of_them_train(train: str) -> None:
     """The one that does not train carries pretrained weight all the same."""
-    _, adapter = wrap(make_layer("linear", 12, 8).bfloat16(), rank=3, train=train)
+    _, adapter = with_rosa(make_layer("linear", 12, 8).bfloat16(), rank=3, train=train)
     assert {name: factor.dtype for name, factor in adapter.factors().items()} == dict.fromkeys("AB", torch.float32)
 
 
@@ -129,7 +123,7 @@ def test_both_factors_are_float32_whichever_of_them_train(train: str) -> None:
 def test_factors_span_singular_vectors_of_the_merged_weight(kind: str, bias: bool, shape: tuple[int, int]) -> None:
     layer = make_layer(kind, *shape, bias=bias)
     expected_bias = None if layer.bias is None else layer.bias.detach().clone()
-    _, adapter = wrap(layer, rank=3, sampling="top")
+    _, adapter = with_rosa(layer, rank=3, sampling="top")
     for step in range(3):
         W = effective_weight(adapter)
         U, S, Vh = torch.linalg.svd(W, full_matrices=False)
@@ -156,7 +150,7 @@ def test_bottom_and_top_are_the_ends_of_the_spectrum() -> None:
     layer = make_layer("linear", 20, 12)
     S = torch.linalg.svdvals(layer.weight.detach().double())
     for sampling, expected in (("top", S[:8]), ("bottom", S[-8:])):
-        _, adapter = wrap(make_layer("linear", 20, 12), rank=8, sampling=sampling)  # more than half of them
+        _, adapter = with_rosa(make_layer("linear", 20, 12), rank=8, sampling=sampling)  # more than half of them
         norms = adapter.A.detach().double().norm(dim=0).sort(descending=True).values
         torch.testing.assert_close(norms, expected, atol=1e-5, rtol=0)
 
@@ -165,7 +159,7 @@ def test_random_resamples_reach_every_direction() -> None:
     """Over many draws the trained directions span the whole space, and no draw repeats its predecessor's."""
     layer = make_layer("linear", 12, 12)
     _, _, Vh = torch.linalg.svd(layer.weight.detach().double())
-    _, adapter = wrap(layer, rank=3)
+    _, adapter = with_rosa(layer, rank=3)
     seen: set[int] = set()
     for step in range(40):
         overlap = (adapter.B.detach().double() @ Vh.T).abs()
@@ -211,7 +205,7 @@ def test_layers_of_a_model_draw_different_subspaces() -> None:
 @pytest.mark.parametrize(("kind", "bias"), LAYERS)
 def test_gradients_are_those_of_the_closed_form(kind: str, bias: bool, shape: tuple[int, int]) -> None:
     """With g = dL/dy: dL/dA = g^T (x B^T), dL/dB = (g A)^T x, dL/dx = g (W_f + A B), and no other."""
-    model, adapter = wrap(make_layer(kind, *shape, bias=bias), rank=3)
+    model, adapter = with_rosa(make_layer(kind, *shape, bias=bias), rank=3)
     x = inputs(2, 7, shape[1]).requires_grad_()
     g = inputs(2, 7, shape[0], seed=2)
     model(x).backward(g)
@@ -230,7 +224,7 @@ def test_gradients_are_those_of_the_closed_form(kind: str, bias: bool, shape: tu
 @pytest.mark.parametrize("shape", [(6, 6), (7, 4), (4, 7)], ids=str)
 @pytest.mark.parametrize("kind", ["linear", "conv1d"])
 def test_gradients_against_finite_differences(kind: str, shape: tuple[int, int]) -> None:
-    _, adapter = wrap(make_layer(kind, *shape), rank=2)
+    _, adapter = with_rosa(make_layer(kind, *shape), rank=2)
     adapter.double()
     x = inputs(3, shape[1]).double()
 
@@ -243,7 +237,7 @@ def test_gradients_against_finite_differences(kind: str, shape: tuple[int, int])
 
 @pytest.mark.parametrize(("train", "moves"), [("ab", {"A", "B"}), ("a", {"A"}), ("b", {"B"})])
 def test_only_the_configured_factors_train_and_both_are_resampled(train: str, moves: set[str]) -> None:
-    model, adapter = wrap(make_layer("linear", 20, 20), rank=4, train=train)
+    model, adapter = with_rosa(make_layer("linear", 20, 20), rank=4, train=train)
     before = {name: factor.detach().clone() for name, factor in adapter.factors().items()}
     frozen = adapter.base.weight.detach().clone()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0)
@@ -274,7 +268,7 @@ def test_a_failed_factorization_is_tried_once_more_on_the_cpu(monkeypatch: pytes
     monkeypatch.setattr(factorization, "split", fails_once)
     layer = make_layer("linear", 8, 8)
     weight = layer.weight.detach().double().clone()
-    _, adapter = wrap(layer, rank=2)
+    _, adapter = with_rosa(layer, rank=2)
     assert devices[1:] == ["cpu"]
     torch.testing.assert_close(effective_weight(adapter), weight, atol=1e-6, rtol=0)
 

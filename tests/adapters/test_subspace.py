@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +209,47 @@ def test_lapack_runs_on_one_thread_and_hands_the_others_back(monkeypatch: pytest
         split(matrix(24, 24), torch.tensor([3]))
         assert blas_threads() == {2}
     assert seen == [{1}]
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_layers_of_a_stack_are_factorized_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    both_are_there = threading.Barrier(2, timeout=60)
+    within = set()
+
+    def watched(G: np.ndarray, positions: np.ndarray) -> Eigenpairs:
+        both_are_there.wait()
+        within.add(torch.get_num_threads())
+        return chosen_eigenpairs(G, positions)
+
+    monkeypatch.setattr(subspace, "chosen_eigenpairs", watched)
+    stack = torch.stack([matrix(24, 24, seed=seed) for seed in range(4)])
+    A, B = split(stack, torch.tensor([[3], [5], [0], [23]]))
+    assert within == {1}
+    assert torch.get_num_threads() == 2
+    for i, index in enumerate((3, 5, 0, 23)):
+        _, S, Vh = np.linalg.svd(stack[i].numpy())
+        assert abs(float(B[i, 0] @ torch.from_numpy(Vh[index]))) == pytest.approx(1.0)
+        assert float(A[i].norm()) == pytest.approx(S[index])
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_are_handed_back_after_an_error() -> None:
+    stack = torch.stack([matrix(24, 24), torch.full((24, 24), torch.nan)])
+    with pytest.raises(torch.linalg.LinAlgError):
+        split(stack, torch.tensor([[3], [5]]))
+    counted = []
+    thread = threading.Thread(target=lambda: counted.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert counted == [torch.get_num_threads()] == [2]
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (40, 16), (16, 40), (1, 9)], ids=str)

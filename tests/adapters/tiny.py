@@ -24,7 +24,8 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from rosa.adapters import attach
+from rosa.adapters import attach, resample
+from rosa.adapters.rosa import RosaLinear
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
 from rosa.seeding import generator
 
@@ -161,6 +162,29 @@ class OneLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.attention.layer(x)
+
+
+def with_rosa(layer: nn.Module, seed: int = 0, **options: Any) -> tuple[OneLayer, RosaLinear]:
+    """A model of this one layer with ROSA, and its adapter."""
+    model = OneLayer(layer)
+    attach(model, RosaConfig(**options), generator=generator(seed, "adapter"), verbose=False)
+    adapter = model.attention.layer
+    assert isinstance(adapter, RosaLinear)
+    return model, adapter
+
+
+@torch.no_grad()
+def assert_function_stays(model: OneLayer, adapter: RosaLinear, x: Tensor, expected: Tensor) -> None:
+    """That the model gives what the plain layer gave, and at three resamples what it gave after some training."""
+    assert relative_difference(model(x), expected) <= 1e-5
+    for step in range(3):
+        # As far as training goes: the factors are where the last resample did not leave them.
+        adapter.A += 0.1 * inputs(*adapter.A.shape, seed=step)
+        adapter.B += 0.1 * inputs(*adapter.B.shape, seed=step + 10)
+        trained = model(x)
+        assert relative_difference(trained, expected) > 1e-3
+        resample(model, generator=generator(0, "resample", step))
+        assert relative_difference(model(x), trained) <= 1e-5
 
 
 def make_layer(kind: str, out_features: int, in_features: int, bias: bool = True, seed: int = 0) -> nn.Module:

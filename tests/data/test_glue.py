@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 import rosa.config
 from rosa.config import DataConfig, TaskConfig
 from rosa.data import DataError, TaskData, load
-from rosa.data.glue import sample
+from rosa.data.sources import sample
 
 PROJECT = Path(__file__).resolve().parents[2]
 REAL = PROJECT / ".." / "shared" / "data" / "glue"
@@ -84,10 +84,15 @@ def test_headlines_are_those_of_the_lora_table() -> None:
     assert {name: task_of(name).headline for name in TASKS} == {name: other.get(name, "accuracy") for name in TASKS}
 
 
-def test_hub_data_is_pinned_to_a_commit() -> None:
-    data = group("data/hub")
-    assert isinstance(data, DataConfig)
-    assert data.path == "nyu-mll/glue"
+@pytest.mark.parametrize(
+    ("task", "path", "name"), [("cola", "nyu-mll/glue", "cola"), ("e2e", "tuetschek/e2e_nlg", "default")]
+)
+def test_hub_data_is_pinned_to_a_commit(task: str, path: str, name: str) -> None:
+    rosa.config.register()
+    with initialize_config_dir(str(PROJECT / "conf"), version_base=None):
+        composed = rosa.config.from_hydra(compose("config", overrides=[f"task={task}", "data=hub"]))
+    data = composed.data
+    assert (data.path, data.name or task) == (path, name)
     assert len(data.revision) == 40
     assert int(data.revision, 16) > 0
 

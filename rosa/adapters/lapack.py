@@ -1,0 +1,80 @@
+"""LAPACK's routines, called so that other Python threads go on meanwhile.
+
+SciPy's own Python functions (``scipy.linalg.lapack``) keep Python's lock while a routine runs: two layers in two
+threads would be factorized one after the other. The same routines are offered to compiled code as C functions, in
+``scipy.linalg.cython_lapack``, each with its signature; a call through ctypes lets go of the lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.linalg import cython_lapack
+
+Argument = bytes | int | float | np.ndarray
+
+
+class Routine:
+    """A routine and the types of its arguments, all of which Fortran takes by their address."""
+
+    def __init__(self, name: str) -> None:
+        capsule = cython_lapack.__pyx_capi__[name]
+        signature = _of_capsule("PyCapsule_GetName", ctypes.c_char_p, ctypes.py_object)(capsule)
+        address = _of_capsule("PyCapsule_GetPointer", ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
+        # As in "void (char *, int *, __pyx_t_5scipy_6linalg_13cython_lapack_d *, int *)".
+        listed = signature.decode().removeprefix("void (").removesuffix(")").split(", ")
+        self._name = name
+        self._types = tuple(_TYPES[kind.removesuffix(" *").removeprefix(_PREFIX)] for kind in listed)
+        self._call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(listed))(address(capsule, signature))
+
+    def __call__(self, *arguments: Argument) -> int:
+        """Run it on all of its arguments but the last, ``info``.
+
+        Args:
+            arguments: in LAPACK's order; what it writes are arrays, which it finds in Fortran order.
+
+        Returns:
+            LAPACK's ``info``: 0 if all went well.
+
+        Raises:
+            TypeError: too many arguments or too few, or an array of another type or order.
+        """
+        info = np.zeros(1, dtype=np.intc)
+        given = (*arguments, info)
+        if len(given) != len(self._types):
+            raise TypeError(f"{self._name}: {len(arguments)} arguments, expected {len(self._types) - 1}")
+        # Named, so that they live until the routine is done.
+        arrays = [self._as_array(i, *pair) for i, pair in enumerate(zip(given, self._types, strict=True))]
+        self._call(*(array.ctypes.data for array in arrays))
+        return int(info[0])
+
+    def with_work(self, *arguments: Argument) -> int:
+        """Run one whose last arguments are ``work`` and its size ``lwork``, with as much as it asks for."""
+        asked = np.zeros(1)
+        self(*arguments, asked, -1)
+        size = int(asked[0])
+        return self(*arguments, np.empty(size), size)
+
+    def _as_array(self, position: int, argument: Argument, dtype: np.dtype) -> np.ndarray:
+        array = argument if isinstance(argument, np.ndarray) else np.array(argument, dtype=dtype)
+        if array.dtype != dtype or not array.flags.f_contiguous:
+            raise TypeError(
+                f"{self._name}, argument {position}: an array of {array.dtype}, strides {array.strides}; "
+                f"expected {dtype} in Fortran order"
+            )
+        return array
+
+
+routine = functools.cache(Routine)
+"""The routine of a name, in double precision: ``routine("dsytrd")``."""
+
+_PREFIX = "__pyx_t_5scipy_6linalg_13cython_lapack_"
+_TYPES = {"char": np.dtype("S1"), "int": np.dtype(np.intc), "d": np.dtype(np.float64)}
+
+
+def _of_capsule(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    return ctypes.PYFUNCTYPE(result, *arguments)((name, ctypes.pythonapi))

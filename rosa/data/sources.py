@@ -1,0 +1,177 @@
+"""Read a task's splits: from the hub, from local files, or made on the spot; check and sample them.
+
+What a task's columns, labels and files are called is said by ``conf/task/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rosa import seeding
+from rosa.config import DataConfig, TaskConfig
+from rosa.data import csv_file, hub, tsv
+from rosa.data.base import DataError, RowCollector, Split, listing, shorten
+
+if TYPE_CHECKING:
+    import datasets
+
+TRAIN = "train"
+SAVED_MARK = "dataset_dict.json"
+"""The file that ``DatasetDict.save_to_disk`` writes first."""
+
+
+def names(task: TaskConfig) -> tuple[str, ...]:
+    """Every split of a task: the training split, those of evaluation, and the test split where there is one."""
+    return (TRAIN, *task.evaluation, *((task.test,) if task.test else ()))
+
+
+def read(task: TaskConfig, data: DataConfig, seed: int) -> tuple[dict[str, Split], dict[str, Any]]:
+    """Every split of a task, checked, the training split sampled where ``data.limit`` asks for it.
+
+    Args:
+        task: its columns, labels and splits.
+        data: the source, and how many training rows to keep.
+        seed: the run's, for ``data.limit``; the text of a mini task follows ``data.seed``.
+
+    Returns:
+        The splits by name, and the facts that a record keeps (see ``TaskData.facts``).
+
+    Raises:
+        DataError: something is missing, malformed, or out of reach; the message names the place.
+    """
+    readers = {"hub": _read_hub, "local": _read_local, "mini": _read_mini}
+    splits, facts = readers[data.source](task, data)
+    _refuse_twins(splits, task)
+    facts["limit"] = None
+    rows_read = splits[TRAIN].rows
+    if 0 < data.limit < rows_read:
+        kept = sample(splits[TRAIN].labels or range(rows_read), data.limit, seed, task)
+        splits[TRAIN] = splits[TRAIN].take(kept)
+        facts["limit"] = {"rows": data.limit, "of": rows_read, "seed": seed}
+    facts["splits"] = {name: split.describe(task) for name, split in splits.items()}
+    return splits, facts
+
+
+def sample(labels: Sequence[float], limit: int, seed: int, task: TaskConfig) -> list[int]:
+    """Draw ``limit`` row numbers without replacement, in ascending order; every class that is there stays there.
+
+    The rows are the first ``limit`` of a random permutation; where those lack a class, its first row in the permutation
+    takes the place of the last rows drawn. So the draw is uniform unless a class would be lost.
+
+    Raises:
+        DataError: fewer rows than classes.
+    """
+    order = np.random.default_rng(seeding.derive(seed, "data.limit")).permutation(len(labels))
+    needed: np.ndarray = np.empty(0, dtype=order.dtype)
+    if task.kind == "classification":
+        classes, first = np.unique(np.asarray(labels)[order], return_index=True)
+        if limit < len(classes):
+            raise DataError(f"data.limit={limit}: {task.name} has {len(classes)} classes, each needs a row at least")
+        needed = order[first]
+    others = order[~np.isin(order, needed)]
+    return sorted(int(row) for row in np.concatenate([needed, others[: limit - len(needed)]]))
+
+
+def _read_hub(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:
+    name = data.name or task.name
+    found, commit = hub.fetch(data.path, name, data.revision)
+    splits = _from_datasets(found, task, f"{data.path} {name}", skip_malformed=None)
+    return splits, {"source": "hub", "path": data.path, "name": name, "revision": commit}
+
+
+def _read_mini(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:
+    from rosa.data import mini
+
+    splits = {}
+    for name in names(task):
+        size = data.train_size if name == TRAIN else data.evaluation_size
+        rows = RowCollector(task, f"mini {task.name}, split {name}", ", row ", None)
+        for number, row in enumerate(mini.examples(task.name, name, size, data.seed)):
+            rows.add(number, [row[column] for column in task.texts], row.get("label"))
+        splits[name] = rows.finish()
+    return splits, {"source": "mini", "seed": data.seed}
+
+
+def _read_local(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:
+    root = Path(data.dir).expanduser()
+    if not root.is_dir():
+        raise DataError(f"data.dir={data.dir}: no such folder")
+    for folder in (root / task.name, root):
+        if (folder / SAVED_MARK).is_file():
+            return _read_saved(folder, task, data)
+    folder = root / task.local.folder
+    if not folder.is_dir():
+        held = listing(sorted(entry.name for entry in root.iterdir()))
+        hint = f"; data.dir is the folder that holds {task.local.folder}" if root.name == task.local.folder else ""
+        raise DataError(
+            f"data.dir={data.dir}: expected the folder {task.local.folder} of the official download, or what "
+            f"`datasets` saved to disk, there or in {task.name}; it holds {held}{hint}"
+        )
+    files = {TRAIN: task.local.train}
+    for name in names(task)[1:]:
+        if name not in task.local.evaluation:
+            known = listing(list(task.local.evaluation))
+            raise DataError(f"task.local.evaluation names no file for the split {name!r}; it has {known}")
+        files[name] = task.local.evaluation[name]
+    form, reader = ("csv", csv_file) if task.kind == "generation" else ("tsv", tsv)
+    splits = {name: reader.read_split(folder, file, task, data.skip_malformed) for name, file in files.items()}
+    return splits, {"source": "local", "format": form}
+
+
+def _read_saved(folder: Path, task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:
+    import datasets
+
+    try:
+        found = datasets.DatasetDict.load_from_disk(folder)
+    except (OSError, ValueError, KeyError) as error:  # ValueError: broken JSON or Arrow
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(
+            f"{folder}: has a {SAVED_MARK}, and cannot be read ({reason}); was its writing cut short? "
+            "Save it again with DatasetDict.save_to_disk"
+        ) from error
+    splits = _from_datasets(found, task, str(folder), data.skip_malformed)
+    return splits, {"source": "local", "format": "datasets"}
+
+
+def _from_datasets(
+    found: Mapping[str, datasets.Dataset], task: TaskConfig, place: str, skip_malformed: bool | None
+) -> dict[str, Split]:
+    """Take the task's splits out of a data set whose columns and labels are those of the hub's."""
+    splits = {}
+    for name in names(task):
+        if name not in found:
+            raise DataError(f"{place}: no split {name!r}, it has {listing(list(found))}")
+        table = found[name]
+        _check_columns(table, task, f"{place}, split {name}")
+        rows = RowCollector(task, f"{place}, split {name}", ", row ", skip_malformed)
+        texts = [table[column][:] for column in task.texts]
+        labels = table["label"][:] if task.is_labelled else [None] * len(table)
+        for number, (*values, label) in enumerate(zip(*texts, labels, strict=True)):
+            rows.add(number, values, label)
+        splits[name] = rows.finish()
+    return splits
+
+
+def _check_columns(table: datasets.Dataset, task: TaskConfig, place: str) -> None:
+    for column in (*task.texts, *(("label",) if task.is_labelled else ())):
+        if column not in table.column_names:
+            raise DataError(f"{place}: no column {column!r}, it has {listing(table.column_names)}")
+    if not task.is_labelled:
+        return
+    # A number means nothing without the order of the names: WNLI and RTE have the same two, the other way round.
+    names = getattr(table.features["label"], "names", None)
+    if names is not None and list(names) != list(task.labels):
+        raise DataError(f"{place}: its labels are {shorten(names)} in this order, expected {shorten(task.labels)}")
+
+
+def _refuse_twins(splits: Mapping[str, Split], task: TaskConfig) -> None:
+    """Two splits with the same content are a copied file: a score on it would say nothing."""
+    seen: dict[str, str] = {}
+    for name, split in splits.items():
+        twin = seen.setdefault(split.sha256, name)
+        if twin != name:
+            raise DataError(f"{task.name}: the splits {twin!r} and {name!r} hold the very same rows")

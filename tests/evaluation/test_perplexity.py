@@ -1,0 +1,86 @@
+"""Perplexity from summed token losses: against closed forms, and against plain Python over all tokens."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import EvalPrediction, GPT2Config, GPT2LMHeadModel
+
+from rosa.config import TaskConfig
+from rosa.evaluation.perplexity import Scorer, token_losses
+
+
+def task(*metrics: str) -> TaskConfig:
+    return TaskConfig(
+        name="e2e",
+        kind="generation",
+        texts=["mr", "ref"],
+        metrics=list(metrics),
+        headline=metrics[0],
+        test="test",
+        prompt="{given}",
+    )
+
+
+def score(*batches: tuple[torch.Tensor, torch.Tensor]) -> dict[str, float]:
+    kept = torch.cat([token_losses(logits, labels) for logits, labels in batches])
+    return Scorer(task("perplexity", "bits_per_token"))(EvalPrediction(kept.numpy(), np.zeros(1)))
+
+
+def test_a_model_that_knows_nothing_has_the_vocabulary_as_its_perplexity():
+    labels = torch.tensor([[1, 2, 3, -100], [-100, 5, -100, -100]])
+    found = score((torch.zeros(2, 4, 32), labels))
+    assert found["perplexity"] == pytest.approx(32, rel=1e-6)
+    assert found["bits_per_token"] == pytest.approx(5, rel=1e-6)
+
+
+def test_the_mean_is_over_tokens_whatever_the_batches():
+    """The oracle walks over the tokens one by one; a mean of batches' means would weigh the short one alike."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_positions=16, n_embd=16, n_layer=1, n_head=2)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.5)
+    long, short = torch.randint(40, (3, 12)), torch.randint(40, (1, 3))
+    labels = long.clone()
+    labels[0, :5] = -100
+    labels[2, 9:] = -100
+    with torch.no_grad():
+        batches = [(model(long).logits, labels), (model(short).logits, short)]
+    total, tokens = 0.0, 0
+    for logits, wanted in batches:
+        probabilities = logits.double().softmax(-1)
+        for row in range(len(wanted)):
+            for place in range(1, wanted.shape[1]):
+                if wanted[row, place] != -100:
+                    total -= math.log(probabilities[row, place - 1, wanted[row, place]])
+                    tokens += 1
+    assert tokens == 7 + 11 + 8 + 2
+    found = score(*batches)
+    assert found["perplexity"] == pytest.approx(math.exp(total / tokens), rel=1e-5)
+    assert found["bits_per_token"] == pytest.approx(total / tokens / math.log(2), rel=1e-6)
+    means = [model(ids, labels=wanted).loss.item() for ids, wanted in ((long, labels), (short, short))]
+    assert abs(math.exp(sum(means) / 2) - found["perplexity"]) > 1, "the test's batches tell the two means apart"
+
+
+def test_a_hopeless_model_has_an_infinite_perplexity():
+    logits = torch.zeros(1, 2, 2)
+    logits[0, 0, 0] = 1e4
+    assert score((logits, torch.tensor([[0, 1]])))["perplexity"] == math.inf
+
+
+def test_no_token_and_a_diverged_model_are_refused():
+    with pytest.raises(ValueError, match="no token of the split is counted"):
+        score((torch.zeros(1, 3, 4), torch.full((1, 3), -100)))
+    with pytest.raises(ValueError, match="summed loss of 2 tokens is nan: training has diverged"):
+        score((torch.full((1, 3, 4), math.nan), torch.zeros(1, 3, dtype=torch.long)))
+
+
+def test_an_unknown_metric_is_refused_before_training():
+    with pytest.raises(
+        ValueError, match="no metric of a language model is called 'perplexiti'; did you mean 'perplexity'"
+    ):
+        Scorer(task("perplexiti"))
