@@ -74,6 +74,7 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
     config, tuning = resolve(config)
     folder = records.folder(config)
     with _locked(folder):
+        _remove_unfinished(folder)
         if config.train.force:
             _clear(folder)
         finished = _finished_record(folder)
@@ -185,6 +186,13 @@ def _finished_record(folder: Path) -> dict[str, Any] | None:
         return None
     record = records.read(path)
     return record if record["status"] == "done" else None
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process was writing; nobody else writes here while the run's lock is held."""
+    for name in (records.RECORD, BEST, LAST):
+        for path in folder.glob(f".{name}.*"):
+            path.unlink()
 
 
 def _clear(folder: Path) -> None:
