@@ -3,7 +3,7 @@ PYTHON ?= python3
 SCALE ?= mini
 RUN := .venv/bin/python
 
-.PHONY: help setup reproduce-glue reproduce-e2e tables figures report benchmark test lint clean
+.PHONY: help setup reproduce-glue reproduce-e2e sweep status tables figures report benchmark test test-slurm lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -29,6 +29,14 @@ reproduce-e2e: setup  ## the E2E table; SCALE=mini (default, no network) or SCAL
 	$(RUN) scripts/train.py -m experiment=e2e_$(SCALE)
 	$(RUN) scripts/make_tables.py --experiment e2e_$(SCALE)
 
+sweep: setup  ## rank x factorization frequency, then its tables and figures; ARGS="model=minilm ..." for another scale
+	$(RUN) scripts/train.py -m experiment=rank_frequency $(ARGS)
+	$(RUN) scripts/make_tables.py --experiment rank_frequency
+	$(RUN) scripts/make_figures.py --experiment rank_frequency
+
+status: setup  ## what is done, failed, running and stopped; ARGS="--experiment NAME" for what is missing too
+	$(RUN) scripts/status.py $(ARGS)
+
 tables: setup  ## every table, from the records alone
 	$(RUN) scripts/make_tables.py
 
@@ -43,6 +51,9 @@ benchmark: setup  ## step time, padding, memory, factorization side by side; ARG
 
 test: setup  ## all tests that this machine can run
 	$(RUN) -m pytest
+
+test-slurm: setup  ## a sweep on a real SLURM of one node; needs root, and Debian's packages
+	scripts/slurm_cluster.sh run $(RUN) -m pytest -m slurm tests/slurm
 
 lint: setup  ## ruff check, ruff format, mypy
 	.venv/bin/ruff check .

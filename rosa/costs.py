@@ -323,6 +323,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
     """What a git command prints, or None where it fails."""
     # Inside a hook, GIT_DIR and its kin would point git at the hook's repository and not at the folder's.
     variables = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    # Killed in the middle, `git status` would otherwise leave a lock behind that stops the user's next commit.
+    variables["GIT_OPTIONAL_LOCKS"] = "0"
     command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=variables)

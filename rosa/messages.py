@@ -38,8 +38,8 @@ def leaf_keys(node: Any, prefix: str = "") -> list[str]:
 def group_options(conf: Path) -> dict[str, list[str]]:
     """The choices of each configuration group, from the YAML files that are there."""
     return {
-        group.name: sorted(path.stem for path in group.glob("*.yaml"))
-        for group in sorted(conf.iterdir())
+        group.relative_to(conf).as_posix(): sorted(path.stem for path in group.glob("*.yaml"))
+        for group in sorted([*conf.iterdir(), *conf.glob("hydra/*")])
         if group.is_dir()
     }
 
@@ -71,7 +71,7 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
     text = str(error)
     reason = f"{text} {error.__cause__ or ''}"
     options = group_options(conf)
-    choice = re.search(r"Could not find '(\w+)/([^']+)'", text)
+    choice = re.search(r"Could not find '([\w/]+)/([^'/]+)'", text)
     if choice and choice.group(1) in options:
         group, name = choice.groups()
         return f"{group}={name}: no such {group}{nearest(name, options[group])} Available: {', '.join(options[group])}"
@@ -89,3 +89,8 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
     where = re.search(r"full_key: (\S+)", reason)
     prefix = f"{where.group(1)}: " if where and where.group(1) not in said[0] else ""
     return prefix + " ".join(dict.fromkeys(said))
+
+
+def first_line(kind: str, message: str) -> str:
+    """An error in one line: its type, and the first line of what it says."""
+    return f"{kind}: {message.splitlines()[0]}" if message.strip() else kind

@@ -35,6 +35,8 @@ from rosa.config import (
 )
 
 RECORD = "record.json"
+LOCK = ".lock"
+"""In a run's folder: held by the process that is doing the run."""
 SCHEMA = 1
 STATUSES = ("running", "done", "failed")
 RULES = ("best", "last")
@@ -94,13 +96,17 @@ def identity(config: Config) -> dict[str, Any]:
 
 def folder(config: Config) -> Path:
     """The run's own folder, ``results_dir/runs/<experiment>/<model>/<task>/<method>-<hash>/seed<seed>``."""
-    run = identity(config)
+    return run_folder(Path(config.results_dir), identity(config))
+
+
+def run_folder(results_dir: Path, run: Mapping[str, Any]) -> Path:
+    """The folder of a run that has this identity."""
     # A hub name has a slash ("org/name"), which would add a level to the tree.
     parts = [str(run[key]).replace("/", "--") for key in ("experiment", "model", "task")]
     for part in parts:
         if part in (".", ".."):
             raise RecordError(f"{part!r} in {run}: cannot name a folder")
-    return Path(config.results_dir, "runs", *parts, f"{run['method']}-{run['hash']}", f"seed{run['seed']}")
+    return Path(results_dir, "runs", *parts, f"{run['method']}-{run['hash']}", f"seed{run['seed']}")
 
 
 def new(config: Config, command: str) -> dict[str, Any]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
-import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,6 +25,7 @@ from rosa.hub import why_unreachable
 from rosa.progress import ProgressCallback
 from rosa.resampling import EVENT, MOVED, ResampleCallback
 from rosa.seeding import derive, generator
+from rosa.stopping import stop_signals
 from rosa.training import (
     BestWeightsCallback,
     HarnessTrainer,
@@ -74,15 +73,8 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
     """
     config, tuning = resolve(config)
     folder = records.folder(config)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise BusyError(f"{folder}: another process is doing this run") from error
-    except OSError as error:
-        raise records.RecordError(f"results_dir={config.results_dir}: cannot write in {folder}: {error}") from error
-    with lock:
+    with _locked(folder):
+        _remove_unfinished(folder)
         if config.train.force:
             _clear(folder)
         earlier = _earlier_record(folder)
@@ -94,14 +86,49 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
         records.write(folder, record)
         try:
             _run(config, folder, record, trained, progress)
-        except (KeyboardInterrupt, InterruptedRun):
-            raise
+        except (KeyboardInterrupt, SystemExit, InterruptedRun):
+            raise  # somebody asked for it, and asked again it goes on
         except BaseException as error:
             if record["status"] == "running":
-                _close(folder, record, error)
+                _close(folder, record, _failure(error))
             raise
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         return Outcome(record, folder, skipped=False)
+
+
+def note_death(config: Config, command: str, reason: str) -> None:
+    """Write into the record of a run whose process was killed that it failed, and why.
+
+    Args:
+        config: the run.
+        command: the shell command that repeats it.
+        reason: what is known of the process's end.
+
+    Raises:
+        BusyError: another process has taken the run over.
+        RecordError: the record is there and cannot be read, or cannot be written.
+    """
+    config, tuning = resolve(config)
+    folder = records.folder(config)
+    with _locked(folder):
+        path = folder / records.RECORD
+        record = records.read(path) if path.exists() else records.new(config, command) | {"tuning": tuning}
+        if record["status"] == "running":
+            _close(folder, record, {"type": "KilledProcess", "message": reason, "traceback": ""})
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / records.LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise BusyError(f"{folder}: another process is doing this run") from error
+    except OSError as error:
+        raise records.RecordError(f"{folder}: cannot write in the run's folder: {error}") from error
+    with lock:
+        yield
 
 
 def prepare(configs: Iterable[Config]) -> None:
@@ -146,17 +173,18 @@ def resolve(config: Config) -> tuple[Config, dict[str, Any] | None]:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, lr=lr)), tuning
 
 
-def _close(folder: Path, record: dict[str, Any], error: BaseException | None = None) -> None:
+def _close(folder: Path, record: dict[str, Any], failure: dict[str, str] | None = None) -> None:
     """Write down that the run is done, or that it failed and why."""
-    record["status"] = "done" if error is None else "failed"
+    record["status"] = "failed" if failure else "done"
     record["finished"] = records.now()
-    if error is not None:
-        record["error"] = {
-            "type": type(error).__name__,
-            "message": str(error),
-            "traceback": "".join(traceback.format_exception(error)),
-        }
+    record["error"] = failure
     records.write(folder, record)
+
+
+def _failure(error: BaseException) -> dict[str, str]:
+    """What a record keeps of an error."""
+    trace = "".join(traceback.format_exception(error))
+    return {"type": type(error).__name__, "message": str(error), "traceback": trace}
 
 
 def _earlier_record(folder: Path) -> dict[str, Any] | None:
@@ -164,11 +192,18 @@ def _earlier_record(folder: Path) -> dict[str, Any] | None:
     return records.read(path) if path.exists() else None
 
 
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process was writing; nobody else writes here while the run's lock is held."""
+    for name in (records.RECORD, BEST, LAST):
+        for path in folder.glob(f".{name}.*"):
+            path.unlink()
+
+
 def _clear(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != ".lock":
+        elif path.name != records.LOCK:
             path.unlink()
 
 
@@ -195,8 +230,12 @@ def _run(config: Config, folder: Path, record: dict[str, Any], trained: bool, pr
     with _tracked(config, folder, record, run_id, trained or checkpoint is not None) as tracker:
         record["wandb"] = {"id": tracker.id, "mode": tracker.mode}
         if not trained:
-            with _stop_signals() as stop_requested:
-                _train(located, folder, record, tracker, checkpoint, stop_requested, progress)
+            with stop_signals() as stop:
+                try:
+                    _train(located, folder, record, tracker, checkpoint, stop.requested, progress)
+                except InterruptedRun as interruption:
+                    interruption.signal = stop.number
+                    raise
         if config.task.test:
             records.write(folder, record)
             _try_on_test_split(located, folder, record, progress)
@@ -303,34 +342,14 @@ def _tracked(
         yield tracker
         code = 0
         tracker.keep(folder / records.RECORD)
-    except (KeyboardInterrupt, InterruptedRun):
+    except (KeyboardInterrupt, SystemExit, InterruptedRun):
         raise
     except BaseException as error:
-        _close(folder, record, error)
+        _close(folder, record, _failure(error))
         tracker.keep(folder / records.RECORD)
         raise
     finally:
         tracker.finish(code)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request to stop after the current update; a second one stops at once."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested.is_set
-        return
-
-    def ask(number: int, _: Any) -> None:
-        requested.set()
-        signal.signal(number, earlier[number])
-
-    earlier: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requested.is_set
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
 
 
 # --- what the record keeps -------------------------------------------------------------------------------------------

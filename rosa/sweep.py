@@ -1,26 +1,28 @@
-"""Many runs on one machine: a pool of processes, a progress bar over the sweep, one line a run, a summary."""
+"""Many runs on one machine: processes that may be killed, a live overview, one line for each run, a summary."""
 
 from __future__ import annotations
 
 import os
+import signal
 import time
-import warnings
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
+from typing import Any
 
-from tqdm import tqdm
-
-from rosa.config import TUNED, Config, ConfigError, from_hydra
+from rosa.config import TUNED, Config
+from rosa.grid import Job
+from rosa.messages import first_line
+from rosa.overview import Overview, counted, duration
 from rosa.screen import headline
+from rosa.workers import Death, Workers
 
-
-@dataclass(frozen=True)
-class Job:
-    """A run to do, and the shell command that does it alone."""
-
-    config: Config
-    command: str
+AGAIN_SECONDS = 2.0
+"""Between two looks at the runs that other processes are doing."""
+POLL_SECONDS = 0.5
+"""Between two looks at whether somebody asked the sweep to stop, and two drawings of the overview."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Result:
 
     job: Job
     status: str
-    """``done``, ``skipped``, ``failed``, ``busy`` or ``interrupted``."""
+    """One of :data:`rosa.overview.STATUSES`, or ``busy`` while another process is doing it."""
     line: str
     """The score, or the first line of the error."""
     seconds: float
@@ -43,8 +45,16 @@ def describe(config: Config) -> str:
     return f"{config.task.name:5} {method:9} lr={lr} seed={config.seed}"
 
 
-def run_job(job: Job, threads: int) -> Result:
-    """Do one run in this process, and answer with its outcome instead of raising."""
+def attempt(job: Job, threads: int) -> Result:
+    """Do one run in this process, and answer with its outcome; what went wrong in it is an outcome.
+
+    Args:
+        job: the run.
+        threads: of the CPU, where ``train.threads`` does not say; 0 leaves PyTorch's own choice.
+
+    Raises:
+        InterruptedRun: asked to stop.
+    """
     from rosa.run import BusyError, run
     from rosa.training import InterruptedRun
 
@@ -58,94 +68,214 @@ def run_job(job: Job, threads: int) -> Result:
         line = headline(outcome.record)
     except BusyError:
         status, line = "busy", "another process is doing it"
-    except (InterruptedRun, KeyboardInterrupt):
-        status, line = "interrupted", "asked to stop"
+    except InterruptedRun:
+        raise
     except Exception as error:  # one failing run must not take the others with it
-        status, line = "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        status, line = "failed", first_line(type(error).__name__, str(error))
     return Result(job, status, line, time.perf_counter() - start)
 
 
-def preflight(conf: Path, overrides: Sequence[str]) -> None:
-    """Before a sweep is spelt out job by job: can the model and the data that all its runs share be had at all?
+def run_job(job: Job, threads: int) -> Result:
+    """Do one run as :func:`attempt` does, for which a request to stop is an outcome as well."""
+    from rosa.training import InterruptedRun
+
+    start = time.perf_counter()
+    try:
+        return attempt(job, threads)
+    except (InterruptedRun, KeyboardInterrupt):
+        return Result(job, "interrupted", "asked to stop", time.perf_counter() - start)
+
+
+# --- where runs go ---------------------------------------------------------------------------------------------------
+
+
+def places(at_once: int, jobs: int, cores: int, gpus: Sequence[str]) -> tuple[list[dict[str, str]], int]:
+    """The environment of each process, and the CPU threads of each run, so that runs do not fight over the machine.
 
     Args:
-        conf: the folder of the configuration groups.
-        overrides: the command's arguments; those that are swept over are left out here, and looked at with their job.
-
-    Raises:
-        ModelError, DataError: the hub is needed and cannot be reached.
+        at_once: runs at a time; 0 is one a GPU, or one a core where no GPU is used.
+        jobs: runs to do; there are no more processes than that.
+        cores: of the CPU.
+        gpus: what ``CUDA_VISIBLE_DEVICES`` calls them; a process sees one, and two share one only if asked to.
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+    count = min(at_once or len(gpus) or cores, jobs) or 1
+    threads = max(cores // count, 1)
+    # The tokenizers' own threads; PyTorch's are set in each run.
+    shared = {"RAYON_NUM_THREADS": str(threads)}
+    if not gpus:
+        return [dict(shared) for _ in range(count)], threads
+    return [shared | {"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} for place in range(count)], threads
 
-    try:
-        parsed = OverridesParser.create().parse_overrides([word for word in overrides if not word.startswith("-")])
-        fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
-        with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            config = from_hydra(compose("config", overrides=fixed))
-    except (ConfigError, HydraException, OmegaConfBaseException):
-        return  # Hydra will refuse it in its own place, or a swept value makes it whole
-    finally:
-        GlobalHydra.instance().clear()
-    if "hub" in (config.model.source, config.data.source):
-        from rosa.run import prepare
 
-        prepare([config])
+def visible_gpus() -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` calls the GPUs that PyTorch sees, none on a machine without."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[:count] or [str(number) for number in range(count)]
+
+
+# --- the sweep -------------------------------------------------------------------------------------------------------
 
 
 def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
     """Do all runs, several at a time, and print a line for each and a summary.
 
+    A run whose process is killed has failed, and no other has. A run that another process is doing is asked for again
+    at the end. Ctrl-C, SIGTERM, or a failure with ``train.fail_fast``: the runs in progress write a checkpoint, and no
+    other is started.
+
     Args:
         jobs: the runs; finished ones are skipped, interrupted ones go on.
-        at_once: processes; 0 is one a CPU core, or one where a GPU is used.
+        at_once: see :func:`places`.
 
     Returns:
         The outcomes, in the order in which runs ended.
     """
-    import joblib
-    import torch
+    import multiprocessing
 
     from rosa.run import prepare
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    gpu = torch.cuda.is_available() and any(job.config.train.device != "cpu" for job in jobs)
-    processes = min(at_once or (1 if gpu else cores), len(jobs)) or 1
-    threads = max(cores // processes, 1)
-    start = time.perf_counter()
+    gpus = visible_gpus() if any(job.config.train.device != "cpu" for job in jobs) else []
+    environments, threads = places(at_once, len(jobs), cores, gpus)
+    # CUDA does not survive a fork, should an import have touched it.
+    forking = not gpus and "forkserver" in multiprocessing.get_all_start_methods()
+    method = "forkserver" if forking else "spawn"
+    work: Workers[Job, Result] = Workers(partial(run_job, threads=threads), environments, method, ["rosa.run"])
     prepare(job.config for job in jobs)
-    results: list[Result] = []
-    # joblib replaces a worker whose memory has grown; no run is lost by it, so it is no news.
-    warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")
-    # The first outcomes of a second call come in a burst of skips, so the bar counts runs and not time.
-    with tqdm(total=len(jobs), unit="run", dynamic_ncols=True, smoothing=0.1) as bar:
-        pool = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", batch_size=1, pre_dispatch="all")
-        for result in pool(joblib.delayed(run_job)(job, threads) for job in jobs):
-            results.append(result)
-            if result.status != "skipped":
-                bar.write(f"{result.status:11} {describe(result.job.config)}  {result.line}  ({result.seconds:.1f} s)")
-            bar.update(1)
-    print(summarize(results, time.perf_counter() - start), flush=True)
+    with work, _stopping() as stopping:
+        results, seconds = Schedule(jobs, work, stopping).work_off()
+    print(summarize(results, seconds), flush=True)
     return results
+
+
+class Stopping:
+    """How often the sweep was asked to stop: once, and runs write a checkpoint; twice, and they are killed."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+
+@contextmanager
+def _stopping() -> Iterator[Stopping]:
+    stopping = Stopping()
+
+    def ask(*_: Any) -> None:
+        stopping.asked += 1
+
+    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+class Schedule:
+    """Which run comes next, and what an answer means.
+
+    Args:
+        jobs: the runs.
+        workers: the processes.
+        stopping: raised by a signal, or here by a failure with ``train.fail_fast``.
+    """
+
+    def __init__(self, jobs: Sequence[Job], workers: Workers[Job, Result], stopping: Stopping) -> None:
+        self.workers = workers
+        self.stopping = stopping
+        self.waiting = deque(jobs)
+        self.elsewhere: list[Job] = []
+        """Runs that another process is doing."""
+        self.met_elsewhere: set[str] = set()
+        """The commands of all such runs, those that have ended in the meantime included."""
+        self.results: list[Result] = []
+        self.overview = Overview(len(jobs))
+        self._heard = 0
+        self._again_at = 0.0
+
+    def work_off(self) -> tuple[list[Result], float]:
+        """Do everything; the outcomes, and how many seconds it took."""
+        while self.waiting or self.elsewhere or self.workers.busy:
+            self._heed_stop()
+            if self.elsewhere and not self.waiting and time.monotonic() >= self._again_at:
+                self.waiting.extend(self.elsewhere)
+                self.elsewhere.clear()
+            while self.waiting and self.workers.free:
+                self.workers.start(self.waiting.popleft())
+            self.overview.show(self.workers.busy, len(self.elsewhere))
+            for job, answer in self.workers.finished(POLL_SECONDS):
+                self._ended(self._dead(job, answer) if isinstance(answer, Death) else answer)
+        self.overview.close()
+        return self.results, self.overview.seconds
+
+    def _heed_stop(self) -> None:
+        if self.stopping.asked == self._heard:
+            return
+        self._heard = self.stopping.asked
+        for job in (*self.waiting, *self.elsewhere):
+            self._ended(Result(job, "not started", "", 0.0))
+        self.waiting.clear()
+        self.elsewhere.clear()
+        if self.stopping.asked == 1:
+            self.workers.ask_to_stop()
+        else:
+            self.workers.kill()
+
+    def _dead(self, job: Job, death: Death) -> Result:
+        from rosa.records import RecordError
+        from rosa.run import BusyError, note_death
+
+        if self.stopping.asked:
+            return Result(job, "interrupted", "asked to stop", 0.0)
+        line = str(death)
+        try:
+            note_death(job.config, job.command, line)
+        except (BusyError, RecordError) as error:
+            line += f"; its record does not say so: {error}"
+        return Result(job, "failed", line, 0.0)
+
+    def _ended(self, result: Result) -> None:
+        job = result.job
+        if result.status == "busy":
+            self.met_elsewhere.add(job.command)
+            if not self.stopping.asked:
+                self.elsewhere.append(job)
+                self._again_at = time.monotonic() + AGAIN_SECONDS
+                return
+            result = replace(result, status="not started")
+        elif result.status == "skipped" and job.command in self.met_elsewhere:
+            result = replace(result, status="elsewhere")
+        self.results.append(result)
+        line = ""
+        if result.status not in ("skipped", "not started"):
+            line = f"{result.status:11} {describe(job.config)}  {result.line}  ({result.seconds:.1f} s)"
+        self.overview.ended(result.status, line)
+        if result.status == "failed" and job.config.train.fail_fast and not self.stopping.asked:
+            self.stopping.asked = 1
 
 
 def summarize(results: Sequence[Result], seconds: float) -> str:
     """How many runs ended how, and for each failure its error and the command that repeats it."""
-    counts = dict.fromkeys(("done", "skipped", "failed", "busy", "interrupted"), 0)
-    for result in results:
-        counts[result.status] += 1
-    parts = [
-        f"{count} {status}" for status, count in counts.items() if count or status in ("done", "skipped", "failed")
-    ]
-    lines = [f"{len(results)} runs in {seconds:.0f} s: {', '.join(parts)}"]
-    if counts["skipped"] and counts["skipped"] == len(results):
+    counts = Counter(result.status for result in results)
+    return "\n".join(
+        [
+            f"{len(results)} runs in {duration(seconds)}: {counted(counts, ('done', 'skipped', 'failed'))}",
+            *remarks(counts, [(result.line, result.job.command) for result in results if result.status == "failed"]),
+        ]
+    )
+
+
+def remarks(counts: Mapping[str, int], failures: Sequence[tuple[str, str]]) -> list[str]:
+    """The lines of a summary after the first: what the counts mean, and each failure's line and command."""
+    lines = []
+    if counts.get("skipped") and counts["skipped"] == sum(counts.values()):
         lines.append("every run was finished before; nothing was done twice (train.force=true starts over)")
-    for result in results:
-        if result.status == "failed":
-            lines += [f"failed: {result.line}", f"  again: {result.job.command}"]
-    if counts["interrupted"]:
-        lines.append("interrupted: the same command goes on where this stopped")
-    return "\n".join(lines)
+    if counts.get("elsewhere"):
+        lines.append(f"elsewhere: another process did {counts['elsewhere']} of these runs in the meantime")
+    for line, command in failures:
+        lines += [f"failed: {line}", f"  again: {command}"]
+    if counts.get("interrupted") or counts.get("not started"):
+        lines.append("stopped early: the same command goes on where this stopped")
+    return lines

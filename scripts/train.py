@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import sys
 from pathlib import Path
 
@@ -20,10 +19,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from rosa.batch import run_as_job
 from rosa.config import ConfigError, from_hydra, register
+from rosa.grid import Job, command, expand, preflight
 from rosa.messages import complain, explain
 from rosa.screen import summary
-from rosa.sweep import Job, preflight, run_all
+from rosa.status import asked_for, table, to_do
+from rosa.sweep import Result, run_all
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 LOCAL_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -32,20 +34,23 @@ jobs: list[Job] = []
 
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
-def main(composed: DictConfig) -> None:
-    """Run the composed configuration, or note it down for the sweep."""
+def main(composed: DictConfig) -> Result | None:
+    """Run the composed configuration, or note it down for the sweep; a launcher's process gets the outcome."""
     config = from_hydra(composed)
     context = HydraConfig.get()
-    command = shlex.join(["python", "scripts/train.py", *context.overrides.task])
-    if context.mode == RunMode.MULTIRUN and context.launcher._target_ == LOCAL_LAUNCHER:
-        jobs.append(Job(config, command))
-        return
+    job = Job(config, command(context.overrides.task))
+    if context.mode == RunMode.MULTIRUN:
+        if context.launcher._target_ != LOCAL_LAUNCHER:
+            return run_as_job(job)
+        jobs.append(job)
+        return None
     from rosa.run import run
 
-    outcome = run(config, command, progress=sys.stderr.isatty() or context.mode != RunMode.MULTIRUN)
+    outcome = run(config, job.command, progress=True)
     print(summary(outcome.record))
     print("finished before, nothing to do" if outcome.skipped else "done", end=": ")
     print(outcome.folder / "record.json")
+    return None
 
 
 def command_line() -> int:
@@ -54,20 +59,32 @@ def command_line() -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("rosa").setLevel(logging.INFO)
     register()
+    multirun = bool({"-m", "--multirun"} & set(sys.argv[1:]))
     try:
-        if {"-m", "--multirun"} & set(sys.argv[1:]):
+        if multirun:
             preflight(CONF, sys.argv[1:])
         main()
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error, CONF, sys.argv[1:])}", file=sys.stderr)
         return 2
     except Exception as error:
+        if type(error).__module__.startswith("submitit."):
+            print(f"error: {error}", file=sys.stderr)
+            return after_launch()
         complain(error)  # a trace is in the record
         return 2 if isinstance(error, ConfigError) else 1
     if jobs:
         results = run_all(jobs, jobs[0].config.jobs)
-        return 0 if all(result.status in ("done", "skipped") for result in results) else 1
-    return 0
+        return 0 if all(result.status in ("done", "skipped", "elsewhere") for result in results) else 1
+    return after_launch() if multirun else 0
+
+
+def after_launch() -> int:
+    """Say what became of a sweep whose runs a launcher started elsewhere, from their records."""
+    planned = list(expand(CONF, sys.argv[1:]))
+    runs = list(asked_for(planned, Path(planned[0].config.results_dir)))
+    print("\n".join([*table({planned[0].config.experiment_name: runs}), *to_do(runs, command(sys.argv[1:]))]))
+    return 0 if all(run.state == "done" for run in runs) else 1
 
 
 if __name__ == "__main__":

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from rosa import records
-from rosa.sweep import Job, Result, summarize
+from rosa.grid import Job
+from rosa.overview import duration, expected_seconds
+from rosa.run import resolve
+from rosa.sweep import Result, Schedule, Stopping, places, summarize, visible_gpus
+from rosa.workers import Death
 from tests.conftest import ROOT, Composer
 
 
@@ -69,8 +75,138 @@ def test_summary_counts_and_repeats(composed: Composer) -> None:
     job = Job(composed(), "python scripts/train.py x")
     text = summarize([Result(job, "failed", "OSError: full", 1.0), Result(job, "interrupted", "", 1.0)], 3.0)
     assert text.splitlines() == [
-        "2 runs in 3 s: 0 done, 0 skipped, 1 failed, 1 interrupted",
+        "2 runs in 00:03: 0 done, 0 skipped, 1 failed, 1 interrupted",
         "failed: OSError: full",
         "  again: python scripts/train.py x",
-        "interrupted: the same command goes on where this stopped",
+        "stopped early: the same command goes on where this stopped",
     ]
+
+
+# --- which run comes next, with processes that are none --------------------------------------------------------------
+
+
+class Scripted:
+    """Stands in for the processes: answers each task at once, as a script says, the last word of it for good."""
+
+    def __init__(self, places: int, script: dict[str, list[str | Death]]) -> None:
+        self.places = places
+        self.script = script
+        self.tasks: list[Job] = []
+        self.started: list[str] = []
+        self.asked_to_stop = self.killed = 0
+
+    @property
+    def busy(self) -> int:
+        return len(self.tasks)
+
+    @property
+    def free(self) -> int:
+        return self.places - self.busy
+
+    def start(self, job: Job) -> None:
+        assert self.free
+        self.started.append(job.command)
+        self.tasks.append(job)
+
+    def finished(self, timeout: float) -> list[tuple[Job, Result | Death]]:
+        ended: list[tuple[Job, Result | Death]] = []
+        for job in self.tasks:
+            words = self.script.get(job.command, ["done"])
+            word = words.pop(0) if len(words) > 1 else words[0]
+            ended.append((job, word if isinstance(word, Death) else Result(job, word, "a line", 0.0)))
+        self.tasks = []
+        return ended
+
+    def ask_to_stop(self) -> None:
+        self.asked_to_stop += 1
+
+    def kill(self) -> None:
+        self.killed += 1
+
+
+@pytest.fixture
+def scheduled(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[dict[str, str], Scripted]]:
+    monkeypatch.setattr("rosa.sweep.AGAIN_SECONDS", 0.0)
+
+    def work_off(
+        script: dict[str, list[str | Death]], *overrides: str, places: int = 1, stop_before: int = 0
+    ) -> tuple[dict[str, str], Scripted]:
+        config = composed(*overrides)
+        workers = Scripted(places, script)
+        stopping = Stopping()
+        stopping.asked = stop_before
+        schedule = Schedule([Job(config, name) for name in "abcd"], cast(Any, workers), stopping)
+        results, _ = schedule.work_off()
+        assert len(results) == 4, "each run once"
+        return {result.job.command: result.status for result in results}, workers
+
+    return work_off
+
+
+def test_a_run_that_another_process_does_comes_again_at_the_end(scheduled: Any) -> None:
+    statuses, workers = scheduled({"a": ["busy", "busy", "skipped"], "b": ["busy", "done"], "c": ["skipped"]})
+    assert statuses == {"a": "elsewhere", "b": "done", "c": "skipped", "d": "done"}
+    assert workers.started == ["a", "b", "c", "d", "a", "b", "a"]
+
+
+def test_fail_fast_leaves_what_has_not_begun(scheduled: Any) -> None:
+    script: dict[str, list[str | Death]] = {"b": ["failed"]}
+    assert scheduled(script)[0]["c"] == "done"
+    statuses, workers = scheduled(script, "train.fail_fast=true", places=2)
+    assert statuses == {"a": "done", "b": "failed", "c": "not started", "d": "not started"}
+    assert workers.started == ["a", "b"]
+    assert workers.asked_to_stop == 1
+
+
+def test_a_second_signal_kills(scheduled: Any) -> None:
+    statuses, workers = scheduled({}, stop_before=2)
+    assert set(statuses.values()) == {"not started"}
+    assert (workers.asked_to_stop, workers.killed) == (0, 1)
+
+
+def test_a_killed_run_has_a_record_that_says_so(scheduled: Any, composed: Composer) -> None:
+    statuses, _ = scheduled({"a": [Death(-9)], "b": ["failed"]})
+    assert statuses == {"a": "failed", "b": "failed", "c": "done", "d": "done"}
+    record = records.read(records.folder(resolve(composed())[0]) / records.RECORD)
+    assert record["status"] == "failed"
+    assert record["error"]["message"].startswith("SIGKILL: killed by the system, probably out of memory")
+
+
+@pytest.mark.parametrize(
+    ("at_once", "jobs", "cores", "gpus", "expected_gpus", "threads"),
+    [
+        (0, 10, 8, [], [None] * 8, 1),
+        (0, 3, 8, [], [None] * 3, 2),
+        (2, 10, 8, [], [None] * 2, 4),
+        (0, 10, 16, ["0", "1", "5"], ["0", "1", "5"], 5),
+        (0, 1, 16, ["0", "1"], ["0"], 16),
+        (3, 10, 16, ["GPU-a", "GPU-b"], ["GPU-a", "GPU-b", "GPU-a"], 5),
+    ],
+)
+def test_cores_and_gpus_are_shared_out(
+    at_once: int, jobs: int, cores: int, gpus: list[str], expected_gpus: list[str | None], threads: int
+) -> None:
+    environments, found = places(at_once, jobs, cores, gpus)
+    assert [environment.get("CUDA_VISIBLE_DEVICES") for environment in environments] == expected_gpus
+    assert found == threads
+    assert {environment["RAYON_NUM_THREADS"] for environment in environments} == {str(threads)}
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "expected"),
+    [(None, 0, []), (None, 2, ["0", "1"]), ("2,3", 2, ["2", "3"]), ("GPU-a, GPU-b", 2, ["GPU-a", "GPU-b"])],
+)
+def test_the_gpus_are_those_that_this_process_sees(
+    visible: str | None, count: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_gpus() == expected
+
+
+def test_the_expected_end_does_not_count_what_was_there_before() -> None:
+    assert expected_seconds(0, 10, 5.0) is None
+    assert expected_seconds(4, 10, 20.0) == 50.0
+    assert [duration(seconds) for seconds in (3.4, 61, 3723)] == ["00:03", "01:01", "1:02:03"]

@@ -66,6 +66,8 @@ class TrainConfig:
     """Which weights stay after the run: ``best`` (by the headline), ``last``, ``both`` or ``none``."""
     force: bool = False
     """Start over although a finished or interrupted run is there."""
+    fail_fast: bool = False
+    """Stop a local sweep after its first failed run: those that are running write a checkpoint, the rest is left."""
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "accumulation", "evaluation_batch_size", "epsilon", "max_length"):

@@ -92,7 +92,7 @@ def check(config: Config) -> None:
 
 NOT_IDENTITY = {
     "": ("seed", "experiment_name", "results_dir", "cache_dir", "jobs", "logger"),
-    "train": ("tuning", "device", "threads", "log_steps", "save_steps", "keep", "force"),
+    "train": ("tuning", "device", "threads", "log_steps", "save_steps", "keep", "force", "fail_fast"),
     "decoding": ("batch_size",),
 }
 """Keys that change nothing about a run's result (or are a part of its folder's name already)."""

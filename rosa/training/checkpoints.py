@@ -31,6 +31,9 @@ COMPLETE = "complete"
 class InterruptedRun(RuntimeError):  # noqa: N818 - an interruption is no error
     """Training stopped on request, after writing a checkpoint from which it goes on."""
 
+    signal: int | None = None
+    """The number of the signal that asked, where one did."""
+
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write what training changed, and by which method, to a safetensors file, atomically.

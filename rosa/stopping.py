@@ -1,0 +1,43 @@
+"""Signals that ask a run to stop: it writes a checkpoint first."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Ctrl-C; what ``kill``, ``scancel`` and ``scontrol requeue`` send; what SLURM sends before a time limit."""
+
+
+class StopRequest:
+    """Whether a signal has come, and which one came first."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def requested(self) -> bool:
+        """Whether the run is to stop after the current update."""
+        return self.number is not None
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Turn the first signal of each kind into a request to stop; a second one does what it did before."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request  # Python lets only the main thread hear signals
+        return
+
+    def ask(number: int, _: Any) -> None:
+        request.number = request.number or number
+        signal.signal(number, earlier[number])
+
+    earlier: dict[int, Any] = {number: signal.signal(number, ask) for number in SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

@@ -1,0 +1,181 @@
+"""Processes that do one task after another, and that may be killed without taking anything but their task with them.
+
+The pools of the standard library and of joblib give up as a whole when the system kills one of their processes. Here a
+process that ends in the middle of a task is that task's answer, and another one takes its place. Importing PyTorch and
+transformers takes seconds, so that a process does many tasks, and where it can be, a new one is forked from a server
+that has imported them and done nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Generic, TypeVar
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+
+TASKS_EACH = 20
+"""After so many tasks a process is replaced, so that what libraries leave behind in memory does not add up."""
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a process ended that was to give an answer."""
+
+    exit_code: int
+    """As Python's: negative for the number of a signal."""
+
+    def __str__(self) -> str:
+        if self.exit_code >= 0:
+            return f"the process ended with exit status {self.exit_code} in the middle of the run"
+        try:
+            name = signal.Signals(-self.exit_code).name
+        except ValueError:
+            name = f"signal {-self.exit_code}"
+        if name == "SIGKILL":
+            return "SIGKILL: killed by the system, probably out of memory (or by somebody)"
+        return f"{name}: the process was ended by this signal in the middle of the run"
+
+
+@dataclass
+class _Worker(Generic[Task]):
+    process: BaseProcess
+    connection: Connection
+    place: int
+    task: Task | None = None
+    tasks: int = 0
+
+
+class Workers(Generic[Task, Answer]):
+    """As many processes as there are places, started when there is a task for them.
+
+    Args:
+        do: makes an answer of a task; it can be pickled, and what it raises is the end of its process.
+        environments: the environment variables of each place, a GPU's number for instance.
+        method: ``forkserver``, or ``spawn`` where a process must start from nothing (another system, a GPU).
+        preload: modules that the server of ``forkserver`` imports.
+    """
+
+    def __init__(
+        self,
+        do: Callable[[Task], Answer],
+        environments: Sequence[Mapping[str, str]],
+        method: str,
+        preload: Sequence[str] = (),
+    ) -> None:
+        self._do = do
+        self._environments = environments
+        self._context = multiprocessing.get_context(method)
+        if method == "forkserver":
+            self._context.set_forkserver_preload(["__main__", *preload])
+            forkserver.ensure_running()  # its imports take a while, in which there is something else to do
+        self._workers: list[_Worker[Task]] = []
+
+    @property
+    def busy(self) -> int:
+        """Tasks that are being done."""
+        return sum(worker.task is not None for worker in self._workers)
+
+    @property
+    def free(self) -> int:
+        """Tasks that can be started now."""
+        return len(self._environments) - self.busy
+
+    def start(self, task: Task) -> None:
+        """Give a task to a process that has none.
+
+        Raises:
+            RuntimeError: all have one.
+        """
+        idle = [worker for worker in self._workers if worker.task is None]
+        worker = idle[0] if idle else self._new()
+        try:
+            worker.connection.send(task)
+        except OSError:  # killed while it had nothing to do
+            self._remove(worker)
+            worker = self._new()
+            worker.connection.send(task)
+        worker.task = task
+        worker.tasks += 1
+
+    def finished(self, timeout: float) -> list[tuple[Task, Answer | Death]]:
+        """The tasks that have ended since the last call, after waiting at most ``timeout`` seconds for the first."""
+        busy = [worker for worker in self._workers if worker.task is not None]
+        ready = set(wait([end for w in busy for end in (w.connection, w.process.sentinel)], timeout))
+        ended: list[tuple[Task, Answer | Death]] = []
+        for worker in busy:
+            if worker.task is None or not ready & {worker.connection, worker.process.sentinel}:
+                continue
+            task, worker.task = worker.task, None
+            ended.append((task, self._answer(worker)))
+            if worker.tasks >= TASKS_EACH and worker in self._workers:
+                self._remove(worker)
+        return ended
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM to the processes that have a task."""
+        for worker in self._workers:
+            if worker.task is not None:
+                worker.process.terminate()
+
+    def kill(self) -> None:
+        """Send SIGKILL to all."""
+        for worker in self._workers:
+            worker.process.kill()
+
+    def __enter__(self) -> Workers[Task, Answer]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ask_to_stop()
+        while self._workers:
+            self._remove(self._workers[0])
+
+    def _new(self) -> _Worker[Task]:
+        taken = {worker.place for worker in self._workers}
+        free = [place for place in range(len(self._environments)) if place not in taken]
+        if not free:
+            raise RuntimeError(f"all {len(self._environments)} processes have a task")
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(  # type: ignore[attr-defined]  # the stubs leave it out of the base class
+            target=_serve, args=(theirs, self._do, dict(self._environments[free[0]]))
+        )
+        process.start()
+        theirs.close()
+        worker: _Worker[Task] = _Worker(process, ours, free[0])
+        self._workers.append(worker)
+        return worker
+
+    def _answer(self, worker: _Worker[Task]) -> Answer | Death:
+        # What it sent before it ended counts.
+        with contextlib.suppress(EOFError, OSError):
+            if worker.connection.poll():
+                return worker.connection.recv()
+        self._remove(worker)
+        return Death(worker.process.exitcode or 0)
+
+    def _remove(self, worker: _Worker[Task]) -> None:
+        self._workers.remove(worker)
+        worker.connection.close()  # on which a process that waits for a task ends
+        worker.process.join()
+
+
+def _serve(connection: Connection, do: Callable[[Task], Answer], environment: Mapping[str, str]) -> None:
+    """What a process does: answer tasks until there are no more, or nobody is there to give them."""
+    # Ctrl-C in a terminal reaches every process; the one that gives the tasks decides what comes of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(environment)
+    # What is imported stays: without this, each collection that a Trainer asks for looks at all of it again.
+    gc.freeze()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            connection.send(do(connection.recv()))
