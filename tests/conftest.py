@@ -46,6 +46,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2 of a few thousand random weights over a vocabulary of words, as save_pretrained writes it."""
+    from tests import causal
+
+    folder = tmp_path_factory.mktemp("tiny-gpt2")
+    causal.build_model().save_pretrained(folder)
+    causal.build_tokenizer().save_pretrained(folder)
+    return folder
+
+
 Composer = Callable[..., Config]
 
 

@@ -26,13 +26,19 @@ def registered() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_two_updates_of_the_first_run(name: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_two_updates_of_the_first_run(
+    name: str, tiny_model: Path, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     overrides = [f"experiment={name}", *SMALLEST, f"results_dir={tmp_path}"]
     if name.startswith("regression"):
         widths = "[8,6,4]" if "mlp" in name else "[8,4]"
         overrides += [f"model.perceptron.widths={widths}", "data.teacher.rank=2"]
     else:
-        overrides += ["model=folder", "model.name=tiny", f"model.path={tiny_model}", "data=mini"]
+        model = tiny_gpt2 if name.startswith("e2e") else tiny_model
+        overrides += ["model=folder", "model.name=tiny", f"model.path={model}", "data=mini"]
+    if name.startswith("e2e"):
+        overrides += ["decoding.max_new_tokens=4", "data.evaluation_size=4", "model.mini.text="]
+        monkeypatch.setenv("PATH", "")  # METEOR takes ten seconds of Java
     job = next(expand(CONF, overrides))
     record = run(job.config, job.command, progress=False).record
     assert record["status"] == "done"
