@@ -126,7 +126,7 @@ def _locked(folder: Path) -> Iterator[None]:
     except Timeout as error:
         raise BusyError(f"{folder}: another process is doing this run") from error
     except OSError as error:
-        raise records.RecordError(f"{folder}: cannot write in the run's folder: {error}") from error
+        raise records.RecordError(f"{folder}: cannot write in the run's folder (results_dir): {error}") from error
     with lock:
         yield
 

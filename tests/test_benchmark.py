@@ -566,8 +566,7 @@ def test_the_script_measures_on_real_files_and_an_own_model(
     ("arguments", "message"),
     [
         (["--model", "minilmm"], "--model minilmm: neither one of"),
-        (["step"], "no benchmark step; there are steps, padding, factorization, solvers, stages, scoring"),
-        (["step"], "no benchmark step; there are steps, padding, factorization, solvers, stages, decoding, full_size"),
+        (["step"], "no benchmark step; there are steps, padding, factorization, solvers, stages, decoding, scoring,"),
         (["--repeats", "0"], "--repeats 0: expected at least 1"),
         (["--batch-size", "0"], "train.batch_size=0"),
         (["--results", __file__], "--results: cannot write in"),

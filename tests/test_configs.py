@@ -29,6 +29,10 @@ NEEDS = {
     ("model", "mlp"): ["task=regression", "data=teacher"],
     ("task", "regression"): ["model=linear", "data=teacher"],
     ("data", "teacher"): ["model=linear", "task=regression"],
+    ("model", "mini-gpt2"): ["task=e2e"],
+    ("task", "e2e"): ["model=mini-gpt2"],
+    ("decoding", "lora"): ["task=e2e", "model=mini-gpt2"],
+    ("decoding", "greedy"): ["task=e2e", "model=mini-gpt2"],
 }
 """What a choice cannot do without."""
 CHOICES = [
@@ -47,7 +51,7 @@ def registered() -> None:
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_of_every_group_composes(group: str, name: str) -> None:
     overrides = [f"{group}={name}", *NEEDS.get((group, name), [])]
-    if name == "local" or "minilm" in name:
+    if name == "local" or "minilm" in name or "real" in name:
         overrides.append("data.dir=x")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = from_hydra(compose("config", overrides=overrides))

@@ -21,7 +21,7 @@ VOCABULARY = REAL_DATA / "gpt2-tokenizer"
 def task() -> TaskConfig:
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return from_hydra(compose("config", overrides=["task=e2e"])).task
+        return from_hydra(compose("config", overrides=["task=e2e", "model=mini-gpt2"])).task
 
 
 @pytest.fixture(scope="module")

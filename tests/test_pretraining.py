@@ -242,9 +242,10 @@ def test_the_key_names_text_words_shape_training_and_version(monkeypatch: pytest
         cache_key([["a b.", "b a.", "c d."], *TEXT[2:]], WORDS, TINY),
         cache_key(TEXT, WORDS[:-1], TINY),
     }
-    for key, value in vars(TINY).items():
+    read = {key: value for key, value in vars(TINY).items() if key not in roberta.NOT_READ}
+    for key, value in read.items():
         keys.add(cache_key(TEXT, WORDS, MiniModelConfig(**{**vars(TINY), key: value * 2 or 1})))
-    assert len(keys) == 4 + len(vars(TINY))
+    assert len(keys) == 4 + len(read)
     monkeypatch.setattr(roberta, "VERSION", roberta.VERSION + 1)
     assert cache_key(TEXT, WORDS, TINY) not in keys
     assert cache_key(tuple(map(tuple, TEXT)), tuple(WORDS), TINY) == cache_key(TEXT, WORDS, TINY)

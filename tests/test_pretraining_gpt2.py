@@ -280,8 +280,8 @@ def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> 
 
 
 SMALL = [
-    "model=mini-gpt2", "model.mini.steps=2", "model.mini.hidden=32", "model.mini.heads=2", "model.mini.vocabulary=300",
-    "model.mini.intermediate=64", "model.mini.sentences=20", "model.mini.batch_size=4",
+    "task=e2e", "model=mini-gpt2", "model.mini.steps=2", "model.mini.hidden=32", "model.mini.heads=2",
+    "model.mini.vocabulary=300", "model.mini.intermediate=64", "model.mini.sentences=20", "model.mini.batch_size=4",
 ]  # fmt: skip
 
 

@@ -396,7 +396,7 @@ def test_full_disk_is_reported_and_no_record_is_torn(composed: Composer, monkeyp
 def test_results_folder_that_cannot_be_written_is_named(composed: Composer, tmp_path: Path) -> None:
     """A file in the folder's place stops root too, whom permissions do not."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(records.RecordError, match="results_dir=.*file"):
+    with pytest.raises(records.RecordError, match="file.*cannot write in the run's folder .results_dir"):
         run(composed(f"results_dir={tmp_path / 'file'}"), "command", progress=False)
 
 

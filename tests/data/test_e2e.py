@@ -25,7 +25,7 @@ needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real E2E files ar
 def task() -> TaskConfig:
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return from_hydra(compose("config", overrides=["task=e2e", "data=mini", "model=mini-roberta"])).task
+        return from_hydra(compose("config", overrides=["task=e2e", "data=mini", "model=mini-gpt2"])).task
 
 
 @pytest.fixture(scope="module")

@@ -85,12 +85,16 @@ def test_headlines_are_those_of_the_lora_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "path", "name"), [("cola", "nyu-mll/glue", "cola"), ("e2e", "tuetschek/e2e_nlg", "default")]
+    ("task", "model", "path", "name"),
+    [
+        ("cola", "mini-roberta", "nyu-mll/glue", "cola"),
+        ("e2e", "mini-gpt2", "tuetschek/e2e_nlg", "default"),
+    ],
 )
-def test_hub_data_is_pinned_to_a_commit(task: str, path: str, name: str) -> None:
+def test_hub_data_is_pinned_to_a_commit(task: str, model: str, path: str, name: str) -> None:
     rosa.config.register()
     with initialize_config_dir(str(PROJECT / "conf"), version_base=None):
-        composed = rosa.config.from_hydra(compose("config", overrides=[f"task={task}", "data=hub"]))
+        composed = rosa.config.from_hydra(compose("config", overrides=[f"task={task}", f"model={model}", "data=hub"]))
     data = composed.data
     assert (data.path, data.name or task) == (path, name)
     assert len(data.revision) == 40
