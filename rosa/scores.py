@@ -1,13 +1,13 @@
-"""How a score is written on the screen."""
+"""How a score is written: which metrics are shares of one, and how many decimals the others have."""
 
 from __future__ import annotations
 
-ERRORS = ("loss", "mse", "perplexity", "bits_per_token")
-"""Metrics that are no share of anything, and are not shown in hundredths."""
+DECIMALS = {"loss": 3, "mse": 4, "perplexity": 2, "bits_per_token": 3, "nist": 2, "cider": 2}
+"""Metrics that are shown as they are, and their decimals; all others are shares of one, shown x100 with one decimal."""
 
 
 def written(metric: str, value: float | None) -> str:
-    """A share (an accuracy, a correlation) in hundredths, an error as it is."""
+    """A score on the screen: a share (an accuracy, a correlation) in hundredths, an error as it is."""
     if value is None:
         return "undefined"
-    return f"{value:.3f}" if metric in ERRORS else f"{100 * value:.1f}"
+    return f"{value:.{DECIMALS[metric]}f}" if metric in DECIMALS else f"{100 * value:.1f}"

@@ -53,7 +53,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "rosa.tracking": ("rosa.config",),
     "rosa.records": ("rosa.config", "rosa.files"),
     "rosa.selection": ("rosa.config", "rosa.records"),
-    "rosa.report": ("rosa.report", "rosa.records", "rosa.selection"),
+    "rosa.report": ("rosa.report", "rosa.records", "rosa.scores", "rosa.selection"),
     "rosa.export": ("rosa.adapters", "rosa.export", *LEAVES),
     # A run's models are rebuilt as the run built them.
     "rosa.export.runs": ANYTHING,

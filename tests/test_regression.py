@@ -120,7 +120,7 @@ def test_tables_and_screen_show_it(regression: Regressions) -> None:
     """The headline in hundredths; an error is no share of anything, and is shown as it is."""
     found = [run(regression(*words), "command", progress=False).record for words in METHODS.values()]
     mse = found[0]["metrics"]["best"]["validation"]["mse"]
-    assert f"mse     {mse:.3f}" in summary(found[0])
+    assert f"mse     {mse:.4f}" in summary(found[0])
     table = markdown(results_table(compare(found, "regression")))
     for record in found:
         assert f"{100 * record['metrics']['best']['validation']['r2']:.1f}" in table

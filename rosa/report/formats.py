@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from rosa.scores import DECIMALS
+
 TASKS = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb", "wnli")
 """GLUE's tasks in the order of its papers' tables."""
 TASK_NAMES = dict(zip(TASKS, ("MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "RTE", "STS-B", "WNLI"), strict=True)) | {
@@ -30,8 +32,6 @@ METRIC_NAMES = {
     "rouge_l": "ROUGE-L",
     "cider": "CIDEr",
 }
-DECIMALS = {"loss": 3, "mse": 4, "perplexity": 2, "bits_per_token": 3, "nist": 2, "cider": 2}
-"""Metrics that are shown as they are, and their decimals; all others are shares of one, shown ×100 with one decimal."""
 MISSING = "—"
 OPTIONS_IN_NAME = ("name", "rank", "every", "unit")
 """Options that every label of a method has in words."""

@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from rosa.report import formats
 from rosa.report.comparison import Comparison, Record, Row, Task, summarise
 from rosa.report.figures import canvas
+from rosa.scores import DECIMALS
 
 HEADLINE = "headline"
 """Each task's own headline metric."""
@@ -142,7 +143,7 @@ def _draw(comparison: Comparison, chosen: Sequence[canvas.Selection], metric: st
 
 def _axis_label(task: Task, metric: str) -> str:
     name = formats.scaled_name(_metric(task, metric))
-    return f"{task.splits[0]} {name}" if _metric(task, metric) in formats.DECIMALS else name
+    return f"{task.splits[0]} {name}" if _metric(task, metric) in DECIMALS else name
 
 
 def _make_logarithmic(axes: Axes, points: Sequence[Point]) -> None:
