@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -18,19 +17,17 @@ from filelock import FileLock, Timeout
 from torch import nn
 from transformers import TrainerCallback
 
-from rosa import costs, diagnostics, inputs, mini_models, models, records, selection, tracking, trial
+from rosa import bookkeeping, costs, inputs, mini_models, models, records, selection, tracking, trial
 from rosa.adapters import attach, attachment, merge
-from rosa.config import TUNED, Config, MethodConfig, RosaConfig, TaskConfig
+from rosa.config import TUNED, Config, MethodConfig, RosaConfig
 from rosa.hub import why_unreachable
 from rosa.progress import ProgressCallback
-from rosa.resampling import EVENT, MOVED, ResampleCallback
+from rosa.resampling import ResampleCallback
 from rosa.seeding import derive, generator
 from rosa.stopping import stop_signals
 from rosa.training import (
     BestWeightsCallback,
-    HarnessTrainer,
     InterruptedRun,
-    best_index,
     build_trainer,
     device_for,
     find_checkpoint,
@@ -239,7 +236,7 @@ def _run(config: Config, folder: Path, record: dict[str, Any], trained: bool, pr
         if config.task.test:
             records.write(folder, record)
             _try_on_test_split(located, folder, record, progress)
-        tracker.summary(_summary(record))
+        tracker.summary(bookkeeping.summary(record))
         _close(folder, record)
 
 
@@ -278,7 +275,7 @@ def _train(
     record["adapted"] = [dataclasses.asdict(layer) for layer in done.layers]
 
     split, headline = config.task.evaluation[0], config.task.headline
-    callbacks: list[TrainerCallback] = [RecordCallback(config.task, folder, record, tracker)]
+    callbacks: list[TrainerCallback] = [bookkeeping.RecordCallback(config.task, folder, record, tracker)]
     if isinstance(config.method, RosaConfig):
         callbacks.append(ResampleCallback(seed=derive(config.seed, "subspace")))
     if config.train.keep in ("best", "both") or config.task.test:
@@ -301,8 +298,8 @@ def _train(
         stop_requested,
     )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    _finish(config, record, trainer)
-    record["diagnostics"] = _diagnose(config, model, trainer.state.log_history)
+    bookkeeping.finish(config, record, trainer)
+    record["diagnostics"] = bookkeeping.diagnose(config, model, trainer.state.log_history)
     record["warnings"] = parts.scorer.warnings
     if config.train.keep in ("last", "both"):
         save_weights(model, folder / LAST)
@@ -350,102 +347,3 @@ def _tracked(
         raise
     finally:
         tracker.finish(code)
-
-
-# --- what the record keeps -------------------------------------------------------------------------------------------
-
-
-class RecordCallback(TrainerCallback):
-    """Keeps the record on disk up to date after each evaluation, and mirrors everything logged to W&B."""
-
-    def __init__(
-        self,
-        task: TaskConfig,
-        folder: Path,
-        record: dict[str, Any],
-        tracker: tracking.Tracker,
-    ) -> None:
-        self.task = task
-        self.folder = folder
-        self.record = record
-        self.tracker = tracker
-        self._mirrored = 0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """After a resume, what was logged before is mirrored already."""
-        self._mirrored = len(state.log_history)
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mirror new entries, the resamples' among them."""
-        for entry in state.log_history[self._mirrored :]:
-            # Lists, one number a layer, are for the record.
-            values = {name: value for name, value in entry.items() if name != "step" and not isinstance(value, list)}
-            self.tracker.log(values, entry["step"])
-        self._mirrored = len(state.log_history)
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the history so far."""
-        fill_history(self.record, self.task, state.log_history)
-        records.write(self.folder, self.record)
-
-
-def fill_history(record: dict[str, Any], task: TaskConfig, log: list[dict[str, Any]]) -> None:
-    """Sort a Trainer's log into the record: evaluations by epoch, training losses, resamples."""
-    evaluations: dict[int, dict[str, Any]] = {}
-    record["training"], record["resamples"] = [], []
-    for entry in log:
-        if EVENT in entry:
-            record["resamples"].append(entry)
-        elif "loss" in entry:
-            record["training"].append(entry)
-        for split in task.evaluation:
-            scores = {name: entry.get(f"eval_{split}_{name}") for name in (*task.metrics, "loss")}
-            if any(value is not None for value in scores.values()):
-                at = evaluations.setdefault(entry["step"], {"epoch": entry["epoch"], "step": entry["step"]})
-                at[split] = scores
-    record["history"] = [evaluations[step] for step in sorted(evaluations)]
-
-
-def _finish(config: Config, record: dict[str, Any], trainer: HarnessTrainer) -> None:
-    task = config.task
-    fill_history(record, task, trainer.state.log_history)
-    split, headline = task.evaluation[0], task.headline
-    scores = [evaluation[split][headline] for evaluation in record["history"]]
-    wanted = "lowest" if task.lower_is_better else "highest"
-    record["metrics"] = {
-        "best": record["history"][best_index(scores, task.lower_is_better)],
-        "last": record["history"][-1],
-        "selection": {"split": split, "metric": headline, "rule": f"{wanted} {headline} on {split}, first of equals"},
-    }
-    record["costs"] = {
-        **trainer.costs.meter.summary(),
-        **trainer.costs.memory,
-        **costs.peak_memory(config.train.device),
-    }
-
-
-def _diagnose(config: Config, model: nn.Module, log: list[dict[str, Any]]) -> dict[str, Any]:
-    """What training changed about the adapted weights, against the pretrained ones, which are loaded once more."""
-    found: dict[str, Any] = {}
-    if diagnostics.adds_to_weights(model):
-        changes = diagnostics.changes(model, inputs.pretrained(config))
-        found["layers"] = [dataclasses.asdict(change) for change in changes]
-    # The last subspace ends with the training, and with no resample.
-    ends = [entry for entry in log if MOVED in entry and EVENT not in entry]
-    if ends:
-        found["last_subspace"] = ends[-1]
-    return found
-
-
-def _summary(record: dict[str, Any]) -> dict[str, float]:
-    """The figures of a finished run under the names that tables use."""
-    flat = {}
-    for rule in ("best", "last"):
-        for split, scores in record["metrics"][rule].items():
-            if isinstance(scores, dict):
-                flat.update({f"{rule}/{split}/{name}": value for name, value in scores.items()})
-    texts = record["generation"]
-    flat.update({f"{texts['split']}/{name}": value for name, value in texts.get("scores", {}).items()})
-    for group in ("params", "costs"):
-        flat.update({f"{group}/{name}": value for name, value in record[group].items()})
-    return {name: value for name, value in flat.items() if value is not None and math.isfinite(value)}

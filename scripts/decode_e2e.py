@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
 
+from rosa.messages import complain
 from rosa.records import RULES
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -73,9 +74,7 @@ def main() -> int:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
     except Exception as error:
-        if not type(error).__module__.startswith("rosa."):
-            raise
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 1
     return 0
 

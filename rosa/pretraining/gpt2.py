@@ -17,6 +17,7 @@ from rosa.pretraining import cache
 from rosa.pretraining.gpt2_text import END, PAD, RENAMED_SHARE, build_tokenizer, contexts, encode
 from rosa.pretraining.induction import induce
 from rosa.pretraining.loop import IGNORED, MAX_GRAD_NORM, batches, build_optimizer, build_schedule, one_thread
+from rosa.seeding import global_stream
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -51,8 +52,7 @@ def build_model(mini: MiniModelConfig, vocabulary_size: int) -> GPT2LMHeadModel:
         embd_pdrop=0.0,
         attn_pdrop=0.0,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mini.seed)
+    with global_stream(mini.seed):
         model = GPT2LMHeadModel(shape)
         with torch.no_grad():
             induce(model)

@@ -31,6 +31,7 @@ from rosa.pretraining.roberta_text import (
     masking_rates,
     token_types,
 )
+from rosa.seeding import global_stream
 
 if TYPE_CHECKING:
     from transformers import RobertaForMaskedLM
@@ -68,8 +69,7 @@ def build_model(mini: MiniModelConfig, vocabulary_size: int) -> RobertaForMasked
         attention_probs_dropout_prob=0.0,
         classifier_dropout=0.1,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mini.seed)
+    with global_stream(mini.seed):
         model = RobertaForMaskedLM(shape)
         with torch.no_grad():
             compare_texts(model)

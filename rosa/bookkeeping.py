@@ -1,0 +1,113 @@
+"""What a run puts into its record as it goes: history, best and last epoch, costs, diagnostics; and W&B's figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback
+
+from rosa import costs, diagnostics, inputs, records, tracking
+from rosa.config import Config, TaskConfig
+from rosa.resampling import EVENT, MOVED
+from rosa.training import HarnessTrainer, best_index
+
+
+class RecordCallback(TrainerCallback):
+    """Keeps the record on disk up to date after each evaluation, and mirrors everything logged to W&B."""
+
+    def __init__(
+        self,
+        task: TaskConfig,
+        folder: Path,
+        record: dict[str, Any],
+        tracker: tracking.Tracker,
+    ) -> None:
+        self.task = task
+        self.folder = folder
+        self.record = record
+        self.tracker = tracker
+        self._mirrored = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After a resume, what was logged before is mirrored already."""
+        self._mirrored = len(state.log_history)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Mirror new entries, the resamples' among them."""
+        for entry in state.log_history[self._mirrored :]:
+            # Lists, one number a layer, are for the record.
+            values = {name: value for name, value in entry.items() if name != "step" and not isinstance(value, list)}
+            self.tracker.log(values, entry["step"])
+        self._mirrored = len(state.log_history)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the history so far."""
+        fill_history(self.record, self.task, state.log_history)
+        records.write(self.folder, self.record)
+
+
+def fill_history(record: dict[str, Any], task: TaskConfig, log: list[dict[str, Any]]) -> None:
+    """Sort a Trainer's log into the record: evaluations by epoch, training losses, resamples."""
+    evaluations: dict[int, dict[str, Any]] = {}
+    record["training"], record["resamples"] = [], []
+    for entry in log:
+        if EVENT in entry:
+            record["resamples"].append(entry)
+        elif "loss" in entry:
+            record["training"].append(entry)
+        for split in task.evaluation:
+            scores = {name: entry.get(f"eval_{split}_{name}") for name in (*task.metrics, "loss")}
+            if any(value is not None for value in scores.values()):
+                at = evaluations.setdefault(entry["step"], {"epoch": entry["epoch"], "step": entry["step"]})
+                at[split] = scores
+    record["history"] = [evaluations[step] for step in sorted(evaluations)]
+
+
+def finish(config: Config, record: dict[str, Any], trainer: HarnessTrainer) -> None:
+    """Fill in the history, which epochs were best and last and by what rule, and what the training cost."""
+    task = config.task
+    fill_history(record, task, trainer.state.log_history)
+    split, headline = task.evaluation[0], task.headline
+    scores = [evaluation[split][headline] for evaluation in record["history"]]
+    wanted = "lowest" if task.lower_is_better else "highest"
+    record["metrics"] = {
+        "best": record["history"][best_index(scores, task.lower_is_better)],
+        "last": record["history"][-1],
+        "selection": {"split": split, "metric": headline, "rule": f"{wanted} {headline} on {split}, first of equals"},
+    }
+    record["costs"] = {
+        **trainer.costs.meter.summary(),
+        **trainer.costs.memory,
+        **costs.peak_memory(config.train.device),
+    }
+
+
+def diagnose(config: Config, model: nn.Module, log: list[dict[str, Any]]) -> dict[str, Any]:
+    """What training changed about the adapted weights, against the pretrained ones, which are loaded once more."""
+    found: dict[str, Any] = {}
+    if diagnostics.adds_to_weights(model):
+        changes = diagnostics.changes(model, inputs.pretrained(config))
+        found["layers"] = [dataclasses.asdict(change) for change in changes]
+    # The last subspace ends with the training, and with no resample.
+    ends = [entry for entry in log if MOVED in entry and EVENT not in entry]
+    if ends:
+        found["last_subspace"] = ends[-1]
+    return found
+
+
+def summary(record: dict[str, Any]) -> dict[str, float]:
+    """The figures of a finished run under the names that tables use."""
+    flat = {}
+    for rule in ("best", "last"):
+        for split, scores in record["metrics"][rule].items():
+            if isinstance(scores, dict):
+                flat.update({f"{rule}/{split}/{name}": value for name, value in scores.items()})
+    texts = record["generation"]
+    flat.update({f"{texts['split']}/{name}": value for name, value in texts.get("scores", {}).items()})
+    for group in ("params", "costs"):
+        flat.update({f"{group}/{name}": value for name, value in record[group].items()})
+    return {name: value for name, value in flat.items() if value is not None and math.isfinite(value)}
