@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from rosa import costs, diagnostics, inputs, records, tracking
-from rosa.config import Config, TaskConfig
+from rosa.config import Config
 from rosa.resampling import EVENT, MOVED
 from rosa.training import HarnessTrainer, best_index
 
@@ -21,12 +22,14 @@ class RecordCallback(TrainerCallback):
 
     def __init__(
         self,
-        task: TaskConfig,
+        splits: Sequence[str],
+        metrics: Sequence[str],
         folder: Path,
         record: dict[str, Any],
         tracker: tracking.Tracker,
     ) -> None:
-        self.task = task
+        self.splits = splits
+        self.metrics = metrics
         self.folder = folder
         self.record = record
         self.tracker = tracker
@@ -46,11 +49,13 @@ class RecordCallback(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the history so far."""
-        fill_history(self.record, self.task, state.log_history)
+        fill_history(self.record, self.splits, self.metrics, state.log_history)
         records.write(self.folder, self.record)
 
 
-def fill_history(record: dict[str, Any], task: TaskConfig, log: list[dict[str, Any]]) -> None:
+def fill_history(
+    record: dict[str, Any], splits: Sequence[str], metrics: Sequence[str], log: list[dict[str, Any]]
+) -> None:
     """Sort a Trainer's log into the record: evaluations by epoch, training losses, resamples."""
     evaluations: dict[int, dict[str, Any]] = {}
     record["training"], record["resamples"] = [], []
@@ -59,8 +64,8 @@ def fill_history(record: dict[str, Any], task: TaskConfig, log: list[dict[str, A
             record["resamples"].append(entry)
         elif "loss" in entry:
             record["training"].append(entry)
-        for split in task.evaluation:
-            scores = {name: entry.get(f"eval_{split}_{name}") for name in (*task.metrics, "loss")}
+        for split in splits:
+            scores = {name: entry.get(f"eval_{split}_{name}") for name in (*metrics, "loss")}
             if any(value is not None for value in scores.values()):
                 at = evaluations.setdefault(entry["step"], {"epoch": entry["epoch"], "step": entry["step"]})
                 at[split] = scores
@@ -70,14 +75,15 @@ def fill_history(record: dict[str, Any], task: TaskConfig, log: list[dict[str, A
 def finish(config: Config, record: dict[str, Any], trainer: HarnessTrainer) -> None:
     """Fill in the history, which epochs were best and last and by what rule, and what the training cost."""
     task = config.task
-    fill_history(record, task, trainer.state.log_history)
-    split, headline = task.evaluation[0], task.headline
+    fill_history(record, config.evaluated, task.metrics, trainer.state.log_history)
+    split, headline = config.evaluated[0], task.headline
     scores = [evaluation[split][headline] for evaluation in record["history"]]
-    wanted = "lowest" if task.lower_is_better else "highest"
+    best = f"{'lowest' if task.lower_is_better else 'highest'} {headline} on {split}, first of equals"
+    rule = {"best": best, "last": "last epoch"}[config.chosen_epoch]
     record["metrics"] = {
         "best": record["history"][best_index(scores, task.lower_is_better)],
         "last": record["history"][-1],
-        "selection": {"split": split, "metric": headline, "rule": f"{wanted} {headline} on {split}, first of equals"},
+        "selection": {"split": split, "metric": headline, "rule": rule},
     }
     record["costs"] = {
         **trainer.costs.meter.summary(),

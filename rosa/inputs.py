@@ -33,7 +33,7 @@ class Inputs:
     """None where the task has no texts."""
     train: Examples
     evaluation: Mapping[str, Examples]
-    """By split name, in the order of ``TaskConfig.evaluation``."""
+    """By split name, in the order of ``Config.evaluated``."""
     data_facts: dict[str, Any]
     """What a record keeps of the data."""
     collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]]
@@ -63,7 +63,7 @@ def read(config: Config) -> data.TaskData | e2e.GenerationData:
         DataError: they cannot be had.
     """
     load = e2e.load if config.task.kind == "generation" else data.load
-    return load(config.task, config.data, config.seed)
+    return load(config.task, config.data, config.seed, config.holdout_share)
 
 
 def pretrained(config: Config) -> nn.Module:
@@ -74,7 +74,7 @@ def pretrained(config: Config) -> nn.Module:
 
 
 def _texts(config: Config) -> Inputs:
-    loaded = data.load(config.task, config.data, config.seed)
+    loaded = data.load(config.task, config.data, config.seed, config.holdout_share)
     model, tokenizer, facts = models.load(config.model, config.task, config.seed)
     tokenized = data.tokenize(loaded, tokenizer, models.length_limit(config.train.max_length, model))
     collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=_multiple(config))
@@ -84,7 +84,7 @@ def _texts(config: Config) -> Inputs:
 
 def _pairs(config: Config) -> Inputs:
     scorer = perplexity.Scorer(config.task)
-    loaded = e2e.load(config.task, config.data, config.seed)
+    loaded = e2e.load(config.task, config.data, config.seed, config.holdout_share)
     model, tokenizer, facts = models.load(config.model, config.task, config.seed)
     limit = models.length_limit(config.train.max_length, model)
     tokenized = prompts.tokenize_pairs(loaded, config.task, tokenizer, limit)

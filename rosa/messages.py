@@ -23,6 +23,14 @@ def complain(error: Exception) -> None:
     print(f"error: {error}", file=sys.stderr)
 
 
+def silence_transformers() -> None:
+    """Keep transformers' notes and bars off the screen: the project says itself what it does."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
 def leaf_keys(node: Any, prefix: str = "") -> list[str]:
     """Every dotted key of a composed configuration, groups and leaves."""
     keys: list[str] = []

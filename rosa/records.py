@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa import files
+from rosa.config import HOLDOUT as HOLDOUT  # of the records, too
 from rosa.config import (
     METHODS,
     NOT_IDENTITY,
@@ -230,6 +231,11 @@ def lower_is_better(record: Mapping[str, Any]) -> bool:
     return bool(record["config"]["task"].get("lower_is_better", False))
 
 
+def selection(record: Mapping[str, Any]) -> str:
+    """What chose the run's epoch, as ``Config.selection`` has it; the default for a record older than the option."""
+    return str(record["config"].get("selection", Config.selection))
+
+
 def describe(record: Mapping[str, Any]) -> str:
     """A run's name in a message."""
     run = record["identity"]
@@ -256,7 +262,7 @@ def default_settings(method: str) -> dict[str, Any]:
     }
     if method in METHODS:
         groups["method"] = METHODS[method]
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"selection": Config.selection}
     for group, kind in groups.items():
         for field in dataclasses.fields(kind):
             if field.default is not dataclasses.MISSING:

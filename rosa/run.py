@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from filelock import FileLock, Timeout
 from torch import nn
 from transformers import TrainerCallback
@@ -21,6 +20,7 @@ from rosa import bookkeeping, costs, inputs, mini_models, models, records, selec
 from rosa.adapters import attach, attachment, merge
 from rosa.config import TUNED, Config, MethodConfig, RosaConfig
 from rosa.hub import why_unreachable
+from rosa.messages import silence_transformers
 from rosa.progress import ProgressCallback
 from rosa.resampling import ResampleCallback
 from rosa.seeding import derive, generator
@@ -37,8 +37,8 @@ from rosa.training import (
 )
 
 CHECKPOINTS = "checkpoints"
-BEST = "best.safetensors"
-LAST = "last.safetensors"
+WEIGHTS = {rule: f"{rule}.safetensors" for rule in records.RULES}
+"""Files in a run's folder, by the epoch that they are of."""
 
 
 class BusyError(RuntimeError):
@@ -78,7 +78,7 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
         if earlier is not None and earlier["status"] == "done":
             return Outcome(earlier, folder, skipped=True)
         record, trained = records.new(config, command) | {"tuning": tuning}, False
-        if earlier is not None and config.task.test and earlier["metrics"] and (folder / BEST).is_file():
+        if earlier is not None and config.task.test and earlier["metrics"] and _selected(config, folder).is_file():
             record, trained = earlier | {"status": "running", "finished": None, "error": None}, True
         records.write(folder, record)
         try:
@@ -134,6 +134,7 @@ def prepare(configs: Iterable[Config]) -> None:
     Raises:
         ModelError, DataError: a model or data set that no run could have.
     """
+    silence_transformers()
     models_seen, tasks_seen = set(), set()
     for config in configs:
         model = repr(config.model)
@@ -191,7 +192,7 @@ def _earlier_record(folder: Path) -> dict[str, Any] | None:
 
 def _remove_unfinished(folder: Path) -> None:
     """Remove what a killed process was writing; nobody else writes here while the run's lock is held."""
-    for name in (records.RECORD, BEST, LAST):
+    for name in (records.RECORD, *WEIGHTS.values()):
         for path in folder.glob(f".{name}.*"):
             path.unlink()
 
@@ -216,8 +217,7 @@ def _run(config: Config, folder: Path, record: dict[str, Any], trained: bool, pr
     """
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    silence_transformers()
     costs.reset_peak_memory(config.train.device)
     record["environment"] = costs.environment()
 
@@ -274,12 +274,16 @@ def _train(
     }
     record["adapted"] = [dataclasses.asdict(layer) for layer in done.layers]
 
-    split, headline = config.task.evaluation[0], config.task.headline
-    callbacks: list[TrainerCallback] = [bookkeeping.RecordCallback(config.task, folder, record, tracker)]
+    split, headline = config.evaluated[0], config.task.headline
+    callbacks: list[TrainerCallback] = [
+        bookkeeping.RecordCallback(config.evaluated, config.task.metrics, folder, record, tracker)
+    ]
     if isinstance(config.method, RosaConfig):
         callbacks.append(ResampleCallback(seed=derive(config.seed, "subspace")))
-    if config.train.keep in ("best", "both") or config.task.test:
-        callbacks.append(BestWeightsCallback(folder / BEST, f"eval_{split}_{headline}", config.task.lower_is_better))
+    kept = kept_weights(config)
+    if "best" in kept:
+        metric = f"eval_{split}_{headline}"
+        callbacks.append(BestWeightsCallback(folder / WEIGHTS["best"], metric, config.task.lower_is_better))
     if progress:
         callbacks.append(ProgressCallback(split, headline))
     trainer = build_trainer(
@@ -301,19 +305,29 @@ def _train(
     bookkeeping.finish(config, record, trainer)
     record["diagnostics"] = bookkeeping.diagnose(config, model, trainer.state.log_history)
     record["warnings"] = parts.scorer.warnings
-    if config.train.keep in ("last", "both"):
-        save_weights(model, folder / LAST)
+    if "last" in kept:
+        save_weights(model, folder / WEIGHTS["last"])
+
+
+def kept_weights(config: Config) -> set[str]:
+    """The epochs whose weights training writes to the run's folder: what the user keeps, and what the test needs."""
+    asked = {"none": set(), "both": set(WEIGHTS)}.get(config.train.keep, {config.train.keep})
+    return asked | ({config.chosen_epoch} if config.task.test else set())
+
+
+def _selected(config: Config, folder: Path) -> Path:
+    return folder / WEIGHTS[config.chosen_epoch]
 
 
 def _try_on_test_split(config: Config, folder: Path, record: dict[str, Any], progress: bool) -> None:
     """Decode and score the test split with the selected weights, which training has left in the run's folder."""
     model, tokenizer, _ = models.load(config.model, config.task, config.seed)
-    restore(model, config.method, folder / BEST)
-    epoch = record["metrics"][trial.WEIGHTS]["epoch"]
+    restore(model, config.method, _selected(config, folder))
+    epoch = record["metrics"][config.chosen_epoch]["epoch"]
     record["generation"] = trial.on_test_split(config, model, tokenizer, folder, epoch, progress)
     record["warnings"] = [*record["warnings"], *trial.warnings(record["generation"])]
-    if config.train.keep not in ("best", "both"):
-        (folder / BEST).unlink()
+    if config.train.keep not in (config.chosen_epoch, "both"):
+        _selected(config, folder).unlink()
 
 
 def restore(model: nn.Module, method: MethodConfig, weights: Path) -> None:

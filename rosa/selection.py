@@ -67,29 +67,30 @@ def _refuse_other_differences(records: Sequence[Mapping[str, Any]]) -> None:
                 )
 
 
-def tuned_lr(results_dir: Path, config: Config, rule: str = "best") -> tuple[float, dict[str, Any]]:
+def tuned_lr(results_dir: Path, config: Config) -> tuple[float, dict[str, Any]]:
     """The learning rate for ``train.lr=tuned``: the winner among the runs of the tuning experiment.
 
-    The runs are those on the tuning task and seed with the same model and the same method settings. A failed or
-    diverged run counts as the worst of the grid.
+    The runs are those on the tuning task and seed with the same model, the same method settings and the same
+    ``selection``, so that a holdout's scores choose for a run that has one. A failed or diverged run counts as the
+    worst of the grid.
 
     Returns:
-        The learning rate, and what the run's own record keeps of the choice: experiment, task, seed, metric, rule,
-        grid (every learning rate with its score and status) and chosen.
+        The learning rate, and what the run's own record keeps of the choice: experiment, task, seed, split, metric,
+        rule, grid (every learning rate with its score and status) and chosen.
 
     Raises:
         RecordError: there are no such runs, some are unfinished or unreadable, all failed, or they differ by more than
             the learning rate; says which command to run.
     """
     tuning = config.train.tuning
-    wanted = _method_settings(settings({"config": to_dict(config)}))
+    wanted, rule = _fixed_settings(settings({"config": to_dict(config)})), config.chosen_epoch
     records, problems = find(results_dir, tuning.experiment)
     runs = [
         record
         for record in records
         if (record["identity"]["task"], record["identity"]["seed"]) == (tuning.task, tuning.seed)
         and record["identity"]["model"] == config.model.name
-        and _method_settings(settings(record)) == wanted
+        and _fixed_settings(settings(record)) == wanted
     ]
     what = (
         f"train.lr=tuned for model={config.model.name} with "
@@ -101,7 +102,8 @@ def tuned_lr(results_dir: Path, config: Config, rule: str = "best") -> tuple[flo
         # Without them the grid may lack its winner, and nothing would tell.
         raise RecordError(f"{what}: the grid has records that cannot be used: {'; '.join(broken)}")
     if not runs:
-        command = f"python scripts/train.py -m experiment={tuning.experiment} results_dir={results_dir}"
+        chosen_by = "" if config.selection == Config.selection else f" selection={config.selection}"
+        command = f"python scripts/train.py -m experiment={tuning.experiment}{chosen_by} results_dir={results_dir}"
         raise RecordError(f"{what}: no runs to choose from ({where}); make them with: {command}")
     unfinished = [record["command"] for record in runs if record["status"] == "running"]
     if unfinished:
@@ -116,17 +118,19 @@ def tuned_lr(results_dir: Path, config: Config, rule: str = "best") -> tuple[flo
         value = score(record, rule) if record["status"] == "done" else math.nan
         status = "diverged" if record["status"] == "done" and math.isnan(value) else record["status"]
         grid.append({"lr": learning_rate(record), "score": None if math.isnan(value) else value, "status": status})
-    metric = next(record["metrics"]["selection"]["metric"] for record in runs if record["status"] == "done")
+    selected_by = next(record["metrics"]["selection"] for record in runs if record["status"] == "done")
     return chosen, {
         "experiment": tuning.experiment,
         "task": tuning.task,
         "seed": tuning.seed,
-        "metric": metric,
+        "split": selected_by["split"],
+        "metric": selected_by["metric"],
         "rule": rule,
         "grid": grid,
         "chosen": chosen,
     }
 
 
-def _method_settings(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if key.startswith("method.")}
+def _fixed_settings(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What the runs of a grid share with those that the grid is for; the rest may be smaller there."""
+    return {key: value for key, value in found.items() if key.startswith("method.") or key == "selection"}

@@ -103,7 +103,7 @@ def _tuned(config: Config, results_dir: Path, chosen: dict[str, float | records.
     """With the learning rate that ``train.lr=tuned`` means; each question to the records is asked once."""
     if config.train.lr != TUNED:
         return config
-    question = repr((config.model, config.method, config.train.tuning))
+    question = repr((config.model, config.method, config.selection, config.train.tuning))
     if question not in chosen:
         try:
             chosen[question] = selection.tuned_lr(results_dir, config)[0]

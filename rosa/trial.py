@@ -14,9 +14,6 @@ from rosa.config import Config
 from rosa.data import e2e
 from rosa.evaluation import nlg
 
-WEIGHTS = "best"
-"""Selected on the evaluation split; the test split has no say in it."""
-
 KEPT = ("prompts", "unended", "empty", "limited", "hypotheses", "decoding", "warnings")
 """What the record keeps of the facts beside the hypotheses."""
 
@@ -35,7 +32,7 @@ def on_test_split(
 
     Args:
         config: of the run, with its device resolved.
-        model: plain, with the selected weights.
+        model: plain, with the weights that another split than the test split selected.
         tokenizer: the model's.
         folder: the run's.
         epoch: the one that the weights are of.
@@ -55,13 +52,13 @@ def on_test_split(
         tokenizer,
         [e2e.prompt(config.task, group.mr) for group in groups],
         config.decoding,
-        folder / f"{split}.{WEIGHTS}.txt",
-        {"task": config.task.name, "split": split, "weights": WEIGHTS, "epoch": epoch},
+        folder / f"{split}.{config.chosen_epoch}.txt",
+        {"task": config.task.name, "split": split, "weights": config.chosen_epoch, "epoch": epoch},
         progress=progress,
     )
     scores = nlg.score(written.texts, [group.references for group in groups])
     kept = {name: written.facts[name] for name in KEPT}
-    return {"split": split, "weights": WEIGHTS, "epoch": epoch, **kept, **scores.as_dict()}
+    return {"split": split, "weights": config.chosen_epoch, "epoch": epoch, **kept, **scores.as_dict()}
 
 
 def warnings(found: Mapping[str, Any]) -> list[str]:

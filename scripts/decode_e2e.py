@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
 
-from rosa.messages import complain
+from rosa.messages import complain, silence_transformers
 from rosa.records import RULES
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -48,12 +48,9 @@ def arguments() -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> None:
     """Write the file, and print what is in it."""
-    import transformers
-
     from rosa import decoding
 
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    silence_transformers()
     source = decoding.find(options.folder, CONF, options.weights, options.data_dir)
     settings = decoding.preset(CONF, options.preset) if options.preset else source.decoding
     settings = decoding.changed(settings, {name: getattr(options, name) for name in SETTINGS})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
 
-from rosa.messages import complain
+from rosa.messages import complain, silence_transformers
 from rosa.records import RULES
 
 
@@ -43,13 +43,10 @@ def arguments() -> argparse.Namespace:
 
 def export(options: argparse.Namespace) -> None:
     """Write the folder, and print what is in it."""
-    import transformers
-
     from rosa import export as exports
     from rosa.export import runs
 
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    silence_transformers()
     run = runs.load(options.run, options.weights)
     common = {"overwrite": options.overwrite, "origin": run.origin()}
     if options.format == "merged":

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from rosa.report.command import each_experiment, parser, records_folder
-from rosa.report.comparison import Comparison, Record, by_model, compare
+from rosa.report.comparison import Comparison, Record, by_model, compare, own_rule
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.canvas import Picture
 from rosa.report.figures.costs import costs
@@ -57,8 +57,9 @@ def main() -> int:
     out = options.out or options.results / "figures"
 
     def make(name: str, found: Sequence[Record]) -> None:
+        rule = options.rule or own_rule(found, name)
         for model, runs in by_model(found, name).items():
-            for kind, made, left_out in pictures(compare(runs, name, options.rule), options):
+            for kind, made, left_out in pictures(compare(runs, name, rule), options):
                 for line in left_out:
                     print(f"not drawn: {name}, {model}, {kind}: {line}", file=sys.stderr)
                 for picture in made:

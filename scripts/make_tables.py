@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rosa.report.command import each_experiment, parser, records_folder
-from rosa.report.comparison import Record
+from rosa.report.comparison import Record, own_rule
 from rosa.report.experiment import costs, tables
 from rosa.report.long_csv import long_csv
 from rosa.report.published import Published, read_all_published, read_published
@@ -40,11 +40,12 @@ def main() -> int:
     out = options.out or options.results / "tables"
 
     def make(name: str, found: Sequence[Record]) -> None:
-        made = tables(found, name, options.rule, published(options.paper, options.results))
+        rule = options.rule or own_rule(found, name)
+        made = tables(found, name, rule, published(options.paper, options.results))
         write_text(out / f"{name}.md", "\n".join(map(markdown, made)))
         write_text(out / f"{name}.tex", "\n".join(map(latex, made)))
         write_text(out / f"{name}.csv", long_csv(found, name))
-        costly, numbers = costs(found, name, options.rule)
+        costly, numbers = costs(found, name, rule)
         if costly:
             write_text(out / f"{name}_costs.md", "\n".join(map(markdown, costly)))
             write_text(out / f"{name}_costs.tex", "\n".join(map(latex, costly)))

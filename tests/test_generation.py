@@ -17,7 +17,7 @@ from rosa import records, trial
 from rosa.config import Config
 from rosa.evaluation import nlg
 from rosa.export import runs, to_merged
-from rosa.run import BEST, LAST, run
+from rosa.run import WEIGHTS, run
 from rosa.screen import summary
 from tests import causal
 from tests.conftest import Composer
@@ -136,8 +136,16 @@ def test_train_select_decode_score(make, e2e_dir, tmp_path):
 def test_weights_are_kept_as_asked_and_the_test_split_needs_no_asking(make):
     none = run(make("train.keep=none"), "", progress=False)
     assert none.record["generation"]["prompts"] == 5
-    assert not (none.folder / BEST).exists()
-    assert not (none.folder / LAST).exists()
+    assert not (none.folder / WEIGHTS["best"]).exists()
+    assert not (none.folder / WEIGHTS["last"]).exists()
+
+
+def test_the_last_epoch_writes_the_texts_where_it_is_selected(make):
+    last = run(make("selection=dev-last", "train.keep=none"), "", progress=False)
+    tried = last.record["generation"]
+    assert (tried["weights"], tried["epoch"]) == ("last", 3.0)
+    assert (last.folder / "test.last.txt").is_file()
+    assert not list(last.folder.glob("*.safetensors"))
 
 
 def test_a_run_that_was_stopped_while_decoding_goes_on_there(make, monkeypatch):

@@ -352,6 +352,7 @@ def test_tuned_lr_takes_the_winner_of_its_own_method(tmp_path):
         "experiment": "tuning",
         "task": "cola",
         "seed": 0,
+        "split": "validation",
         "metric": "matthews_correlation",
         "rule": "best",
         "grid": [{"lr": x, "score": y, "status": "done"} for x, y in ((1e-4, 0.1), (1e-3, 0.7), (1e-2, 0.3))],

@@ -11,7 +11,6 @@ from typing import Any
 
 import datasets
 import torch
-import transformers
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
@@ -19,6 +18,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 from rosa import data, mini_models, models
 from rosa.benchmarks import BenchmarkError
 from rosa.config import Config, DataConfig, ModelConfig, from_hydra, register
+from rosa.messages import silence_transformers
 from rosa.models import length_limit
 from rosa.run import resolve_device
 from rosa.training.callbacks import EpochSampler
@@ -68,8 +68,7 @@ def load_model(config: Config) -> PreTrainedModel:
 
 
 def _load(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    silence_transformers()
     model, tokenizer, _ = models.load(config.model, config.task, config.seed)
     model.to(torch.device(config.train.device))  # type: ignore[arg-type]  # transformers wraps nn.Module.to
     return model, tokenizer

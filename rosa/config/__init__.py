@@ -30,9 +30,20 @@ from rosa.config.methods import (
     TargetedConfig,
 )
 from rosa.config.optimisation import TUNED, LoggerConfig, TrainConfig, TuningConfig
-from rosa.config.schema import NOT_IDENTITY, Config, check, from_dict, from_hydra, identity_hash, register, to_dict
+from rosa.config.schema import (
+    HOLDOUT,
+    NOT_IDENTITY,
+    Config,
+    check,
+    from_dict,
+    from_hydra,
+    identity_hash,
+    register,
+    to_dict,
+)
 
 __all__ = [
+    "HOLDOUT",
     "ATTENTION",
     "METHODS",
     "NOT_IDENTITY",

@@ -199,6 +199,9 @@ class DataConfig:
     """The folder that holds the tasks' folders (``local``)."""
     limit: int = 0
     """At most this many training rows, sampled with the run's seed; 0 takes all."""
+    holdout: float = 0.1
+    """Share of the training rows, of those that ``limit`` leaves, that ``selection=holdout`` keeps aside, drawn with
+    the run's seed."""
     path: str = ""
     """Hub name of the data set."""
     name: str = ""
@@ -218,6 +221,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         choice("data.source", self.source, ("hub", "local", "mini", "teacher"))
         not_negative("data.limit", self.limit)
+        require(0 < self.holdout < 1, "data.holdout", self.holdout, "a share in (0, 1)")
         positive("data.train_size", self.train_size)
         positive("data.evaluation_size", self.evaluation_size)
         if self.source == "teacher":

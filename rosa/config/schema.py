@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rosa.config.checks import ConfigError, not_negative, require
+from rosa.config.checks import ConfigError, choice, not_negative, require
 from rosa.config.decoding import DecodingConfig
 from rosa.config.inputs import DataConfig, ModelConfig, TaskConfig
 from rosa.config.methods import METHODS, MethodConfig
 from rosa.config.optimisation import LoggerConfig, TrainConfig
+
+HOLDOUT = "holdout"
+"""Name of the split that ``selection=holdout`` takes from the training split."""
+SELECTIONS = ("dev-best", "dev-last", HOLDOUT)
 
 
 @dataclass
@@ -29,6 +33,10 @@ class Config:
     logger: LoggerConfig
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     """Of a task whose outputs are texts."""
+    selection: str = "dev-best"
+    """What chooses the epoch, and with ``train.lr=tuned`` the learning rate: ``dev-best``, the best epoch's score on
+    the first evaluation split, as is the field's custom; ``dev-last``, the last epoch's score on it; ``holdout``, the
+    best epoch's score on a part of the training split that is kept aside, so that no evaluation split chooses."""
     seed: int = 0
     experiment_name: str = "default"
     """The first part of a run's identity; files under ``experiments/`` set it."""
@@ -42,8 +50,24 @@ class Config:
         require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number in [0, 2^32)")
         require(bool(self.experiment_name), "experiment_name", self.experiment_name, "a name")
         not_negative("jobs", self.jobs)
+        choice("selection", self.selection, SELECTIONS)
         require("/" not in self.experiment_name, "experiment_name", self.experiment_name, "a name without '/'")
         check(self)
+
+    @property
+    def holdout_share(self) -> float:
+        """Share of the training split that is kept aside to select by; 0 where nothing is."""
+        return self.data.holdout if self.selection == HOLDOUT else 0.0
+
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """The splits that each epoch is scored on; the first one selects."""
+        return (*((HOLDOUT,) if self.holdout_share else ()), *self.task.evaluation)
+
+    @property
+    def chosen_epoch(self) -> str:
+        """``best`` or ``last``: the epoch whose score chooses a learning rate and whose weights write texts."""
+        return "last" if self.selection == "dev-last" else "best"
 
 
 def check(config: Config) -> None:
@@ -72,6 +96,12 @@ def check(config: Config) -> None:
             f"task={config.task.name} with data.source={config.data.source} and model.source={config.model.source}: "
             "a regression of vectors is task=regression with data=teacher and model=linear or model=mlp"
         )
+    if config.selection == HOLDOUT and all(vectors):
+        raise ConfigError("selection=holdout with task=regression: its vectors are drawn; use dev-best or dev-last")
+    if config.selection != HOLDOUT and config.data.holdout != DataConfig.holdout:
+        raise ConfigError(f"data.holdout={config.data.holdout} with selection={config.selection}: it needs holdout")
+    if HOLDOUT in config.task.evaluation:
+        raise ConfigError(f"task.evaluation={config.task.evaluation}: {HOLDOUT} is what selection=holdout makes")
     if config.model.source == "mini" and config.task.kind != "vector_regression":
         wanted = "gpt2" if config.task.kind == "generation" else "roberta"
         if config.model.mini.architecture != wanted:

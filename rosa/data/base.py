@@ -35,16 +35,16 @@ class TaskData:
     train: datasets.Dataset
     """Columns ``text_a``, ``text_b`` (tasks of two texts), ``label``: a class number, or a float for regression."""
     evaluation: dict[str, datasets.Dataset]
-    """By split name, in the order of ``TaskConfig.evaluation``."""
+    """By split name: the holdout where there is one, then as in ``TaskConfig.evaluation``."""
     facts: dict[str, Any]
     """Plain values that JSON can hold.
 
     ``source`` and what identifies it; ``splits``: for each split ``rows``, ``sha256`` (of a file's bytes, else of the
     rows in order), ``malformed`` (rows left out), and ``label_counts``, or ``label_mean`` with ``label_range``, or
     without labels ``given``, the number of different first texts; ``limit``: None, or ``seed``, ``rows`` kept and the
-    ``of`` they were drawn from. The train split's ``rows`` and label facts are of the rows kept, its ``sha256`` is of
-    everything read. After tokenizing also ``max_length`` and, for each split, ``tokens`` and ``truncated`` (examples
-    cut to that length).
+    ``of`` they were drawn from. The train split's and the holdout's ``rows`` and label facts
+    are of the rows kept, their ``sha256`` is of everything read. After tokenizing also ``max_length`` and, for each
+    split, ``tokens`` and ``truncated`` (examples cut to that length).
     """
 
 

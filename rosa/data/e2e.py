@@ -36,7 +36,7 @@ class GenerationData:
     train: datasets.Dataset
     """Columns ``mr`` and ``ref``: one row a reference."""
     evaluation: dict[str, datasets.Dataset]
-    """Likewise, by split name, in the order of ``TaskConfig.evaluation``."""
+    """Likewise, by split name: the holdout where there is one, then as in ``TaskConfig.evaluation``."""
     groups: dict[str, tuple[Group, ...]]
     """For the evaluation splits and the test split: each MR once, in the order of first appearance."""
     facts: dict[str, Any]
@@ -44,12 +44,12 @@ class GenerationData:
     too."""
 
 
-def load(task: TaskConfig, data: DataConfig, seed: int) -> GenerationData:
+def load(task: TaskConfig, data: DataConfig, seed: int, holdout: float = 0.0) -> GenerationData:
     """Load every split of a task; arguments and errors as for ``sources.read``.
 
     An MR whose rows do not stand together is one group all the same. Line ends inside a text become blanks.
     """
-    splits, facts = sources.read(task, data, seed)
+    splits, facts = sources.read(task, data, seed, holdout)
     pairs = {name: _pairs(split) for name, split in splits.items()}
     known = {mr for mr, _ in pairs[sources.TRAIN]}
     scored = [name for name in splits if name != sources.TRAIN]
@@ -58,7 +58,7 @@ def load(task: TaskConfig, data: DataConfig, seed: int) -> GenerationData:
         facts["splits"][name]["in_train"] = sum(one.mr in known for one in grouped[name])
     return GenerationData(
         train=_dataset(pairs[sources.TRAIN]),
-        evaluation={name: _dataset(pairs[name]) for name in task.evaluation},
+        evaluation={name: _dataset(pairs[name]) for name in sources.evaluated(splits, task)},
         groups=grouped,
         facts=facts,
     )

@@ -7,11 +7,11 @@ from rosa.data import sources
 from rosa.data.base import TaskData
 
 
-def load(task: TaskConfig, data: DataConfig, seed: int) -> TaskData:
+def load(task: TaskConfig, data: DataConfig, seed: int, holdout: float = 0.0) -> TaskData:
     """Load the train split and every evaluation split of a task; arguments and errors as for ``sources.read``."""
-    splits, facts = sources.read(task, data, seed)
+    splits, facts = sources.read(task, data, seed, holdout)
     return TaskData(
         train=splits[sources.TRAIN].dataset(task),
-        evaluation={name: splits[name].dataset(task) for name in task.evaluation},
+        evaluation={name: splits[name].dataset(task) for name in sources.evaluated(splits, task)},
         facts=facts,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rosa import seeding
-from rosa.config import DataConfig, TaskConfig
+from rosa.config import HOLDOUT, DataConfig, TaskConfig
 from rosa.data import csv_file, hub, tsv
 from rosa.data.base import DataError, RowCollector, Split, listing, shorten
 
@@ -29,13 +29,16 @@ def names(task: TaskConfig) -> tuple[str, ...]:
     return (TRAIN, *task.evaluation, *((task.test,) if task.test else ()))
 
 
-def read(task: TaskConfig, data: DataConfig, seed: int) -> tuple[dict[str, Split], dict[str, Any]]:
+def read(
+    task: TaskConfig, data: DataConfig, seed: int, holdout: float = 0.0
+) -> tuple[dict[str, Split], dict[str, Any]]:
     """Every split of a task, checked, the training split sampled where ``data.limit`` asks for it.
 
     Args:
         task: its columns, labels and splits.
         data: the source, and how many training rows to keep.
-        seed: the run's, for ``data.limit``; the text of a mini task follows ``data.seed``.
+        seed: the run's, for ``data.limit`` and the holdout; the text of a mini task follows ``data.seed``.
+        holdout: share of the training rows that becomes the split ``holdout``; 0 for none.
 
     Returns:
         The splits by name, and the facts that a record keeps (see ``TaskData.facts``).
@@ -52,6 +55,9 @@ def read(task: TaskConfig, data: DataConfig, seed: int) -> tuple[dict[str, Split
         kept = sample(splits[TRAIN].labels or range(rows_read), data.limit, seed, task)
         splits[TRAIN] = splits[TRAIN].take(kept)
         facts["limit"] = {"rows": data.limit, "of": rows_read, "seed": seed}
+    if holdout:
+        left, aside = keep_aside(splits[TRAIN], holdout, seed, task)
+        splits |= {TRAIN: splits[TRAIN].take(left), HOLDOUT: splits[TRAIN].take(aside)}
     facts["splits"] = {name: split.describe(task) for name, split in splits.items()}
     return splits, facts
 
@@ -74,6 +80,38 @@ def sample(labels: Sequence[float], limit: int, seed: int, task: TaskConfig) -> 
         needed = order[first]
     others = order[~np.isin(order, needed)]
     return sorted(int(row) for row in np.concatenate([needed, others[: limit - len(needed)]]))
+
+
+def keep_aside(split: Split, share: float, seed: int, task: TaskConfig) -> tuple[list[int], list[int]]:
+    """Draw a share of a split's different texts, for a holdout: equal texts are on one side.
+
+    A text that is written from another goes with it, so that no meaning representation is on both sides.
+
+    Returns:
+        The row numbers that are left, and those kept aside, each in ascending order.
+
+    Raises:
+        DataError: one of the two would be empty.
+    """
+    from sklearn.model_selection import GroupShuffleSplit
+
+    deciding = split.texts if task.is_labelled else split.texts[:1]
+    texts = [tuple(text.strip() for text in row) for row in zip(*deciding, strict=True)]
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    # scikit-learn takes 32 bits.
+    drawing = GroupShuffleSplit(n_splits=1, test_size=share, random_state=seeding.derive(seed, "data.holdout") % 2**32)
+    try:
+        left, aside = next(drawing.split(texts, groups=[numbers[text] for text in texts]))
+    except ValueError as error:
+        raise DataError(
+            f"data.holdout={share}: cannot be drawn from {len(numbers)} different training texts: {error}"
+        ) from error
+    return left.tolist(), aside.tolist()
+
+
+def evaluated(splits: Mapping[str, Split], task: TaskConfig) -> list[str]:
+    """The splits that each epoch is scored on, the holdout first."""
+    return [*([HOLDOUT] if HOLDOUT in splits else []), *task.evaluation]
 
 
 def _read_hub(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:

@@ -23,10 +23,9 @@ from transformers import (
 from rosa import inputs, mini_models, models, records
 from rosa.config import Config, from_dict
 from rosa.export.errors import ExportError
-from rosa.run import BEST, LAST, restore
+from rosa.run import WEIGHTS, restore
 from rosa.training.trainer import by_length
 
-FILES = {"best": BEST, "last": LAST}
 """``--weights`` -> the file in the run's folder."""
 
 
@@ -75,9 +74,9 @@ def load(folder: Path, weights: str) -> FinishedRun:
             f"{folder}: the run's model={config.model.name} is a perceptron, which neither Hugging Face nor PEFT "
             "can load; expected a run on texts"
         )
-    path = folder / FILES[weights]
+    path = folder / WEIGHTS[weights]
     if not path.is_file():
-        kept = [name for name, file in FILES.items() if (folder / file).is_file()]
+        kept = [name for name, file in WEIGHTS.items() if (folder / file).is_file()]
         other = f"ask for --weights {kept[0]}, or r" if kept else "r"
         raise ExportError(
             f"{path}: no such file; train.keep={record['config']['train'].get('keep')} of this run does not keep it: "

@@ -24,7 +24,7 @@ def parser(what: str, out: str = "") -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=f"Make the {what} of every experiment from the records.")
     made.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
     made.add_argument("--experiment", nargs="+", default=[], metavar="NAME", help="default: all that have records")
-    made.add_argument("--rule", choices=RULES, default="best", help="which epoch's scores (default: best)")
+    made.add_argument("--rule", choices=RULES, help="which epoch's scores (default: best; last for selection=dev-last)")
     made.add_argument("--from", dest="source", choices=("files", "wandb"), default="files", help="default: files")
     made.add_argument("--project", default="rosa", help="of W&B, with --from wandb (default: rosa)")
     made.add_argument("--entity", default="", help="owner of the project; default: that of the W&B key")

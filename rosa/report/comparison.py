@@ -117,6 +117,16 @@ class Comparison:
     """Settings that differ between the rows of a task and are in no label: key, then value -> labels."""
 
     @property
+    def selections(self) -> tuple[str, ...]:
+        """What chose the epochs and learning rates that are shown: ``dev-best``, ``dev-last``, ``holdout``."""
+        return tuple(sorted({_selection(run, self.rule) for run in self.runs}))
+
+    @property
+    def epoch(self) -> str:
+        """``best epoch (selection: dev-best)``, for a caption."""
+        return f"{self.rule} epoch (selection: {' and '.join(self.selections)})"
+
+    @property
     def runs(self) -> list[Record]:
         """Every run of the table, of losing learning rates too."""
         results = [result for row in self.rows for result in row.results.values()]
@@ -172,6 +182,16 @@ def compare(found: Sequence[Record], experiment: str, rule: str = "best") -> Com
     return Comparison(experiment, rule, _tasks(runs), tuple(rows), unequal)
 
 
+def own_rule(found: Sequence[Record], experiment: str) -> str:
+    """The epoch that an experiment was made to show: the last one if its runs have ``selection=dev-last``.
+
+    Raises:
+        ReportError: the experiment has no records.
+    """
+    made = {records.selection(run) for run in _of_experiment(found, experiment)}
+    return "last" if made == {"dev-last"} else "best"
+
+
 def by_model(found: Sequence[Record], experiment: str) -> dict[str, list[Record]]:
     """The records of one experiment, for each of its models by name: what one table or figure can compare.
 
@@ -194,6 +214,10 @@ def _of_experiment(found: Sequence[Record], experiment: str) -> list[Record]:
         others = sorted({run["identity"]["experiment"] for run in found})
         raise ReportError(f"experiment {experiment!r} has no records; there are: {', '.join(others) or 'none'}")
     return runs
+
+
+def _selection(run: Record, rule: str) -> str:
+    return records.HOLDOUT if records.selection(run) == records.HOLDOUT else f"dev-{rule}"
 
 
 def _finished(run: Record, rule: str) -> bool:

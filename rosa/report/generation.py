@@ -58,7 +58,7 @@ def generation_table(comparison: Comparison, task: Task, published: Sequence[Pub
     header = ("Method", *map(formats.scaled_name, SCORES), headline[0].upper() + headline[1:], "Trainable")
     model = ", ".join(sorted({row.model for row in comparison.rows}))
     name = formats.TASK_NAMES.get(task.name, task.name)
-    caption = f"{comparison.experiment}: {model} on {name}, texts of the {split} split, {comparison.rule} epoch"
+    caption = f"{comparison.experiment}: {model} on {name}, texts of the {split} split, {comparison.epoch}"
     explained = "Trainable: adapter + head parameters. " + legend(list(columns.values()))
     lines = [
         *notes.notes(comparison),

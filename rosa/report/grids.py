@@ -29,7 +29,7 @@ def grid_table(comparison: Comparison) -> Table:
         rows.append(tuple(cells))
     models = ", ".join(sorted({row.model for row in comparison.rows}))
     shown = ", ".join(dict.fromkeys(formats.scaled_name(task.metric) for _, task in pairs))
-    caption = f"{comparison.experiment}: learning-rate grid of {models}, {shown} at the {comparison.rule} epoch"
+    caption = f"{comparison.experiment}: learning-rate grid of {models}, {shown} at the {comparison.epoch}"
     legend = notes.text(f"Bold: the learning rate that each row chooses. {formats.MISSING}: no run.")
     header = ("Method", *map(formats.rate, rates))
     return Table(comparison.experiment, caption, header, tuple(rows), (*notes.notes(comparison), legend))

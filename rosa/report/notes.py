@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rosa.records import default_settings, settings
+from rosa.records import HOLDOUT, default_settings, settings
 from rosa.report import formats
 from rosa.report.comparison import Comparison, Record, Result, Row, Task, complete, frozen
 from rosa.report.render import Line, Span
@@ -110,7 +110,7 @@ def _metrics(comparison: Comparison) -> Line:
     for task in comparison.tasks:
         name = _task(task.name)
         if len(task.splits) > 1:
-            name += f" ({' / '.join(task.splits)}; chosen and ranked by the first)"
+            name += f" ({' / '.join(task.splits)}; {_first_split(comparison)} by the first)"
         elif task.splits[0] != "validation":
             name += f" ({task.splits[0]})"
         by_metric.setdefault(_metric(task), []).append(name)
@@ -122,6 +122,10 @@ def _metrics(comparison: Comparison) -> Line:
     return text(f"Metric{split}: {listed}. All official metrics are in {comparison.experiment}.csv.")
 
 
+def _first_split(comparison: Comparison) -> str:
+    return "ranked" if HOLDOUT in comparison.selections else "chosen and ranked"
+
+
 def _metric(task: Task) -> str:
     return formats.scaled_name(task.metric) + (" (an error: the lower, the better)" if task.lower_is_better else "")
 
@@ -131,13 +135,17 @@ def _all_validation(tasks: Sequence[Task]) -> bool:
 
 
 def _rule(comparison: Comparison) -> Line:
-    if comparison.rule == "best":
-        words = sorted({"lowest error" if task.lower_is_better else "highest score" for task in comparison.tasks})
-        return text(
-            f"Epoch: best, the one with the {' or '.join(words)} on the very split that is shown, which flatters every "
-            "method; the last epoch is in the CSV file."
-        )
-    return text("Epoch: last; the best epoch is in the CSV file.")
+    if comparison.rule == "last":
+        return text("Epoch: last; the best epoch is in the CSV file.")
+    words = sorted({"lowest error" if task.lower_is_better else "highest score" for task in comparison.tasks})
+    places: dict[tuple[str, ...], str] = {
+        (HOLDOUT,): "a seeded part of the training split that was kept aside; the split that is shown chose nothing",
+        ("dev-best",): "the very split that is shown, which flatters every method",
+    }
+    where = places.get(
+        comparison.selections, "what each row names: a part of the training split kept aside, or the split shown"
+    )
+    return text(f"Epoch: best, the one with the {' or '.join(words)} on {where}; the last epoch is in the CSV file.")
 
 
 def _seeds(comparison: Comparison) -> Line:
@@ -177,12 +185,20 @@ def _rates(comparison: Comparison) -> list[Line]:
                 ways.setdefault(grid_of(result)[1], []).append((row, task.name, result))
     lines = []
     for how, members in sorted(ways.items()):
+        here = f"Learning rate, chosen in each cell by its mean score at the {comparison.rule} epoch"
         body = {
             "fixed": "Learning rate, fixed (the records know of no search)",
-            "here": f"Learning rate, chosen in each cell by its mean score at the {comparison.rule} epoch, as shown",
+            "here": here + _chosen_on(comparison),
         }.get(how, f"Learning rate, {how}, by the score there")
         lines.append(text(f"{body}: {_winners(members)}."))
     return lines
+
+
+def _chosen_on(comparison: Comparison) -> str:
+    """The split behind a choice of the table's own, where it is one."""
+    if HOLDOUT not in comparison.selections:
+        return ", as shown"
+    return " on the holdout" if len(comparison.selections) == 1 else " on the split of each row's selection"
 
 
 def _winners(members: Iterable[tuple[Row, str, Result]]) -> str:
@@ -249,7 +265,7 @@ def _source(run: Record) -> str:
 
 def _sizes(run: Record) -> str:
     splits: dict[str, Any] = run["data"]["splits"]
-    order = ["train", *run["config"]["task"]["evaluation"]]
+    order = ["train", HOLDOUT, *run["config"]["task"]["evaluation"]]
     return ", ".join(f"{split} {splits[split]['rows']}" for split in order if split in splits)
 
 

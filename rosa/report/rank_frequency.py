@@ -90,7 +90,7 @@ def _table(comparison: Comparison, grid: Grid, task: Task, column: Column) -> Ta
     model = ", ".join(sorted({row.model for row in comparison.rows}))
     caption = (
         f"{comparison.experiment}: {model} on {name}, {grid.label} by rank and time between resamples, "
-        f"{formats.scaled_name(task.metric)} at the {comparison.rule} epoch"
+        f"{formats.scaled_name(task.metric)} at the {comparison.epoch}"
     )
     explained = legend([standing], "the table among cells")
     lines = (*notes.notes(comparison), notes.text(f"{explained} {formats.MISSING}: no run."))

@@ -30,7 +30,7 @@ def results_table(comparison: Comparison, published: Sequence[Published] = ()) -
     names = [formats.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks]
     header = ("Method", *names, *([AVERAGE] if averaged else []), "Trainable")
     models = ", ".join(sorted({row.model for row in comparison.rows}))
-    caption = f"{comparison.experiment}: {models}, {_shown(comparison.tasks)} at the {comparison.rule} epoch"
+    caption = f"{comparison.experiment}: {models}, {_shown(comparison.tasks)} at the {comparison.epoch}"
     lines = [*map(notes.text, footnotes.lines()), _legend(comparison, list(columns.values()), averaged)]
     return Table(comparison.experiment, caption, header, tuple(rows), (*notes.notes(comparison), *lines))
 

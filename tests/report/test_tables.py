@@ -10,6 +10,7 @@ import random
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from synthetic_records import METHODS, config, record
 from rosa import records
 from rosa.config import DataConfig, FullConfig, IA3Config, LoraConfig, ModelConfig, RosaConfig
 from rosa.report import formats
-from rosa.report.comparison import ReportError, compare
+from rosa.report.comparison import ReportError, compare, own_rule
 from rosa.report.footnotes import Footnotes
 from rosa.report.grids import grid_table
 from rosa.report.long_csv import long_csv
@@ -103,6 +104,36 @@ def test_the_order_of_the_records_does_not_change_a_byte():
         table = results_table(compare(found, "glue", "best"))
         outputs.add((markdown(table), latex(table), long_csv(found, "glue")))
     assert len(outputs) == 1
+
+
+def test_the_caption_names_what_selected():
+    best = [record(config("cola", seed=seed)) for seed in range(2)]
+    assert "epoch (selection: dev-best)" in made(best)
+    assert "flatters every method" in made(best)
+    assert "last epoch (selection: dev-last)" in made(best, "last")
+
+    held = [
+        record(replace(config("cola", seed=seed, lr=lr), selection="holdout")) for seed in range(2) for lr in (1, 2)
+    ]
+    for run in held:
+        run["metrics"]["selection"]["split"] = "holdout"
+        for rule in ("best", "last"):
+            # What is held out prefers the learning rate that dev does not.
+            score = run["metrics"][rule]["validation"]["matthews_correlation"] = 0.1 * run["config"]["train"]["lr"]
+            run["metrics"][rule]["holdout"] = {"matthews_correlation": 1 - score}
+    table = made(held)
+    assert "best epoch (selection: holdout)" in table
+    assert "the split that is shown chose nothing" in table
+    assert "at the best epoch on the holdout: 1 of {1, 2}" in table
+    assert cells(table)["ROSA r=8, every 2 epochs"]["CoLA"].startswith("10.0")
+    assert "(selection: dev-best and holdout)" in made([*best, *held])
+
+
+def test_the_epoch_shown_is_the_one_that_the_runs_were_made_for():
+    last = [record(replace(config("cola"), selection="dev-last"))]
+    best = [record(config("cola", seed=1))]
+    assert own_rule(last, "glue") == "last"
+    assert own_rule(best, "glue") == own_rule([*last, *best], "glue") == "best"
 
 
 def test_one_seed_has_no_deviation_and_the_table_says_so():

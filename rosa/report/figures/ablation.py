@@ -114,7 +114,7 @@ def _draw(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen: 
 def _caption(comparison: Comparison, chosen: Row) -> str:
     return (
         f"{canvas.heading(comparison)}: {canvas.seeds(comparison.tasks)} small, their mean large, "
-        f"{comparison.rule} epoch. Bold, and the line through the mean: {chosen.label}."
+        f"{comparison.epoch}. Bold, and the line through the mean: {chosen.label}."
     )
 
 

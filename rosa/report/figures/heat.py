@@ -111,7 +111,7 @@ def _draw(comparison: Comparison, grid: Grid) -> Figure:
         axes.set_visible(False)
     caption = (
         f"{canvas.heading(comparison)}, {grid.label}: {canvas.seeds(tasks)}, mean ± standard deviation, "
-        f"{comparison.rule} epoch. Empty: no finished run."
+        f"{comparison.epoch}. Empty: no finished run."
     )
     figure.suptitle(canvas.wrapped(caption, canvas.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure

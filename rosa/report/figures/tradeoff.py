@@ -169,7 +169,7 @@ def _caption(comparison: Comparison, series: Series, quantity: Quantity) -> str:
     ranks = " Numbers at points are ranks." if any(len(rows) > 1 for rows in series.values()) else ""
     shown = [row for rows in series.values() for row in rows]
     return (
-        f"{canvas.heading(comparison)}: {canvas.seeds(comparison.tasks)}{spread}, {comparison.rule} epoch. "
+        f"{canvas.heading(comparison)}: {canvas.seeds(comparison.tasks)}{spread}, {comparison.epoch}. "
         f"{quantity.name}: {what[quantity.key]}.{ranks}{canvas.fewer_seeds(shown, comparison.tasks)}"
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rosa.records import RecordError, order_key
 from rosa.report import formats, notes
-from rosa.report.comparison import Comparison, Record, by_model, compare
+from rosa.report.comparison import Comparison, Record, by_model, compare, own_rule
 from rosa.report.experiment import costs, tables
 from rosa.report.page.cells import TableView, crossed, named, view
 from rosa.report.page.drawings import Drawings, FigureView
@@ -56,7 +56,6 @@ class Page:
     """Every task of the page and its name, in a table's order: the filter's choices."""
     methods: Mapping[str, str]
     runs: Runs
-    rule: str
     left_out: tuple[str, ...]
     """Records that could not be used, and why."""
 
@@ -75,7 +74,7 @@ def contents(
     located: Mapping[Path, Record],
     problems: Sequence[RecordError] = (),
     experiments: Sequence[str] = (),
-    rule: str = "best",
+    rule: str | None = None,
     published: Sequence[Published] = (),
     drawings: Drawings | None = None,
     linked: bool = True,
@@ -86,7 +85,7 @@ def contents(
         located: every record by its file, relative to the page.
         problems: what could not be read.
         experiments: their names, in the order of the page; none for all, by name.
-        rule: which epoch's scores, one of :data:`rosa.records.RULES`.
+        rule: which epoch's scores, one of :data:`rosa.records.RULES`; each experiment's own if None.
         published: numbers to set beside the results of the same model on real data.
         drawings: draws the figures; one with the default limit if None.
         linked: whether the files are where a reader of the page finds them.
@@ -99,7 +98,7 @@ def contents(
     names = experiments or sorted({run["identity"]["experiment"] for run in found})
     runs = Runs({order_key(run): path for path, run in located.items() if linked})
     drawings = drawings or Drawings()
-    sections = [_section(name, found, rule, runs, published, drawings) for name in names]
+    sections = [_section(name, found, rule or own_rule(found, name), runs, published, drawings) for name in names]
     tasks = formats.task_order({task for section in sections for task in section.tasks})
     methods = sorted({method for section in sections for method in section.methods}, key=formats.method_order)
     return Page(
@@ -107,7 +106,6 @@ def contents(
         {task: formats.TASK_NAMES.get(task, task) for task in tasks},
         {method: formats.METHOD_NAMES.get(method, method) for method in methods},
         runs,
-        rule,
         tuple(map(str, problems)),
     )
 
