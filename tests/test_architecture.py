@@ -62,6 +62,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "rosa.trial": ("rosa.data", "rosa.evaluation", "rosa.hypotheses", *LEAVES),
     "rosa.mini_models": ("rosa.data", "rosa.pretraining", *LEAVES),
     "rosa.decoding": ANYTHING,
+    "rosa.samples": ("rosa.config", "rosa.data", "rosa.records", "rosa.report"),
     "rosa.bookkeeping": (
         "rosa.diagnostics",
         "rosa.inputs",
@@ -90,6 +91,7 @@ RULES: dict[str, tuple[str, ...]] = {
         "rosa.records",
         "rosa.report",
         "rosa.run",
+        "rosa.samples",
         "rosa.screen",
         "rosa.status",
         "rosa.sweep",

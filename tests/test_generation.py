@@ -18,6 +18,7 @@ from rosa.config import Config
 from rosa.evaluation import nlg
 from rosa.export import runs, to_merged
 from rosa.run import WEIGHTS, run
+from rosa.samples import SamplesError, page
 from rosa.screen import summary
 from tests import causal
 from tests.conftest import Composer
@@ -193,3 +194,43 @@ def test_label_smoothing_changes_training_and_not_the_perplexity_of_the_start(ma
     assert smooth["training"][0]["loss"] != plain["training"][0]["loss"]
     scores = [record["metrics"]["last"]["validation"]["perplexity"] for record in (plain, smooth)]
     assert scores[0] == pytest.approx(scores[1], rel=1e-6)
+
+
+def test_the_page_of_samples_shows_each_row_beside_the_references(make, e2e_dir):
+    config = make("train.epochs=1", "train.keep=none")
+    folders = {
+        "ROSA r=4, every 1 epoch": run(config, "the first command", progress=False).folder,
+        "ROSA r=2, every 1 epoch": run(
+            make("train.epochs=1", "train.keep=none", "method.rank=2"), "", progress=False
+        ).folder,
+    }
+    results = Path(config.results_dir)
+    made = page(results, "default", "best", seed=0, number=3, command="the command of the page")
+
+    written = {label: (folder / "test.best.txt").read_text().split("\n") for label, folder in folders.items()}
+    with (e2e_dir / "testset_w_refs.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    sections = made.split("\n## ")[1:]
+    assert [section.partition(".")[0] for section in sections] == ["1", "2", "4"], "spread over five inputs"
+    for section in sections:
+        place = int(section.partition(".")[0]) - 1
+        title, *lines = section.replace("\\", "").splitlines()
+        assert title.partition(" ")[2] == rows[2 * place]["mr"]
+        assert lines[1:3] == [
+            f"- {rows[2 * place]['ref']}",
+            f"- {rows[2 * place + 1]['ref']} *(of 2 references)*",
+        ]
+        for label, texts in written.items():
+            assert f"- **{label}**: {texts[place] or '*(empty)*'}" in lines
+    assert "Made by `the command of the page`" in made
+    assert "`the first command`" in made
+
+    with pytest.raises(SamplesError, match="no finished run of seed 7 wrote texts at the best epoch"):
+        page(results, "default", "best", seed=7, number=3, command="")
+    texts = folders["ROSA r=2, every 1 epoch"] / "test.best.txt"
+    texts.write_text(texts.read_text() + "one more\n")
+    with pytest.raises(SamplesError, match=r"test\.best\.txt: not the texts that the run's record knows"):
+        page(results, "default", "best", seed=0, number=3, command="")
+    texts.unlink()
+    with pytest.raises(SamplesError, match=r"test\.best\.txt: cannot be read"):
+        page(results, "default", "best", seed=0, number=3, command="")

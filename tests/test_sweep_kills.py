@@ -131,16 +131,16 @@ def test_two_sweeps_on_one_folder_do_each_run_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_failures_of_all_kinds_are_named_and_harm_no_other_run(tmp_path: Path) -> None:
-    """A process killed by the system, a corrupt record, a folder that cannot be written, a file that cannot grow."""
-    grid = ["method.rank=2", "seed=0,1,2,3,4", "train.epochs=20", "jobs=1"]
+    """A process killed by the system, a corrupt record, a folder that cannot be written, a full disk, no memory."""
+    grid = ["method.rank=2", "seed=0,1,2,3,4", "train.epochs=80", "jobs=1"]  # long enough to be killed in the middle
     killed, corrupt, unwritable, *_ = planned = jobs(tmp_path, *grid)
     folder_of(corrupt).mkdir(parents=True)
     (folder_of(corrupt) / records.RECORD).write_text('{"schema": 1, "sta')
     folder_of(unwritable).parent.mkdir(parents=True, exist_ok=True)
     folder_of(unwritable).symlink_to("/dev/null")  # no folder can be made here, whoever asks
-    # The weights of a wider map do not fit in a file of this size; its record would.
+    # The weights of a wider map do not fit in a file of this size, its record would; those of a third not in memory.
     limit = 256 * 1024
-    wide = ["model.perceptron.widths=[8,16384]", "seed=9"]
+    wide = ["model.perceptron.widths=[8,16384],[8,100000000000000]", "seed=9"]
 
     sweep = start(tmp_path, *grid)
     try:
@@ -164,8 +164,9 @@ def test_failures_of_all_kinds_are_named_and_harm_no_other_run(tmp_path: Path) -
     full = start(tmp_path, *wide, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     out, err = full.communicate()
     assert full.returncode == 1, err
-    assert "1 failed" in out
+    assert "0 done, 0 skipped, 2 failed" in out
     assert "too large" in out
+    assert "can't allocate memory: you tried to allocate 3200000000000000 bytes" in out
 
 
 def kill_the_runs_of(sweep: subprocess.Popen[str]) -> None:

@@ -1,0 +1,105 @@
+"""A page of what the runs of an experiment wrote for the same inputs, beside what people wrote."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rosa import records
+from rosa.config import from_dict
+from rosa.data import e2e
+from rosa.report.comparison import compare
+from rosa.report.render import markdown_text
+
+REFERENCES = 3
+"""At most so many of an input's references are shown."""
+
+
+class SamplesError(ValueError):
+    """Texts that are not there, or not those of the record; the message names the file."""
+
+
+def page(results_dir: Path, experiment: str, rule: str, seed: int, number: int, command: str) -> str:
+    """Markdown: inputs, references, and the text of each row of the experiment's table.
+
+    The inputs are spread evenly over the split, so that nobody chose them.
+
+    Args:
+        results_dir: of ``runs/``, where the texts lie, and ``records/``.
+        experiment: its name.
+        rule: the epoch, as in the table: ``best`` or ``last``.
+        seed: of the runs.
+        number: of inputs.
+        command: the shell command that makes the page.
+
+    Raises:
+        SamplesError: no run of this seed wrote texts, they wrote for different inputs, or a file of texts is missing
+            or changed.
+        ReportError, RecordError, DataError, ConfigError: records or data that cannot be used.
+    """
+    if number < 1:
+        raise SamplesError(f"--number {number}: expected at least 1")
+    written = _written(results_dir, experiment, rule, seed)
+    first = next(iter(written.values()))
+    config, split = from_dict(first["config"]), first["generation"]["split"]
+    groups = e2e.load(config.task, config.data, config.seed).groups[split]
+    texts = {label: _texts(results_dir, run, len(groups)) for label, run in written.items()}
+    number = min(number, len(groups))
+    chosen = [place * len(groups) // number for place in range(number)]
+    lines = [
+        f"# {experiment}: texts of the {split} split",
+        "",
+        f"{number} of {len(groups)} inputs, evenly spread over the split; seed {seed}, {rule} epoch, the learning rate "
+        f"that the table shows. Made by `{command}`.",
+        "",
+        *_sources(written),
+    ]
+    for place in chosen:
+        group = groups[place]
+        lines += ["", f"## {place + 1}. {markdown_text(group.mr)}", ""]
+        lines += [f"- {markdown_text(text)}" for text in group.references[:REFERENCES]]
+        lines[-1] += f" *(of {len(group.references)} references)*"
+        lines += ["", *(f"- **{label}**: {markdown_text(own[place]) or '*(empty)*'}" for label, own in texts.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _written(results_dir: Path, experiment: str, rule: str, seed: int) -> dict[str, Mapping[str, Any]]:
+    """Row of the table -> its run that wrote texts with the weights of this epoch."""
+    found, _ = records.find(results_dir, experiment)
+    shown: dict[str, Mapping[str, Any]] = {}
+    for row in compare(found, experiment, rule).rows:
+        for result in row.results.values():
+            run = result.selected.scored.get(seed)
+            if run is not None and run["generation"].get("weights") == rule:
+                shown[row.label] = run
+    if not shown:
+        raise SamplesError(f"{experiment}: no finished run of seed {seed} wrote texts at the {rule} epoch")
+    of_what = {(run["identity"]["task"], run["generation"]["split"], _data(run)) for run in shown.values()}
+    if len(of_what) > 1:
+        raise SamplesError(f"{experiment}: its runs wrote for different inputs: {sorted(of_what)}")
+    return shown
+
+
+def _data(run: Mapping[str, Any]) -> str:
+    return str(run["data"]["splits"][run["generation"]["split"]]["sha256"])
+
+
+def _texts(results_dir: Path, run: Mapping[str, Any], wanted: int) -> Sequence[str]:
+    kept = run["generation"]["hypotheses"]
+    path = records.run_folder(results_dir, run["identity"]) / kept["file"]
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SamplesError(f"{path}: cannot be read ({error}); repeat the run: {run['command']}") from error
+    if hashlib.sha256(content).hexdigest() != kept["sha256"]:
+        raise SamplesError(f"{path}: not the texts that the run's record knows; repeat the run: {run['command']}")
+    texts = content.decode("utf-8").split("\n")[:-1]
+    if len(texts) != wanted:
+        raise SamplesError(f"{path}: {len(texts)} texts for the {wanted} inputs of the data as they are now")
+    return texts
+
+
+def _sources(written: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [f"- {label}: `{run['command']}`" for label, run in written.items()]

@@ -1,0 +1,53 @@
+"""Make a page of what the runs of an experiment wrote, beside the references: results/samples/EXPERIMENT.md.
+
+python scripts/make_samples.py EXPERIMENT [--results results] [--rule best|last] [--seed 0] [--number 10] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from rosa import files
+from rosa.messages import complain
+from rosa.records import RULES
+from rosa.samples import page
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description="Make a page of decoded texts, each input's side by side.")
+    parser.add_argument("experiment", metavar="EXPERIMENT", help="whose runs wrote texts, here: they are in runs/")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
+    parser.add_argument("--rule", choices=RULES, default="best", help="which epoch's texts (default: best)")
+    parser.add_argument("--seed", type=int, default=0, help="of the runs (default: 0)")
+    parser.add_argument("--number", type=int, default=10, metavar="N", help="inputs, evenly spread (default: 10)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: the results folder's samples/EXPERIMENT.md")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Write the page and print its file; 1 where it is refused."""
+    options = arguments()
+    out = options.out or options.results / "samples" / f"{options.experiment}.md"
+    try:
+        text = page(
+            options.results,
+            options.experiment,
+            options.rule,
+            options.seed,
+            options.number,
+            shlex.join(["python", "scripts/make_samples.py", *sys.argv[1:]]),
+        )
+        files.replace(out, text)
+    except Exception as error:
+        complain(error)
+        return 1
+    print(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
