@@ -21,10 +21,8 @@ from rosa.records import RECORD
 from rosa.training import device_for
 
 TASK = "e2e"
-WEIGHTS = "best"
-"""Of which epoch a run is decoded unless something else is asked for."""
 PRESET = "reference"
-"""How a checkpoint is decoded likewise; a run has settings of its own."""
+"""How a checkpoint is decoded unless something else is asked for; a run has settings of its own."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def find(folder: Path, conf: Path, weights: str | None = None, data_dir: Path | 
     Args:
         folder: of the run or the checkpoint.
         conf: the folder of the configuration groups.
-        weights: of a run, ``best`` or ``last`` epoch.
+        weights: of a run, ``best`` or ``last`` epoch; by default the one that its ``selection`` chose.
         data_dir: holds the E2E challenge's CSV files; a run has its own data unless this says where it is now.
 
     Raises:
@@ -62,7 +60,7 @@ def find(folder: Path, conf: Path, weights: str | None = None, data_dir: Path | 
         ExportError, RecordError, ConfigError, ModelError, AdapterError: a run or checkpoint that cannot be rebuilt.
     """
     if (folder / RECORD).is_file():
-        return _from_run(folder, weights or WEIGHTS, data_dir)
+        return _from_run(folder, weights, data_dir)
     if not (folder / "config.json").is_file():
         raise DecodingError(f"{folder}: neither the folder of a run ({RECORD}) nor of a checkpoint (config.json)")
     if weights is not None:
@@ -126,7 +124,7 @@ def changed(settings: DecodingConfig, changes: Mapping[str, Any]) -> DecodingCon
     return dataclasses.replace(settings, **{name: value for name, value in changes.items() if value is not None})
 
 
-def _from_run(folder: Path, weights: str, data_dir: Path | None) -> Source:
+def _from_run(folder: Path, weights: str | None, data_dir: Path | None) -> Source:
     run = runs.load(folder, weights)
     config = run.config
     if config.task.kind != "generation":
@@ -134,8 +132,8 @@ def _from_run(folder: Path, weights: str, data_dir: Path | None) -> Source:
     data = config.data if data_dir is None else DataConfig(source="local", dir=str(data_dir))
     origin = {
         "run": run.record["identity"],
-        "weights": weights,
-        "epoch": run.record["metrics"][weights]["epoch"],
+        "weights": run.weights,
+        "epoch": run.record["metrics"][run.weights]["epoch"],
         "model": run.record["model"],
     }
     return Source(folder, run.plain, run.tokenizer, config.task, data, config.seed, config.decoding, origin)

@@ -32,7 +32,7 @@ def arguments() -> argparse.Namespace:
         description="Decode E2E's meaning representations. Stopped, it goes on where it was when asked again."
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of a finished run, or of a saved language model")
-    parser.add_argument("--weights", choices=RULES, help="of a run: of which epoch (default: best)")
+    parser.add_argument("--weights", choices=RULES, help="of a run: of which epoch (default: the selected one)")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="E2E's CSV files; default: the run's data")
     parser.add_argument("--split", choices=("validation", "test"), default="test", help="(default: test)")
     presets = sorted(path.stem for path in (CONF / "decoding").glob("*.yaml"))

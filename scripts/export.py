@@ -27,7 +27,7 @@ def arguments() -> argparse.Namespace:
         help="merged: a plain checkpoint; peft: the low-rank difference to the pretrained weights, and the head",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
-    parser.add_argument("--weights", choices=RULES, default="best", help="of which epoch (default: best)")
+    parser.add_argument("--weights", choices=RULES, help="of which epoch (default: the selected one)")
     parser.add_argument(
         "--tolerance", type=float, help="peft: share of each layer's change that may be left out (default: 1e-5)"
     )

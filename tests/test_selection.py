@@ -8,6 +8,7 @@ import pytest
 
 from rosa import records
 from rosa.config import Config, ConfigError
+from rosa.export import runs
 from rosa.run import WEIGHTS, run
 from tests.conftest import Composer
 
@@ -85,6 +86,7 @@ def test_weights_are_kept_of_the_epoch_that_was_chosen(composed: Composer) -> No
     assert outcome.record["metrics"]["selection"]["rule"] == "last epoch"
     assert (outcome.folder / WEIGHTS["last"]).is_file()
     assert not (outcome.folder / WEIGHTS["best"]).exists()
+    assert runs.load(outcome.folder).weights == "last"
 
 
 @pytest.mark.parametrize(

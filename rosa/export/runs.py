@@ -26,8 +26,6 @@ from rosa.export.errors import ExportError
 from rosa.run import WEIGHTS, restore
 from rosa.training.trainer import by_length
 
-"""``--weights`` -> the file in the run's folder."""
-
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -55,12 +53,12 @@ class FinishedRun:
         )
 
 
-def load(folder: Path, weights: str) -> FinishedRun:
+def load(folder: Path, weights: str | None = None) -> FinishedRun:
     """Rebuild the pretrained model as the run did, and the fine-tuned one from the run's weights.
 
     Args:
         folder: of the run; holds ``record.json``.
-        weights: ``best`` or ``last`` epoch.
+        weights: ``best`` or ``last`` epoch; by default the one that the run's ``selection`` chose.
 
     Raises:
         ExportError: no run's folder, an unfinished run, one whose model is not Hugging Face's, weights that were not
@@ -74,6 +72,7 @@ def load(folder: Path, weights: str) -> FinishedRun:
             f"{folder}: the run's model={config.model.name} is a perceptron, which neither Hugging Face nor PEFT "
             "can load; expected a run on texts"
         )
+    weights = weights or config.chosen_epoch
     path = folder / WEIGHTS[weights]
     if not path.is_file():
         kept = [name for name, file in WEIGHTS.items() if (folder / file).is_file()]
