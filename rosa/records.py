@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa import files
-from rosa.config import HOLDOUT as HOLDOUT  # of the records, too
+from rosa.config import HOLDOUT as HOLDOUT  # reports have it from here
 from rosa.config import (
     METHODS,
     NOT_IDENTITY,
