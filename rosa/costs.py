@@ -68,7 +68,9 @@ def reset_peak_memory(device: torch.device | str) -> None:
 
 
 def peak_memory(device: torch.device | str) -> dict[str, int | bool | None]:
-    """Measure the largest memory in use since the last :func:`reset_peak_memory`.
+    """Measure the largest memory that this process used since the last :func:`reset_peak_memory`.
+
+    The record of a run of several processes holds that of the first one, on its own GPU.
 
     Returns:
         ``device_bytes``: the most that PyTorch had allocated on a CUDA device, without its cache and the CUDA context

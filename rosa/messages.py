@@ -16,11 +16,17 @@ def nearest(name: str, options: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def complain(error: Exception) -> None:
-    """Say one of the project's own errors on standard error; it says all there is to say. Raise any other."""
+def complain(error: Exception, aloud: bool = True) -> None:
+    """Say one of the project's own errors on standard error; it says all there is to say. Raise any other.
+
+    Args:
+        error: what went wrong.
+        aloud: False where another process of the same run says it.
+    """
     if not type(error).__module__.startswith("rosa."):
         raise error
-    print(f"error: {error}", file=sys.stderr)
+    if aloud:
+        print(f"error: {error}", file=sys.stderr)
 
 
 def silence_transformers() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from filelock import FileLock, Timeout
 from torch import nn
 from transformers import TrainerCallback
 
-from rosa import bookkeeping, costs, inputs, mini_models, models, records, selection, tracking, trial
-from rosa.adapters import attach, attachment, merge
-from rosa.config import TUNED, Config, MethodConfig, RosaConfig
+from rosa import bookkeeping, costs, inputs, mini_models, models, processes, records, selection, tracking, trial
+from rosa.adapters import AdapterError, attach, attachment, merge
+from rosa.config import TUNED, Config, ConfigError, MethodConfig, RosaConfig
 from rosa.hub import why_unreachable
 from rosa.messages import silence_transformers
 from rosa.progress import ProgressCallback
@@ -27,6 +28,7 @@ from rosa.seeding import derive, generator
 from rosa.stopping import stop_signals
 from rosa.training import (
     BestWeightsCallback,
+    DivergedError,
     InterruptedRun,
     build_trainer,
     device_for,
@@ -55,8 +57,22 @@ class Outcome:
     """It had been finished before, and nothing was done."""
 
 
+@dataclass(frozen=True)
+class _Start:
+    """Where a run stands when it is asked for: what the process that holds its lock tells the others."""
+
+    record: dict[str, Any]
+    done: bool = False
+    trained: bool = False
+    """Training was over when an earlier call was stopped; only the test split is left to do."""
+    checkpoint: Path | None = None
+    """To go on from."""
+
+
 def run(config: Config, command: str, progress: bool = True) -> Outcome:
     """Do a run, go on with it where it stopped, or skip it because it is finished.
+
+    Where a launcher has started several processes for it, each calls this, and the first one alone keeps the record.
 
     Args:
         config: the run; ``train.lr=tuned`` and the ``auto`` settings are resolved here.
@@ -69,28 +85,54 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
         Exception: whatever stopped the run; its record says ``failed`` and why.
     """
     config, tuning = resolve(config)
+    _check_shares(config)
     folder = records.folder(config)
-    with _locked(folder):
-        _remove_unfinished(folder)
-        if config.train.force:
-            _clear(folder)
-        earlier = _earlier_record(folder)
-        if earlier is not None and earlier["status"] == "done":
-            return Outcome(earlier, folder, skipped=True)
-        record, trained = records.new(config, command) | {"tuning": tuning}, False
-        if earlier is not None and config.task.test and earlier["metrics"] and _selected(config, folder).is_file():
-            record, trained = earlier | {"status": "running", "finished": None, "error": None}, True
-        records.write(folder, record)
+    first = processes.is_first()
+    alike = (InterruptedRun, DivergedError, AdapterError)
+    with processes.joined(config.train.device, alike), ExitStack() as held:
+        start = processes.from_first(lambda: _begin(config, tuning, command, folder, held))
+        record = start.record
+        if start.done:
+            return Outcome(record, folder, skipped=True)
         try:
-            _run(config, folder, record, trained, progress)
+            _run(config, folder, start, progress and first)
         except (KeyboardInterrupt, SystemExit, InterruptedRun):
             raise  # somebody asked for it, and asked again it goes on
         except BaseException as error:
-            if record["status"] == "running":
+            if first and record["status"] == "running":
                 _close(folder, record, _failure(error))
             raise
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        if first:
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         return Outcome(record, folder, skipped=False)
+
+
+def _check_shares(config: Config) -> None:
+    """Refuse a batch that the processes cannot share equally."""
+    size, count = config.train.batch_size, processes.count()
+    if size % count:
+        below, above = size // count * count, -(-size // count) * count
+        nearest = f"{below} or {above}" if below else str(above)
+        raise ConfigError(
+            f"train.batch_size={size} with {count} processes: expected a multiple of {count}, {nearest} for instance; "
+            "it is the batch of all processes together"
+        )
+
+
+def _begin(config: Config, tuning: dict[str, Any] | None, command: str, folder: Path, held: ExitStack) -> _Start:
+    """Take the run's lock for as long as ``held`` lives, see what there is of it, and declare it running."""
+    held.enter_context(_locked(folder))
+    _remove_unfinished(folder)
+    if config.train.force:
+        _clear(folder)
+    earlier = _earlier_record(folder)
+    if earlier is not None and earlier["status"] == "done":
+        return _Start(earlier, done=True)
+    record, trained = records.new(config, command) | {"tuning": tuning}, False
+    if earlier is not None and config.task.test and earlier["metrics"] and _selected(config, folder).is_file():
+        record, trained = earlier | {"status": "running", "finished": None, "error": None}, True
+    records.write(folder, record)
+    return _Start(record, trained=trained, checkpoint=find_checkpoint(folder / CHECKPOINTS))
 
 
 def note_death(config: Config, command: str, reason: str) -> None:
@@ -176,7 +218,9 @@ def _close(folder: Path, record: dict[str, Any], failure: dict[str, str] | None 
     record["status"] = "failed" if failure else "done"
     record["finished"] = records.now()
     record["error"] = failure
-    records.write(folder, record)
+    # Where another process failed, the launcher is about to end this one.
+    with stop_signals(handed_on=True) if processes.launched() else nullcontext():
+        records.write(folder, record)
 
 
 def _failure(error: BaseException) -> dict[str, str]:
@@ -205,34 +249,36 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _run(config: Config, folder: Path, record: dict[str, Any], trained: bool, progress: bool) -> None:
+def _run(config: Config, folder: Path, start: _Start, progress: bool) -> None:
     """Train and evaluate, filling in the record as facts become known.
 
     Args:
         config: of the run.
         folder: the run's.
-        record: filled in.
-        trained: training was over when an earlier call was stopped; only the test split is left to do.
+        start: where it stands; its record is filled in.
         progress: draw bars.
     """
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     silence_transformers()
+    # The Trainer has no name yet for what PyTorch wants it to be called.
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     costs.reset_peak_memory(config.train.device)
-    record["environment"] = costs.environment()
+    record = start.record
+    record["environment"] = {**costs.environment(), "processes": processes.count()}
 
-    located = dataclasses.replace(config, model=mini_models.located(config))
+    made = processes.from_first(lambda: mini_models.located(config))
+    located = dataclasses.replace(config, model=made)
+    if not processes.is_first():
+        if not start.trained:
+            _train_until_stopped(located, folder, start, tracking.Tracker(mode="disabled"), progress)
+        return
     run_id = "/".join(str(part) for part in record["identity"].values())
-    checkpoint = find_checkpoint(folder / CHECKPOINTS)
-    with _tracked(config, folder, record, run_id, trained or checkpoint is not None) as tracker:
+    with _tracked(config, folder, record, run_id, start.trained or start.checkpoint is not None) as tracker:
         record["wandb"] = {"id": tracker.id, "mode": tracker.mode}
-        if not trained:
-            with stop_signals() as stop:
-                try:
-                    _train(located, folder, record, tracker, checkpoint, stop.requested, progress)
-                except InterruptedRun as interruption:
-                    interruption.signal = stop.number
-                    raise
+        if not start.trained:
+            _train_until_stopped(located, folder, start, tracker, progress)
+        processes.leave()
         if config.task.test:
             records.write(folder, record)
             _try_on_test_split(located, folder, record, progress)
@@ -240,12 +286,23 @@ def _run(config: Config, folder: Path, record: dict[str, Any], trained: bool, pr
         _close(folder, record)
 
 
+def _train_until_stopped(
+    config: Config, folder: Path, start: _Start, tracker: tracking.Tracker, progress: bool
+) -> None:
+    """Train; a signal that any process gets stops all after the same update."""
+    with stop_signals(handed_on=processes.launched()) as stop:
+        try:
+            _train(config, folder, start, tracker, lambda: processes.any_of(stop.requested()), progress)
+        except InterruptedRun as interruption:
+            interruption.signal = stop.number
+            raise
+
+
 def _train(
     config: Config,
     folder: Path,
-    record: dict[str, Any],
+    start: _Start,
     tracker: tracking.Tracker,
-    checkpoint: Path | None,
     stop_requested: Callable[[], bool],
     progress: bool,
 ) -> None:
@@ -254,36 +311,24 @@ def _train(
     Args:
         config: with ``model.path`` set where the project makes the model itself.
         folder: the run's.
-        record: filled in.
+        start: where the run stands; its record is filled in.
         tracker: told of everything logged.
-        checkpoint: to go on from.
         stop_requested: asked after each update.
         progress: draw a bar.
     """
-    parts = inputs.gather(config)
-    model, record["model"], record["data"] = parts.model, parts.model_facts, parts.data_facts
-    model.to(torch.device(config.train.device))
-    attach(model, config.method, generator=generator(config.seed, "adapter"), verbose=progress)
-    done = attachment(model)
-    if done is None or (config.task.has_head and not done.head):
-        raise models.ModelError(f"model {config.model.name} has no head for {config.task.name}")
-    record["params"] = {
-        "trainable": done.trainable_parameters,
-        "head": done.head_parameters,
-        "total": done.total_parameters,
-    }
-    record["adapted"] = [dataclasses.asdict(layer) for layer in done.layers]
-
+    record = start.record
+    parts = processes.together(lambda: _adapted(config, record, progress))
+    model = parts.model
     split, headline = config.evaluated[0], config.task.headline
-    callbacks: list[TrainerCallback] = [
-        bookkeeping.RecordCallback(config.evaluated, config.task.metrics, folder, record, tracker)
-    ]
+    kept = kept_weights(config)
+    callbacks: list[TrainerCallback] = []
     if isinstance(config.method, RosaConfig):
         callbacks.append(ResampleCallback(seed=derive(config.seed, "subspace")))
-    kept = kept_weights(config)
-    if "best" in kept:
-        metric = f"eval_{split}_{headline}"
-        callbacks.append(BestWeightsCallback(folder / WEIGHTS["best"], metric, config.task.lower_is_better))
+    if processes.is_first():
+        callbacks.insert(0, bookkeeping.RecordCallback(config.evaluated, config.task.metrics, folder, record, tracker))
+        if "best" in kept:
+            metric = f"eval_{split}_{headline}"
+            callbacks.append(BestWeightsCallback(folder / WEIGHTS["best"], metric, config.task.lower_is_better))
     if progress:
         callbacks.append(ProgressCallback(split, headline))
     trainer = build_trainer(
@@ -301,12 +346,35 @@ def _train(
         costs.CostMeter(),
         stop_requested,
     )
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    bookkeeping.finish(config, record, trainer)
-    record["diagnostics"] = bookkeeping.diagnose(config, model, trainer.state.log_history)
-    record["warnings"] = parts.scorer.warnings
-    if "last" in kept:
-        save_weights(model, folder / WEIGHTS["last"])
+    trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
+
+    def conclude() -> dict[str, Any]:
+        bookkeeping.finish(config, record, trainer)
+        record["diagnostics"] = bookkeeping.diagnose(config, model, trainer.state.log_history)
+        record["warnings"] = parts.scorer.warnings
+        if "last" in kept:
+            save_weights(model, folder / WEIGHTS["last"])
+        return record
+
+    record.update(processes.from_first(conclude))
+
+
+def _adapted(config: Config, record: dict[str, Any], progress: bool) -> inputs.Inputs:
+    """Load the model and the data, and attach the method, noting the facts in the record."""
+    parts = inputs.gather(config)
+    model, record["model"], record["data"] = parts.model, parts.model_facts, parts.data_facts
+    model.to(torch.device(config.train.device))
+    attach(model, config.method, generator=generator(config.seed, "adapter"), verbose=progress)
+    done = attachment(model)
+    if done is None or (config.task.has_head and not done.head):
+        raise models.ModelError(f"model {config.model.name} has no head for {config.task.name}")
+    record["params"] = {
+        "trainable": done.trainable_parameters,
+        "head": done.head_parameters,
+        "total": done.total_parameters,
+    }
+    record["adapted"] = [dataclasses.asdict(layer) for layer in done.layers]
+    return parts
 
 
 def kept_weights(config: Config) -> set[str]:

@@ -24,8 +24,13 @@ class StopRequest:
 
 
 @contextmanager
-def stop_signals() -> Iterator[StopRequest]:
-    """Turn the first signal of each kind into a request to stop; a second one does what it did before."""
+def stop_signals(handed_on: bool = False) -> Iterator[StopRequest]:
+    """Turn the first signal of each kind into a request to stop; a second one does what it did before.
+
+    Args:
+        handed_on: a launcher hands signals on that a terminal or a batch system has sent to this process as well: a
+            second one means nothing. It kills what does not end in time.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request  # Python lets only the main thread hear signals
@@ -33,7 +38,8 @@ def stop_signals() -> Iterator[StopRequest]:
 
     def ask(number: int, _: Any) -> None:
         request.number = request.number or number
-        signal.signal(number, earlier[number])
+        if not handed_on:
+            signal.signal(number, earlier[number])
 
     earlier: dict[int, Any] = {number: signal.signal(number, ask) for number in SIGNALS}
     try:

@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Train: one run, or with -m a sweep.
+"""Train: one run, or with -m a sweep; under torchrun, one run on several GPUs.
 
 python scripts/train.py task=cola model=minilm data=local data.dir=DIR method=rosa method.rank=8 seed=0
 python scripts/train.py -m experiment=glue_mini
+torchrun --standalone --nproc-per-node=2 scripts/train.py task=mnli model=roberta-base data=hub method=rosa
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rosa.batch import run_as_job
 from rosa.config import ConfigError, from_hydra, register
 from rosa.grid import Job, command, expand, preflight
 from rosa.messages import complain, explain
+from rosa.processes import is_first, launched, let_first_speak
 from rosa.screen import summary
 from rosa.status import asked_for, table, to_do
 from rosa.sweep import Result, run_all
@@ -47,6 +49,8 @@ def main(composed: DictConfig) -> Result | None:
     from rosa.run import run
 
     outcome = run(config, job.command, progress=True)
+    if not is_first():
+        return None
     print(summary(outcome.record))
     print("finished before, nothing to do" if outcome.skipped else "done", end=": ")
     print(outcome.folder / "record.json")
@@ -61,17 +65,27 @@ def command_line() -> int:
     register()
     multirun = bool({"-m", "--multirun"} & set(sys.argv[1:]))
     try:
+        if multirun and launched():
+            raise ConfigError(
+                "-m under torchrun: all its processes are of one run; leave -m out, or start the sweep without "
+                "torchrun, which gives each run a GPU of its own"
+            )
         if multirun:
             preflight(CONF, sys.argv[1:])
         main()
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {explain(error, CONF, sys.argv[1:])}", file=sys.stderr)
+        if is_first():
+            print(f"error: {explain(error, CONF, sys.argv[1:])}", file=sys.stderr)
+        else:
+            let_first_speak()
         return 2
     except Exception as error:
         if type(error).__module__.startswith("submitit."):
             print(f"error: {error}", file=sys.stderr)
             return after_launch()
-        complain(error)  # a trace is in the record
+        complain(error, aloud=is_first())  # a trace is in the record
+        if not is_first():
+            let_first_speak()
         return 2 if isinstance(error, ConfigError) else 1
     if jobs:
         results = run_all(jobs, jobs[0].config.jobs)

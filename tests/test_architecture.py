@@ -23,6 +23,7 @@ LEAVES = (
     "rosa.files",
     "rosa.hub",
     "rosa.messages",
+    "rosa.processes",
     "rosa.scores",
     "rosa.seeding",
 )
@@ -35,6 +36,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "rosa.files": (),
     "rosa.hub": (),
     "rosa.messages": (),
+    "rosa.processes": (),
     "rosa.scores": (),
     "rosa.screen": ("rosa.columns", "rosa.scores"),
     "rosa.seeding": (),
@@ -88,6 +90,7 @@ RULES: dict[str, tuple[str, ...]] = {
         "rosa.files",
         "rosa.grid",
         "rosa.messages",
+        "rosa.processes",
         "rosa.records",
         "rosa.report",
         "rosa.run",

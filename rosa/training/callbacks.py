@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from rosa import processes
 from rosa.costs import CostMeter, parameter_memory
 from rosa.resampling import EVENT, updates_per_epoch
 from rosa.seeding import generator
@@ -71,7 +72,7 @@ class CostCallback(TrainerCallback):
         self._tokens = 0
 
     def count(self, batch: Mapping[str, Tensor]) -> None:
-        """Note a batch of the current update; shapes are known without asking the device.
+        """Note this process's part of a batch of the current update; shapes are known without asking the device.
 
         Args:
             batch: ``labels``, one for each example, and ``input_ids`` (examples, tokens) where they are texts.
@@ -103,8 +104,9 @@ class CostCallback(TrainerCallback):
             self.memory = parameter_memory(kwargs["model"], kwargs["optimizer"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """An update has ended."""
-        self.meter.step_end(self._examples, self._tokens)
+        """An update has ended, in all processes."""
+        examples, tokens = processes.total(torch.tensor([self._examples, self._tokens])).tolist()
+        self.meter.step_end(examples, tokens)
         self._examples = self._tokens = 0
 
     def on_evaluate(

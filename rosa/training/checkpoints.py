@@ -21,6 +21,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from rosa import processes
 from rosa.adapters.base import AdapterError, attachment, changing_state, load_changing_state
 from rosa.resampling import updates_per_epoch
 
@@ -90,7 +91,8 @@ class CheckpointCallback(TrainerCallback):
     Args:
         folder: where the checkpoints go.
         save_steps: 0 for epoch ends only.
-        stop_requested: asked after every update; once true, a checkpoint is written and training stops.
+        stop_requested: asked after every update; once true, a checkpoint is written and training stops. Every process
+            asks at the same points, and must get the same answer.
     """
 
     def __init__(self, folder: Path, save_steps: int, stop_requested: Callable[[], bool]) -> None:
@@ -116,14 +118,19 @@ class CheckpointCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Declare the new checkpoint complete, and only then remove the one before.
 
+        Of several processes the first one does it, when each has written the state of its random numbers, which is all
+        that the others write.
+
         Raises:
             InterruptedRun: a stop was requested.
         """
-        newest = self.folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        (newest / COMPLETE).touch()
-        for checkpoint in self.folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-            if checkpoint != newest:
-                shutil.rmtree(checkpoint)
+        processes.wait_for_all()
+        if processes.is_first():
+            newest = self.folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            (newest / COMPLETE).touch()
+            for checkpoint in self.folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+                if checkpoint != newest:
+                    shutil.rmtree(checkpoint)
         if self.stop_requested():
             raise InterruptedRun(f"stopped at step {state.global_step} of {state.max_steps}; ask again to go on")
 

@@ -4,6 +4,8 @@ What differs from the stock Trainer, and why:
 
 * the order of batches depends on the run's seed and the epoch alone, so every method sees the same batches and a
   resumed run needs no replay of random numbers;
+* the loss of an update is the mean over its examples, or its tokens, whether they come in one batch or in several, to
+  one process or to several (:mod:`rosa.training.shares`);
 * checkpoints are small (:mod:`rosa.training.checkpoints`);
 * a loss that is not finite stops the run and names the step and the layers.
 """
@@ -12,14 +14,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import datasets
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import (
     EvalPrediction,
     PreTrainedTokenizerBase,
@@ -29,12 +32,15 @@ from transformers import (
     TrainingArguments,
 )
 
+from rosa import processes
 from rosa.adapters.base import undecayed_names
 from rosa.config import TrainConfig
 from rosa.costs import CostMeter
+from rosa.resampling import updates_per_epoch
 from rosa.seeding import derive
 from rosa.training.callbacks import CostCallback, EpochOrderCallback, EpochSampler
 from rosa.training.checkpoints import CheckpointCallback, load_weights, save_weights
+from rosa.training.shares import BatchShares, loss_weights
 
 Examples: TypeAlias = datasets.Dataset | Dataset
 """Tokenized texts with ``input_ids``, or a PyTorch data set of vectors that knows its length."""
@@ -52,19 +58,38 @@ class HarnessTrainer(Trainer):
 
     Args:
         sampler: the order of the training examples.
+        batch_size: examples of a batch, over all processes.
         costs: fed with the size of each batch.
         arguments: the stock Trainer's.
     """
 
-    def __init__(self, *, sampler: EpochSampler, costs: CostCallback, **arguments: Any) -> None:
+    def __init__(self, *, sampler: EpochSampler, batch_size: int, costs: CostCallback, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.sampler = sampler
+        self.shares = BatchShares(sampler, batch_size, processes.rank(), processes.count())
         self.costs = costs
+        # Some models do, and then ignore what they are given: the loss weights below are right for all.
+        self.model_accepts_loss_kwargs = False
+        self._weights: Iterator[Tensor | float] = iter(())
+        self._loss_since_log = 0.0
         self._resumed: dict[str, Any] = {}
         self._first_bad_step = torch.full((), torch.iinfo(torch.int64).max, device=self.args.device)
 
     def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Sampler:
         return self.sampler
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The stock one; of several processes, each gets its share of every batch."""
+        stock = super().get_train_dataloader()
+        if processes.count() == 1:
+            return stock
+        # The stock one deals out whole batches, and repeats examples where they do not suffice.
+        mine = DataLoader(
+            stock.dataset, batch_sampler=self.shares, collate_fn=stock.collate_fn, pin_memory=stock.pin_memory
+        )
+        return prepare_data_loader(
+            mine, device=self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+        )
 
     def _get_eval_sampler(self, eval_dataset: datasets.Dataset) -> Sampler:
         return SequentialSampler(eval_dataset)
@@ -73,6 +98,51 @@ class HarnessTrainer(Trainer):
         """The Trainer's rule (no biases, no normalisation), less what adapters exempt."""
         exempt = undecayed_names(model)
         return [name for name in super().get_decay_parameter_names(model) if name not in exempt]
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], None]:
+        """The batches of an update; what each weighs in its loss is noted."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        an_epoch = updates_per_epoch(self.shares, self.args)
+        stand_in = self.shares.ends_with_stand_in and (self.state.global_step + 1) % an_epoch == 0
+        self._weights = loss_weights(batches, stand_in)
+        for batch in batches[:-1] if stand_in else batches:
+            self.costs.count(batch)
+        return batches, None
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The model's own, in training times its weight in the update."""
+        loss: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return loss * next(self._weights) if model.training else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """One batch of an evaluation, whose loss is of its own examples.
+
+        Of several processes, each gets a batch of the same size; the last ones are filled up with examples of the
+        first ones, whose predictions are dropped again, but which were in the mean loss.
+        """
+        loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        loader = self.accelerator.gradient_state
+        if processes.count() > 1 and loader.end_of_dataloader and loader.remainder > 0:
+            size = len(inputs["labels"])
+            own = loader.remainder - processes.rank() * size
+            if 0 < own < size:
+                kept = {name: values[:own] for name, values in inputs.items()}
+                loss = super().prediction_step(model, kept, True, ignore_keys)[0]
+        return loss, logits, labels
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -86,7 +156,6 @@ class HarnessTrainer(Trainer):
             self._tr_loss += self._resumed["loss_since_log"]
             self._globalstep_last_logged = self._resumed["logged_at"]
             self._resumed = {}
-        self.costs.count(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         step = torch.tensor(self.state.global_step, device=loss.device)
         candidate = torch.where(torch.isfinite(loss), torch.iinfo(torch.int64).max, step)
@@ -96,12 +165,12 @@ class HarnessTrainer(Trainer):
         return loss
 
     def check_finite(self) -> None:
-        """Stop if a loss since the start was not finite.
+        """Stop if a loss since the start was not finite, in whatever process.
 
         Raises:
             DivergedError: with the step and the layers whose norms stand out.
         """
-        step = int(self._first_bad_step)
+        step = int(processes.smallest(self._first_bad_step))
         if step < torch.iinfo(torch.int64).max:
             norms = describe_norms(self.accelerator.unwrap_model(self.model))
             raise DivergedError(
@@ -114,13 +183,17 @@ class HarnessTrainer(Trainer):
         self.check_finite()
         super().log(logs, start_time)
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._loss_since_log = float(processes.total(self._tr_loss)) / processes.count()  # which only all can say
+        super()._save_checkpoint(model, trial)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(self.accelerator.unwrap_model(self.model), folder / WEIGHTS)
         progress = {
             "costs": self.costs.meter.state(),
-            "loss_since_log": float(self._tr_loss),
+            "loss_since_log": self._loss_since_log,
             "logged_at": self._globalstep_last_logged,
         }
         (folder / PROGRESS).write_text(json.dumps(progress))
@@ -179,7 +252,7 @@ def training_arguments(config: TrainConfig, folder: Path, seed: int, updates: in
         output_dir=str(folder),
         num_train_epochs=config.epochs,
         max_steps=config.max_steps if shortened else -1,
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=config.batch_size // processes.count(),
         per_device_eval_batch_size=config.evaluation_batch_size,
         gradient_accumulation_steps=config.accumulation,
         learning_rate=config.lr,
@@ -195,7 +268,9 @@ def training_arguments(config: TrainConfig, folder: Path, seed: int, updates: in
         bf16=config.precision == "bf16",
         fp16=config.precision == "fp16",
         use_cpu=config.device == "cpu",
-        seed=derive(seed, "dropout") % 2**32,
+        seed=derive(seed, "dropout", processes.rank()) % 2**32,
+        ddp_find_unused_parameters=False,  # every trainable parameter of every method has a part in the loss
+        ddp_broadcast_buffers=False,  # no buffer depends on the batch
         eval_strategy="epoch",
         save_strategy="no",  # CheckpointCallback decides
         logging_strategy="steps",
@@ -246,6 +321,7 @@ def build_trainer(
     costs = CostCallback(meter)
     trainer = HarnessTrainer(
         sampler=sampler,
+        batch_size=config.batch_size,
         costs=costs,
         model=model,
         args=training_arguments(config, folder, seed, updates),

@@ -1,0 +1,75 @@
+"""How several processes share a batch, without changing the update that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from rosa import processes
+
+IGNORED = -100
+"""The label of a token whose loss does not count, as PyTorch's cross entropy has it."""
+
+
+class BatchShares(Sampler[list[int]]):
+    """One process's part of each batch: every n-th of its examples, so that all get short and long ones alike.
+
+    The last batch of an epoch may not be divisible, or have fewer examples than there are processes. Nobody gets an
+    example twice; a process for which none is left gets a stand-in, which :func:`loss_weights` gives no weight.
+
+    Args:
+        order: of all examples; it has a length.
+        batch: examples of a batch, over all processes.
+        rank: this process's number, from 0.
+        count: how many processes there are.
+    """
+
+    def __init__(self, order: Sampler[int], batch: int, rank: int, count: int) -> None:
+        self.order = order
+        self.batch = batch
+        self.rank = rank
+        self.count = count
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch)  # type: ignore[arg-type]  # PyTorch's Sampler declares no length
+
+    def __iter__(self) -> Iterator[list[int]]:
+        examples = list(self.order)
+        for start in range(0, len(examples), self.batch):
+            whole = examples[start : start + self.batch]
+            yield whole[self.rank :: self.count] or whole[:1]
+
+    @property
+    def ends_with_stand_in(self) -> bool:
+        """Whether the last batch of an epoch has no example for this process."""
+        last = len(self.order) % self.batch or self.batch  # type: ignore[arg-type]
+        return self.rank >= last
+
+
+def loss_weights(batches: Sequence[Mapping[str, Tensor]], stand_in: bool) -> Iterator[Tensor | float]:
+    """What the mean loss of each batch of an update is to be multiplied with.
+
+    The Trainer takes the mean over an update's batches, and the processes' gradients are averaged. With these weights
+    the outcome is the mean over all that the update's loss counts, examples or tokens, however they are spread.
+
+    Args:
+        batches: of this process, with ``labels``, and ``input_ids`` where they are texts.
+        stand_in: the last one does not count.
+    """
+    if len(batches) * processes.count() == 1:
+        return iter((1.0,))
+    counted = torch.stack([_counted(batch) for batch in batches])
+    if stand_in:
+        counted[-1] = 0
+    return iter(counted * (len(batches) * processes.count()) / processes.total(counted.sum()))
+
+
+def _counted(batch: Mapping[str, Tensor]) -> Tensor:
+    """How many losses the mean over a batch is of."""
+    labels = batch["labels"]
+    if "input_ids" in batch and labels.shape == batch["input_ids"].shape:
+        return (labels[:, 1:] != IGNORED).sum()  # a causal model's first token is not predicted
+    return torch.tensor(len(labels), device=labels.device)
