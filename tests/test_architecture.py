@@ -80,7 +80,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "rosa.overview": (),
     "rosa.grid": ("rosa.config", "rosa.run"),
     "rosa.sweep": ANYTHING,
-    "rosa.batch": ("rosa.grid", "rosa.sweep", "rosa.training"),
+    "rosa.batch": ("rosa.grid", "rosa.processes", "rosa.sweep", "rosa.training"),
     "rosa.status": ("rosa.columns", "rosa.config", "rosa.grid", "rosa.messages", "rosa.records", "rosa.selection"),
     "scripts": (
         "rosa.batch",

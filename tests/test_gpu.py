@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rosa import records
 from rosa.adapters import adapters, attach, changing_state, load_changing_state, merge, resample
 from rosa.adapters.base import Adapter, oriented
 from rosa.config import RosaConfig
@@ -20,7 +21,8 @@ from rosa.seeding import generator
 from tests.adapters import tiny
 from tests.adapters.tiny import METHODS, build, relative_difference
 from tests.conftest import Composer
-from tests.test_resume import interrupted_then_resumed
+from tests.test_processes import launch
+from tests.test_resume import folder_of, interrupted_then_resumed
 
 pytestmark = [
     pytest.mark.gpu,
@@ -223,3 +225,19 @@ def test_an_interrupted_run_goes_on(
     # Sums on a GPU may come in another order from run to run; the two trainings must not differ by more.
     assert len(losses(whole)) > 5
     assert losses(resumed) == pytest.approx(losses(whole), rel=1e-2)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_several_gpus_are_as_one(count: int, composed: Composer, tmp_path: Path) -> None:
+    """With one process as torchrun starts it, which speaks to nobody; and with two, through NCCL."""
+    if torch.cuda.device_count() < count:
+        pytest.skip(f"PyTorch sees fewer than {count} CUDA devices")
+    config = composed("method=rosa", "method.every=1", "data.train_size=97", "train.log_steps=2")
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, device=DEVICE, precision="fp32"))
+    alone = run(dataclasses.replace(config, results_dir=str(tmp_path / "alone")), "command", progress=False).record
+    assert launch(*[config] * count) == ["done"] * count
+    several = records.read(folder_of(config) / records.RECORD)
+    assert several["environment"]["processes"] == count
+    assert several["costs"]["examples"] == alone["costs"]["examples"]
+    # The head's dropout draws another pattern where a batch is shared.
+    assert losses(several) == pytest.approx(losses(alone), rel=1e-2 if count == 1 else 0.2)

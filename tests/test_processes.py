@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch.utils.data import SequentialSampler
 from transformers import RobertaConfig
 
-from rosa import records
+from rosa import batch, processes, records
 from rosa import run as module
 from rosa.config import Config, ConfigError
 from rosa.run import CHECKPOINTS, run
@@ -237,6 +237,31 @@ def test_batch_that_cannot_be_shared(
     with pytest.raises(ConfigError, match=rf"train\.batch_size={size} with 3 processes.* {nearest} instance"):
         run(config, "command", progress=False)
     assert not folder_of(config).exists()
+
+
+def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    refused = pytest.raises(processes.ProcessesError, match="2 processes on this machine see 1 GPUs")
+    with refused, processes.joined("cuda"):
+        raise AssertionError("it was joined")
+
+
+def test_tasks_of_a_job_are_the_processes_of_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = dict(os.environ)
+    job = {"EXECUTOR": "local", "LOCAL_JOB_ID": "7", "LOCAL_NTASKS": "2", "LOCAL_GLOBALID": "1", "LOCAL_LOCALID": "1"}
+    monkeypatch.setattr(os, "environ", plain | {f"SUBMITIT_{name}": value for name, value in job.items()})
+    assert (processes.launched(), processes.count(), processes.rank()) == (False, 1, 0)
+    batch._join_tasks()
+    assert (processes.launched(), processes.count(), processes.rank()) == (True, 2, 1)
+
+
+def test_a_job_of_one_task_is_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "7"}
+    monkeypatch.setattr(os, "environ", dict(os.environ) | job)
+    batch._join_tasks()
+    assert not processes.launched()
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -75,3 +75,29 @@ def test_requeued_warned_and_cancelled_jobs_end_as_a_local_sweep(tmp_path: Path)
     assert again.returncode == 0, err
     assert found(shared) == found(tmp_path / "alone")
     assert len(found(shared)) == 3
+
+
+def test_a_run_of_two_tasks_is_one_run_and_survives_a_warning(tmp_path: Path) -> None:
+    """Each task is one of the run's processes; the first one alone writes, and puts the job back into the queue."""
+    one = ["method.rank=2", "method.every=1", "seed=0", "train.epochs=300"]
+    assert run_job(jobs(tmp_path / "alone", *one)[0], 1).status == "done"
+    shared = tmp_path / "shared"
+    (job,) = jobs(shared, *one)
+    sweep = start(shared, *one, *SLURM, "hydra.launcher.tasks_per_node=2")
+    assert wait_for(lambda: in_the_middle(job), sweep)
+    number = next(iter(squeue()))
+    subprocess.run(["scancel", "--signal=USR2", number], check=True)
+    out, err = sweep.communicate()
+    print(out)
+    assert sweep.returncode == 0, err
+    logs = {path.name: path.read_text() for path in (shared / "sweeps").rglob("*_log.err")}
+    assert len(logs) == 2
+    assert "this job is preempted" in "".join(logs.values())
+    record = records.read(folder_of(job) / records.RECORD)
+    assert record["environment"]["processes"] == 2
+    ((_, ours),) = found(shared).items()
+    ((_, alone),) = found(tmp_path / "alone").items()
+    assert ours["steps"] == alone["steps"]
+    assert [entry["step"] for entry in ours["resamples"]] == [entry["step"] for entry in alone["resamples"]]
+    for entry, expected in zip(ours["history"], alone["history"], strict=True):
+        assert entry["validation"] == pytest.approx(expected["validation"], rel=1e-3)
