@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.utils.data import SequentialSampler
 from transformers import RobertaConfig
 
 from rosa import batch, processes, records
@@ -26,15 +25,16 @@ from rosa import run as module
 from rosa.config import Config, ConfigError
 from rosa.run import CHECKPOINTS, run
 from rosa.training import find_checkpoint
+from rosa.training.callbacks import EpochSampler
 from rosa.training.shares import BatchShares
 from tests.conftest import ROOT, Composer
 from tests.test_resume import StopAfter, folder_of, results
 
 SHAPE = (
-    "data.train_size=97", "data.evaluation_size=37", "train.batch_size=12", "train.evaluation_batch_size=8",
+    "data.train_size=98", "data.evaluation_size=37", "train.batch_size=12", "train.evaluation_batch_size=8",
     "train.epochs=2", "train.log_steps=1", "train.threads=1",
 )  # fmt: skip
-"""Batches of an epoch: eight of 12 examples and one of a single one, so that only one process has a part of it. The
+"""Batches of an epoch: eight of 12 examples and one of two, so that the third of three processes has no part of it. The
 last batch of an evaluation is not full either."""
 ROSA = ("method=rosa", "method.rank=4", "method.every=4", "method.unit=step")
 
@@ -114,17 +114,17 @@ def files(config: Config) -> set[str]:
 @pytest.mark.parametrize("examples", [1, 2, 11, 12, 13, 97])
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_shares_are_the_batch(examples: int, count: int) -> None:
-    order = SequentialSampler(range(examples))
+    order = EpochSampler([1] * examples, 12, group=False, seed=0)
     shares = [BatchShares(order, 12, rank, count) for rank in range(count)]
     parts = [list(share) for share in shares]
     assert {len(share) for share in shares} == {len(part) for part in parts} == {-(-examples // 12)}
     for number in range(len(shares[0])):
-        whole = list(range(examples))[12 * number : 12 * (number + 1)]
+        whole = list(order)[12 * number : 12 * (number + 1)]
         last = number == len(shares[0]) - 1
         counted = [
             part[number] for part, share in zip(parts, shares, strict=True) if not (last and share.ends_with_stand_in)
         ]
-        assert sorted(chain.from_iterable(counted)) == whole
+        assert sorted(chain.from_iterable(counted)) == sorted(whole)
         assert max(map(len, counted)) - min(map(len, counted)) <= 1
         assert all(set(part[number]) <= set(whole) and part[number] for part in parts)
 
@@ -161,7 +161,7 @@ def test_several_processes_are_as_one(
     assert files(config) == files(alone)
     for name in ("steps", "examples"):
         assert several["costs"][name] == one["costs"][name]
-    assert one["costs"]["examples"] == 2 * 97
+    assert one["costs"]["examples"] == 2 * 98
     assert 0 < several["costs"]["tokens"] <= one["costs"]["tokens"], "a part of a batch is never padded to more"
     assert_close(results(several), results(one))
     ours, theirs = (load_file(folder_of(c) / "last.safetensors") for c in (config, alone))
@@ -182,7 +182,7 @@ def assert_close(found: Any, expected: Any) -> None:
         for one, other in zip(found, expected, strict=True):
             assert_close(one, other)
     elif isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=2e-3, abs=1e-5)
+        assert found == pytest.approx(expected, rel=2e-4, abs=1e-6)
     else:
         assert found == expected
 

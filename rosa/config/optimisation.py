@@ -32,10 +32,11 @@ class TrainConfig:
     """Peak learning rate, or ``tuned``. (Any: OmegaConf cannot merge a Union; checked below.)"""
     tuning: TuningConfig = field(default_factory=TuningConfig)
     batch_size: int = 32
-    """Examples a device and step."""
+    """Examples a batch, over all processes of the run (``torchrun``), which share it equally."""
     accumulation: int = 1
     """Gradient accumulation: batches an optimizer update."""
     evaluation_batch_size: int = 64
+    """Examples that a process scores at a time."""
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.98

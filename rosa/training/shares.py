@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from rosa import processes
+from rosa.training.callbacks import EpochSampler
 
 IGNORED = -100
 """The label of a token whose loss does not count, as PyTorch's cross entropy has it."""
@@ -21,20 +22,20 @@ class BatchShares(Sampler[list[int]]):
     example twice; a process for which none is left gets a stand-in, which :func:`loss_weights` gives no weight.
 
     Args:
-        order: of all examples; it has a length.
+        order: of all examples.
         batch: examples of a batch, over all processes.
         rank: this process's number, from 0.
         count: how many processes there are.
     """
 
-    def __init__(self, order: Sampler[int], batch: int, rank: int, count: int) -> None:
+    def __init__(self, order: EpochSampler, batch: int, rank: int, count: int) -> None:
         self.order = order
         self.batch = batch
         self.rank = rank
         self.count = count
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch)  # type: ignore[arg-type]  # PyTorch's Sampler declares no length
+        return -(-len(self.order) // self.batch)
 
     def __iter__(self) -> Iterator[list[int]]:
         examples = list(self.order)
@@ -45,7 +46,7 @@ class BatchShares(Sampler[list[int]]):
     @property
     def ends_with_stand_in(self) -> bool:
         """Whether the last batch of an epoch has no example for this process."""
-        last = len(self.order) % self.batch or self.batch  # type: ignore[arg-type]
+        last = len(self.order) % self.batch or self.batch
         return self.rank >= last
 
 
