@@ -18,6 +18,7 @@ from rosa import data, models, perceptron
 from rosa.config import Config
 from rosa.data import e2e, prompts, teacher
 from rosa.evaluation import classify, perplexity, regress
+from rosa.labels import IGNORED
 from rosa.training import Examples
 
 
@@ -89,9 +90,7 @@ def _pairs(config: Config) -> Inputs:
     limit = models.length_limit(config.train.max_length, model)
     tokenized = prompts.tokenize_pairs(loaded, config.task, tokenizer, limit)
     # Named for the models it was written for; what it does is to pad labels along with the inputs.
-    collator = DataCollatorForSeq2Seq(
-        tokenizer, label_pad_token_id=prompts.IGNORED, pad_to_multiple_of=_multiple(config)
-    )
+    collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=_multiple(config))
     return Inputs(
         model,
         facts,

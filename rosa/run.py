@@ -320,7 +320,7 @@ def _train(
     parts = processes.together(lambda: _adapted(config, record, progress))
     model = parts.model
     split, headline = config.evaluated[0], config.task.headline
-    kept = kept_weights(config)
+    kept = _kept_weights(config)
     callbacks: list[TrainerCallback] = []
     if isinstance(config.method, RosaConfig):
         callbacks.append(ResampleCallback(seed=derive(config.seed, "subspace")))
@@ -377,7 +377,7 @@ def _adapted(config: Config, record: dict[str, Any], progress: bool) -> inputs.I
     return parts
 
 
-def kept_weights(config: Config) -> set[str]:
+def _kept_weights(config: Config) -> set[str]:
     """The epochs whose weights training writes to the run's folder: what the user keeps, and what the test needs."""
     asked = {"none": set(), "both": set(WEIGHTS)}.get(config.train.keep, {config.train.keep})
     return asked | ({config.chosen_epoch} if config.task.test else set())

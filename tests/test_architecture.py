@@ -22,6 +22,7 @@ LEAVES = (
     "rosa.costs",
     "rosa.files",
     "rosa.hub",
+    "rosa.labels",
     "rosa.messages",
     "rosa.processes",
     "rosa.scores",
@@ -31,6 +32,7 @@ LEAVES = (
 RULES: dict[str, tuple[str, ...]] = {
     "rosa": ANYTHING,  # names that load on first use; `test_light_modules_stay_light` watches that they do
     "rosa.columns": (),
+    "rosa.labels": (),
     "rosa.config": ("rosa.config",),
     "rosa.costs": (),
     "rosa.files": (),

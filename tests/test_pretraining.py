@@ -13,8 +13,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rosa.config import MiniModelConfig
 from rosa.data import mini
+from rosa.labels import IGNORED
 from rosa.pretraining import cache, roberta, roberta_text
-from rosa.pretraining.loop import IGNORED, batches
+from rosa.pretraining.loop import batches
 from rosa.pretraining.roberta import build_model, cache_key, cached_roberta, pretrain_roberta
 from rosa.pretraining.roberta_text import END, MASK, PAD, START, build_tokenizer, inputs, mask_tokens, masking_rates
 

@@ -10,15 +10,13 @@ from rosa.config import TaskConfig
 from rosa.data.base import DataError, TaskData, shorten
 from rosa.data.e2e import PAIR_COLUMNS, GenerationData, prompt
 from rosa.data.tokenization import mapped
+from rosa.labels import IGNORED
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-
-IGNORED = -100
-"""The label of a token whose loss does not count, as PyTorch's cross entropy has it."""
 
 
 def tokenize_pairs(

@@ -16,13 +16,11 @@ from torch.nn import functional
 
 from rosa.config import TaskConfig
 from rosa.evaluation.names import refuse_unknown
+from rosa.labels import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import EvalPrediction
-
-IGNORED = -100
-"""The label of a token that is not counted."""
 
 
 def perplexity(nats: float) -> float:

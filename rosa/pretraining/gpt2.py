@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rosa.config import MiniModelConfig
+from rosa.labels import IGNORED
 from rosa.pretraining import cache
 from rosa.pretraining.gpt2_text import END, PAD, RENAMED_SHARE, build_tokenizer, contexts, encode
 from rosa.pretraining.induction import induce
-from rosa.pretraining.loop import IGNORED, MAX_GRAD_NORM, batches, build_optimizer, build_schedule, one_thread
+from rosa.pretraining.loop import MAX_GRAD_NORM, batches, build_optimizer, build_schedule, one_thread
 from rosa.seeding import global_stream
 
 if TYPE_CHECKING:

@@ -14,8 +14,6 @@ WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
 SORTED_BATCHES = 32
 """Batches that are sorted by length together, so that little of a batch is padding."""
-IGNORED = -100
-"""The label of a token that is not to be predicted, as PyTorch's cross entropy has it."""
 
 
 @contextmanager

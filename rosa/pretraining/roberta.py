@@ -16,8 +16,9 @@ import torch
 from torch.nn import functional
 
 from rosa.config import MiniModelConfig
+from rosa.labels import IGNORED
 from rosa.pretraining import cache
-from rosa.pretraining.loop import IGNORED, MAX_GRAD_NORM, batches, build_optimizer, build_schedule, one_thread
+from rosa.pretraining.loop import MAX_GRAD_NORM, batches, build_optimizer, build_schedule, one_thread
 from rosa.pretraining.roberta_text import (
     END,
     MAX_LENGTH,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rosa.pretraining.loop import IGNORED
+from rosa.labels import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -9,10 +9,8 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from rosa import processes
+from rosa.labels import IGNORED
 from rosa.training.callbacks import EpochSampler
-
-IGNORED = -100
-"""The label of a token whose loss does not count, as PyTorch's cross entropy has it."""
 
 
 class BatchShares(Sampler[list[int]]):
