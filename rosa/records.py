@@ -266,10 +266,11 @@ def default_settings(method: str) -> dict[str, Any]:
     for group, kind in groups.items():
         for field in dataclasses.fields(kind):
             if field.default is not dataclasses.MISSING:
-                found |= _flat({field.name: field.default}, f"{group}.")
+                found[f"{group}.{field.name}"] = field.default
             elif field.default_factory is not dataclasses.MISSING:
                 value = field.default_factory()
-                found |= _flat({field.name: to_dict(value) if dataclasses.is_dataclass(value) else value}, f"{group}.")
+                plain = to_dict(value) if dataclasses.is_dataclass(value) else value
+                _flatten({field.name: plain}, f"{group}.", found)
     return found
 
 
@@ -279,7 +280,8 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     A key that the record does not have, because it is older than the option, has the option's default.
     """
     config = record["config"]
-    flat = default_settings(config["method"]["name"]) | _flat(config)
+    flat = dict(default_settings(config["method"]["name"]))
+    _flatten(config, "", flat)
     return {key: value for key, value in flat.items() if not _left_out(key)}
 
 
@@ -290,14 +292,13 @@ def _left_out(key: str) -> bool:
     return key in names or key.startswith(tuple(f"{name}." for name in names))
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _flatten(node: Mapping[str, Any], prefix: str, found: dict[str, Any]) -> None:
+    """Put every value of nested dictionaries into ``found``, by dotted key."""
     for key, value in node.items():
         if isinstance(value, dict):
-            found.update(_flat(value, f"{prefix}{key}."))
+            _flatten(value, f"{prefix}{key}.", found)
         else:
             found[f"{prefix}{key}"] = value
-    return found
 
 
 def learning_rate(record: Mapping[str, Any]) -> float:

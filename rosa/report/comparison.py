@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rosa import records, selection
@@ -130,7 +130,7 @@ class Comparison:
     def runs(self) -> list[Record]:
         """Every run of the table, of losing learning rates too."""
         results = [result for row in self.rows for result in row.results.values()]
-        return [run for result in results for trial in result.trials for run in trial.runs]
+        return [run for result in results for run in _runs(result)]
 
     def runs_of(self, task: str) -> list[Record]:
         """Every run of one task."""
@@ -180,6 +180,15 @@ def compare(found: Sequence[Record], experiment: str, rule: str = "best") -> Com
     ]
     unequal = _unequal(runs, flat, members, [row.label for row in rows], split_by)
     return Comparison(experiment, rule, _tasks(runs), tuple(rows), unequal)
+
+
+def at_epoch(comparison: Comparison, rule: str) -> Comparison:
+    """The same comparison by another rule, whose learning rates may be others; nothing is grouped again."""
+    rows = tuple(
+        replace(row, results={task: _result(_runs(result), rule) for task, result in row.results.items()})
+        for row in comparison.rows
+    )
+    return replace(comparison, rule=rule, rows=rows)
 
 
 def own_rule(found: Sequence[Record], experiment: str) -> str:
@@ -285,6 +294,10 @@ def _row(
     }
     apart = options | {key: settings[key] for key in split_by if key in settings}
     return Row(f"{model}: {label}" if several_models else label, model, method, apart, results)
+
+
+def _runs(result: Result) -> list[Record]:
+    return [run for trial in result.trials for run in trial.runs]
 
 
 def _result(runs: Sequence[Record], rule: str) -> Result:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rosa.records import RULES
 from rosa.report import formats
-from rosa.report.comparison import Comparison, Record, Row, Task, Trial, compare, summarise
+from rosa.report.comparison import Comparison, Record, Row, Task, Trial, at_epoch, compare, summarise
 from rosa.report.generation import SCORES, generated_scores, generated_splits
 from rosa.report.significance import compare_with, lora_of
 
@@ -33,7 +33,8 @@ def long_csv(found: Sequence[Record], experiment: str) -> str:
     recorded (not ×100). Lines of the learning rate that is shown compare with LoRA: ``p_paired_t`` is the two-sided
     p-value over ``pairs`` seeds.
     """
-    return write(COLUMNS, (line for rule in RULES for line in _lines(compare(found, experiment, rule))))
+    comparison = compare(found, experiment)
+    return write(COLUMNS, (line for rule in RULES for line in _lines(at_epoch(comparison, rule))))
 
 
 def write(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:

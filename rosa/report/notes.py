@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rosa.records import HOLDOUT, default_settings, settings
+from rosa.records import HOLDOUT, default_settings
 from rosa.report import formats
 from rosa.report.comparison import Comparison, Record, Result, Row, Task, complete, frozen
 from rosa.report.render import Line, Span
@@ -226,10 +226,10 @@ def _listed(grid: Sequence[float]) -> str:
 def _models(comparison: Comparison) -> list[Line]:
     lines = set()
     for run in comparison.runs:
-        model = settings(run)
-        parts = [model["model.source"], model["model.path"]] if model["model.path"] else [model["model.source"]]
-        if model["model.revision"]:
-            parts.append(f"revision {model['model.revision'][:12]}")
+        model = run["config"]["model"]
+        parts = [model["source"], model["path"]] if model["path"] else [model["source"]]
+        if model["revision"]:
+            parts.append(f"revision {model['revision'][:12]}")
         for file, digest in sorted(run["model"].get("sha256", {}).items()):
             parts.append(f"{file} sha256 {digest[:12]}")
         lines.add(f"Model: {run['identity']['model']} ({', '.join(parts)}).")
