@@ -29,8 +29,9 @@ reproduce-e2e: setup  ## the E2E table; SCALE=mini (default, no network) or SCAL
 	$(RUN) scripts/train.py -m experiment=e2e_$(SCALE)
 	$(RUN) scripts/make_tables.py --experiment e2e_$(SCALE)
 
-sweep: setup  ## rank x factorization frequency, then its tables and figures; ARGS="model=minilm ..." for another scale
+sweep: setup  ## rank x factorization frequency, beside LoRA; then its tables and figures; ARGS="model=minilm ..." for another scale
 	$(RUN) scripts/train.py -m experiment=rank_frequency $(ARGS)
+	$(RUN) scripts/train.py -m experiment=rank_frequency_lora $(ARGS)
 	$(RUN) scripts/make_tables.py --experiment rank_frequency
 	$(RUN) scripts/make_figures.py --experiment rank_frequency
 
