@@ -216,7 +216,7 @@ def fewer_seeds(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
 
 def wrapped(text: str, inches: float) -> str:
     """The text broken into lines of small print that are about ``inches`` wide at most."""
-    return textwrap.fill(text, int(inches / CHARACTER), break_long_words=False)
+    return textwrap.fill(text, int(inches / CHARACTER), break_long_words=False, break_on_hyphens=False)
 
 
 def look(number: int) -> Look:
