@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -36,6 +37,8 @@ SHAPE = (
 )  # fmt: skip
 """Batches of an epoch: eight of 12 examples and one of two, so that the third of three processes has no part of it. The
 last batch of an evaluation is not full either."""
+ENDING_SECONDS = 90
+"""The longest that a process may take to end after its answer, on a machine that has other things to do."""
 ROSA = ("method=rosa", "method.rank=4", "method.every=4", "method.unit=step")
 
 
@@ -58,6 +61,7 @@ def follow(environment: Mapping[str, str], config: Config, stop_at: int, answer:
         answer.send("skipped" if outcome.skipped else "done")
     except Exception as error:
         answer.send(f"{type(error).__name__}: {error}")
+    faulthandler.dump_traceback_later(ENDING_SECONDS - 10)  # should it not end, where it hangs
 
 
 def launch(*configs: Config, stops: Mapping[int, int] | None = None) -> list[str]:
@@ -78,7 +82,7 @@ def launch(*configs: Config, stops: Mapping[int, int] | None = None) -> list[str
         running.append((process, ours))
     answers = [ours.recv() if ours.poll(100) else "silent" for _, ours in running]
     for process, _ in running:
-        process.join(20)
+        process.join(ENDING_SECONDS)
         if process.is_alive():
             process.kill()
             answers.append("did not end")
