@@ -51,7 +51,7 @@ benchmark: setup  ## step time, padding, memory, factorization side by side; ARG
 	$(RUN) scripts/benchmark.py $(ARGS)
 
 test: setup  ## all tests that this machine can run
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 test-slurm: setup  ## a sweep on a real SLURM of one node; needs root, and Debian's packages
 	scripts/slurm_cluster.sh run $(RUN) -m pytest -m slurm tests/slurm
