@@ -1,6 +1,4 @@
-"""A run that is a job of a batch system: what the system's signals mean, what its tasks are, and how its threads are
-set.
-"""
+"""A run that is a job of a batch system: what the system's signals, tasks and cores mean for it."""
 
 from __future__ import annotations
 

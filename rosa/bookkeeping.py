@@ -108,7 +108,7 @@ def diagnose(config: Config, model: nn.Module, log: list[dict[str, Any]]) -> dic
 def summary(record: dict[str, Any]) -> dict[str, float]:
     """The figures of a finished run under the names that tables use."""
     flat = {}
-    for rule in ("best", "last"):
+    for rule in records.RULES:
         for split, scores in record["metrics"][rule].items():
             if isinstance(scores, dict):
                 flat.update({f"{rule}/{split}/{name}": value for name, value in scores.items()})

@@ -43,8 +43,8 @@ from rosa.config.schema import (
 )
 
 __all__ = [
-    "HOLDOUT",
     "ATTENTION",
+    "HOLDOUT",
     "METHODS",
     "NOT_IDENTITY",
     "TUNED",

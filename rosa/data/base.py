@@ -42,9 +42,9 @@ class TaskData:
     ``source`` and what identifies it; ``splits``: for each split ``rows``, ``sha256`` (of a file's bytes, else of the
     rows in order), ``malformed`` (rows left out), and ``label_counts``, or ``label_mean`` with ``label_range``, or
     without labels ``given``, the number of different first texts; ``limit``: None, or ``seed``, ``rows`` kept and the
-    ``of`` they were drawn from. The train split's and the holdout's ``rows`` and label facts
-    are of the rows kept, their ``sha256`` is of everything read. After tokenizing also ``max_length`` and, for each
-    split, ``tokens`` and ``truncated`` (examples cut to that length).
+    ``of`` they were drawn from. The train split's and the holdout's ``rows`` and label facts are of the rows
+    kept, their ``sha256`` is of everything read. After tokenizing also ``max_length`` and, for each split, ``tokens``
+    and ``truncated`` (examples cut to that length).
     """
 
 
