@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rosa import records
 from rosa.config import from_dict
 from rosa.data import e2e
-from rosa.report.comparison import compare
+from rosa.report.comparison import Record, compare, own_rule
 from rosa.report.render import markdown_text
 
 REFERENCES = 3
@@ -21,7 +20,7 @@ class SamplesError(ValueError):
     """Texts that are not there, or not those of the record; the message names the file."""
 
 
-def page(results_dir: Path, experiment: str, rule: str, seed: int, number: int, command: str) -> str:
+def page(results_dir: Path, experiment: str, rule: str | None, seed: int, number: int, command: str) -> str:
     """Markdown: inputs, references, and the text of each row of the experiment's table.
 
     The inputs are spread evenly over the split, so that nobody chose them.
@@ -29,7 +28,7 @@ def page(results_dir: Path, experiment: str, rule: str, seed: int, number: int, 
     Args:
         results_dir: of ``runs/``, where the texts lie, and ``records/``.
         experiment: its name.
-        rule: the epoch, as in the table: ``best`` or ``last``.
+        rule: the epoch, as in the table: ``best`` or ``last``; the one that the runs were made to show if None.
         seed: of the runs.
         number: of inputs.
         command: the shell command that makes the page.
@@ -41,7 +40,9 @@ def page(results_dir: Path, experiment: str, rule: str, seed: int, number: int, 
     """
     if number < 1:
         raise SamplesError(f"--number {number}: expected at least 1")
-    written = _written(results_dir, experiment, rule, seed)
+    found, _ = records.find(results_dir, experiment)
+    rule = rule or own_rule(found, experiment)
+    written = _written(found, experiment, rule, seed)
     first = next(iter(written.values()))
     config, split = from_dict(first["config"]), first["generation"]["split"]
     groups = e2e.load(config.task, config.data, config.seed).groups[split]
@@ -65,10 +66,9 @@ def page(results_dir: Path, experiment: str, rule: str, seed: int, number: int, 
     return "\n".join(lines) + "\n"
 
 
-def _written(results_dir: Path, experiment: str, rule: str, seed: int) -> dict[str, Mapping[str, Any]]:
+def _written(found: Sequence[Record], experiment: str, rule: str, seed: int) -> dict[str, Record]:
     """Row of the table -> its run that wrote texts with the weights of this epoch."""
-    found, _ = records.find(results_dir, experiment)
-    shown: dict[str, Mapping[str, Any]] = {}
+    shown: dict[str, Record] = {}
     for row in compare(found, experiment, rule).rows:
         for result in row.results.values():
             run = result.selected.scored.get(seed)
@@ -82,11 +82,11 @@ def _written(results_dir: Path, experiment: str, rule: str, seed: int) -> dict[s
     return shown
 
 
-def _data(run: Mapping[str, Any]) -> str:
+def _data(run: Record) -> str:
     return str(run["data"]["splits"][run["generation"]["split"]]["sha256"])
 
 
-def _texts(results_dir: Path, run: Mapping[str, Any], wanted: int) -> Sequence[str]:
+def _texts(results_dir: Path, run: Record, wanted: int) -> Sequence[str]:
     kept = run["generation"]["hypotheses"]
     path = records.run_folder(results_dir, run["identity"]) / kept["file"]
     try:
@@ -101,5 +101,5 @@ def _texts(results_dir: Path, run: Mapping[str, Any], wanted: int) -> Sequence[s
     return texts
 
 
-def _sources(written: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _sources(written: Mapping[str, Record]) -> list[str]:
     return [f"- {label}: `{run['command']}`" for label, run in written.items()]

@@ -21,7 +21,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make a page of decoded texts, each input's side by side.")
     parser.add_argument("experiment", metavar="EXPERIMENT", help="whose runs wrote texts, here: they are in runs/")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
-    parser.add_argument("--rule", choices=RULES, default="best", help="which epoch's texts (default: best)")
+    parser.add_argument("--rule", choices=RULES, help="which epoch's texts (default: as the tables)")
     parser.add_argument("--seed", type=int, default=0, help="of the runs (default: 0)")
     parser.add_argument("--number", type=int, default=10, metavar="N", help="inputs, evenly spread (default: 10)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: the results folder's samples/EXPERIMENT.md")

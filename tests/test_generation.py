@@ -205,7 +205,7 @@ def test_the_page_of_samples_shows_each_row_beside_the_references(make, e2e_dir)
         ).folder,
     }
     results = Path(config.results_dir)
-    made = page(results, "default", "best", seed=0, number=3, command="the command of the page")
+    made = page(results, "default", None, seed=0, number=3, command="the command of the page")
 
     written = {label: (folder / "test.best.txt").read_text().split("\n") for label, folder in folders.items()}
     with (e2e_dir / "testset_w_refs.csv").open(newline="", encoding="utf-8") as file:
