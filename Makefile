@@ -54,7 +54,7 @@ test: setup  ## all tests that this machine can run
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 test-slurm: setup  ## a sweep on a real SLURM of one node; needs root, and Debian's packages
-	scripts/slurm_cluster.sh run $(RUN) -m pytest -m slurm tests/slurm
+	scripts/slurm_cluster.sh run $(RUN) -m pytest -m slurm tests/sweep/test_slurm.py
 
 lint: setup  ## ruff check, ruff format, mypy
 	.venv/bin/ruff check .

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rosa import export
     from rosa.adapters import AdapterError, attach, merge, resample
+    from rosa.adapters.callback import ResampleCallback
     from rosa.config import FullConfig, IA3Config, LoraConfig, RosaConfig
-    from rosa.resampling import ResampleCallback
 
 __all__ = [
     "AdapterError",
@@ -36,7 +36,7 @@ _HOME = {
     "IA3Config": "rosa.config",
     "LoraConfig": "rosa.config",
     "RosaConfig": "rosa.config",
-    "ResampleCallback": "rosa.resampling",
+    "ResampleCallback": "rosa.adapters.callback",
 }
 
 

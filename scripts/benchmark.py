@@ -13,8 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
 
-from rosa.benchmarks import NAMES
-from rosa.messages import complain
+from benchmarks import NAMES
+
+from rosa.utils.console import complain
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -36,8 +37,8 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Run the benchmarks, print and write their tables."""
     options = arguments()
-    from rosa.benchmarks.suite import run
-    from rosa.benchmarks.workload import configure
+    from benchmarks.suite import run
+    from benchmarks.workload import configure
 
     try:
         config = configure(CONF, options.model, options.data_dir, options.device, options.batch_size)

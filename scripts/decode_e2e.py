@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
 
-from rosa.messages import complain, silence_transformers
 from rosa.records import RULES
+from rosa.utils.console import complain, silence_transformers
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 SETTINGS = {
@@ -48,13 +48,13 @@ def arguments() -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> None:
     """Write the file, and print what is in it."""
-    from rosa import decoding
+    from rosa.run import decode
 
     silence_transformers()
-    source = decoding.find(options.folder, CONF, options.weights, options.data_dir)
-    settings = decoding.preset(CONF, options.preset) if options.preset else source.decoding
-    settings = decoding.changed(settings, {name: getattr(options, name) for name in SETTINGS})
-    written = decoding.decode_split(
+    source = decode.find(options.folder, CONF, options.weights, options.data_dir)
+    settings = decode.preset(CONF, options.preset) if options.preset else source.decoding
+    settings = decode.changed(settings, {name: getattr(options, name) for name in SETTINGS})
+    written = decode.decode_split(
         source, options.split, settings, options.limit, options.out, options.device, options.overwrite
     )
     for warning in written.facts["warnings"]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
 
-from rosa.messages import complain, silence_transformers
 from rosa.records import RULES
+from rosa.utils.console import complain, silence_transformers
 
 
 def arguments() -> argparse.Namespace:
@@ -44,10 +44,11 @@ def arguments() -> argparse.Namespace:
 def export(options: argparse.Namespace) -> None:
     """Write the folder, and print what is in it."""
     from rosa import export as exports
-    from rosa.export import runs
+    from rosa.export import check
+    from rosa.run import reload
 
     silence_transformers()
-    run = runs.load(options.run, options.weights)
+    run = reload.load(options.run, options.weights)
     common = {"overwrite": options.overwrite, "origin": run.origin()}
     if options.format == "merged":
         size = exports.to_merged(run.plain, options.out, tokenizer=run.tokenizer, **common)
@@ -56,7 +57,7 @@ def export(options: argparse.Namespace) -> None:
         tolerance = exports.TOLERANCE if options.tolerance is None else options.tolerance
         print(exports.to_peft(run.base, run.plain, options.out, tolerance=tolerance, **common).table())
     if options.check:
-        print(runs.check(run, options.format, options.out).table())
+        print(check.check(run, options.format, options.out).table())
     print(f"done: {options.out}")
 
 

@@ -11,14 +11,14 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-from rosa.report.command import each_experiment, parser, records_folder
+from rosa.report.cli import each_experiment, parser, records_folder
 from rosa.report.comparison import Comparison, Record, by_model, compare, own_rule
 from rosa.report.figures.ablation import ablation
-from rosa.report.figures.canvas import Picture
 from rosa.report.figures.costs import costs
 from rosa.report.figures.curves import HEADLINE, curves
-from rosa.report.figures.heat import heat_maps
-from rosa.report.figures.layers import diagnostics
+from rosa.report.figures.diagnostics import diagnostics
+from rosa.report.figures.rank_frequency import heat_maps
+from rosa.report.figures.style import Picture
 from rosa.report.figures.tradeoff import tradeoffs
 
 FIGURES = ("ablation", "curves", "diagnostics", "quality", "rank_frequency", "costs")

@@ -11,14 +11,14 @@ import os
 import sys
 from pathlib import Path
 
-from rosa import files
 from rosa.records import RecordError, locate
-from rosa.report.command import parser, records_folder
+from rosa.report.cli import parser, records_folder
 from rosa.report.comparison import ReportError
-from rosa.report.page.contents import contents
-from rosa.report.page.drawings import PANELS, Drawings
-from rosa.report.page.html import html
+from rosa.report.html.contents import contents
+from rosa.report.html.figures import PANELS, Drawings
+from rosa.report.html.render import html
 from rosa.report.published import read_all_published
+from rosa.utils import files
 
 
 def arguments() -> argparse.Namespace:

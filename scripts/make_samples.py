@@ -8,12 +8,15 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from rosa import files
-from rosa.messages import complain
+from rosa.config import Config
+from rosa.data import e2e
 from rosa.records import RULES
-from rosa.samples import page
+from rosa.report.samples import Group, page
+from rosa.utils import files
+from rosa.utils.console import complain
 
 
 def arguments() -> argparse.Namespace:
@@ -28,6 +31,11 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def read_groups(config: Config, split: str) -> Sequence[Group]:
+    """Read the inputs of a run's split again."""
+    return e2e.load(config.task, config.data, config.seed).groups[split]
+
+
 def main() -> int:
     """Write the page and print its file; 1 where it is refused."""
     options = arguments()
@@ -40,6 +48,7 @@ def main() -> int:
             options.seed,
             options.number,
             shlex.join(["python", "scripts/make_samples.py", *sys.argv[1:]]),
+            read_groups,
         )
         files.replace(out, text)
     except Exception as error:

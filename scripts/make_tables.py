@@ -13,13 +13,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rosa.report.command import each_experiment, parser, records_folder
+from rosa.report.cli import each_experiment, parser, records_folder
 from rosa.report.comparison import Record, own_rule
-from rosa.report.experiment import costs, tables
-from rosa.report.long_csv import long_csv
 from rosa.report.published import Published, read_all_published, read_published
-from rosa.report.render import latex, markdown
-from rosa.report.tables import write_text
+from rosa.report.tables.experiment import costs, tables
+from rosa.report.tables.latex import latex
+from rosa.report.tables.markdown import markdown
+from rosa.report.tables.results import write_text
+from rosa.report.tables.scores_csv import long_csv
 
 
 def arguments() -> argparse.Namespace:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
 
-from rosa import files
-from rosa.columns import aligned
 from rosa.evaluation import nlg
-from rosa.messages import complain
+from rosa.utils import files
+from rosa.utils.console import complain
+from rosa.utils.formatting import aligned
 
 
 def arguments() -> argparse.Namespace:

@@ -16,10 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from rosa.config import ConfigError, register
-from rosa.grid import command, expand
-from rosa.messages import explain
+from rosa.config.explain import explain
 from rosa.records import find
-from rosa.status import Run, asked_for, run_of, table, to_do
+from rosa.sweep.jobs import command, expand
+from rosa.sweep.status import Run, asked_for, run_of, table, to_do
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 

@@ -20,14 +20,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rosa.batch import run_as_job
 from rosa.config import ConfigError, from_hydra, register
-from rosa.grid import Job, command, expand, preflight
-from rosa.messages import complain, explain
-from rosa.processes import is_first, launched, let_first_speak
-from rosa.screen import summary
-from rosa.status import asked_for, table, to_do
-from rosa.sweep import Result, run_all
+from rosa.config.explain import explain
+from rosa.records.summary import summary
+from rosa.sweep.jobs import Job, command, expand, preflight
+from rosa.sweep.local import Result, run_all
+from rosa.sweep.slurm import run_as_job
+from rosa.sweep.status import asked_for, table, to_do
+from rosa.utils.console import complain
+from rosa.utils.distributed import is_first, launched, let_first_speak
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 LOCAL_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"

@@ -34,11 +34,11 @@ def glue_dir() -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A RoBERTa of a few thousand random weights, with the mini scale's tokenizer, as save_pretrained writes it."""
     from rosa.config import MiniModelConfig
-    from rosa.data import mini
-    from rosa.pretraining.roberta import build_model, build_tokenizer
+    from rosa.mini import text as mini_text
+    from rosa.mini.pretraining.roberta import build_model, build_tokenizer
 
     folder = tmp_path_factory.mktemp("tiny-model")
-    tokenizer = build_tokenizer(mini.vocabulary())
+    tokenizer = build_tokenizer(mini_text.vocabulary())
     torch.manual_seed(0)
     shape = MiniModelConfig(layers=2, hidden=32, heads=4, intermediate=64)
     build_model(shape, len(tokenizer)).save_pretrained(folder)

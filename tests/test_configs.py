@@ -10,14 +10,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from rosa.config import (
-    METHODS,
-    ConfigError,
-    RosaConfig,
-    from_hydra,
-    identity_hash,
-    register,
-)
+from rosa.config import METHODS, ConfigError, RosaConfig, from_hydra, identity_hash, register
 from tests.conftest import ROOT, Composer
 
 CONF = ROOT / "conf"

@@ -17,12 +17,12 @@ from rosa.adapters import adapters, attach, changing_state, load_changing_state,
 from rosa.adapters.base import Adapter, oriented
 from rosa.config import RosaConfig
 from rosa.run import run
-from rosa.seeding import generator
+from rosa.utils.seeding import generator
 from tests.adapters import tiny
 from tests.adapters.tiny import METHODS, build, relative_difference
 from tests.conftest import Composer
-from tests.test_processes import launch
-from tests.test_resume import folder_of, interrupted_then_resumed
+from tests.run.test_distributed import launch
+from tests.run.test_resume import folder_of, interrupted_then_resumed
 
 pytestmark = [
     pytest.mark.gpu,

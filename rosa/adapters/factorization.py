@@ -21,7 +21,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from rosa.adapters.subspace import Form, Solver, Split, draw_indices, split
+from rosa.adapters.linalg.subspace import Form, Solver, Split, draw_indices, split
 from rosa.config import RosaConfig
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from rosa.adapters.base import Adapter, AdapterError, LinearLayer, linear_layers, oriented, target_layers
+from rosa.adapters.base import Adapter, AdapterError, LinearLayer, oriented
+from rosa.adapters.targets import linear_layers, target_layers
 from rosa.config import ATTENTION, IA3Config
 
 KEYS_VALUES = re.compile(

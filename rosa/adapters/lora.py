@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from rosa.adapters.base import AddingAdapter, LinearLayer, layer_ranks, matches, oriented, target_layers
+from rosa.adapters.base import AddingAdapter, LinearLayer, oriented
+from rosa.adapters.targets import layer_ranks, matches, target_layers
 from rosa.config import LoraConfig
-from rosa.seeding import global_stream
+from rosa.utils.seeding import global_stream
 
 FUSED_QUERY_KEY_VALUE = "*c_attn"
 

@@ -26,15 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rosa.adapters import factorization
-from rosa.adapters.base import (
-    AdapterError,
-    LinearLayer,
-    ResampledAdapter,
-    layer_ranks,
-    oriented,
-    target_layers,
-)
-from rosa.adapters.subspace import Split, layers_at_once
+from rosa.adapters.base import AdapterError, LinearLayer, ResampledAdapter, oriented
+from rosa.adapters.linalg.subspace import Split, layers_at_once
+from rosa.adapters.targets import layer_ranks, target_layers
 from rosa.config import RosaConfig
 
 

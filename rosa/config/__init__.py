@@ -8,17 +8,11 @@ of the wrong type is refused while composing; ranges are checked in ``__post_ini
 from __future__ import annotations
 
 from rosa.config.checks import ConfigError
+from rosa.config.compose import from_hydra, register
+from rosa.config.data import DataConfig, TeacherConfig
 from rosa.config.decoding import DecodingConfig
-from rosa.config.inputs import (
-    DataConfig,
-    LocalTaskConfig,
-    MiniModelConfig,
-    ModelConfig,
-    PerceptronConfig,
-    TaskConfig,
-    TeacherConfig,
-)
-from rosa.config.methods import (
+from rosa.config.logger import LoggerConfig
+from rosa.config.method import (
     ATTENTION,
     METHODS,
     FullConfig,
@@ -29,18 +23,10 @@ from rosa.config.methods import (
     RosaConfig,
     TargetedConfig,
 )
-from rosa.config.optimisation import TUNED, LoggerConfig, TrainConfig, TuningConfig
-from rosa.config.schema import (
-    HOLDOUT,
-    NOT_IDENTITY,
-    Config,
-    check,
-    from_dict,
-    from_hydra,
-    identity_hash,
-    register,
-    to_dict,
-)
+from rosa.config.model import MiniModelConfig, ModelConfig, PerceptronConfig
+from rosa.config.schema import HOLDOUT, NOT_IDENTITY, Config, check, from_dict, identity_hash, to_dict
+from rosa.config.task import LocalTaskConfig, TaskConfig
+from rosa.config.train import TUNED, TrainConfig, TuningConfig
 
 __all__ = [
     "ATTENTION",

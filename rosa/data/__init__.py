@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from rosa.data.base import DataError, TaskData
-from rosa.data.glue import load
+from rosa.data.sources import load
 from rosa.data.tokenization import tokenize
 
 __all__ = ["DataError", "TaskData", "load", "tokenize"]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rosa.data.base import DataError
-from rosa.hub import why_unreachable
+from rosa.utils.hub import why_unreachable
 
 if TYPE_CHECKING:
     import datasets

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa.data.base import DataError, listing
-from rosa.data.csv_file import fields, wrong_number
-from rosa.data.files import column_position, decode, read
+from rosa.data.local_files import column_position, csv_fields, decode, read, wrong_number
 
 COLUMNS = (("mr", "ref"), ("meaning_representation", "human_reference"))
 """The columns of an E2E file, as the challenge names them and as the hub does."""
@@ -43,7 +42,7 @@ def read_paragraphs(path: Path) -> tuple[tuple[tuple[str, ...], ...], dict[str, 
 
 
 def _references(content: bytes, path: Path) -> list[list[str]]:
-    rows = fields(content, path)
+    rows = csv_fields(content, path)
     _, header = next(rows, (1, []))
     known = [columns for columns in COLUMNS if set(columns) <= set(header)]
     if not known:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rosa import seeding
 from rosa.config import HOLDOUT, DataConfig, TaskConfig
-from rosa.data import csv_file, hub, tsv
-from rosa.data.base import DataError, RowCollector, Split, listing, shorten
+from rosa.data import hub, local_files, sources
+from rosa.data.base import DataError, RowCollector, Split, TaskData, listing, shorten
+from rosa.utils import seeding
 
 if TYPE_CHECKING:
     import datasets
@@ -122,13 +122,13 @@ def _read_hub(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dic
 
 
 def _read_mini(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:
-    from rosa.data import mini
+    from rosa.mini import text as mini_text
 
     splits = {}
     for name in names(task):
         size = data.train_size if name == TRAIN else data.evaluation_size
         rows = RowCollector(task, f"mini {task.name}, split {name}", ", row ", None)
-        for number, row in enumerate(mini.examples(task.name, name, size, data.seed)):
+        for number, row in enumerate(mini_text.examples(task.name, name, size, data.seed)):
             rows.add(number, [row[column] for column in task.texts], row.get("label"))
         splits[name] = rows.finish()
     return splits, {"source": "mini", "seed": data.seed}
@@ -155,7 +155,7 @@ def _read_local(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], d
             known = listing(list(task.local.evaluation))
             raise DataError(f"task.local.evaluation names no file for the split {name!r}; it has {known}")
         files[name] = task.local.evaluation[name]
-    form, reader = ("csv", csv_file) if task.kind == "generation" else ("tsv", tsv)
+    form, reader = ("csv", local_files) if task.kind == "generation" else ("tsv", local_files)
     splits = {name: reader.read_split(folder, file, task, data.skip_malformed) for name, file in files.items()}
     return splits, {"source": "local", "format": form}
 
@@ -213,3 +213,13 @@ def _refuse_twins(splits: Mapping[str, Split], task: TaskConfig) -> None:
         twin = seen.setdefault(split.sha256, name)
         if twin != name:
             raise DataError(f"{task.name}: the splits {twin!r} and {name!r} hold the very same rows")
+
+
+def load(task: TaskConfig, data: DataConfig, seed: int, holdout: float = 0.0) -> TaskData:
+    """Load the train split and every evaluation split of a task; arguments and errors as for ``sources.read``."""
+    splits, facts = sources.read(task, data, seed, holdout)
+    return TaskData(
+        train=splits[sources.TRAIN].dataset(task),
+        evaluation={name: splits[name].dataset(task) for name in sources.evaluated(splits, task)},
+        facts=facts,
+    )

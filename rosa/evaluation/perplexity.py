@@ -15,8 +15,8 @@ import torch
 from torch.nn import functional
 
 from rosa.config import TaskConfig
-from rosa.evaluation.names import refuse_unknown
-from rosa.labels import IGNORED
+from rosa.evaluation.scorer import refuse_unknown
+from rosa.utils.names import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor

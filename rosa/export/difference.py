@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from rosa.adapters import attachment, head_names
-from rosa.adapters.base import linear_layers
-from rosa.export.errors import ExportError
+from rosa.adapters.targets import linear_layers
+from rosa.errors import ExportError
 
 SHOWN = 3
 """Names that a message gives before it only counts."""

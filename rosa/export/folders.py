@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rosa.export.errors import ExportError
+from rosa.errors import ExportError
 
 MARKS = ("adapter_config.json", "config.json")
 """A folder with one of these files is an export, and may be overwritten by another one."""

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rosa import records, selection
-from rosa.report import formats
+from rosa import records
+from rosa.records import selection
+from rosa.report import formatting
 
 Record = Mapping[str, Any]
 
@@ -197,7 +198,7 @@ def own_rule(found: Sequence[Record], experiment: str) -> str:
     Raises:
         ReportError: the experiment has no records.
     """
-    made = {records.selection(run) for run in _of_experiment(found, experiment)}
+    made = {records.selection_rule(run) for run in _of_experiment(found, experiment)}
     return "last" if made == {"dev-last"} else "best"
 
 
@@ -226,7 +227,7 @@ def _of_experiment(found: Sequence[Record], experiment: str) -> list[Record]:
 
 
 def _selection(run: Record, rule: str) -> str:
-    return records.HOLDOUT if records.selection(run) == records.HOLDOUT else f"dev-{rule}"
+    return records.HOLDOUT if records.selection_rule(run) == records.HOLDOUT else f"dev-{rule}"
 
 
 def _finished(run: Record, rule: str) -> bool:
@@ -266,7 +267,7 @@ def _row_order(run: Record, settings: Mapping[str, Any], split_by: Sequence[str]
     numbers = [settings.get(key) for key in ("method.rank", "method.every")]
     rank, every = (value if isinstance(value, (int, float)) else 0 for value in numbers)
     written = sorted((key, frozen(value) != frozen(defaults.get(key)), str(value)) for key, value in rest.items())
-    return (run["identity"]["model"], formats.method_order(run["identity"]["method"]), rank, every, written)
+    return (run["identity"]["model"], formatting.method_order(run["identity"]["method"]), rank, every, written)
 
 
 def _row(
@@ -285,8 +286,8 @@ def _row(
         for key, value in sorted(options.items())
         if (frozen(defaults[key]) != frozen(value) if key in defaults else (method, key) in varying)
     ]
-    label = formats.method_label({key.removeprefix("method."): value for key, value in options.items()}, shown)
-    parts = [label, *(formats.setting(key, settings[key]) for key in split_by if key in settings)]
+    label = formatting.method_label({key.removeprefix("method."): value for key, value in options.items()}, shown)
+    parts = [label, *(formatting.setting(key, settings[key]) for key in split_by if key in settings)]
     label = ", ".join(parts)
     results = {
         task: _result([run for run in runs if run["identity"]["task"] == task], rule)
@@ -314,7 +315,7 @@ def _result(runs: Sequence[Record], rule: str) -> Result:
 
 def _tasks(runs: Sequence[Record]) -> tuple[Task, ...]:
     tasks = []
-    for name in formats.task_order({run["identity"]["task"] for run in runs}):
+    for name in formatting.task_order({run["identity"]["task"] for run in runs}):
         own = [run for run in runs if run["identity"]["task"] == name]
         config = own[0]["config"]["task"]
         metric, splits = config["headline"], tuple(config["evaluation"])

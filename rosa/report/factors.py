@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rosa.records import default_settings
-from rosa.report import formats
+from rosa.report import formatting
 from rosa.report.comparison import Row, frozen
 
 TOGETHER = {"method.every": ("method.every", "method.unit")}
@@ -35,7 +35,7 @@ def name(factor: str) -> str:
 def value(row: Row, factor: str) -> str:
     """The value of a row in words."""
     if factor == "method.every":
-        return formats.period(row.settings["method.every"], row.settings["method.unit"])
+        return formatting.period(row.settings["method.every"], row.settings["method.unit"])
     found = row.settings.get(factor)
     return "+".join(map(str, found)) if isinstance(found, (list, tuple)) else str(found)
 
@@ -74,7 +74,7 @@ def reference(rows: Sequence[Row]) -> Row | None:
 def _centrality(row: Row, member_of: Sequence[Row]) -> tuple[Any, ...]:
     defaults = default_settings(row.method)
     unusual = sum(frozen(setting) != frozen(defaults.get(key)) for key, setting in row.settings.items())
-    return sum(other is row for other in member_of), -unusual, formats.method_order(row.method)
+    return sum(other is row for other in member_of), -unusual, formatting.method_order(row.method)
 
 
 def _own(row: Row, factor: str) -> Any:
@@ -112,7 +112,7 @@ def _labels(kept: Sequence[Sequence[Row]], factor: str) -> list[str]:
     for members in kept:
         first = members[0]
         rivals = [others[0].settings for others in kept if others[0].method == first.method]
-        parts = [formats.METHOD_NAMES.get(first.method, first.method)] if several_methods else []
+        parts = [formatting.METHOD_NAMES.get(first.method, first.method)] if several_methods else []
         hidden = set(TOGETHER.get(factor, (factor,))) | {"method.unit"}
         for key, setting in first.settings.items():
             if key not in hidden and len({frozen(other.get(key)) for other in rivals}) > 1:
@@ -123,8 +123,8 @@ def _labels(kept: Sequence[Sequence[Row]], factor: str) -> list[str]:
 
 def _in_words(row: Row, key: str, setting: Any) -> str:
     if key == "method.every":
-        return formats.period(setting, row.settings["method.unit"]) if setting else "never resampled"
-    return formats.option(key.removeprefix("method."), setting)
+        return formatting.period(setting, row.settings["method.unit"]) if setting else "never resampled"
+    return formatting.option(key.removeprefix("method."), setting)
 
 
 def _order(row: Row, factor: str) -> tuple[Any, ...]:

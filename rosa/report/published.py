@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from rosa.report import formats
+from rosa.report import formatting
 from rosa.report.comparison import ReportError
 
 COLUMNS = ["model", "task", "method", "metric", "mean", "std", "trainable_parameters", "source", "note"]
@@ -33,17 +33,17 @@ class Published:
     @property
     def score(self) -> float:
         """On the scale of the records."""
-        return self.mean / formats.scale(self.metric)
+        return self.mean / formatting.scale(self.metric)
 
     @property
     def spread(self) -> float | None:
         """The deviation on the scale of the records."""
-        return None if self.deviation is None else self.deviation / formats.scale(self.metric)
+        return None if self.deviation is None else self.deviation / formatting.scale(self.metric)
 
     @property
     def label(self) -> str:
         """``LoRA (Hu et al. 2021)``."""
-        return f"{formats.METHOD_NAMES.get(self.method, self.method)} ({self.source.split(',')[0]})"
+        return f"{formatting.METHOD_NAMES.get(self.method, self.method)} ({self.source.split(',')[0]})"
 
 
 def read_published(path: Path) -> list[Published]:

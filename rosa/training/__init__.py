@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rosa.training.batches import Examples
 from rosa.training.checkpoints import (
     BestWeightsCallback,
     InterruptedRun,
@@ -10,7 +11,7 @@ from rosa.training.checkpoints import (
     load_weights,
     save_weights,
 )
-from rosa.training.trainer import DivergedError, Examples, HarnessTrainer, build_trainer, device_for, precision_for
+from rosa.training.trainer import DivergedError, HarnessTrainer, build_trainer
 
 __all__ = [
     "BestWeightsCallback",
@@ -20,9 +21,7 @@ __all__ = [
     "InterruptedRun",
     "best_index",
     "build_trainer",
-    "device_for",
     "find_checkpoint",
     "load_weights",
-    "precision_for",
     "save_weights",
 ]

@@ -2,50 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from rosa import processes
-from rosa.costs import CostMeter, parameter_memory
-from rosa.resampling import EVENT, updates_per_epoch
-from rosa.seeding import generator
-
-
-class EpochSampler(Sampler[int]):
-    """A permutation of the examples that depends on the seed and the epoch alone.
-
-    Args:
-        lengths: tokens of each example.
-        batch: examples of an optimizer update, within which lengths are to be similar.
-        group: whether to group by length.
-        seed: the run's.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch: int, group: bool, seed: int) -> None:
-        self.lengths = list(lengths)
-        self.batch = batch
-        self.group = group
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """The epoch of the next iteration."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        stream = generator(self.seed, "order", self.epoch)
-        if self.group:
-            return iter(get_length_grouped_indices(self.lengths, self.batch, generator=stream))
-        return iter(torch.randperm(len(self.lengths), generator=stream).tolist())
+from rosa.adapters.callback import EVENT, updates_per_epoch
+from rosa.training.batches import EpochSampler
+from rosa.training.costs import CostMeter, parameter_memory
+from rosa.utils import distributed
+from rosa.utils.formatting import written
 
 
 class EpochOrderCallback(TrainerCallback):
@@ -105,7 +74,7 @@ class CostCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """An update has ended, in all processes."""
-        examples, tokens = processes.total(torch.tensor([self._examples, self._tokens])).tolist()
+        examples, tokens = distributed.total(torch.tensor([self._examples, self._tokens])).tolist()
         self.meter.step_end(examples, tokens)
         self._examples = self._tokens = 0
 
@@ -125,3 +94,61 @@ class CostCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Writing a checkpoint is no part of the next step."""
         self.meter.pause()
+
+
+class ProgressCallback(TrainerCallback):
+    """Draws the bar on standard error.
+
+    Args:
+        split: the evaluation split whose score is printed.
+        metric: the score.
+    """
+
+    def __init__(self, split: str, metric: str) -> None:
+        self.split = split
+        self.metric = metric
+        self.bar: tqdm | None = None
+        self._events = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar where the run stands."""
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
+        self._events = len(state.log_history)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """One update further; say so if the subspace has moved."""
+        if self.bar is None:
+            return
+        for entry in state.log_history[self._events :]:
+            if EVENT in entry:
+                self.bar.write(
+                    f"step {entry['step']}: resampled {entry[EVENT]} layers in {entry['resample_seconds']:.2f} s"
+                )
+        self._events = len(state.log_history)
+        self.bar.update(1)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Show loss and learning rate beside the bar, and the score of an evaluation above it."""
+        if self.bar is None or logs is None:
+            return
+        if "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", lr=f"{logs['learning_rate']:.1e}")
+        score = logs.get(f"eval_{self.split}_{self.metric}")
+        if score is not None:
+            self.bar.write(f"epoch {state.epoch:.4g}: {self.metric} ({self.split}) {written(self.metric, score)}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()

@@ -21,9 +21,11 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from rosa import processes
-from rosa.adapters.base import AdapterError, attachment, changing_state, load_changing_state
-from rosa.resampling import updates_per_epoch
+from rosa.adapters.base import AdapterError
+from rosa.adapters.callback import updates_per_epoch
+from rosa.adapters.modules import attachment
+from rosa.adapters.state import changing_state, load_changing_state
+from rosa.utils import distributed
 
 COMPLETE = "complete"
 """Written last into a checkpoint's folder; one without it was cut short and is not used."""
@@ -124,8 +126,8 @@ class CheckpointCallback(TrainerCallback):
         Raises:
             InterruptedRun: a stop was requested.
         """
-        processes.wait_for_all()
-        if processes.is_first():
+        distributed.wait_for_all()
+        if distributed.is_first():
             newest = self.folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             (newest / COMPLETE).touch()
             for checkpoint in self.folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):

@@ -5,7 +5,7 @@ What differs from the stock Trainer, and why:
 * the order of batches depends on the run's seed and the epoch alone, so every method sees the same batches and a
   resumed run needs no replay of random numbers;
 * the loss of an update is the mean over its examples, or its tokens, whether they come in one batch or in several, to
-  one process or to several (:mod:`rosa.training.shares`);
+  one process or to several (:mod:`rosa.training.batches`);
 * checkpoints are small (:mod:`rosa.training.checkpoints`);
 * a loss that is not finite stops the run and names the step and the layers.
 """
@@ -16,34 +16,30 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import datasets
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
     EvalPrediction,
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
 )
 
-from rosa import processes
-from rosa.adapters.base import undecayed_names
+from rosa.adapters.callback import updates_per_epoch
+from rosa.adapters.state import undecayed_names
 from rosa.config import TrainConfig
-from rosa.costs import CostMeter
-from rosa.resampling import updates_per_epoch
-from rosa.seeding import derive
-from rosa.training.callbacks import CostCallback, EpochOrderCallback, EpochSampler
+from rosa.training.arguments import training_arguments
+from rosa.training.batches import BatchShares, EpochSampler, Examples, by_length, lengths, loss_weights
+from rosa.training.callbacks import CostCallback, EpochOrderCallback
 from rosa.training.checkpoints import CheckpointCallback, load_weights, save_weights
-from rosa.training.shares import BatchShares, loss_weights
-
-Examples: TypeAlias = datasets.Dataset | Dataset
-"""Tokenized texts with ``input_ids``, or a PyTorch data set of vectors that knows its length."""
+from rosa.training.costs import CostMeter
+from rosa.utils import distributed
 
 WEIGHTS = "changed.safetensors"
 PROGRESS = "progress.json"
@@ -66,7 +62,7 @@ class HarnessTrainer(Trainer):
     def __init__(self, *, sampler: EpochSampler, batch_size: int, costs: CostCallback, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.sampler = sampler
-        self.shares = BatchShares(sampler, batch_size, processes.rank(), processes.count())
+        self.shares = BatchShares(sampler, batch_size, distributed.rank(), distributed.count())
         self.costs = costs
         # Some models do, and then ignore what they are given: the loss weights below are right for all.
         self.model_accepts_loss_kwargs = False
@@ -81,7 +77,7 @@ class HarnessTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """The stock one; of several processes, each gets its share of every batch."""
         stock = super().get_train_dataloader()
-        if processes.count() == 1:
+        if distributed.count() == 1:
             return stock
         # The stock one deals out whole batches, and repeats examples where they do not suffice.
         mine = DataLoader(
@@ -136,9 +132,9 @@ class HarnessTrainer(Trainer):
         """
         loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         loader = self.accelerator.gradient_state
-        if processes.count() > 1 and loader.end_of_dataloader and loader.remainder > 0:
+        if distributed.count() > 1 and loader.end_of_dataloader and loader.remainder > 0:
             size = len(inputs["labels"])
-            own = loader.remainder - processes.rank() * size
+            own = loader.remainder - distributed.rank() * size
             if 0 < own < size:
                 kept = {name: values[:own] for name, values in inputs.items()}
                 loss = super().prediction_step(model, kept, True, ignore_keys)[0]
@@ -170,7 +166,7 @@ class HarnessTrainer(Trainer):
         Raises:
             DivergedError: with the step and the layers whose norms stand out.
         """
-        step = int(processes.smallest(self._first_bad_step))
+        step = int(distributed.smallest(self._first_bad_step))
         if step < torch.iinfo(torch.int64).max:
             norms = describe_norms(self.accelerator.unwrap_model(self.model))
             raise DivergedError(
@@ -184,7 +180,7 @@ class HarnessTrainer(Trainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self._loss_since_log = float(processes.total(self._tr_loss)) / processes.count()  # which only all can say
+        self._loss_since_log = float(distributed.total(self._tr_loss)) / distributed.count()  # which only all can say
         super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -216,70 +212,6 @@ def describe_norms(model: nn.Module, most: int = 3) -> str:
     rows.sort(key=lambda row: (math.isfinite(row[1]), math.isfinite(row[2]), -row[2]))
     return "; ".join(
         f"{name}: weight norm {weight:.3g}, gradient norm {gradient:.3g}" for name, weight, gradient in rows[:most]
-    )
-
-
-def precision_for(requested: str, device: str) -> str:
-    """What ``train.precision=auto`` means on this device: ``bf16`` where the GPU computes it, ``fp32`` elsewhere."""
-    if requested != "auto":
-        return requested
-    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-
-
-def device_for(requested: str) -> str:
-    """``cuda`` where there is one and the CPU is not asked for.
-
-    Raises:
-        RuntimeError: ``train.device=cuda`` without a GPU.
-    """
-    available = torch.cuda.is_available()
-    if requested == "cuda" and not available:
-        raise RuntimeError("train.device=cuda, but PyTorch sees no CUDA device; use train.device=cpu")
-    return "cuda" if available and requested != "cpu" else "cpu"
-
-
-def training_arguments(config: TrainConfig, folder: Path, seed: int, updates: int) -> TrainingArguments:
-    """The Trainer's own settings.
-
-    Args:
-        config: with precision and learning rate resolved.
-        folder: where checkpoints go.
-        seed: the run's.
-        updates: optimizer updates of all epochs.
-    """
-    shortened = 0 < config.max_steps < updates
-    return TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=config.epochs,
-        max_steps=config.max_steps if shortened else -1,
-        per_device_train_batch_size=config.batch_size // processes.count(),
-        per_device_eval_batch_size=config.evaluation_batch_size,
-        gradient_accumulation_steps=config.accumulation,
-        learning_rate=config.lr,
-        lr_scheduler_type={"constant": "constant_with_warmup"}.get(config.schedule, config.schedule),
-        warmup_steps=config.warmup,
-        weight_decay=config.weight_decay,
-        adam_beta1=config.beta1,
-        adam_beta2=config.beta2,
-        adam_epsilon=config.epsilon,
-        max_grad_norm=config.max_grad_norm,
-        label_smoothing_factor=config.label_smoothing,
-        optim="adamw_torch_fused",
-        bf16=config.precision == "bf16",
-        fp16=config.precision == "fp16",
-        use_cpu=config.device == "cpu",
-        seed=derive(seed, "dropout", processes.rank()) % 2**32,
-        ddp_find_unused_parameters=False,  # every trainable parameter of every method has a part in the loss
-        ddp_broadcast_buffers=False,  # no buffer depends on the batch
-        eval_strategy="epoch",
-        save_strategy="no",  # CheckpointCallback decides
-        logging_strategy="steps",
-        logging_steps=config.log_steps,
-        logging_nan_inf_filter=False,  # it hides a diverged loss, and synchronises every step
-        disable_tqdm=True,
-        report_to="none",
-        label_names=["labels"],
-        dataloader_pin_memory=config.device == "cuda",
     )
 
 
@@ -341,17 +273,3 @@ def build_trainer(
     )
     trainer.remove_callback(PrinterCallback)  # it prints every log entry as a dictionary
     return trainer
-
-
-def lengths(split: Examples) -> list[int]:
-    """The tokens of each text; vectors are all of one length."""
-    if not isinstance(split, datasets.Dataset):
-        return [1] * len(split)  # type: ignore[arg-type]  # PyTorch's class for any data set declares no length
-    return [len(ids) for ids in split["input_ids"]]
-
-
-def by_length(split: Examples) -> Examples:
-    """Texts in the order of their lengths, so that a batch needs little padding; vectors as they are."""
-    if not isinstance(split, datasets.Dataset):
-        return split
-    return split.select(torch.argsort(torch.tensor(lengths(split)), stable=True).tolist())

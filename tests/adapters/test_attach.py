@@ -19,11 +19,11 @@ from rosa.adapters import (
     changing_state,
     load_changing_state,
     merge,
-    resample,
+    resampling,
 )
-from rosa.adapters.base import undecayed_names
+from rosa.adapters.state import undecayed_names
 from rosa.config import ConfigError, FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
-from rosa.seeding import generator
+from rosa.utils.seeding import generator
 from tests.adapters import tiny
 from tests.adapters.tiny import METHODS, attached, build, logits, perturb, relative_difference, train_steps
 
@@ -396,7 +396,7 @@ def test_attaching_twice_is_refused_and_harmless(first: str, second: str) -> Non
 def test_resampling_without_rosa_is_refused(method: str | None) -> None:
     model = attached("roberta", METHODS[method]()) if method else build("roberta")
     with pytest.raises(AdapterError, match="nothing to resample; attach RosaConfig"):
-        resample(model)
+        resampling(model)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -418,7 +418,7 @@ def test_a_resample_of_a_diverged_layer_names_it() -> None:
     with torch.no_grad():
         model.get_submodule(layer).A[0, 0] = float("nan")
     with pytest.raises(AdapterError, match=f"{re.escape(layer)}: 32 of 1024 weights are not finite.*diverged"):
-        resample(model)
+        resampling(model)
 
 
 # --- what a checkpoint must hold -------------------------------------------------------------------------------------
@@ -430,7 +430,7 @@ def test_changing_state_restores_the_function_exactly(name: str, method: str) ->
     model = attached(name, METHODS[method](), seed=0)
     train_steps(model, name)
     if method == "rosa":
-        resample(model, generator=generator(0, "resample"))
+        resampling(model, generator=generator(0, "resample"))
         train_steps(model, name)
     saved = {key: tensor.clone() for key, tensor in changing_state(model).items()}
     expected = logits(model, name)
@@ -492,7 +492,7 @@ def test_a_copy_of_an_attached_model_is_independent(method: str) -> None:
 def test_the_public_names_are_those_of_the_package() -> None:
     assert rosa.attach is attach
     assert rosa.merge is merge
-    assert rosa.resample is resample
+    assert rosa.resample is resampling
     assert rosa.AdapterError is AdapterError
     with pytest.raises(AttributeError, match="no attribute 'atach'.*attach"):
         _ = rosa.atach

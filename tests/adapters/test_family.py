@@ -18,7 +18,7 @@ from torch import Tensor, multiprocessing, nn
 from rosa.adapters import AdapterError, adapters, attach, attachment, resample
 from rosa.adapters.rosa import RosaLinear
 from rosa.config import ConfigError, LoraConfig, RosaConfig
-from rosa.seeding import generator
+from rosa.utils.seeding import generator
 from tests.adapters.tiny import (
     OneLayer,
     assert_function_stays,

@@ -12,7 +12,7 @@ from torch import nn
 from rosa.adapters import adapters, attach, merge
 from rosa.adapters.lora import LoraLinear
 from rosa.config import LoraConfig
-from rosa.seeding import generator
+from rosa.utils.seeding import generator
 from tests.adapters import tiny
 from tests.adapters.tiny import OneLayer, build, inputs, logits, make_layer, perturb, relative_difference, train_steps
 

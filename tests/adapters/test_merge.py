@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rosa.adapters import adapters, attach, attachment, merge, resample
 from rosa.adapters.base import Adapter
 from rosa.config import LoraConfig, RosaConfig
-from rosa.seeding import generator
+from rosa.utils.seeding import generator
 from tests.adapters import tiny
 from tests.adapters.tiny import METHODS, attached, build, logits, make_layer, perturb, relative_difference, train_steps
 

@@ -13,7 +13,7 @@ from rosa.adapters import AdapterError, adapters, attach, factorization, resampl
 from rosa.adapters.base import oriented
 from rosa.adapters.rosa import RosaLinear
 from rosa.config import RosaConfig
-from rosa.seeding import generator
+from rosa.utils.seeding import generator
 from tests.adapters import tiny
 from tests.adapters.tiny import (
     OneLayer,

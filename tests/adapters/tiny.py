@@ -27,7 +27,7 @@ from transformers.pytorch_utils import Conv1D
 from rosa.adapters import attach, resample
 from rosa.adapters.rosa import RosaLinear
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
-from rosa.seeding import generator
+from rosa.utils.seeding import generator
 
 VOCABULARY = 40
 HIDDEN = 32

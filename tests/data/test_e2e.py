@@ -14,7 +14,7 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2TokenizerFast
 
 from rosa.config import DataConfig, TaskConfig, from_hydra, register
-from rosa.data import DataError, e2e, prompts
+from rosa.data import DataError, e2e, tokenization
 from tests.conftest import REAL_DATA, ROOT
 
 REAL = REAL_DATA / "e2e"
@@ -141,7 +141,7 @@ def test_a_limit_samples_pairs_with_the_seed(task, folder):
 def tokens(task: TaskConfig, folder: Path, tokenizer: GPT2TokenizerFast, limit: int = 200, **changes: str):
     import dataclasses
 
-    return prompts.tokenize_pairs(load(task, folder), dataclasses.replace(task, **changes), tokenizer, limit)
+    return tokenization.tokenize_pairs(load(task, folder), dataclasses.replace(task, **changes), tokenizer, limit)
 
 
 def test_prompt_reference_and_end_with_labels_on_the_reference(task, folder, tokenizer):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rosa.adapters.subspace import rounding_level
+from rosa.adapters.linalg.subspace import rounding_level
 from rosa.export.low_rank import noise_level, truncate
 
 

@@ -19,7 +19,7 @@ import rosa
 from rosa.adapters import merge, resample
 from rosa.config import MethodConfig, RosaConfig
 from rosa.export import ExportError, PeftExport, to_peft
-from rosa.seeding import generator
+from rosa.utils.seeding import generator
 from tests.adapters.tiny import METHODS, OneLayer, attached, batch, build, logits, relative_difference, train_steps
 
 MODELS = ("roberta", "bert", "gpt2", "llama", "t5")

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_records import config, costs, record
 from test_costs import found as four_methods
 from test_rank_frequency import PERIODS, RANKS, crossed, score
 
 from rosa.config import FullConfig, LoraConfig, RosaConfig
 from rosa.report.comparison import compare
-from rosa.report.figures.canvas import LOOKS, Picture
 from rosa.report.figures.costs import costs as cost_bars
-from rosa.report.figures.heat import _ink, heat_maps
+from rosa.report.figures.rank_frequency import _ink, heat_maps
+from rosa.report.figures.style import LOOKS, Picture
 from rosa.report.figures.tradeoff import tradeoffs
+from tests.report.synthetic_records import config, costs, record
 
 
 def lines(picture: Picture) -> list[dict[str, str]]:

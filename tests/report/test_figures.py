@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_records import config, record
 
 from rosa import records
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, ModelConfig, RosaConfig
 from rosa.report.comparison import ReportError, Row, compare
 from rosa.report.factors import groups, name, reference, value
 from rosa.report.figures.ablation import ablation
-from rosa.report.figures.canvas import Picture
 from rosa.report.figures.curves import curves
-from rosa.report.figures.layers import arrange, diagnostics
+from rosa.report.figures.diagnostics import arrange, diagnostics
+from rosa.report.figures.style import Picture
+from tests.report.synthetic_records import config, record
 
 ROOT = Path(__file__).resolve().parents[2]
 START = RosaConfig(every=1)

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from synthetic_records import METHODS, config, record, written
 from test_tables import LABELS, ROOT, cells, notes, run_script
 
-from rosa import records, selection
+from rosa import records
 from rosa.config import DataConfig, FullConfig, LoraConfig, ModelConfig, RosaConfig
+from rosa.records import selection
 from rosa.report.comparison import compare
-from rosa.report.experiment import tables
-from rosa.report.long_csv import long_csv
 from rosa.report.published import read_published
-from rosa.report.render import latex, markdown
+from rosa.report.tables.experiment import tables
+from rosa.report.tables.latex import latex
+from rosa.report.tables.markdown import markdown
+from rosa.report.tables.scores_csv import long_csv
+from tests.report.synthetic_records import METHODS, config, record, written
 
 PERPLEXITY = "Perplexity (validation)"
 

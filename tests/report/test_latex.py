@@ -12,8 +12,9 @@ from test_rank_frequency import crossed
 from test_tables import ROOT, every_task, nasty_table
 
 from rosa.records import find
-from rosa.report import experiment
-from rosa.report.render import Cell, Span, Table, escape, latex
+from rosa.report.tables import experiment
+from rosa.report.tables.latex import escape, latex
+from rosa.report.tables.table import Cell, Span, Table
 
 PREAMBLE = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{lmodern,booktabs,graphicx}\begin{document}"
 

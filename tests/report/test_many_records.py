@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 
+from benchmarks.reports import COUNT, EXPERIMENT, made_up
+
 from rosa import records
-from rosa.benchmarks.reports import COUNT, EXPERIMENT, made_up
-from rosa.report import experiment
-from rosa.report.long_csv import long_csv
+from rosa.report.tables import experiment
+from rosa.report.tables.scores_csv import long_csv
 
 
 def test_made_up_records_are_valid_and_all_in_the_tables(tmp_path):

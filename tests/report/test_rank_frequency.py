@@ -6,14 +6,14 @@ import itertools
 from typing import Any
 
 import numpy as np
-from synthetic_records import config, record
 from test_tables import cells
 
 from rosa.config import LoraConfig, RosaConfig
 from rosa.report.comparison import compare
-from rosa.report.experiment import tables
-from rosa.report.rank_frequency import grids
-from rosa.report.render import markdown
+from rosa.report.tables.experiment import tables
+from rosa.report.tables.markdown import markdown
+from rosa.report.tables.rank_frequency import grids
+from tests.report.synthetic_records import config, record
 
 RANKS, PERIODS = (1, 2, 8), (0, 1, 2)
 

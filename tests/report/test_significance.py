@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
-from synthetic_records import config, record
 
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
 from rosa.report.comparison import compare
 from rosa.report.significance import compare_with, lora_of, paired_t
+from tests.report.synthetic_records import config, record
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])

@@ -17,18 +17,20 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from synthetic_records import METHODS, config, record
 
 from rosa import records
 from rosa.config import DataConfig, FullConfig, IA3Config, LoraConfig, ModelConfig, RosaConfig
-from rosa.report import formats
+from rosa.report import formatting
 from rosa.report.comparison import ReportError, compare, own_rule
-from rosa.report.footnotes import Footnotes
-from rosa.report.grids import grid_table
-from rosa.report.long_csv import long_csv
 from rosa.report.published import Published, read_published
-from rosa.report.render import Cell, Span, Table, escape, latex, markdown
-from rosa.report.tables import results_table
+from rosa.report.tables.latex import escape, latex
+from rosa.report.tables.learning_rates import grid_table
+from rosa.report.tables.markdown import markdown
+from rosa.report.tables.notes import Footnotes
+from rosa.report.tables.results import results_table
+from rosa.report.tables.scores_csv import long_csv
+from rosa.report.tables.table import Cell, Span, Table
+from tests.report.synthetic_records import METHODS, config, record
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = {"full": "Full", "lora": "LoRA r=8", "ia3": "(IA)3", "rosa": "ROSA r=8, every 2 epochs"}
@@ -470,18 +472,18 @@ def test_markdown_keeps_its_columns_whatever_the_names():
 @pytest.mark.parametrize(
     ("function", "value", "written"),
     [
-        (formats.rate, 0.0005, "5e-4"),
-        (formats.rate, 1.25e-05, "1.25e-5"),
-        (formats.rate, 2.0, "2"),
-        (formats.rate, 0.1, "1e-1"),
-        (lambda value: formats.score(value, "accuracy"), -0.0001, "0.0"),
-        (lambda value: formats.score(value, "matthews_correlation"), -0.1234, "-12.3"),
-        (lambda value: formats.score(value, "bleu"), 1.0, "100.0"),
-        (lambda value: formats.score(value, "perplexity"), 1.704, "1.70"),
-        (lambda value: formats.score(value, "nist"), 8.6094, "8.61"),
-        (formats.count, 812, "812"),
-        (formats.count, 8192, "8.2K"),
-        (formats.count, 147456, "0.15M"),
+        (formatting.rate, 0.0005, "5e-4"),
+        (formatting.rate, 1.25e-05, "1.25e-5"),
+        (formatting.rate, 2.0, "2"),
+        (formatting.rate, 0.1, "1e-1"),
+        (lambda value: formatting.score(value, "accuracy"), -0.0001, "0.0"),
+        (lambda value: formatting.score(value, "matthews_correlation"), -0.1234, "-12.3"),
+        (lambda value: formatting.score(value, "bleu"), 1.0, "100.0"),
+        (lambda value: formatting.score(value, "perplexity"), 1.704, "1.70"),
+        (lambda value: formatting.score(value, "nist"), 8.6094, "8.61"),
+        (formatting.count, 812, "812"),
+        (formatting.count, 8192, "8.2K"),
+        (formatting.count, 147456, "0.15M"),
     ],
 )
 def test_numbers_are_written(function, value, written):

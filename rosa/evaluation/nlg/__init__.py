@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rosa.evaluation.nlg.errors import ScoringError
+from rosa.errors import ScoringError
 from rosa.evaluation.nlg.files import Corpus, read
 from rosa.evaluation.nlg.scores import METRICS, Scores, score
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rosa.evaluation.nlg.errors import ScoringError
+from rosa.errors import ScoringError
 
 _HEADER = re.compile(r'"?mr"?\s*[,;\t]', re.IGNORECASE)
 _QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"[,;\t](?!\s)')

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+from rosa.errors import ScoringError
 from rosa.evaluation.nlg import bleu, coco, java, meteor, nist, tokens
-from rosa.evaluation.nlg.errors import ScoringError
 
 METRICS = {"bleu": "BLEU", "nist": "NIST", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"}
 """Each score's key in a record, and its name."""

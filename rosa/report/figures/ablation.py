@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rosa.report import formats
+from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task, summarise
 from rosa.report.factors import Group, groups, name, reference, value
-from rosa.report.figures import canvas
+from rosa.report.figures import style
 
 COLUMNS = (
     *("experiment", "model", "task", "split", "metric", "rule", "factor", "series", "value", "reference", "row"),
@@ -24,7 +24,7 @@ LEAST_PANEL = 0.95
 """Inches that a factor's name needs along the axis."""
 
 
-def ablation(comparison: Comparison) -> tuple[list[canvas.Picture], list[str]]:
+def ablation(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
     """One picture: a row of panels for each setting that varies alone, a column for each task.
 
     Returns:
@@ -39,9 +39,9 @@ def ablation(comparison: Comparison) -> tuple[list[canvas.Picture], list[str]]:
         for factor, members in groups(comparison.rows).items()
     }
     rows = tuple(_lines(comparison, found, chosen))
-    with canvas.styled():
+    with style.styled():
         drawing = _draw(comparison, found, chosen)
-    return [canvas.Picture(canvas.file_name(comparison, "ablation"), COLUMNS, rows, drawing)], []
+    return [style.Picture(style.file_name(comparison, "ablation"), COLUMNS, rows, drawing)], []
 
 
 def _lines(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen: Row) -> Iterator[dict[str, Any]]:
@@ -73,7 +73,7 @@ def _numbers(row: Row, task: Task) -> dict[str, Any]:
     scores = trial.scores(task.splits[0], task.metric)
     summary = summarise(scores.values())
     return {
-        "lr": formats.rate(trial.lr),
+        "lr": formatting.rate(trial.lr),
         "n": len(scores),
         "seeds": " ".join(map(str, scores)),
         "scores": " ".join(map(str, scores.values())),
@@ -89,7 +89,7 @@ def _numbers(row: Row, task: Task) -> dict[str, Any]:
 
 def _draw(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen: Row) -> Figure:
     heights = [max(LANE * sum(len(group.rows) for group in members), LEAST_PANEL) for members in found.values()]
-    figure = Figure(figsize=(canvas.WIDTH, sum(heights) + 0.35 * len(heights) + 0.9))
+    figure = Figure(figsize=(style.WIDTH, sum(heights) + 0.35 * len(heights) + 0.9))
     panels = figure.subplots(
         len(found), len(comparison.tasks), sharex="col", squeeze=False, gridspec_kw={"height_ratios": heights}
     )
@@ -103,17 +103,17 @@ def _draw(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen: 
             handles = [_handle(number, group) for number, group in enumerate(members)]
             line[-1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     for axes, task in zip(panels[0], comparison.tasks, strict=True):
-        axes.set_title(canvas.task_name(task))
+        axes.set_title(style.task_name(task))
     for axes, task in zip(panels[-1], comparison.tasks, strict=True):
-        axes.set_xlabel(canvas.score_label(task))
+        axes.set_xlabel(style.score_label(task))
     figure.align_ylabels(panels[:, 0])
-    figure.suptitle(canvas.wrapped(_caption(comparison, chosen), canvas.WIDTH), x=0.01, ha="left", fontsize=8)
+    figure.suptitle(style.wrapped(_caption(comparison, chosen), style.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure
 
 
 def _caption(comparison: Comparison, chosen: Row) -> str:
     return (
-        f"{canvas.heading(comparison)}: {canvas.seeds(comparison.tasks)} small, their mean large, "
+        f"{style.heading(comparison)}: {style.seeds(comparison.tasks)} small, their mean large, "
         f"{comparison.epoch}. Bold, and the line through the mean: {chosen.label}."
     )
 
@@ -123,7 +123,7 @@ def _panel(axes: Axes, task: Task, members: Sequence[Group], chosen: Row) -> Non
     order = _values(members)
     bold = set()
     for number, group in enumerate(members):
-        look = canvas.look(number)
+        look = style.look(number)
         shift = (number - (len(members) - 1) / 2) * 0.8 / len(members)
         for row in group.rows:
             place = order.index(value(row, factor)) + shift
@@ -140,10 +140,10 @@ def _panel(axes: Axes, task: Task, members: Sequence[Group], chosen: Row) -> Non
     axes.grid(axis="x")
 
 
-def _dots(axes: Axes, row: Row, task: Task, place: float, look: canvas.Look, is_reference: bool) -> None:
+def _dots(axes: Axes, row: Row, task: Task, place: float, look: style.Look, is_reference: bool) -> None:
     trial = row.results[task.name].selected if task.name in row.results else None
     found = trial.scores(task.splits[0], task.metric).values() if trial else ()
-    scores = [formats.scale(task.metric) * score for score in found]
+    scores = [formatting.scale(task.metric) * score for score in found]
     if not scores:
         why = "failed" if trial and trial.failed else "running" if trial and trial.running else "no run"
         axes.annotate(why, (0.01, place), xycoords=("axes fraction", "data"), va="center", color="#777777", fontsize=7)
@@ -177,5 +177,5 @@ def _values(members: Sequence[Group]) -> list[str]:
 
 
 def _handle(number: int, group: Group) -> Line2D:
-    look = canvas.look(number)
-    return Line2D([], [], color=look.color, marker=look.marker, linestyle="", label=canvas.wrapped(group.label, 1.3))
+    look = style.look(number)
+    return Line2D([], [], color=look.color, marker=look.marker, linestyle="", label=style.wrapped(group.label, 1.3))

@@ -9,18 +9,18 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rosa.report import formats
+from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row
-from rosa.report.costs import QUANTITIES, Quantity, measured, ratio
-from rosa.report.figures import canvas
+from rosa.report.figures import style
 from rosa.report.significance import lora_of
+from rosa.report.tables.costs import QUANTITIES, Quantity, measured, ratio
 
 COLUMNS = ("experiment", "model", "row", "quantity", "n", "mean", "lowest", "highest", "lora_row", "ratio_to_lora")
 COLORS = {"full": "#777777", "lora": "#0072b2", "ia3": "#56b4e9", "rosa": "#d55e00"}
 """Of Okabe and Ito's palette; every bar has its row's name beside it, so that nothing hangs on the colour."""
 
 
-def costs(comparison: Comparison) -> tuple[list[canvas.Picture], list[str]]:
+def costs(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
     """One picture: the mean over tasks and seeds, with a whisker from the lowest run to the highest.
 
     Returns:
@@ -29,10 +29,10 @@ def costs(comparison: Comparison) -> tuple[list[canvas.Picture], list[str]]:
     shown = [quantity for quantity in QUANTITIES if any(measured(row, quantity) for row in comparison.rows)]
     if not shown:
         return [], ["no finished run has measured its costs"]
-    with canvas.styled():
+    with style.styled():
         drawing = _draw(comparison, shown)
     rows = tuple(_lines(comparison, shown))
-    return [canvas.Picture(canvas.file_name(comparison, "costs"), COLUMNS, rows, drawing)], []
+    return [style.Picture(style.file_name(comparison, "costs"), COLUMNS, rows, drawing)], []
 
 
 def _values(row: Row, quantity: Quantity) -> list[float]:
@@ -61,24 +61,24 @@ def _lines(comparison: Comparison, shown: Sequence[Quantity]) -> Iterator[dict[s
 
 def _draw(comparison: Comparison, shown: Sequence[Quantity]) -> Figure:
     rows = comparison.rows
-    figure = Figure(figsize=(canvas.WIDTH, 0.19 * len(rows) + 1.3))
+    figure = Figure(figsize=(style.WIDTH, 0.19 * len(rows) + 1.3))
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, quantity in zip(panels, shown, strict=True):
         for place, row in enumerate(rows):
             _bar(axes, place, row, quantity)
-        axes.set_xlabel(canvas.wrapped(quantity.name, 1.1))
+        axes.set_xlabel(style.wrapped(quantity.name, 1.1))
         axes.set_xlim(left=0)
         axes.margins(x=0.25)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
     panels[0].set_yticks(range(len(rows)), [row.label for row in rows])
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
-    tasks = ", ".join(map(canvas.task_name, comparison.tasks))
+    tasks = ", ".join(map(style.task_name, comparison.tasks))
     caption = (
-        f"{canvas.heading(comparison)}, {tasks}; {canvas.seeds(comparison.tasks)}: mean of the runs, and a line from "
+        f"{style.heading(comparison)}, {tasks}; {style.seeds(comparison.tasks)}: mean of the runs, and a line from "
         "the lowest to the highest. Times are those of the runs themselves, whatever else the machine did."
     )
-    figure.suptitle(canvas.wrapped(caption, canvas.WIDTH), x=0.01, ha="left", fontsize=8)
+    figure.suptitle(style.wrapped(caption, style.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure
 
 
@@ -90,6 +90,6 @@ def _bar(axes: Axes, place: int, row: Row, quantity: Quantity) -> None:
     axes.barh(place, mean, height=0.7, color=COLORS.get(row.method, "#009e73"))
     axes.plot([min(values), max(values)], [place, place], color="black", linewidth=0.7)
     axes.annotate(
-        formats.significant(mean), (max(values), place), xytext=(2, 0), textcoords="offset points", va="center",
+        formatting.significant(mean), (max(values), place), xytext=(2, 0), textcoords="offset points", va="center",
         fontsize=6,
     )  # fmt: skip

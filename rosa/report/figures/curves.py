@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from rosa.report import formats
+from rosa.report import formatting
 from rosa.report.comparison import Comparison, Record, Row, Task, summarise
-from rosa.report.figures import canvas
-from rosa.scores import DECIMALS
+from rosa.report.figures import style
+from rosa.utils.formatting import DECIMALS
 
 HEADLINE = "headline"
 """Each task's own headline metric."""
@@ -35,7 +35,7 @@ class Point:
     """By seed; a seed whose value is no number is not there."""
 
 
-def curves(comparison: Comparison, metric: str = HEADLINE) -> tuple[list[canvas.Picture], list[str]]:
+def curves(comparison: Comparison, metric: str = HEADLINE) -> tuple[list[style.Picture], list[str]]:
     """One picture: a row of panels for the rows of the table (or for what varies among many), a column for each task.
 
     Args:
@@ -48,16 +48,16 @@ def curves(comparison: Comparison, metric: str = HEADLINE) -> tuple[list[canvas.
     with_points = [row for row in comparison.rows if any(_points(row, task, metric) for task in comparison.tasks)]
     if not with_points:
         return [], [f"no finished run has {metric} in its history"]
-    chosen = canvas.selections(with_points)
+    chosen = style.selections(with_points)
     left_out = [f"{label}: differs from no other row by one setting alone"
-                for label in canvas.unselected(with_points, chosen)]  # fmt: skip
+                for label in style.unselected(with_points, chosen)]  # fmt: skip
     if not chosen:
         return [], left_out
     rows = tuple(_lines(comparison, chosen, metric))
-    with canvas.styled():
+    with style.styled():
         drawing = _draw(comparison, chosen, metric)
     parts = ("curves",) if metric == HEADLINE else ("curves", metric)
-    return [canvas.Picture(canvas.file_name(comparison, *parts), COLUMNS, rows, drawing)], left_out
+    return [style.Picture(style.file_name(comparison, *parts), COLUMNS, rows, drawing)], left_out
 
 
 def _metric(task: Task, metric: str) -> str:
@@ -83,7 +83,7 @@ def history(run: Record, split: str, metric: str) -> Iterator[tuple[float, float
             yield float(entry["epoch"]), float(number)
 
 
-def _lines(comparison: Comparison, chosen: Sequence[canvas.Selection], metric: str) -> Iterator[dict[str, Any]]:
+def _lines(comparison: Comparison, chosen: Sequence[style.Selection], metric: str) -> Iterator[dict[str, Any]]:
     for selection in chosen:
         for row in selection.rows:
             for task in comparison.tasks:
@@ -116,15 +116,15 @@ def _mean(point: Point) -> float:
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(comparison: Comparison, chosen: Sequence[canvas.Selection], metric: str) -> Figure:
-    figure = Figure(figsize=(canvas.WIDTH, 2.0 * len(chosen) + 0.8))
+def _draw(comparison: Comparison, chosen: Sequence[style.Selection], metric: str) -> Figure:
+    figure = Figure(figsize=(style.WIDTH, 2.0 * len(chosen) + 0.8))
     tasks = comparison.tasks
     panels = figure.subplots(len(chosen), len(tasks), sharex="col", sharey="col", squeeze=False)
     for line, selection in zip(panels, chosen, strict=True):
         for axes, task in zip(line, tasks, strict=True):
-            scale = formats.scale(_metric(task, metric))
+            scale = formatting.scale(_metric(task, metric))
             for number, (row, label) in enumerate(zip(selection.rows, selection.labels, strict=True)):
-                _curve(axes, _points(row, task, metric), canvas.look(number), label, scale)
+                _curve(axes, _points(row, task, metric), style.look(number), label, scale)
             axes.set_ylabel(_axis_label(task, metric))
             axes.grid(axis="y")
             if _metric(task, metric) in LOGARITHMIC:
@@ -132,17 +132,17 @@ def _draw(comparison: Comparison, chosen: Sequence[canvas.Selection], metric: st
                 _make_logarithmic(axes, shown)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             axes.tick_params(labelbottom=True, labelleft=True)
-        canvas.legend_beside(line, selection.title)
+        style.legend_beside(line, selection.title)
     for axes, task in zip(panels[0], tasks, strict=True):
-        axes.set_title(canvas.task_name(task))
+        axes.set_title(style.task_name(task))
     for axes in panels[-1]:
         axes.set_xlabel("epoch")
-    figure.suptitle(canvas.wrapped(_caption(comparison, chosen), canvas.WIDTH), x=0.01, ha="left", fontsize=8)
+    figure.suptitle(style.wrapped(_caption(comparison, chosen), style.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure
 
 
 def _axis_label(task: Task, metric: str) -> str:
-    name = formats.scaled_name(_metric(task, metric))
+    name = formatting.scaled_name(_metric(task, metric))
     return f"{task.splits[0]} {name}" if _metric(task, metric) in DECIMALS else name
 
 
@@ -159,15 +159,15 @@ def _make_logarithmic(axes: Axes, points: Sequence[Point]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _caption(comparison: Comparison, chosen: Sequence[canvas.Selection]) -> str:
+def _caption(comparison: Comparison, chosen: Sequence[style.Selection]) -> str:
     splits = ", ".join(dict.fromkeys(task.splits[0] for task in comparison.tasks))
     several = any(len(task.seeds) > 1 for task in comparison.tasks)
     spread = ": mean, and a band from the lowest to the highest" if several else ""
-    fewer = canvas.fewer_seeds([row for one in chosen for row in one.rows], comparison.tasks)
-    return f"{canvas.heading(comparison)}: {splits} after each epoch, {canvas.seeds(comparison.tasks)}{spread}.{fewer}"
+    fewer = style.fewer_seeds([row for one in chosen for row in one.rows], comparison.tasks)
+    return f"{style.heading(comparison)}: {splits} after each epoch, {style.seeds(comparison.tasks)}{spread}.{fewer}"
 
 
-def _curve(axes: Axes, points: Sequence[Point], look: canvas.Look, label: str, scale: float) -> None:
+def _curve(axes: Axes, points: Sequence[Point], look: style.Look, label: str, scale: float) -> None:
     if not points:
         return
     epochs = [point.epoch for point in points]

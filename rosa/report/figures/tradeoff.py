@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from rosa.report import formats
+from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task, frozen, summarise
-from rosa.report.costs import PEAK, STATE, TRAINABLE, Quantity, measured
-from rosa.report.figures import canvas
+from rosa.report.figures import style
+from rosa.report.tables.costs import PEAK, STATE, TRAINABLE, Quantity, measured
 
 COLUMNS = (
     *("experiment", "model", "task", "split", "metric", "rule", "series", "row", "lr"),
@@ -42,7 +42,7 @@ Series = dict[str, list[Row]]
 """Label -> rows that differ by their rank alone, ascending."""
 
 
-def tradeoffs(comparison: Comparison) -> tuple[list[canvas.Picture], list[str]]:
+def tradeoffs(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
     """A picture for each cost: a panel for each task, a line for the rows that differ by their rank alone.
 
     Returns:
@@ -56,9 +56,9 @@ def tradeoffs(comparison: Comparison) -> tuple[list[canvas.Picture], list[str]]:
         if not lines:
             left_out.append(f"no finished run has measured: {quantity.name}")
             continue
-        with canvas.styled():
+        with style.styled():
             drawing = _draw(comparison, series, quantity)
-        pictures.append(canvas.Picture(canvas.file_name(comparison, "quality", name), COLUMNS, lines, drawing))
+        pictures.append(style.Picture(style.file_name(comparison, "quality", name), COLUMNS, lines, drawing))
     return pictures, left_out
 
 
@@ -80,7 +80,7 @@ def _series(rows: Sequence[Row]) -> Series:
 
 def _told_apart(series: Series) -> tuple[Series, list[str]]:
     """The series to draw, and what is left out: with few series nothing."""
-    if len(series) <= len(canvas.LOOKS):
+    if len(series) <= len(style.LOOKS):
         return series, []
     methods = [rows[0].method for rows in series.values()]
     kept = {label: rows for label, rows in series.items() if len(rows) > 1 or methods.count(rows[0].method) == 1}
@@ -112,7 +112,7 @@ def _lines(comparison: Comparison, series: Series, quantity: Quantity) -> Iterat
                     "rule": comparison.rule,
                     "series": label,
                     "row": point.row.label,
-                    "lr": formats.rate(point.lr),
+                    "lr": formatting.rate(point.lr),
                     "quantity": quantity.name,
                     "cost": point.cost,
                     "n": len(point.scores),
@@ -130,13 +130,13 @@ def _draw(comparison: Comparison, series: Series, quantity: Quantity) -> Figure:
     tasks = comparison.tasks
     columns = min(len(tasks), 3)
     lines = -(-len(tasks) // columns)
-    figure = Figure(figsize=(canvas.WIDTH, 2.3 * lines + 0.9 + 0.14 * len(series)))
+    figure = Figure(figsize=(style.WIDTH, 2.3 * lines + 0.9 + 0.14 * len(series)))
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes, task in zip(panels, tasks, strict=False):
         for number, (label, rows) in enumerate(series.items()):
-            _line(axes, _points(rows, task, quantity), task, canvas.look(number), label)
-        axes.set_title(canvas.task_name(task))
-        axes.set_ylabel(canvas.score_label(task))
+            _line(axes, _points(rows, task, quantity), task, style.look(number), label)
+        axes.set_title(style.task_name(task))
+        axes.set_ylabel(style.score_label(task))
         axes.set_xlabel(quantity.name)
         axes.grid()
         if quantity is TRAINABLE:
@@ -144,8 +144,8 @@ def _draw(comparison: Comparison, series: Series, quantity: Quantity) -> Figure:
             _make_readable(axes)
     for axes in panels[len(tasks) :]:
         axes.set_visible(False)
-    canvas.legend_below(figure, panels[: len(tasks)], "")
-    figure.suptitle(canvas.wrapped(_caption(comparison, series, quantity), canvas.WIDTH), x=0.01, ha="left", fontsize=8)
+    style.legend_below(figure, panels[: len(tasks)], "")
+    figure.suptitle(style.wrapped(_caption(comparison, series, quantity), style.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure
 
 
@@ -155,7 +155,7 @@ def _make_readable(axes: Axes) -> None:
     decades = math.log10(highest / lowest)
     steps = (1, 1.5, 2, 3, 5, 7) if decades < 0.7 else (1, 2, 5) if decades < 2 else (1,)
     axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: formats.count(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: formatting.count(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
@@ -169,13 +169,13 @@ def _caption(comparison: Comparison, series: Series, quantity: Quantity) -> str:
     ranks = " Numbers at points are ranks." if any(len(rows) > 1 for rows in series.values()) else ""
     shown = [row for rows in series.values() for row in rows]
     return (
-        f"{canvas.heading(comparison)}: {canvas.seeds(comparison.tasks)}{spread}, {comparison.epoch}. "
-        f"{quantity.name}: {what[quantity.key]}.{ranks}{canvas.fewer_seeds(shown, comparison.tasks)}"
+        f"{style.heading(comparison)}: {style.seeds(comparison.tasks)}{spread}, {comparison.epoch}. "
+        f"{quantity.name}: {what[quantity.key]}.{ranks}{style.fewer_seeds(shown, comparison.tasks)}"
     )
 
 
-def _line(axes: Axes, points: Sequence[Point], task: Task, look: canvas.Look, label: str) -> None:
-    scale = formats.scale(task.metric)
+def _line(axes: Axes, points: Sequence[Point], task: Task, look: style.Look, label: str) -> None:
+    scale = formatting.scale(task.metric)
     summaries = [summarise(point.scores.values()) for point in points]
     shown = [(point, summary) for point, summary in zip(points, summaries, strict=True) if summary]
     if not shown:

@@ -1,0 +1,96 @@
+"""Attach a method to a model: the one dispatch by the type of its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from rosa.adapters import ia3, lora, rosa
+from rosa.adapters.base import Adapter, AdapterError, oriented
+from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, merge, replace
+from rosa.adapters.targets import head_names
+from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
+
+Builder = Callable[[nn.Module, Any, torch.Generator | None], Iterator[tuple[str, Adapter]]]
+
+BUILDERS: dict[type[MethodConfig], Builder] = {
+    RosaConfig: rosa.build,
+    LoraConfig: lora.build,
+    IA3Config: ia3.build,
+}
+
+
+def attach(
+    model: nn.Module, config: MethodConfig, *, generator: torch.Generator | None = None, verbose: bool = True
+) -> nn.Module:
+    """Make a model trainable by one method, in place, and print what was adapted.
+
+    Afterwards exactly the method's factors and, with ``head="train"``, the task's head have gradients, in float32;
+    everything else is frozen. The function that the model computes is unchanged.
+
+    Args:
+        model: any PyTorch model with ``nn.Linear`` or GPT-2's ``Conv1D`` layers; a head is recognised in Hugging Face
+            models.
+        config: ``RosaConfig``, ``LoraConfig``, ``IA3Config`` or ``FullConfig``.
+        generator: CPU generator for subspaces and initial factors; PyTorch's global one where None.
+        verbose: print the table of adapted layers.
+
+    Returns:
+        The same model.
+
+    Raises:
+        AdapterError: something is attached already, nothing matches the targets, or a layer cannot have the rank;
+            the model is then as it was.
+    """
+    present = attachment(model)
+    if present is not None:
+        raise AdapterError(
+            f"{type(model).__name__} has {present.method} attached already; call rosa.merge(model) first"
+        )
+    if type(config) not in (*BUILDERS, FullConfig):
+        known = ", ".join(kind.__name__ for kind in (*BUILDERS, FullConfig))
+        raise AdapterError(f"{type(config).__name__} is no method's configuration: expected one of {known}")
+    head = head_names(model)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trained_before = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    layers: list[AdaptedLayer] = []
+    try:
+        if isinstance(config, FullConfig):
+            model.requires_grad_(True)
+        else:
+            # Frozen before wrapping: an adapter's own factors are born trainable.
+            model.requires_grad_(False)
+            for name, adapter in BUILDERS[type(config)](model, config, generator):
+                layers.append(_describe(name, adapter))
+                replace(model, name, adapter)
+    except Exception:
+        merge(model)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in trained_before)
+        raise
+    parameters = dict(model.named_parameters())
+    for name in head:
+        parameters[name].requires_grad_(config.head == "train")
+    cast = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            cast.append((name, parameter.dtype))
+            parameter.data = parameter.data.float()
+    head_trainable = sum(parameters[name].numel() for name in head if parameters[name].requires_grad)
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    done = Attachment(
+        config.name, config, tuple(layers), tuple(head), trainable - head_trainable, head_trainable, total, tuple(cast)
+    )
+    setattr(model, ATTRIBUTE, done)
+    if verbose:
+        print(done.table(), flush=True)
+    return model
+
+
+def _describe(name: str, adapter: Adapter) -> AdaptedLayer:
+    out_features, in_features = oriented(adapter.base, adapter.weight).shape
+    trainable = sum(factor.numel() for factor in adapter.factors().values() if factor.requires_grad)
+    return AdaptedLayer(name, type(adapter.base).__name__, (out_features, in_features), adapter.rank, trainable)

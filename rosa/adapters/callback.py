@@ -1,0 +1,204 @@
+"""When to resample: a callback for any Hugging Face Trainer."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from rosa.adapters import diagnostics
+from rosa.adapters.base import AdapterError, ResampledAdapter
+from rosa.adapters.modules import adapters, attachment
+from rosa.adapters.resampling import resample
+from rosa.utils.seeding import generator
+
+EVENT = "resample_layers"
+"""The key that marks a resample in a Trainer's log history."""
+
+MOVED = "subspace_moved"
+"""The key of how far each layer's product A B went since the last resample (Frobenius norm), in a Trainer's log
+history: one number a layer, in the order of the model's modules."""
+
+START = "subspace.safetensors"
+"""Within a checkpoint: the factors as they were when their subspace was entered."""
+
+
+def updates_per_epoch(train_dataloader: Any, args: TrainingArguments) -> int:
+    """Optimizer updates in one epoch of a Trainer."""
+    return max(math.ceil(len(train_dataloader) / args.gradient_accumulation_steps), 1)
+
+
+class ResampleCallback(TrainerCallback):
+    """Resample before the first update of every ``every``-th epoch or step but the first.
+
+    What is due follows from the number of updates done, and each draw has a stream of its own derived from the seed and
+    that number: a resumed training resamples as the uninterrupted one does, and nothing needs to be saved for it. (The
+    one file that is saved lets the log say how far a subspace was moved that a checkpoint lies in the middle of.)
+
+    Args:
+        every: units between two resamples, 0 for never; by default as in the config given to ``rosa.attach``.
+        unit: ``epoch`` or ``step``; by default as in that config.
+        rewarm_steps: updates over which the learning rate of A and B rises linearly after a resample, times the
+            Trainer's own schedule; by default as in that config.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self, every: int | None = None, unit: str | None = None, rewarm_steps: int | None = None, seed: int = 0
+    ) -> None:
+        for name, value in (("every", every), ("rewarm_steps", rewarm_steps)):
+            if value is not None and value < 0:
+                raise ValueError(f"{name}={value}: expected a whole number of at least 0")
+        if unit not in (None, "epoch", "step"):
+            raise ValueError(f"unit={unit!r}: expected 'epoch' or 'step'")
+        self.every = every
+        self.unit = unit
+        self.rewarm_steps = rewarm_steps
+        self.seed = seed
+        self._start: diagnostics.Factors | None = None
+        self._before_update: list[tuple[nn.Parameter, Tensor]] = []
+        """During a rewarming, the factors and what they were before the update, of which ``_share`` is kept."""
+        self._share = 1.0
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember where the factors start; after a resume, where they started in their subspace."""
+        if state.global_step:
+            saved = self._checkpoint(args, state) / START
+            self._start = _unpack(load_file(saved)) if saved.is_file() else None
+        elif model is not None:
+            self._start = diagnostics.factors_of(model)
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        train_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Resample where one is due, and note it in the log history."""
+        if model is None or optimizer is None:
+            raise AdapterError("ResampleCallback needs a Trainer that passes its model and optimizer to callbacks")
+        period = self._period(model, train_dataloader, args)
+        if not period or not state.global_step or state.global_step % period:
+            return
+        event = self._subspace_end(model, state)
+        start = time.perf_counter()
+        stream = generator(self.seed, "resample", state.global_step)
+        layers = resample(model, generator=stream, optimizer=optimizer)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # once a resample, so that its time is its own
+        event[EVENT] = len(layers)
+        event["resample_seconds"] = time.perf_counter() - start
+        event["factorization_seconds"] = [_short(seconds) for seconds in layers.values()]
+        visited = diagnostics.visited_share(model)
+        if visited:
+            event["visited_share"] = sum(visited.values()) / len(visited)
+        state.log_history.append(event)
+        self._start = diagnostics.factors_of(model)
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        train_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """During a rewarming, remember the factors before the update."""
+        present = None if model is None else attachment(model)
+        if model is None or present is None:
+            return
+        asked = present.config.rewarm_steps if self.rewarm_steps is None else self.rewarm_steps
+        period = self._period(model, train_dataloader, args) if asked else 0
+        if not period or state.global_step < period:
+            return
+        since = state.global_step % period
+        if since < asked:
+            self._share = (since + 1) / (asked + 1)
+            factors = [factor for _, adapter in adapters(model) for factor in adapter.factors().values()]
+            self._before_update = [(factor, factor.detach().clone()) for factor in factors if factor.requires_grad]
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """During a rewarming, take back a part of the update.
+
+        The updates of SGD and of Adam with decoupled weight decay are proportional to the learning rate, so that this
+        is the smaller rate itself, whatever the Trainer's parameter groups and schedule.
+        """
+        with torch.no_grad():
+            for factor, before in self._before_update:
+                factor.copy_(before.lerp(factor, self._share))
+        self._before_update = []
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Save where the factors started in their subspace."""
+        folder = self._checkpoint(args, state)
+        if self._start is not None and state.is_world_process_zero and folder.is_dir():
+            save_file(_pack(self._start), folder / START)
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note how far the last subspace was moved."""
+        if model is not None:
+            state.log_history.append(self._subspace_end(model, state))
+
+    def _subspace_end(self, model: nn.Module, state: TrainerState) -> dict[str, Any]:
+        event: dict[str, Any] = {"step": state.global_step, "epoch": state.epoch}
+        if self._start is not None:
+            norms = diagnostics.moved(self._start, diagnostics.factors_of(model))
+            event[MOVED] = [_short(norm) for norm in norms.values()]
+        return event
+
+    @staticmethod
+    def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+        return Path(str(args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+
+    def _period(self, model: nn.Module, train_dataloader: Any, args: TrainingArguments) -> int:
+        """Updates between two resamples."""
+        present = attachment(model)
+        if present is None:
+            raise AdapterError("ResampleCallback: the model has no adapter; call rosa.attach(model, ...) first")
+        if not any(isinstance(adapter, ResampledAdapter) for _, adapter in adapters(model)):
+            raise AdapterError(f"ResampleCallback: {present.method} has nothing to resample; attach RosaConfig instead")
+        every = present.config.every if self.every is None else self.every
+        unit = present.config.unit if self.unit is None else self.unit
+        return every * (updates_per_epoch(train_dataloader, args) if unit == "epoch" else 1)
+
+
+def _short(value: float) -> float:
+    """Four digits: a log of many resamples of many layers stays small."""
+    return float(f"{value:.4g}")
+
+
+def _pack(factors: diagnostics.Factors) -> dict[str, Tensor]:
+    return {f"{name}.{key}": tensor for name, pair in factors.items() for key, tensor in zip("AB", pair, strict=True)}
+
+
+def _unpack(tensors: dict[str, Tensor]) -> diagnostics.Factors:
+    names = dict.fromkeys(key.rpartition(".")[0] for key in tensors)
+    return {name: (tensors[f"{name}.A"], tensors[f"{name}.B"]) for name in names}

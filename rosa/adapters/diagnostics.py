@@ -1,0 +1,128 @@
+"""What only ROSA needs to know about a run: how far each subspace was moved, and what the moves add up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rosa.adapters.base import AdapterError, AddingAdapter, LinearLayer, ResampledAdapter, oriented
+from rosa.adapters.linalg.subspace import rounding_level
+from rosa.adapters.modules import adapters
+
+Factors = dict[str, tuple[Tensor, Tensor]]
+"""A and B of each layer, by its name."""
+
+NOISE = 4.0
+"""A singular value of a change counts if it exceeds the level of one rounding of the weight by this factor."""
+
+
+def factors_of(model: nn.Module) -> Factors:
+    """Copies of the factors A (out, r) and B (r, in) of every layer that has both, on the CPU."""
+    found = {}
+    for name, adapter in adapters(model):
+        factors = adapter.factors()
+        if {"A", "B"} <= factors.keys():
+            A, B = (factors[key].detach().cpu().clone() for key in ("A", "B"))
+            found[name] = (A, B)
+    return found
+
+
+def moved(before: Factors, after: Factors) -> dict[str, float]:
+    """How far each product A B went in one subspace: the Frobenius norm of ``A B - A0 B0``, by layer.
+
+    The difference is ``[A, A0] [B; -B0]``, of rank at most 2 r, so that two small triangles have its norm.
+    """
+    norms = {}
+    for name, (A, B) in after.items():
+        A0, B0 = before[name]
+        left = torch.linalg.qr(torch.cat([A, A0], dim=1).double(), mode="r").R
+        right = torch.linalg.qr(torch.cat([B, -B0]).double().T, mode="r").R
+        norms[name] = float((left @ right.T).norm())
+    return norms
+
+
+def visited_share(model: nn.Module) -> dict[str, float]:
+    """The share of each layer's singular directions drawn at least once, counted by their place in the spectrum."""
+    seen = {name: adapter.visited for name, adapter in adapters(model) if isinstance(adapter, ResampledAdapter)}
+    return {name: float(mask.float().mean()) for name, mask in seen.items() if mask is not None}
+
+
+def effective_rank(singular_values: Tensor) -> float:
+    """The exponential of the entropy of the normalized singular values; 0 for a zero matrix.
+
+    Between 1 (one direction) and the number of values (all equal). Source: Roy and Vetterli, "The effective rank: a
+    measure of effective dimensionality", EUSIPCO 2007, definition 1.
+    """
+    total = singular_values.sum()
+    if not total > 0:
+        return 0.0
+    shares = singular_values / total
+    return float(torch.exp(-torch.special.xlogy(shares, shares).sum()))
+
+
+@dataclass(frozen=True)
+class Change:
+    """What training changed about one layer's weight."""
+
+    name: str
+    full_rank: int
+    """min(out, in)."""
+    rank: int
+    """Singular values of the change above the rounding of its weight."""
+    effective_rank: float
+    norm: float
+    """Frobenius norm of the change."""
+    relative_norm: float
+    """That, relative to the pretrained weight's."""
+    visited: float | None
+    """Share of the singular directions drawn at least once; None where the method draws none."""
+
+
+def adds_to_weights(model: nn.Module) -> bool:
+    """Whether a layer's adapter adds to its weight, so that :func:`changes` has something to say."""
+    return any(isinstance(adapter, AddingAdapter) for _, adapter in adapters(model))
+
+
+@torch.no_grad()
+def changes(model: nn.Module, pretrained: nn.Module) -> list[Change]:
+    """The accumulated change of every adapted layer that can say what it adds, against the pretrained weights.
+
+    Args:
+        model: with an adapter attached.
+        pretrained: the model as it was before, on any device.
+
+    Raises:
+        AdapterError: a layer that the pretrained model does not have in this shape.
+    """
+    visited = visited_share(model)
+    found = []
+    for name, adapter in adapters(model):
+        if not isinstance(adapter, AddingAdapter):
+            continue
+        final = oriented(adapter.base, adapter.base.weight.detach()).double() + adapter.delta_weight().double()
+        try:
+            layer = pretrained.get_submodule(name)
+        except AttributeError as error:
+            raise AdapterError(f"{name}: the pretrained model has no such layer") from error
+        if not isinstance(layer, LinearLayer) or oriented(layer, layer.weight).shape != final.shape:
+            raise AdapterError(f"{name}: the pretrained model's layer is no linear one of shape {tuple(final.shape)}")
+        start = oriented(layer, layer.weight).to(final.device, torch.float64)
+        change = final - start
+        values = torch.linalg.svdvals(change)
+        floor = NOISE * rounding_level(oriented(layer, layer.weight))
+        real = values[values > floor]
+        norm = float(change.norm())
+        found.append(
+            Change(
+                name=name,
+                full_rank=min(start.shape),
+                rank=len(real),
+                effective_rank=effective_rank(real),
+                norm=norm,
+                relative_norm=norm / float(start.norm()),
+                visited=visited.get(name),
+            )
+        )
+    return found

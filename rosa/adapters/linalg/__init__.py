@@ -1,0 +1,1 @@
+"""Linear algebra of subspaces: pure functions of arrays."""

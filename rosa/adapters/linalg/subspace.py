@@ -1,0 +1,287 @@
+"""The linear algebra of ROSA: draw singular directions of a weight, and split the weight along them.
+
+Pure functions of tensors: no module, no state. A weight ``W`` is (out, in) with ``W = U S V^T`` and
+``n = min(out, in)`` singular triplets in descending order. For chosen indices ``i`` the split is ``A = U_i S_i``
+(out, r), ``B = V_i^T`` (r, in) and ``W_f = W - A B``, so that ``W_f + A B = W`` (arXiv 2407.07802, section 3).
+
+Because ``A = W V_i``, the split is exact for any orthonormal ``V_i``: the eigenvectors of the smaller Gram matrix,
+which cost a fraction of an SVD, serve as singular vectors. The Gram matrix squares the condition number, so it is
+formed in float64, where weights of float32 keep every direction (in float32 it turns the smallest ones at random).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+from rosa.adapters.linalg.eigenvectors import ConvergenceError, Eigenpairs, chosen_eigenpairs
+
+Solver = Literal["auto", "gram", "svd"]
+Form = Literal["one_sided", "symmetric"]
+
+SMALLEST_RATIO = 1e-6
+"""The Gram matrix serves for singular values above this share of the largest.
+
+A direction of relative size s comes out of it with an error of about eps / s of its distance to the others, 2e-10 at
+this share, where a weight that is known to float32's six digits leaves it uncertain by 6e-8. Below, the eigenvalue
+s^2 comes within reach of its own rounding, and the right vectors of a wide matrix, U^T W / S, become noise.
+"""
+FEW = 1 / 4
+"""Up to this share of all triplets, computing the chosen eigenvectors alone is faster on the CPU than all of them."""
+STACK_BYTES = 2**30
+"""Memory that the factorization of one stack may take on a GPU."""
+
+
+class Split(NamedTuple):
+    """``weight = frozen + A @ B``; float64."""
+
+    A: Tensor
+    B: Tensor
+
+
+def resolve_rank(rank: int | float, out_features: int, in_features: int) -> int:
+    """The whole-number rank for a weight of this shape; a float is a share of ``min(out, in)``, rounded down.
+
+    Raises:
+        ValueError: the rank is below 1 or above ``min(out, in)``.
+    """
+    full = min(out_features, in_features)
+    # 0.29 * 100 is 28.999... in floating point, and means 29.
+    resolved = int(rank * full + 1e-9) if isinstance(rank, float) else rank
+    if not 1 <= resolved <= full:
+        share = f" (a share of {full})" if isinstance(rank, float) else ""
+        raise ValueError(f"rank {rank}{share} is {resolved}: expected 1 to min(out, in) = {full}")
+    return resolved
+
+
+def draw_indices(n: int, r: int, sampling: str, generator: torch.Generator | None = None) -> Tensor:
+    """Choose ``r`` of ``n`` singular triplets, ascending (0 is the largest singular value).
+
+    Args:
+        n: number of triplets.
+        r: how many to choose, 1 to n.
+        sampling: ``random``, a uniform subset without replacement (the paper's method); ``top`` or ``bottom``, the
+            largest or smallest; ``window``, a contiguous block with each of its ``n - r + 1`` starts equally likely.
+        generator: CPU generator; PyTorch's global one where None.
+
+    Returns:
+        (r,) int64 on the CPU.
+
+    Raises:
+        ValueError: r out of range, or an unknown sampling.
+    """
+    if not 1 <= r <= n:
+        raise ValueError(f"cannot draw r={r} of n={n} singular triplets")
+    if sampling == "random":
+        return torch.randperm(n, generator=generator)[:r].sort().values
+    if sampling == "top":
+        return torch.arange(r)
+    if sampling == "bottom":
+        return torch.arange(n - r, n)
+    if sampling == "window":
+        start = int(torch.randint(n - r + 1, (1,), generator=generator))
+        return torch.arange(start, start + r)
+    raise ValueError(f"sampling={sampling!r}: expected random, top, bottom or window")
+
+
+def split(weight: Tensor, indices: Tensor, solver: Solver = "auto", form: Form = "one_sided") -> Split:
+    """Factors of the chosen singular triplets, on the weight's device; ``A B`` is the weight's part along them.
+
+    Layers of one shape may come as a stack. On a GPU one batched eigendecomposition serves all of them; on the CPU each
+    of as many threads as PyTorch has takes a layer. What is held besides the result is proportional to the stack: see
+    :func:`layers_at_once`.
+
+    Args:
+        weight: (out, in), or a stack (k, out, in); any floating dtype and strides; computed in float64.
+        indices: (r,), or (k, r) for a stack: distinct positions in the descending spectrum, in any order.
+        solver: ``svd``, a full singular value decomposition; ``gram``, eigenvectors of the smaller Gram matrix, on the
+            CPU the chosen ones alone where they are few; ``auto``, the latter, and the former for weights whose chosen
+            singular values are too small for it (``SMALLEST_RATIO``).
+        form: ``one_sided``, ``A = U S`` and ``B = V^T``, whose rows are orthonormal; ``symmetric``, ``A = U S^(1/2)``
+            and ``B = S^(1/2) V^T``, both zero where S is.
+
+    Returns:
+        A (out, r) and B (r, in), or (k, out, r) and (k, r, in), in float64. Each triplet's sign is arbitrary.
+
+    Raises:
+        ValueError: an unknown solver or form, or indices that do not fit the weight.
+        torch.linalg.LinAlgError: no convergence, or ``solver="gram"`` on a weight that it is not accurate for.
+    """
+    if solver not in get_args(Solver):
+        raise ValueError(f"solver={solver!r}: expected {', '.join(get_args(Solver))}")
+    if form not in get_args(Form):
+        raise ValueError(f"form={form!r}: expected {', '.join(get_args(Form))}")
+    _check_indices(indices, weight)
+    if weight.ndim == 2:
+        factors = split(weight[None], indices[None], solver, form)
+        return Split(factors.A[0], factors.B[0])
+    chosen = indices.to(weight.device)
+    A, B = (_factors_on_threads if weight.device.type == "cpu" else _factors)(weight, chosen, solver)
+    if form == "one_sided":
+        return Split(A, B)
+    root = A.norm(dim=1, keepdim=True).sqrt()
+    return Split(torch.where(root > 0, A / root, 0.0), root.mT * B)
+
+
+def exactness(weight: Tensor, frozen: Tensor, A: Tensor, B: Tensor) -> float:
+    """How far ``frozen + A B`` is from the weight: the Frobenius norm of the difference, relative to the weight's.
+
+    For matrices or stacks of them, in float64. A zero weight has no relative difference: 0 if met, else infinity.
+    """
+    W = weight.double()
+    difference = float((frozen.double() + A.double() @ B.double() - W).norm())
+    size = float(W.norm())
+    if size == 0:
+        return 0.0 if difference == 0 else float("inf")
+    return difference / size
+
+
+def rounding_level(weight: Tensor) -> float:
+    """The largest singular value that rounding a weight to its own dtype may put into a difference.
+
+    Rounding errors are close to independent, so a matrix of them has singular values up to ``sigma (sqrt(out) +
+    sqrt(in))``, where ``sigma`` is the error of one entry (Davidson and Szarek, 2001, theorem II.13). One rounding has
+    a ``sigma`` of about a quarter of the dtype's spacing at the weight's root mean square; the whole spacing is taken
+    here.
+
+    Args:
+        weight: (out, in), in the dtype in which it was kept.
+    """
+    rows, columns = weight.shape
+    root_mean_square = float(weight.double().norm()) / math.sqrt(rows * columns)
+    return torch.finfo(weight.dtype).eps * root_mean_square * (math.sqrt(rows) + math.sqrt(columns))
+
+
+def layers_at_once(out_features: int, in_features: int, device: torch.device) -> int:
+    """How many layers of one shape to give :func:`split` as one stack, at least 1, for its memory to stay bounded.
+
+    On the CPU one for each of PyTorch's threads.
+    """
+    if device.type == "cpu":
+        return torch.get_num_threads()
+    n = min(out_features, in_features)
+    # The weight in float64; the Gram matrix, its eigenvectors, the solver's copy and work space.
+    layer = 8 * (out_features * in_features + 4 * n * n)
+    return max(1, STACK_BYTES // layer)
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """While it is entered, SciPy's linear algebra runs on one thread; left alone it takes every core it sees.
+
+    A tridiagonal reduction has its threads wait for each other at every column: where other processes want the cores
+    too, two threads take many times as long as one. Threads are better spent on a layer each.
+    """
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _check_indices(indices: Tensor, weight: Tensor) -> None:
+    if weight.ndim not in (2, 3) or indices.shape[:-1] != weight.shape[:-2] or indices.ndim != weight.ndim - 1:
+        raise ValueError(
+            f"indices {tuple(indices.shape)} do not fit weights {tuple(weight.shape)}: expected (r,) for (out, in), "
+            "or (k, r) for (k, out, in)"
+        )
+    n = min(weight.shape[-2:])
+    for row in indices.tolist() if indices.ndim == 2 else [indices.tolist()]:
+        if not row or len(set(row)) < len(row) or min(row) < 0 or max(row) >= n:
+            raise ValueError(f"indices {row}: expected at least one, distinct, from 0 to {n - 1}")
+
+
+def _factors(weight: Tensor, chosen: Tensor, solver: Solver) -> Split:
+    """``A = U S`` and ``B = V^T`` of a stack."""
+    W = weight.double()
+    V = _right_vectors_by_svd(W, chosen) if solver == "svd" else _right_vectors_by_gram(W, chosen, solver)
+    return Split(W @ V, V.mT.contiguous())
+
+
+def _factors_on_threads(weight: Tensor, chosen: Tensor, solver: Solver) -> Split:
+    """The same on the CPU: a layer a thread, all that takes long outside Python's lock.
+
+    PyTorch starts no threads within these: its threads go on turning for milliseconds after each operation, on the
+    cores that the layers want. A layer alone has all of them.
+    """
+    if len(weight) == 1:
+        with one_blas_thread():
+            return _factors(weight, chosen, solver)
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(min(threads, len(weight)), initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        with one_blas_thread(), pool:
+            layers = list(pool.map(_factors, weight[:, None], chosen[:, None], [solver] * len(weight)))
+    finally:
+        torch.set_num_threads(threads)  # what threads to come begin with is one number for the process
+    return Split(*(torch.cat(factors) for factors in zip(*layers, strict=True)))
+
+
+def _right_vectors_by_svd(W: Tensor, chosen: Tensor) -> Tensor:
+    """(k, in, r) by a full decomposition of each layer of a stack (k, out, in)."""
+    return _columns(torch.linalg.svd(W, full_matrices=False).Vh.mT, chosen)
+
+
+def _right_vectors_by_gram(W: Tensor, chosen: Tensor, solver: Solver) -> Tensor:
+    """(k, in, r) by the smaller Gram matrix of each layer of a stack (k, out, in), by an SVD where that is inaccurate.
+
+    Raises:
+        torch.linalg.LinAlgError: it is inaccurate and the solver is ``gram``.
+    """
+    values, vectors, largest = _gram_eigenpairs(W, chosen)
+    if W.shape[1] < W.shape[2]:
+        vectors = W.mT @ vectors  # from left singular vectors to right ones, each S times as long
+    # Orthonormal to rounding whatever came before: this is what makes the split exact.
+    V = torch.linalg.qr(vectors).Q
+    # A zero matrix has no largest value to be a share of.
+    accurate = ((values > SMALLEST_RATIO**2 * largest[:, None]) & (largest[:, None] > 0)).all(dim=1)
+    for layer in torch.nonzero(~accurate).flatten().tolist():
+        if solver == "gram":
+            raise torch.linalg.LinAlgError(
+                f"solver=gram: a chosen singular value is below {SMALLEST_RATIO:g} of the largest, where the Gram "
+                "matrix loses its direction; solver=auto or svd can do it"
+            )
+        V[layer] = _right_vectors_by_svd(W[layer, None], chosen[layer, None])[0]
+    return V
+
+
+def _gram_eigenpairs(W: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigenvalues (k, r) and eigenvectors (k, n, r) of the smaller Gram matrices, and the largest eigenvalues (k,)."""
+    tall = W if W.shape[1] >= W.shape[2] else W.mT
+    n = tall.shape[2]
+    # Eigenvalues ascend, singular values are counted from the largest.
+    ascending = n - 1 - chosen
+    if W.device.type == "cpu" and n > 1 and chosen.shape[1] <= FEW * n:
+        try:
+            found = [_chosen_of_gram(*layer) for layer in zip(tall.numpy(), ascending.numpy(), strict=True)]
+        except ConvergenceError:
+            pass  # The full decomposition below knows no such difficulty.
+        else:
+            values, vectors = (torch.from_numpy(np.stack([pairs[i] for pairs in found])) for i in range(2))
+            return values, vectors, torch.tensor([pairs.largest for pairs in found], dtype=W.dtype)
+    all_values, all_vectors = torch.linalg.eigh(tall.mT @ tall)
+    return all_values.gather(1, ascending), _columns(all_vectors, ascending), all_values[:, -1]
+
+
+def _chosen_of_gram(tall: np.ndarray, positions: np.ndarray) -> Eigenpairs:
+    """The chosen eigenpairs of the Gram matrix of one layer (m, n), m >= n.
+
+    Raises:
+        ConvergenceError: as there.
+    """
+    # By NumPy, which computes one half of a matrix times its own transpose, and mirrors it. A symmetric matrix read in
+    # Fortran order is itself.
+    return chosen_eigenpairs((tall.T @ tall).T, positions)
+
+
+def _columns(matrices: Tensor, chosen: Tensor) -> Tensor:
+    """Column ``chosen[k, j]`` of each matrix k of a stack (k, rows, columns), as (k, rows, r)."""
+    return matrices.gather(2, chosen[:, None, :].expand(-1, matrices.shape[1], -1))

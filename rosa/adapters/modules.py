@@ -1,0 +1,105 @@
+"""The adapters in a model: find them, put them in, merge them; and the record of what was attached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from rosa.adapters.base import Adapter
+from rosa.utils.formatting import aligned
+
+ATTRIBUTE = "rosa_attachment"
+"""Where a model keeps its :class:`Attachment`."""
+
+
+@dataclass(frozen=True)
+class AdaptedLayer:
+    """One line of the table that ``attach`` prints and the record keeps."""
+
+    name: str
+    kind: str
+    shape: tuple[int, int]
+    """(out, in)."""
+    rank: int | None
+    trainable: int
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """What ``attach`` did to a model."""
+
+    method: str
+    config: Any
+    layers: tuple[AdaptedLayer, ...]
+    head: tuple[str, ...]
+    """Names of the task head's parameters."""
+    trainable_parameters: int
+    """Without the head."""
+    head_parameters: int
+    """Trainable parameters of the head."""
+    total_parameters: int
+    """Of the model as it was given, without adapters."""
+    cast: tuple[tuple[str, torch.dtype], ...] = ()
+    """Parameters made float32 to be trained, and what they were."""
+
+    def table(self) -> str:
+        """The layers, grouped by kind, shape and rank, and the parameter counts."""
+        groups: dict[tuple[str, str, tuple[int, int], int | None], list[AdaptedLayer]] = {}
+        for layer in self.layers:
+            pattern = ".".join("*" if part.isdigit() else part for part in layer.name.split("."))
+            groups.setdefault((pattern, layer.kind, layer.shape, layer.rank), []).append(layer)
+        rows = [("layer", "kind", "out x in", "rank", "count", "trainable")]
+        for (pattern, kind, shape, rank), members in groups.items():
+            trainable = sum(member.trainable for member in members)
+            shown_rank = "-" if rank is None else str(rank)
+            rows.append((pattern, kind, f"{shape[0]} x {shape[1]}", shown_rank, str(len(members)), f"{trainable:,}"))
+        lines = aligned(rows) if len(rows) > 1 else []
+        share = 100 * self.trainable_parameters / self.total_parameters
+        lines.append(
+            f"{self.method}: {self.trainable_parameters:,} trainable parameters ({share:.2f} % of "
+            f"{self.total_parameters:,}) and {self.head_parameters:,} in the head"
+        )
+        return "\n".join(lines)
+
+
+def attachment(model: nn.Module) -> Attachment | None:
+    """What was attached to this model, or None for a plain one."""
+    return getattr(model, ATTRIBUTE, None)
+
+
+def adapters(model: nn.Module) -> Iterator[tuple[str, Adapter]]:
+    """The adapters of a model by dotted name, in the order of its modules."""
+    for name, module in model.named_modules():
+        if isinstance(module, Adapter):
+            yield name, module
+
+
+def replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one with this dotted name, in that one's mode (training or evaluation)."""
+    parent_name, _, child = name.rpartition(".")
+    module.train(model.get_submodule(name).training)
+    setattr(model.get_submodule(parent_name), child, module)
+
+
+def merge(model: nn.Module) -> nn.Module:
+    """Fold every adapter into its layer, in place: the original module classes, no trace of an adapter.
+
+    Does nothing to a plain model, so merging twice is merging once. Parameters stay frozen or trainable as they were
+    under the adapter.
+
+    Returns:
+        The same model.
+    """
+    for name, adapter in list(adapters(model)):
+        replace(model, name, adapter.merge())
+    present = attachment(model)
+    if present is not None:
+        for name, dtype in present.cast:
+            parameter = model.get_parameter(name)
+            parameter.data = parameter.data.to(dtype)
+        delattr(model, ATTRIBUTE)
+    return model

@@ -1,0 +1,108 @@
+"""Moving all adapters of a model to new subspaces: draws, work shared among processes, the optimizer's state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from rosa.adapters.base import AdapterError, ResampledAdapter
+from rosa.adapters.modules import adapters
+
+PRUNED_SHARE = 0.9
+"""Of a factor's entries, those whose moments ``optimizer_state=prune`` sets to zero."""
+
+
+def resample(
+    model: nn.Module,
+    *,
+    generator: torch.Generator | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> dict[str, float]:
+    """Move every resampled adapter to a new subspace, in place; the model computes the same function before and after
+    (except under ``factorization=svd_add``, which adds the drawn triplets to it).
+
+    Under ``torch.distributed`` each process factorizes its share of the layers and sends the result to the others, so
+    that all hold the same weights, to the last bit.
+
+    Args:
+        model: a model with ROSA attached.
+        generator: CPU generator of the draws; PyTorch's global one where None.
+        optimizer: its state of the factors speaks of the old subspace and is treated as the adapters'
+            ``optimizer_state`` says; where None it is left alone.
+
+    Returns:
+        Seconds of factorization by layer.
+
+    Raises:
+        AdapterError: the model has no such adapter, or a weight is not finite or cannot be factorized.
+    """
+    found = {name: adapter for name, adapter in adapters(model) if isinstance(adapter, ResampledAdapter)}
+    if not found:
+        raise AdapterError(f"{type(model).__name__} has nothing to resample; attach RosaConfig to it first")
+    # Every process draws for every layer, so that a generator is left in the same state everywhere.
+    drawn = [adapter.draw(generator) for adapter in found.values()]
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        seconds = _move_shared(list(found.values()), drawn)
+    else:
+        seconds = _move(list(found.values()), drawn)
+    if optimizer is not None:
+        for adapter in found.values():
+            for factor in adapter.factors().values():
+                _treat_state(optimizer, factor, adapter.optimizer_state())
+    return dict(zip(found, seconds, strict=True))
+
+
+def _move(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[float]:
+    return type(members[0]).move(members, drawn) if members else []
+
+
+def _move_shared(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[float]:
+    """Each process moves every n-th adapter and broadcasts it."""
+    rank, processes = distributed.get_rank(), distributed.get_world_size()
+    mine = list(range(rank, len(members), processes))
+    seconds: list[float] = []
+    problem: str | None = None
+    try:
+        seconds = _move([members[i] for i in mine], [drawn[i] for i in mine])
+    except AdapterError as error:
+        problem = str(error)
+    # Before any broadcast: a process that failed would leave the others waiting for its layers.
+    reports: list[Any] = [None] * processes
+    distributed.all_gather_object(reports, (seconds, problem))
+    problems = [problem for _, problem in reports if problem is not None]
+    if problems:
+        raise AdapterError("; ".join(problems))
+    for i, member in enumerate(members):
+        tensors = member.state_dict()
+        for name in member.changing():
+            distributed.broadcast(tensors[name], src=i % processes)
+    return [reports[i % processes][0][i // processes] for i in range(len(members))]
+
+
+def _treat_state(optimizer: torch.optim.Optimizer, factor: nn.Parameter, treatment: str) -> None:
+    if treatment == "reset":
+        optimizer.state.pop(factor, None)  # the step count too, so that bias correction starts anew
+    elif treatment == "prune" and factor in optimizer.state:
+        prune_moments(optimizer.state[factor], factor)
+
+
+@torch.no_grad()
+def prune_moments(state: dict[str, Any], factor: Tensor) -> None:
+    """Set the entries with the largest 90 % of first moments to zero in every moment, in place.
+
+    One mask serves all moments: a first moment kept beside a second one set to zero would make a huge step.
+
+    Args:
+        state: an optimizer's state of one parameter; its tensors of the parameter's shape are moments, the first
+            moment first, as in every optimizer of PyTorch.
+        factor: the parameter.
+    """
+    moments = [value for value in state.values() if isinstance(value, Tensor) and value.shape == factor.shape]
+    if not moments:
+        return
+    count = round(PRUNED_SHARE * factor.numel())
+    largest = moments[0].abs().flatten().topk(count).indices
+    for moment in moments:
+        moment.view(-1)[largest] = 0

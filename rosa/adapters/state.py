@@ -1,0 +1,59 @@
+"""What training changes in a model: the tensors that a checkpoint must hold."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rosa.adapters.base import AdapterError
+from rosa.adapters.modules import adapters
+
+
+def changing_names(model: nn.Module) -> list[str]:
+    """Names of every tensor that training changes: what a checkpoint must hold beside the pretrained weights."""
+    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for prefix, adapter in adapters(model):
+        names.update(f"{prefix}.{name}" for name in adapter.changing())
+    return sorted(names)
+
+
+def undecayed_names(model: nn.Module) -> set[str]:
+    """Names of the parameters that weight decay must leave alone."""
+    return {f"{prefix}.{name}" for prefix, adapter in adapters(model) for name in adapter.undecayed()}
+
+
+def changing_state(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of :func:`changing_names`, detached."""
+    state = model.state_dict()
+    return {name: state[name].detach() for name in changing_names(model)}
+
+
+def load_changing_state(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Load what :func:`changing_state` gave, in place.
+
+    Args:
+        model: a model with the same method attached.
+        tensors: the saved tensors.
+        source: where they come from, for the error message.
+
+    Raises:
+        AdapterError: names or shapes differ, as with a checkpoint of another method or rank.
+    """
+    state = model.state_dict()
+    expected = changing_names(model)
+    problems = [f"{name} is missing" for name in expected if name not in tensors]
+    problems += [f"{name} is not expected" for name in tensors if name not in set(expected)]
+    problems += [
+        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(state[name].shape)}"
+        for name in expected
+        if name in tensors and tensors[name].shape != state[name].shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise AdapterError(
+            f"{source} is a checkpoint of another method, rank or model: {'; '.join(problems[:3])}{more}. "
+            "Remove it, or start over with train.force=true"
+        )
+    with torch.no_grad():
+        for name in expected:
+            state[name].copy_(tensors[name])

@@ -1,0 +1,70 @@
+"""Compose Hydra's files into a :class:`Config`; an unknown key is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from rosa.config.checks import ConfigError
+from rosa.config.data import DataConfig
+from rosa.config.decoding import DecodingConfig
+from rosa.config.logger import LoggerConfig
+from rosa.config.method import METHODS
+from rosa.config.model import ModelConfig
+from rosa.config.schema import Config
+from rosa.config.task import TaskConfig
+from rosa.config.train import TrainConfig
+
+
+def register() -> None:
+    """Tell Hydra the types of every group; called once by an entry point, before composing."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    groups = {"model": ModelConfig, "task": TaskConfig, "train": TrainConfig, "data": DataConfig}
+    for group, node in {**groups, "logger": LoggerConfig, "decoding": DecodingConfig}.items():
+        store.store(group=group, name="schema", node=node)
+    for name, node in METHODS.items():
+        schema = OmegaConf.structured(node)
+        if "rank_pattern" in schema:
+            OmegaConf.set_struct(schema.rank_pattern, False)  # its keys are the user's
+        store.store(group="method", name=f"{name}_schema", node=schema)
+
+
+def from_hydra(composed: Any) -> Config:
+    """Turn what Hydra composed into the checked dataclasses.
+
+    Raises:
+        ConfigError: a value out of range, a missing value, or two settings that do not go together.
+    """
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    plain = composed
+    if isinstance(composed, DictConfig):
+        _refuse_added_keys(composed)
+        try:
+            plain = OmegaConf.to_object(composed)
+        except OmegaConfBaseException as error:
+            raise ConfigError(str(error)) from error
+    if not isinstance(plain, Config):
+        raise ConfigError(f"composed to {type(plain).__name__}, expected Config: is 'schema' in the defaults list?")
+    return plain
+
+
+def _refuse_added_keys(node: Any, prefix: str = "") -> None:
+    """Hydra's ``+key=value`` adds keys that no dataclass has, and that nothing would read."""
+    from omegaconf import DictConfig, OmegaConf
+
+    kind = OmegaConf.get_type(node)
+    if not dataclasses.is_dataclass(kind):
+        return
+    known = [f.name for f in dataclasses.fields(kind)]
+    for key in node:
+        if key not in known:
+            raise ConfigError(f"{prefix}{key}: no such key; {prefix or 'the top level'} has: {', '.join(known)}")
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            _refuse_added_keys(child, f"{prefix}{key}.")

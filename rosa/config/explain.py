@@ -1,0 +1,78 @@
+"""Errors of Hydra and OmegaConf in a user's words, with the nearest valid name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rosa.utils.console import nearest
+
+
+def leaf_keys(node: Any, prefix: str = "") -> list[str]:
+    """Every dotted key of a composed configuration, groups and leaves."""
+    keys: list[str] = []
+    for key in node:
+        dotted = f"{prefix}{key}"
+        keys.append(dotted)
+        child = node._get_node(key)
+        if hasattr(child, "_get_node") and hasattr(child, "keys") and not child._is_none() and not child._is_missing():
+            keys += leaf_keys(child, f"{dotted}.")
+    return keys
+
+
+def group_options(conf: Path) -> dict[str, list[str]]:
+    """The choices of each configuration group, from the YAML files that are there."""
+    return {
+        group.relative_to(conf).as_posix(): sorted(path.stem for path in group.glob("*.yaml"))
+        for group in sorted([*conf.iterdir(), *conf.glob("hydra/*")])
+        if group.is_dir()
+    }
+
+
+def valid_keys(conf: Path, overrides: Sequence[str]) -> list[str]:
+    """Every key that a command's choice of groups has; ``overrides`` as typed, values and unknown choices left out."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    options = group_options(conf)
+    chosen = []
+    for override in overrides:
+        group, _, name = override.partition("=")
+        if name in options.get(group, []) and group != "experiment":
+            chosen.append(override)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        return leaf_keys(compose("config", overrides=chosen))
+
+
+def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
+    """Turn an error of Hydra's or OmegaConf's into a message for the person who typed the command.
+
+    Args:
+        error: what composing raised.
+        conf: the folder of the configuration groups.
+        overrides: the command's arguments.
+    """
+    text = str(error)
+    reason = f"{text} {error.__cause__ or ''}"
+    options = group_options(conf)
+    choice = re.search(r"Could not find '([\w/]+)/([^'/]+)'", text)
+    if choice and choice.group(1) in options:
+        group, name = choice.groups()
+        return f"{group}={name}: no such {group}{nearest(name, options[group])} Available: {', '.join(options[group])}"
+    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", reason)
+    if unknown and re.search(r"not in struct|Key '[^']+' not in|No match in the defaults list", reason):
+        key = unknown.group(1)
+        keys = valid_keys(conf, overrides)
+        if key not in keys:
+            group, dot, leaf = key.rpartition(".")
+            siblings = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == group]
+            suggestion = nearest(leaf, siblings).replace("mean ", f"mean {group}{dot}") or nearest(key, keys)
+            return f"{key}: no such key{suggestion or (f'; {group} has: ' + ', '.join(siblings) if siblings else '')}"
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    said = [line for line in lines if not re.match(r"(full_key|object_type|reference_type)[:=]", line)]
+    where = re.search(r"full_key: (\S+)", reason)
+    prefix = f"{where.group(1)}: " if where and where.group(1) not in said[0] else ""
+    return prefix + " ".join(dict.fromkeys(said))

@@ -1,0 +1,1 @@
+"""Decode prompts, and keep the hypotheses with the settings that made them."""

@@ -1,0 +1,90 @@
+"""From the folder of a finished run to its models, and whether an export of them scores as its record says."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    EvalPrediction,
+)
+
+from rosa.run import build, mini_model
+from rosa.run.reload import FinishedRun
+from rosa.training.batches import by_length
+
+# --- does it score as the record says --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """An export that was loaded again, beside the model that it was made from, on the run's evaluation splits."""
+
+    scores: tuple[tuple[str, str, float, float | None], ...]
+    """Split, metric, the loaded export's score, the record's (None where it is undefined)."""
+    logits_difference: float
+    """Largest difference of a logit over the largest logit."""
+
+    def table(self) -> str:
+        """Score by score, and the logits."""
+        lines = [
+            f"{split}  {metric}  {score:.4f} (record: {'undefined' if recorded is None else f'{recorded:.4f}'})"
+            for split, metric, score, recorded in self.scores
+        ]
+        lines.append(f"largest difference of a logit, as a share of the largest: {self.logits_difference:.1e}")
+        return "\n".join(lines)
+
+
+def check(run: FinishedRun, kind: str, folder: Path) -> Agreement:
+    """Load an export again and score it on the evaluation splits of its run.
+
+    Args:
+        run: what was exported; after ``peft``, its ``base`` carries the adapter.
+        kind: ``merged`` or ``peft``.
+        folder: where it was exported to.
+
+    Raises:
+        DataError: the run's data is not where it was.
+    """
+    config = run.config
+    # Data, collator and metrics are made as the run made them; the model that comes with them is of no use here.
+    parts = build.gather(dataclasses.replace(config, model=mini_model.located(config)))
+    loaded = _loaded(run, kind, folder)
+    scores, difference, largest = [], 0.0, 0.0
+    for split, examples in parts.evaluation.items():
+        kept, labels = [], []
+        for batch in DataLoader(by_length(examples), config.train.evaluation_batch_size, collate_fn=parts.collator):
+            expected, actual = _logits(run.plain, batch), _logits(loaded, batch)
+            difference = max(difference, float((actual - expected).abs().max()))
+            largest = max(largest, float(expected.abs().max()))
+            kept.append(parts.reduce(actual, batch["labels"]) if parts.reduce else actual)
+            labels.append(batch["labels"].flatten())
+        recorded = run.record["metrics"][run.weights][split]
+        found = parts.scorer(EvalPrediction(torch.cat(kept).numpy(), torch.cat(labels).numpy()))
+        scores += [(split, metric, value, recorded[metric]) for metric, value in found.items()]
+    return Agreement(tuple(scores), difference / largest)
+
+
+def _loaded(run: FinishedRun, kind: str, folder: Path) -> nn.Module:
+    """As somebody else would load it."""
+    if kind == "merged":
+        auto: Any = AutoModelForSequenceClassification if run.config.task.has_head else AutoModelForCausalLM
+        return auto.from_pretrained(folder, local_files_only=True)
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(run.base, folder)
+
+
+def _logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Of one batch, float32: (examples, classes), or (examples, tokens, vocabulary)."""
+    model.eval()
+    with torch.no_grad():
+        return model(**batch).logits.float()

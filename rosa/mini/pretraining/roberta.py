@@ -1,0 +1,234 @@
+"""Makes the small RoBERTa of the mini scale: a word tokenizer and a masked-language model trained on given text.
+
+It stands in for a downloaded backbone: adapters are about fine-tuning a pretrained model, so there has to be one, also
+where no hub can be reached. The text comes in as paragraphs; this module knows nothing of where they are from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from rosa.config import MiniModelConfig
+from rosa.mini.pretraining import cache
+from rosa.mini.pretraining.loop import MAX_GRAD_NORM, batches, build_optimizer, build_schedule, one_thread
+from rosa.mini.pretraining.roberta_text import (
+    END,
+    MAX_LENGTH,
+    PAD,
+    START,
+    Substitutes,
+    build_tokenizer,
+    disturb,
+    inputs,
+    mask_tokens,
+    masking_rates,
+    token_types,
+)
+from rosa.utils.names import IGNORED
+from rosa.utils.seeding import global_stream
+
+if TYPE_CHECKING:
+    from transformers import RobertaForMaskedLM
+
+JUDGED_SHARE = 0.4
+"""Inputs that are shown without hidden words, for the model to judge word by word; the others have hidden words."""
+JUDGE_WEIGHT = 5.0
+"""Of the judgement's loss, a mean over tokens, beside that of the hidden words."""
+EMBEDDING_SCALE = 5.0
+"""The embeddings' spread at the start, in those of the other weights."""
+VERSION = 2
+"""Part of the cache's key: raise it when a change here gives other weights."""
+NOT_READ = ("architecture", "vocabulary", "context", "text")
+"""Settings of GPT-2, which make no difference to a RoBERTa and are no part of its key."""
+
+
+def build_model(mini: MiniModelConfig, vocabulary_size: int) -> RobertaForMaskedLM:
+    """A RoBERTa of the configured shape with random weights drawn from ``mini.seed``; PyTorch's own state stays."""
+    from transformers import RobertaConfig, RobertaForMaskedLM
+
+    shape = RobertaConfig(
+        vocab_size=vocabulary_size,
+        hidden_size=mini.hidden,
+        num_hidden_layers=mini.layers,
+        num_attention_heads=mini.heads,
+        intermediate_size=mini.intermediate,
+        # RoBERTa numbers positions from the padding token's number plus one.
+        max_position_embeddings=MAX_LENGTH + PAD + 1,
+        type_vocab_size=2,
+        bos_token_id=START,
+        pad_token_id=PAD,
+        eos_token_id=END,
+        # A model this small and trained for so few steps does not overfit; dropout would only slow it.
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        classifier_dropout=0.1,
+    )
+    with global_stream(mini.seed):
+        model = RobertaForMaskedLM(shape)
+        with torch.no_grad():
+            compare_texts(model)
+        return model
+
+
+def compare_texts(model: RobertaForMaskedLM) -> None:
+    """Let half of the first layer's heads start as comparisons: a word looks for itself in the other text.
+
+    A word that finds itself there is cancelled, one that does not is left over. A product of query and key weights near
+    the identity, and one of value and output weights near its negative, are what pretrained vision transformers have
+    and small ones gain by starting with (mimetic initialization, Trockman and Kolter, arXiv 2305.09828, abstract). Here
+    they look across the two texts; found from random weights, that would take more steps than this model is trained
+    for.
+    """
+    embeddings = model.roberta.embeddings
+    layer: Any = model.roberta.encoder.layer[0].attention  # transformers leaves the attributes of its modules untyped
+    width, half = model.config.hidden_size, model.config.hidden_size // 2
+    # Small embeddings would forget what they start as within a few steps.
+    embeddings.word_embeddings.weight.mul_(EMBEDDING_SCALE)
+    text = torch.randn(width)
+    # As large as a word's embedding, and opposite in the two texts; a place says less than a word.
+    spread = model.config.initializer_range * EMBEDDING_SCALE
+    embeddings.token_type_embeddings.weight.copy_(torch.stack((text, -text)) * spread)
+    embeddings.position_embeddings.weight.mul_(0.5 * EMBEDDING_SCALE)
+    direction = text / text.norm()
+    seeking = torch.randn(half, width) * (2 / width) ** 0.5
+    layer.self.query.weight[:half] = seeking
+    # The mirror turns one text into the other, so that a word attends across and not to itself.
+    layer.self.key.weight[:half] = seeking - 2 * torch.outer(seeking @ direction, direction)
+    told = torch.linalg.qr(torch.randn(width, half)).Q
+    layer.self.value.weight[:half] = told.T
+    layer.output.dense.weight[:, :half] = -told
+
+
+@one_thread()
+def pretrain_roberta(
+    paragraphs: Sequence[Sequence[str]],
+    vocabulary: Sequence[str],
+    mini: MiniModelConfig,
+    folder: Path,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """Train a RoBERTa by masked language modelling, and save it with its tokenizer as a folder.
+
+    Beside the hidden words, the model learns to tell the words that were exchanged or replaced from those that were
+    written: a model this small is slow to learn from hidden words alone who did what, and whether a second text says so
+    too. The layer that judges this is thrown away.
+
+    The folder appears whole or not at all. It is what ``AutoModel*.from_pretrained`` and
+    ``AutoTokenizer.from_pretrained`` read. The same arguments give the same weights on the same machine.
+
+    Args:
+        paragraphs: each a list of sentences, which are sometimes seen together.
+        vocabulary: words, in lower case, that become tokens.
+        mini: shape and training of the model.
+        folder: where to save; must not exist.
+        device: where to train.
+
+    Returns:
+        The facts that are also saved beside the model: ``parameters``, ``steps``, ``loss`` (mean masked-token cross
+        entropy, in nats, of the last tenth of the steps), ``right`` (the share of judged inputs that were judged
+        rightly, likewise) and ``seconds``.
+
+    Raises:
+        ValueError: no paragraphs, or a vocabulary that :func:`build_tokenizer` refuses.
+        FileExistsError: the folder is there already.
+    """
+    from tqdm.auto import tqdm
+
+    if not paragraphs:
+        raise ValueError("paragraphs: expected at least one")
+    cache.refuse_existing(folder)
+    begun = time.perf_counter()
+    tokenizer = build_tokenizer(vocabulary)
+    model = build_model(mini, len(tokenizer)).train()
+    # Starts at 0, and draws nothing from the global generator.
+    judge = torch.nn.utils.skip_init(torch.nn.Linear, mini.hidden, 1)
+    torch.nn.init.zeros_(judge.weight)
+    torch.nn.init.zeros_(judge.bias)
+    trained = torch.nn.ModuleList([model, judge]).to(device)
+    generator = torch.Generator().manual_seed(mini.seed)
+    encoded = inputs(paragraphs, tokenizer, generator)
+    rates = masking_rates(encoded, len(tokenizer))
+    substitutes = Substitutes(encoded, len(tokenizer))
+    counts = torch.bincount(torch.tensor([number for row in encoded for number in row]), minlength=len(tokenizer))
+    with torch.no_grad():
+        # How frequent a word is among the hidden ones is known: to start from it saves the model some hundred steps.
+        model.lm_head.bias.copy_((counts * rates + 1).log())
+    stream = batches(encoded, mini.batch_size, PAD, generator)
+    optimizer = build_optimizer(trained, mini.lr)
+    schedule = build_schedule(optimizer, mini.steps)
+    losses: list[float] = []
+    right, judged_inputs = [], []
+    for _ in (bar := tqdm(range(mini.steps), desc="pretraining the mini RoBERTa", unit="step")):
+        batch = next(stream)
+        is_judged = torch.rand(len(batch), generator=generator) < JUDGED_SHARE
+        disturbed, wrong = disturb(batch, rates, substitutes, generator)
+        # The first token answers for the whole input.
+        wrong[:, 0] = wrong.any(1)
+        hidden, labels = mask_tokens(batch, rates, generator)
+        labels = torch.where(is_judged[:, None], IGNORED, labels)
+        shown = torch.where(is_judged[:, None], disturbed, hidden)
+        chosen = labels != IGNORED
+        states = model.roberta(
+            shown.to(device),
+            attention_mask=(batch != PAD).long().to(device),
+            token_type_ids=token_types(batch).to(device),
+        ).last_hidden_state
+        predicted = model.lm_head(states[chosen.to(device)])
+        # A tiny batch can have no token to predict, and a mean over none is not a number.
+        word_loss = functional.cross_entropy(predicted, labels[chosen].to(device), reduction="sum")
+        word_loss = word_loss / max(1, int(chosen.sum()))
+        judged_tokens = is_judged[:, None] & (batch != PAD)
+        judged = judge(states[judged_tokens.to(device)]).squeeze(1)
+        judge_loss = functional.binary_cross_entropy_with_logits(
+            judged, wrong[judged_tokens].float().to(device), reduction="sum"
+        )
+        loss = word_loss + JUDGE_WEIGHT * judge_loss / max(1, int(judged_tokens.sum()))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained.parameters(), MAX_GRAD_NORM)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(word_loss.item())
+        of_whole = batch[judged_tokens] == START
+        right.append(int(((judged > 0).cpu() == wrong[judged_tokens])[of_whole].sum()))
+        judged_inputs.append(int(is_judged.sum()))
+        bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+    tenth = max(1, mini.steps // 10)
+    facts = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": mini.steps,
+        "loss": sum(losses[-tenth:]) / tenth,
+        "right": sum(right[-tenth:]) / max(1, sum(judged_inputs[-tenth:])),
+        "seconds": time.perf_counter() - begun,
+    }
+    cache.save_whole(model, tokenizer, facts, folder)
+    return facts
+
+
+def cache_key(paragraphs: Sequence[Sequence[str]], vocabulary: Sequence[str], mini: MiniModelConfig) -> str:
+    """Sixteen hexadecimal digits that name a model: its shape, training, text, words, and this module's version."""
+    read = {name: value for name, value in dataclasses.asdict(mini).items() if name not in NOT_READ}
+    return cache.key([VERSION, read, list(vocabulary), [list(p) for p in paragraphs]])
+
+
+def cached_roberta(
+    paragraphs: Sequence[Sequence[str]],
+    vocabulary: Sequence[str],
+    mini: MiniModelConfig,
+    cache_dir: Path,
+    device: str = "cpu",
+) -> Path:
+    """The folder of a pretrained RoBERTa; trained on the first call, found on every later one.
+
+    Raises:
+        ValueError: as :func:`pretrain_roberta`.
+    """
+    folder = cache_dir / f"mini-roberta-{cache_key(paragraphs, vocabulary, mini)}"
+    return cache.cached(folder, lambda new: pretrain_roberta(paragraphs, vocabulary, mini, new, device))

@@ -1,0 +1,24 @@
+"""The mini scale: nine GLUE-shaped tasks and an E2E-shaped one, whose text comes from this project's own grammars."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rosa.mini.text import restaurants, tasks
+from rosa.mini.text.corpus import corpus, vocabulary
+from rosa.mini.text.tasks import TASKS, splits
+
+__all__ = ["TASKS", "corpus", "examples", "splits", "vocabulary"]
+
+
+def examples(task: str, split: str, size: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of a task, as the hub has them: :func:`tasks.examples`, or for ``e2e`` :func:`restaurants.examples`.
+
+    ``size`` counts rows, or for ``e2e`` meaning representations, of which each has several rows.
+
+    Raises:
+        ValueError: no such task or split, a size below 1, or more than the grammar has examples for.
+    """
+    if task == "e2e":
+        return restaurants.examples(split, size, seed)
+    return tasks.examples(task, split, size, seed)

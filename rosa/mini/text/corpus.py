@@ -1,0 +1,141 @@
+"""Text to pretrain on: short paragraphs of acceptable sentences, and the words that can occur in them."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Callable
+from random import Random
+
+from rosa.mini.text import acceptability, grammar, inference, lexicon, paraphrase, pronouns, sentiment
+from rosa.mini.text.grammar import Words
+from rosa.mini.text.tasks import belongs_to_evaluation
+
+
+def _told_again(rng: Random) -> list[str]:
+    """An event, told twice in other words."""
+    event = paraphrase.paraphrased_event(rng)
+    return [grammar.said_somehow(rng, event) for _ in range(2)]
+
+
+def _asked_again(rng: Random) -> list[str]:
+    """A question, and the same one in other words."""
+    return list(paraphrase.qqp(rng, label=1).values())
+
+
+def _answered(rng: Random) -> list[str]:
+    """A question, and its answer."""
+    return list(inference.qnli(rng, label=0).values())
+
+
+def _followed(rng: Random) -> list[str]:
+    """A statement, and what follows from it."""
+    genre = rng.choice(lexicon.GENRES)
+    return [statement.text(Words(rng)) for statement in inference.mnli_statements(rng, inference.ENTAILMENT, genre)]
+
+
+def _retold(rng: Random) -> list[str]:
+    """A passage of two clauses, and what is sure to have happened."""
+    return list(inference.rte(rng, label=0).values())
+
+
+def _because(rng: Random) -> list[str]:
+    """A reason with a pronoun, and whose it was."""
+    return list(pronouns.wnli(rng, label=1).values())
+
+
+def _reviews(rng: Random) -> list[str]:
+    """Two reviews of one opinion."""
+    positive = rng.random() < 0.5
+    return [sentiment.review(rng, positive) for _ in range(2)]
+
+
+def _acceptable(rng: Random) -> list[str]:
+    return [rng.choice(acceptability.PHENOMENA)(rng)[0]]
+
+
+PARAGRAPHS: tuple[Callable[[Random], list[str]], ...] = (
+    _told_again,
+    _told_again,
+    _asked_again,
+    _answered,
+    _followed,
+    _retold,
+    _because,
+    _reviews,
+    _reviews,
+    _acceptable,
+    _acceptable,
+    _acceptable,
+    _acceptable,
+)
+"""What a paragraph can be, each as often as it stands here."""
+
+
+def _paragraph(rng: Random) -> tuple[str, ...]:
+    """A paragraph that no evaluation split has as an example, neither as a whole nor one of its sentences."""
+    make = rng.choice(PARAGRAPHS)
+    while True:
+        # A sentence said twice in the same words would teach copying alone.
+        sentences = tuple(dict.fromkeys(make(rng)))
+        if not any(belongs_to_evaluation(texts) for texts in (sentences, *((text,) for text in sentences))):
+            return sentences
+
+
+FUNCTION_WORDS = (
+    "the a an no not every each this these many several some and but although because that near behind like likes "
+    "did has will ever by to was is were "
+    "who what where when which in place at time . , ? "
+    "never hardly far from anything always nothing seems nobody everybody would call critics called right wrong "
+    "say claim think before after while"
+)
+
+
+def words(text: str) -> list[str]:
+    """The words and punctuation marks of a text, in lower case."""
+    return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+def vocabulary() -> list[str]:
+    """Every word and punctuation mark that the grammar can make, in lower case and in alphabetical order."""
+    made: list[str] = [*lexicon.TIMES, *grammar.places(), *lexicon.FILM_TOPICS, *lexicon.PRAISE, *lexicon.REPROACH]
+    made += [FUNCTION_WORDS, *sentiment.DEGREES, *inference.FACTIVE, *inference.NOT_FACTIVE]
+    for noun in (*lexicon.NOUNS, *lexicon.HYPERNYMS.values()):
+        made += noun.names
+    made += [lexicon.plural(noun.names[0]) for noun in grammar.nouns(("person",))]
+    for adjective in (*lexicon.ANIMATE_ADJECTIVES, *lexicon.THING_ADJECTIVES):
+        made += adjective
+    for verb in (*lexicon.VERBS, *lexicon.DATIVE_VERBS, *lexicon.HYPERNYM_VERBS.values()):
+        made += [form for name in verb.names for form in (name, lexicon.past(name))]
+    for verb in (*lexicon.VERBS, *lexicon.DATIVE_VERBS):
+        made += [lexicon.participle(name) for name in verb.names]
+    for pronoun in lexicon.PRONOUNS.values():
+        made += pronoun
+    made += [lexicon.third_person(verb.names[0]) for verb in grammar.INTRANSITIVE]
+    for verb_name, reasons in pronouns.REASONS.items():
+        made += [verb_name, *itertools.chain(*reasons)]
+    return sorted(set(words(" ".join(made))))
+
+
+@functools.cache
+def corpus(size: int, seed: int) -> tuple[tuple[str, ...], ...]:
+    """Paragraphs of one or two sentences, with at least ``size`` sentences in all.
+
+    The sentences of a paragraph tell of the same thing. All of them are acceptable and no paragraph contradicts
+    itself, as in edited prose; none carries a label. What the evaluation splits may have is left out: their pairs, in
+    either order, and their single sentences. Training examples can occur, as texts of a downstream task can in any
+    pretraining corpus.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    if size < 1:
+        raise ValueError(f"size={size}: expected at least 1")
+    rng = Random(f"corpus/{seed}")
+    paragraphs: list[tuple[str, ...]] = []
+    written = 0
+    while written < size:
+        paragraphs.append(_paragraph(rng))
+        written += len(paragraphs[-1])
+    return tuple(paragraphs)

@@ -1,0 +1,151 @@
+"""What a restaurant's facts are called, and the ways of saying them: a description in random words, order and grouping.
+
+Every description says every fact, and no two values of a fact have a wording in common, so that a description tells
+its facts apart from all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from rosa.mini.text import grammar, lexicon
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How one fact can be said in each part of a sentence; ``{}`` is its value."""
+
+    clauses: tuple[str, ...]
+    """After the subject: *serves Greek food*."""
+    adjectives: tuple[str, ...] = ()
+    """Before the noun: *cheap*."""
+    belongings: tuple[str, ...] = ()
+    """After *with*: *low prices*."""
+    places: tuple[str, ...] = ()
+    """Adverbial: *in the old town*."""
+
+
+FOOD = Wording(
+    ("serves {} food", "offers {} dishes", "has a {} menu", "cooks {} meals"),
+    adjectives=("{}",),
+    belongings=("{} food", "a {} menu", "{} dishes"),
+)
+AREA = Wording(("is in the {}", "lies in the {}", "can be found in the {}"), places=("in the {}", "in the {} area"))
+NEAR = Wording(
+    ("is near {}", "lies close to {}", "is not far from {}"), places=("near {}", "close to {}", "not far from {}")
+)
+PRICES = Wording(("charges {}", "has meals for {}", "asks {} for a meal"), belongings=("meals for {}",))
+STARS = Wording(("has {} from its guests", "was given {}", "is rated with {}"), belongings=("{}", "{} from its guests"))
+
+
+def judged(rating: str) -> Wording:
+    """A rating in a word."""
+    return Wording(
+        (f"has a {rating} rating", f"is rated as {rating}", f"is {rating} in the eyes of its guests"),
+        belongings=(f"a {rating} rating", f"{rating} reviews"),
+    )
+
+
+WORDINGS: dict[str, dict[str, Wording]] = {
+    "eatType": dict.fromkeys(
+        ("tavern", "bistro", "tea room", "canteen", "brasserie", "snack bar"), Wording(("is a {}", "is run as a {}"))
+    ),
+    # with_article knows an initial vowel by its small letter, so no food begins with a capital one.
+    "food": dict.fromkeys(("Greek", "Thai", "Mexican", "Polish", "Lebanese", "Peruvian", "vegan", "Basque"), FOOD),
+    "priceRange": {
+        "low": Wording(("has low prices", "is cheap"), adjectives=("cheap", "low-priced"), belongings=("low prices",)),
+        "average": Wording(
+            ("has average prices", "is moderately priced"),
+            adjectives=("mid-priced",),
+            belongings=("average prices",),
+        ),
+        "steep": Wording(
+            ("has steep prices", "is expensive"), adjectives=("expensive", "costly"), belongings=("steep prices",)
+        ),
+        **dict.fromkeys(("under £12", "£12-18", "over £18"), PRICES),
+    },
+    "customer rating": {
+        **{rating: judged(rating) for rating in ("poor", "decent", "superb")},
+        **dict.fromkeys(("2 stars", "3 stars", "5 stars"), STARS),
+    },
+    "area": dict.fromkeys(("old town", "harbour", "market square", "university quarter"), AREA),
+    "familyFriendly": {
+        "yes": Wording(
+            ("is family-friendly", "welcomes children", "is a good choice for families"),
+            adjectives=("family-friendly", "child-friendly"),
+            belongings=("room for children",),
+        ),
+        "no": Wording(
+            ("is not family-friendly", "does not welcome children", "is no place for families"),
+            adjectives=("adults-only",),
+        ),
+    },
+}
+"""Slot -> value -> how it is said, for the slots that have a few values each."""
+SLOTS = ("name", "eatType", "food", "priceRange", "customer rating", "area", "familyFriendly", "near")
+"""In the order of a meaning representation."""
+
+ANY_TYPE = ("place", "spot", "venue")
+"""What a restaurant is called whose type is not among its facts."""
+IN_OPENING = 4
+"""Facts, beside name and type, that the first sentence says at most."""
+
+
+def wording(slot: str, value: str) -> Wording:
+    """How a fact is said."""
+    return NEAR if slot == "near" else WORDINGS[slot][value]
+
+
+def listed(parts: Sequence[str]) -> str:
+    """*a*, *a and b*, or *a, b and c*."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
+
+
+def describe(rng: Random, facts: Mapping[str, str]) -> str:
+    """One to several sentences that say every fact, of which the name is one."""
+    name = facts["name"]
+    noun = facts.get("eatType") or rng.choice(ANY_TYPE)
+    slots = [slot for slot in facts if slot not in ("name", "eatType")]
+    rng.shuffle(slots)
+    count = rng.randint(1, min(IN_OPENING, len(slots)))
+    sentences = [_opening(rng, facts, noun, slots[:count])]
+    left = slots[count:]
+    while left:
+        count = rng.randint(1, min(3, len(left)))
+        subject = rng.choice(("it", f"the {noun}", name))
+        sentences.append(grammar.sentence(subject, listed([_clause(rng, facts, slot) for slot in left[:count]])))
+        left = left[count:]
+    return " ".join(sentences)
+
+
+def _clause(rng: Random, facts: Mapping[str, str], slot: str) -> str:
+    return rng.choice(wording(slot, facts[slot]).clauses).format(facts[slot])
+
+
+def _opening(rng: Random, facts: Mapping[str, str], noun: str, slots: Sequence[str]) -> str:
+    """The sentence that introduces the restaurant, with some of its facts."""
+    name = facts["name"]
+    if rng.random() < 0.2:
+        known = ["eatType"] if "eatType" in facts else []
+        return grammar.sentence(name, listed([_clause(rng, facts, slot) for slot in (*known, *slots)]))
+    parts: dict[str, list[str]] = {"adjectives": [], "belongings": [], "places": []}
+    for slot in slots:
+        said = wording(slot, facts[slot])
+        part = rng.choice([part for part in parts if getattr(said, part)])
+        phrase = rng.choice(getattr(said, part)).format(facts[slot])
+        # The food stands next to the noun: a cheap Greek tavern.
+        parts[part].insert(len(parts[part]) if slot == "food" else 0, phrase)
+    described = lexicon.with_article(" ".join([*parts["adjectives"], noun]))
+    placed = " ".join(parts["places"])
+    owned = f"with {listed(parts['belongings'])}" if parts["belongings"] else ""
+    called = f"{described} {rng.choice(('called', 'named'))} {name}"
+    form = rng.choice(("front", "is", "is", "there", "there", "last"))
+    if form == "front" and placed:
+        return grammar.sentence(f"{placed},", rng.choice((f"{name} is {described}", f"there is {called}")), owned)
+    if form == "there":
+        return grammar.sentence("there is", called, placed, owned)
+    if form == "last":
+        return grammar.sentence(described, placed, owned, "is", name)
+    return grammar.sentence(name, "is", described, placed, owned)

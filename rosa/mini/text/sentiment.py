@@ -1,0 +1,50 @@
+"""SST-2's namesake: opinions on films, with negation, hedges and contrast between two opinions."""
+
+from __future__ import annotations
+
+from random import Random
+
+from rosa.mini.text import grammar, lexicon
+
+NEGATIONS = ("is not", "is hardly", "is far from", "is anything but", "is never")
+ASSERTIONS = ("is", "is always", "is nothing but", "seems")
+DEGREES = ("very", "really", "truly")
+TAKES_DEGREE = ("is", "is not", "seems")
+
+
+def opinion(rng: Random, positive: bool, topic: str) -> str:
+    """A clause on one topic; a negation turns its adjective's polarity around."""
+    negated = rng.random() < 0.1
+    adjective, another = rng.sample(lexicon.PRAISE if positive != negated else lexicon.REPROACH, 2)
+    if rng.random() < 0.2:
+        return f"{'nobody' if negated else 'everybody'} would call the {topic} {adjective}"
+    if rng.random() < 0.2:
+        judged = "wrong" if negated else "right"
+        return f"critics called the {topic} {adjective} and were {judged}"
+    linked = rng.choice(NEGATIONS if negated else ASSERTIONS)
+    degree = f"{rng.choice(DEGREES)} " if linked in TAKES_DEGREE and rng.random() < 0.4 else ""
+    # Not after a negation, which might be read as one of the first adjective alone.
+    and_another = f" and {another}" if not negated and rng.random() < 0.6 else ""
+    return f"the {topic} {linked} {degree}{adjective}{and_another}"
+
+
+def review(rng: Random, positive: bool) -> str:
+    """One opinion, or two of which the main clause, or the one after *but*, has the last word."""
+    first, second = rng.sample(lexicon.FILM_TOPICS, 2)
+    main = opinion(rng, positive, first)
+    form = rng.choice(("alone", "and", "and", "and", "but", "although"))
+    if form == "alone":
+        return grammar.sentence(main)
+    if form == "and":
+        return grammar.sentence(main, "and", opinion(rng, positive, second))
+    conceded = opinion(rng, not positive, second)
+    if form == "but":
+        return grammar.sentence(f"{conceded}, but", main)
+    if rng.random() < 0.5:
+        return grammar.sentence(f"although {conceded},", main)
+    return grammar.sentence(f"{main}, although", conceded)
+
+
+def sst2(rng: Random, label: int) -> dict[str, str]:
+    """A review that is positive (label 1) or negative (0)."""
+    return {"sentence": review(rng, bool(label))}

@@ -1,0 +1,168 @@
+"""Backbone, head and tokenizer of a run, from the hub, a folder, an installed package, or the project itself."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from rosa.config import ModelConfig, TaskConfig
+from rosa.utils.hub import why_unreachable
+from rosa.utils.seeding import derive, global_stream
+
+PRETRAINING = "pretraining.json"
+"""What the project writes beside a model that it made itself: from which text, and how well it went."""
+PADDING = "<|pad|>"
+"""The padding token that a language model gets where it has none."""
+
+
+class ModelError(ValueError):
+    """A model that cannot be had or does not fit the task; the message says where it was looked for."""
+
+
+def locate(model: ModelConfig) -> tuple[str, dict[str, Any]]:
+    """Where ``from_pretrained`` finds a model, and the options that it needs there.
+
+    Raises:
+        ModelError: no such folder or package, or a hub that cannot be reached.
+    """
+    if model.source == "hub":
+        unreachable = why_unreachable()
+        options: dict[str, Any] = {"revision": model.revision} if model.revision else {}
+        if unreachable:
+            try:
+                AutoConfig.from_pretrained(model.path, local_files_only=True, **options)
+            except (OSError, ValueError) as error:
+                raise ModelError(
+                    f"model.path={model.path}: not in the hub's cache on this machine, and {unreachable}. Without a "
+                    "network use a model that you have (model=folder model.path=DIR, as save_pretrained writes it), "
+                    "model=minilm (an installed package), or the mini scale (model=mini-roberta)"
+                ) from error
+            options["local_files_only"] = True
+        return model.path, options
+    if model.source == "package":
+        package, _, inner = model.path.partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ModelError(f"model.path={model.path}: the package {package} is not installed; see requirements.txt")
+        folder = Path(spec.submodule_search_locations[0]) / inner
+    else:
+        folder = Path(model.path)
+    if not (folder / "config.json").is_file():
+        holds = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) if folder.is_dir() else "no such folder"
+        raise ModelError(f"model.path={model.path}: expected config.json in {folder}; found: {holds}")
+    return str(folder), {"local_files_only": True}
+
+
+def load(
+    model: ModelConfig, task: TaskConfig, seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
+    """The model of a task and its tokenizer: a sequence classifier or regressor, or a causal language model.
+
+    A classifier's head is freshly drawn, and depends on the seed alone, so that every method starts from the same one.
+    A language model whose tokenizer has no padding token of its own gets one (:func:`add_padding`).
+
+    Args:
+        model: with ``path`` set (for ``source: mini``, to the pretrained folder).
+        task: its labels become the model's.
+        seed: the run's.
+
+    Returns:
+        The model in evaluation mode, the tokenizer, and the facts that a record keeps.
+
+    Raises:
+        ModelError: it cannot be had, or is not of the task's kind.
+    """
+    place, options = locate(model)
+    described: dict[str, Any] = {"dtype": getattr(torch, model.dtype), "attn_implementation": "sdpa"}
+    kind: Any = AutoModelForCausalLM
+    if task.has_head:
+        kind = AutoModelForSequenceClassification
+        labels = task.labels or ["score"]
+        described["num_labels"] = len(labels)
+        described["id2label"] = dict(enumerate(labels))
+        described["label2id"] = {label: i for i, label in enumerate(labels)}
+        described["problem_type"] = "regression" if task.kind == "regression" else "single_label_classification"
+    what = f"model {model.name} ({place})"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        with global_stream(derive(seed, "head")):
+            network = kind.from_pretrained(place, **described, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{what} cannot serve {task.name}: {error}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        # Where the files are missing, transformers makes a tokenizer that knows its special tokens only.
+        raise ModelError(f"{what}: there is no tokenizer; save it beside the weights (tokenizer.save_pretrained)")
+    facts: dict[str, Any] = {"name": model.name, "source": model.source, "path": model.path, "revision": model.revision}
+    weights = sorted(Path(place).glob("*.safetensors")) if model.source != "hub" else []
+    facts["sha256"] = {path.name: _sha256(path) for path in weights}
+    made = Path(place) / PRETRAINING
+    if made.is_file():
+        facts["pretraining"] = json.loads(made.read_text(encoding="utf-8"))
+    if task.kind == "generation":
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"{what}: its tokenizer has no end token, so no sentence could ever end")
+        if not _is_causal(network):
+            raise ModelError(
+                f"{what}: {type(network).__name__} is no causal language model: it sees what it is to predict"
+            )
+        facts["padding_added"] = tokenizer.pad_token_id in (None, tokenizer.eos_token_id)
+        if facts["padding_added"]:
+            add_padding(network, tokenizer)
+    elif tokenizer.pad_token is None:
+        raise ModelError(f"{what}: its tokenizer has no padding token, which batches need")
+    return network.eval(), tokenizer, facts
+
+
+def add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a language model a padding token that is not its end token, in place.
+
+    Its embedding is the mean of all. So the logit of padding is the mean of the logits, and by Jensen's inequality its
+    probability is at most one over the size of the vocabulary, at each position: a perplexity without it and one with
+    it differ by a factor of at most 1 + 1 / size.
+    """
+    tokenizer.add_special_tokens({"pad_token": PADDING})
+    if len(tokenizer) > model.config.vocab_size:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            weight: Any = layer.weight
+            others = torch.arange(len(weight)) != tokenizer.pad_token_id
+            weight[tokenizer.pad_token_id] = weight[others].double().mean(0).to(weight.dtype)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def _is_causal(model: PreTrainedModel) -> bool:
+    """Whether what comes later changes nothing about what is predicted before; encoders load without a word."""
+    model.eval()
+    with torch.no_grad():
+        first, second = model(torch.tensor([[0, 1], [0, 2]])).logits[:, 0]
+    return torch.allclose(first, second, atol=1e-5)
+
+
+def length_limit(requested: int, model: PreTrainedModel) -> int:
+    """``train.max_length``, or the model's own limit if that is lower.
+
+    RoBERTa numbers positions from its padding index on, which costs it two of its position embeddings.
+    """
+    positions = getattr(model.config, "max_position_embeddings", requested)
+    offset = model.config.pad_token_id + 1 if model.config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    return min(requested, positions - offset)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,54 @@
+"""The JSON truth about runs: written, read, found, and asked for settings and scores. Imports no torch."""
+
+from __future__ import annotations
+
+from rosa.config import HOLDOUT
+from rosa.records.record import (
+    LOCK,
+    RECORD,
+    RULES,
+    SCHEMA,
+    STATUSES,
+    RecordError,
+    describe,
+    folder,
+    identity,
+    lower_is_better,
+    new,
+    now,
+    order_key,
+    read,
+    run_folder,
+    score,
+    selection_rule,
+    write,
+)
+from rosa.records.settings import default_settings, learning_rate, settings
+from rosa.records.store import find, locate
+
+__all__ = [
+    "HOLDOUT",
+    "LOCK",
+    "RECORD",
+    "RULES",
+    "SCHEMA",
+    "STATUSES",
+    "RecordError",
+    "default_settings",
+    "describe",
+    "find",
+    "folder",
+    "identity",
+    "learning_rate",
+    "locate",
+    "lower_is_better",
+    "new",
+    "now",
+    "order_key",
+    "read",
+    "run_folder",
+    "score",
+    "selection_rule",
+    "settings",
+    "write",
+]

@@ -1,0 +1,99 @@
+"""The software and hardware that a run used, for its record."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "evaluate",
+    "accelerate",
+    "tokenizers",
+    "safetensors",
+    "loralib",
+    "peft",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "hydra-core",
+    "wandb",
+)
+"""Distributions whose version a record states."""
+
+CODE = ("rosa", "scripts", "conf", "experiments", "pyproject.toml")
+"""What decides a run's result, seen from the project's root: other changes do not make a checkout dirty."""
+
+
+def environment() -> dict[str, Any]:
+    """The software and hardware of this process, with nothing that tells who or where its user is."""
+    on_cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if on_cuda else "cpu",
+        "cuda": torch.version.cuda if on_cuda else None,
+        **git_state(Path(__file__)),
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str | None:
+    """The processor's trade name where Linux tells it, else what Python knows."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or None
+
+
+def git_state(file: Path) -> dict[str, str | bool | None]:
+    """The commit of the checkout that a file belongs to.
+
+    Returns:
+        ``commit``: of the checkout, and ``dirty``: whether anything in ``CODE`` differs from it. Both are None where
+        there is no git, no commit, or where the file only lies inside a repository that does not track it, as an
+        installed package does in a virtual environment inside somebody's checkout.
+    """
+    folder = file.resolve().parent
+    tracked = _git(folder, "ls-files", "--error-unmatch", "--", file.name)
+    root = _git(folder, "rev-parse", "--show-toplevel")
+    commit = _git(folder, "rev-parse", "--verify", "HEAD")
+    if tracked is None or root is None or commit is None:
+        return {"commit": None, "dirty": None}
+    changes = _git(Path(root), "status", "--porcelain", "--", *CODE)
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What a git command prints, or None where it fails."""
+    # Inside a hook, GIT_DIR and its kin would point git at the hook's repository and not at the folder's.
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    # Killed in the middle, `git status` would otherwise leave a lock behind that stops the user's next commit.
+    variables["GIT_OPTIONAL_LOCKS"] = "0"
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=variables)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,138 @@
+"""Which learning rate the records choose: in the open, with the whole grid, and by one rule for every method."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rosa.config import Config, to_dict
+from rosa.records.record import RecordError, describe, lower_is_better, order_key, score
+from rosa.records.settings import learning_rate, settings
+from rosa.records.store import find
+
+
+def select_lr(records: Sequence[Mapping[str, Any]], rule: str = "best") -> tuple[float, dict[float, tuple[float, int]]]:
+    """Which of the learning rates scores best, over runs that differ only by learning rate and seed.
+
+    Best is highest, or lowest where the headline is an error.
+
+    Returns:
+        The winner, and for every learning rate its mean headline over the finished seeds and their number (NaN and 0
+        where none finished). A learning rate with a failed or diverged seed comes after all those without one, since
+        the mean of the survivors flatters it; of equal ones the smaller wins.
+
+    Raises:
+        RecordError: the runs differ by another setting too, or none has finished.
+    """
+    _refuse_other_differences(records)
+    return best_lr(records, rule)
+
+
+def best_lr(records: Sequence[Mapping[str, Any]], rule: str = "best") -> tuple[float, dict[float, tuple[float, int]]]:
+    """The same as :func:`select_lr`, of runs that are known to differ by learning rate and seed alone.
+
+    Raises:
+        RecordError: none has finished.
+    """
+    scores: dict[float, list[float]] = {}
+    failed: set[float] = set()
+    for record in sorted(records, key=order_key):
+        lr = learning_rate(record)
+        value = score(record, rule) if record["status"] == "done" else math.nan
+        reached = scores.setdefault(lr, [])
+        if math.isfinite(value):
+            reached.append(value)
+        elif record["status"] != "running":
+            failed.add(lr)
+    grid = {lr: (statistics.fmean(found) if found else math.nan, len(found)) for lr, found in sorted(scores.items())}
+    finished = [lr for lr, (_, n) in grid.items() if n]
+    if not finished:
+        raise RecordError(
+            f"none of the {len(records)} runs has a score: {', '.join(map(describe, records)) or 'no runs'}"
+        )
+    sign = 1 if lower_is_better(records[0]) else -1
+    return min(finished, key=lambda lr: (lr in failed, sign * grid[lr][0], lr)), grid
+
+
+def _refuse_other_differences(records: Sequence[Mapping[str, Any]]) -> None:
+    first = settings(records[0]) if records else {}
+    for record in records:
+        own = settings(record)
+        for key in sorted(own.keys() | first.keys()) if own != first else ():
+            if key != "train.lr" and own.get(key) != first.get(key):
+                raise RecordError(
+                    "runs of one learning-rate grid differ by more than the learning rate: "
+                    f"{key}={first.get(key)!r} in {describe(records[0])}, {key}={own.get(key)!r} in {describe(record)}"
+                )
+
+
+def tuned_lr(results_dir: Path, config: Config) -> tuple[float, dict[str, Any]]:
+    """The learning rate for ``train.lr=tuned``: the winner among the runs of the tuning experiment.
+
+    The runs are those on the tuning task and seed with the same model, the same method settings and the same
+    ``selection``, so that a holdout's scores choose for a run that has one. A failed or diverged run counts as the
+    worst of the grid.
+
+    Returns:
+        The learning rate, and what the run's own record keeps of the choice: experiment, task, seed, split, metric,
+        rule, grid (every learning rate with its score and status) and chosen.
+
+    Raises:
+        RecordError: there are no such runs, some are unfinished or unreadable, all failed, or they differ by more than
+            the learning rate; says which command to run.
+    """
+    tuning = config.train.tuning
+    wanted, rule = _fixed_settings(settings({"config": to_dict(config)})), config.chosen_epoch
+    records, problems = find(results_dir, tuning.experiment)
+    runs = [
+        record
+        for record in records
+        if (record["identity"]["task"], record["identity"]["seed"]) == (tuning.task, tuning.seed)
+        and record["identity"]["model"] == config.model.name
+        and _fixed_settings(settings(record)) == wanted
+    ]
+    what = (
+        f"train.lr=tuned for model={config.model.name} with "
+        f"{', '.join(f'{key}={value}' for key, value in sorted(wanted.items()))}"
+    )
+    where = f"experiment {tuning.experiment}, task {tuning.task}, seed {tuning.seed}, under {results_dir}"
+    broken = [str(problem) for problem in problems if problem.path and tuning.experiment in problem.path.parts]
+    if broken:
+        # Without them the grid may lack its winner, and nothing would tell.
+        raise RecordError(f"{what}: the grid has records that cannot be used: {'; '.join(broken)}")
+    if not runs:
+        chosen_by = "" if config.selection == Config.selection else f" selection={config.selection}"
+        command = f"python scripts/train.py -m experiment={tuning.experiment}{chosen_by} results_dir={results_dir}"
+        raise RecordError(f"{what}: no runs to choose from ({where}); make them with: {command}")
+    unfinished = [record["command"] for record in runs if record["status"] == "running"]
+    if unfinished:
+        listed = "".join(f"\n  {command}" for command in sorted(unfinished))
+        raise RecordError(f"{what}: {len(unfinished)} of {len(runs)} runs are unfinished ({where}); finish:{listed}")
+    try:
+        chosen, _ = select_lr(runs, rule)
+    except RecordError as error:
+        raise RecordError(f"{what}: {error} ({where})") from error
+    grid = []
+    for record in sorted(runs, key=lambda r: (learning_rate(r), order_key(r))):
+        value = score(record, rule) if record["status"] == "done" else math.nan
+        status = "diverged" if record["status"] == "done" and math.isnan(value) else record["status"]
+        grid.append({"lr": learning_rate(record), "score": None if math.isnan(value) else value, "status": status})
+    selected_by = next(record["metrics"]["selection"] for record in runs if record["status"] == "done")
+    return chosen, {
+        "experiment": tuning.experiment,
+        "task": tuning.task,
+        "seed": tuning.seed,
+        "split": selected_by["split"],
+        "metric": selected_by["metric"],
+        "rule": rule,
+        "grid": grid,
+        "chosen": chosen,
+    }
+
+
+def _fixed_settings(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What the runs of a grid share with those that the grid is for; the rest may be smaller there."""
+    return {key: value for key, value in found.items() if key.startswith("method.") or key == "selection"}

@@ -1,0 +1,76 @@
+"""The settings in a record: flattened to dotted keys, and compared with the defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from rosa.config import (
+    METHODS,
+    NOT_IDENTITY,
+    Config,
+    DataConfig,
+    DecodingConfig,
+    ModelConfig,
+    TaskConfig,
+    TrainConfig,
+    to_dict,
+)
+
+
+@functools.cache
+def default_settings(method: str) -> dict[str, Any]:
+    """The defaults of every setting of a run with ``method``, by dotted key (``train.epochs``, ``method.rank``)."""
+    groups: dict[str, Any] = {
+        "model": ModelConfig,
+        "task": TaskConfig,
+        "train": TrainConfig,
+        "data": DataConfig,
+        "decoding": DecodingConfig,
+    }
+    if method in METHODS:
+        groups["method"] = METHODS[method]
+    found: dict[str, Any] = {"selection": Config.selection}
+    for group, kind in groups.items():
+        for field in dataclasses.fields(kind):
+            if field.default is not dataclasses.MISSING:
+                found[f"{group}.{field.name}"] = field.default
+            elif field.default_factory is not dataclasses.MISSING:
+                value = field.default_factory()
+                plain = to_dict(value) if dataclasses.is_dataclass(value) else value
+                _flatten({field.name: plain}, f"{group}.", found)
+    return found
+
+
+def settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting that can change a run's result, by dotted key.
+
+    A key that the record does not have, because it is older than the option, has the option's default.
+    """
+    config = record["config"]
+    flat = dict(default_settings(config["method"]["name"]))
+    _flatten(config, "", flat)
+    return {key: value for key, value in flat.items() if not _left_out(key)}
+
+
+@functools.cache
+def _left_out(key: str) -> bool:
+    """Whether a dotted key is, or lies in, a part of the configuration that changes nothing about a result."""
+    names = [f"{group}.{name}".lstrip(".") for group, names in NOT_IDENTITY.items() for name in names]
+    return key in names or key.startswith(tuple(f"{name}." for name in names))
+
+
+def _flatten(node: Mapping[str, Any], prefix: str, found: dict[str, Any]) -> None:
+    """Put every value of nested dictionaries into ``found``, by dotted key."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            _flatten(value, f"{prefix}{key}.", found)
+        else:
+            found[f"{prefix}{key}"] = value
+
+
+def learning_rate(record: Mapping[str, Any]) -> float:
+    """The peak learning rate that a run used; with ``train.lr=tuned`` the one that was found."""
+    return float(record["config"]["train"]["lr"])

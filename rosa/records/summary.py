@@ -1,0 +1,53 @@
+"""What a finished run shows on the screen, from its record alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rosa.utils.formatting import aligned, written
+
+
+def headline(record: dict[str, Any]) -> str:
+    """The selected score of a finished run, best and last epoch."""
+    selection = record["metrics"]["selection"]
+    shown = []
+    for rule in ("best", "last"):
+        value = record["metrics"][rule][selection["split"]][selection["metric"]]
+        shown.append(f"{rule} {written(selection['metric'], value)}")
+    return f"{selection['metric']} {', '.join(shown)}"
+
+
+def summary(record: dict[str, Any]) -> str:
+    """Every metric at the best and at the last epoch, what was trained, what it cost, and what to be warned of."""
+    best, last = record["metrics"]["best"], record["metrics"]["last"]
+    rows = [("split", "metric", f"best (epoch {best['epoch']:.4g})", f"last (epoch {last['epoch']:.4g})")]
+    for split, scores in best.items():
+        if isinstance(scores, dict):
+            for metric, value in scores.items():
+                rows.append((split, metric, written(metric, value), written(metric, last[split][metric])))
+    lines = aligned(rows)
+    lines += _tried(record.get("generation", {}))
+    params, costs = record["params"], record["costs"]
+    lines.append(
+        f"trained {params['trainable']:,} parameters and {params['head']:,} in the head, of {params['total']:,}"
+    )
+    step, memory = costs.get("seconds_per_step_median"), costs.get("device_bytes") or costs.get("host_bytes")
+    if step is not None and memory is not None:
+        lines.append(
+            f"{costs['steps']} updates in {costs['seconds_total']:.0f} s, {1000 * step:.0f} ms each (median); "
+            f"peak memory {memory / 2**20:.0f} MiB"
+        )
+    lines += [f"warning: {warning}" for warning in record["warnings"]]
+    return "\n".join(lines)
+
+
+def _tried(generation: dict[str, Any]) -> list[str]:
+    """The scores of the decoded test split, as the official scorer writes them; nothing for a task without texts."""
+    if not generation:
+        return []
+    rows = [
+        (generation["split"], name, "missing" if value is None else f"{value:.4f}")
+        for name, value in generation["scores"].items()
+    ]
+    decoded = f"{generation['prompts']} prompts decoded by the {generation['weights']} epoch"
+    return [*aligned(rows), f"{decoded}: {generation['hypotheses']['file']}"]

@@ -1,0 +1,191 @@
+"""A mirror of a run in Weights & Biases, which can fail without the run noticing.
+
+The record on the disk is the truth; what is sent here is a copy for people who like W&B's charts, with the record
+itself, from which ``rosa.report.wandb_records`` makes the same tables. So whatever goes
+wrong inside W&B becomes one warning, and the tracker is silent from then on.
+
+W&B is imported when a run starts with it, never before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rosa.config import Config, to_dict
+
+logger = logging.getLogger(__name__)
+
+STEP = "step"
+"""The key of the optimizer updates made so far: the x-axis of every chart."""
+
+TIMEOUT_SECONDS = 30
+"""The longest that a run waits for W&B to start, and for the upload of what is left at its end."""
+
+TAG_LENGTH = 64
+"""W&B refuses a longer tag, and the run with it."""
+
+
+class Tracker:
+    """Sends a run's numbers to W&B, or nowhere.
+
+    Use :func:`start` to make one; ``Tracker(mode="disabled")`` is the one that does nothing.
+
+    Attributes:
+        id: the run's id in W&B; None where there is no such run.
+        mode: ``offline``, ``online`` or ``disabled``.
+    """
+
+    def __init__(self, mode: str, run: Any = None) -> None:
+        self.mode = mode
+        self.id: str | None = None if run is None else run.id
+        self._run = run
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Add a point to each chart.
+
+        Args:
+            values: name -> number.
+            step: optimizer updates made so far. It may go back, as it does when a run resumes at a checkpoint.
+        """
+        with self._one_warning("logging"):
+            if self._run is not None:
+                # W&B drops a point whose own step counter goes back; ours is a value like any other.
+                self._run.log({**values, STEP: step})
+
+    def summary(self, values: dict[str, Any]) -> None:
+        """Set the values that W&B shows for the run as a whole."""
+        with self._one_warning("writing the summary"):
+            if self._run is not None:
+                self._run.summary.update(values)
+
+    def keep(self, path: Path) -> None:
+        """Upload a copy of a file as it is now, under its own name."""
+        with self._one_warning(f"keeping {path.name}"):
+            if self._run is not None:
+                # A copy among W&B's own files: an offline run can then be moved and uploaded as a whole.
+                copy = Path(self._run.dir, path.name)
+                shutil.copyfile(path, copy)
+                self._run.save(str(copy), base_path=self._run.dir, policy="now", glob=False)
+
+    def finish(self, exit_code: int = 0) -> None:
+        """End the W&B run; any other exit code than 0 marks it as failed."""
+        with self._one_warning("finishing"):
+            if self._run is not None:
+                self._run.finish(exit_code=exit_code)
+        self._run = None
+
+    @contextlib.contextmanager
+    def _one_warning(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._run = None
+            _give_up(action, error)
+
+
+def start(config: Config, folder: Path, run_id: str, resume: bool) -> Tracker:
+    """Begin, or go on with, the W&B run of a training run.
+
+    Args:
+        config: of the run; its ``logger`` says whether and how, unless ``WANDB_MODE`` or ``WANDB_DISABLED`` in the
+            environment say otherwise.
+        folder: of the run; W&B's files go into its ``wandb`` folder.
+        run_id: the run's identity, for example ``default/minilm/cola/rosa-1f2e3d4c/0``. The same identity is the same
+            run in W&B.
+        resume: go on with a W&B run that may be there already.
+
+    Returns:
+        A tracker, which does nothing if W&B is not wanted or could not be started.
+    """
+    mode = _mode(config)
+    if mode == "disabled":
+        return Tracker(mode)
+    try:
+        run = _init(config, mode, folder, run_id, resume)
+    except Exception as error:
+        _give_up("starting", error)
+        return Tracker("disabled")
+    _say_where(run, mode)
+    return Tracker(mode, run)
+
+
+def wandb_id(run_id: str) -> str:
+    """The W&B id of a run's identity: the same in every process, and free of the characters that W&B refuses."""
+    return hashlib.sha256(run_id.encode()).hexdigest()[:16]
+
+
+def _mode(config: Config) -> str:
+    # WANDB_DISABLED is the switch of the Hugging Face Trainer; W&B itself does not know it.
+    off = os.environ.get("WANDB_DISABLED", "").lower() in ("1", "on", "true", "yes")
+    if off or not config.logger.enabled:
+        return "disabled"
+    mode = os.environ.get("WANDB_MODE") or config.logger.mode
+    return {"dryrun": "offline", "run": "online"}.get(mode, mode)
+
+
+def _init(config: Config, mode: str, folder: Path, run_id: str, resume: bool) -> Any:
+    # Offline as well, W&B reports statistics of its own to its server, and where the network swallows packets a
+    # process waits ten seconds for that at its end.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+
+    import wandb
+
+    wandb.setup(settings=wandb.Settings(silent=True, console="off"))
+    if mode == "online" and wandb.run is None and not wandb.login(prompt=False):
+        raise RuntimeError("there is no API key: run `wandb login` once, or use logger.mode=offline")
+    run = wandb.init(
+        project=config.logger.project,
+        entity=config.logger.entity or None,
+        id=wandb_id(run_id),
+        name=run_id.removeprefix(f"{config.experiment_name}/"),
+        group=config.experiment_name,
+        tags=[name[:TAG_LENGTH] for name in (config.model.name, config.task.name, config.method.name)],
+        job_type="train",
+        config=to_dict(config),
+        dir=folder,
+        mode=mode,  # type: ignore[arg-type]  # WANDB_MODE may hold anything: W&B says what is wrong with it
+        resume="allow" if resume else None,
+        # Runs that somebody else has open in this process stay as they are.
+        reinit="create_new",
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=TIMEOUT_SECONDS,
+            finish_timeout=TIMEOUT_SECONDS,
+            # The record has the commit and the versions; W&B would add the names of the user and of the machine.
+            disable_git=True,
+            disable_code=True,
+            x_disable_meta=True,
+            x_save_requirements=False,
+        ),
+    )
+    run.define_metric(STEP)
+    run.define_metric("*", step_metric=STEP)
+    return run
+
+
+def _say_where(run: Any, mode: str) -> None:
+    if mode == "offline":
+        # One folder for each time that the run was started; together they are the whole run.
+        folder = Path(run.dir).parent.parent
+        logger.info("W&B: offline run %s; to upload it: wandb sync %s/offline-run-*", run.id, shlex.quote(str(folder)))
+    else:
+        logger.info("W&B: %s", run.url)
+
+
+def _give_up(action: str, error: Exception) -> None:
+    """Warn once, and clear away what would make the next run of this process fail as well."""
+    logger.warning("W&B failed while %s (%s: %s): this run goes on without it", action, type(error).__name__, error)
+    # Every run of a process shares one background service. One that died or hangs is replaced only after a teardown.
+    with contextlib.suppress(Exception):
+        import wandb
+
+        wandb.teardown()

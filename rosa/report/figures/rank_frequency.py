@@ -1,0 +1,150 @@
+"""Rank x resampling frequency as a heat map, with LoRA of the same rank beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from rosa.report import formatting
+from rosa.report.comparison import Comparison, Row, Summary, Task, summarise
+from rosa.report.figures import style
+from rosa.report.tables.rank_frequency import Grid, grids
+
+COLUMNS = (
+    *("experiment", "model", "task", "split", "metric", "rule", "grid", "rank", "resampling", "row", "lr"),
+    *("n", "seeds", "scores", "mean", "deviation"),
+)
+LORA = "LoRA"
+MAP = "cividis"
+"""Even in lightness, so it reads in grey and with every kind of colour vision; lighter is higher."""
+
+
+def heat_maps(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
+    """A picture for each grid of ranks and periods, a panel for each task.
+
+    Returns:
+        The pictures, and what could not be drawn: that no rows make a grid.
+    """
+    found = grids(comparison.rows)
+    if not found:
+        return [], ["no two ranks were run with the same two times between resamples"]
+    pictures = []
+    for number, grid in enumerate(found):
+        with style.styled():
+            drawing = _draw(comparison, grid)
+        parts = ("rank-frequency", *([str(number + 1)] if len(found) > 1 else []))
+        name = style.file_name(comparison, *parts)
+        pictures.append(style.Picture(name, COLUMNS, tuple(_lines(comparison, grid)), drawing))
+    return pictures, []
+
+
+def _columns(grid: Grid) -> list[str]:
+    """The names of the columns: the periods, and LoRA where it is there."""
+    return [*(formatting.period(*period) for period in grid.periods), *([LORA] if grid.beside else [])]
+
+
+def _row_at(grid: Grid, rank: float, column: int) -> Row | None:
+    if column == len(grid.periods):
+        return grid.beside.get(rank)
+    return grid.cells.get((rank, grid.periods[column]))
+
+
+def _summary(row: Row | None, task: Task) -> Summary | None:
+    if row is None or task.name not in row.results:
+        return None
+    return summarise(row.results[task.name].selected.scores(task.splits[0], task.metric).values())
+
+
+def _lines(comparison: Comparison, grid: Grid) -> Iterator[dict[str, Any]]:
+    for task in comparison.tasks:
+        for rank in grid.ranks:
+            for number, column in enumerate(_columns(grid)):
+                row = _row_at(grid, rank, number)
+                place = {
+                    "experiment": comparison.experiment,
+                    "model": comparison.rows[0].model,
+                    "task": task.name,
+                    "split": task.splits[0],
+                    "metric": task.metric,
+                    "rule": comparison.rule,
+                    "grid": grid.label,
+                    "rank": rank,
+                    "resampling": column,
+                }
+                summary = _summary(row, task)
+                if row is None or summary is None:
+                    yield {**place, "n": 0}
+                    continue
+                trial = row.results[task.name].selected
+                scores = trial.scores(task.splits[0], task.metric)
+                yield {
+                    **place,
+                    "row": row.label,
+                    "lr": formatting.rate(trial.lr),
+                    "n": summary.n,
+                    "seeds": " ".join(map(str, scores)),
+                    "scores": " ".join(map(str, scores.values())),
+                    "mean": summary.mean,
+                    "deviation": summary.deviation,
+                }
+
+
+# --- drawing ---------------------------------------------------------------------------------------------------------
+
+
+def _draw(comparison: Comparison, grid: Grid) -> Figure:
+    tasks = comparison.tasks
+    columns = min(len(tasks), 2)
+    lines = -(-len(tasks) // columns)
+    figure = Figure(figsize=(style.WIDTH, (0.36 * len(grid.ranks) + 1.0) * lines + 0.5))
+    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axes, task in zip(panels, tasks, strict=False):
+        _panel(figure, axes, grid, task)
+    for axes in panels[len(tasks) :]:
+        axes.set_visible(False)
+    caption = (
+        f"{style.heading(comparison)}, {grid.label}: {style.seeds(tasks)}, mean ± standard deviation, "
+        f"{comparison.epoch}. Empty: no finished run."
+    )
+    figure.suptitle(style.wrapped(caption, style.WIDTH), x=0.01, ha="left", fontsize=8)
+    return figure
+
+
+def _panel(figure: Figure, axes: Axes, grid: Grid, task: Task) -> None:
+    names = _columns(grid)
+    summaries = [[_summary(_row_at(grid, rank, i), task) for i in range(len(names))] for rank in grid.ranks]
+    scale = formatting.scale(task.metric)
+    means = np.array([[scale * found.mean if found else math.nan for found in line] for line in summaries])
+    norm = Normalize(float(np.nanmin(means)), float(np.nanmax(means))) if np.isfinite(means).any() else Normalize(0, 1)
+    image = axes.imshow(means, cmap=MAP, norm=norm, aspect="auto")
+    for y, line in enumerate(summaries):
+        for x, found in enumerate(line):
+            if found:
+                text = formatting.mean_and_deviation(found.mean, found.deviation, task.metric)
+                fewer = f"\nn = {found.n}" if found.n < len(task.seeds) else ""
+                axes.text(x, y, text + fewer, ha="center", va="center", fontsize=7, color=_ink(norm(means[y, x])))
+    if grid.beside:
+        axes.axvline(len(grid.periods) - 0.5, color="white", linewidth=3)
+    axes.set_xticks(range(len(names)), [name.replace("every ", "every\n") for name in names])
+    axes.set_yticks(range(len(grid.ranks)), [str(rank) for rank in grid.ranks])
+    axes.set_xlabel("time between resamples")
+    axes.set_ylabel("rank")
+    axes.set_title(style.task_name(task))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, label=style.wrapped(style.score_label(task), 1.6), fraction=0.06, pad=0.02)
+
+
+def _ink(share: float) -> str:
+    """Black or white, whichever stands out more (relative luminance as in WCAG 2, where both are equal at 0.179)."""
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colormaps[MAP](share)[:3]
+    )
+    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "white"

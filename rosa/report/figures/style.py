@@ -1,0 +1,252 @@
+"""What all figures share: their looks, which are told apart in grey too, and how they are written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rosa.report import formatting
+from rosa.report.comparison import Comparison, ReportError, Row, Task
+from rosa.report.factors import groups, name, value
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that a figure is the same everywhere
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "svg.fonttype": "none",  # text stays text: it can be searched, and read aloud
+    "svg.hashsalt": "rosa",  # element ids that do not change from run to run
+    "savefig.dpi": 200,
+}
+WIDTH = 7.0
+"""Inches of a figure, as wide as a page of text."""
+CHARACTER = 0.066
+"""Inches of one character of small print, on average."""
+METADATA: dict[str, dict[str, None]] = {"svg": {"Date": None}, "png": {"Software": None}}
+"""Of each kind of image: nothing that differs from day to day."""
+CONTROL = bytes(set(range(32)) - set(b"\t\n\r"))
+"""Characters that XML does not have, not even escaped."""
+BESIDE = 1.5
+"""Inches of a legend's text beside panels."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one line or series is drawn."""
+
+    color: str
+    marker: str
+    line: str
+
+
+LOOKS = (
+    Look("#000000", "o", "-"),
+    Look("#0072b2", "s", "--"),
+    Look("#d55e00", "^", "-."),
+    Look("#56b4e9", "D", ":"),
+    Look("#009e73", "v", "-"),
+    Look("#e69f00", "P", "--"),
+    Look("#cc79a7", "X", "-."),
+    Look("#777777", "<", ":"),
+    Look("#000000", ">", "--"),
+    Look("#0072b2", "*", "-"),
+)
+"""Okabe and Ito's colours for every kind of colour vision; no two share a marker, nor colour and line both."""
+
+
+def styled() -> AbstractContextManager[None]:
+    """matplotlib with the style of these figures, both to draw and to write; its own settings come back after."""
+    return matplotlib.rc_context(STYLE)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure and the numbers that it shows."""
+
+    name: str
+    """File name without its ending, under the figures' folder."""
+    columns: tuple[str, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    """Lines of the csv; a value that is not there is empty."""
+    drawing: Figure
+
+    def table(self) -> bytes:
+        """The numbers, as csv."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return text.getvalue().encode()
+
+    def image(self, ending: str) -> bytes:
+        """The drawing as ``svg`` or ``png``; the same records give the same bytes."""
+        buffer = io.BytesIO()
+        with styled():
+            # Laid out once: each further time would move things by a hair.
+            engine = self.drawing.get_layout_engine()
+            if engine is not None:
+                engine.execute(self.drawing)
+                self.drawing.set_layout_engine("none")
+            self.drawing.savefig(buffer, format=ending, metadata=METADATA[ending])
+        return buffer.getvalue().translate(None, CONTROL if ending == "svg" else b"")
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the files, making their folder.
+
+        Raises:
+            ReportError: one of them cannot be written; names it.
+        """
+        paths = []
+        for ending, content in (("csv", self.table()), *((one, self.image(one)) for one in METADATA)):
+            path = folder / f"{self.name}.{ending}"
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            except OSError as error:
+                raise ReportError(f"{path}: cannot write: {error}") from error
+            paths.append(path)
+        return paths
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows that share a panel, few enough to be told apart."""
+
+    title: str
+    """What varies among them; empty where they are all rows there are."""
+    rows: tuple[Row, ...]
+    labels: tuple[str, ...]
+    """Of each row: its own, or the value of what varies."""
+
+
+def selections(rows: Sequence[Row]) -> list[Selection]:
+    """All rows together, or where they are more than there are looks, those that differ by one factor alone.
+
+    A row that differs so from no other (full fine-tuning, say) is one to compare with: it joins each selection that has
+    a look left.
+    """
+    if len(rows) <= len(LOOKS):
+        return [Selection("", tuple(rows), tuple(row.label for row in rows))]
+    found = groups(rows)
+    grouped = {row.label for members in found.values() for group in members for row in group.rows}
+    alone = [row for row in rows if row.label not in grouped]
+    chosen = []
+    for factor, members in found.items():
+        for group in members:
+            title = f"{name(factor)} ({group.label})" if group.label else name(factor)
+            joining = alone if len(group.rows) + len(alone) <= len(LOOKS) else []
+            labels = [*(value(row, factor) for row in group.rows), *(row.label for row in joining)]
+            chosen.append(Selection(title, (*group.rows, *joining), tuple(labels)))
+    return chosen
+
+
+def unselected(rows: Sequence[Row], chosen: Sequence[Selection]) -> list[str]:
+    """Labels of the rows that are in no selection."""
+    shown = {row.label for selection in chosen for row in selection.rows}
+    return [row.label for row in rows if row.label not in shown]
+
+
+def file_name(comparison: Comparison, *parts: str) -> str:
+    """``EXPERIMENT/MODEL-part-part``; a hub name's slash would add a folder."""
+    model = comparison.rows[0].model.replace("/", "--")
+    return f"{comparison.experiment}/{'-'.join((model, *parts))}"
+
+
+def task_name(task: Task) -> str:
+    """As tables write it."""
+    return formatting.TASK_NAMES.get(task.name, task.name)
+
+
+def score_label(task: Task) -> str:
+    """An axis's label of the headline, and where it goes down to be better."""
+    return formatting.scaled_name(task.metric) + (" (lower is better)" if task.lower_is_better else "")
+
+
+def heading(comparison: Comparison) -> str:
+    """Experiment and model, and that the data are generated where they are."""
+    mini = any(run["config"]["data"].get("source") == "mini" for run in comparison.runs)
+    return f"{comparison.experiment}, {comparison.rows[0].model}" + (", mini scale (generated data)" if mini else "")
+
+
+def seeds(tasks: Sequence[Task]) -> str:
+    """``seeds 0, 1, 2 (n = 3)``, by task where they differ."""
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for task in tasks:
+        by_seeds.setdefault(task.seeds, []).append(task_name(task))
+    parts = []
+    for found, names in by_seeds.items():
+        where = f" for {', '.join(names)}" if len(by_seeds) > 1 else ""
+        parts.append(f"{', '.join(map(str, found))} (n = {len(found)}){where}")
+    one = all(len(found) == 1 for found in by_seeds)
+    return f"seed{'' if one else 's'} {'; '.join(parts)}"
+
+
+def fewer_seeds(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
+    """A sentence that names the rows which lack a seed of their task; empty where none does."""
+    parts = []
+    for row in {row.label: row for row in rows}.values():
+        for task in tasks:
+            finished = len(row.results[task.name].selected.scored) if task.name in row.results else 0
+            if finished < len(task.seeds):
+                parts.append(f"{row.label} on {task_name(task)} (n = {finished})")
+    return f" Fewer seeds: {'; '.join(parts)}." if parts else ""
+
+
+def wrapped(text: str, inches: float) -> str:
+    """The text broken into lines of small print that are about ``inches`` wide at most."""
+    return textwrap.fill(text, int(inches / CHARACTER), break_long_words=False, break_on_hyphens=False)
+
+
+def look(number: int) -> Look:
+    """The look of a panel's line or series by its number; from the eleventh on they come again."""
+    return LOOKS[number % len(LOOKS)]
+
+
+def legend_beside(panels: Sequence[Axes], title: str) -> None:
+    """One legend for a row of panels, to its right."""
+    handles = _handles(panels)
+    labels = [wrapped(label, BESIDE) for label in handles]
+    panels[-1].legend(
+        handles.values(), labels, loc="center left", bbox_to_anchor=(1.0, 0.5), title=wrapped(title, BESIDE),
+        alignment="left",
+    )  # fmt: skip
+
+
+def legend_below(figure: Figure, panels: Sequence[Axes], title: str) -> None:
+    """One legend for a figure, at its bottom, in as many columns as fit."""
+    handles = _handles(panels)
+    longest = max(map(len, handles), default=0) * CHARACTER + 0.6
+    columns = max(1, min(len(handles), int(WIDTH / longest)))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns, title=title,
+                  alignment="left")  # fmt: skip
+
+
+def _handles(panels: Sequence[Axes]) -> dict[str, Artist]:
+    """What stands for each label in the panels' legends."""
+    found: dict[str, Artist] = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        found.update(zip(labels, handles, strict=True))
+    return found

@@ -1,0 +1,129 @@
+"""How names and numbers are written, the same in every table and figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from rosa.utils.formatting import DECIMALS
+
+TASKS = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb", "wnli")
+"""GLUE's tasks in the order of its papers' tables."""
+TASK_NAMES = dict(zip(TASKS, ("MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "RTE", "STS-B", "WNLI"), strict=True)) | {
+    "e2e": "E2E NLG"
+}
+METHOD_NAMES = {"full": "Full", "lora": "LoRA", "ia3": "(IA)3", "rosa": "ROSA"}
+"""In the order of a table's rows: the reference first, ROSA last."""
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "matthews_correlation": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "spearmanr": "Spearman correlation",
+    "r2": "R² (share of variance explained)",
+    "mse": "mean squared error",
+    "perplexity": "perplexity",
+    "bits_per_token": "bits per token",
+    "bleu": "BLEU",
+    "nist": "NIST",
+    "meteor": "METEOR",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr",
+}
+MISSING = "—"
+OPTIONS_IN_NAME = ("name", "rank", "every", "unit")
+"""Options that every label of a method has in words."""
+SPEAKING_OPTIONS = ("factorization", "sampling", "split")
+"""Options whose values need no key beside them."""
+
+
+def task_order(tasks: Iterable[str]) -> list[str]:
+    """Tasks in GLUE's order, others behind them by name."""
+    return sorted(tasks, key=lambda task: (TASKS.index(task) if task in TASKS else len(TASKS), task))
+
+
+def method_order(method: str) -> tuple[int, str]:
+    """A sort key: the known methods in a table's order, others behind them by name."""
+    known = list(METHOD_NAMES)
+    return (known.index(method) if method in known else len(known), method)
+
+
+def scale(metric: str) -> int:
+    """What a recorded score is multiplied by where it is shown: 100, or 1 for an error or a score above one."""
+    return 1 if metric in DECIMALS else 100
+
+
+def scaled_name(metric: str) -> str:
+    """A metric and what it was multiplied by: ``BLEU ×100``, ``perplexity``."""
+    name = METRIC_NAMES.get(metric, metric)
+    return name if scale(metric) == 1 else f"{name} ×{scale(metric)}"
+
+
+def score(value: float, metric: str) -> str:
+    """A score as it is shown: accuracy 0.71239 is ``71.2``, perplexity 1.704 is ``1.70``."""
+    decimals = DECIMALS.get(metric, 1)
+    written = f"{scale(metric) * value:.{decimals}f}"
+    return written.removeprefix("-") if float(written) == 0 else written
+
+
+def mean_and_deviation(mean: float, deviation: float | None, metric: str) -> str:
+    """``71.2 ± 0.4``; without a deviation (one seed) ``71.2``."""
+    return score(mean, metric) if deviation is None else f"{score(mean, metric)} ± {score(deviation, metric)}"
+
+
+def significant(value: float) -> str:
+    """A measurement with three significant digits, and all digits of a whole part: ``0.0432``, ``12,346``."""
+    if value == 0:
+        return "0"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def rate(lr: float) -> str:
+    """A learning rate with all its digits and no more: 0.0005 -> ``5e-4``."""
+    digits = format(Decimal(repr(lr)).normalize(), "e")
+    return digits.replace("e+0", "") if digits.endswith("e+0") else digits
+
+
+def count(parameters: float) -> str:
+    """A number of parameters: ``812``, ``8.2K``, ``0.15M``, ``124.65M``."""
+    if parameters >= 100_000:
+        return f"{parameters / 1e6:.2f}M"
+    return f"{parameters / 1e3:.1f}K" if parameters >= 1000 else f"{parameters:.0f}"
+
+
+def count_range(parameters: Iterable[int]) -> str:
+    """One count, or the smallest and the largest where they differ as written: ``0.59M`` or ``0.59M–0.60M``."""
+    ordered = sorted(set(parameters))
+    written = list(dict.fromkeys((count(ordered[0]), count(ordered[-1]))))
+    return "–".join(written)
+
+
+def setting(key: str, value: Any) -> str:
+    """``key=value`` in a label; a list's items are joined by ``+``."""
+    written = "+".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+    return f"{key}={written}"
+
+
+def period(every: int, unit: str) -> str:
+    """How often a subspace is drawn anew: ``never``, ``every 1 epoch``, ``every 50 steps``."""
+    if not every:
+        return "never"
+    return f"every {every} {unit}" + ("" if every == 1 else "s")
+
+
+def option(key: str, value: Any) -> str:
+    """A method's option in a label: ``top`` and ``random_add`` speak for themselves, ``alpha=32.0`` does not."""
+    return str(value) if key in SPEAKING_OPTIONS else setting(key, value)
+
+
+def method_label(method: Mapping[str, Any], shown: Sequence[str]) -> str:
+    """A method with its rank and resampling, then the options named in ``shown``: ``ROSA r=8, every 2 epochs, top``."""
+    name = METHOD_NAMES.get(method["name"], method["name"])
+    if "rank" in method:
+        name += f" r={method['rank']}"
+    parts = [name]
+    if "every" in method and "unit" in method:
+        parts.append(period(method["every"], method["unit"]) if method["every"] else "never resampled")
+    return ", ".join(parts + [option(key, method[key]) for key in shown if key not in OPTIONS_IN_NAME])

@@ -1,0 +1,159 @@
+"""What the report shows, as plain data from the records alone; nothing here knows how a page is written."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rosa.records import RecordError, order_key
+from rosa.report import formatting
+from rosa.report.comparison import Comparison, Record, by_model, compare, own_rule
+from rosa.report.html.figures import Drawings, FigureView
+from rosa.report.html.missing import Gap, counts, gaps
+from rosa.report.html.runs import Runs
+from rosa.report.html.tables import TableView, crossed, named, view
+from rosa.report.published import Published
+from rosa.report.tables import notes
+from rosa.report.tables.experiment import costs, tables
+from rosa.report.tables.rank_frequency import RANK, grids
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """One model of an experiment: what can be compared."""
+
+    name: str
+    tables: tuple[TableView, ...]
+    figures: tuple[FigureView, ...]
+    not_drawn: tuple[str, ...]
+    gaps: tuple[Gap, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One experiment."""
+
+    name: str
+    models: tuple[ModelView, ...]
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    runs: int
+    states: Counter[str]
+    """How many of each of :data:`rosa.report.html.missing.COUNTED`."""
+    commits: tuple[str, ...]
+    last: str
+    """When its last run ended, as the records say; empty where none has."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything."""
+
+    sections: tuple[Section, ...]
+    tasks: Mapping[str, str]
+    """Every task of the page and its name, in a table's order: the filter's choices."""
+    methods: Mapping[str, str]
+    runs: Runs
+    left_out: tuple[str, ...]
+    """Records that could not be used, and why."""
+
+    @property
+    def states(self) -> Counter[str]:
+        """Of all experiments."""
+        return sum((section.states for section in self.sections), Counter())
+
+    @property
+    def commits(self) -> tuple[str, ...]:
+        """Of all experiments."""
+        return tuple(sorted({commit for section in self.sections for commit in section.commits}))
+
+
+def contents(
+    located: Mapping[Path, Record],
+    problems: Sequence[RecordError] = (),
+    experiments: Sequence[str] = (),
+    rule: str | None = None,
+    published: Sequence[Published] = (),
+    drawings: Drawings | None = None,
+    linked: bool = True,
+) -> Page:
+    """Put the page together.
+
+    Args:
+        located: every record by its file, relative to the page.
+        problems: what could not be read.
+        experiments: their names, in the order of the page; none for all, by name.
+        rule: which epoch's scores, one of :data:`rosa.records.RULES`; each experiment's own if None.
+        published: numbers to set beside the results of the same model on real data.
+        drawings: draws the figures; one with the default limit if None.
+        linked: whether the files are where a reader of the page finds them.
+
+    Raises:
+        ReportError: an experiment has no records.
+        rosa.records.RecordError: ``rule`` is none, or a record lacks what the page shows.
+    """
+    found = list(located.values())
+    names = experiments or sorted({run["identity"]["experiment"] for run in found})
+    runs = Runs({order_key(run): path for path, run in located.items() if linked})
+    drawings = drawings or Drawings()
+    sections = [_section(name, found, rule or own_rule(found, name), runs, published, drawings) for name in names]
+    tasks = formatting.task_order({task for section in sections for task in section.tasks})
+    methods = sorted({method for section in sections for method in section.methods}, key=formatting.method_order)
+    return Page(
+        tuple(sections),
+        {task: formatting.TASK_NAMES.get(task, task) for task in tasks},
+        {method: formatting.METHOD_NAMES.get(method, method) for method in methods},
+        runs,
+        tuple(map(str, problems)),
+    )
+
+
+def _section(
+    name: str,
+    found: Sequence[Record],
+    rule: str,
+    runs: Runs,
+    published: Sequence[Published],
+    drawings: Drawings,
+) -> Section:
+    others = [run for run in found if run["identity"]["experiment"] != name]
+    models = [
+        # Other experiments say whether this one is a grid that learning rates are chosen from.
+        _model(model, compare(own, name, rule), [*own, *others], runs, published, drawings)
+        for model, own in by_model(found, name).items()
+    ]
+    own = [run for run in found if run["identity"]["experiment"] == name]
+    lacking = [gap for model in models for gap in model.gaps]
+    return Section(
+        name,
+        tuple(models),
+        tuple(formatting.task_order({run["identity"]["task"] for run in own})),
+        tuple(sorted({run["identity"]["method"] for run in own}, key=formatting.method_order)),
+        len(own),
+        counts(own, lacking, rule),
+        tuple(sorted({notes.commit(run) for run in own})),
+        max((run["finished"] for run in own if run["finished"]), default=""),
+    )
+
+
+def _model(
+    name: str,
+    comparison: Comparison,
+    found: Sequence[Record],
+    runs: Runs,
+    published: Sequence[Published],
+    drawings: Drawings,
+) -> ModelView:
+    made = tables(found, comparison.experiment, comparison.rule, published)
+    costly, _ = costs(found, comparison.experiment, comparison.rule)
+    crosses = itertools.product(grids(comparison.rows), comparison.tasks)
+    methods = {one.label: one.method for one in published}
+    views = []
+    for table in (*made, *costly):
+        places = crossed(*next(crosses)) if table.header[0] == RANK else named(table, comparison)
+        views.append(view(table, places, comparison, runs, methods))
+    figures, not_drawn = drawings.of(comparison)
+    return ModelView(name, tuple(views), tuple(figures), tuple(not_drawn), tuple(gaps(comparison, runs)))

@@ -1,0 +1,90 @@
+"""What is missing: runs that failed, diverged or stand still, and cells of the grid that have no run at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rosa.records import learning_rate
+from rosa.report import formatting
+from rosa.report.comparison import Comparison, Record, Row, Task
+from rosa.report.html.runs import DIVERGED, Runs, error_line, status
+
+MISSING = "missing"
+COUNTED = ("done", "failed", "running", MISSING)
+"""What runs are counted as; a diverged one is counted as failed, as in the tables."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One run that is not there with a score."""
+
+    row: str
+    method: str
+    task: str
+    lr: str
+    """As tables write it; empty where the row has no run of the task, so that nothing says which it would be."""
+    seed: int
+    state: str
+    """``failed``, ``diverged``, ``running`` (or stopped) or ``missing``."""
+    error: str
+    """The first line."""
+    command: str
+    """What repeats the run; empty where there never was one."""
+    file: str
+    """The address of its record."""
+
+    @property
+    def task_name(self) -> str:
+        """As tables write it."""
+        return formatting.TASK_NAMES.get(self.task, self.task)
+
+
+def gaps(comparison: Comparison, runs: Runs) -> list[Gap]:
+    """Every gap, in the order of the table's rows and columns.
+
+    A cell lacks the seeds that another row of its task has, at the learning rate that the table shows: seeds of the
+    losing learning rates are nobody's plan.
+    """
+    found = []
+    for row in comparison.rows:
+        for task in comparison.tasks:
+            found += [*_unfinished(row, task, comparison.rule, runs), *_never_started(row, task)]
+    return found
+
+
+def counts(found: Sequence[Record], lacking: Sequence[Gap], rule: str) -> Counter[str]:
+    """How many runs there are of each of ``COUNTED``."""
+    states = Counter(status(run, rule) for run in found)
+    states["failed"] += states.pop(DIVERGED, 0)
+    states[MISSING] = sum(gap.state == MISSING for gap in lacking)
+    return states
+
+
+def _unfinished(row: Row, task: Task, rule: str, runs: Runs) -> Iterator[Gap]:
+    trials = row.results[task.name].trials if task.name in row.results else ()
+    for trial in trials:
+        for run in trial.runs:
+            state = status(run, rule)
+            if state != "done":
+                yield Gap(
+                    row.label,
+                    row.method,
+                    task.name,
+                    formatting.rate(learning_rate(run)),
+                    run["identity"]["seed"],
+                    state,
+                    error_line(run),
+                    run["command"],
+                    runs.file(run),
+                )
+
+
+def _never_started(row: Row, task: Task) -> Iterator[Gap]:
+    result = row.results.get(task.name)
+    known = {run["identity"]["seed"] for run in result.selected.runs} if result else set()
+    lr = formatting.rate(result.selected.lr) if result else ""
+    for seed in task.seeds:
+        if seed not in known:
+            yield Gap(row.label, row.method, task.name, lr, seed, MISSING, "", "", "")

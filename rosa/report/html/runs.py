@@ -1,0 +1,133 @@
+"""What a reader can ask about a cell: its runs, their scores, settings, curves and commands, as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from rosa.records import RULES, default_settings, learning_rate, order_key, score, settings
+from rosa.report import formatting
+from rosa.report.comparison import Record, Result, Row, Task, frozen
+from rosa.report.figures.curves import history
+
+DIVERGED = "diverged"
+NAMED_ELSEWHERE = ("task.", "model.name", "method.name", "train.lr")
+"""Settings that a cell's heading says already, or that come with the task."""
+
+
+class Runs:
+    """Every run that some cell leads to, once; what many runs share, such as their settings, is kept once too.
+
+    Args:
+        files: the record's file of every run, by :func:`rosa.records.order_key`, relative to the page.
+    """
+
+    def __init__(self, files: Mapping[tuple[Any, ...], Path]) -> None:
+        self._files = files
+        self._numbers: dict[tuple[Any, ...], int] = {}
+        self._runs: list[dict[str, Any]] = []
+        self._settings: dict[Any, int] = {}
+        self._different: list[list[tuple[str, str, str]]] = []
+        self._cells: list[dict[str, Any]] = []
+
+    def cell(self, row: Row, task: Task, lr: float | None = None) -> int | None:
+        """The number of the cell of a row and a task, of one learning rate or of all; None where there is no run."""
+        result = row.results.get(task.name)
+        trials = [trial for trial in result.trials if lr in (None, trial.lr)] if result else []
+        if result is None or not trials:
+            return None
+        runs = [self._run(run, result, task) for trial in trials for run in trial.runs]
+        title = f"{row.label}, {formatting.TASK_NAMES.get(task.name, task.name)}"
+        if lr is not None:
+            title += f", learning rate {formatting.rate(lr)}"
+        self._cells.append({"title": title, "curve": _curve_name(task), "runs": runs})
+        return len(self._cells) - 1
+
+    def file(self, run: Record) -> str:
+        """The address of a run's record, from the page; empty where it is not known."""
+        path = self._files.get(order_key(run))
+        return quote(path.as_posix()) if path else ""
+
+    def data(self) -> dict[str, Any]:
+        """Everything, for JSON: ``cells`` name ``runs`` by their places, and runs their ``settings``."""
+        return {"cells": self._cells, "runs": self._runs, "settings": self._different}
+
+    def _run(self, run: Record, result: Result, task: Task) -> int:
+        key = order_key(run)
+        if key not in self._numbers:
+            self._numbers[key] = len(self._runs)
+            self._runs.append(self._facts(run, result, task))
+        return self._numbers[key]
+
+    def _facts(self, run: Record, result: Result, task: Task) -> dict[str, Any]:
+        facts = {
+            "seed": run["identity"]["seed"],
+            "lr": formatting.rate(learning_rate(run)),
+            "shown": learning_rate(run) == result.selected.lr,
+            "status": status(run, result.selected.rule),
+            **{rule: _score(run, rule, task) for rule in RULES},
+            "curve": [
+                [epoch, float(formatting.score(value, task.metric))]
+                for epoch, value in history(run, task.splits[0], task.metric)
+            ],
+            "settings": self._of_settings(run),
+            "command": run["command"],
+            "file": self.file(run),
+        }
+        return facts | {"warnings": list(run["warnings"])} | ({"error": error_line(run)} if run["error"] else {})
+
+    def _of_settings(self, run: Record) -> int:
+        found = different_settings(run)
+        key = frozen(found)
+        if key not in self._settings:
+            self._settings[key] = len(self._different)
+            self._different.append(found)
+        return self._settings[key]
+
+
+def status(run: Record, rule: str) -> str:
+    """``done``, ``failed``, ``running`` (or stopped), or ``diverged``: finished with a score that is no number."""
+    finished = run["status"] == "done"
+    return DIVERGED if finished and not math.isfinite(score(run, rule)) else str(run["status"])
+
+
+def error_line(run: Record) -> str:
+    """``RuntimeError: out of memory``: the kind of error and the first line of its message; empty without an error."""
+    if not run["error"]:
+        return ""
+    first = str(run["error"].get("message", "")).strip().partition("\n")[0]
+    return ": ".join(part for part in (str(run["error"].get("type", "")), first) if part)
+
+
+def different_settings(run: Record) -> list[tuple[str, str, str]]:
+    """Key, value and default of every setting that can change a result and is not as by default, sorted by key."""
+    defaults = default_settings(run["identity"]["method"])
+    return [
+        (key, written(value), written(defaults[key]) if key in defaults else "")
+        for key, value in sorted(settings(run).items())
+        if not key.startswith(NAMED_ELSEWHERE) and (key not in defaults or frozen(value) != frozen(defaults[key]))
+    ]
+
+
+def written(value: Any) -> str:
+    """A setting's value as one would type it: ``[query, key]``, ``true``, ``0.1``; an empty text is ``''``."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(written, value))}]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value) if value != "" else "''"
+
+
+def _curve_name(task: Task) -> str:
+    return f"{formatting.scaled_name(task.metric)} ({task.splits[0]})"
+
+
+def _score(run: Record, rule: str, task: Task) -> str:
+    """The headline of every split and the epoch it is from; empty where the run has none."""
+    found = run["metrics"].get(rule) or {}
+    values: Sequence[float | None] = [found.get(split, {}).get(task.metric) for split in task.splits]
+    shown = [formatting.score(value, task.metric) for value in values if value is not None and math.isfinite(value)]
+    return f"{' / '.join(shown)} (epoch {found['epoch']:g})" if shown else ""

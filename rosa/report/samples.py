@@ -1,0 +1,130 @@
+"""A page of what the runs of an experiment wrote for the same inputs, beside what people wrote."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from rosa import records
+from rosa.config import Config, from_dict
+from rosa.report.comparison import Record, compare, own_rule
+from rosa.report.tables.markdown import markdown_text
+
+REFERENCES = 3
+"""At most so many of an input's references are shown."""
+
+
+class Group(Protocol):
+    """An input of the test split, and what people wrote for it."""
+
+    @property
+    def mr(self) -> str:
+        """The input, a meaning representation."""
+
+    @property
+    def references(self) -> Sequence[str]:
+        """What people wrote."""
+
+
+GroupReader = Callable[[Config, str], Sequence[Group]]
+"""Reads the inputs of a run's split; handed in, because a report reads records and no data."""
+
+
+class SamplesError(ValueError):
+    """Texts that are not there, or not those of the record; the message names the file."""
+
+
+def page(
+    results_dir: Path,
+    experiment: str,
+    rule: str | None,
+    seed: int,
+    number: int,
+    command: str,
+    read_groups: GroupReader,
+) -> str:
+    """Markdown: inputs, references, and the text of each row of the experiment's table.
+
+    The inputs are spread evenly over the split, so that nobody chose them.
+
+    Args:
+        results_dir: of ``runs/``, where the texts lie, and ``records/``.
+        experiment: its name.
+        rule: the epoch, as in the table: ``best`` or ``last``; the one that the runs were made to show if None.
+        seed: of the runs.
+        number: of inputs.
+        command: the shell command that makes the page.
+        read_groups: reads the inputs of a run's split.
+
+    Raises:
+        SamplesError: no run of this seed wrote texts, they wrote for different inputs, or a file of texts is missing
+            or changed.
+        ReportError, RecordError, DataError, ConfigError: records or data that cannot be used.
+    """
+    if number < 1:
+        raise SamplesError(f"--number {number}: expected at least 1")
+    found, _ = records.find(results_dir, experiment)
+    rule = rule or own_rule(found, experiment)
+    written = _written(found, experiment, rule, seed)
+    first = next(iter(written.values()))
+    config, split = from_dict(first["config"]), first["generation"]["split"]
+    groups = read_groups(config, split)
+    texts = {label: _texts(results_dir, run, len(groups)) for label, run in written.items()}
+    number = min(number, len(groups))
+    chosen = [place * len(groups) // number for place in range(number)]
+    lines = [
+        f"# {experiment}: texts of the {split} split",
+        "",
+        f"{number} of {len(groups)} inputs, evenly spread over the split; seed {seed}, {rule} epoch, the learning rate "
+        f"that the table shows. Made by `{command}`.",
+        "",
+        *_sources(written),
+    ]
+    for place in chosen:
+        group = groups[place]
+        lines += ["", f"## {place + 1}. {markdown_text(group.mr)}", ""]
+        lines += [f"- {markdown_text(text)}" for text in group.references[:REFERENCES]]
+        lines[-1] += f" *(of {len(group.references)} references)*"
+        lines += ["", *(f"- **{label}**: {markdown_text(own[place]) or '*(empty)*'}" for label, own in texts.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _written(found: Sequence[Record], experiment: str, rule: str, seed: int) -> dict[str, Record]:
+    """Row of the table -> its run that wrote texts with the weights of this epoch."""
+    shown: dict[str, Record] = {}
+    for row in compare(found, experiment, rule).rows:
+        for result in row.results.values():
+            run = result.selected.scored.get(seed)
+            if run is not None and run["generation"].get("weights") == rule:
+                shown[row.label] = run
+    if not shown:
+        raise SamplesError(f"{experiment}: no finished run of seed {seed} wrote texts at the {rule} epoch")
+    of_what = {(run["identity"]["task"], run["generation"]["split"], _data(run)) for run in shown.values()}
+    if len(of_what) > 1:
+        raise SamplesError(f"{experiment}: its runs wrote for different inputs: {sorted(of_what)}")
+    return shown
+
+
+def _data(run: Record) -> str:
+    return str(run["data"]["splits"][run["generation"]["split"]]["sha256"])
+
+
+def _texts(results_dir: Path, run: Record, wanted: int) -> Sequence[str]:
+    kept = run["generation"]["hypotheses"]
+    path = records.run_folder(results_dir, run["identity"]) / kept["file"]
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SamplesError(f"{path}: cannot be read ({error}); repeat the run: {run['command']}") from error
+    if hashlib.sha256(content).hexdigest() != kept["sha256"]:
+        raise SamplesError(f"{path}: not the texts that the run's record knows; repeat the run: {run['command']}")
+    texts = content.decode("utf-8").split("\n")[:-1]
+    if len(texts) != wanted:
+        raise SamplesError(f"{path}: {len(texts)} texts for the {wanted} inputs of the data as they are now")
+    return texts
+
+
+def _sources(written: Mapping[str, Record]) -> list[str]:
+    return [f"- {label}: `{run['command']}`" for label, run in written.items()]

@@ -1,0 +1,1 @@
+"""Tables from records, and the formats they are written in."""

@@ -1,0 +1,181 @@
+"""What the methods of an experiment cost: time, memory and parameters, and their ratios to LoRA's."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rosa.report import formatting
+from rosa.report.comparison import Comparison, Record, Row
+from rosa.report.significance import lora_of
+from rosa.report.tables import notes
+from rosa.report.tables.results import trainable
+from rosa.report.tables.scores_csv import spaced, write
+from rosa.report.tables.table import Cell, Line, Table
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One thing that a run costs."""
+
+    key: str
+    name: str
+    """With its unit, as the header of a column and the label of an axis."""
+    unit: float
+    """What a recorded number is divided by."""
+    of: Callable[[Record], float | None]
+
+
+def _recorded(key: str) -> Callable[[Record], float | None]:
+    return lambda run: run["costs"].get(key)
+
+
+def state_bytes(run: Record) -> float | None:
+    """Weights, gradients and optimizer state: what a method itself decides about memory."""
+    parts = [run["costs"].get(f"{part}_bytes") for part in ("weights", "gradients", "optimizer_state")]
+    return sum(parts) if all(part is not None for part in parts) else None
+
+
+def peak_bytes(run: Record) -> float | None:
+    """The GPU's peak, or without one the process's."""
+    device = run["costs"].get("device_bytes")
+    return run["costs"].get("host_bytes") if device is None else device
+
+
+def trainable_parameters(run: Record) -> float | None:
+    """Adapter and head."""
+    params = run["params"]
+    return params["trainable"] + params["head"] if {"trainable", "head"} <= params.keys() else None
+
+
+STEP = Quantity("seconds_per_step", "Step (ms)", 1e-3, _recorded("seconds_per_step_median"))
+RESAMPLE = Quantity("seconds_per_resample", "Resample (ms)", 1e-3, _recorded("seconds_per_resample_median"))
+THROUGHPUT = Quantity("examples_per_second", "Examples/s", 1, _recorded("examples_per_second"))
+STATE = Quantity("state_bytes", "Training state (MiB)", MIB, state_bytes)
+PEAK = Quantity("peak_bytes", "Peak memory (MiB)", MIB, peak_bytes)
+TRAINABLE = Quantity("trainable_parameters", "Trainable parameters", 1, trainable_parameters)
+QUANTITIES = (STEP, RESAMPLE, THROUGHPUT, STATE, PEAK)
+"""The columns of the table, before the trainable parameters."""
+CSV_COLUMNS = (
+    *("experiment", "model", "task", "row", "quantity", "n", "seeds", "values", "mean"),
+    *("lora_row", "pairs", "ratio_to_lora"),
+)
+
+Measured = Mapping[tuple[str, int], float]
+"""(task, seed) -> value, as recorded."""
+
+
+def measured(row: Row, quantity: Quantity) -> dict[tuple[str, int], float]:
+    """What the runs that a row shows cost, of those that have measured it."""
+    found = {}
+    for task, result in row.results.items():
+        for seed, run in sorted(result.selected.scored.items()):
+            value = quantity.of(run)
+            if value is not None:
+                found[task, seed] = float(value)
+    return found
+
+
+def ratio(own: Measured, other: Measured) -> float | None:
+    """The geometric mean of own over the other's, over the tasks and seeds that both have."""
+    logs = [math.log(own[key] / other[key]) for key in own.keys() & other.keys() if own[key] > 0 and other[key] > 0]
+    return math.exp(statistics.fmean(sorted(logs))) if logs else None
+
+
+def costs_table(comparison: Comparison) -> Table | None:
+    """Rows are methods and settings; each number is the mean over tasks and seeds, its ratio to LoRA's behind it.
+
+    None where no finished run has measured anything.
+    """
+    quantities = [q for q in QUANTITIES if any(measured(row, q) for row in comparison.rows)]
+    if not quantities:
+        return None
+    rows = []
+    for row in comparison.rows:
+        lora = lora_of(row, comparison.rows)
+        cells = [Cell(row.label), *(Cell(_text(row, lora, quantity)) for quantity in quantities)]
+        rows.append((*cells, Cell(trainable(row))))
+    model = ", ".join(sorted({row.model for row in comparison.rows}))
+    tasks = ", ".join(formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks)
+    caption = f"{comparison.experiment}: what training {model} on {tasks} costs"
+    header = ("Method", *(quantity.name for quantity in quantities), "Trainable")
+    return Table(f"{comparison.experiment}-costs", caption, header, tuple(rows), tuple(_notes(comparison)))
+
+
+def _text(row: Row, lora: Row | None, quantity: Quantity) -> str:
+    values = measured(row, quantity)
+    if not values:
+        return formatting.MISSING
+    shown = formatting.significant(statistics.fmean(values.values()) / quantity.unit)
+    to_lora = ratio(values, measured(lora, quantity)) if lora is not None else None
+    return shown if to_lora is None else f"{shown} ({formatting.significant(to_lora)}×)"
+
+
+def _notes(comparison: Comparison) -> Iterator[Line]:
+    machines = sorted({_machine(run) for run in comparison.shown})
+    if len(machines) > 1:
+        yield notes.loud("Runs of several machines:", "; ".join(machines) + ". Their times do not compare.")
+    else:
+        yield notes.text(f"Machine: {machines[0]}.")
+    yield notes.text(
+        "Mean over the tasks and seeds that the experiment's table shows; in brackets the ratio to LoRA (of the same "
+        "rank, where there are several), the geometric mean over the tasks and seeds that both have. Step: the median "
+        "of a run's optimizer updates; resample: the median of a run's resamples, all layers. Times are those of the "
+        "runs themselves, whatever else the machine did meanwhile: `make benchmark` measures methods side by side."
+    )
+    on_gpu = {run["costs"].get("device_bytes") is not None for run in comparison.shown if run["costs"]}
+    peak = {True: "the GPU's", False: "the process's, libraries included"}
+    yield notes.text(
+        "Training state: weights, gradients and optimizer state during an update. "
+        f"Peak memory: {' or '.join(peak[gpu] for gpu in sorted(on_gpu))}. {formatting.MISSING}: none, or not measured."
+    )
+    yield from notes.provenance(comparison)
+
+
+def _machine(run: Record) -> str:
+    found = run["environment"]
+    threads = found.get("threads")
+    counted = f", {threads} thread{'' if threads == 1 else 's'}" if threads else ""
+    device = found.get("device") or "device not recorded"
+    return f"{device} ({found.get('cpu') or 'CPU not recorded'}{counted})"
+
+
+def costs_csv(comparisons: Iterable[Comparison]) -> str:
+    """Every number of the costs tables by task, as recorded: seconds, bytes, counts."""
+    return write(CSV_COLUMNS, (line for one in comparisons for line in _lines(one)))
+
+
+def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    for row in comparison.rows:
+        lora = lora_of(row, comparison.rows)
+        for quantity in (*QUANTITIES, TRAINABLE):
+            own = measured(row, quantity)
+            other = measured(lora, quantity) if lora is not None else {}
+            for task in comparison.tasks:
+                values = _of_task(own, task.name)
+                if not values:
+                    continue
+                rival = _of_task(other, task.name)
+                yield {
+                    "experiment": comparison.experiment,
+                    "model": row.model,
+                    "task": task.name,
+                    "row": row.label,
+                    "quantity": quantity.key,
+                    "n": len(values),
+                    "seeds": spaced(seed for _, seed in values),
+                    "values": spaced(values.values()),
+                    "mean": statistics.fmean(values.values()),
+                    "lora_row": lora.label if lora is not None and rival else "",
+                    "pairs": len(values.keys() & rival.keys()),
+                    "ratio_to_lora": ratio(values, rival),
+                }
+
+
+def _of_task(values: Measured, task: str) -> dict[tuple[str, int], float]:
+    return {key: value for key, value in values.items() if key[0] == task}

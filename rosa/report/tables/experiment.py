@@ -1,0 +1,90 @@
+"""Every table of one experiment, in the order in which its files hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rosa.report.comparison import Comparison, Record, by_model, compare, tuning_experiments
+from rosa.report.published import Published
+from rosa.report.tables.costs import costs_csv, costs_table
+from rosa.report.tables.generation import KIND, generation_table
+from rosa.report.tables.learning_rates import grid_table
+from rosa.report.tables.rank_frequency import rank_frequency_tables
+from rosa.report.tables.results import results_table
+from rosa.report.tables.table import Table
+
+
+def tables(
+    found: Sequence[Record], experiment: str, rule: str = "best", published: Sequence[Published] = ()
+) -> list[Table]:
+    """The tables of each model of an experiment: results, texts, rank x frequency, and the learning-rate grid.
+
+    An experiment that others take their learning rates from is a grid alone; one that tunes itself has both.
+
+    Args:
+        found: every record there is, since other experiments say which one is a grid.
+        experiment: its name.
+        rule: ``best`` or ``last`` epoch.
+        published: numbers to set beside the tables of the same model on real data.
+
+    Raises:
+        ReportError: the experiment has no records.
+    """
+    made: list[Table] = []
+    is_grid = experiment in tuning_experiments(found)
+    models = by_model(found, experiment)
+    for model, runs in models.items():
+        label = experiment if len(models) == 1 else f"{experiment}-{model}"
+        tunes_itself = experiment in tuning_experiments(runs)
+        if not is_grid or tunes_itself:
+            # Generated data are nobody's published benchmark.
+            real = all(run["config"]["data"].get("source") != "mini" for run in runs)
+            beside = [one for one in published if real and one.model == model]
+            made += _results(runs, experiment, rule, beside, label)
+        if is_grid:
+            name = f"{label}-grid" if tunes_itself else label
+            made.append(replace(grid_table(compare(runs, experiment, rule)), name=name))
+    return made
+
+
+def costs(found: Sequence[Record], experiment: str, rule: str = "best") -> tuple[list[Table], str]:
+    """The costs table of each model of an experiment, and the csv of them all.
+
+    Raises:
+        ReportError: the experiment has no records.
+    """
+    models = by_model(found, experiment)
+    comparisons = [compare(runs, experiment, rule) for runs in models.values()]
+    made = []
+    for model, comparison in zip(models, comparisons, strict=True):
+        table = costs_table(comparison)
+        if table is not None:
+            made.append(table if len(models) == 1 else replace(table, name=f"{table.name}-{model}"))
+    return made, costs_csv(comparisons)
+
+
+def _results(
+    runs: Sequence[Record], experiment: str, rule: str, published: Sequence[Published], label: str
+) -> list[Table]:
+    """A table for all tasks with one score, and one for each task that writes texts."""
+    writing = [run for run in runs if run["config"]["task"]["kind"] == KIND]
+    others = [run for run in runs if run["config"]["task"]["kind"] != KIND]
+    made = []
+    if others:
+        comparison = compare(others, experiment, rule)
+        made.append(replace(results_table(comparison, published), name=label))
+        made += _rank_frequency(comparison, label)
+    if writing:
+        comparison = compare(writing, experiment, rule)
+        for task in comparison.tasks:
+            only_one = not others and len(comparison.tasks) == 1
+            name = label if only_one else f"{label}-{task.name}"
+            made.append(replace(generation_table(comparison, task, published), name=name))
+        made += _rank_frequency(comparison, label)
+    return made
+
+
+def _rank_frequency(comparison: Comparison, label: str) -> list[Table]:
+    found = rank_frequency_tables(comparison)
+    return [replace(table, name=f"{label}-rank-frequency-{number}") for number, table in enumerate(found, 1)]

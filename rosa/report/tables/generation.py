@@ -1,0 +1,195 @@
+"""The table of a task that writes texts: a row a method, a column a score of the texts, and perplexity."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rosa.report import formatting
+from rosa.report.comparison import Comparison, Record, Row, Task, Trial, complete, summarise
+from rosa.report.published import Published
+from rosa.report.tables import notes
+from rosa.report.tables.highlights import Column, Standings, legend, standings
+from rosa.report.tables.notes import Footnotes
+from rosa.report.tables.results import (
+    published_cell,
+    standing_cell,
+    trainable,
+    trial_text,
+    warnings,
+    with_what_is_lost,
+)
+from rosa.report.tables.table import Cell, Line, Table
+
+SCORES = ("bleu", "nist", "meteor", "rouge_l", "cider")
+"""What the E2E challenge's official scorer measures, in the order of its output; all of them the higher the better."""
+KIND = "generation"
+"""``task.kind`` of these tasks."""
+
+
+def generated(run: Record) -> Mapping[str, Any]:
+    """What a record says of the texts that the run wrote; empty where it wrote none."""
+    return run.get("generation") or {}
+
+
+def generated_splits(trial: Trial) -> list[str]:
+    """The splits that the runs of a trial wrote texts for, with the weights that the trial's rule chooses."""
+    return sorted({found["split"] for found in map(generated, trial.scored.values()) if _scored(found, trial.rule)})
+
+
+def generated_scores(trial: Trial, metric: str, split: str) -> dict[int, float]:
+    """Seed -> score of the texts, of the seeds that have this one for these weights."""
+    values = {
+        seed: found["scores"].get(metric)
+        for seed, run in sorted(trial.scored.items())
+        if _scored(found := generated(run), trial.rule) and found["split"] == split
+    }
+    return {seed: float(value) for seed, value in values.items() if value is not None}
+
+
+def _scored(found: Mapping[str, Any], rule: str) -> bool:
+    return bool(found.get("scores")) and found["weights"] == rule
+
+
+def generation_table(comparison: Comparison, task: Task, published: Sequence[Published] = ()) -> Table:
+    """One row a method and setting; BLEU, NIST, METEOR, ROUGE-L, CIDEr, the headline and the trainable parameters.
+
+    A score that a run does not have is missing, with the reason below; it is never another scorer's value.
+    """
+    footnotes = Footnotes()
+    split = _split(comparison, task)
+    columns = _columns(comparison, task, split)
+    rows = [_row(row, task, columns, split, footnotes) for row in comparison.rows if task.name in row.results]
+    rows += _published_rows(task, published, footnotes)
+    headline = f"{formatting.scaled_name(task.metric)} ({task.splits[0]})"
+    header = ("Method", *map(formatting.scaled_name, SCORES), headline[0].upper() + headline[1:], "Trainable")
+    model = ", ".join(sorted({row.model for row in comparison.rows}))
+    name = formatting.TASK_NAMES.get(task.name, task.name)
+    caption = f"{comparison.experiment}: {model} on {name}, texts of the {split} split, {comparison.epoch}"
+    explained = "Trainable: adapter + head parameters. " + legend(list(columns.values()))
+    lines = [
+        *notes.notes(comparison),
+        *_texts_notes(comparison, split),
+        *map(notes.text, footnotes.lines()),
+        notes.text(f"{explained} {formatting.MISSING}: no run, or no score."),
+    ]
+    return Table(comparison.experiment, caption, header, tuple(rows), tuple(lines))
+
+
+def _split(comparison: Comparison, task: Task) -> str:
+    """The split of the texts; ``test`` until a run has written some."""
+    found = {generated(run)["split"] for run in comparison.runs_of(task.name) if generated(run)}
+    return sorted(found)[-1] if found else "test"
+
+
+def _columns(comparison: Comparison, task: Task, split: str) -> dict[str, Standings]:
+    trials = {row.label: row.results[task.name].selected for row in comparison.rows if task.name in row.results}
+    columns = {}
+    for metric in SCORES:
+        scores = {label: generated_scores(trial, metric, split) for label, trial in trials.items()}
+        whole = {label for label, values in scores.items() if tuple(values) == task.seeds}
+        columns[metric] = Column(metric, metric, False, scores, whole)
+    scores = {label: trial.scores(task.splits[0], task.metric) for label, trial in trials.items()}
+    whole = {
+        row.label for row in comparison.rows if task.name in row.results and complete(row.results[task.name], task)
+    }
+    columns[task.metric] = Column(task.metric, task.metric, task.lower_is_better, scores, whole)
+    return {name: standings(column, comparison.rows) for name, column in columns.items()}
+
+
+def _row(row: Row, task: Task, columns: Mapping[str, Standings], split: str, footnotes: Footnotes) -> tuple[Cell, ...]:
+    trial = row.results[task.name].selected
+    cells = [Cell(row.label)]
+    for metric in SCORES:
+        values = columns[metric].column.scores[row.label]
+        summary = summarise(values.values())
+        shown = formatting.mean_and_deviation(summary.mean, summary.deviation, metric) if summary else ""
+        reasons = _reasons(trial, metric, split) if len(values) < len(trial.scored) else []
+        written = with_what_is_lost(shown, len(values), trial, task)
+        cells.append(standing_cell(written, columns[metric][row.label], tuple(map(footnotes.mark, reasons))))
+    letters = tuple(map(footnotes.mark, warnings(trial)))
+    cells.append(standing_cell(trial_text(trial, task), columns[task.metric][row.label], letters))
+    return (*cells, Cell(trainable(row)))
+
+
+def _reasons(trial: Trial, metric: str, split: str) -> list[str]:
+    """Why finished runs of a cell lack a score."""
+    found = set()
+    for run in trial.scored.values():
+        texts = generated(run)
+        if not texts:
+            found.add("Finished runs that wrote no texts, or whose texts were not scored.")
+        elif texts["weights"] != trial.rule:
+            found.add(f"Texts were written with the weights of the {texts['weights']} epoch, not the {trial.rule} one.")
+        elif texts["split"] != split:
+            found.add(f"Texts were written for the {texts['split']} split, not for {split}.")
+        elif texts.get("scores", {}).get(metric) is None:
+            why = texts.get("scorer", {}).get("missing", {}).get(metric, "the record gives no reason")
+            found.add(f"{formatting.METRIC_NAMES[metric]} is missing: {why}.")
+    return sorted(found)
+
+
+# --- notes -----------------------------------------------------------------------------------------------------------
+
+
+def _texts_notes(comparison: Comparison, split: str) -> list[Line]:
+    """What was decoded, how, and what scored it; loud where the rows differ in it."""
+    found = [texts for run in comparison.shown if _scored(texts := generated(run), comparison.rule)]
+    if not found:
+        return []
+    lines = []
+    for heading, different, values in (
+        ("Decoding", "Decoding is not equal:", [texts["decoding"] for texts in found]),
+        ("Scorer", "Scorers are not equal:", [_scorer(texts["scorer"]) for texts in found]),
+    ):
+        distinct = list(dict.fromkeys(map(_written, values)))
+        if len(distinct) == 1:
+            lines.append(notes.text(f"{heading}: {distinct[0]}."))
+        else:
+            lines.append(notes.loud(different, "; ".join(sorted(distinct)) + "."))
+    prompts = sorted({texts["prompts"] for texts in found})
+    lines.append(
+        notes.text(
+            f"Texts: {split}, {' or '.join(map(str, prompts))} prompts, each decoded once, with the weights of the "
+            f"{comparison.rule} epoch by the headline; that split chose nothing. Over all runs shown, "
+            f"{sum(texts['unended'] for texts in found)} texts did not end by themselves and "
+            f"{sum(texts['empty'] for texts in found)} are empty."
+        )
+    )
+    return lines
+
+
+def _scorer(scorer: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes two runs' scores comparable; what is missing stands at the cells."""
+    return {"tokenizer": scorer.get("tokenizer"), **scorer.get("versions", {}), **scorer.get("options", {})}
+
+
+def _written(settings: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {value if isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)}"
+        for key, value in settings.items()
+    )
+
+
+# --- published numbers -----------------------------------------------------------------------------------------------
+
+
+def _published_rows(task: Task, published: Iterable[Published], footnotes: Footnotes) -> list[tuple[Cell, ...]]:
+    own = [entry for entry in published if entry.task == task.name]
+    rows = []
+    for label, count in dict.fromkeys((entry.label, entry.trainable) for entry in own):
+        entries = {entry.metric: entry for entry in own if (entry.label, entry.trainable) == (label, count)}
+        cited = footnotes.mark(f"Published, not run here: {next(iter(entries.values())).source}.")
+        cells = [
+            published_cell(entries[metric], footnotes) if metric in entries else Cell(formatting.MISSING)
+            for metric in (*SCORES, task.metric)
+        ]
+        rows.append(
+            (
+                Cell(label, marks=(cited,)),
+                *cells,
+                Cell(formatting.MISSING if count is None else formatting.count(count)),
+            )
+        )
+    return rows

@@ -1,0 +1,105 @@
+"""What stands out in a column: the best, what is within one standard deviation of it, and what differs from LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rosa.report import formatting
+from rosa.report.comparison import Row, summarise
+from rosa.report.significance import LEVEL, Paired, compare_with, lora_of
+
+STAR = "*"
+"""Beside a cell that differs from LoRA's."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """The scores of one column, by row."""
+
+    name: str
+    metric: str
+    lower_is_better: bool
+    scores: Mapping[str, Mapping[int, float]]
+    """Row label -> seed -> score."""
+    complete: Collection[str]
+    """Labels of the rows that have every seed: the others do not compete."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a cell shows besides its numbers."""
+
+    best: bool = False
+    close: bool = False
+    """Not the best, and no further from it than the best row's standard deviation."""
+    paired: Paired | None = None
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The star of a significant difference from LoRA."""
+        return (STAR,) if self.paired is not None and self.paired.marked else ()
+
+
+@dataclass
+class Standings:
+    """Of every row in one column."""
+
+    column: Column
+    by_row: dict[str, Standing] = field(default_factory=dict)
+
+    def __getitem__(self, label: str) -> Standing:
+        return self.by_row.get(label, Standing())
+
+
+def standings(column: Column, rows: Sequence[Row]) -> Standings:
+    """Rank the rows of a column, those of each model among themselves.
+
+    Best are all complete rows that show the best number, equal as written; a row alone is not the best of anything.
+    """
+    found = Standings(column)
+    for model in dict.fromkeys(row.model for row in rows):
+        own = [row for row in rows if row.model == model]
+        best, close = _best_and_close(column, [row.label for row in own])
+        for row in own:
+            lora = lora_of(row, own)
+            paired = None
+            if lora is not None and row.label in column.scores and lora.label in column.scores:
+                paired = compare_with(lora.label, column.scores[row.label], column.scores[lora.label])
+            found.by_row[row.label] = Standing(row.label in best, row.label in close, paired)
+    return found
+
+
+def _best_and_close(column: Column, labels: Sequence[str]) -> tuple[set[str], set[str]]:
+    summaries = {label: summarise(column.scores.get(label, {}).values()) for label in labels}
+    known = {label: found for label, found in summaries.items() if found and label in column.complete}
+    if len(known) < 2:
+        return set(), set()
+    sign = -1 if column.lower_is_better else 1
+    first = max(known, key=lambda label: sign * known[label].mean)
+    shown = formatting.score(known[first].mean, column.metric)
+    best = {label for label, found in known.items() if formatting.score(found.mean, column.metric) == shown}
+    reach = known[first].deviation
+    if reach is None:
+        return best, set()
+    near = {label for label, found in known.items() if abs(found.mean - known[first].mean) <= reach}
+    return best, near - best
+
+
+def legend(columns: Sequence[Standings], where: str = "a column among rows") -> str:
+    """What bold, underlined and starred cells mean, and how many tests there were; ``where`` cells compete."""
+    found = [standing for column in columns for standing in column.by_row.values()]
+    parts = [f"Bold: best of {where} with all seeds."]
+    if any(standing.close for standing in found):
+        parts.append("Underlined: within one standard deviation (the best row's) of the best.")
+    tests = [standing.paired for standing in found if standing.paired and standing.paired.p is not None]
+    if tests:
+        counts = sorted({test.n for test in tests})
+        written = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        parts.append(
+            f"{STAR}: differs from LoRA (of the same rank, where there are several), two-sided paired t-test over "
+            f"seeds, p < {LEVEL:g}; {len(tests)} tests of {written} seeds each, not corrected for their number. With "
+            "so few seeds only large differences can pass, and the absence of a star shows nothing. Every p-value is "
+            "in the CSV file."
+        )
+    return " ".join(parts)

@@ -1,0 +1,98 @@
+"""Write a table as LaTeX."""
+
+from __future__ import annotations
+
+import re
+
+from rosa.report.tables.table import Cell, Span, Table
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "`": r"\textasciigrave{}",
+    "'": r"\textquotesingle{}",
+    "²": r"\textsuperscript{2}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "—": "---",
+    "–": "--",
+    "\n": " ",
+}
+
+LAST_LATIN = 0x17F
+"""The last character of Unicode's Latin blocks that pdflatex sets without further packages."""
+
+
+def escape(text: str) -> str:
+    """Plain text as LaTeX that prints the same; a character that pdflatex lacks is named: ``[U+2192]``."""
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character in _LATEX:
+        return _LATEX[character]
+    if character.isspace() or not character.isprintable():
+        return " "
+    return character if ord(character) <= LAST_LATIN else f"[U+{ord(character):04X}]"
+
+
+def latex(table: Table) -> str:
+    r"""A ``table*`` environment for ``\input``; the document needs ``booktabs`` and ``graphicx``.
+
+    A table that is wider than the page is made smaller until it fits.
+    """
+    columns = "l" + "r" * (len(table.header) - 1)
+    header = " & ".join(escape(cell) for cell in table.header)
+    lines = [
+        "% needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs,graphicx}",
+        "\\begin{table*}",
+        "\\centering",
+        "\\footnotesize",
+        "\\setlength{\\tabcolsep}{3pt}",
+        f"\\caption{{{escape(table.caption)}}}",
+        f"\\label{{tab:{re.sub('[^A-Za-z0-9-]+', '-', table.name)}}}",
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
+        f"\\begin{{tabular}}{{{columns}}}",
+        "\\toprule",
+        f"{header} \\\\",
+        "\\midrule",
+        *(" & ".join(map(_latex_cell, row)) + " \\\\" for row in table.rows),
+        "\\bottomrule",
+        "\\end{tabular}}",
+        "",
+        "\\medskip",
+        "\\begin{minipage}{\\linewidth}\\raggedright\\scriptsize",
+        *("".join(map(_latex_span, note)) + "\\par" for note in table.notes),
+        "\\end{minipage}",
+        "\\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = escape(cell.text)
+    marks = f"\\textsuperscript{{{','.join(cell.marks)}}}" if cell.marks else ""
+    if cell.underlined:
+        text = f"\\underline{{{text}}}"
+    return (f"\\textbf{{{text}}}" if cell.bold else text) + marks
+
+
+def _latex_span(span: Span) -> str:
+    command = {"plain": "", "bold": "\\textbf", "code": "\\texttt"}[span.style]
+    text = escape(span.text)
+    if span.style == "code":
+        # Two hyphens stay two hyphens, and a long path may break after a slash or an equals sign.
+        text = re.sub(r"([/=])", r"\1\\allowbreak{}", text.replace("--", "-{}-"))
+    return f"{command}{{{text}}}" if command else text

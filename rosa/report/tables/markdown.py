@@ -1,0 +1,59 @@
+"""A finished table, and how it is written as Markdown and as LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rosa.report.tables.table import Cell, Span, Table
+
+# --- Markdown --------------------------------------------------------------------------------------------------------
+
+
+def markdown(table: Table) -> str:
+    """The table with its caption above and its notes below, in GitHub's Markdown; columns are padded to align."""
+    grid = [[markdown_text(cell) for cell in table.header]]
+    grid += [[_markdown_cell(cell) for cell in row] for row in table.rows]
+    widths = [max(3, *(len(row[i]) for row in grid)) for i in range(len(table.header))]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [_markdown_row(grid[0], widths), "| " + " | ".join(rule) + " |"]
+    lines += [_markdown_row(row, widths) for row in grid[1:]]
+    notes = ["- " + "".join(map(_markdown_span, note)) for note in table.notes]
+    return "\n".join([f"**{markdown_text(table.caption)}**", "", *lines, "", *notes]) + "\n"
+
+
+def _markdown_row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first = cells[0].ljust(widths[0])
+    return "| " + " | ".join([first, *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]) + " |"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = markdown_text(cell.text)
+    marks = f"<sup>{markdown_text(','.join(cell.marks))}</sup>" if cell.marks else ""
+    if cell.underlined:
+        text = f"<u>{text}</u>"
+    return (f"**{text}**" if cell.bold else text) + marks
+
+
+def _markdown_span(span: Span) -> str:
+    if span.style == "code":
+        # A fence one backtick longer than any inside keeps the text as it is.
+        fence = "`" * (1 + max((len(run) for run in re.findall("`+", span.text)), default=0))
+        pad = " " if "`" in span.text else ""
+        return f"{fence}{pad}{_one_line(span.text)}{pad}{fence}"
+    text = markdown_text(span.text)
+    return f"**{text}**" if span.style == "bold" else text
+
+
+def markdown_text(text: str) -> str:
+    """A text as one line of Markdown in which nothing of it is taken for markup."""
+    # An underscore inside a word is plain text in GitHub's Markdown, and stays readable unescaped.
+    text = re.sub(r"([\\`*|<>\[\]])", r"\\\1", _one_line(text))
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split("\n"))
+
+
+# --- LaTeX -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,327 @@
+"""The lines under a table: what it shows, how it was chosen, and how to repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rosa.records import HOLDOUT, default_settings
+from rosa.report import formatting
+from rosa.report.comparison import Comparison, Record, Result, Row, Task, complete, frozen
+from rosa.report.tables.table import Line, Span
+
+COMMANDS = 3
+"""At most this many commands are listed; the CSV file has them all."""
+NAMED_ROWS = 4
+"""At most this many rows are named where something holds for all of them."""
+
+
+def text(*parts: str) -> Line:
+    """A line of plain text."""
+    return tuple(Span(part) for part in parts)
+
+
+def loud(heading: str, body: str) -> Line:
+    """A line that starts in bold."""
+    return (Span(heading, "bold"), Span(" " + body))
+
+
+def notes(comparison: Comparison) -> list[Line]:
+    """Every line under the table of a comparison, warnings first."""
+    return [
+        *_scale(comparison),
+        *_unequal(comparison),
+        *_changed_data(comparison),
+        _metrics(comparison),
+        _rule(comparison),
+        _seeds(comparison),
+        *_defaults(comparison),
+        *_rates(comparison),
+        *_models(comparison),
+        *_data(comparison),
+        *provenance(comparison),
+    ]
+
+
+def grid_of(result: Result) -> tuple[tuple[float, ...], str]:
+    """Every learning rate that was tried for a row and task, and how the shown one was chosen.
+
+    Returns:
+        The learning rates, ascending; and ``fixed``, ``here`` (the table's own rule chose among the runs), or
+        ``tuned: EXPERIMENT on TASK, seed N`` (the runs' records say so).
+    """
+    rates = {trial.lr for trial in result.trials}
+    tuned = [run["tuning"] for trial in result.trials for run in trial.runs if run["tuning"]]
+    how = "fixed" if len(rates) == 1 else "here"
+    if tuned:
+        first = tuned[0]
+        again = ", then chosen here among its several winners" if len(rates) > 1 else ""
+        how = f"tuned: {first['experiment']} on {_task(first['task'])}, seed {first['seed']}{again}"
+        rates |= {entry["lr"] for tuning in tuned for entry in tuning["grid"]}
+    return tuple(sorted(rates)), how
+
+
+def _task(name: str) -> str:
+    return formatting.TASK_NAMES.get(name, name)
+
+
+def _scale(comparison: Comparison) -> list[Line]:
+    mini = sorted({run["identity"]["task"] for run in comparison.runs if run["config"]["data"].get("source") == "mini"})
+    if not mini:
+        return []
+    shapes = " and ".join(dict.fromkeys("GLUE" if task in formatting.TASKS else _task(task) for task in mini))
+    body = (
+        f"the data are small, of {shapes}'s shape, and the project generates them. This table exercises the whole "
+        f"pipeline; it is no reproduction of the paper, and its numbers say nothing about {shapes}."
+    )
+    return [loud("Mini scale:", body)]
+
+
+def _unequal(comparison: Comparison) -> list[Line]:
+    lines = []
+    for key, values in comparison.unequal:
+        listed = "; ".join(f"{value} ({' / '.join(labels)})" for value, labels in values.items())
+        lines.append(loud("Settings are not equal:", f"{key} is {listed}."))
+    grids: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        own = {grid_of(result)[0] for result in row.results.values()}
+        written = " and ".join(_listed(grid) for grid in sorted(own))
+        grids.setdefault(written, []).append(row.label)
+    if len(grids) > 1:
+        listed = "; ".join(f"{grid} for {' / '.join(labels)}" for grid, labels in sorted(grids.items()))
+        lines.append(loud("Learning-rate grids are not equal:", listed + "."))
+    return lines
+
+
+def _changed_data(comparison: Comparison) -> list[Line]:
+    seen: dict[tuple[str, str], set[str]] = {}
+    for run in comparison.runs:
+        for split, facts in run["data"].get("splits", {}).items():
+            if facts.get("sha256"):
+                seen.setdefault((run["identity"]["task"], split), set()).add(facts["sha256"])
+    changed = [f"{_task(task)} {split}" for (task, split), found in sorted(seen.items()) if len(found) > 1]
+    if not changed:
+        return []
+    return [loud("The data changed between runs:", ", ".join(changed) + " (see data.splits in the records).")]
+
+
+def _metrics(comparison: Comparison) -> Line:
+    by_metric: dict[str, list[str]] = {}
+    for task in comparison.tasks:
+        name = _task(task.name)
+        if len(task.splits) > 1:
+            name += f" ({' / '.join(task.splits)}; {_first_split(comparison)} by the first)"
+        elif task.splits[0] != "validation":
+            name += f" ({task.splits[0]})"
+        by_metric.setdefault(_metric(task), []).append(name)
+    listed = "; ".join(f"{metric} of {', '.join(tasks)}" for metric, tasks in by_metric.items())
+    split = ""
+    if _all_validation(comparison.tasks):
+        glue = all(task.name in formatting.TASKS for task in comparison.tasks)
+        split = " on the validation split" + (", which GLUE also calls dev" if glue else "")
+    return text(f"Metric{split}: {listed}. All official metrics are in {comparison.experiment}.csv.")
+
+
+def _first_split(comparison: Comparison) -> str:
+    return "ranked" if HOLDOUT in comparison.selections else "chosen and ranked"
+
+
+def _metric(task: Task) -> str:
+    return formatting.scaled_name(task.metric) + (" (an error: the lower, the better)" if task.lower_is_better else "")
+
+
+def _all_validation(tasks: Sequence[Task]) -> bool:
+    return all(split.startswith("validation") for task in tasks for split in task.splits)
+
+
+def _rule(comparison: Comparison) -> Line:
+    if comparison.rule == "last":
+        return text("Epoch: last; the best epoch is in the CSV file.")
+    words = sorted({"lowest error" if task.lower_is_better else "highest score" for task in comparison.tasks})
+    places: dict[tuple[str, ...], str] = {
+        (HOLDOUT,): "a seeded part of the training split that was kept aside; the split that is shown chose nothing",
+        ("dev-best",): "the very split that is shown, which flatters every method",
+    }
+    where = places.get(
+        comparison.selections, "what each row names: a part of the training split kept aside, or the split shown"
+    )
+    return text(f"Epoch: best, the one with the {' or '.join(words)} on {where}; the last epoch is in the CSV file.")
+
+
+def _seeds(comparison: Comparison) -> Line:
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for task in comparison.tasks:
+        by_seeds.setdefault(task.seeds, []).append(_task(task.name))
+    listed = "; ".join(
+        f"{', '.join(map(str, seeds))} (n={len(seeds)})" + (f" for {', '.join(tasks)}" if len(by_seeds) > 1 else "")
+        for seeds, tasks in by_seeds.items()
+    )
+    if all(len(seeds) == 1 for seeds in by_seeds):
+        return text(f"One seed: {listed}, so no spread is given; differences of this size may be chance.")
+    body = f"Mean ± sample standard deviation over seeds {listed}."
+    if any(not complete(r, t) for row in comparison.rows for t in comparison.tasks if (r := row.results.get(t.name))):
+        body += " A cell with fewer seeds says how many; it is never bold, and neither is an average over one."
+    return text(body)
+
+
+def _defaults(comparison: Comparison) -> list[Line]:
+    """The defaults behind the labels of rows that do not name an option which other rows of the method do."""
+    found = []
+    for method in dict.fromkeys(row.method for row in comparison.rows):
+        own = [row.settings for row in comparison.rows if row.method == method]
+        for key, value in default_settings(method).items():
+            name = key.removeprefix("method.")
+            if name != key and name not in formatting.OPTIONS_IN_NAME and len({frozen(s.get(key)) for s in own}) > 1:
+                found.append(f"{formatting.setting(name, value)} ({formatting.METHOD_NAMES.get(method, method)})")
+    return [text(f"Where a row does not name it, as by default: {', '.join(found)}.")] if found else []
+
+
+def _rates(comparison: Comparison) -> list[Line]:
+    ways: dict[str, list[tuple[Row, str, Result]]] = {}
+    for row in comparison.rows:
+        for task in comparison.tasks:
+            if task.name in row.results:
+                result = row.results[task.name]
+                ways.setdefault(grid_of(result)[1], []).append((row, task.name, result))
+    lines = []
+    for how, members in sorted(ways.items()):
+        here = f"Learning rate, chosen in each cell by its mean score at the {comparison.rule} epoch"
+        body = {
+            "fixed": "Learning rate, fixed (the records know of no search)",
+            "here": here + _chosen_on(comparison),
+        }.get(how, f"Learning rate, {how}, by the score there")
+        lines.append(text(f"{body}: {_winners(members)}."))
+    return lines
+
+
+def _chosen_on(comparison: Comparison) -> str:
+    """The split behind a choice of the table's own, where it is one."""
+    if HOLDOUT not in comparison.selections:
+        return ", as shown"
+    return " on the holdout" if len(comparison.selections) == 1 else " on the split of each row's selection"
+
+
+def _winners(members: Iterable[tuple[Row, str, Result]]) -> str:
+    """``5e-4 of {...} for LABEL / LABEL``, by task only where the tasks of a row differ."""
+    rows: dict[str, dict[str, list[str]]] = {}
+    for row, task, result in members:
+        grid = grid_of(result)[0]
+        written = formatting.rate(result.selected.lr) + (f" of {_listed(grid)}" if len(grid) > 1 else "")
+        rows.setdefault(row.label, {}).setdefault(written, []).append(_task(task))
+    labels: dict[str, list[str]] = {}
+    for label, outcomes in rows.items():
+        parts = [
+            written + (f" on {', '.join(tasks)}" if len(outcomes) > 1 else "") for written, tasks in outcomes.items()
+        ]
+        labels.setdefault(", ".join(parts), []).append(label)
+    if len(labels) == 1 and len(rows) > NAMED_ROWS:
+        return f"{next(iter(labels))} for all {len(rows)} rows"
+    return "; ".join(f"{outcome} for {' / '.join(same)}" for outcome, same in labels.items())
+
+
+def _listed(grid: Sequence[float]) -> str:
+    return "{" + ", ".join(map(formatting.rate, grid)) + "}"
+
+
+def _models(comparison: Comparison) -> list[Line]:
+    lines = set()
+    for run in comparison.runs:
+        model = run["config"]["model"]
+        parts = [model["source"], model["path"]] if model["path"] else [model["source"]]
+        if model["revision"]:
+            parts.append(f"revision {model['revision'][:12]}")
+        for file, digest in sorted(run["model"].get("sha256", {}).items()):
+            parts.append(f"{file} sha256 {digest[:12]}")
+        lines.add(f"Model: {run['identity']['model']} ({', '.join(parts)}).")
+    return [text(line) for line in sorted(lines)]
+
+
+def _data(comparison: Comparison) -> list[Line]:
+    """One line for each source, the tasks of the same sizes together."""
+    sources: dict[str, dict[str, str]] = {}
+    for task in comparison.tasks:
+        for run in comparison.runs:
+            # A run that failed early may not know its sizes; the first one that does speaks for the task.
+            if run["identity"]["task"] == task.name and run["data"].get("splits"):
+                sources.setdefault(_source(run), {}).setdefault(_task(task.name), _sizes(run))
+    lines = []
+    for source, tasks in sorted(sources.items()):
+        same: dict[str, list[str]] = {}
+        for name, sizes in tasks.items():
+            same.setdefault(sizes, []).append(name)
+        rows = "; ".join(f"{sizes} ({', '.join(names)})" for sizes, names in same.items())
+        lines.append(text(f"Data: {source}. Rows: {rows}."))
+    return lines
+
+
+def _source(run: Record) -> str:
+    data = run["config"]["data"]
+    if data["source"] == "hub":
+        return f"hub {data['path']}, revision {data['revision'][:12] or 'not pinned'}"
+    if data["source"] == "local":
+        return "local files"
+    return f"{data['source']}, generated with seed {data.get('seed', 0)}"
+
+
+def _sizes(run: Record) -> str:
+    splits: dict[str, Any] = run["data"]["splits"]
+    order = ["train", HOLDOUT, *run["config"]["task"]["evaluation"]]
+    return ", ".join(f"{split} {splits[split]['rows']}" for split in order if split in splits)
+
+
+def provenance(comparison: Comparison) -> list[Line]:
+    """How many runs, at which commits, by which commands; and the command that makes the table."""
+    commands = sorted({run["command"] for run in comparison.runs})
+    more = f", and {len(commands) - COMMANDS} more in the CSV file" if len(commands) > COMMANDS else ""
+    return [
+        (
+            Span(f"Runs: {len(comparison.runs)}. Commit: "),
+            *_joined(sorted({commit(run) for run in comparison.runs})),
+            Span("."),
+        ),
+        (Span("Repeat with: "), *_joined(commands[:COMMANDS]), Span(more + ".")),
+        (
+            Span("Table: "),
+            Span(
+                f"python scripts/make_tables.py --experiment {comparison.experiment} --rule {comparison.rule}", "code"
+            ),
+            Span("."),
+        ),
+    ]
+
+
+def commit(run: Record) -> str:
+    """The commit that a run was made at, twelve digits of it, and whether it was changed."""
+    known = run["environment"].get("commit")
+    changed = " with uncommitted changes" if run["environment"].get("dirty") else ""
+    return f"{known[:12]}{changed}" if known else "not recorded"
+
+
+def _joined(pieces: Sequence[str]) -> list[Span]:
+    spans: list[Span] = []
+    for piece in pieces:
+        spans += [Span(", ")] * bool(spans) + [Span(piece, "code")]
+    return spans
+
+
+class Footnotes:
+    """Gives each text a letter, in the order in which the cells of a table first use them."""
+
+    def __init__(self) -> None:
+        self._letters: dict[str, str] = {}
+
+    def mark(self, text: str) -> str:
+        """The letter of a footnote: ``a`` to ``z``, then ``aa``."""
+        if text not in self._letters:
+            number, letters = len(self._letters), ""
+            while True:
+                letters = chr(ord("a") + number % 26) + letters
+                number = number // 26 - 1
+                if number < 0:
+                    break
+            self._letters[text] = letters
+        return self._letters[text]
+
+    def lines(self) -> list[str]:
+        """``(a) text`` of every footnote."""
+        return [f"({letters}) {text}" for text, letters in self._letters.items()]

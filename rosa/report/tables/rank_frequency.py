@@ -1,0 +1,104 @@
+"""Rank x resampling frequency: the rows of an experiment that differ by these two alone, as a grid."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rosa.report import formatting
+from rosa.report.comparison import Comparison, Row, Task, frozen
+from rosa.report.tables import notes
+from rosa.report.tables.highlights import Column, Standings, legend, standings
+from rosa.report.tables.results import standing_cell, task_columns, trial_text
+from rosa.report.tables.table import Cell, Table
+
+RANK = "Rank"
+"""The heading of a table's first column."""
+AXES = ("method.rank", "method.every", "method.unit")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of one model and method that agree on everything but rank and period."""
+
+    label: str
+    """The method, and what tells this grid apart from the experiment's others."""
+    ranks: tuple[float, ...]
+    """Ascending."""
+    periods: tuple[tuple[int, str], ...]
+    """Number and unit, the most frequent resampling first; never (0) last."""
+    cells: Mapping[tuple[float, tuple[int, str]], Row]
+    """(rank, period) -> row; a combination without runs is not there."""
+    beside: Mapping[float, Row]
+    """Rank -> the LoRA row of that rank, where there is one."""
+
+
+def grids(rows: Sequence[Row]) -> list[Grid]:
+    """Every grid among the rows of a table: at least two ranks with the same two periods. A cross alone is none."""
+    members: dict[object, list[Row]] = {}
+    for row in rows:
+        if all(key in row.settings for key in AXES):
+            rest = {key: value for key, value in row.settings.items() if key not in AXES}
+            members.setdefault((row.model, frozen(rest)), []).append(row)
+    return [made for own in members.values() if (made := _grid(own, rows)) is not None]
+
+
+def _grid(own: Sequence[Row], rows: Sequence[Row]) -> Grid | None:
+    cells = {(row.settings["method.rank"], _period(row)): row for row in own}
+    ranks, periods = {rank for rank, _ in cells}, {period for _, period in cells}
+    shared = [{period for rank, period in cells if rank == one} for one in ranks]
+    if not any(len(one & other) > 1 for one, other in itertools.combinations(shared, 2)):
+        return None
+    ordered = sorted(periods, key=lambda period: (period[0] == 0, period[1], period[0]))
+    beside = {}
+    for rank in ranks:
+        lora = [r for r in rows if (r.model, r.method, r.settings.get("method.rank")) == (own[0].model, "lora", rank)]
+        if len(lora) == 1:
+            beside[rank] = lora[0]
+    first = own[0]
+    parts = first.label.split(", ")
+    # A label starts with the method with its rank, and the period: what follows tells grids apart.
+    label = ", ".join([formatting.METHOD_NAMES.get(first.method, first.method), *parts[2:]])
+    return Grid(label, tuple(sorted(ranks)), tuple(ordered), cells, beside)
+
+
+def _period(row: Row) -> tuple[int, str]:
+    every = row.settings["method.every"]
+    return (every, row.settings["method.unit"]) if every else (0, "")
+
+
+def rank_frequency_tables(comparison: Comparison) -> list[Table]:
+    """A table for each grid and task: ranks down, periods across, LoRA of the same rank in the last column."""
+    columns = task_columns(comparison)
+    return [
+        _table(comparison, grid, task, columns[task.name].column)
+        for grid in grids(comparison.rows)
+        for task in comparison.tasks
+    ]
+
+
+def _table(comparison: Comparison, grid: Grid, task: Task, column: Column) -> Table:
+    # LoRA competes: the best cell is the best of all that the table shows.
+    standing = standings(column, [*grid.cells.values(), *grid.beside.values()])
+    rows = []
+    for rank in grid.ranks:
+        line = [grid.cells.get((rank, period)) for period in grid.periods]
+        line += [grid.beside.get(rank)] if grid.beside else []
+        rows.append((Cell(f"r={rank}"), *(_cell(row, task, standing) for row in line)))
+    name = formatting.TASK_NAMES.get(task.name, task.name)
+    header = (RANK, *(formatting.period(*period) for period in grid.periods), *(["LoRA"] if grid.beside else []))
+    model = ", ".join(sorted({row.model for row in comparison.rows}))
+    caption = (
+        f"{comparison.experiment}: {model} on {name}, {grid.label} by rank and time between resamples, "
+        f"{formatting.scaled_name(task.metric)} at the {comparison.epoch}"
+    )
+    explained = legend([standing], "the table among cells")
+    lines = (*notes.notes(comparison), notes.text(f"{explained} {formatting.MISSING}: no run."))
+    return Table(f"{comparison.experiment}-rank-frequency", caption, header, tuple(rows), lines)
+
+
+def _cell(row: Row | None, task: Task, standing: Standings) -> Cell:
+    if row is None or task.name not in row.results:
+        return Cell(formatting.MISSING)
+    return standing_cell(trial_text(row.results[task.name].selected, task), standing[row.label])

@@ -1,0 +1,210 @@
+"""The table of an experiment: methods x tasks, with what stands out, what is missing, and where it comes from."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from rosa.report import formatting
+from rosa.report.comparison import Comparison, ReportError, Row, Task, Trial, complete, summarise
+from rosa.report.published import Published
+from rosa.report.tables import notes
+from rosa.report.tables.highlights import Column, Standing, Standings, legend, standings
+from rosa.report.tables.notes import Footnotes
+from rosa.report.tables.table import Cell, Line, Table
+
+AVERAGE = "Average"
+
+
+def results_table(comparison: Comparison, published: Sequence[Published] = ()) -> Table:
+    """Rows are methods and settings, columns tasks, their average and the trainable parameters.
+
+    Among the rows of one model whose every seed has a score, the best of a column is bold and those within a standard
+    deviation of it are underlined. Published numbers stand below, and never compete.
+    """
+    footnotes = Footnotes()
+    averaged = _can_average(comparison.tasks)
+    columns = task_columns(comparison)
+    rows = [_results_row(row, comparison, columns, footnotes) for row in comparison.rows]
+    rows += _published_rows(comparison, published, averaged, footnotes)
+    names = [formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks]
+    header = ("Method", *names, *([AVERAGE] if averaged else []), "Trainable")
+    models = ", ".join(sorted({row.model for row in comparison.rows}))
+    caption = f"{comparison.experiment}: {models}, {_shown(comparison.tasks)} at the {comparison.epoch}"
+    lines = [*map(notes.text, footnotes.lines()), _legend(comparison, list(columns.values()), averaged)]
+    return Table(comparison.experiment, caption, header, tuple(rows), (*notes.notes(comparison), *lines))
+
+
+def task_columns(comparison: Comparison) -> dict[str, Standings]:
+    """Column name -> how its rows stand: every task by its headline on the first split, and the average of all.
+
+    The average has one value a seed, for the rows that have every seed of every task.
+    """
+    columns = {}
+    for task in comparison.tasks:
+        results = {row.label: row.results[task.name] for row in comparison.rows if task.name in row.results}
+        scores = {label: result.selected.scores(task.splits[0], task.metric) for label, result in results.items()}
+        whole = {label for label, result in results.items() if complete(result, task)}
+        columns[task.name] = Column(task.name, task.metric, task.lower_is_better, scores, whole)
+    if _can_average(comparison.tasks) and len({task.seeds for task in comparison.tasks}) == 1:
+        first = comparison.tasks[0]
+        every = set.intersection(*(set(column.complete) for column in columns.values()))
+        scores = {
+            label: {
+                seed: statistics.fmean(column.scores[label][seed] for column in columns.values())
+                for seed in first.seeds
+            }
+            for label in every
+            if all(len(column.scores[label]) == len(first.seeds) for column in columns.values())
+        }
+        columns[AVERAGE] = Column(AVERAGE, first.metric, first.lower_is_better, scores, set(scores))
+    return {name: standings(column, comparison.rows) for name, column in columns.items()}
+
+
+def _can_average(tasks: Sequence[Task]) -> bool:
+    """Several columns on one scale: points of a hundred do not mix with an error."""
+    return len(tasks) > 1 and len({(formatting.scale(task.metric), task.lower_is_better) for task in tasks}) == 1
+
+
+def _shown(tasks: Sequence[Task]) -> str:
+    """``scores ×100``, or the name of what is not."""
+    as_they_are = [task.metric for task in tasks if formatting.scale(task.metric) == 1]
+    names = [formatting.METRIC_NAMES.get(metric, metric) for metric in dict.fromkeys(as_they_are)]
+    return ", ".join([*(["scores ×100"] if len(as_they_are) < len(tasks) else []), *names])
+
+
+def _legend(comparison: Comparison, columns: Sequence[Standings], averaged: bool) -> Line:
+    parts = []
+    if averaged:
+        each = "the first split" if any(len(task.splits) > 1 for task in comparison.tasks) else "each task"
+        parts.append(
+            f"Average: the mean of the {len(comparison.tasks)} columns ({each}), given where every column has a score; "
+            "its deviation is that of the seeds' averages."
+        )
+    parts += ["Trainable: adapter + head parameters.", legend(columns), f"{formatting.MISSING}: no run."]
+    return notes.text(" ".join(parts))
+
+
+# --- one row ---------------------------------------------------------------------------------------------------------
+
+
+def _results_row(
+    row: Row, comparison: Comparison, columns: dict[str, Standings], footnotes: Footnotes
+) -> tuple[Cell, ...]:
+    cells = [Cell(row.label)]
+    for task in comparison.tasks:
+        result = row.results.get(task.name)
+        letters = tuple(map(footnotes.mark, warnings(result.selected))) if result else ()
+        written = formatting.MISSING if result is None else trial_text(result.selected, task)
+        cells.append(standing_cell(written, columns[task.name][row.label], letters))
+    if _can_average(comparison.tasks):
+        standing = columns[AVERAGE][row.label] if AVERAGE in columns else Standing()
+        cells.append(standing_cell(_average(row, comparison.tasks, columns), standing))
+    return (*cells, Cell(trainable(row)))
+
+
+def standing_cell(text: str, standing: Standing, letters: tuple[str, ...] = ()) -> Cell:
+    """A cell with what its standing shows, and the letters of its footnotes."""
+    return Cell(text, standing.best, (*standing.marks, *letters), standing.close)
+
+
+def warnings(trial: Trial) -> list[str]:
+    """The warnings of a cell's runs, as footnotes."""
+    return [f"Warning of the run: {text}" for text in sorted({w for r in trial.scored.values() for w in r["warnings"]})]
+
+
+def _average(row: Row, tasks: Sequence[Task], columns: dict[str, Standings]) -> str:
+    metric = tasks[0].metric
+    by_seed = columns[AVERAGE].column.scores.get(row.label, {}) if AVERAGE in columns else {}
+    summary = summarise(by_seed.values())
+    if summary:
+        return formatting.mean_and_deviation(summary.mean, summary.deviation, metric)
+    means = [summarise(columns[task.name].column.scores.get(row.label, {}).values()) for task in tasks]
+    known = [found.mean for found in means if found]
+    if len(known) < len(tasks):
+        return formatting.MISSING
+    whole = all(row.label in columns[task.name].column.complete for task in tasks)
+    return formatting.score(statistics.fmean(known), metric) + ("" if whole else " (partial)")
+
+
+def trial_text(trial: Trial, task: Task) -> str:
+    """``71.2 ± 0.4``, ``70.1 ± 0.3 / 69.8 ± 0.2`` with two splits; and what is missing: ``(n=2, 1 failed)``."""
+    summaries = [summarise(trial.scores(split, task.metric).values()) for split in task.splits]
+    shown = [formatting.mean_and_deviation(s.mean, s.deviation, task.metric) for s in summaries if s]
+    joined = (" / " if "±" in "".join(shown) else "/").join(shown)
+    return with_what_is_lost(joined, len(trial.scored), trial, task)
+
+
+def with_what_is_lost(shown: str, n: int, trial: Trial, task: Task) -> str:
+    """A cell's numbers, over ``n`` seeds, and how many seeds are missing, failed or still running."""
+    lost = {"failed": len(trial.failed), "running": len(trial.running)}
+    counted = [f"{number} {state}" for state, number in lost.items() if number]
+    if not shown:
+        one_seed = len(task.seeds) == 1
+        return ", ".join([state for state in lost if lost[state]] if one_seed else counted) or formatting.MISSING
+    if n == len(task.seeds) and not counted:
+        return shown
+    return f"{shown} ({', '.join([f'n={n}', *counted])})"
+
+
+def trainable(row: Row) -> str:
+    """Trainable parameters of a row's runs: ``0.29M + 0.59M head``."""
+    params = [
+        run["params"]
+        for result in row.results.values()
+        for run in result.selected.runs
+        if {"trainable", "head"} <= run["params"].keys()
+    ]
+    if not params:
+        return formatting.MISSING
+    head = formatting.count_range(found["head"] for found in params)
+    tail = f" + {head} head"
+    if head == "0":  # frozen, or a task that needs none
+        tail = " (head frozen)" if row.settings.get("method.head") == "freeze" else ""
+    return formatting.count_range(found["trainable"] for found in params) + tail
+
+
+def _published_rows(
+    comparison: Comparison, published: Sequence[Published], averaged: bool, footnotes: Footnotes
+) -> list[tuple[Cell, ...]]:
+    rows = []
+    for label, counts in dict.fromkeys((entry.label, entry.trainable) for entry in published):
+        entries = {entry.task: entry for entry in published if (entry.label, entry.trainable) == (label, counts)}
+        cited = footnotes.mark(f"Published, not run here: {next(iter(entries.values())).source}.")
+        cells, means = [Cell(label, marks=(cited,))], []
+        for task in comparison.tasks:
+            entry = entries.get(task.name)
+            if entry is None:
+                cells.append(Cell(formatting.MISSING))
+            elif entry.metric != task.metric:
+                why = f"Published as {entry.metric}, while this column is {task.metric}: not shown."
+                cells.append(Cell(formatting.MISSING, marks=(footnotes.mark(why),)))
+            else:
+                means.append(entry.score)
+                cells.append(published_cell(entry, footnotes))
+        if averaged:
+            whole = len(means) == len(comparison.tasks)
+            metric = comparison.tasks[0].metric
+            cells.append(Cell(formatting.score(statistics.fmean(means), metric) if whole else formatting.MISSING))
+        rows.append((*cells, Cell(formatting.MISSING if counts is None else formatting.count(counts))))
+    return rows
+
+
+def published_cell(entry: Published, footnotes: Footnotes) -> Cell:
+    """A published number with its note."""
+    marks = (footnotes.mark(entry.note),) if entry.note else ()
+    return Cell(formatting.mean_and_deviation(entry.score, entry.spread, entry.metric), marks=marks)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a table's file, making its folder.
+
+    Raises:
+        ReportError: the file cannot be written; names it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ReportError(f"{path}: cannot write: {error}") from error

@@ -1,0 +1,144 @@
+"""Every score of an experiment's records, a line each: for programs, and for whoever doubts a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rosa.records import RULES
+from rosa.report import formatting
+from rosa.report.comparison import Comparison, Record, Row, Task, Trial, at_epoch, compare, summarise
+from rosa.report.significance import compare_with, lora_of
+from rosa.report.tables.generation import SCORES, generated_scores, generated_splits
+
+COLUMNS = [
+    *("experiment", "model", "method", "row", "settings", "task", "split", "metric", "headline", "rule"),
+    *("lr", "selected", "status", "n", "seeds", "scores", "mean", "deviation"),
+    *("lora_row", "pairs", "difference_to_lora", "p_paired_t"),
+    *("seeds_of_task", "failed_seeds", "running_seeds", "trainable", "head", "commands"),
+]
+
+Scores = Mapping[tuple[str, str], Mapping[int, float]]
+"""(split, metric) -> seed -> score."""
+
+
+def long_csv(found: Sequence[Record], experiment: str) -> str:
+    """Every score that the records of an experiment have, in long form.
+
+    One line for each row of the table, task, split, official metric, rule (best and last epoch) and learning rate, the
+    losing ones too; a cell without any run, or without a finished one, has a line with an empty mean. Scores are as
+    recorded (not ×100). Lines of the learning rate that is shown compare with LoRA: ``p_paired_t`` is the two-sided
+    p-value over ``pairs`` seeds.
+    """
+    comparison = compare(found, experiment)
+    return write(COLUMNS, (line for rule in RULES for line in _lines(at_epoch(comparison, rule))))
+
+
+def write(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
+    """Lines as a CSV file's text; what a line does not have is empty."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def spaced(values: Iterable[Any]) -> str:
+    """Several values in one field."""
+    return " ".join(map(str, values))
+
+
+def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    for row in comparison.rows:
+        lora = lora_of(row, comparison.rows)
+        for task in comparison.tasks:
+            head = {
+                "experiment": comparison.experiment,
+                "model": row.model,
+                "method": row.method,
+                "row": row.label,
+                "settings": json.dumps(row.settings, sort_keys=True),
+                "task": task.name,
+                "rule": comparison.rule,
+                "seeds_of_task": spaced(task.seeds),
+            }
+            result = row.results.get(task.name)
+            if result is None:
+                missing = {"split": task.splits[0], "metric": task.metric, "headline": True, "status": "missing"}
+                yield {**head, **missing, "n": 0}
+                continue
+            for trial in result.trials:
+                chosen = trial is result.selected and bool(trial.scored)
+                rival = _rival(lora, task) if chosen and lora is not None else {}
+                for line in _trial_lines(trial, task, chosen):
+                    place = (line["split"], line["metric"])
+                    yield {**head, **line, **(_paired(lora, trial, rival, place) if lora and place in rival else {})}
+
+
+def _rival(lora: Row, task: Task) -> Scores:
+    """What the LoRA row's shown learning rate scored."""
+    return _scores(lora.results[task.name].selected, task) if task.name in lora.results else {}
+
+
+def _paired(lora: Row, trial: Trial, rival: Scores, place: tuple[str, str]) -> dict[str, Any]:
+    paired = compare_with(lora.label, _one(trial, *place), rival[place])
+    return {
+        "lora_row": paired.against,
+        "pairs": paired.n,
+        "difference_to_lora": paired.difference,
+        "p_paired_t": paired.p,
+    }
+
+
+def _one(trial: Trial, split: str, metric: str) -> dict[int, float]:
+    return generated_scores(trial, metric, split) if metric in SCORES else trial.scores(split, metric)
+
+
+def _scores(trial: Trial, task: Task) -> Scores:
+    """Every official score of a trial, and those of the texts that its runs wrote with the rule's weights."""
+    official = {metric for run in trial.scored.values() for metric in run["config"]["task"]["metrics"]}
+    pairs = [(split, metric) for split in task.splits for metric in sorted(official)] or [(task.splits[0], task.metric)]
+    pairs += [(split, metric) for split in generated_splits(trial) for metric in SCORES]
+    return {(split, metric): _one(trial, split, metric) for split, metric in pairs}
+
+
+def _trial_lines(trial: Trial, task: Task, selected: bool) -> list[dict[str, Any]]:
+    params = [run["params"] for run in trial.runs if run["params"]]
+    common = {
+        "lr": formatting.rate(trial.lr),
+        "selected": selected,
+        "status": _status(trial, task),
+        "failed_seeds": spaced(trial.failed),
+        "running_seeds": spaced(trial.running),
+        "trainable": _counts(params, "trainable"),
+        "head": _counts(params, "head"),
+        "commands": "\n".join(sorted({run["command"] for run in trial.runs})),
+    }
+    lines = []
+    for (split, metric), scores in _scores(trial, task).items():
+        summary = summarise(scores.values())
+        numbers = {
+            "split": split,
+            "metric": metric,
+            "headline": metric == task.metric and split in task.splits,
+            "n": len(scores),
+            "seeds": spaced(scores),
+            "scores": spaced(scores.values()),
+            "mean": summary.mean if summary else "",
+            "deviation": summary.deviation if summary and summary.deviation is not None else "",
+        }
+        lines.append({**common, **numbers})
+    return lines
+
+
+def _counts(params: Collection[Mapping[str, int]], key: str) -> str:
+    return spaced(sorted({found[key] for found in params if key in found}))
+
+
+def _status(trial: Trial, task: Task) -> str:
+    if trial.scored:
+        return "done" if tuple(sorted(trial.scored)) == task.seeds and not trial.failed else "partial"
+    return "running" if trial.running else "failed"

@@ -1,0 +1,8 @@
+"""One run, end to end: the only package that knows every stage."""
+
+from __future__ import annotations
+
+from rosa.run.folder import BusyError
+from rosa.run.pipeline import Outcome, run
+
+__all__ = ["BusyError", "Outcome", "run"]

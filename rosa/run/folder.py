@@ -1,0 +1,134 @@
+"""The folder of a run: its lock, its earlier record, and how its record is closed."""
+
+from __future__ import annotations
+
+import shutil
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rosa import records
+from rosa.config import Config
+from rosa.run.resolve import resolve
+from rosa.training import find_checkpoint
+from rosa.training.signals import stop_signals
+from rosa.utils import distributed
+
+CHECKPOINTS = "checkpoints"
+
+WEIGHTS = {rule: f"{rule}.safetensors" for rule in records.RULES}
+"""Files in a run's folder, by the epoch that they are of."""
+
+
+class BusyError(RuntimeError):
+    """Another process is working on this very run."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run stands when it is asked for: what the process that holds its lock tells the others."""
+
+    record: dict[str, Any]
+    done: bool = False
+    trained: bool = False
+    """Training was over when an earlier call was stopped; only the test split is left to do."""
+    checkpoint: Path | None = None
+    """To go on from."""
+
+
+def begin(config: Config, tuning: dict[str, Any] | None, command: str, folder: Path, held: ExitStack) -> Start:
+    """Take the run's lock for as long as ``held`` lives, see what there is of it, and declare it running."""
+    held.enter_context(locked(folder))
+    _remove_unfinished(folder)
+    if config.train.force:
+        _clear(folder)
+    earlier = _earlier_record(folder)
+    if earlier is not None and earlier["status"] == "done":
+        return Start(earlier, done=True)
+    record, trained = records.new(config, command) | {"tuning": tuning}, False
+    if earlier is not None and config.task.test and earlier["metrics"] and selected_weights(config, folder).is_file():
+        record, trained = earlier | {"status": "running", "finished": None, "error": None}, True
+    records.write(folder, record)
+    return Start(record, trained=trained, checkpoint=find_checkpoint(folder / CHECKPOINTS))
+
+
+def note_death(config: Config, command: str, reason: str) -> None:
+    """Write into the record of a run whose process was killed that it failed, and why.
+
+    Args:
+        config: the run.
+        command: the shell command that repeats it.
+        reason: what is known of the process's end.
+
+    Raises:
+        BusyError: another process has taken the run over.
+        RecordError: the record is there and cannot be read, or cannot be written.
+    """
+    config, tuning = resolve(config)
+    folder = records.folder(config)
+    with locked(folder):
+        path = folder / records.RECORD
+        record = records.read(path) if path.exists() else records.new(config, command) | {"tuning": tuning}
+        if record["status"] == "running":
+            close(folder, record, {"type": "KilledProcess", "message": reason, "traceback": ""})
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, which is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / records.LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise BusyError(f"{folder}: another process is doing this run") from error
+    except OSError as error:
+        raise records.RecordError(f"{folder}: cannot write in the run's folder (results_dir): {error}") from error
+    with lock:
+        yield
+
+
+def close(folder: Path, record: dict[str, Any], failure: dict[str, str] | None = None) -> None:
+    """Write down that the run is done, or that it failed and why."""
+    record["status"] = "failed" if failure else "done"
+    record["finished"] = records.now()
+    record["error"] = failure
+    # Where another process failed, the launcher is about to end this one.
+    with stop_signals(handed_on=True) if distributed.launched() else nullcontext():
+        records.write(folder, record)
+
+
+def failure(error: BaseException) -> dict[str, str]:
+    """What a record keeps of an error."""
+    trace = "".join(traceback.format_exception(error))
+    return {"type": type(error).__name__, "message": str(error), "traceback": trace}
+
+
+def _earlier_record(folder: Path) -> dict[str, Any] | None:
+    path = folder / records.RECORD
+    return records.read(path) if path.exists() else None
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process was writing; nobody else writes here while the run's lock is held."""
+    for name in (records.RECORD, *WEIGHTS.values()):
+        for path in folder.glob(f".{name}.*"):
+            path.unlink()
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != records.LOCK:
+            path.unlink()
+
+
+def selected_weights(config: Config, folder: Path) -> Path:
+    """The file with the weights of the epoch that the run's selection chose."""
+    return folder / WEIGHTS[config.chosen_epoch]

@@ -1,0 +1,36 @@
+"""The models that the project makes itself: pretrained once, from text of its own or of a file, and kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from rosa.config import Config, ModelConfig
+from rosa.data.paragraphs import read_paragraphs
+from rosa.mini import text as mini_text
+from rosa.mini.pretraining.gpt2 import cached_gpt2
+from rosa.mini.pretraining.roberta import cached_roberta
+from rosa.mini.text import restaurants
+
+
+def located(config: Config) -> ModelConfig:
+    """The model's configuration, with the folder of the project's own model where that is meant, made if needed.
+
+    Raises:
+        DataError: a text to pretrain on that cannot be read.
+        ValueError: a text too short to pretrain on.
+    """
+    if config.model.source != "mini":
+        return config.model
+    shape, cache_dir, device = config.model.mini, Path(config.cache_dir), config.train.device
+    if shape.architecture == "gpt2":
+        if shape.text:
+            text, origin = read_paragraphs(Path(shape.text))
+        else:
+            text, origin = restaurants.corpus(shape.sentences, shape.seed), {"generated": "restaurants"}
+        folder = cached_gpt2(text, shape, cache_dir, origin, device)
+    else:
+        folder = cached_roberta(
+            mini_text.corpus(shape.sentences, shape.seed), mini_text.vocabulary(), shape, cache_dir, device
+        )
+    return dataclasses.replace(config.model, path=str(folder))

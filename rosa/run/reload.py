@@ -1,0 +1,113 @@
+"""Rebuild the models of a finished run from its folder."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rosa import models, records
+from rosa.adapters import attach, merge
+from rosa.config import Config, MethodConfig, from_dict
+from rosa.errors import ExportError
+from rosa.run import mini_model
+from rosa.run.folder import WEIGHTS
+from rosa.training import load_weights
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run's record, and its models before and after."""
+
+    record: dict[str, Any]
+    config: Config
+    weights: str
+    """``best`` or ``last``: the epoch that ``plain`` is of."""
+    base: PreTrainedModel
+    """The pretrained model, with the head that training started from."""
+    plain: PreTrainedModel
+    """After training, merged."""
+    tokenizer: PreTrainedTokenizerBase
+
+    def origin(self) -> str:
+        """A sentence for the README of an export."""
+        score = records.score(self.record, self.weights)
+        selection = self.record["metrics"]["selection"]
+        source = ":".join(part for part in (self.config.model.source, self.config.model.path) if part)
+        return (
+            f"Fine-tuned on {self.config.task.name} with {self.config.method.name} from {self.config.model.name} "
+            f"({source}), {self.weights} epoch, {selection['metric']} {score:.4f} on {selection['split']}: "
+            f"{records.describe(self.record)}, started {self.record['started']}."
+        )
+
+
+def load(folder: Path, weights: str | None = None) -> FinishedRun:
+    """Rebuild the pretrained model as the run did, and the fine-tuned one from the run's weights.
+
+    Args:
+        folder: of the run; holds ``record.json``.
+        weights: ``best`` or ``last`` epoch; by default the one that the run's ``selection`` chose.
+
+    Raises:
+        ExportError: no run's folder, an unfinished run, one whose model is not Hugging Face's, weights that were not
+            kept, or pretrained weights that are not the run's.
+        RecordError, ConfigError, ModelError, AdapterError: a record, model or weights file that does not fit.
+    """
+    record = _finished_record(folder)
+    config = from_dict(record["config"])
+    if config.model.source == "perceptron":
+        raise ExportError(
+            f"{folder}: the run's model={config.model.name} is a perceptron, which neither Hugging Face nor PEFT "
+            "can load; expected a run on texts"
+        )
+    weights = weights or config.chosen_epoch
+    path = folder / WEIGHTS[weights]
+    if not path.is_file():
+        kept = [name for name, file in WEIGHTS.items() if (folder / file).is_file()]
+        other = f"ask for --weights {kept[0]}, or r" if kept else "r"
+        raise ExportError(
+            f"{path}: no such file; train.keep={record['config']['train'].get('keep')} of this run does not keep it: "
+            f"{other}un again with train.keep={weights} train.force=true"
+        )
+    base, tokenizer, facts = models.load(mini_model.located(config), config.task, config.seed)
+    _refuse_other_weights(record["model"], facts)
+    plain = copy.deepcopy(base)
+    restore(plain, config.method, path)
+    return FinishedRun(record, config, weights, base, plain, tokenizer)
+
+
+def _finished_record(folder: Path) -> dict[str, Any]:
+    path = folder / records.RECORD
+    if not path.is_file():
+        raise ExportError(f"{folder}: not the folder of a run, which holds {records.RECORD}")
+    record = records.read(path)
+    if record["status"] != "done":
+        raise ExportError(
+            f"{folder}: the run's status is {record['status']}, expected done; finish it with: {record['command']}"
+        )
+    return record
+
+
+def _refuse_other_weights(recorded: dict[str, Any], found: dict[str, Any]) -> None:
+    """Hub models have no hashes in a record; their revision pins them."""
+    if recorded["sha256"] != found["sha256"]:
+        raise ExportError(
+            f"model.path={found['path']}: the pretrained weights there are not those that the run started from: "
+            f"sha256 {found['sha256']}, the record has {recorded['sha256']}"
+        )
+
+
+def restore(model: nn.Module, method: MethodConfig, weights: Path) -> None:
+    """Turn a pretrained model, in place, into the plain one that a run left behind in a file of weights.
+
+    Raises:
+        AdapterError: the file is of another method, rank or model.
+    """
+    attach(model, method, verbose=False)
+    load_weights(model, weights)
+    merge(model)
+    model.eval()

@@ -1,0 +1,92 @@
+"""Replace what a configuration leaves open (device, precision, tuned learning rate), and prepare what runs share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rosa import models
+from rosa.config import TUNED, Config, ConfigError
+from rosa.records import selection
+from rosa.run import build, mini_model
+from rosa.utils import distributed
+from rosa.utils.console import silence_transformers
+from rosa.utils.hub import why_unreachable
+
+
+def check_shares(config: Config) -> None:
+    """Refuse a batch that the processes cannot share equally."""
+    size, count = config.train.batch_size, distributed.count()
+    if size % count:
+        below, above = size // count * count, -(-size // count) * count
+        nearest = f"{below} or {above}" if below else str(above)
+        raise ConfigError(
+            f"train.batch_size={size} with {count} processes: expected a multiple of {count}, {nearest} for instance; "
+            "it is the batch of all processes together"
+        )
+
+
+def prepare(configs: Iterable[Config]) -> None:
+    """See to what many runs share before the first one starts: the hub is there, the mini model is made.
+
+    Raises:
+        ModelError, DataError: a model or data set that no run could have.
+    """
+    silence_transformers()
+    models_seen, tasks_seen = set(), set()
+    for config in configs:
+        model = repr(config.model)
+        if model not in models_seen:
+            models_seen.add(model)
+            if config.model.source != "perceptron":
+                models.locate(mini_model.located(resolve_device(config)))
+        if config.data.source == "hub" and config.task.name not in tasks_seen:
+            tasks_seen.add(config.task.name)
+            if why_unreachable():
+                build.read(config)
+
+
+def resolve_device(config: Config) -> Config:
+    """Replace ``train.device=auto`` and ``train.precision=auto`` by what they mean on this machine."""
+    device = device_for(config.train.device)
+    precision = precision_for(config.train.precision, device)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, device=device, precision=precision))
+
+
+def resolve(config: Config) -> tuple[Config, dict[str, Any] | None]:
+    """Replace ``train.lr=tuned``, ``train.device=auto`` and ``train.precision=auto`` by what they mean here.
+
+    Returns:
+        The configuration that the run's identity is made of, and how the learning rate was chosen.
+
+    Raises:
+        RecordError: the tuning runs are missing or unfinished.
+    """
+    config = resolve_device(config)
+    if config.train.lr != TUNED:
+        return config, None
+    lr, tuning = selection.tuned_lr(Path(config.results_dir), config)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, lr=lr)), tuning
+
+
+def precision_for(requested: str, device: str) -> str:
+    """What ``train.precision=auto`` means on this device: ``bf16`` where the GPU computes it, ``fp32`` elsewhere."""
+    if requested != "auto":
+        return requested
+    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def device_for(requested: str) -> str:
+    """``cuda`` where there is one and the CPU is not asked for.
+
+    Raises:
+        RuntimeError: ``train.device=cuda`` without a GPU.
+    """
+    available = torch.cuda.is_available()
+    if requested == "cuda" and not available:
+        raise RuntimeError("train.device=cuda, but PyTorch sees no CUDA device; use train.device=cpu")
+    return "cuda" if available and requested != "cpu" else "cpu"

@@ -1,0 +1,1 @@
+"""Many runs: their jobs, a local pool, SLURM, progress and status."""

@@ -1,0 +1,282 @@
+"""Many runs on one machine: processes that may be killed, a live overview, one line for each run, a summary."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from rosa.config import TUNED, Config
+from rosa.records.summary import headline
+from rosa.sweep.jobs import Job
+from rosa.sweep.progress import Overview, counted, duration
+from rosa.sweep.workers import Death, Workers
+from rosa.utils.console import first_line
+
+AGAIN_SECONDS = 2.0
+"""Between two looks at the runs that other processes are doing."""
+POLL_SECONDS = 0.5
+"""Between two looks at whether somebody asked the sweep to stop, and two drawings of the overview."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a job."""
+
+    job: Job
+    status: str
+    """One of :data:`rosa.sweep.progress.STATUSES`, or ``busy`` while another process is doing it."""
+    line: str
+    """The score, or the first line of the error."""
+    seconds: float
+
+
+def describe(config: Config) -> str:
+    """A run in a few words."""
+    rank = getattr(config.method, "rank", None)
+    method = config.method.name + (f" r={rank}" if rank is not None else "")
+    lr = config.train.lr if config.train.lr == TUNED else f"{config.train.lr:g}"
+    return f"{config.task.name:5} {method:9} lr={lr} seed={config.seed}"
+
+
+def attempt(job: Job, threads: int) -> Result:
+    """Do one run in this process, and answer with its outcome; what went wrong in it is an outcome.
+
+    Args:
+        job: the run.
+        threads: of the CPU, where ``train.threads`` does not say; 0 leaves PyTorch's own choice.
+
+    Raises:
+        InterruptedRun: asked to stop.
+    """
+    from rosa.run import BusyError, run
+    from rosa.training import InterruptedRun
+
+    start = time.perf_counter()
+    config = job.config
+    if threads and not config.train.threads:
+        config = replace(config, train=replace(config.train, threads=threads))
+    try:
+        outcome = run(config, job.command, progress=False)
+        status = "skipped" if outcome.skipped else "done"
+        line = headline(outcome.record)
+    except BusyError:
+        status, line = "busy", "another process is doing it"
+    except InterruptedRun:
+        raise
+    except Exception as error:  # one failing run must not take the others with it
+        status, line = "failed", first_line(type(error).__name__, str(error))
+    return Result(job, status, line, time.perf_counter() - start)
+
+
+def run_job(job: Job, threads: int) -> Result:
+    """Do one run as :func:`attempt` does, for which a request to stop is an outcome as well."""
+    from rosa.training import InterruptedRun
+
+    start = time.perf_counter()
+    try:
+        return attempt(job, threads)
+    except (InterruptedRun, KeyboardInterrupt):
+        return Result(job, "interrupted", "asked to stop", time.perf_counter() - start)
+
+
+# --- where runs go ---------------------------------------------------------------------------------------------------
+
+
+def places(at_once: int, jobs: int, cores: int, gpus: Sequence[str]) -> tuple[list[dict[str, str]], int]:
+    """The environment of each process, and the CPU threads of each run, so that runs do not fight over the machine.
+
+    Args:
+        at_once: runs at a time; 0 is one a GPU, or one a core where no GPU is used.
+        jobs: runs to do; there are no more processes than that.
+        cores: of the CPU.
+        gpus: what ``CUDA_VISIBLE_DEVICES`` calls them; a process sees one, and two share one only if asked to.
+    """
+    count = min(at_once or len(gpus) or cores, jobs) or 1
+    threads = max(cores // count, 1)
+    # The tokenizers' own threads; PyTorch's are set in each run.
+    shared = {"RAYON_NUM_THREADS": str(threads)}
+    if not gpus:
+        return [dict(shared) for _ in range(count)], threads
+    return [shared | {"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} for place in range(count)], threads
+
+
+def visible_gpus() -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` calls the GPUs that PyTorch sees, none on a machine without."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[:count] or [str(number) for number in range(count)]
+
+
+# --- the sweep -------------------------------------------------------------------------------------------------------
+
+
+def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
+    """Do all runs, several at a time, and print a line for each and a summary.
+
+    A run whose process is killed has failed, and no other has. A run that another process is doing is asked for again
+    at the end. Ctrl-C, SIGTERM, or a failure with ``train.fail_fast``: the runs in progress write a checkpoint, and no
+    other is started.
+
+    Args:
+        jobs: the runs; finished ones are skipped, interrupted ones go on.
+        at_once: see :func:`places`.
+
+    Returns:
+        The outcomes, in the order in which runs ended.
+    """
+    import multiprocessing
+
+    from rosa.run.resolve import prepare
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpus = visible_gpus() if any(job.config.train.device != "cpu" for job in jobs) else []
+    environments, threads = places(at_once, len(jobs), cores, gpus)
+    # CUDA does not survive a fork, should an import have touched it.
+    forking = not gpus and "forkserver" in multiprocessing.get_all_start_methods()
+    method = "forkserver" if forking else "spawn"
+    work: Workers[Job, Result] = Workers(partial(run_job, threads=threads), environments, method, ["rosa.run"])
+    prepare(job.config for job in jobs)
+    with work, _stopping() as stopping:
+        results, seconds = Schedule(jobs, work, stopping).work_off()
+    print(summarize(results, seconds), flush=True)
+    return results
+
+
+class Stopping:
+    """How often the sweep was asked to stop: once, and runs write a checkpoint; twice, and they are killed."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+
+@contextmanager
+def _stopping() -> Iterator[Stopping]:
+    stopping = Stopping()
+
+    def ask(*_: Any) -> None:
+        stopping.asked += 1
+
+    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+class Schedule:
+    """Which run comes next, and what an answer means.
+
+    Args:
+        jobs: the runs.
+        workers: the processes.
+        stopping: raised by a signal, or here by a failure with ``train.fail_fast``.
+    """
+
+    def __init__(self, jobs: Sequence[Job], workers: Workers[Job, Result], stopping: Stopping) -> None:
+        self.workers = workers
+        self.stopping = stopping
+        self.waiting = deque(jobs)
+        self.elsewhere: list[Job] = []
+        """Runs that another process is doing."""
+        self.met_elsewhere: set[str] = set()
+        """The commands of all such runs, those that have ended in the meantime included."""
+        self.results: list[Result] = []
+        self.overview = Overview(len(jobs))
+        self._heard = 0
+        self._again_at = 0.0
+
+    def work_off(self) -> tuple[list[Result], float]:
+        """Do everything; the outcomes, and how many seconds it took."""
+        while self.waiting or self.elsewhere or self.workers.busy:
+            self._heed_stop()
+            if self.elsewhere and not self.waiting and time.monotonic() >= self._again_at:
+                self.waiting.extend(self.elsewhere)
+                self.elsewhere.clear()
+            while self.waiting and self.workers.free:
+                self.workers.start(self.waiting.popleft())
+            self.overview.show(self.workers.busy, len(self.elsewhere))
+            for job, answer in self.workers.finished(POLL_SECONDS):
+                self._ended(self._dead(job, answer) if isinstance(answer, Death) else answer)
+        self.overview.close()
+        return self.results, self.overview.seconds
+
+    def _heed_stop(self) -> None:
+        if self.stopping.asked == self._heard:
+            return
+        self._heard = self.stopping.asked
+        for job in (*self.waiting, *self.elsewhere):
+            self._ended(Result(job, "not started", "", 0.0))
+        self.waiting.clear()
+        self.elsewhere.clear()
+        if self.stopping.asked == 1:
+            self.workers.ask_to_stop()
+        else:
+            self.workers.kill()
+
+    def _dead(self, job: Job, death: Death) -> Result:
+        from rosa.records import RecordError
+        from rosa.run import BusyError
+        from rosa.run.folder import note_death
+
+        if self.stopping.asked:
+            return Result(job, "interrupted", "asked to stop", 0.0)
+        line = str(death)
+        try:
+            note_death(job.config, job.command, line)
+        except (BusyError, RecordError) as error:
+            line += f"; its record does not say so: {error}"
+        return Result(job, "failed", line, 0.0)
+
+    def _ended(self, result: Result) -> None:
+        job = result.job
+        if result.status == "busy":
+            self.met_elsewhere.add(job.command)
+            if not self.stopping.asked:
+                self.elsewhere.append(job)
+                self._again_at = time.monotonic() + AGAIN_SECONDS
+                return
+            result = replace(result, status="not started")
+        elif result.status == "skipped" and job.command in self.met_elsewhere:
+            result = replace(result, status="elsewhere")
+        self.results.append(result)
+        line = ""
+        if result.status not in ("skipped", "not started"):
+            line = f"{result.status:11} {describe(job.config)}  {result.line}  ({result.seconds:.1f} s)"
+        self.overview.ended(result.status, line)
+        if result.status == "failed" and job.config.train.fail_fast and not self.stopping.asked:
+            self.stopping.asked = 1
+
+
+def summarize(results: Sequence[Result], seconds: float) -> str:
+    """How many runs ended how, and for each failure its error and the command that repeats it."""
+    counts = Counter(result.status for result in results)
+    return "\n".join(
+        [
+            f"{len(results)} runs in {duration(seconds)}: {counted(counts, ('done', 'skipped', 'failed'))}",
+            *remarks(counts, [(result.line, result.job.command) for result in results if result.status == "failed"]),
+        ]
+    )
+
+
+def remarks(counts: Mapping[str, int], failures: Sequence[tuple[str, str]]) -> list[str]:
+    """The lines of a summary after the first: what the counts mean, and each failure's line and command."""
+    lines = []
+    if counts.get("skipped") and counts["skipped"] == sum(counts.values()):
+        lines.append("every run was finished before; nothing was done twice (train.force=true starts over)")
+    if counts.get("elsewhere"):
+        lines.append(f"elsewhere: another process did {counts['elsewhere']} of these runs in the meantime")
+    for line, command in failures:
+        lines += [f"failed: {line}", f"  again: {command}"]
+    if counts.get("interrupted") or counts.get("not started"):
+        lines.append("stopped early: the same command goes on where this stopped")
+    return lines

@@ -1,0 +1,146 @@
+"""The state of experiments, from their records: what is done, failed, running, stopped in the middle, and missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rosa import records
+from rosa.config import TUNED, Config
+from rosa.records import selection
+from rosa.sweep.jobs import Job
+from rosa.utils.console import first_line
+from rosa.utils.formatting import aligned
+
+STATES = ("done", "failed", "running", "stopped", "missing")
+"""Of a run. ``stopped``: its record says that it runs, and no process is doing it."""
+PRECISIONS = ("fp32", "bf16")
+"""What ``train.precision=auto`` may have meant on the machine that did a run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and its state."""
+
+    name: str
+    state: str
+    line: str
+    """The first line of what stopped it; empty elsewhere."""
+    command: str
+    """What does it, or repeats it."""
+    active: str = ""
+    """The last time that something is known to have happened, in UTC."""
+
+
+def in_progress(folder: Path) -> bool:
+    """Whether a process is doing the run of this folder."""
+    lock = folder / records.LOCK
+    try:
+        if lock.exists():
+            with FileLock(lock, timeout=0):
+                pass
+    except Timeout:
+        return True
+    except OSError:
+        return False  # nobody who cannot write here does the run
+    return False
+
+
+def run_of(results_dir: Path, record: Mapping[str, Any]) -> Run:
+    """The state of a run that has a record."""
+    folder = records.run_folder(results_dir, record["identity"])
+    state, active, line = record["status"], record["finished"] or record["started"], ""
+    if state == "running":
+        state = "running" if in_progress(folder) else "stopped"
+        written = datetime.fromtimestamp((folder / records.RECORD).stat().st_mtime, UTC)
+        active = written.isoformat(timespec="seconds")
+    elif state == "failed":
+        line = first_line(record["error"]["type"], record["error"]["message"])
+    return Run(records.describe(record), state, line, record["command"], active)
+
+
+def asked_for(jobs: Iterable[Job], results_dir: Path) -> Iterator[Run]:
+    """The state of each run of a sweep, those that have no record included.
+
+    Args:
+        jobs: the sweep's runs.
+        results_dir: the folder of ``runs/`` and ``records/``.
+    """
+    found, _ = records.find(results_dir)
+    there = {records.order_key(record): record for record in found}
+    chosen: dict[str, float | records.RecordError] = {}
+    for job in jobs:
+        reason, match = "", None
+        for config in _meanings(job.config):
+            try:
+                config = _tuned(config, results_dir, chosen)
+            except records.RecordError as error:
+                reason = first_line("RecordError", str(error))
+                continue
+            match = there.get(tuple(records.identity(config).values()))
+            if match is not None:
+                break
+        if match is not None:
+            yield run_of(results_dir, match)
+        else:
+            run = records.identity(job.config)
+            name = f"run {run['experiment']}/{run['model']}/{run['task']}/{run['method']} seed {run['seed']}"
+            yield Run(name, "missing", reason, job.command)
+
+
+def _meanings(config: Config) -> Iterator[Config]:
+    """The configurations that ``train.precision=auto`` may have become: a run may come from another machine."""
+    for precision in PRECISIONS if config.train.precision == "auto" else (config.train.precision,):
+        yield replace(config, train=replace(config.train, precision=precision))
+
+
+def _tuned(config: Config, results_dir: Path, chosen: dict[str, float | records.RecordError]) -> Config:
+    """With the learning rate that ``train.lr=tuned`` means; each question to the records is asked once."""
+    if config.train.lr != TUNED:
+        return config
+    question = repr((config.model, config.method, config.selection, config.train.tuning))
+    if question not in chosen:
+        try:
+            chosen[question] = selection.tuned_lr(results_dir, config)[0]
+        except records.RecordError as error:
+            chosen[question] = error
+    answer = chosen[question]
+    if isinstance(answer, records.RecordError):
+        raise answer
+    return replace(config, train=replace(config.train, lr=answer))
+
+
+def table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
+    """A line for each experiment, with how many of its runs are in which state, and when something happened last."""
+    shown = [state for state in STATES if any(run.state == state for group in runs.values() for run in group)]
+    rows = [("experiment", "runs", *shown, "last activity (UTC)")]
+    for name, group in runs.items():
+        counts = Counter(run.state for run in group)
+        last = max((run.active for run in group), default="")
+        numbers = [str(counts[state]) if counts[state] else "-" for state in shown]
+        rows.append((name, str(len(group)), *numbers, last.removesuffix("+00:00").replace("T", " ") or "-"))
+    return aligned(rows)
+
+
+def to_do(runs: Sequence[Run], sweep: str = "") -> list[str]:
+    """What is neither done nor running: why, and the command that does it.
+
+    Args:
+        runs: of any state.
+        sweep: the command that does all of them, and so those that are missing.
+    """
+    lines = []
+    for run in runs:
+        if run.state in ("failed", "stopped"):
+            lines += [f"{run.state}: {run.name}" + (f": {run.line}" if run.line else ""), f"  again: {run.command}"]
+    missing = Counter(run.line for run in runs if run.state == "missing")
+    lines += [f"missing: {count} runs" + (f": {reason}" if reason else "") for reason, count in missing.items()]
+    if missing:
+        lines.append(f"  all of them: {sweep}")
+    return lines

@@ -1,0 +1,25 @@
+"""Side-by-side measurements of speed and memory: training steps, padding, factorization and its parts,
+decoding and scoring of texts, GPT-2 at its real size, tables of a large sweep.
+
+Each benchmark is one module with ``benchmark(workload, rounds)``; :mod:`benchmarks.suite` runs them and writes
+what they found.
+"""
+
+from __future__ import annotations
+
+NAMES = (
+    "steps",
+    "padding",
+    "factorization",
+    "solvers",
+    "stages",
+    "decoding",
+    "scoring",
+    "full_size",
+    "reports",
+)
+"""The benchmarks, in the order in which they run."""
+
+
+class BenchmarkError(ValueError):
+    """A benchmark that cannot run as asked; the message says what would be right."""

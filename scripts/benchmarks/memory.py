@@ -1,0 +1,82 @@
+"""How much memory a training step of each method needs, each in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from benchmarks.contenders import LABELS, Contender
+from benchmarks.workload import Batch, Workload, load_model
+from rosa.config import Config
+from rosa.training import costs
+
+STEPS = 3
+"""The optimizer's state is there from the first step on; a step later the peak is that of training."""
+BATCHES = 50
+"""Batches among which the one with the most tokens is looked for."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one method."""
+
+    peak: int | None
+    """What PyTorch allocated on a GPU, or the process's resident memory; None where the system does not tell."""
+    before: int | None
+    """On the CPU, the part of ``peak`` that was there before the model was: Python and its libraries."""
+    reset: bool
+    """Whether the peak is that of the steps; False where the system cannot forget what came before them."""
+    weights: int
+    gradients: int
+    optimizer_state: int
+
+
+def measure(name: str, config: Config, batch: Batch) -> Memory:
+    """Measure one contender in this process.
+
+    Args:
+        name: a key of ``contenders.LABELS``.
+        config: a resolved run's.
+        batch: what every step trains on, wherever its tensors are.
+    """
+    device = config.train.device
+    costs.reset_peak_memory(device)
+    before = costs.peak_memory(device)
+    contender = Contender(name, load_model(config), config)
+    batch = {key: tensor.to(device) for key, tensor in batch.items()}
+    costs.reset_peak_memory(device)
+    for _ in range(STEPS - 1):
+        contender.step(batch)
+    contender.update(batch)
+    parts = costs.parameter_memory(contender.model, contender.optimizer)
+    peak = costs.peak_memory(device)
+    on_cuda = device == "cuda"
+    return Memory(
+        peak=peak["device_bytes"] if on_cuda else peak["host_bytes"],
+        before=None if on_cuda else before["host_bytes"],
+        reset=on_cuda or bool(peak["host_peak_reset"]),
+        weights=parts["weights_bytes"],
+        gradients=parts["gradients_bytes"],
+        optimizer_state=parts["optimizer_state_bytes"],
+    )
+
+
+def measure_apart(workload: Workload, names: Sequence[str] = tuple(LABELS)) -> dict[str, Memory]:
+    """Measure each contender in a fresh process, one after the other, on the widest of the batches."""
+    batches = [workload.batch(number) for number in range(min(BATCHES, workload.steps_per_epoch))]
+    widest = max(batches, key=lambda batch: batch["input_ids"].numel())
+    found = {}
+    # What another method freed may stay with a process: its peak would be nobody's.
+    fresh = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(max_workers=1, mp_context=fresh, max_tasks_per_child=1) as pool,
+        tqdm(names, desc="memory", unit="method", dynamic_ncols=True) as bar,
+    ):
+        for name in bar:
+            on_host = {key: tensor.cpu() for key, tensor in widest.items()}
+            found[name] = pool.submit(measure, name, workload.config, on_host).result()
+    return found

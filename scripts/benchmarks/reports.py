@@ -1,0 +1,145 @@
+"""How long the tables and the report of a large sweep take, from records on the disk to text."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
+from benchmarks.timing import seconds, spread
+from benchmarks.workload import Workload
+from rosa import records
+from rosa.config import (
+    Config,
+    DataConfig,
+    LoggerConfig,
+    LoraConfig,
+    MethodConfig,
+    ModelConfig,
+    RosaConfig,
+    TaskConfig,
+    TrainConfig,
+)
+from rosa.report.html.contents import contents
+from rosa.report.html.render import html
+from rosa.report.tables import experiment
+from rosa.report.tables.latex import latex
+from rosa.report.tables.markdown import markdown
+from rosa.report.tables.scores_csv import long_csv
+from rosa.report.tables.table import Table
+
+ROUNDS = 3
+COUNT = 2000
+RATES = (1e-4, 2e-4, 5e-4, 1e-3)
+SEEDS = 10
+LAYERS = 48
+"""Adapted layers of RoBERTa-base, each with its line in a record."""
+EPOCHS = 10
+EXPERIMENT = "sweep"
+
+
+def made_up(count: int) -> Iterator[dict[str, Any]]:
+    """Records of finished runs of one sweep, as large as real ones: ranks, periods, tasks, learning rates and seeds."""
+    methods: list[MethodConfig] = [RosaConfig(rank=r, every=e) for r in (1, 2, 4, 8) for e in (0, 1, 2)]
+    methods += [LoraConfig(rank=r) for r in (1, 2, 4, 8)]
+    tasks = ("cola", "mrpc", "rte", "stsb")
+    chance = random.Random(0)
+    # Seeds outermost: fewer records are fewer seeds, and every row stays.
+    cells = itertools.product(range(SEEDS), RATES, tasks, methods)
+    for seed, lr, task, method in itertools.islice(cells, count):
+        yield _record(task, method, lr, seed, chance)
+
+
+def _record(task: str, method: MethodConfig, lr: float, seed: int, chance: random.Random) -> dict[str, Any]:
+    config = Config(
+        model=ModelConfig(name="mini-roberta", source="mini"),
+        task=TaskConfig(task, texts=["a"], labels=["no", "yes"], metrics=["accuracy"], headline="accuracy"),
+        method=method,
+        train=TrainConfig(lr=lr),
+        data=DataConfig(),
+        logger=LoggerConfig(),
+        seed=seed,
+        experiment_name=EXPERIMENT,
+    )
+    history = [
+        {"epoch": float(epoch), "step": 100 * epoch, "validation": {"accuracy": chance.random(), "loss": 0.5}}
+        for epoch in range(1, EPOCHS + 1)
+    ]
+    return records.new(config, f"python scripts/train.py task={task} seed={seed}") | {
+        "status": "done",
+        "history": history,
+        "metrics": {
+            "best": max(history, key=lambda entry: entry["validation"]["accuracy"]),  # type: ignore[index]
+            "last": history[-1],
+            "selection": {"split": "validation", "metric": "accuracy", "rule": "highest"},
+        },
+        "params": {"trainable": 147456, "head": 592130, "total": 125_000_000},
+        "adapted": [
+            {"name": f"encoder.layer.{i}.query", "kind": "Linear", "shape": [768, 768], "rank": 8, "trainable": 12288}
+            for i in range(LAYERS)
+        ],
+        "costs": {"seconds_per_step_median": 0.1 + chance.random() / 100, "host_bytes": 2**30},
+        "environment": {"commit": "0" * 40, "dirty": False},
+        "data": {"splits": {split: {"rows": 100, "sha256": split} for split in ("train", "validation")}},
+        "finished": records.now(),
+    }
+
+
+def make_tables(results: Path) -> int:
+    """Every table and csv of the records under ``results``, as text.
+
+    Returns:
+        Its characters.
+    """
+    found, _ = records.find(results)
+    tables = experiment.tables(found, EXPERIMENT)
+    costs, numbers = experiment.costs(found, EXPERIMENT)
+    texts = [*map(markdown, [*tables, *costs]), *map(latex, [*tables, *costs]), numbers, long_csv(found, EXPERIMENT)]
+    return sum(map(len, texts))
+
+
+def make_page(results: Path) -> int:
+    """The report of the records under ``results``, as text.
+
+    Returns:
+        Its bytes.
+    """
+    return len(html(contents(*records.locate(results))).encode())
+
+
+def benchmark(_: Workload, rounds: int, count: int = COUNT) -> Findings:
+    """Read the records, make every table and csv, and the report, ``rounds`` times; no model has a part in it."""
+    sizes: list[int] = []
+    with tempfile.TemporaryDirectory(prefix="rosa-records-") as folder:
+        for i, record in enumerate(made_up(count)):
+            place = Path(folder, "records", str(i))
+            place.mkdir(parents=True)
+            (place / records.RECORD).write_text(json.dumps(record), encoding="utf-8")
+        read = spread([seconds(lambda: records.find(Path(folder)), "cpu") for _ in range(rounds)])
+        whole = spread([seconds(lambda: make_tables(Path(folder)), "cpu") for _ in range(rounds)])
+        page = spread([seconds(lambda: sizes.append(make_page(Path(folder))), "cpu") for _ in range(rounds)])
+    case = f"{count} records"
+    rows = (
+        row("reading the records", with_quartiles(read)),
+        row("reading them and making every table", with_quartiles(whole)),
+        row("reading them and making the report", with_quartiles(page)),
+    )
+    notes = (
+        note(
+            f"{case} of one experiment on four tasks: seconds, the median of {rounds} rounds (at most 5 are wanted for "
+            f"the tables, 15 for the report). The report has {number(sizes[0] / 1e6)} MB."
+        ),
+    )
+    table = Table("benchmark_reports", f"Tables and report from {case}", ("", "seconds"), rows, notes)
+    measured = (
+        Measurement(case, "read", "s", read),
+        Measurement(case, "tables", "s", whole),
+        Measurement(case, "report", "s", page),
+        Measurement(case, "size of the report", "bytes", float(sizes[0])),
+    )
+    return Findings(table, measured)

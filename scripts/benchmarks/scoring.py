@@ -1,0 +1,112 @@
+"""Scoring generated text, all but METEOR: one Java process for the tokens, against the packages' own way with two."""
+
+from __future__ import annotations
+
+import csv
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import BenchmarkError
+from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
+from benchmarks.timing import Action, interleave, ratio, spread
+from benchmarks.workload import Workload
+from rosa.data.e2e import group
+from rosa.evaluation.nlg import bleu, nist, score
+from rosa.report.tables.table import Table
+
+ROUNDS = 5
+SEGMENTS, REFERENCES, WORDS = 630, 4693, 24
+"""Of E2E's test set: its inputs, its references, and about as many words in each."""
+TEST_SET = "testset_w_refs.csv"
+LABELS = {"ours": "score(), one Java process", "stock": "pycocoevalcap's classes, two Java processes"}
+
+Groups = Sequence[Sequence[str]]
+
+
+def benchmark(workload: Workload, rounds: int) -> Findings:
+    """Time scoring each segment's first reference against all of them."""
+    folder = workload.e2e_dir
+    groups = generated() if folder is None else read(folder)
+    return measure(groups, rounds, "generated text in E2E's shape" if folder is None else "the real E2E test set")
+
+
+def read(folder: Path) -> Groups:
+    """The references of each input of the official test set.
+
+    Raises:
+        BenchmarkError: the file cannot be read, or is not E2E's.
+    """
+    path = folder / TEST_SET
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            groups = group((line["mr"], line["ref"]) for line in csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, KeyError) as error:
+        raise BenchmarkError(f"--e2e-dir {folder}: cannot read {TEST_SET} with columns mr and ref: {error}") from error
+    return [one.references for one in groups]
+
+
+def generated() -> Groups:
+    """As many texts of about as many words, of as many kinds as the real test set's."""
+    draw = random.Random(0)
+    vocabulary = [f"word{i}" for i in range(900)]
+    weights = [1 / (i + 1) for i in range(len(vocabulary))]
+    groups: list[list[str]] = [[] for _ in range(SEGMENTS)]
+    for i in range(REFERENCES):
+        groups[i % SEGMENTS].append(" ".join(draw.choices(vocabulary, weights, k=WORDS)) + ".")
+    return groups
+
+
+def measure(groups: Groups, rounds: int, texts: str) -> Findings:
+    """Time both ways, the second where there is Java."""
+    hypotheses = [references[0] for references in groups]
+    actions: dict[str, Action] = {"ours": lambda _: score(hypotheses, groups, with_meteor=False)}
+    if shutil.which("java") is not None:
+        actions["stock"] = lambda _: stock(hypotheses, groups)
+    for action in actions.values():
+        action(0)  # imports, and the Java archives' first reading
+    return findings(interleave(actions, rounds, "cpu", "scoring"), texts, groups)
+
+
+def stock(hypotheses: Sequence[str], references: Groups) -> dict[str, float]:
+    """The same scores from the packages' own classes; NIST, which none of them has, from ours."""
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    tokenizer = PTBTokenizer()
+    theirs = tokenizer.tokenize({i: [{"caption": text} for text in texts] for i, texts in enumerate(references)})
+    ours = tokenizer.tokenize({i: [{"caption": text}] for i, text in enumerate(hypotheses)})
+    return {
+        "bleu": bleu.score(hypotheses, references)[0],
+        "nist": nist.score(hypotheses, references),
+        "rouge_l": float(Rouge().compute_score(theirs, ours)[0]),
+        "cider": float(Cider().compute_score(theirs, ours)[0]),
+    }
+
+
+def findings(seconds: Mapping[str, Sequence[float]], texts: str, groups: Groups) -> Findings:
+    """The table.
+
+    Args:
+        seconds: of each way, round by round; ``stock`` may be missing.
+        texts: what was scored, in words.
+        groups: the references.
+    """
+    rows, lines = [], []
+    for way, taken in seconds.items():
+        time, relative = spread(taken), ratio(taken, seconds["ours"])
+        rows.append(row(LABELS[way], str(time.count), with_quartiles(time), with_quartiles(relative)))
+        lines += [Measurement(way, "seconds", "s", time), Measurement(way, "time relative to ours", "", relative)]
+    notes = [
+        note(
+            f"BLEU, NIST, ROUGE-L and CIDEr of {texts}: {len(groups):,} segments, {sum(map(len, groups)):,} "
+            f"references, each segment's first as its hypothesis. Wanted are at most 5 s; ours took "
+            f"{number(spread(seconds['ours']).median)} s."
+        )
+    ]
+    if "stock" not in seconds:
+        notes.append(note("There is no Java here: no tokens from it, and nothing to compare with."))
+    header = ("scoring, all but METEOR", "times", "seconds", "relative, a round")
+    return Findings(Table("benchmark_scoring", "Scoring", header, tuple(rows), tuple(notes)), tuple(lines))

@@ -1,0 +1,106 @@
+"""Run benchmarks one after the other, and write what they found."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import (
+    NAMES,
+    BenchmarkError,
+    decoding,
+    factorization,
+    full_size,
+    padding,
+    reports,
+    scoring,
+    solvers,
+    stages,
+    steps,
+)
+from benchmarks.findings import Findings, facts_table, long_csv
+from benchmarks.workload import Workload, prepare
+from rosa.config import Config
+from rosa.records import environment
+from rosa.report.tables.markdown import markdown
+from rosa.report.tables.results import write_text
+
+Benchmark = Callable[[Workload, int], Findings]
+
+BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
+    "steps": (steps.benchmark, steps.ROUNDS),
+    "padding": (padding.benchmark, padding.ROUNDS),
+    "factorization": (factorization.benchmark, factorization.ROUNDS),
+    "solvers": (solvers.benchmark, solvers.ROUNDS),
+    "stages": (stages.benchmark, stages.ROUNDS),
+    "decoding": (decoding.benchmark, decoding.ROUNDS),
+    "scoring": (scoring.benchmark, scoring.ROUNDS),
+    "full_size": (full_size.benchmark, full_size.ROUNDS),
+    "reports": (reports.benchmark, reports.ROUNDS),
+}
+"""Each benchmark, and its rounds unless others are asked for."""
+
+
+def run(
+    config: Config,
+    results: Path,
+    names: Sequence[str] = (),
+    repeats: int | None = None,
+    e2e_dir: Path | None = None,
+) -> str:
+    """Run benchmarks and write ``tables/benchmark.md`` and ``tables/benchmark.csv``.
+
+    Args:
+        config: from :func:`benchmarks.workload.configure`.
+        results: the results folder.
+        names: which of ``NAMES``; none for all.
+        repeats: rounds of each; by default each has its own number, as its steps are short or long.
+        e2e_dir: the folder of E2E's files; None for generated text.
+
+    Returns:
+        The Markdown text.
+
+    Raises:
+        BenchmarkError: an unknown name, fewer than one repeat, or a folder in which nothing can be written.
+    """
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise BenchmarkError(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    if repeats is not None and repeats < 1:
+        raise BenchmarkError(f"--repeats {repeats}: expected at least 1")
+    tables_folder = results / "tables"
+    _check_writable(tables_folder)
+    workload = prepare(config, e2e_dir)
+    found = {}
+    for name in NAMES:
+        if name in names or not names:
+            benchmark, rounds = BENCHMARKS[name]
+            found[name] = benchmark(workload, repeats or rounds)
+    facts: dict[str, dict[str, Any]] = {"workload": workload.describe(), "environment": _environment()}
+    tables = [findings.table for findings in found.values()]
+    tables.append(
+        facts_table("benchmark_facts", "What was measured, and where", {**facts["workload"], **_environment()})
+    )
+    text = "\n".join(markdown(table) for table in tables)
+    write_text(tables_folder / "benchmark.md", text)
+    write_text(tables_folder / "benchmark.csv", long_csv(found, facts))
+    return text
+
+
+def _check_writable(folder: Path) -> None:
+    """See that the tables can be written before minutes go into what they are to hold."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise BenchmarkError(f"--results: cannot write in {folder}: {error}") from error
+
+
+def _environment() -> dict[str, Any]:
+    """The environment, flat, without the packages that no benchmark uses."""
+    facts = environment.environment()
+    packages = facts.pop("packages")
+    used = ("torch", "scipy", "transformers", "loralib", "peft")
+    return {**facts, **{name: packages[name] for name in used}}

@@ -1,0 +1,67 @@
+"""Two updates of each file of experiments/, at the smallest sizes: what it asks for can be done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rosa.config import from_hydra, register
+from rosa.run import run
+from rosa.sweep.jobs import expand
+from tests.conftest import ROOT
+
+CONF = ROOT / "conf"
+FILES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml") if not path.stem.endswith("_base"))
+"""Those that others are made of are no experiments."""
+SMALLEST = [
+    "data.train_size=32", "data.evaluation_size=16", "train.max_steps=2", "train.epochs=1", "train.batch_size=16",
+    "train.lr=1e-3", "train.device=cpu", "train.threads=1", "train.keep=none", "logger=none",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def registered() -> None:
+    register()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_two_updates_of_the_first_run(
+    name: str, tiny_model: Path, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [f"experiment={name}", *SMALLEST, f"results_dir={tmp_path}"]
+    if name.startswith("regression"):
+        widths = "[8,6,4]" if "mlp" in name else "[8,4]"
+        overrides += [f"model.perceptron.widths={widths}", "data.teacher.rank=2"]
+    else:
+        model = tiny_gpt2 if name.startswith("e2e") else tiny_model
+        overrides += ["model=folder", "model.name=tiny", f"model.path={model}", "data=mini"]
+    if name.startswith("e2e"):
+        overrides += ["decoding.max_new_tokens=4", "data.evaluation_size=4", "model.mini.text="]
+        monkeypatch.setenv("PATH", "")  # METEOR takes ten seconds of Java
+    job = next(expand(CONF, overrides))
+    record = run(job.config, job.command, progress=False).record
+    assert record["status"] == "done"
+    assert record["costs"]["steps"] == 2
+    assert record["identity"]["experiment"] == job.config.experiment_name
+
+
+def test_rank_frequency_is_the_whole_grid() -> None:
+    jobs = list(expand(CONF, ["experiment=rank_frequency"]))
+    cells = {(job.config.method.rank, job.config.method.every, job.config.seed) for job in jobs}
+    assert cells == {(rank, every, seed) for rank in (1, 2, 4, 8) for every in (0, 1, 2) for seed in (0, 1, 2)}
+    assert len(jobs) == 36
+    assert {job.config.task.name for job in jobs} == {"cola"}
+
+
+def test_expanding_gives_the_runs_that_the_sweeper_gives() -> None:
+    """What the command says goes before what the file says, and a command alone makes the same run."""
+    from hydra import compose, initialize_config_dir
+
+    jobs = list(expand(CONF, ["-m", "experiment=rank_frequency", "seed=5,6", "method.rank=2", "hydra/launcher=joblib"]))
+    assert [(job.config.method.every, job.config.seed) for job in jobs] == [(e, s) for e in (0, 1, 2) for s in (5, 6)]
+    for job in jobs[:2]:
+        words = job.command.split()
+        assert words[:2] == ["python", "scripts/train.py"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            assert from_hydra(compose("config", overrides=words[2:])) == job.config

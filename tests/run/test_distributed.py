@@ -1,0 +1,308 @@
+"""One run on several processes is the run that one process does: the same updates, one record, nothing else written."""
+
+from __future__ import annotations
+
+import dataclasses
+import faulthandler
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import RobertaConfig
+
+from rosa import records
+from rosa.config import Config, ConfigError
+from rosa.run import folder as folder_module
+from rosa.run import pipeline, run
+from rosa.run.folder import CHECKPOINTS
+from rosa.sweep import slurm
+from rosa.training import find_checkpoint
+from rosa.training.batches import BatchShares, EpochSampler
+from rosa.utils import distributed
+from tests.conftest import ROOT, Composer
+from tests.run.test_resume import StopAfter, folder_of, results
+
+SHAPE = (
+    "data.train_size=98", "data.evaluation_size=37", "train.batch_size=12", "train.evaluation_batch_size=8",
+    "train.epochs=2", "train.log_steps=1", "train.threads=1",
+)  # fmt: skip
+"""Batches of an epoch: eight of 12 examples and one of two, so that the third of three processes has no part of it. The
+last batch of an evaluation is not full either."""
+ENDING_SECONDS = 90
+"""The longest that a process may take to end after its answer, on a machine that has other things to do."""
+ROSA = ("method=rosa", "method.rank=4", "method.every=4", "method.unit=step")
+
+
+# --- starting processes ----------------------------------------------------------------------------------------------
+
+
+def follow(environment: Mapping[str, str], config: Config, stop_at: int, answer: Any) -> None:
+    """What a launched process does: the run, and to tell how it ended; at an update, it may be asked to stop."""
+    os.environ.update(environment)
+    build = pipeline.build_trainer
+
+    def stopping(*args: Any, **kwargs: Any) -> Any:
+        trainer = build(*args, **kwargs)
+        trainer.callback_handler.callbacks.insert(0, StopAfter(stop_at))
+        return trainer
+
+    pipeline.build_trainer = stopping
+    try:
+        outcome = run(config, "command", progress=False)
+        answer.send("skipped" if outcome.skipped else "done")
+    except Exception as error:
+        answer.send(f"{type(error).__name__}: {error}")
+    faulthandler.dump_traceback_later(ENDING_SECONDS - 10)  # should it not end, where it hangs
+
+
+def launch(*configs: Config, stops: Mapping[int, int] | None = None) -> list[str]:
+    """One process for each configuration, all of one run, and how each ended; ``stops``: at which update by rank."""
+    # From a server that has imported everything: torchrun itself would import it again for each process.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rosa.run", "tests.test_processes"])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(len(configs))}
+    running = []
+    for rank, config in enumerate(configs):
+        ours, theirs = context.Pipe()
+        environment = {**group, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        process = context.Process(target=follow, args=(environment, config, (stops or {}).get(rank, 0), theirs))
+        process.start()
+        running.append((process, ours))
+    answers = [ours.recv() if ours.poll(100) else "silent" for _, ours in running]
+    for process, _ in running:
+        process.join(ENDING_SECONDS)
+        if process.is_alive():
+            process.kill()
+            answers.append("did not end")
+    return answers
+
+
+@pytest.fixture
+def undropped(composed: Composer, tiny_model: Path, tmp_path: Path) -> Composer:
+    """As ``composed``, of a model without dropout, whose pattern depends on how a batch is shared."""
+    folder = tmp_path / "undropped"
+    folder.mkdir()
+    for path in tiny_model.iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "config.json").unlink()
+    shape = RobertaConfig.from_pretrained(tiny_model)
+    shape.classifier_dropout = 0.0
+    shape.save_pretrained(folder)
+    return lambda *overrides: composed(*SHAPE, f"model.path={folder}", *overrides)
+
+
+def in_place(config: Config, folder: Path) -> Config:
+    return dataclasses.replace(config, results_dir=str(folder))
+
+
+def files(config: Config) -> set[str]:
+    folder = folder_of(config)
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- shares ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("examples", [1, 2, 11, 12, 13, 97])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_shares_are_the_batch(examples: int, count: int) -> None:
+    order = EpochSampler([1] * examples, 12, group=False, seed=0)
+    shares = [BatchShares(order, 12, rank, count) for rank in range(count)]
+    parts = [list(share) for share in shares]
+    assert {len(share) for share in shares} == {len(part) for part in parts} == {-(-examples // 12)}
+    for number in range(len(shares[0])):
+        whole = list(order)[12 * number : 12 * (number + 1)]
+        last = number == len(shares[0]) - 1
+        counted = [
+            part[number] for part, share in zip(parts, shares, strict=True) if not (last and share.ends_with_stand_in)
+        ]
+        assert sorted(chain.from_iterable(counted)) == sorted(whole)
+        assert max(map(len, counted)) - min(map(len, counted)) <= 1
+        assert all(set(part[number]) <= set(whole) and part[number] for part in parts)
+
+
+@pytest.mark.parametrize("task", ["cola", "stsb"])
+def test_accumulated_batches_make_the_update_of_one(task: str, undropped: Composer, tmp_path: Path) -> None:
+    """The last update of an epoch has 13 examples: 8 and 5."""
+    config = undropped(f"task={task}", "data.train_size=109", "train.batch_size=16")
+    halves = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=8, accumulation=2))
+    one = run(in_place(config, tmp_path / "one"), "command", progress=False).record
+    two = run(in_place(halves, tmp_path / "two"), "command", progress=False).record
+    assert len(one["training"]) == 14
+    for name in ("loss", "grad_norm"):
+        expected = [entry[name] for entry in one["training"]]
+        assert [entry[name] for entry in two["training"]] == pytest.approx(expected, rel=1e-4)
+    assert two["costs"]["examples"] == 2 * 109
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("overrides", "count"), [(ROSA, 3), (("method=full", "train.accumulation=2"), 2)])
+def test_several_processes_are_as_one(
+    overrides: tuple[str, ...], count: int, undropped: Composer, tmp_path: Path
+) -> None:
+    config = undropped(*overrides, "train.keep=last")
+    alone = in_place(config, tmp_path / "alone")
+    one = run(alone, "command", progress=False).record
+    assert launch(*[config] * count) == ["done"] * count
+    several = records.read(folder_of(config) / records.RECORD)
+    assert several["status"] == "done"
+    assert (one["environment"]["processes"], several["environment"]["processes"]) == (1, count)
+    assert several["identity"] == one["identity"]
+    assert files(config) == files(alone)
+    for name in ("steps", "examples"):
+        assert several["costs"][name] == one["costs"][name]
+    assert one["costs"]["examples"] == 2 * 98
+    assert 0 < several["costs"]["tokens"] <= one["costs"]["tokens"], "a part of a batch is never padded to more"
+    assert_close(results(several), results(one))
+    ours, theirs = (load_file(folder_of(c) / "last.safetensors") for c in (config, alone))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        if not name.endswith((".A", ".B")):  # a singular vector and its negative are the same subspace
+            torch.testing.assert_close(ours[name], tensor, rtol=1e-3, atol=1e-4)
+    assert launch(*[config] * count) == ["skipped"] * count
+
+
+def assert_close(found: Any, expected: Any) -> None:
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            assert_close(found[key], expected[key])
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_close(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=2e-4, abs=1e-6)
+    else:
+        assert found == expected
+
+
+def test_all_stop_after_the_same_update_and_go_on(composed: Composer, tmp_path: Path) -> None:
+    """With dropout, whose streams, one a process, must go on where they were."""
+    config = composed(*SHAPE, "method=lora", "method.rank=4", "method.dropout=0.1", "train.log_steps=4")
+    whole = in_place(config, tmp_path / "whole")
+    assert launch(whole, whole) == ["done", "done"]
+    stopped = "InterruptedRun: stopped at step 6 of 18; ask again to go on"
+    assert launch(config, config, stops={1: 6}) == [stopped, stopped], "the first one was not told"
+    checkpoint = find_checkpoint(folder_of(config) / CHECKPOINTS)
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint-6"
+    assert records.read(folder_of(config) / records.RECORD)["status"] == "running"
+    assert launch(config, config) == ["done", "done"]
+    record, other = (records.read(folder_of(c) / records.RECORD) for c in (config, whole))
+    # The losses since the last line of the log are kept as their mean, which is rounded.
+    for entry, expected in zip(record["training"], other["training"], strict=True):
+        assert entry.pop("loss") == pytest.approx(expected.pop("loss"), rel=1e-6)
+    assert results(record) == results(other)
+    assert files(config) == files(whole)
+
+
+def test_a_process_that_cannot_start_fails_the_run(composed: Composer, tmp_path: Path) -> None:
+    config = composed(*SHAPE)
+    lost = dataclasses.replace(config, data=dataclasses.replace(config.data, source="local", dir=str(tmp_path / "no")))
+    first, second = launch(config, lost)
+    assert second.startswith("DataError: ")
+    assert first == f"ProcessesError: process 1 of 2: {second}"
+    record = records.read(folder_of(config) / records.RECORD)
+    assert record["status"] == "failed"
+    assert f"ProcessesError: {record['error']['message']}" == first
+
+
+def test_a_run_that_another_command_is_doing_is_left_alone_by_all(composed: Composer) -> None:
+    config = composed(*SHAPE)
+    with folder_module._locked(folder_of(config)):
+        first, second = launch(config, config)
+    assert first.startswith("BusyError: ")
+    assert second == f"ProcessesError: the first process: {first}"
+    assert files(config) == {records.LOCK}
+
+
+@pytest.mark.parametrize(("size", "nearest"), [(13, "12 or 15 for"), (2, "of 3, 3 for")])
+def test_batch_that_cannot_be_shared(
+    size: int, nearest: str, composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = composed(f"train.batch_size={size}")
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=rf"train\.batch_size={size} with 3 processes.* {nearest} instance"):
+        run(config, "command", progress=False)
+    assert not folder_of(config).exists()
+
+
+def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    refused = pytest.raises(distributed.ProcessesError, match="2 processes on this machine see 1 GPUs")
+    with refused, distributed.joined("cuda"):
+        raise AssertionError("it was joined")
+
+
+def test_tasks_of_a_job_are_the_processes_of_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = dict(os.environ)
+    job = {"EXECUTOR": "local", "LOCAL_JOB_ID": "7", "LOCAL_NTASKS": "2", "LOCAL_GLOBALID": "1", "LOCAL_LOCALID": "1"}
+    monkeypatch.setattr(os, "environ", plain | {f"SUBMITIT_{name}": value for name, value in job.items()})
+    assert (distributed.launched(), distributed.count(), distributed.rank()) == (False, 1, 0)
+    slurm._join_tasks()
+    assert (distributed.launched(), distributed.count(), distributed.rank()) == (True, 2, 1)
+
+
+def test_a_job_of_one_task_is_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "7"}
+    monkeypatch.setattr(os, "environ", dict(os.environ) | job)
+    slurm._join_tasks()
+    assert not distributed.launched()
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_sweep_is_refused() -> None:
+    environment = {**os.environ, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+    command = [sys.executable, "scripts/train.py", "-m", "seed=0,1"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: -m under torchrun")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_torchrun_hands_a_signal_on(composed: Composer, tmp_path: Path, tiny_model: Path) -> None:
+    """SIGTERM to the launcher, and to its processes as a batch system sends it, so that each gets it twice."""
+    overrides = [
+        "model=folder", "model.name=tiny", f"model.path={tiny_model}", "train.device=cpu", "logger=none",
+        *SHAPE, *ROSA, "train.epochs=20", "train.save_steps=2",
+    ]  # fmt: skip
+    config = composed(*SHAPE, *ROSA, "train.epochs=20", "train.save_steps=2")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, "scripts/train.py", *overrides, f"results_dir={config.results_dir}"]
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
+        while process.poll() is None and not any((folder_of(config) / CHECKPOINTS).glob("*/complete")):
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGTERM)
+        status = process.wait()
+    assert status != 0
+    said = log.read_text()
+    assert said.count("ask again to go on") == 1, said
+    assert records.read(folder_of(config) / records.RECORD)["status"] == "running"
+    checkpoint = find_checkpoint(folder_of(config) / CHECKPOINTS)
+    assert checkpoint is not None
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in checkpoint.iterdir()}
+    assert "Warning" not in said

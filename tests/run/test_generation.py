@@ -1,0 +1,237 @@
+"""A whole run of a task of texts: trained, selected on dev, decoded once on test, scored; stopped and gone on with."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import decoders
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rosa import records
+from rosa.config import Config
+from rosa.evaluation import nlg
+from rosa.export import to_merged
+from rosa.records.summary import summary
+from rosa.report.samples import SamplesError, page
+from rosa.run import reload, run, test_split
+from rosa.run.folder import WEIGHTS
+from tests import causal
+from tests.conftest import Composer
+
+NAMES = [f"w{i}" for i in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def without_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    """METEOR takes ten seconds of Java a run, and has tests of its own."""
+    monkeypatch.setenv("PATH", "")
+
+
+@pytest.fixture(scope="module")
+def e2e_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two references of each of many MRs, over a vocabulary of words."""
+    folder = tmp_path_factory.mktemp("e2e")
+    spans = {"trainset": range(30), "devset": range(30, 35), "testset_w_refs": range(35, 40)}
+    for name, span in spans.items():
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["mr", "ref"])
+            for i in span:
+                mr = f"name[ {NAMES[i]} ] food[ {NAMES[(i * 7) % 40]} ]"
+                writer.writerow([mr, f"{NAMES[i]} serves {NAMES[(i * 7) % 40]} food ."])
+                writer.writerow([mr, f"there is {NAMES[(i * 7) % 40]} food at {NAMES[i]} ."])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    words = ["Input:", "Output:", "name[", "]", "food[", "serves", "food", ".", "there", "is", "at", *NAMES]
+    tokenizer = causal.build_tokenizer(words)
+    tokenizer.backend_tokenizer.decoder = decoders.WordPiece(cleanup=False)  # joins words with blanks
+    causal.build_model(vocabulary=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def make(composed: Composer, e2e_dir: Path, checkpoint: Path):
+    def compose(*overrides: str) -> Config:
+        return composed(
+            "task=e2e",
+            "data=local",
+            f"data.dir={e2e_dir}",
+            f"model.path={checkpoint}",
+            "method=rosa",
+            "method.rank=4",
+            "method.every=1",
+            "train.lr=3e-2",
+            "train.batch_size=4",
+            "train.log_steps=1",
+            "decoding.max_new_tokens=12",
+            "decoding.no_repeat_ngram=0",
+            *overrides,
+        )
+
+    return compose
+
+
+def only_record(config: Config) -> dict[str, Any]:
+    (path,) = Path(config.results_dir, "runs").glob("*/*/*/*/*/record.json")
+    return records.read(path)
+
+
+def perplexity_of(folder: Path, e2e_dir: Path) -> float:
+    """Of the dev references under a plain checkpoint: token by token, in double precision."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).double(), AutoTokenizer.from_pretrained(folder)
+    total, tokens = 0.0, 0
+    with (e2e_dir / "devset.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            given = tokenizer(f"Input: {row['mr']} Output:")["input_ids"]
+            whole = [*given, *tokenizer(f" {row['ref']}")["input_ids"], tokenizer.eos_token_id]
+            with torch.no_grad():
+                logs = model(torch.tensor([whole])).logits[0].log_softmax(-1)
+            total -= sum(float(logs[place - 1, whole[place]]) for place in range(len(given), len(whole)))
+            tokens += len(whole) - len(given)
+    return math.exp(total / tokens)
+
+
+def test_train_select_decode_score(make, e2e_dir, tmp_path):
+    outcome = run(make(), "python scripts/train.py", progress=False)
+    record, folder = outcome.record, outcome.folder
+
+    history = [epoch["validation"]["perplexity"] for epoch in record["history"]]
+    assert len(history) == 3
+    assert record["metrics"]["best"]["validation"]["perplexity"] == min(history)
+    assert record["metrics"]["selection"]["rule"] == "lowest perplexity on validation, first of equals"
+    assert record["params"]["head"] == 0
+    assert min(history) < history[0], "the test's model learns something"
+
+    finished = reload.load(folder, "best")
+    to_merged(finished.plain, tmp_path / "plain", tokenizer=finished.tokenizer)
+    assert perplexity_of(tmp_path / "plain", e2e_dir) == pytest.approx(min(history), rel=1e-5)
+
+    tried = record["generation"]
+    assert (tried["split"], tried["weights"], tried["prompts"]) == ("test", "best", 5)
+    assert tried["epoch"] == record["metrics"]["best"]["epoch"]
+    texts = (folder / "test.best.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    groups: dict[str, list[str]] = {}
+    with (e2e_dir / "testset_w_refs.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            groups.setdefault(row["mr"], []).append(row["ref"])
+    expected = nlg.score(texts, list(groups.values()))
+    assert tried["scores"] == expected.values()
+    assert tried["scores"]["rouge_l"] > 0.1, "the test's model learns something"
+    assert tried["scores"]["meteor"] is None
+    assert any("METEOR is missing: there is no `java`" in warning for warning in record["warnings"])
+    assert tried["scorer"]["versions"]["sacrebleu"]
+    assert f"{tried['scores']['nist']:.4f}" in summary(record)
+    assert records.read(folder / "record.json") == json.loads(json.dumps(record))
+
+
+def test_weights_are_kept_as_asked_and_the_test_split_needs_no_asking(make):
+    none = run(make("train.keep=none"), "", progress=False)
+    assert none.record["generation"]["prompts"] == 5
+    assert not (none.folder / WEIGHTS["best"]).exists()
+    assert not (none.folder / WEIGHTS["last"]).exists()
+
+
+def test_the_last_epoch_writes_the_texts_where_it_is_selected(make):
+    last = run(make("selection=dev-last", "train.keep=none"), "", progress=False)
+    tried = last.record["generation"]
+    assert (tried["weights"], tried["epoch"]) == ("last", 3.0)
+    assert (last.folder / "test.last.txt").is_file()
+    assert not list(last.folder.glob("*.safetensors"))
+
+
+def test_a_run_that_was_stopped_while_decoding_goes_on_there(make, monkeypatch):
+    """Nothing is trained twice."""
+    config = make()
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(test_split.hypotheses, "write", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, "the first command", progress=False)
+    left = only_record(config)
+    assert left["status"] == "running"
+    assert left["generation"] == {}
+
+    monkeypatch.setattr("rosa.run.build_trainer", lambda *_: pytest.fail("trained again"))
+    record = run(config, "the second command", progress=False).record
+    assert record["status"] == "done"
+    assert record["history"] == left["history"]
+    assert record["generation"]["prompts"] == 5
+    assert record["command"] == "the first command"
+
+
+def test_a_failed_scorer_loses_nothing(make, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise nlg.ScoringError("no scores today")
+
+    config = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(test_split.nlg, "score", fail)
+        with pytest.raises(nlg.ScoringError):
+            run(config, "", progress=False)
+    left = only_record(config)
+    assert (left["status"], left["error"]["type"]) == ("failed", "ScoringError")
+    assert len(left["history"]) == 3
+    record = run(config, "", progress=False).record
+    assert (record["status"], record["error"]) == ("done", None)
+
+
+def test_label_smoothing_changes_training_and_not_the_perplexity_of_the_start(make):
+    plain = run(make("train.max_steps=1", "train.lr=1e-9"), "", progress=False).record
+    smooth = run(make("train.max_steps=1", "train.lr=1e-9", "train.label_smoothing=0.1"), "", progress=False).record
+    assert smooth["training"][0]["loss"] != plain["training"][0]["loss"]
+    scores = [record["metrics"]["last"]["validation"]["perplexity"] for record in (plain, smooth)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-6)
+
+
+def test_the_page_of_samples_shows_each_row_beside_the_references(make, e2e_dir):
+    config = make("train.epochs=1", "train.keep=none")
+    folders = {
+        "ROSA r=4, every 1 epoch": run(config, "the first command", progress=False).folder,
+        "ROSA r=2, every 1 epoch": run(
+            make("train.epochs=1", "train.keep=none", "method.rank=2"), "", progress=False
+        ).folder,
+    }
+    results = Path(config.results_dir)
+    made = page(results, "default", None, seed=0, number=3, command="the command of the page")
+
+    written = {label: (folder / "test.best.txt").read_text().split("\n") for label, folder in folders.items()}
+    with (e2e_dir / "testset_w_refs.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    sections = made.split("\n## ")[1:]
+    assert [section.partition(".")[0] for section in sections] == ["1", "2", "4"], "spread over five inputs"
+    for section in sections:
+        place = int(section.partition(".")[0]) - 1
+        title, *lines = section.replace("\\", "").splitlines()
+        assert title.partition(" ")[2] == rows[2 * place]["mr"]
+        assert lines[1:3] == [
+            f"- {rows[2 * place]['ref']}",
+            f"- {rows[2 * place + 1]['ref']} *(of 2 references)*",
+        ]
+        for label, texts in written.items():
+            assert f"- **{label}**: {texts[place] or '*(empty)*'}" in lines
+    assert "Made by `the command of the page`" in made
+    assert "`the first command`" in made
+
+    with pytest.raises(SamplesError, match="no finished run of seed 7 wrote texts at the best epoch"):
+        page(results, "default", "best", seed=7, number=3, command="")
+    texts = folders["ROSA r=2, every 1 epoch"] / "test.best.txt"
+    texts.write_text(texts.read_text() + "one more\n")
+    with pytest.raises(SamplesError, match=r"test\.best\.txt: not the texts that the run's record knows"):
+        page(results, "default", "best", seed=0, number=3, command="")
+    texts.unlink()
+    with pytest.raises(SamplesError, match=r"test\.best\.txt: cannot be read"):
+        page(results, "default", "best", seed=0, number=3, command="")

@@ -1,0 +1,601 @@
+"""Each benchmark runs at a tiny size and writes what it measured; nothing here depends on how fast anything is."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+import runpy
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from benchmarks import (
+    NAMES,
+    BenchmarkError,
+    decoding,
+    factorization,
+    full_size,
+    memory,
+    padding,
+    reports,
+    scoring,
+    solvers,
+    stages,
+    steps,
+    suite,
+    timing,
+)
+from benchmarks.contenders import LABELS, PEFT, Contender
+from benchmarks.findings import Findings, number, with_quartiles
+from benchmarks.memory import Memory
+from benchmarks.timing import Spread, interleave, ratio, spread
+from benchmarks.workload import Workload, configure, load_model, prepare
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from rosa.adapters import adapters
+from rosa.adapters.linalg.subspace import draw_indices, split
+from rosa.config import Config, ConfigError
+from rosa.evaluation.nlg import score
+from tests.conftest import ROOT
+
+CONF = ROOT / "conf"
+
+
+@pytest.fixture(scope="module")
+def config(tiny_model: Path) -> Config:
+    plain = configure(CONF, str(tiny_model), None, "cpu", 16)
+    return dataclasses.replace(plain, data=dataclasses.replace(plain.data, train_size=96, evaluation_size=8))
+
+
+@pytest.fixture(scope="module")
+def workload(config: Config) -> Workload:
+    return prepare(config)
+
+
+def with_train(config: Config, **changes: Any) -> Config:
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
+
+
+def value(findings: Findings, case: str, quantity: str) -> Spread | float | str:
+    (found,) = [line.value for line in findings.measurements if (line.case, line.quantity) == (case, quantity)]
+    return found
+
+
+# --- timing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7, 40])
+def test_spread_is_numpys_median_and_quartiles(count: int) -> None:
+    values = np.random.default_rng(count).exponential(size=count)
+    expected = np.percentile(values, [50, 25, 75])
+    found = spread(values.tolist())
+    assert [found.median, found.low, found.high] == pytest.approx(expected)
+    assert found.count == count
+
+
+def test_one_value_has_no_width_and_none_has_no_median() -> None:
+    assert spread([3.0]) == Spread(3.0, 3.0, 3.0, 1)
+    with pytest.raises(ValueError, match="no values"):
+        spread([])
+
+
+def test_a_ratio_is_taken_within_each_round() -> None:
+    # The machine was ten times slower in the last two rounds; a is twice b in all of them but one.
+    a, b = [2.0, 4.0, 2.0, 20.0, 20.0], [1.0, 1.0, 1.0, 10.0, 10.0]
+    assert ratio(a, b).median == 2.0
+    with pytest.raises(ValueError, match="shorter"):
+        ratio(a, b[:3])
+
+
+def test_actions_are_interleaved_and_timed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    calls: list[tuple[str, int]] = []
+
+    def taking(name: str, duration: float) -> Callable[[int], None]:
+        def action(position: int) -> None:
+            nonlocal now
+            calls.append((name, position))
+            now += duration
+
+        return action
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+    durations = {"a": 1.0, "b": 2.0, "c": 4.0}
+    taken = interleave({n: taking(n, d) for n, d in durations.items()}, 20, "cpu", "test", {"c": 2})
+
+    assert taken == {"a": [1.0] * 20, "b": [2.0] * 20, "c": [4.0] * 40}
+    rounds = [calls[start : start + 4] for start in range(0, 80, 4)]
+    for i, played in enumerate(rounds):
+        assert sorted(played) == [("a", i), ("b", i), ("c", 2 * i), ("c", 2 * i + 1)]
+    orders = {tuple(dict.fromkeys(name for name, _ in played)) for played in rounds}
+    assert orders == set(itertools.permutations("abc"))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(0, "0"), (0.043214, "0.0432"), (0.9996, "1.000"), (1.2345, "1.23"), (86.72, "86.7"), (12345.6, "12,346")],
+)
+def test_numbers_have_three_digits_and_no_exponent(given: float, expected: str) -> None:
+    assert number(given) == expected
+
+
+def test_quartiles_are_shown_where_there_are_some() -> None:
+    assert with_quartiles(Spread(0.5, 0.25, 1.0, 9), 1000) == "500 (250–1,000)"
+    assert with_quartiles(Spread(0.5, 0.5, 0.5, 1)) == "0.500"
+
+
+# --- what is measured on ---------------------------------------------------------------------------------------------
+
+
+def test_batches_are_an_epoch_grouped_by_length(config: Config) -> None:
+    workload = prepare(with_train(config, batch_size=4))
+    lengths = [len(ids) for ids in workload.train["input_ids"]]
+    assert sorted(row for batch in workload.order for row in batch) == list(range(96))
+    assert [len(batch) for batch in workload.order] == [4] * workload.steps_per_epoch
+
+    def wasted(batches: Sequence[Sequence[int]]) -> int:
+        return sum(4 * max(lengths[row] for row in batch) - sum(lengths[row] for row in batch) for batch in batches)
+
+    assert wasted(workload.order) < wasted([range(i, i + 4) for i in range(0, 96, 4)]) / 2
+
+
+def test_both_paddings_hold_the_same_examples(workload: Workload) -> None:
+    for i in range(workload.steps_per_epoch + 1):
+        rows = workload.order[i % workload.steps_per_epoch]
+        dynamic, padded = workload.batch(i), workload.padded_batch(i)
+        longest = max(len(workload.train[row]["input_ids"]) for row in rows)
+        assert dynamic["input_ids"].shape == (16, longest)
+        assert padded["input_ids"].shape == (16, workload.limit)
+        for j, row in enumerate(rows):
+            ids = workload.train[row]["input_ids"]
+            for batch in (dynamic, padded):
+                assert batch["input_ids"][j][batch["attention_mask"][j].bool()].tolist() == ids
+                assert int(batch["labels"][j]) == workload.train[row]["label"]
+
+
+def test_a_batch_larger_than_the_data_is_refused(config: Config) -> None:
+    with pytest.raises(BenchmarkError, match="--batch-size 97: the training split has 96 examples"):
+        prepare(with_train(config, batch_size=97))
+
+
+# --- the contenders --------------------------------------------------------------------------------------------------
+
+
+def test_both_loras_adapt_the_same_layers_and_train_the_same_head(workload: Workload) -> None:
+    config = workload.config
+    ours = Contender("lora", load_model(config), config)
+    theirs = Contender(PEFT, load_model(config), config)
+    wrapped = {name for name, _ in adapters(ours.model)}
+    assert {
+        name.removeprefix("base_model.model.")
+        for name, module in theirs.model.named_modules()
+        if hasattr(module, "lora_A")
+    } == wrapped
+
+    def head(contender: Contender) -> dict[str, int]:
+        return {
+            name.removeprefix("base_model.model."): parameter.numel()
+            for name, parameter in contender.model.named_parameters()
+            if parameter.requires_grad and "lora_" not in name
+        }
+
+    assert head(ours) == head(theirs)
+    assert all(name.startswith("classifier.") for name in head(ours))
+    assert ours.trainable_parameters == theirs.trainable_parameters
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_a_step_moves_what_is_trained_and_nothing_else(workload: Workload, name: str) -> None:
+    contender = Contender(name, load_model(workload.config), workload.config)
+    assert contender.model.training
+    before = {key: tensor.clone() for key, tensor in contender.model.state_dict().items()}
+    trained = {key for key, parameter in contender.model.named_parameters() if parameter.requires_grad}
+    contender.step(workload.batch(0))
+    contender.step(workload.batch(1))  # LoRA's A has no gradient while its B is zero
+    after = contender.model.state_dict()
+    moved = {key for key in after if not torch.equal(after[key], before[key])}
+    if name == "full":  # the embeddings of padding and of unused token types have no gradient
+        assert moved <= trained
+        assert len(moved) > 0.9 * len(trained)
+    else:
+        assert moved == trained
+    assert all(parameter.grad is None for parameter in contender.model.parameters())
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_ratio_is_to_the_faster_lora() -> None:
+    seconds = {name: [1.0, 1.0, 2.0] for name in LABELS}
+    seconds["lora"], seconds["peft"], seconds["rosa"] = [3.0, 3.0, 6.0], [2.0, 2.0, 4.0], [1.8, 2.0, 3.0]
+    held = {name: Memory(2 * steps.MIB, None, True, steps.MIB, 0, 0) for name in LABELS}
+    found = steps.findings(seconds, dict.fromkeys(LABELS, 5), held)
+
+    assert value(found, "rosa", "step relative to peft") == spread([0.9, 1.0, 0.75])
+    assert value(found, "lora", "step relative to peft") == spread([1.5, 1.5, 1.5])
+    assert [cells[0].text for cells in found.table.rows] == list(LABELS.values())
+    rosa, peft = (next(row for row in found.table.rows if row[0].text == LABELS[name]) for name in ("rosa", "peft"))
+    assert [cell.text for cell in rosa[1:]] == [
+        "5",
+        "2,000 (1,900–2,500)",
+        "0.900 (0.825–0.950)",
+        "2.00",
+        "1.00",
+        "0",
+        "0",
+    ]
+    assert peft[3].text == "1"
+    assert "0.900 (0.825–0.950) times as long as that of LoRA (peft)" in found.table.notes[0][0].text
+
+
+def test_memory_is_said_to_be_unknown_where_it_is() -> None:
+    held = {name: Memory(None, None, False, 1, 1, 1) for name in LABELS}
+    found = steps.findings({name: [1.0] for name in LABELS}, dict.fromkeys(LABELS, 5), held)
+    assert {cells[4].text for cells in found.table.rows} == {"unknown"}
+    assert "cannot reset" in found.table.notes[-1][0].text
+    assert not any(line.quantity == "peak memory" for line in found.measurements)
+
+
+@pytest.mark.parametrize(("name", "factors"), [("rosa", 2), ("full", 2)])
+def test_memory_counts_gradients_and_both_moments_of_adam(workload: Workload, name: str, factors: int) -> None:
+    held = memory.measure(name, workload.config, workload.batch(0))
+    model = load_model(workload.config)
+    trainable = Contender(name, model, workload.config).trainable_parameters
+    parameters = sum(1 for parameter in model.parameters() if parameter.requires_grad)
+    assert held.gradients == 4 * trainable
+    assert held.optimizer_state == factors * 4 * trainable + 4 * parameters  # and a step count each
+    assert held.weights == sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    assert held.peak is None or held.peak > held.weights
+
+
+@pytest.mark.slow
+def test_memory_is_measured_in_another_process(workload: Workload) -> None:
+    (apart,) = memory.measure_apart(workload, ["rosa"]).values()
+    here = memory.measure("rosa", workload.config, workload.batch(0))
+    for key in ("weights", "gradients", "optimizer_state"):
+        assert getattr(apart, key) == getattr(here, key)
+    assert (apart.peak is None) == (here.peak is None)
+
+
+# --- padding ---------------------------------------------------------------------------------------------------------
+
+
+def test_padding_is_compared_by_medians_means_and_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(padding, "DYNAMIC_STEPS", 3)
+    seconds = {"dynamic": [0.1, 0.2, 0.9, 0.2, 0.4, 0.6], "padded": [20.0, 80.0]}
+    found = padding.findings(seconds, [10, 12, 30, 9, 12, 13], 512, 32)
+
+    assert value(found, "padded", "step relative to dynamic, medians") == pytest.approx(50 / 0.3)
+    assert value(found, "padded", "step relative to dynamic, means") == pytest.approx(50 / 0.4)
+    assert value(found, "padded", "step relative to dynamic, a round") == spread([100.0, 200.0])
+    assert value(found, "dynamic", "examples per second") == pytest.approx(32 / 0.3)
+    dynamic, padded = [[cell.text for cell in cells] for cells in found.table.rows]
+    assert dynamic[1:3] == ["12.0", "6"]
+    assert padded[1:3] == ["512", "2"]
+
+
+def test_padding_runs(workload: Workload) -> None:
+    found = padding.benchmark(workload, 2)
+    assert value(found, "padded", "step").count == 2
+    assert value(found, "dynamic", "step").count == 2 * padding.DYNAMIC_STEPS
+    assert value(found, "padded", "tokens an example") == workload.limit
+
+
+# --- factorization ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (12, 30), (30, 12)])
+def test_the_plain_split_takes_a_weight_apart_along_its_singular_vectors(shape: tuple[int, int]) -> None:
+    W = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    A, B, frozen = factorization.split_by_svd(W, 5, torch.Generator().manual_seed(1))
+    chosen = draw_indices(12, 5, "random", torch.Generator().manual_seed(1)).tolist()
+    expected = np.linalg.svd(W.numpy(), compute_uv=False)
+    others = [i for i in range(12) if i not in chosen]
+
+    torch.testing.assert_close(frozen + A @ B, W)
+    assert np.linalg.svd((A @ B).numpy(), compute_uv=False)[:5] == pytest.approx(expected[chosen])
+    assert np.linalg.svd(frozen.numpy(), compute_uv=False)[:7] == pytest.approx(expected[others])
+
+
+def test_all_layers_are_compared_with_as_many_decompositions() -> None:
+    seconds = {
+        "all layers": [1.0, 2.0],
+        "training step": [0.1, 0.2, 0.3],
+        "resample 4 x 4": [0.1, 0.1],
+        "svd 4 x 4": [0.2, 0.4],
+        "resample 4 x 8": [0.2, 0.4],
+        "svd 4 x 8": [1.0, 3.0],
+    }
+    found = factorization.findings(seconds, {(4, 4): 3, (4, 8): 2}, 50)
+    assert value(found, "4 x 8", "svd relative to resample") == spread([5.0, 7.5])
+    whole = value(found, "all layers", "svd")
+    assert isinstance(whole, Spread)
+    assert whole.median == pytest.approx((2.6 + 7.2) / 2)
+    assert value(found, "training step", "epoch") == pytest.approx(10.0)
+    assert value(found, "all layers", "share of an epoch") == pytest.approx(0.15)
+    assert [[cell.text for cell in cells[:2]] for cells in found.table.rows] == [
+        ["4 x 4", "3"],
+        ["4 x 8", "2"],
+        ["all layers", "5"],
+    ]
+
+
+def test_factorization_runs_on_every_shape(workload: Workload) -> None:
+    found = factorization.benchmark(workload, 2)
+    assert [(cells[0].text, cells[1].text) for cells in found.table.rows] == [("32 x 32", "8"), ("all layers", "8")]
+    assert value(found, "training step", "step").count == 2 * factorization.STEPS
+
+
+# --- solvers ---------------------------------------------------------------------------------------------------------
+
+SMALL_MODELS = {"small": {(48, 16): 3, (16, 16): 2}, "smaller": {(16, 16): 5}}
+
+
+def test_a_model_takes_as_long_as_its_layers() -> None:
+    of_shapes = {
+        (4, 4): {"ours": [1.0, 2.0], "svd32": [2.0, 3.0], "svd64": [4.0, 4.0]},
+        (8, 4): {"ours": [3.0, 5.0], "svd32": [9.0, 7.0], "svd64": [9.0, 9.0]},
+    }
+    layers = {(4, 4): 10, (8, 4): 2}
+    assert solvers._sum(layers, of_shapes, "ours") == [16.0, 30.0]
+    whole = {way: solvers._sum(layers, of_shapes, way) for way in solvers.WAYS}
+    found = solvers.findings([solvers.Case("model", 12, 2, whole)], {"ours": 1e-16, "svd32": 2e-7, "svd64": 3e-16}, 8)
+    assert value(found, "model, 2 threads", "SVD, float32 relative to split") == spread([38 / 16, 44 / 30])
+    assert value(found, "model, 2 threads", "split") == spread([16.0, 30.0])
+    assert [cell.text for cell in found.table.rows[0][:4]] == ["model", "12", "2", "23,000 (19,500–26,500)"]
+    assert "split 1.0e-16, SVD, float32 2.0e-07" in found.table.notes[2][0].text
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_solvers_run_on_one_thread_and_on_those_given(workload: Workload, threads: int) -> None:
+    torch.set_num_threads(threads)
+    try:
+        found = solvers.benchmark(workload, 2, SMALL_MODELS, rank=4)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(1)
+    labels = ["48 x 16", "16 x 16", "small", "smaller"]
+    shown = [[cell.text for cell in cells[:3]] for cells in found.table.rows]
+    counts = ["1", "1", "5", "5"]
+    assert shown == [[*pair, str(t)] for t in range(1, threads + 1) for pair in zip(labels, counts, strict=True)]
+    assert 0 < value(found, "split", "relative difference") < 1e-14
+    assert 1e-9 < value(found, "SVD, float32", "relative difference") < 1e-5
+
+
+# --- stages ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (64, 40)], ids=str)
+def test_the_steps_that_are_timed_are_those_of_a_split(shape: tuple[int, int]) -> None:
+    W = solvers.random_weight(shape, torch.Generator().manual_seed(0))
+    indices = torch.tensor([3, 11, 30])
+    found, taken = stages.timed_split(W, indices)
+    expected = split(W, indices)
+    assert torch.equal(found.A, expected.A)
+    assert torch.equal(found.B, expected.B)
+    assert tuple(taken) == stages.STAGES
+
+
+def test_steps_are_summed_within_a_round() -> None:
+    by_size = {
+        4: {stage: [1.0, 2.0, 3.0] for stage in stages.STAGES} | {"residual": [3.0, 0.0, 1.0]},
+        8: {stage: [5.0] for stage in stages.STAGES},
+    }
+    found = stages.findings(by_size, {4: [18.0, 6.0, 38.0]}, 1)
+    assert value(found, "4 x 4", "total") == spread([9.0, 12.0, 19.0])
+    assert value(found, "4 x 4", "svd relative to total") == spread([2.0, 0.5, 2.0])
+    assert [[cells[i].text for i in (0, 1, -3, -2, -1)] for cells in found.table.rows] == [
+        ["4 x 4", "2,000", "12,000", "3", "2.00"],
+        ["8 x 8", "5,000", "35,000", "1", "–"],
+    ]
+
+
+def test_large_weights_are_timed_once_and_without_an_svd(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "LARGE", 48)
+    monkeypatch.setattr(stages, "SVD", 40)
+    found = stages.benchmark(workload, 3, [40, 44, 48])
+    assert [(cells[-2].text, cells[-1].text == "–") for cells in found.table.rows] == [
+        ("3", False),
+        ("3", True),
+        ("1", True),
+    ]
+
+
+# --- scoring ---------------------------------------------------------------------------------------------------------
+
+SMALL_CORPUS = [["It isn't a pub.", "A pub, £20."], ["The café is near the river; it's cheap."], ["A pub."]]
+
+
+def test_generated_texts_are_as_many_as_the_test_sets() -> None:
+    groups = scoring.generated()
+    assert (len(groups), sum(map(len, groups))) == (scoring.SEGMENTS, scoring.REFERENCES)
+    assert {len(text.split()) for group in groups for text in group} == {scoring.WORDS}
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="the packages' own tokenizer needs Java")
+def test_both_ways_give_the_same_scores() -> None:
+    hypotheses = ["A pub near the river.", "", "It's cheap"]
+    ours = score(hypotheses, SMALL_CORPUS, with_meteor=False).values()
+    theirs = scoring.stock(hypotheses, SMALL_CORPUS)
+    assert theirs == pytest.approx({name: ours[name] for name in theirs}, rel=1e-12)
+    assert theirs["cider"] > 0
+
+
+def test_scoring_is_compared_round_by_round_or_not_at_all() -> None:
+    found = scoring.findings({"ours": [1.0, 2.0, 4.0], "stock": [3.0, 4.0, 20.0]}, "a corpus", SMALL_CORPUS)
+    assert value(found, "stock", "time relative to ours") == spread([3.0, 2.0, 5.0])
+    assert value(found, "ours", "seconds") == spread([1.0, 2.0, 4.0])
+    assert "3 segments, 4 references" in found.table.notes[0][0].text
+    assert "ours took 2.00 s" in found.table.notes[0][0].text
+    alone = scoring.findings({"ours": [1.0]}, "a corpus", SMALL_CORPUS)
+    assert "There is no Java" in alone.table.notes[-1][0].text
+
+
+def test_references_are_read_by_input_and_a_wrong_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"--e2e-dir .*: cannot read testset_w_refs\.csv"):
+        scoring.read(tmp_path)
+    path = tmp_path / scoring.TEST_SET
+    path.write_text('\ufeffmr,ref\n"a, b",One.\nc,Two.\n"a, b","Three, four."\n', encoding="utf-8")
+    assert scoring.read(tmp_path) == [("One.", "Three, four."), ("Two.",)]
+    path.write_text("name,text\n1,2\n")
+    with pytest.raises(BenchmarkError, match="columns mr and ref"):
+        scoring.read(tmp_path)
+
+
+# --- decoding --------------------------------------------------------------------------------------------------------
+
+
+def shrink_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, size in (("STEPS", 30), ("PROMPTS", 12), ("TEXTS", 200), ("LIMIT", 120), ("EXAMPLES", 8)):
+        monkeypatch.setattr(decoding, name, size)
+    monkeypatch.setattr(decoding, "GREEDY", dataclasses.replace(decoding.GREEDY, max_new_tokens=10))
+
+
+def test_both_ways_of_decoding_write_the_same(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink_decoding(monkeypatch)
+    found = decoding.benchmark(workload, 1)
+    assert value(found, "ours", "hypotheses that are the same") == 12
+    ours, theirs = value(found, "ours", "all prompts"), value(found, "file order", "all prompts")
+    assert isinstance(ours, Spread)
+    assert isinstance(theirs, Spread)
+    assert value(found, "ours", "times as fast") == ratio([theirs.median], [ours.median])
+
+
+def test_hypotheses_that_differ_are_counted() -> None:
+    written = {"ours": [(1, 2), (3,), ()], "file order": [(1, 2), (4,), ()]}
+    found = decoding.findings({"ours": [1.0], "file order": [4.0]}, written, real=True)
+    assert value(found, "ours", "hypotheses that are the same") == 2
+    assert value(found, "ours", "times as fast") == Spread(4.0, 4.0, 4.0, 1)
+
+
+def small_gpt2() -> GPT2Config:
+    return GPT2Config(vocab_size=50, n_layer=1, n_embd=32, n_head=2, n_positions=80)
+
+
+def test_every_stage_of_the_full_size_is_measured() -> None:
+    shape = small_gpt2()
+    measured, parameters = full_size.measure(shape, "cpu")
+    names = ["to the device", "attach", "training step", "resample", "merge", "decode"]
+    assert [stage.name for stage in measured] == names
+    assert parameters == sum(p.numel() for p in GPT2LMHeadModel(shape).parameters())
+    found = full_size.findings([measured, measured], parameters)
+    assert value(found, "resample", "time") == spread([measured[3].seconds] * 2)
+    assert value(found, "decode", "peak memory") == measured[5].peak
+
+
+# --- everything together ---------------------------------------------------------------------------------------------
+
+
+def test_everything_is_written_for_people_and_for_programs(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def here(workload: Workload) -> dict[str, Memory]:
+        return {name: memory.measure(name, workload.config, workload.batch(0)) for name in LABELS}
+
+    monkeypatch.setattr(steps, "measure_apart", here)  # five processes take long, and one is tested above
+    monkeypatch.setitem(suite.BENCHMARKS, "solvers", (lambda w, n: solvers.benchmark(w, n, SMALL_MODELS), 1))
+    monkeypatch.setitem(suite.BENCHMARKS, "stages", (lambda w, n: stages.benchmark(w, n, [32, 40]), 1))
+    monkeypatch.setitem(suite.BENCHMARKS, "scoring", (lambda w, n: scoring.measure(SMALL_CORPUS, n, "a corpus"), 1))
+
+    shrink_decoding(monkeypatch)
+    full = full_size.findings([full_size.measure(small_gpt2(), "cpu")[0]], 1)
+    monkeypatch.setitem(suite.BENCHMARKS, "full_size", (lambda w, n: full, 1))
+    monkeypatch.setitem(suite.BENCHMARKS, "reports", (lambda w, n: reports.benchmark(w, n, 40), 1))
+    text = suite.run(config, tmp_path, repeats=1)
+
+    assert (tmp_path / "tables" / "benchmark.md").read_text() == text
+    with (tmp_path / "tables" / "benchmark.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["benchmark"] for line in lines} == {*NAMES, "workload", "environment"}
+    facts = {line["quantity"]: line["value"] for line in lines if line["benchmark"] in ("workload", "environment")}
+    assert facts["torch"] == torch.__version__
+    assert facts["device"] == "cpu"
+    assert facts["data"].startswith("generated text in the shape of CoLA's training split, 96 examples")
+    timed = {line["case"]: line for line in lines if line["quantity"] == "step" and line["benchmark"] == "steps"}
+    assert list(timed) == list(LABELS)
+    for name, label in LABELS.items():
+        (shown,) = [row for row in text.splitlines() if row.startswith(f"| {label} ")]
+        assert number(1000 * float(timed[name]["value"])) in shown
+        assert timed[name]["samples"] == "1"
+
+
+@pytest.fixture
+def cola_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "glue" / "CoLA"
+    folder.mkdir(parents=True)
+    for name, rows in (("train", 40), ("dev", 8)):
+        text = "".join(f"x\t{i % 2}\t\tThe {name} number {i} is here.\n" for i in range(rows))
+        (folder / f"{name}.tsv").write_text(text)
+    return folder.parent
+
+
+def script(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    path = ROOT / "scripts" / "benchmark.py"
+    monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(path), run_name="__main__")
+    return ended.value.code
+
+
+def test_the_script_measures_on_real_files_and_an_own_model(
+    cola_folder: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results = tmp_path / "results"
+    options = ["--model", tiny_model, "--data-dir", cola_folder, "--batch-size", 8, "--device", "cpu"]
+    assert script(monkeypatch, "factorization", *options, "--repeats", 1, "--results", results) == 0
+    said = capsys.readouterr()
+    assert (results / "tables" / "benchmark.md").read_text().strip() == said.out.strip()
+    assert "the real CoLA's training split, 40 examples" in said.out
+    assert "factorization: 100%" in said.err
+    with (results / "tables" / "benchmark.csv").open(newline="") as file:
+        assert {line["benchmark"] for line in csv.DictReader(file)} == {"factorization", "workload", "environment"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "minilmm"], "--model minilmm: neither one of"),
+        (["step"], "no benchmark step; there are steps, padding, factorization, solvers, stages, decoding, scoring,"),
+        (["--repeats", "0"], "--repeats 0: expected at least 1"),
+        (["--batch-size", "0"], "train.batch_size=0"),
+        (["--results", __file__], "--results: cannot write in"),
+    ],
+)
+def test_the_script_refuses_bad_arguments_in_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert script(monkeypatch, *arguments) == 1
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: ")
+    assert message in said
+    assert "\n" not in said
+    assert list(tmp_path.rglob("benchmark.*")) == []
+
+
+def test_a_missing_gpu_is_refused(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BenchmarkError, match="no CUDA device"):
+        prepare(with_train(config, device="cuda"))
+
+
+def test_without_real_files_the_text_is_generated() -> None:
+    config = configure(CONF, "minilm", None, "cpu", 32)
+    assert (config.data.source, config.data.train_size) == ("mini", 8551)
+    with pytest.raises(ConfigError, match=r"train\.batch_size=-1"):
+        configure(CONF, "minilm", None, "cpu", -1)

@@ -1,0 +1,103 @@
+"""What `scripts/status.py` says of records of every state, with and without a sweep that asks for more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from rosa import records
+from rosa.config import Config
+from rosa.sweep.jobs import Job
+from rosa.sweep.status import asked_for, run_of, table, to_do
+from tests.conftest import ROOT, Composer
+
+
+def written(config: Config, **changes: Any) -> Path:
+    """A record of a run in the folder where it belongs; the folder."""
+    scores = {"metrics": {rule: {"validation": {"matthews_correlation": 0.5}} for rule in ("best", "last")}}
+    scores["metrics"]["selection"] = {"split": "validation", "metric": "matthews_correlation"}  # type: ignore[dict-item]
+    record = records.new(config, f"python scripts/train.py seed={config.seed}") | scores | changes
+    folder = records.folder(config)
+    records.write(folder, record)
+    return folder
+
+
+@pytest.fixture
+def config(composed: Composer) -> Config:
+    return composed("train.lr=1e-3", "train.precision=fp32")
+
+
+def error(message: str) -> dict[str, str]:
+    return {"type": "ValueError", "message": message, "traceback": ""}
+
+
+def test_each_state_is_told_and_what_is_left_to_do(config: Config) -> None:
+    results = Path(config.results_dir)
+    runs = [replace(config, seed=seed) for seed in range(5)]
+    written(runs[0], status="done", finished="2026-01-02T03:04:05+00:00")
+    written(runs[1], status="failed", finished="2026-01-01T00:00:00+00:00", error=error("no such thing\nand more"))
+    held = written(runs[2])
+    written(runs[3])
+    (records.folder(runs[3]) / records.LOCK).touch()  # left behind by a process that was killed
+
+    with FileLock(held / records.LOCK):
+        found = list(asked_for([Job(run, f"run {run.seed}") for run in runs], results))
+    assert [run.state for run in found] == ["done", "failed", "running", "stopped", "missing"]
+    assert found[1].line == "ValueError: no such thing"
+    assert run_of(results, records.find(results)[0][2]).state == "stopped", "nobody holds it any more"
+    assert to_do(found, "all") == [
+        f"failed: {found[1].name}: ValueError: no such thing",
+        "  again: python scripts/train.py seed=1",
+        f"stopped: {found[3].name}",
+        "  again: python scripts/train.py seed=3",
+        "missing: 1 runs",
+        "  all of them: all",
+    ]
+    header, line = table({"default": found})
+    assert header.split() == ["experiment", "runs", "done", "failed", "running", "stopped", "missing", "last",
+                              "activity", "(UTC)"]  # fmt: skip
+    assert line.split()[:7] == ["default", "5", "1", "1", "1", "1", "1"]
+
+
+def test_a_run_from_another_machine_is_found_whatever_precision_it_chose(config: Config) -> None:
+    written(replace(config, train=replace(config.train, precision="bf16")), status="done")
+    asked = replace(config, train=replace(config.train, precision="auto"))
+    assert [run.state for run in asked_for([Job(asked, "x")], Path(config.results_dir))] == ["done"]
+    fixed = replace(config, train=replace(config.train, precision="fp32"))
+    assert [run.state for run in asked_for([Job(fixed, "x")], Path(config.results_dir))] == ["missing"]
+
+
+def test_a_learning_rate_that_is_not_chosen_yet_is_the_reason(composed: Composer, tmp_path: Path) -> None:
+    config = composed("train.lr=tuned", "train.tuning.experiment=grid")
+    (run,) = asked_for([Job(config, "x")], tmp_path)
+    assert run.state == "missing"
+    assert run.line.startswith("RecordError: train.lr=tuned for model=tiny")
+    assert "no runs to choose from" in run.line
+
+
+@pytest.mark.slow
+def test_the_script(config: Config) -> None:
+    results = Path(config.results_dir)
+    written(config, status="failed", error=error("x"))
+    broken = records.folder(replace(config, seed=7))
+    broken.mkdir(parents=True)
+    (broken / records.RECORD).write_text("{")
+
+    def status(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "scripts/status.py", "--results", str(results), *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    done = status()
+    assert done.returncode == 0
+    assert "failed: run default/tiny/cola/rosa-" in done.stdout
+    assert f"corrupt: {broken / records.RECORD}: not a readable record" in done.stderr
+    asked = status("--experiment", "rank_frequency", "method.rank=1", "seed=0")
+    assert asked.returncode == 0, asked.stderr
+    assert "missing: 3 runs\n  all of them: python scripts/train.py -m experiment=rank_frequency" in asked.stdout
+    assert status("--experiment", "rank_frequncy").stderr.startswith("error: experiment=rank_frequncy: no such")

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+
+from rosa.records import environment
+from rosa.training import costs
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's peak is reset on Linux only")
+
+
+class Clock:
+    """A clock that moves when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+@LINUX
+def test_the_peak_of_the_host_follows_a_large_block_and_a_reset():
+    size = 200 * 2**20
+    costs.reset_peak_memory("cpu")
+    before = costs.peak_memory("cpu")
+    if not before["host_peak_reset"]:
+        pytest.skip("this kernel does not allow a process to reset its own peak")
+    block = torch.ones(size, dtype=torch.uint8)
+    with_block = costs.peak_memory("cpu")["host_bytes"]
+    del block
+    after = costs.peak_memory("cpu")["host_bytes"]
+    costs.reset_peak_memory("cpu")
+    reset = costs.peak_memory("cpu")
+
+    assert before["device_bytes"] is None
+    assert 0.9 * size < with_block - before["host_bytes"] < 1.2 * size
+    assert after > with_block - 0.1 * size  # a peak stays; the kernel counts in batches of pages
+    assert reset["host_bytes"] < with_block - 0.9 * size
+    assert reset["host_peak_reset"] is True
+
+
+def test_a_refused_reset_is_said(monkeypatch):
+    def refuse(self: Path, text: str) -> None:
+        raise PermissionError(self)
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    costs.reset_peak_memory("cpu")
+    measured = costs.peak_memory("cpu")
+    assert measured["host_peak_reset"] is False
+    assert measured["host_bytes"] > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_peak_of_the_device_follows_a_large_block_and_a_reset():
+    size = 64 * 2**20
+    costs.reset_peak_memory("cuda")
+    before = costs.peak_memory("cuda")["device_bytes"]
+    block = torch.ones(size, dtype=torch.uint8, device="cuda")
+    assert costs.peak_memory("cuda")["device_bytes"] - before == size
+    del block
+    costs.reset_peak_memory("cuda")
+    assert costs.peak_memory("cuda")["device_bytes"] == before
+
+
+def test_parameter_memory_counts_each_part_apart_and_a_shared_weight_once():
+    model = torch.nn.ModuleDict({"a": torch.nn.Linear(10, 20), "b": torch.nn.Linear(10, 20, dtype=torch.bfloat16)})
+    model["c"] = torch.nn.Linear(10, 20)
+    model["c"].weight = model["a"].weight
+    model["d"] = torch.nn.BatchNorm1d(5, affine=False)  # buffers alone: 5 means, 5 variances, one int64 counter
+    for parameter in model["b"].parameters():
+        parameter.requires_grad_(False)
+    float32, bfloat16, buffers = 4 * (200 + 20 + 20), 2 * 220, 4 * 10 + 8
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+
+    assert costs.parameter_memory(model, optimizer) == {
+        "weights_bytes": float32 + bfloat16 + buffers,
+        "gradients_bytes": 0,
+        "optimizer_state_bytes": 0,
+    }
+    (model["a"](torch.ones(1, 10)) + model["c"](torch.ones(1, 10))).sum().backward()
+    optimizer.step()
+    after = costs.parameter_memory(model, optimizer)
+    assert after["gradients_bytes"] == float32
+    assert after["optimizer_state_bytes"] == 2 * float32 + 3 * 4  # two moments, and a float32 step count a tensor
+    assert costs.parameter_memory(model)["optimizer_state_bytes"] == 0
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+def train(meter: costs.CostMeter, clock: Clock, *steps: float, between: float = 0.0) -> None:
+    """Steps of so many seconds, with the reading of a batch ``between`` them."""
+    for seconds in steps:
+        clock.now += between
+        meter.step_begin()
+        clock.now += seconds
+        meter.step_end(examples=4, tokens=100)
+
+
+def test_steps_run_from_end_to_end_and_other_work_is_apart():
+    clock = Clock()
+    meter = costs.CostMeter(clock)
+    meter.start()
+    train(meter, clock, 1.0, 1.0, between=0.5)  # the first from its begin: 1.0, the second with its batch: 1.5
+    clock.now += 7.0
+    meter.evaluation(7.0)
+    train(meter, clock, 2.0, between=0.5)  # from its own begin: 2.0
+    clock.now += 3.0
+    meter.pause()  # a checkpoint
+    meter.step_begin()
+    clock.now += 5.0
+    meter.resample(5.0)  # within a step: its time starts again after it
+    train(meter, clock, 4.0)
+
+    summary = meter.summary()
+    assert summary["steps"] == 4
+    assert summary["seconds_per_step_median"] == pytest.approx((1.5 + 2.0) / 2)
+    assert summary["seconds_per_step_mean"] == pytest.approx((1.0 + 1.5 + 2.0 + 4.0) / 4)
+    assert summary["examples_per_second"] == pytest.approx(16 / 8.5)
+    assert summary["tokens_per_second"] == pytest.approx(400 / 8.5)
+    assert (summary["resamples"], summary["seconds_in_resamples"]) == (1, 5.0)
+    assert (summary["evaluations"], summary["seconds_in_evaluations"]) == (1, 7.0)
+    assert summary["seconds_total"] == pytest.approx(clock.now - 100.0)
+
+
+def test_a_resumed_meter_ends_like_an_uninterrupted_one():
+    clock = Clock()
+    whole = costs.CostMeter(clock)
+    whole.start()
+    train(whole, clock, 1.0, 3.0)
+    whole.resample(0.25)
+    checkpoint = json.loads(json.dumps(whole.state()))
+
+    later = Clock()
+    later.now = 5.0  # another process, another origin of time
+    resumed = costs.CostMeter(later)
+    resumed.load(checkpoint)
+    resumed.start()
+    for meter, its_clock in ((whole, clock), (resumed, later)):
+        train(meter, its_clock, 2.0, 8.0)
+        meter.evaluation(0.5)
+    assert resumed.summary() == whole.summary()
+    assert resumed.summary()["seconds_per_step_median"] == 2.5
+
+
+def test_nothing_measured_is_none_and_not_zero():
+    summary = costs.CostMeter().summary()
+    json.dumps(summary)
+    for key in ("seconds_per_step_median", "seconds_per_step_mean", "examples_per_second", "tokens_per_second"):
+        assert summary[key] is None
+    assert summary["seconds_per_resample_median"] is None
+    assert summary["steps"] == 0
+
+
+def test_a_step_that_never_began_is_refused():
+    meter = costs.CostMeter()
+    meter.start()
+    with pytest.raises(RuntimeError, match="without step_begin"):
+        meter.step_end(examples=1, tokens=1)
+
+
+# --- environment -----------------------------------------------------------------------------------------------------
+
+
+def test_the_environment_states_versions_and_no_names(monkeypatch):
+    monkeypatch.setenv("USER", "some-user-name")
+    monkeypatch.setenv("A_TOKEN", "some-secret-token")
+    facts = environment.environment()
+    text = json.dumps(facts)
+    assert facts["packages"]["torch"] == version("torch")
+    assert facts["packages"]["transformers"] == version("transformers")
+    assert facts["threads"] == torch.get_num_threads()
+    assert facts["cuda"] == (torch.version.cuda if torch.cuda.is_available() else None)
+    assert "some-user-name" not in text
+    assert "some-secret-token" not in text
+    assert str(Path.home()) not in text
+    assert Path("/etc/hostname").read_text().strip() not in re.findall(r"[\w.-]+", text)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_the_commit_and_what_makes_a_checkout_dirty(tmp_path):
+    module = tmp_path / "rosa" / "module.py"
+    module.parent.mkdir()
+    module.write_text("1\n")
+    nowhere = {"commit": None, "dirty": None}
+    assert environment.git_state(module) == nowhere  # no repository
+    git(tmp_path, "init")
+    assert environment.git_state(module) == nowhere  # no commit
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert environment.git_state(module) == {"commit": commit, "dirty": False}
+
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "record.json").write_text("{}")
+    assert environment.git_state(module)["dirty"] is False  # what runs write is no change of the code
+    added = tmp_path / "rosa" / "new.py"
+    added.write_text("2\n")
+    assert environment.git_state(module)["dirty"] is True  # a new module is
+    assert environment.git_state(added) == nowhere  # and is itself not in the repository, like an installed package
+    added.unlink()
+    module.write_text("3\n")
+    assert environment.git_state(module) == {"commit": commit, "dirty": True}
+
+
+def test_a_hook_of_another_repository_does_not_mislead(tmp_path, monkeypatch):
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "module.py").write_text(name)
+        git(tmp_path / name, "init")
+        git(tmp_path / name, "add", ".")
+        git(tmp_path / name, "commit", "-m", name)
+    commit = git(tmp_path / "mine", "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    assert environment.git_state(tmp_path / "mine" / "module.py")["commit"] == commit
+
+
+def test_no_git_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.git_state(Path(costs.__file__)) == {"commit": None, "dirty": None}
