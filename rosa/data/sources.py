@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rosa.config import HOLDOUT, DataConfig, TaskConfig
-from rosa.data import hub, local_files, sources
+from rosa.data import hub, local_files
 from rosa.data.base import DataError, RowCollector, Split, TaskData, listing, shorten
 from rosa.utils import seeding
 
@@ -155,8 +155,8 @@ def _read_local(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], d
             known = listing(list(task.local.evaluation))
             raise DataError(f"task.local.evaluation names no file for the split {name!r}; it has {known}")
         files[name] = task.local.evaluation[name]
-    form, reader = ("csv", local_files) if task.kind == "generation" else ("tsv", local_files)
-    splits = {name: reader.read_split(folder, file, task, data.skip_malformed) for name, file in files.items()}
+    form, read_split = ("csv", local_files.read_csv) if task.kind == "generation" else ("tsv", local_files.read_tsv)
+    splits = {name: read_split(folder, file, task, data.skip_malformed) for name, file in files.items()}
     return splits, {"source": "local", "format": form}
 
 
@@ -216,10 +216,10 @@ def _refuse_twins(splits: Mapping[str, Split], task: TaskConfig) -> None:
 
 
 def load(task: TaskConfig, data: DataConfig, seed: int, holdout: float = 0.0) -> TaskData:
-    """Load the train split and every evaluation split of a task; arguments and errors as for ``sources.read``."""
-    splits, facts = sources.read(task, data, seed, holdout)
+    """Load the train split and every evaluation split of a task; arguments and errors as for :func:`read`."""
+    splits, facts = read(task, data, seed, holdout)
     return TaskData(
-        train=splits[sources.TRAIN].dataset(task),
-        evaluation={name: splits[name].dataset(task) for name in sources.evaluated(splits, task)},
+        train=splits[TRAIN].dataset(task),
+        evaluation={name: splits[name].dataset(task) for name in evaluated(splits, task)},
         facts=facts,
     )

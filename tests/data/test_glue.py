@@ -435,7 +435,7 @@ def test_a_limit_below_the_number_of_classes_is_refused(tmp_path: Path) -> None:
         ("rte", 2490, 277, 0.50),
         ("stsb", 5749, 1500, None),
         ("wnli", 635, 71, 0.49),
-        ("sst2", 60614, 6735, 0.56),
+        ("sst2", 67349, 872, 0.56),
     ],
 )
 def test_the_real_files_are_read_in_full(name: str, train: int, dev: int, share: float | None) -> None:
