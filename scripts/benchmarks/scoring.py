@@ -79,7 +79,7 @@ def stock(hypotheses: Sequence[str], references: Groups) -> dict[str, float]:
     theirs = tokenizer.tokenize({i: [{"caption": text} for text in texts] for i, texts in enumerate(references)})
     ours = tokenizer.tokenize({i: [{"caption": text}] for i, text in enumerate(hypotheses)})
     return {
-        "bleu": bleu.score(hypotheses, references)[0],
+        "bleu": bleu.score(hypotheses, references),
         "nist": nist.score(hypotheses, references),
         "rouge_l": float(Rouge().compute_score(theirs, ours)[0]),
         "cider": float(Cider().compute_score(theirs, ours)[0]),

@@ -79,7 +79,6 @@ def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, wit
     """
     _check(hypotheses, references)
     tokenized = tokens.tokenize(references, hypotheses)
-    bleu_value, signature = bleu.score(hypotheses, references)
     meteor_value, problem = None, tokenized.problem
     if not with_meteor:
         problem = "not asked for"
@@ -89,7 +88,7 @@ def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, wit
         except java.JavaError as error:
             problem = str(error)
     return Scores(
-        bleu=bleu_value,
+        bleu=bleu.score(hypotheses, references),
         nist=nist.score(hypotheses, references),
         meteor=meteor_value,
         rouge_l=coco.rouge_l(tokenized.hypotheses, tokenized.references),
@@ -100,7 +99,7 @@ def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, wit
         versions={name: metadata.version(name) for name in ("sacrebleu", "pycocoevalcap")}
         | ({"java": tokenized.java} if tokenized.java else {}),
         options={
-            "bleu": signature,
+            "bleu": f"orders:1-{bleu.ORDER}|case:lc (A-Z)|tok:13a|smooth:mteval|length:closest reference",
             "nist": f"orders:1-{nist.ORDER}|case:lc (A-Z)|tok:13a|length:mean reference",
             "meteor": "version:1.5|l:en|norm",
             "rouge_l": f"beta:{coco.ROUGE_BETA}",
