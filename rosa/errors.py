@@ -1,11 +1,114 @@
-"""Every error that the project raises on purpose, under one root."""
+"""Every error that the project raises on purpose, under one root.
+
+A message names the value, where it stands and what would be right. Commands print it without a traceback
+(:func:`rosa.utils.console.run_command`). A mistake of a programmer is an ``assert`` instead.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import ClassVar
 
-class ScoringError(ValueError):
-    """Texts that cannot be scored; the message names the file and line, or the segment, and what would be right."""
+
+class RosaError(Exception):
+    """Root of the project's errors."""
+
+    exit_status: ClassVar[int] = 2
+    """Of a command that ends with this error: 2 for a request that cannot be carried out, 1 for work that failed."""
 
 
-class ExportError(ValueError):
-    """Weights that cannot be exported as asked; the message names the layer, file or folder and what would be right."""
+# --- the request is wrong --------------------------------------------------------------------------------------------
+
+
+class ConfigError(RosaError, ValueError):
+    """A configuration value cannot be used; the message names the key, the value and what would be right."""
+
+
+class DataError(RosaError, ValueError):
+    """Data cannot be used; the message names the file and line, or the data set and split, and what to do."""
+
+
+class ModelError(RosaError, ValueError):
+    """A model cannot be loaded or does not fit the task; the message names the location."""
+
+
+class AdapterError(RosaError, ValueError):
+    """A model or layer cannot be adapted as asked; the message names the layer and what would be right."""
+
+
+class DecodingError(RosaError, ValueError):
+    """Texts cannot be decoded as asked; the message names the option or file."""
+
+
+class JournalError(RosaError, ValueError):
+    """The journal of an interrupted decoding cannot be read or written; the message names the file and line."""
+
+
+class ScoringError(RosaError, ValueError):
+    """Texts or predictions cannot be scored; the message names the file and line, the segment or the shape."""
+
+
+class RecordError(RosaError, ValueError):
+    """A record cannot be written, read or used; the message names the file or run and what is wrong."""
+
+    path: Path | None = None
+    """The record's file, set by :func:`rosa.records.locate`."""
+
+
+class ReportError(RosaError, ValueError):
+    """A table or figure cannot be made from the records; the message names the experiment or file."""
+
+
+class SamplesError(RosaError, ValueError):
+    """Texts of two runs cannot be shown side by side; the message names the run."""
+
+
+class ExportError(RosaError, ValueError):
+    """Weights cannot be exported as asked; the message names the layer, file or folder and what would be right."""
+
+
+# --- the work failed -------------------------------------------------------------------------------------------------
+
+
+class FactorizationError(AdapterError):
+    """A weight is not finite or its singular vectors cannot be computed; the message names the layer."""
+
+    exit_status = 1
+
+
+class ConvergenceError(RosaError, ArithmeticError):
+    """A LAPACK routine did not converge; the caller falls back on another solver."""
+
+    exit_status = 1
+
+
+class DivergedError(RosaError, RuntimeError):
+    """The training loss or a model's output is not finite."""
+
+    exit_status = 1
+
+
+class InterruptedRun(RosaError, RuntimeError):  # noqa: N818 - an interruption is not a mistake
+    """Training was stopped by a signal, after a checkpoint; the same command resumes it."""
+
+    exit_status = 1
+    signal: int | None = None
+    """Number of the signal, where it is known."""
+
+
+class BusyError(RosaError, RuntimeError):
+    """Another process is working on the same run."""
+
+    exit_status = 1
+
+
+class ProcessesError(RosaError, RuntimeError):
+    """The processes of a run cannot be set up, or one of them failed where all must succeed."""
+
+    exit_status = 1
+
+
+class JavaError(RosaError, RuntimeError):
+    """Java is missing, failed or gave no answer in time; the message says which."""
+
+    exit_status = 1

@@ -11,9 +11,9 @@ import os
 import sys
 from pathlib import Path
 
-from rosa.records import RecordError, locate
+from rosa.errors import RecordError, ReportError
+from rosa.records import locate
 from rosa.report.cli import parser, records_folder
-from rosa.report.comparison import ReportError
 from rosa.report.html.contents import contents
 from rosa.report.html.figures import PANELS, Drawings
 from rosa.report.html.render import html

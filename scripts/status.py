@@ -15,8 +15,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
-from rosa.config import ConfigError, register
+from rosa.config import register
 from rosa.config.explain import explain
+from rosa.errors import ConfigError
 from rosa.records import find
 from rosa.sweep.jobs import command, expand
 from rosa.sweep.status import Run, asked_for, run_of, table, to_do

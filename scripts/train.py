@@ -20,8 +20,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from rosa.config import ConfigError, from_hydra, register
+from rosa.config import from_hydra, register
 from rosa.config.explain import explain
+from rosa.errors import ConfigError
 from rosa.records.summary import summary
 from rosa.sweep.jobs import Job, command, expand, preflight
 from rosa.sweep.local import Result, run_all

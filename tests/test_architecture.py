@@ -6,12 +6,15 @@ Imports inside functions and under ``TYPE_CHECKING`` count: a dependency that hi
 from __future__ import annotations
 
 import ast
+import builtins
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from rosa import errors
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -180,6 +183,42 @@ def test_a_broken_rule_is_found(tmp_path, name, text, expected):
     assert len(found) == 1
     assert expected in found[0]
     assert found[0].startswith(name)
+
+
+# --- one root of errors ----------------------------------------------------------------------------------------------
+
+ALLOWED = {
+    "NotImplementedError": "a subclass is incomplete",
+    "AssertionError": "a programmer's mistake",
+    "AttributeError": "what a module's __getattr__ must raise",
+    "SystemExit": "the exit status that a batch system expects",
+}
+"""Built-in errors that the project raises, and why they are no error of a user's."""
+
+
+def foreign_errors(root: Path) -> list[str]:
+    """Every ``raise`` under ``root/rosa`` of a built-in error that is not allowed: a user would get a traceback."""
+    found = []
+    for path in sorted(root.glob("rosa/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            raised = node.exc if isinstance(node, ast.Raise) else None
+            named = raised.func if isinstance(raised, ast.Call) else raised
+            builtin = getattr(builtins, named.id, None) if isinstance(named, ast.Name) else None
+            if isinstance(builtin, type) and issubclass(builtin, BaseException) and builtin.__name__ not in ALLOWED:
+                found.append(f"{path.relative_to(root)}:{node.lineno}: {builtin.__name__}")
+    return found
+
+
+def test_every_error_raised_on_purpose_is_the_projects_own():
+    assert foreign_errors(ROOT) == []
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind.__module__ == "rosa.errors"]
+    assert kinds
+    assert all(issubclass(kind, errors.RosaError) and kind.exit_status in (1, 2) for kind in kinds)
+
+
+def test_a_foreign_error_is_found(tmp_path):
+    plant(tmp_path, {"rosa/run/x.py": "def f():\n    raise ValueError('no')\n\ndef g(e):\n    raise e\n"})
+    assert foreign_errors(tmp_path) == ["rosa/run/x.py:2: ValueError"]
 
 
 # --- what an import costs --------------------------------------------------------------------------------------------

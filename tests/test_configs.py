@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from rosa.config import METHODS, ConfigError, RosaConfig, from_hydra, identity_hash, register
+from rosa.config import METHODS, RosaConfig, from_hydra, identity_hash, register
+from rosa.errors import ConfigError
 from tests.conftest import ROOT, Composer
 
 CONF = ROOT / "conf"

@@ -7,11 +7,12 @@ one line in :data:`rosa.adapters.attach.BUILDERS`. Full fine-tuning wraps nothin
 from __future__ import annotations
 
 from rosa.adapters.attach import attach
-from rosa.adapters.base import Adapter, AdapterError
+from rosa.adapters.base import Adapter
 from rosa.adapters.modules import Attachment, adapters, attachment, merge
 from rosa.adapters.resampling import resample
 from rosa.adapters.state import changing_state, load_changing_state
 from rosa.adapters.targets import head_names
+from rosa.errors import AdapterError
 
 __all__ = [
     "Adapter",

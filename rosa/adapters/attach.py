@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from rosa.adapters import ia3, lora, rosa
-from rosa.adapters.base import Adapter, AdapterError, oriented
+from rosa.adapters.base import Adapter, oriented
 from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, merge, replace
 from rosa.adapters.targets import head_names
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
+from rosa.errors import AdapterError
 
 Builder = Callable[[nn.Module, Any, torch.Generator | None], Iterator[tuple[str, Adapter]]]
 

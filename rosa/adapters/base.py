@@ -17,10 +17,6 @@ LinearLayer = nn.Linear | Conv1D
 """The layers that can be adapted."""
 
 
-class AdapterError(ValueError):
-    """A model or layer that cannot be adapted as asked; the message names the layer and what would be right."""
-
-
 def oriented(layer: LinearLayer, weight: Tensor) -> Tensor:
     """A layer's weight as (out, in), or an (out, in) tensor in the layer's own layout: a view either way."""
     return weight.T if isinstance(layer, Conv1D) else weight

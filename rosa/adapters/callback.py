@@ -14,9 +14,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rosa.adapters import diagnostics
-from rosa.adapters.base import AdapterError, ResampledAdapter
+from rosa.adapters.base import ResampledAdapter
 from rosa.adapters.modules import adapters, attachment
 from rosa.adapters.resampling import resample
+from rosa.errors import AdapterError, ConfigError
 from rosa.utils.seeding import generator
 
 EVENT = "resample_layers"
@@ -55,9 +56,9 @@ class ResampleCallback(TrainerCallback):
     ) -> None:
         for name, value in (("every", every), ("rewarm_steps", rewarm_steps)):
             if value is not None and value < 0:
-                raise ValueError(f"{name}={value}: expected a whole number of at least 0")
+                raise ConfigError(f"{name}={value}: expected a whole number of at least 0")
         if unit not in (None, "epoch", "step"):
-            raise ValueError(f"unit={unit!r}: expected 'epoch' or 'step'")
+            raise ConfigError(f"unit={unit!r}: expected 'epoch' or 'step'")
         self.every = every
         self.unit = unit
         self.rewarm_steps = rewarm_steps

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rosa.adapters.base import AdapterError, AddingAdapter, LinearLayer, ResampledAdapter, oriented
+from rosa.adapters.base import AddingAdapter, LinearLayer, ResampledAdapter, oriented
 from rosa.adapters.linalg.subspace import rounding_level
 from rosa.adapters.modules import adapters
+from rosa.errors import AdapterError
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 """A and B of each layer, by its name."""

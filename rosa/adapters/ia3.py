@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from rosa.adapters.base import Adapter, AdapterError, LinearLayer, oriented
+from rosa.adapters.base import Adapter, LinearLayer, oriented
 from rosa.adapters.targets import linear_layers, target_layers
 from rosa.config import ATTENTION, IA3Config
+from rosa.errors import AdapterError
 
 KEYS_VALUES = re.compile(
     r"(attention\.self|attention|SelfAttention|EncDecAttention|self_attn|encoder_attn)\.(key|value|k|v|k_proj|v_proj)$"

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from rosa.adapters.base import AdapterError, ResampledAdapter
+from rosa.adapters.base import ResampledAdapter
 from rosa.adapters.modules import adapters
+from rosa.errors import AdapterError, FactorizationError
 
 PRUNED_SHARE = 0.9
 """Of a factor's entries, those whose moments ``optimizer_state=prune`` sets to zero."""
@@ -73,7 +74,7 @@ def _move_shared(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[f
     distributed.all_gather_object(reports, (seconds, problem))
     problems = [problem for _, problem in reports if problem is not None]
     if problems:
-        raise AdapterError("; ".join(problems))
+        raise FactorizationError("; ".join(problems))
     for i, member in enumerate(members):
         tensors = member.state_dict()
         for name in member.changing():

@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rosa.adapters import factorization
-from rosa.adapters.base import AdapterError, LinearLayer, ResampledAdapter, oriented
+from rosa.adapters.base import LinearLayer, ResampledAdapter, oriented
 from rosa.adapters.linalg.subspace import Split, layers_at_once
 from rosa.adapters.targets import layer_ranks, target_layers
 from rosa.config import RosaConfig
+from rosa.errors import FactorizationError
 
 
 class RosaLinear(ResampledAdapter):
@@ -43,7 +44,7 @@ class RosaLinear(ResampledAdapter):
         generator: CPU generator of the first draw.
 
     Raises:
-        AdapterError: a weight that is not finite or cannot be factorized.
+        FactorizationError: a weight that is not finite or cannot be factorized.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class RosaLinear(ResampledAdapter):
             Seconds for each; those of a group in equal parts.
 
         Raises:
-            AdapterError: a weight is not finite, or cannot be factorized.
+            FactorizationError: a weight is not finite, or cannot be factorized.
         """
         layers = [adapter for adapter in adapters if isinstance(adapter, RosaLinear)]
         seconds = [0.0] * len(layers)
@@ -143,7 +144,7 @@ class RosaLinear(ResampledAdapter):
     def _check_finite(self, weight: Tensor) -> None:
         if not bool(torch.isfinite(weight).all()):
             bad = int((~torch.isfinite(weight)).sum())
-            raise AdapterError(
+            raise FactorizationError(
                 f"{self._name}: {bad} of {weight.numel()} weights are not finite, so it cannot be factorized; "
                 "training diverged before this resample (a lower learning rate, or train.precision=fp32)"
             )
@@ -176,7 +177,7 @@ def _factors(layers: Sequence[RosaLinear], weights: Sequence[Tensor], drawn: Seq
         try:
             A, B = factorization.factorize(config, weight.cpu()[None], chosen[None])
         except torch.linalg.LinAlgError as error:
-            raise AdapterError(f"{layer._name}: the singular vectors cannot be computed: {error}") from error
+            raise FactorizationError(f"{layer._name}: the singular vectors cannot be computed: {error}") from error
         found.append(Split(A[0], B[0]))
     return found
 

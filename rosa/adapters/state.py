@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rosa.adapters.base import AdapterError
 from rosa.adapters.modules import adapters
+from rosa.errors import AdapterError
 
 
 def changing_names(model: nn.Module) -> list[str]:

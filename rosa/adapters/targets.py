@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from rosa.adapters.base import AdapterError, LinearLayer, oriented
+from rosa.adapters.base import LinearLayer, oriented
 from rosa.adapters.linalg.subspace import resolve_rank
 from rosa.config import ATTENTION, RankedConfig
+from rosa.errors import AdapterError
 
 READ_NOT_CALLED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 """PyTorch's modules that read the weights of the layers in them without calling those: an adapter would be bypassed."""
@@ -107,6 +108,6 @@ def layer_ranks(layers: Mapping[str, LinearLayer], config: RankedConfig) -> dict
         out_features, in_features = oriented(layer, layer.weight).shape
         try:
             ranks[name] = resolve_rank(rank, out_features, in_features)
-        except ValueError as error:
+        except AdapterError as error:
             raise AdapterError(f"{name} ({out_features} x {in_features}): {key}: {error}") from error
     return ranks

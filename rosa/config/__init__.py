@@ -7,7 +7,6 @@ of the wrong type is refused while composing; ranges are checked in ``__post_ini
 
 from __future__ import annotations
 
-from rosa.config.checks import ConfigError
 from rosa.config.compose import from_hydra, register
 from rosa.config.data import DataConfig, TeacherConfig
 from rosa.config.decoding import DecodingConfig
@@ -27,6 +26,7 @@ from rosa.config.model import MiniModelConfig, ModelConfig, PerceptronConfig
 from rosa.config.schema import HOLDOUT, NOT_IDENTITY, Config, check, from_dict, identity_hash, to_dict
 from rosa.config.task import LocalTaskConfig, TaskConfig
 from rosa.config.train import TUNED, TrainConfig, TuningConfig
+from rosa.errors import ConfigError
 
 __all__ = [
     "ATTENTION",

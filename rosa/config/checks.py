@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 
-
-class ConfigError(ValueError):
-    """A configuration value that cannot be used; the message names the key, the value and what would be right."""
+from rosa.errors import ConfigError
 
 
 def require(condition: bool, key: str, value: object, expected: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from rosa.config.checks import ConfigError
 from rosa.config.data import DataConfig
 from rosa.config.decoding import DecodingConfig
 from rosa.config.logger import LoggerConfig
@@ -14,6 +13,7 @@ from rosa.config.model import ModelConfig
 from rosa.config.schema import Config
 from rosa.config.task import TaskConfig
 from rosa.config.train import TrainConfig
+from rosa.errors import ConfigError
 
 
 def register() -> None:

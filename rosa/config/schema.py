@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rosa.config.checks import ConfigError, choice, not_negative, require
+from rosa.config.checks import choice, not_negative, require
 from rosa.config.data import DataConfig
 from rosa.config.decoding import DecodingConfig
 from rosa.config.logger import LoggerConfig
@@ -18,6 +18,7 @@ from rosa.config.method import METHODS, MethodConfig
 from rosa.config.model import ModelConfig
 from rosa.config.task import TaskConfig
 from rosa.config.train import TrainConfig
+from rosa.errors import ConfigError
 
 HOLDOUT = "holdout"
 """Name of the split that ``selection=holdout`` takes from the training split."""

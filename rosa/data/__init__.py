@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from rosa.data.base import DataError, TaskData
+from rosa.data.base import TaskData
 from rosa.data.sources import load
 from rosa.data.tokenization import tokenize
+from rosa.errors import DataError
 
 __all__ = ["DataError", "TaskData", "load", "tokenize"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rosa.config import TaskConfig
+from rosa.errors import DataError
 
 if TYPE_CHECKING:
     import datasets
@@ -22,10 +23,6 @@ TEXT_COLUMNS = ("text_a", "text_b")
 """Names of a loaded task's text columns; a task of one text has the first only."""
 
 _LISTED = 12
-
-
-class DataError(ValueError):
-    """Data that cannot be used; the message names the file and line, or the data set and split, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,7 @@ class RowCollector:
         if problem is None and self._task.is_labelled:
             try:
                 value = read_label(label, self._task)
-            except ValueError as error:
+            except DataError as error:
                 problem = str(error)
         if problem is not None:
             self.refuse(number, problem)
@@ -179,18 +176,18 @@ def read_label(label: Any, task: TaskConfig) -> int | float:
     """A label as files and data sets write it -> its class number, or its value for regression.
 
     Raises:
-        ValueError: not one of the task's labels, by name or by number; not a finite number in the task's range.
+        DataError: not one of the task's labels, by name or by number; not a finite number in the task's range.
     """
     if label is None:
-        raise ValueError("no label")
+        raise DataError("no label")
     if task.kind == "regression":
         low, high = task.label_range
         try:
             value = float(label)
         except (TypeError, ValueError):
-            raise ValueError(f"label {shorten(label)} is not a number; expected one in [{low:g}, {high:g}]") from None
+            raise DataError(f"label {shorten(label)} is not a number; expected one in [{low:g}, {high:g}]") from None
         if not low <= value <= high:  # also refuses nan
-            raise ValueError(f"label {shorten(label)} is not in [{low:g}, {high:g}]")
+            raise DataError(f"label {shorten(label)} is not in [{low:g}, {high:g}]")
         return value
     if isinstance(label, str):
         if label in task.labels:
@@ -202,7 +199,7 @@ def read_label(label: Any, task: TaskConfig) -> int | float:
         return number
     expected = ", ".join(f"{name} ({number})" for number, name in enumerate(task.labels))
     hint = "; -1 marks rows whose labels were never published" if label in (-1, "-1") else ""
-    raise ValueError(f"unknown label {shorten(label)}; {task.name} has {expected}{hint}")
+    raise DataError(f"unknown label {shorten(label)}; {task.name} has {expected}{hint}")
 
 
 def hash_rows(texts: Sequence[Sequence[str]], labels: Sequence[float]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rosa.data.base import DataError
+from rosa.errors import DataError
 from rosa.utils.hub import why_unreachable
 
 if TYPE_CHECKING:

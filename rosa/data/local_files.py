@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rosa.config import TaskConfig
-from rosa.data.base import DataError, RowCollector, Split, listing, shorten
+from rosa.data.base import RowCollector, Split, listing, shorten
+from rosa.errors import DataError
 
 
 def read_csv(folder: Path, file_name: str, task: TaskConfig, skip_malformed: bool) -> Split:

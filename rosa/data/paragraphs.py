@@ -6,8 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from rosa.data.base import DataError, listing
+from rosa.data.base import listing
 from rosa.data.local_files import column_position, csv_fields, decode, read, wrong_number
+from rosa.errors import DataError
 
 COLUMNS = (("mr", "ref"), ("meaning_representation", "human_reference"))
 """The columns of an E2E file, as the challenge names them and as the hub does."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from rosa.config import DataConfig, TaskConfig
-from rosa.data.base import DataError
+from rosa.errors import DataError
 from rosa.utils.seeding import generator
 
 TRAIN = "train"

@@ -13,7 +13,8 @@ import numpy as np
 
 from rosa.config import HOLDOUT, DataConfig, TaskConfig
 from rosa.data import hub, local_files
-from rosa.data.base import DataError, RowCollector, Split, TaskData, listing, shorten
+from rosa.data.base import RowCollector, Split, TaskData, listing, shorten
+from rosa.errors import DataError
 from rosa.utils import seeding
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rosa.config import TaskConfig
-from rosa.data.base import TEXT_COLUMNS, DataError, TaskData, shorten
+from rosa.data.base import TEXT_COLUMNS, TaskData, shorten
 from rosa.data.e2e import PAIR_COLUMNS, GenerationData, prompt
+from rosa.errors import DataError
 from rosa.utils.names import IGNORED
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from rosa.config import TaskConfig
+from rosa.errors import DivergedError, ScoringError
 from rosa.evaluation.scorer import refuse_unknown
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def metrics_for(names: Sequence[str]) -> evaluate.CombinedEvaluations:
     """Combine the named metrics into one object whose ``compute`` gives all of them.
 
     Raises:
-        ValueError: a name that is not in ``METRICS``, with the nearest one that is.
+        ConfigError: a name that is not in ``METRICS``, with the nearest one that is.
     """
     refuse_unknown(names, METRICS)
     return evaluate.combine([METRICS[name]() for name in names])
@@ -146,11 +147,12 @@ def compute(names: Sequence[str], predictions: np.ndarray, references: np.ndarra
         Name -> score, in the order of ``names``; see the table at the top of this module for undefined scores.
 
     Raises:
-        ValueError: an unknown metric, no examples, two shapes that differ, or fractions where a class is expected.
+        ConfigError: an unknown metric.
+        ScoringError: no examples, two shapes that differ, or fractions where a class is expected.
     """
     combined = metrics_for(names)
     if predictions.ndim != 1 or predictions.shape != references.shape or len(predictions) == 0:
-        raise ValueError(
+        raise ScoringError(
             f"predictions have shape {predictions.shape} and references {references.shape}: "
             "expected one of each for every example, and at least one example"
         )
@@ -158,7 +160,9 @@ def compute(names: Sequence[str], predictions: np.ndarray, references: np.ndarra
     for column, values in (("predictions", predictions), ("references", references)):
         # The conversion to int64 would cut 0.7 down to class 0 without a word.
         if classes and not np.issubdtype(values.dtype, np.integer):
-            raise ValueError(f"{classes[0]} compares class numbers: expected integers as {column}, not {values.dtype}")
+            raise ScoringError(
+                f"{classes[0]} compares class numbers: expected integers as {column}, not {values.dtype}"
+            )
     return combined.compute(predictions=predictions, references=references)
 
 
@@ -166,12 +170,12 @@ def require_finite(logits: np.ndarray) -> None:
     """Refuse to score a model that has diverged.
 
     Raises:
-        ValueError: a logit, or a predicted value, is not finite.
+        DivergedError: a logit, or a predicted value, is not finite.
     """
     broken = ~np.isfinite(logits)
     if broken.any():
         first = int(np.argwhere(broken)[0][0])
-        raise ValueError(
+        raise DivergedError(
             f"{int(broken.sum())} of {logits.size} logits are not finite (the first in row {first}): training has "
             "diverged, and a score over them would mean nothing; a lower train.lr is the usual cure"
         )
@@ -188,20 +192,21 @@ def predictions_of(logits: np.ndarray, kind: str) -> np.ndarray:
         Shape (n,): int64 class numbers, or float64 values.
 
     Raises:
-        ValueError: logits that are not finite, or a shape that does not fit the kind.
+        DivergedError: a logit is not finite.
+        ScoringError: a shape that does not fit the kind.
     """
     require_finite(logits)
     if kind == "classification":
         if logits.ndim != 2 or logits.shape[1] < 2:
-            raise ValueError(f"logits of a classification have shape {logits.shape}: expected (n, classes)")
+            raise ScoringError(f"logits of a classification have shape {logits.shape}: expected (n, classes)")
         return logits.argmax(axis=1).astype(np.int64)
     if kind == "regression":
         if logits.ndim == 2 and logits.shape[1] == 1:
             logits = logits[:, 0]
         if logits.ndim != 1:
-            raise ValueError(f"predictions of a regression have shape {logits.shape}: expected (n, 1) or (n,)")
+            raise ScoringError(f"predictions of a regression have shape {logits.shape}: expected (n, 1) or (n,)")
         return logits.astype(np.float64)
-    raise ValueError(f"task.kind={kind!r}: expected 'classification' or 'regression'")
+    raise ScoringError(f"task.kind={kind!r}: expected 'classification' or 'regression'")
 
 
 def warnings_for(predictions: np.ndarray, kind: str) -> list[str]:
@@ -231,7 +236,7 @@ class Scorer:
         task: what kind its predictions are, and by which metrics they are judged.
 
     Raises:
-        ValueError: the task names an unknown metric; raised here, before any training.
+        ConfigError: the task names an unknown metric; raised here, before any training.
     """
 
     def __init__(self, task: TaskConfig) -> None:

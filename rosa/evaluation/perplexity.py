@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from rosa.config import TaskConfig
+from rosa.errors import DivergedError, ScoringError
 from rosa.evaluation.scorer import refuse_unknown
 from rosa.utils.names import IGNORED
 
@@ -58,7 +59,7 @@ class Scorer:
         task: by which metrics its predictions are judged.
 
     Raises:
-        ValueError: the task names an unknown metric; raised here, before any training.
+        ConfigError: the task names an unknown metric; raised here, before any training.
     """
 
     def __init__(self, task: TaskConfig) -> None:
@@ -71,11 +72,12 @@ class Scorer:
         """Score summed losses and token counts of shape (examples, 2).
 
         Raises:
-            ValueError: no token is counted, or a loss is not finite.
+            ScoringError: no token is counted.
+            DivergedError: a loss is not finite.
         """
         loss, tokens = np.asarray(evaluation.predictions, dtype=np.float64).sum(axis=0)
         if tokens == 0:
-            raise ValueError("no token of the split is counted: are all references empty?")
+            raise ScoringError("no token of the split is counted: are all references empty?")
         if not np.isfinite(loss):
-            raise ValueError(f"the summed loss of {tokens:.0f} tokens is {loss}: training has diverged")
+            raise DivergedError(f"the summed loss of {tokens:.0f} tokens is {loss}: training has diverged")
         return {name: METRICS[name](float(loss / tokens)) for name in self.task.metrics}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rosa.config import TaskConfig
+from rosa.errors import ScoringError
 from rosa.evaluation.classification import require_finite
 from rosa.evaluation.scorer import refuse_unknown
 
@@ -42,7 +43,7 @@ class Scorer:
         task: by which metrics its predictions are judged.
 
     Raises:
-        ValueError: the task names an unknown metric; raised here, before any training.
+        ConfigError: the task names an unknown metric; raised here, before any training.
     """
 
     def __init__(self, task: TaskConfig) -> None:
@@ -55,11 +56,12 @@ class Scorer:
         """Score predictions of shape (n, components) against labels of the same shape.
 
         Raises:
-            ValueError: predictions that are not finite, or two shapes that differ.
+            DivergedError: a prediction is not finite.
+            ScoringError: two shapes that differ.
         """
         predictions = np.asarray(evaluation.predictions, dtype=np.float64)
         references = np.asarray(evaluation.label_ids, dtype=np.float64)
         if predictions.shape != references.shape:
-            raise ValueError(f"predictions have shape {predictions.shape} and labels {references.shape}")
+            raise ScoringError(f"predictions have shape {predictions.shape} and labels {references.shape}")
         require_finite(predictions)
         return {name: METRICS[name](predictions, references) for name in self.task.metrics}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from rosa.errors import ConfigError
+
 
 def refuse_unknown(names: Sequence[str], known: Iterable[str], kind: str = "") -> None:
     """Stop at a metric that nobody computes.
@@ -15,7 +17,7 @@ def refuse_unknown(names: Sequence[str], known: Iterable[str], kind: str = "") -
         kind: of what they are metrics, for the message.
 
     Raises:
-        ValueError: a name that is not known, with the nearest one that is.
+        ConfigError: a name that is not known, with the nearest one that is.
     """
     there = list(known)
     for name in names:
@@ -23,4 +25,4 @@ def refuse_unknown(names: Sequence[str], known: Iterable[str], kind: str = "") -
             near = difflib.get_close_matches(name, there, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             what = f"no metric {kind} is called" if kind else "no metric is called"
-            raise ValueError(f"task.metrics: {what} {name!r}; {hint}Known are {', '.join(there)}")
+            raise ConfigError(f"task.metrics: {what} {name!r}; {hint}Known are {', '.join(there)}")

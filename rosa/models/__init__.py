@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from rosa.models.pretrained import ModelError, add_padding, length_limit, load, locate
+from rosa.errors import ModelError
+from rosa.models.pretrained import add_padding, length_limit, load, locate
 
 __all__ = ["ModelError", "add_padding", "length_limit", "load", "locate"]

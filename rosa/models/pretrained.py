@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from rosa.config import ModelConfig, TaskConfig
+from rosa.errors import ModelError
 from rosa.utils.hub import why_unreachable
 from rosa.utils.seeding import derive, global_stream
 
@@ -26,10 +27,6 @@ PRETRAINING = "pretraining.json"
 """What the project writes beside a model that it made itself: from which text, and how well it went."""
 PADDING = "<|pad|>"
 """The padding token that a language model gets where it has none."""
-
-
-class ModelError(ValueError):
-    """A model that cannot be had or does not fit the task; the message says where it was looked for."""
 
 
 def locate(model: ModelConfig) -> tuple[str, dict[str, Any]]:

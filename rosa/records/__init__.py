@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from rosa.config import HOLDOUT
+from rosa.errors import RecordError
 from rosa.records.record import (
     LOCK,
     RECORD,
     RULES,
     SCHEMA,
     STATUSES,
-    RecordError,
     describe,
     folder,
     identity,

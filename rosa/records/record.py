@@ -23,6 +23,7 @@ from rosa.config import (
     identity_hash,
     to_dict,
 )
+from rosa.errors import RecordError
 from rosa.utils import files
 
 RECORD = "record.json"
@@ -61,13 +62,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
 _LATER = ("diagnostics", "generation")
 """Keys that older records do not have."""
 _IDENTITY: dict[str, type] = {"experiment": str, "model": str, "task": str, "method": str, "hash": str, "seed": int}
-
-
-class RecordError(ValueError):
-    """A record that cannot be written, read or used; the message names the file or run and what is wrong."""
-
-    path: Path | None = None
-    """The file, where :func:`find` met the problem."""
 
 
 # --- one record ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rosa.config import Config, to_dict
-from rosa.records.record import RecordError, describe, lower_is_better, order_key, score
+from rosa.errors import RecordError
+from rosa.records.record import describe, lower_is_better, order_key, score
 from rosa.records.settings import learning_rate, settings
 from rosa.records.store import find
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rosa.records.record import RECORD, RecordError, order_key, read
+from rosa.errors import RecordError
+from rosa.records.record import RECORD, order_key, read
 
 
 def find(results_dir: Path, experiment: str | None = None) -> tuple[list[dict[str, Any]], list[RecordError]]:

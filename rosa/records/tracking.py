@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa.config import Config, to_dict
+from rosa.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def _init(config: Config, mode: str, folder: Path, run_id: str, resume: bool) ->
 
     wandb.setup(settings=wandb.Settings(silent=True, console="off"))
     if mode == "online" and wandb.run is None and not wandb.login(prompt=False):
-        raise RuntimeError("there is no API key: run `wandb login` once, or use logger.mode=offline")
+        raise ConfigError("there is no API key: run `wandb login` once, or use logger.mode=offline")
     run = wandb.init(
         project=config.logger.project,
         entity=config.logger.entity or None,

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rosa.records import RULES, RecordError, find
-from rosa.report.comparison import Record, ReportError
+from rosa.errors import RecordError, ReportError
+from rosa.records import RULES, find
+from rosa.report.comparison import Record
 from rosa.report.wandb_records import download
 
 

@@ -14,14 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rosa import records
+from rosa.errors import ReportError
 from rosa.records import selection
 from rosa.report import formatting
 
 Record = Mapping[str, Any]
-
-
-class ReportError(ValueError):
-    """Nothing to show, or something that cannot be shown; the message says what and where."""
 
 
 @dataclass(frozen=True)

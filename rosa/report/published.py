@@ -6,8 +6,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from rosa.errors import ReportError
 from rosa.report import formatting
-from rosa.report.comparison import ReportError
 
 COLUMNS = ["model", "task", "method", "metric", "mean", "std", "trainable_parameters", "source", "note"]
 

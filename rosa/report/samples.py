@@ -9,6 +9,7 @@ from typing import Protocol
 
 from rosa import records
 from rosa.config import Config, from_dict
+from rosa.errors import SamplesError
 from rosa.report.comparison import Record, compare, own_rule
 from rosa.report.tables.markdown import markdown_text
 
@@ -30,10 +31,6 @@ class Group(Protocol):
 
 GroupReader = Callable[[Config, str], Sequence[Group]]
 """Reads the inputs of a run's split; handed in, because a report reads records and no data."""
-
-
-class SamplesError(ValueError):
-    """Texts that are not there, or not those of the record; the message names the file."""
 
 
 def page(

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rosa.errors import ReportError
 from rosa.records import RECORD
-from rosa.report.comparison import ReportError
 
 
 def download(folder: Path, project: str, entity: str = "", api: Any = None) -> list[str]:

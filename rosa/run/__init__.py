@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rosa.run.folder import BusyError
+from rosa.errors import BusyError
 from rosa.run.pipeline import Outcome, run
 
 __all__ = ["BusyError", "Outcome", "run"]

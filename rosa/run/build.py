@@ -54,7 +54,7 @@ def gather(config: Config) -> Inputs:
 
     Raises:
         ModelError, DataError: one of them cannot be had, or does not fit the other.
-        ValueError: the task names an unknown metric.
+        ConfigError: the task names an unknown metric.
     """
     makers = {"vector_regression": _vectors, "generation": _pairs}
     return makers.get(config.task.kind, _texts)(config)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rosa import models
 from rosa.config import DataConfig, DecodingConfig, ModelConfig, TaskConfig, register
 from rosa.data import e2e
-from rosa.evaluation.generation.decode import DecodingError
+from rosa.errors import DecodingError
 from rosa.evaluation.generation.hypotheses import Written, write
 from rosa.records import RECORD
 from rosa.run import reload

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from rosa import records
 from rosa.config import Config
+from rosa.errors import BusyError
 from rosa.run.resolve import resolve
 from rosa.training import find_checkpoint
 from rosa.training.signals import stop_signals
@@ -23,10 +24,6 @@ CHECKPOINTS = "checkpoints"
 
 WEIGHTS = {rule: f"{rule}.safetensors" for rule in records.RULES}
 """Files in a run's folder, by the epoch that they are of."""
-
-
-class BusyError(RuntimeError):
-    """Another process is working on this very run."""
 
 
 @dataclass(frozen=True)

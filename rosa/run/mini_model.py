@@ -17,8 +17,7 @@ def located(config: Config) -> ModelConfig:
     """The model's configuration, with the folder of the project's own model where that is meant, made if needed.
 
     Raises:
-        DataError: a text to pretrain on that cannot be read.
-        ValueError: a text too short to pretrain on.
+        DataError: a text to pretrain on that cannot be read or is too short.
     """
     if config.model.source != "mini":
         return config.model

@@ -15,22 +15,16 @@ import torch
 from transformers import TrainerCallback
 
 from rosa import models, records
-from rosa.adapters import AdapterError, attach, attachment
+from rosa.adapters import attach, attachment
 from rosa.adapters.callback import ResampleCallback
 from rosa.config import Config, RosaConfig
+from rosa.errors import AdapterError, DivergedError, InterruptedRun
 from rosa.records import environment, tracking
 from rosa.run import build, mini_model, recording, test_split
 from rosa.run.folder import CHECKPOINTS, WEIGHTS, Start, begin, close, failure, selected_weights
 from rosa.run.reload import restore
 from rosa.run.resolve import check_shares, resolve
-from rosa.training import (
-    BestWeightsCallback,
-    DivergedError,
-    InterruptedRun,
-    build_trainer,
-    costs,
-    save_weights,
-)
+from rosa.training import BestWeightsCallback, build_trainer, costs, save_weights
 from rosa.training.callbacks import ProgressCallback
 from rosa.training.signals import stop_signals
 from rosa.utils import distributed

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from rosa import models
-from rosa.config import TUNED, Config, ConfigError
+from rosa.config import TUNED, Config
+from rosa.errors import ConfigError
 from rosa.records import selection
 from rosa.run import build, mini_model
 from rosa.utils import distributed
@@ -84,9 +85,9 @@ def device_for(requested: str) -> str:
     """``cuda`` where there is one and the CPU is not asked for.
 
     Raises:
-        RuntimeError: ``train.device=cuda`` without a GPU.
+        ConfigError: ``train.device=cuda`` without a GPU.
     """
     available = torch.cuda.is_available()
     if requested == "cuda" and not available:
-        raise RuntimeError("train.device=cuda, but PyTorch sees no CUDA device; use train.device=cpu")
+        raise ConfigError("train.device=cuda, but PyTorch sees no CUDA device; use train.device=cpu")
     return "cuda" if available and requested != "cpu" else "cpu"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rosa.config import Config, ConfigError, from_hydra
+from rosa.config import Config, from_hydra
+from rosa.errors import ConfigError
 
 
 @dataclass(frozen=True)

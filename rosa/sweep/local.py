@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from rosa.config import TUNED, Config
+from rosa.errors import BusyError, InterruptedRun, RecordError
 from rosa.records.summary import headline
 from rosa.sweep.jobs import Job
 from rosa.sweep.progress import Overview, counted, duration
@@ -55,8 +56,7 @@ def attempt(job: Job, threads: int) -> Result:
     Raises:
         InterruptedRun: asked to stop.
     """
-    from rosa.run import BusyError, run
-    from rosa.training import InterruptedRun
+    from rosa.run import run
 
     start = time.perf_counter()
     config = job.config
@@ -77,7 +77,6 @@ def attempt(job: Job, threads: int) -> Result:
 
 def run_job(job: Job, threads: int) -> Result:
     """Do one run as :func:`attempt` does, for which a request to stop is an outcome as well."""
-    from rosa.training import InterruptedRun
 
     start = time.perf_counter()
     try:
@@ -224,8 +223,6 @@ class Schedule:
             self.workers.kill()
 
     def _dead(self, job: Job, death: Death) -> Result:
-        from rosa.records import RecordError
-        from rosa.run import BusyError
         from rosa.run.folder import note_death
 
         if self.stopping.asked:

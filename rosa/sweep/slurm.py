@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+from rosa.errors import InterruptedRun
 from rosa.sweep.jobs import Job
 from rosa.sweep.local import Result, attempt
 from rosa.utils import distributed
@@ -23,7 +24,6 @@ def run_as_job(job: Job) -> Result:
     Raises:
         SystemExit: asked to stop.
     """
-    from rosa.training import InterruptedRun
 
     _join_tasks()
     try:

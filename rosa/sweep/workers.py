@@ -91,11 +91,7 @@ class Workers(Generic[Task, Answer]):
         return len(self._environments) - self.busy
 
     def start(self, task: Task) -> None:
-        """Give a task to a process that has none.
-
-        Raises:
-            RuntimeError: all have one.
-        """
+        """Give a task to a process that has none."""
         idle = [worker for worker in self._workers if worker.task is None]
         worker = idle[0] if idle else self._new()
         try:
@@ -143,8 +139,7 @@ class Workers(Generic[Task, Answer]):
     def _new(self) -> _Worker[Task]:
         taken = {worker.place for worker in self._workers}
         free = [place for place in range(len(self._environments)) if place not in taken]
-        if not free:
-            raise RuntimeError(f"all {len(self._environments)} processes have a task")
+        assert free, f"all {len(self._environments)} processes have a task"
         ours, theirs = self._context.Pipe()
         process = self._context.Process(  # type: ignore[attr-defined]  # the stubs leave it out of the base class
             target=_serve, args=(theirs, self._do, dict(self._environments[free[0]]))

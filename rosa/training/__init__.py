@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
+from rosa.errors import DivergedError, InterruptedRun
 from rosa.training.batches import Examples
-from rosa.training.checkpoints import (
-    BestWeightsCallback,
-    InterruptedRun,
-    best_index,
-    find_checkpoint,
-    load_weights,
-    save_weights,
-)
-from rosa.training.trainer import DivergedError, HarnessTrainer, build_trainer
+from rosa.training.checkpoints import BestWeightsCallback, best_index, find_checkpoint, load_weights, save_weights
+from rosa.training.trainer import HarnessTrainer, build_trainer
 
 __all__ = [
     "BestWeightsCallback",

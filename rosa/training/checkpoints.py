@@ -21,21 +21,14 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from rosa.adapters.base import AdapterError
 from rosa.adapters.callback import updates_per_epoch
 from rosa.adapters.modules import attachment
 from rosa.adapters.state import changing_state, load_changing_state
+from rosa.errors import AdapterError, InterruptedRun
 from rosa.utils import distributed
 
 COMPLETE = "complete"
 """Written last into a checkpoint's folder; one without it was cut short and is not used."""
-
-
-class InterruptedRun(RuntimeError):  # noqa: N818 - an interruption is no error
-    """Training stopped on request, after writing a checkpoint from which it goes on."""
-
-    signal: int | None = None
-    """The number of the signal that asked, where one did."""
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -157,12 +157,8 @@ class CostMeter:
         Args:
             examples: in all batches of the update.
             tokens: likewise, padding included: what the device computes on.
-
-        Raises:
-            RuntimeError: no :meth:`step_begin` came before.
         """
-        if self._step_from is None:
-            raise RuntimeError("step_end() without step_begin(): there is no time to measure from")
+        assert self._step_from is not None, "step_end() without step_begin(): there is no time to measure from"
         now = self._clock()
         self._window.append(now - self._step_from)
         self._seconds_in_steps += now - self._step_from

@@ -34,6 +34,7 @@ from transformers import (
 from rosa.adapters.callback import updates_per_epoch
 from rosa.adapters.state import undecayed_names
 from rosa.config import TrainConfig
+from rosa.errors import DivergedError
 from rosa.training.arguments import training_arguments
 from rosa.training.batches import BatchShares, EpochSampler, Examples, by_length, lengths, loss_weights
 from rosa.training.callbacks import CostCallback, EpochOrderCallback
@@ -43,10 +44,6 @@ from rosa.utils import distributed
 
 WEIGHTS = "changed.safetensors"
 PROGRESS = "progress.json"
-
-
-class DivergedError(RuntimeError):
-    """The training loss is not finite."""
 
 
 class HarnessTrainer(Trainer):

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rosa.errors import ProcessesError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -25,10 +27,6 @@ ENDING_SECONDS = 60
 """The longest that the others wait for that, where all have stopped: it may have an upload to W&B to end."""
 SPEAKING_SECONDS = 2
 """The longest that the first process should need to say what went wrong."""
-
-
-class ProcessesError(RuntimeError):
-    """The processes of a run cannot be, or one of them failed where all must succeed."""
 
 
 # --- who am I --------------------------------------------------------------------------------------------------------

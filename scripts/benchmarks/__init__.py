@@ -7,6 +7,8 @@ what they found.
 
 from __future__ import annotations
 
+from rosa.errors import RosaError
+
 NAMES = (
     "steps",
     "padding",
@@ -21,5 +23,5 @@ NAMES = (
 """The benchmarks, in the order in which they run."""
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(RosaError, ValueError):
     """A benchmark that cannot run as asked; the message says what would be right."""

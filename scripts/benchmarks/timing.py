@@ -28,13 +28,8 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and quartiles, by linear interpolation between the values.
-
-    Raises:
-        ValueError: no values.
-    """
-    if not values:
-        raise ValueError("no values: there is no median")
+    """Median and quartiles, by linear interpolation between the values."""
+    assert values, "no values: there is no median"
     if len(values) == 1:
         return Spread(values[0], values[0], values[0], 1)
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")

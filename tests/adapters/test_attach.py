@@ -11,18 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import rosa
-from rosa.adapters import (
-    AdapterError,
-    adapters,
-    attach,
-    attachment,
-    changing_state,
-    load_changing_state,
-    merge,
-    resampling,
-)
+from rosa.adapters import adapters, attach, attachment, changing_state, load_changing_state, merge, resampling
 from rosa.adapters.state import undecayed_names
-from rosa.config import ConfigError, FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
+from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
+from rosa.errors import AdapterError, ConfigError
 from rosa.utils.seeding import generator
 from tests.adapters import tiny
 from tests.adapters.tiny import METHODS, attached, build, logits, perturb, relative_difference, train_steps

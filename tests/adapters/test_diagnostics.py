@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from rosa import records
-from rosa.adapters import AdapterError, adapters, resample
+from rosa.adapters import adapters, resample
 from rosa.adapters.diagnostics import adds_to_weights, changes, effective_rank, factors_of, moved, visited_share
 from rosa.config import IA3Config, LoraConfig, RosaConfig
+from rosa.errors import AdapterError
 from rosa.utils.seeding import generator
 from tests.adapters.tiny import attached, build, perturb, train_steps
 from tests.report import synthetic_records

@@ -15,9 +15,10 @@ from peft import get_peft_model
 from scipy import stats
 from torch import Tensor, multiprocessing, nn
 
-from rosa.adapters import AdapterError, adapters, attach, attachment, resample
+from rosa.adapters import adapters, attach, attachment, resample
 from rosa.adapters.rosa import RosaLinear
-from rosa.config import ConfigError, LoraConfig, RosaConfig
+from rosa.config import LoraConfig, RosaConfig
+from rosa.errors import AdapterError, ConfigError
 from rosa.utils.seeding import generator
 from tests.adapters.tiny import (
     OneLayer,

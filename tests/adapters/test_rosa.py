@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from rosa.adapters import AdapterError, adapters, attach, factorization, resample
+from rosa.adapters import adapters, attach, factorization, resample
 from rosa.adapters.base import oriented
 from rosa.adapters.rosa import RosaLinear
 from rosa.config import RosaConfig
+from rosa.errors import AdapterError
 from rosa.utils.seeding import generator
 from tests.adapters import tiny
 from tests.adapters.tiny import (

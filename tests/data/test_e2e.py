@@ -14,7 +14,8 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2TokenizerFast
 
 from rosa.config import DataConfig, TaskConfig, from_hydra, register
-from rosa.data import DataError, e2e, tokenization
+from rosa.data import e2e, tokenization
+from rosa.errors import DataError
 from tests.conftest import REAL_DATA, ROOT
 
 REAL = REAL_DATA / "e2e"

@@ -18,8 +18,9 @@ from omegaconf import OmegaConf
 
 import rosa.config
 from rosa.config import DataConfig, TaskConfig
-from rosa.data import DataError, TaskData, load
+from rosa.data import TaskData, load
 from rosa.data.sources import sample
+from rosa.errors import DataError
 
 PROJECT = Path(__file__).resolve().parents[2]
 REAL = PROJECT / ".." / "shared" / "data" / "glue"

@@ -8,7 +8,8 @@ import pytest
 
 from rosa import data
 from rosa.config import DataConfig, LocalTaskConfig, TaskConfig
-from rosa.data import DataError, e2e
+from rosa.data import e2e
+from rosa.errors import DataError
 
 PAIRS = TaskConfig(
     name="pairs",

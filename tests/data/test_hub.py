@@ -20,7 +20,8 @@ import pyarrow.parquet
 import pytest
 
 from rosa.config import DataConfig, TaskConfig
-from rosa.data import DataError, load
+from rosa.data import load
+from rosa.errors import DataError
 
 PROJECT = Path(__file__).resolve().parents[2]
 REVISION = "0123456789abcdef0123456789abcdef01234567"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rosa.data.base import DataError
 from rosa.data.paragraphs import read_paragraphs
+from rosa.errors import DataError
 from tests.conftest import REAL_DATA
 
 

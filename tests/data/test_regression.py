@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rosa.config import DataConfig, ModelConfig, PerceptronConfig, TaskConfig, TeacherConfig
-from rosa.data import DataError, regression
+from rosa.data import regression
+from rosa.errors import DataError
 from rosa.models.perceptron import Perceptron, load
 
 TASK = TaskConfig(name="regression", kind="vector_regression", metrics=["r2", "mse"], headline="r2")

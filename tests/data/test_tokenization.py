@@ -8,7 +8,8 @@ import datasets
 import pytest
 from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 
-from rosa.data import DataError, TaskData, tokenize
+from rosa.data import TaskData, tokenize
+from rosa.errors import DataError
 
 WORDS = ["a", "b", "c", "d", "e"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -13,6 +13,7 @@ from datasets import Features, Value
 from transformers import EvalPrediction
 
 from rosa.config import TaskConfig
+from rosa.errors import DivergedError, ScoringError
 from rosa.evaluation import classification
 
 CLASSES = ["accuracy", "f1", "matthews_correlation"]
@@ -167,18 +168,23 @@ def test_predictions_are_the_largest_logit_or_the_value():
 
 
 @pytest.mark.parametrize(
-    ("logits", "kind", "message"),
+    ("logits", "kind", "error", "message"),
     [
-        ([[0, 1], [math.nan, math.inf]], "classification", r"2 of 4 logits are not finite \(the first in row 1\)"),
-        ([[-math.inf]], "regression", "1 of 1 logits are not finite"),
-        ([0.0, 1.0], "classification", r"\(2,\): expected \(n, classes\)"),
-        ([[0.0], [1.0]], "classification", r"\(2, 1\): expected \(n, classes\)"),
-        ([[0.0, 1.0]], "regression", r"\(1, 2\): expected \(n, 1\)"),
-        ([[0.0, 1.0]], "ranking", "task.kind='ranking'"),
+        (
+            [[0, 1], [math.nan, math.inf]],
+            "classification",
+            DivergedError,
+            r"2 of 4 logits are not finite \(the first in row 1\)",
+        ),
+        ([[-math.inf]], "regression", DivergedError, "1 of 1 logits are not finite"),
+        ([0.0, 1.0], "classification", ScoringError, r"\(2,\): expected \(n, classes\)"),
+        ([[0.0], [1.0]], "classification", ScoringError, r"\(2, 1\): expected \(n, classes\)"),
+        ([[0.0, 1.0]], "regression", ScoringError, r"\(1, 2\): expected \(n, 1\)"),
+        ([[0.0, 1.0]], "ranking", ScoringError, "task.kind='ranking'"),
     ],
 )
-def test_logits_that_mean_nothing_are_refused(logits, kind, message):
-    with pytest.raises(ValueError, match=message):
+def test_logits_that_mean_nothing_are_refused(logits, kind, error, message):
+    with pytest.raises(error, match=message):
         classification.predictions_of(np.array(logits), kind)
 
 

@@ -10,6 +10,7 @@ import torch
 from transformers import EvalPrediction, GPT2Config, GPT2LMHeadModel
 
 from rosa.config import TaskConfig
+from rosa.errors import DivergedError
 from rosa.evaluation.perplexity import Scorer, token_losses
 
 
@@ -75,7 +76,7 @@ def test_a_hopeless_model_has_an_infinite_perplexity():
 def test_no_token_and_a_diverged_model_are_refused():
     with pytest.raises(ValueError, match="no token of the split is counted"):
         score((torch.zeros(1, 3, 4), torch.full((1, 3), -100)))
-    with pytest.raises(ValueError, match="summed loss of 2 tokens is nan: training has diverged"):
+    with pytest.raises(DivergedError, match="summed loss of 2 tokens is nan: training has diverged"):
         score((torch.full((1, 3, 4), math.nan), torch.zeros(1, 3, dtype=torch.long)))
 
 

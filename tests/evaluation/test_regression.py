@@ -8,6 +8,7 @@ from sklearn import metrics
 from transformers import EvalPrediction
 
 from rosa.config import TaskConfig
+from rosa.errors import DivergedError
 from rosa.evaluation import regression
 
 
@@ -39,5 +40,5 @@ def test_what_cannot_be_scored_is_refused() -> None:
         scorer("msee")
     with pytest.raises(ValueError, match=r"shape \(2, 3\) and labels \(2, 2\)"):
         scorer("mse")(EvalPrediction(np.zeros((2, 3)), np.zeros((2, 2))))
-    with pytest.raises(ValueError, match=r"1 of 4 logits are not finite \(the first in row 1\)"):
+    with pytest.raises(DivergedError, match=r"1 of 4 logits are not finite \(the first in row 1\)"):
         scorer("mse")(EvalPrediction(np.array([[0, 1], [np.nan, 1]]), np.zeros((2, 2))))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rosa.errors import ModelError
 from rosa.mini.pretraining.cache import FACTS, cached, key, refuse_existing
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", FACTS)
@@ -51,7 +52,7 @@ def test_a_failure_keeps_nothing_and_frees_the_lock(tmp_path: Path) -> None:
         cached(tmp_path / "model", fail)
     assert not (tmp_path / "model").exists()
     cached(tmp_path / "model", make)
-    with pytest.raises(FileExistsError, match="model is there already"):
+    with pytest.raises(ModelError, match="model is there already"):
         refuse_existing(tmp_path / "model")
 
 

@@ -15,8 +15,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rosa.config import Config, ConfigError, MiniModelConfig, from_hydra, identity_hash, register
-from rosa.data.base import DataError
+from rosa.config import Config, MiniModelConfig, from_hydra, identity_hash, register
+from rosa.errors import ConfigError, DataError, ModelError
 from rosa.mini import text as mini_text
 from rosa.mini.pretraining import cache, gpt2, roberta
 from rosa.mini.pretraining.gpt2 import (
@@ -219,7 +219,7 @@ def test_the_same_arguments_give_the_same_weights_and_leave_the_global_generator
 
 
 def test_nothing_is_overwritten_and_too_little_text_is_refused(saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileExistsError, match="model is there already"):
+    with pytest.raises(ModelError, match="model is there already"):
         pretrain_gpt2(TEXT, TINY, saved, {})
     with pytest.raises(ValueError, match="expected at least two, one of them to judge the model by; got 1"):
         pretrain_gpt2(TEXT[:1], TINY, tmp_path / "model", {})

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rosa.config import MiniModelConfig
+from rosa.errors import ModelError
 from rosa.mini import text as mini_text
 from rosa.mini.pretraining import cache, roberta, roberta_text
 from rosa.mini.pretraining.loop import batches
@@ -226,7 +227,7 @@ def test_the_same_arguments_give_the_same_weights_and_leave_the_global_generator
 
 def test_nothing_is_overwritten_and_nothing_is_trained_on_no_text(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    with pytest.raises(FileExistsError, match="model is there already"):
+    with pytest.raises(ModelError, match="model is there already"):
         pretrain_roberta(TEXT, WORDS, TINY, tmp_path / "model")
     with pytest.raises(ValueError, match="expected at least one"):
         pretrain_roberta([], WORDS, TINY, tmp_path / "other")

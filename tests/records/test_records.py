@@ -19,7 +19,8 @@ import pytest
 
 from rosa import records
 from rosa.config import FullConfig, LoraConfig, ModelConfig, RosaConfig, identity_hash
-from rosa.records import RecordError, selection
+from rosa.errors import RecordError
+from rosa.records import selection
 from tests.report.synthetic_records import config, record
 
 ROOT = Path(__file__).resolve().parents[2]

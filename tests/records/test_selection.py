@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from rosa import records
-from rosa.config import Config, ConfigError
+from rosa.config import Config
+from rosa.errors import ConfigError
 from rosa.run import reload, run
 from rosa.run.folder import WEIGHTS
 from tests.conftest import Composer

@@ -201,9 +201,8 @@ def test_processes_run_at_once_and_offline_means_no_network(tmp_path):
     program = """
 import sys
 from pathlib import Path
-sys.path.insert(0, "tests")
-import test_tracking
-from rosa import tracking
+from rosa.records import tracking
+from tests.records import test_tracking
 number = sys.argv[2]
 tracker = tracking.start(test_tracking.config(), Path(sys.argv[1]) / number, f"run/{number}", resume=False)
 tracker.log({"loss": float(number)}, step=1)

@@ -17,7 +17,8 @@ import pytest
 
 from rosa import records
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, ModelConfig, RosaConfig
-from rosa.report.comparison import ReportError, Row, compare
+from rosa.errors import ReportError
+from rosa.report.comparison import Row, compare
 from rosa.report.factors import groups, name, reference, value
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.curves import curves

@@ -20,8 +20,9 @@ import scipy.stats
 
 from rosa import records
 from rosa.config import DataConfig, FullConfig, IA3Config, LoraConfig, ModelConfig, RosaConfig
+from rosa.errors import ReportError
 from rosa.report import formatting
-from rosa.report.comparison import ReportError, compare, own_rule
+from rosa.report.comparison import compare, own_rule
 from rosa.report.published import Published, read_published
 from rosa.report.tables.latex import escape, latex
 from rosa.report.tables.learning_rates import grid_table

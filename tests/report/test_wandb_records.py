@@ -15,9 +15,9 @@ from test_tables import ROOT, every_task
 
 from rosa import records
 from rosa.config import FullConfig, RosaConfig
+from rosa.errors import ReportError
 from rosa.records.tracking import wandb_id
 from rosa.report.cli import records_folder
-from rosa.report.comparison import ReportError
 from rosa.report.tables import experiment
 from rosa.report.tables.latex import latex
 from rosa.report.tables.markdown import markdown

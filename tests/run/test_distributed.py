@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from transformers import RobertaConfig
 
 from rosa import records
-from rosa.config import Config, ConfigError
+from rosa.config import Config
+from rosa.errors import ConfigError
 from rosa.run import folder as folder_module
 from rosa.run import pipeline, run
 from rosa.run.folder import CHECKPOINTS

@@ -15,10 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rosa import records
 from rosa.config import Config
+from rosa.errors import SamplesError
 from rosa.evaluation import nlg
 from rosa.export import to_merged
 from rosa.records.summary import summary
-from rosa.report.samples import SamplesError, page
+from rosa.report.samples import page
 from rosa.run import reload, run, test_split
 from rosa.run.folder import WEIGHTS
 from tests import causal

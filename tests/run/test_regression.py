@@ -11,11 +11,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from rosa import records
-from rosa.adapters import AdapterError, attach, merge
-from rosa.config import Config, ConfigError, from_hydra, register
-from rosa.data import DataError
+from rosa.adapters import attach, merge
+from rosa.config import Config, from_hydra, register
 from rosa.data import regression as regression_module
-from rosa.errors import ExportError
+from rosa.errors import AdapterError, ConfigError, DataError, ExportError
 from rosa.models import perceptron
 from rosa.records.summary import summary
 from rosa.report.comparison import compare

@@ -16,10 +16,11 @@ from transformers import TrainerCallback
 
 from rosa import records
 from rosa.config import Config
+from rosa.errors import InterruptedRun
 from rosa.run import run
 from rosa.run.folder import CHECKPOINTS
 from rosa.run.resolve import resolve
-from rosa.training import InterruptedRun, find_checkpoint
+from rosa.training import find_checkpoint
 from tests.conftest import ROOT, Composer
 
 METHODS = {

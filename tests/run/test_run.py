@@ -16,12 +16,13 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from rosa import data, models, records
-from rosa.adapters import AdapterError, attach, attachment
-from rosa.config import Config, ConfigError
-from rosa.run import BusyError, pipeline, run
+from rosa.adapters import attach, attachment
+from rosa.config import Config
+from rosa.errors import AdapterError, BusyError, ConfigError, DivergedError
 from rosa.run import folder as folder_module
+from rosa.run import pipeline, run
 from rosa.run.resolve import resolve
-from rosa.training import DivergedError, best_index, load_weights
+from rosa.training import best_index, load_weights
 from tests.conftest import Composer
 
 METHODS = ("rosa", "lora", "ia3", "full")

@@ -74,7 +74,7 @@ def test_tasks_at_one_time_have_places_of_their_own() -> None:
         for _ in range(3):
             pool.start("sleep 0.3")
         assert (pool.busy, pool.free) == (3, 0)
-        with pytest.raises(RuntimeError, match="all 3 processes have a task"):
+        with pytest.raises(AssertionError, match="all 3 processes have a task"):
             pool.start("a")
         answers = list(all_answers(pool, []))
     assert sorted(answer[2] for _, answer in answers) == ["0", "1", "2"]

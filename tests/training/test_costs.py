@@ -167,7 +167,7 @@ def test_nothing_measured_is_none_and_not_zero():
 def test_a_step_that_never_began_is_refused():
     meter = costs.CostMeter()
     meter.start()
-    with pytest.raises(RuntimeError, match="without step_begin"):
+    with pytest.raises(AssertionError, match="without step_begin"):
         meter.step_end(examples=1, tokens=1)
 
 

@@ -18,15 +18,12 @@ from typing import NamedTuple
 import numpy as np
 
 from rosa.adapters.linalg.lapack import routine
+from rosa.errors import ConvergenceError
 
 BISECTIONS = 1 / 32
 """Up to this share of the spectrum, bisecting for each eigenvalue alone is faster than computing all of them."""
 TOLERANCE = 1e-11
 """Largest inner product between two eigenvectors, and largest residual relative to the matrix, to be accepted."""
-
-
-class ConvergenceError(Exception):
-    """Inverse iteration found no eigenvectors, or none that are independent, for some eigenvalues."""
 
 
 class Tridiagonal(NamedTuple):

@@ -41,12 +41,12 @@ class Routine:
             LAPACK's ``info``: 0 if all went well.
 
         Raises:
-            TypeError: too many arguments or too few, or an array of another type or order.
+            AssertionError: too many arguments or too few, or an array of another type or order.
         """
         info = np.zeros(1, dtype=np.intc)
         given = (*arguments, info)
         if len(given) != len(self._types):
-            raise TypeError(f"{self._name}: {len(arguments)} arguments, expected {len(self._types) - 1}")
+            raise AssertionError(f"{self._name}: {len(arguments)} arguments, expected {len(self._types) - 1}")
         # Named, so that they live until the routine is done.
         arrays = [self._as_array(i, *pair) for i, pair in enumerate(zip(given, self._types, strict=True))]
         self._call(*(array.ctypes.data for array in arrays))
@@ -62,7 +62,7 @@ class Routine:
     def _as_array(self, position: int, argument: Argument, dtype: np.dtype) -> np.ndarray:
         array = argument if isinstance(argument, np.ndarray) else np.array(argument, dtype=dtype)
         if array.dtype != dtype or not array.flags.f_contiguous:
-            raise TypeError(
+            raise AssertionError(
                 f"{self._name}, argument {position}: an array of {array.dtype}, strides {array.strides}; "
                 f"expected {dtype} in Fortran order"
             )

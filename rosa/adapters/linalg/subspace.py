@@ -22,7 +22,8 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from rosa.adapters.linalg.eigenvectors import ConvergenceError, Eigenpairs, chosen_eigenpairs
+from rosa.adapters.linalg.eigenvectors import Eigenpairs, chosen_eigenpairs
+from rosa.errors import AdapterError, ConvergenceError
 
 Solver = Literal["auto", "gram", "svd"]
 Form = Literal["one_sided", "symmetric"]
@@ -51,14 +52,14 @@ def resolve_rank(rank: int | float, out_features: int, in_features: int) -> int:
     """The whole-number rank for a weight of this shape; a float is a share of ``min(out, in)``, rounded down.
 
     Raises:
-        ValueError: the rank is below 1 or above ``min(out, in)``.
+        AdapterError: the rank is below 1 or above ``min(out, in)``.
     """
     full = min(out_features, in_features)
     # 0.29 * 100 is 28.999... in floating point, and means 29.
     resolved = int(rank * full + 1e-9) if isinstance(rank, float) else rank
     if not 1 <= resolved <= full:
         share = f" (a share of {full})" if isinstance(rank, float) else ""
-        raise ValueError(f"rank {rank}{share} is {resolved}: expected 1 to min(out, in) = {full}")
+        raise AdapterError(f"rank {rank}{share} is {resolved}: expected 1 to min(out, in) = {full}")
     return resolved
 
 
@@ -76,10 +77,10 @@ def draw_indices(n: int, r: int, sampling: str, generator: torch.Generator | Non
         (r,) int64 on the CPU.
 
     Raises:
-        ValueError: r out of range, or an unknown sampling.
+        AdapterError: r out of range, or an unknown sampling.
     """
     if not 1 <= r <= n:
-        raise ValueError(f"cannot draw r={r} of n={n} singular triplets")
+        raise AdapterError(f"cannot draw r={r} of n={n} singular triplets")
     if sampling == "random":
         return torch.randperm(n, generator=generator)[:r].sort().values
     if sampling == "top":
@@ -89,7 +90,7 @@ def draw_indices(n: int, r: int, sampling: str, generator: torch.Generator | Non
     if sampling == "window":
         start = int(torch.randint(n - r + 1, (1,), generator=generator))
         return torch.arange(start, start + r)
-    raise ValueError(f"sampling={sampling!r}: expected random, top, bottom or window")
+    raise AdapterError(f"sampling={sampling!r}: expected random, top, bottom or window")
 
 
 def split(weight: Tensor, indices: Tensor, solver: Solver = "auto", form: Form = "one_sided") -> Split:
@@ -112,13 +113,13 @@ def split(weight: Tensor, indices: Tensor, solver: Solver = "auto", form: Form =
         A (out, r) and B (r, in), or (k, out, r) and (k, r, in), in float64. Each triplet's sign is arbitrary.
 
     Raises:
-        ValueError: an unknown solver or form, or indices that do not fit the weight.
+        AdapterError: an unknown solver or form, or indices that do not fit the weight.
         torch.linalg.LinAlgError: no convergence, or ``solver="gram"`` on a weight that it is not accurate for.
     """
     if solver not in get_args(Solver):
-        raise ValueError(f"solver={solver!r}: expected {', '.join(get_args(Solver))}")
+        raise AdapterError(f"solver={solver!r}: expected {', '.join(get_args(Solver))}")
     if form not in get_args(Form):
-        raise ValueError(f"form={form!r}: expected {', '.join(get_args(Form))}")
+        raise AdapterError(f"form={form!r}: expected {', '.join(get_args(Form))}")
     _check_indices(indices, weight)
     if weight.ndim == 2:
         factors = split(weight[None], indices[None], solver, form)
@@ -189,14 +190,14 @@ def _libraries() -> ThreadpoolController:
 
 def _check_indices(indices: Tensor, weight: Tensor) -> None:
     if weight.ndim not in (2, 3) or indices.shape[:-1] != weight.shape[:-2] or indices.ndim != weight.ndim - 1:
-        raise ValueError(
+        raise AdapterError(
             f"indices {tuple(indices.shape)} do not fit weights {tuple(weight.shape)}: expected (r,) for (out, in), "
             "or (k, r) for (k, out, in)"
         )
     n = min(weight.shape[-2:])
     for row in indices.tolist() if indices.ndim == 2 else [indices.tolist()]:
         if not row or len(set(row)) < len(row) or min(row) < 0 or max(row) >= n:
-            raise ValueError(f"indices {row}: expected at least one, distinct, from 0 to {n - 1}")
+            raise AdapterError(f"indices {row}: expected at least one, distinct, from 0 to {n - 1}")
 
 
 def _factors(weight: Tensor, chosen: Tensor, solver: Solver) -> Split:

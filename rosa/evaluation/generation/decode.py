@@ -37,14 +37,11 @@ from transformers import (
 )
 
 from rosa.config import NOT_IDENTITY, DecodingConfig, to_dict
+from rosa.errors import DecodingError
 from rosa.evaluation.generation.journal import Journal
 
 SHOWN = 60
 """Characters of a prompt that an error quotes."""
-
-
-class DecodingError(ValueError):
-    """Prompts, a tokenizer or a model that cannot be decoded with; the message says what would be right."""
 
 
 @dataclass(frozen=True)

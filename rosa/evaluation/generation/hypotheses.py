@@ -22,7 +22,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rosa.config import NOT_IDENTITY, DecodingConfig, to_dict
-from rosa.evaluation.generation.decode import DecodingError, decode
+from rosa.errors import DecodingError
+from rosa.evaluation.generation.decode import decode
 from rosa.evaluation.generation.journal import Journal
 from rosa.utils import files
 

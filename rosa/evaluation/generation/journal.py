@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-
-class JournalError(ValueError):
-    """A journal that cannot be read or written; the message names the file, and the line if there is one."""
+from rosa.errors import JournalError
 
 
 class Journal:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from rosa.errors import JavaError
+
 PACKAGE = "default-jre-headless"
 """What to install on Debian and its kin."""
 
@@ -25,10 +27,6 @@ _OPTIONS = (
     "-Duser.language=en",  # no comma in a number
     "-Duser.country=US",
 )
-
-
-class JavaError(RuntimeError):
-    """Java is absent or broken; the message says which, and what to do."""
 
 
 @dataclass

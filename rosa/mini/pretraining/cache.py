@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rosa.errors import ModelError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -42,10 +44,10 @@ def refuse_existing(folder: Path) -> None:
     """Refuse a folder that is there, before any work goes into what would be saved there.
 
     Raises:
-        FileExistsError: the folder is there already.
+        ModelError: the folder is there already.
     """
     if folder.exists():
-        raise FileExistsError(f"{folder} is there already; a model is saved to a new folder only")
+        raise ModelError(f"{folder} is there already; a model is saved to a new folder only")
 
 
 def cached(folder: Path, make: Callable[[Path], object]) -> Path:

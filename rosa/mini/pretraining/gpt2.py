@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rosa.config import MiniModelConfig
+from rosa.errors import DataError
 from rosa.mini.pretraining import cache
 from rosa.mini.pretraining.gpt2_text import END, PAD, RENAMED_SHARE, build_tokenizer, contexts, encode
 from rosa.mini.pretraining.induction import induce
@@ -124,13 +125,13 @@ def pretrain_gpt2(
         than the context), ``seconds``, and ``text`` (``origin``, and how many paragraphs and texts there were).
 
     Raises:
-        ValueError: fewer than two paragraphs.
-        FileExistsError: the folder is there already.
+        DataError: fewer than two paragraphs.
+        ModelError: the folder is there already.
     """
     from tqdm.auto import tqdm
 
     if len(paragraphs) < 2:
-        raise ValueError(f"paragraphs: expected at least two, one of them to judge the model by; got {len(paragraphs)}")
+        raise DataError(f"paragraphs: expected at least two, one of them to judge the model by; got {len(paragraphs)}")
     cache.refuse_existing(folder)
     begun = time.perf_counter()
     rng = Random(mini.seed)
@@ -192,7 +193,7 @@ def cached_gpt2(
     """The folder of a pretrained GPT-2; trained on the first call, found on every later one.
 
     Raises:
-        ValueError: as :func:`pretrain_gpt2`.
+        DataError: as :func:`pretrain_gpt2`.
     """
     folder = cache_dir / f"mini-gpt2-{cache_key(paragraphs, mini)}"
     return cache.cached(folder, lambda new: pretrain_gpt2(paragraphs, mini, new, origin, device))

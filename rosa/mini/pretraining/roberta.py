@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from rosa.config import MiniModelConfig
+from rosa.errors import DataError
 from rosa.mini.pretraining import cache
 from rosa.mini.pretraining.loop import MAX_GRAD_NORM, batches, build_optimizer, build_schedule, one_thread
 from rosa.mini.pretraining.roberta_text import (
@@ -136,13 +137,13 @@ def pretrain_roberta(
         rightly, likewise) and ``seconds``.
 
     Raises:
-        ValueError: no paragraphs, or a vocabulary that :func:`build_tokenizer` refuses.
-        FileExistsError: the folder is there already.
+        DataError: no paragraphs, or a vocabulary that :func:`build_tokenizer` refuses.
+        ModelError: the folder is there already.
     """
     from tqdm.auto import tqdm
 
     if not paragraphs:
-        raise ValueError("paragraphs: expected at least one")
+        raise DataError("paragraphs: expected at least one")
     cache.refuse_existing(folder)
     begun = time.perf_counter()
     tokenizer = build_tokenizer(vocabulary)
@@ -228,7 +229,7 @@ def cached_roberta(
     """The folder of a pretrained RoBERTa; trained on the first call, found on every later one.
 
     Raises:
-        ValueError: as :func:`pretrain_roberta`.
+        DataError: as :func:`pretrain_roberta`.
     """
     folder = cache_dir / f"mini-roberta-{cache_key(paragraphs, vocabulary, mini)}"
     return cache.cached(folder, lambda new: pretrain_roberta(paragraphs, vocabulary, mini, new, device))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from rosa.errors import DataError
 from rosa.utils.names import IGNORED
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def build_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
     Words that are not in the vocabulary become ``<unk>``.
 
     Raises:
-        ValueError: a word twice in the vocabulary, or one that is a special token.
+        DataError: a word twice in the vocabulary, or one that is a special token.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -46,7 +47,7 @@ def build_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
     numbers = {token: number for number, token in enumerate(tokens)}
     if len(numbers) < len(tokens):
         twice = sorted({token for token in tokens if tokens.count(token) > 1})
-        raise ValueError(f"vocabulary: expected every word once and no special token, found again: {', '.join(twice)}")
+        raise DataError(f"vocabulary: expected every word once and no special token, found again: {', '.join(twice)}")
     start, _, end, unknown, mask = SPECIAL_TOKENS
     tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=unknown))
     tokenizer.normalizer = normalizers.Lowercase()

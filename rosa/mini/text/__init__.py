@@ -17,7 +17,7 @@ def examples(task: str, split: str, size: int, seed: int) -> list[dict[str, Any]
     ``size`` counts rows, or for ``e2e`` meaning representations, of which each has several rows.
 
     Raises:
-        ValueError: no such task or split, a size below 1, or more than the grammar has examples for.
+        DataError: no such task or split, a size below 1, or more than the grammar has examples for.
     """
     if task == "e2e":
         return restaurants.examples(split, size, seed)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from random import Random
 
+from rosa.errors import DataError
 from rosa.mini.text import acceptability, grammar, inference, lexicon, paraphrase, pronouns, sentiment
 from rosa.mini.text.grammar import Words
 from rosa.mini.text.tasks import belongs_to_evaluation
@@ -128,10 +129,10 @@ def corpus(size: int, seed: int) -> tuple[tuple[str, ...], ...]:
     pretraining corpus.
 
     Raises:
-        ValueError: a size below 1.
+        DataError: a size below 1.
     """
     if size < 1:
-        raise ValueError(f"size={size}: expected at least 1")
+        raise DataError(f"size={size}: expected at least 1")
     rng = Random(f"corpus/{seed}")
     paragraphs: list[tuple[str, ...]] = []
     written = 0

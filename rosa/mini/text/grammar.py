@@ -129,11 +129,7 @@ def swapped(event: Event) -> Event | None:
 
 
 def changed(rng: Random, event: Event, part: str) -> Event:
-    """The event with another agent, verb, theme, place or time, or negated.
-
-    Raises:
-        ValueError: ``part`` is none of these.
-    """
+    """The event with another agent, verb, theme, place or time, or negated."""
     agent, verb, theme, recipient = event.agent, event.verb, event.theme, event.recipient
     taken = [phrase.noun for phrase in (agent, theme, recipient) if phrase is not None]
     if part == "negation":
@@ -152,7 +148,7 @@ def changed(rng: Random, event: Event, part: str) -> Event:
         verbs = TRANSITIVE if recipient is None else lexicon.DATIVE_VERBS
         alike = [other for other in verbs if (other.themes, other.agents) == (verb.themes, verb.agents)]
         return event.but(verb=other(rng, alike, verb))
-    raise ValueError(f"part={part!r} of {event}: expected agent, verb, theme, place, time or negation")
+    raise AssertionError(f"part={part!r} of {event}: expected agent, verb, theme, place, time or negation")
 
 
 # --- sentences -------------------------------------------------------------------------------------------------------
@@ -188,16 +184,11 @@ def objects(event: Event, words: Words = PLAIN, double: bool = False) -> str:
 
 
 def clause(event: Event, words: Words = PLAIN, passive: bool = False, double: bool = False) -> str:
-    """Subject, verb and objects without place and time.
-
-    Raises:
-        ValueError: a passive of an event that has no theme.
-    """
+    """Subject, verb and objects without place and time."""
     agent = noun_phrase(event.agent, words)
     if not passive:
         return f"{agent} {finite(event.verb, event.negated, words)} {objects(event, words, double)}".strip()
-    if event.theme is None:
-        raise ValueError(f"{event.verb.names[0]!r} has no object, so it has no passive")
+    assert event.theme is not None, f"{event.verb.names[0]!r} has no object, so it has no passive"
     to = f" to {noun_phrase(event.recipient, words)}" if event.recipient else ""
     done = lexicon.participle(words(event.verb.names))
     was = "was not" if event.negated else "was"
@@ -231,13 +222,8 @@ def askable(event: Event) -> list[str]:
 
 
 def question(event: Event, asked: str, words: Words = PLAIN, passive: bool = False) -> str:
-    """A question about an event: whether it happened (``polar``), or which one of its parts.
-
-    Raises:
-        ValueError: ``asked`` is none of ``QUESTIONS``.
-    """
-    if asked not in QUESTIONS:
-        raise ValueError(f"asked={asked!r}: expected one of {', '.join(QUESTIONS)}")
+    """A question about an event: whether it happened (``polar``), or which one of its parts."""
+    assert asked in QUESTIONS, f"asked={asked!r}: expected one of {', '.join(QUESTIONS)}"
     agent, name = noun_phrase(event.agent, words), words(event.verb.names)
     where, when = ("" if asked == "place" else event.place), ("" if asked == "time" else event.time)
     rest = objects(event, words)

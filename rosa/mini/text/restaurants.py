@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
+from rosa.errors import DataError
 from rosa.mini.text.descriptions import SLOTS, WORDINGS, describe
 from rosa.mini.text.tasks import ATTEMPTS, EVALUATION_SHARE, place_of
 
@@ -89,19 +90,19 @@ def examples(split: str, size: int, seed: int) -> list[Row]:
         seed: of the drawing.
 
     Raises:
-        ValueError: no such split, a size below 1, or more restaurants than the grammar has.
+        DataError: no such split, a size below 1, or more restaurants than the grammar has.
     """
     if split not in SPLITS:
-        raise ValueError(f"split={split!r} of e2e: expected one of {', '.join(SPLITS)}")
+        raise DataError(f"split={split!r} of e2e: expected one of {', '.join(SPLITS)}")
     if size < 1:
-        raise ValueError(f"size={size}: expected at least 1")
+        raise DataError(f"size={size}: expected at least 1")
     rng = Random(f"e2e/{split}/{seed}")
     seen: set[str] = set()
     rows: list[Row] = []
     for _ in range(size):
         facts = _new(rng, split, seen)
         if facts is None:
-            raise ValueError(f"size={size}: e2e {split} has no more than about {len(seen)} different restaurants")
+            raise DataError(f"size={size}: e2e {split} has no more than about {len(seen)} different restaurants")
         meaning = meaning_representation(facts)
         for text in _descriptions(rng, facts, *REFERENCES[split]):
             rows.append({"meaning_representation": meaning, "human_reference": text})
@@ -115,10 +116,10 @@ def corpus(size: int, seed: int) -> tuple[tuple[str, ...], ...]:
     No meaning representation is among them, and no description of a restaurant that an evaluation split may have.
 
     Raises:
-        ValueError: a size below 1, or more restaurants than the grammar has.
+        DataError: a size below 1, or more restaurants than the grammar has.
     """
     if size < 1:
-        raise ValueError(f"size={size}: expected at least 1")
+        raise DataError(f"size={size}: expected at least 1")
     rng = Random(f"restaurants/{seed}")
     seen: set[str] = set()
     paragraphs: list[tuple[str, ...]] = []
@@ -126,7 +127,7 @@ def corpus(size: int, seed: int) -> tuple[tuple[str, ...], ...]:
     while written < size:
         facts = _new(rng, "train", seen)
         if facts is None:
-            raise ValueError(f"size={size}: no more than about {written} descriptions of different restaurants")
+            raise DataError(f"size={size}: no more than about {written} descriptions of different restaurants")
         paragraphs.append(tuple(_descriptions(rng, facts, *REFERENCES["train"])))
         written += len(paragraphs[-1])
     return tuple(paragraphs)

@@ -9,6 +9,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from rosa.errors import DataError
 from rosa.mini.text import acceptability, inference, paraphrase, pronouns, sentiment
 
 Row = dict[str, Any]
@@ -50,10 +51,10 @@ def splits(task: str) -> tuple[str, ...]:
     """The names of a task's splits.
 
     Raises:
-        ValueError: no such task.
+        DataError: no such task.
     """
     if task not in TASKS:
-        raise ValueError(f"task={task!r}: expected one of {', '.join(TASKS)}")
+        raise DataError(f"task={task!r}: expected one of {', '.join(TASKS)}")
     return MNLI_SPLITS if task == "mnli" else SPLITS
 
 
@@ -78,12 +79,12 @@ def examples(task: str, split: str, size: int, seed: int) -> list[Row]:
     their sizes and seeds. No split has an example twice. A smaller ``size`` gives the first rows of a larger one.
 
     Raises:
-        ValueError: no such task or split, a size below 1, or more rows than the grammar has examples for.
+        DataError: no such task or split, a size below 1, or more rows than the grammar has examples for.
     """
     if split not in splits(task):
-        raise ValueError(f"split={split!r} of {task}: expected one of {', '.join(splits(task))}")
+        raise DataError(f"split={split!r} of {task}: expected one of {', '.join(splits(task))}")
     if size < 1:
-        raise ValueError(f"size={size}: expected at least 1")
+        raise DataError(f"size={size}: expected at least 1")
     made = MISMATCHED if split == "validation_mismatched" else TASKS[task]
     rng = Random(f"{task}/{split}/{seed}")
     seen: set[tuple[str, ...]] = set()
@@ -98,7 +99,7 @@ def examples(task: str, split: str, size: int, seed: int) -> list[Row]:
             if new and belongs_to_evaluation(texts) == (split != "train"):
                 break
         else:
-            raise ValueError(f"size={size}: {task} {split} has no more than about {len(rows)} different examples")
+            raise DataError(f"size={size}: {task} {split} has no more than about {len(rows)} different examples")
         seen.add(texts)
         rows.append({"label": label, **row})
     return rows

@@ -13,8 +13,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from rosa.errors import ReportError
 from rosa.records import describe
-from rosa.report.comparison import Comparison, Record, ReportError, Task, summarise
+from rosa.report.comparison import Comparison, Record, Task, summarise
 from rosa.report.figures import style
 
 COLUMNS = (

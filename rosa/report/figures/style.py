@@ -16,8 +16,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rosa.errors import ReportError
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, ReportError, Row, Task
+from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.factors import groups, name, value
 
 STYLE: dict[Any, Any] = {

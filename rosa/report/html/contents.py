@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rosa.records import RecordError, order_key
+from rosa.errors import RecordError
+from rosa.records import order_key
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Record, by_model, compare, own_rule
 from rosa.report.html.figures import Drawings, FigureView

@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from rosa.errors import ReportError
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, ReportError, Row, Task, Trial, complete, summarise
+from rosa.report.comparison import Comparison, Row, Task, Trial, complete, summarise
 from rosa.report.published import Published
 from rosa.report.tables import notes
 from rosa.report.tables.highlights import Column, Standing, Standings, legend, standings

@@ -7,13 +7,13 @@ import pytest
 
 from rosa.adapters.linalg import eigenvectors
 from rosa.adapters.linalg.eigenvectors import (
-    ConvergenceError,
     Tridiagonal,
     back_transform,
     chosen_eigenpairs,
     inverse_iteration,
     tridiagonalize,
 )
+from rosa.errors import ConvergenceError
 
 N = 60
 SPECTRA = {

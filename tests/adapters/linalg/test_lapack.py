@@ -48,12 +48,12 @@ def test_info_is_lapacks() -> None:
     ],
 )
 def test_memory_that_lapack_would_misread_is_refused(diagonal: np.ndarray, message: str) -> None:
-    with pytest.raises(TypeError, match=re.escape(message)):
+    with pytest.raises(AssertionError, match=re.escape(message)):
         routine("dsterf")(4, diagonal, np.ones(3))
 
 
 def test_another_number_of_arguments_is_refused() -> None:
-    with pytest.raises(TypeError, match="dsterf: 2 arguments, expected 3"):
+    with pytest.raises(AssertionError, match="dsterf: 2 arguments, expected 3"):
         routine("dsterf")(4, np.ones(4))
 
 

@@ -17,8 +17,9 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from rosa.adapters.linalg import subspace
-from rosa.adapters.linalg.eigenvectors import ConvergenceError, Eigenpairs, chosen_eigenpairs
+from rosa.adapters.linalg.eigenvectors import Eigenpairs, chosen_eigenpairs
 from rosa.adapters.linalg.subspace import Solver, draw_indices, exactness, layers_at_once, resolve_rank, split
+from rosa.errors import ConvergenceError
 
 SHAPES = [(24, 24), (40, 16), (16, 40), (1, 9), (9, 1), (1, 1)]
 SOLVERS: list[Solver] = ["auto", "gram", "svd"]

@@ -11,8 +11,9 @@ import torch
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from rosa.config import DecodingConfig
-from rosa.evaluation.generation.decode import DecodingError, batches, decode, one_line
-from rosa.evaluation.generation.journal import Journal, JournalError
+from rosa.errors import DecodingError, JournalError
+from rosa.evaluation.generation.decode import batches, decode, one_line
+from rosa.evaluation.generation.journal import Journal
 from tests import causal
 
 NEW = 12

@@ -17,7 +17,7 @@ from filelock import FileLock
 from transformers import GPT2LMHeadModel
 
 from rosa.config import DecodingConfig
-from rosa.evaluation.generation.decode import DecodingError
+from rosa.errors import DecodingError
 from rosa.evaluation.generation.hypotheses import Written, weights_sha256, write
 from tests import causal
 from tests.conftest import ROOT
