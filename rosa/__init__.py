@@ -12,18 +12,20 @@ if TYPE_CHECKING:
     from rosa import export
     from rosa.adapters import AdapterError, attach, merge, resample
     from rosa.adapters.callback import ResampleCallback
-    from rosa.config import FullConfig, IA3Config, LoraConfig, RosaConfig
+    from rosa.config import FullConfig, IA3Config, LoraConfig, Method, RosaConfig, register_method
 
 __all__ = [
     "AdapterError",
     "FullConfig",
     "IA3Config",
     "LoraConfig",
+    "Method",
     "ResampleCallback",
     "RosaConfig",
     "attach",
     "export",
     "merge",
+    "register_method",
     "resample",
 ]
 
@@ -35,7 +37,9 @@ _HOME = {
     "FullConfig": "rosa.config",
     "IA3Config": "rosa.config",
     "LoraConfig": "rosa.config",
+    "Method": "rosa.config",
     "RosaConfig": "rosa.config",
+    "register_method": "rosa.config",
     "ResampleCallback": "rosa.adapters.callback",
 }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from rosa.config import METHODS, RosaConfig, from_hydra, identity_hash, register
+from rosa.config import RosaConfig, from_hydra, identity_hash, methods, register
 from rosa.errors import ConfigError
 from tests.conftest import ROOT, Composer
 
@@ -49,7 +49,7 @@ def test_every_choice_of_every_group_composes(group: str, name: str) -> None:
         overrides.append("data.dir=x")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = from_hydra(compose("config", overrides=overrides))
-    assert config.method.name in METHODS
+    assert config.method.name in methods()
 
 
 def test_every_experiment_is_named_as_its_file() -> None:

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import torch
 from torch import nn
 
-from rosa.adapters import ia3, lora, rosa
 from rosa.adapters.base import Adapter, oriented
 from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, merge, replace
 from rosa.adapters.targets import head_names
-from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
-from rosa.errors import AdapterError
-
-Builder = Callable[[nn.Module, Any, torch.Generator | None], Iterator[tuple[str, Adapter]]]
-
-BUILDERS: dict[type[MethodConfig], Builder] = {
-    RosaConfig: rosa.build,
-    LoraConfig: lora.build,
-    IA3Config: ia3.build,
-}
+from rosa.config import MethodConfig
+from rosa.config.registry import builder
+from rosa.errors import AdapterError, ConfigError
 
 
 def attach(
@@ -35,7 +24,7 @@ def attach(
     Args:
         model: any PyTorch model with ``nn.Linear`` or GPT-2's ``Conv1D`` layers; a head is recognised in Hugging Face
             models.
-        config: ``RosaConfig``, ``LoraConfig``, ``IA3Config`` or ``FullConfig``.
+        config: ``RosaConfig``, ``LoraConfig``, ``IA3Config``, ``FullConfig``, or that of a registered method.
         generator: CPU generator for subspaces and initial factors; PyTorch's global one where None.
         verbose: print the table of adapted layers.
 
@@ -51,20 +40,21 @@ def attach(
         raise AdapterError(
             f"{type(model).__name__} has {present.method} attached already; call rosa.merge(model) first"
         )
-    if type(config) not in (*BUILDERS, FullConfig):
-        known = ", ".join(kind.__name__ for kind in (*BUILDERS, FullConfig))
-        raise AdapterError(f"{type(config).__name__} is no method's configuration: expected one of {known}")
+    try:
+        build = builder(config)
+    except ConfigError as error:
+        raise AdapterError(str(error)) from error
     head = head_names(model)
     total = sum(parameter.numel() for parameter in model.parameters())
     trained_before = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     layers: list[AdaptedLayer] = []
     try:
-        if isinstance(config, FullConfig):
+        if build is None:
             model.requires_grad_(True)
         else:
             # Frozen before wrapping: an adapter's own factors are born trainable.
             model.requires_grad_(False)
-            for name, adapter in BUILDERS[type(config)](model, config, generator):
+            for name, adapter in build(model, config, generator):
                 layers.append(_describe(name, adapter))
                 replace(model, name, adapter)
     except Exception:

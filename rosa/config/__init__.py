@@ -13,7 +13,6 @@ from rosa.config.decoding import DecodingConfig
 from rosa.config.logger import LoggerConfig
 from rosa.config.method import (
     ATTENTION,
-    METHODS,
     FullConfig,
     IA3Config,
     LoraConfig,
@@ -23,6 +22,7 @@ from rosa.config.method import (
     TargetedConfig,
 )
 from rosa.config.model import MiniModelConfig, ModelConfig, PerceptronConfig
+from rosa.config.registry import Look, Method, methods, register_method
 from rosa.config.schema import HOLDOUT, NOT_IDENTITY, Config, check, from_dict, identity_hash, to_dict
 from rosa.config.task import LocalTaskConfig, TaskConfig
 from rosa.config.train import TUNED, TrainConfig, TuningConfig
@@ -31,7 +31,6 @@ from rosa.errors import ConfigError
 __all__ = [
     "ATTENTION",
     "HOLDOUT",
-    "METHODS",
     "NOT_IDENTITY",
     "TUNED",
     "Config",
@@ -42,7 +41,9 @@ __all__ = [
     "IA3Config",
     "LocalTaskConfig",
     "LoggerConfig",
+    "Look",
     "LoraConfig",
+    "Method",
     "MethodConfig",
     "MiniModelConfig",
     "ModelConfig",
@@ -58,6 +59,8 @@ __all__ = [
     "from_dict",
     "from_hydra",
     "identity_hash",
+    "methods",
     "register",
+    "register_method",
     "to_dict",
 ]

@@ -8,8 +8,8 @@ from typing import Any
 from rosa.config.data import DataConfig
 from rosa.config.decoding import DecodingConfig
 from rosa.config.logger import LoggerConfig
-from rosa.config.method import METHODS
 from rosa.config.model import ModelConfig
+from rosa.config.registry import methods
 from rosa.config.schema import Config
 from rosa.config.task import TaskConfig
 from rosa.config.train import TrainConfig
@@ -26,11 +26,14 @@ def register() -> None:
     groups = {"model": ModelConfig, "task": TaskConfig, "train": TrainConfig, "data": DataConfig}
     for group, node in {**groups, "logger": LoggerConfig, "decoding": DecodingConfig}.items():
         store.store(group=group, name="schema", node=node)
-    for name, node in METHODS.items():
-        schema = OmegaConf.structured(node)
+    for name, method in methods().items():
+        schema = OmegaConf.structured(method.config)
         if "rank_pattern" in schema:
             OmegaConf.set_struct(schema.rank_pattern, False)  # its keys are the user's
         store.store(group="method", name=f"{name}_schema", node=schema)
+        store.store(group="method", name=name, node=schema)  # a file of the name under conf/method goes before it
+        for path in method.preset_files():
+            store.store(group="method", name=path.stem, node=OmegaConf.load(path))
 
 
 def from_hydra(composed: Any) -> Config:

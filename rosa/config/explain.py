@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rosa.config.registry import methods
 from rosa.utils.console import nearest
 
 
@@ -23,12 +24,15 @@ def leaf_keys(node: Any, prefix: str = "") -> list[str]:
 
 
 def group_options(conf: Path) -> dict[str, list[str]]:
-    """The choices of each configuration group, from the YAML files that are there."""
-    return {
-        group.relative_to(conf).as_posix(): sorted(path.stem for path in group.glob("*.yaml"))
+    """The choices of each configuration group: the YAML files that are there, and other packages' methods."""
+    options = {
+        group.relative_to(conf).as_posix(): {path.stem for path in group.glob("*.yaml")}
         for group in sorted([*conf.iterdir(), *conf.glob("hydra/*")])
         if group.is_dir()
     }
+    for name, method in methods().items():
+        options["method"] |= {name, *(path.stem for path in method.preset_files())}
+    return {group: sorted(names) for group, names in options.items()}
 
 
 def valid_keys(conf: Path, overrides: Sequence[str]) -> list[str]:

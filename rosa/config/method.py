@@ -169,6 +169,3 @@ class FullConfig(MethodConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.head == "train", "method.head", self.head, "'train': full fine-tuning trains everything")
-
-
-METHODS: dict[str, type[MethodConfig]] = {c.NAME: c for c in (RosaConfig, LoraConfig, IA3Config, FullConfig)}

@@ -14,8 +14,9 @@ from rosa.config.checks import choice, not_negative, require
 from rosa.config.data import DataConfig
 from rosa.config.decoding import DecodingConfig
 from rosa.config.logger import LoggerConfig
-from rosa.config.method import METHODS, MethodConfig
+from rosa.config.method import MethodConfig
 from rosa.config.model import ModelConfig
+from rosa.config.registry import methods
 from rosa.config.task import TaskConfig
 from rosa.config.train import TrainConfig
 from rosa.errors import ConfigError
@@ -143,10 +144,14 @@ def from_dict(settings: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: a key that this version does not know, or a value that it refuses.
     """
-    method = METHODS.get(settings["method"]["name"])
-    if method is None:
-        raise ConfigError(f"method.name={settings['method']['name']!r}: expected one of {', '.join(METHODS)}")
-    return _typed(Config, dict(settings) | {"method": _typed(method, settings["method"], "method.")}, "")
+    name = settings["method"]["name"]
+    if name not in methods():
+        raise ConfigError(
+            f"method.name={name!r}: expected one of {', '.join(methods())}; a method of another package is known only "
+            "where that package is installed"
+        )
+    method = _typed(methods()[name].config, settings["method"], "method.")
+    return _typed(Config, dict(settings) | {"method": method}, "")
 
 
 def _typed(kind: type[Any], values: Mapping[str, Any], place: str) -> Any:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from rosa.config import (
-    METHODS,
     NOT_IDENTITY,
     Config,
     DataConfig,
@@ -16,6 +15,7 @@ from rosa.config import (
     ModelConfig,
     TaskConfig,
     TrainConfig,
+    methods,
     to_dict,
 )
 
@@ -30,8 +30,8 @@ def default_settings(method: str) -> dict[str, Any]:
         "data": DataConfig,
         "decoding": DecodingConfig,
     }
-    if method in METHODS:
-        groups["method"] = METHODS[method]
+    if method in methods():
+        groups["method"] = methods()[method].config
     found: dict[str, Any] = {"selection": Config.selection}
     for group, kind in groups.items():
         for field in dataclasses.fields(kind):

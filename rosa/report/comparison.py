@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rosa import records
+from rosa.config import registry
 from rosa.errors import ReportError
 from rosa.records import selection
 from rosa.report import formatting
@@ -264,7 +265,7 @@ def _row_order(run: Record, settings: Mapping[str, Any], split_by: Sequence[str]
     numbers = [settings.get(key) for key in ("method.rank", "method.every")]
     rank, every = (value if isinstance(value, (int, float)) else 0 for value in numbers)
     written = sorted((key, frozen(value) != frozen(defaults.get(key)), str(value)) for key, value in rest.items())
-    return (run["identity"]["model"], formatting.method_order(run["identity"]["method"]), rank, every, written)
+    return (run["identity"]["model"], registry.order(run["identity"]["method"]), rank, every, written)
 
 
 def _row(

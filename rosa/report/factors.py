@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rosa.config import registry
 from rosa.records import default_settings
 from rosa.report import formatting
 from rosa.report.comparison import Row, frozen
@@ -74,7 +75,7 @@ def reference(rows: Sequence[Row]) -> Row | None:
 def _centrality(row: Row, member_of: Sequence[Row]) -> tuple[Any, ...]:
     defaults = default_settings(row.method)
     unusual = sum(frozen(setting) != frozen(defaults.get(key)) for key, setting in row.settings.items())
-    return sum(other is row for other in member_of), -unusual, formatting.method_order(row.method)
+    return sum(other is row for other in member_of), -unusual, registry.order(row.method)
 
 
 def _own(row: Row, factor: str) -> Any:
@@ -112,7 +113,7 @@ def _labels(kept: Sequence[Sequence[Row]], factor: str) -> list[str]:
     for members in kept:
         first = members[0]
         rivals = [others[0].settings for others in kept if others[0].method == first.method]
-        parts = [formatting.METHOD_NAMES.get(first.method, first.method)] if several_methods else []
+        parts = [registry.label(first.method)] if several_methods else []
         hidden = set(TOGETHER.get(factor, (factor,))) | {"method.unit"}
         for key, setting in first.settings.items():
             if key not in hidden and len({frozen(other.get(key)) for other in rivals}) > 1:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from rosa.config import registry
 from rosa.utils.formatting import DECIMALS
 
 TASKS = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb", "wnli")
@@ -14,8 +15,6 @@ TASKS = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb", "wnli")
 TASK_NAMES = dict(zip(TASKS, ("MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "RTE", "STS-B", "WNLI"), strict=True)) | {
     "e2e": "E2E NLG"
 }
-METHOD_NAMES = {"full": "Full", "lora": "LoRA", "ia3": "(IA)3", "rosa": "ROSA"}
-"""In the order of a table's rows: the reference first, ROSA last."""
 METRIC_NAMES = {
     "accuracy": "accuracy",
     "f1": "F1",
@@ -42,12 +41,6 @@ SPEAKING_OPTIONS = ("factorization", "sampling", "split")
 def task_order(tasks: Iterable[str]) -> list[str]:
     """Tasks in GLUE's order, others behind them by name."""
     return sorted(tasks, key=lambda task: (TASKS.index(task) if task in TASKS else len(TASKS), task))
-
-
-def method_order(method: str) -> tuple[int, str]:
-    """A sort key: the known methods in a table's order, others behind them by name."""
-    known = list(METHOD_NAMES)
-    return (known.index(method) if method in known else len(known), method)
 
 
 def scale(metric: str) -> int:
@@ -120,7 +113,7 @@ def option(key: str, value: Any) -> str:
 
 def method_label(method: Mapping[str, Any], shown: Sequence[str]) -> str:
     """A method with its rank and resampling, then the options named in ``shown``: ``ROSA r=8, every 2 epochs, top``."""
-    name = METHOD_NAMES.get(method["name"], method["name"])
+    name = registry.label(method["name"])
     if "rank" in method:
         name += f" r={method['rank']}"
     parts = [name]

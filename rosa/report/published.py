@@ -6,6 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from rosa.config import registry
 from rosa.errors import ReportError
 from rosa.report import formatting
 
@@ -43,7 +44,7 @@ class Published:
     @property
     def label(self) -> str:
         """``LoRA (Hu et al. 2021)``."""
-        return f"{formatting.METHOD_NAMES.get(self.method, self.method)} ({self.source.split(',')[0]})"
+        return f"{registry.label(self.method)} ({self.source.split(',')[0]})"
 
 
 def read_published(path: Path) -> list[Published]:

@@ -12,6 +12,7 @@ from benchmarks.workload import Batch
 from rosa.adapters import attach, head_names
 from rosa.adapters.targets import target_layers
 from rosa.config import Config, FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
+from rosa.config.registry import label
 from rosa.utils.seeding import generator
 
 RANK = 8
@@ -26,7 +27,13 @@ METHODS: dict[str, MethodConfig] = {
     "ia3": IA3Config(),
     "full": FullConfig(),
 }
-LABELS = {"rosa": "ROSA", "lora": "LoRA (loralib)", PEFT: "LoRA (peft)", "ia3": "(IA)3", "full": "Full"}
+LABELS = {
+    "rosa": label("rosa"),
+    "lora": f"{label('lora')} (loralib)",
+    PEFT: f"{label('lora')} (peft)",
+    "ia3": label("ia3"),
+    "full": label("full"),
+}
 """The contenders, in the order of a table's rows."""
 LORAS = ("lora", PEFT)
 

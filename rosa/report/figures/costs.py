@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rosa.config import registry
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row
 from rosa.report.figures import style
@@ -16,8 +17,6 @@ from rosa.report.significance import lora_of
 from rosa.report.tables.costs import QUANTITIES, Quantity, measured, ratio
 
 COLUMNS = ("experiment", "model", "row", "quantity", "n", "mean", "lowest", "highest", "lora_row", "ratio_to_lora")
-COLORS = {"full": "#777777", "lora": "#0072b2", "ia3": "#56b4e9", "rosa": "#d55e00"}
-"""Of Okabe and Ito's palette; every bar has its row's name beside it, so that nothing hangs on the colour."""
 
 
 def costs(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
@@ -87,7 +86,7 @@ def _bar(axes: Axes, place: int, row: Row, quantity: Quantity) -> None:
     if not values:
         return
     mean = statistics.fmean(values)
-    axes.barh(place, mean, height=0.7, color=COLORS.get(row.method, "#009e73"))
+    axes.barh(place, mean, height=0.7, color=registry.look(row.method).color)
     axes.plot([min(values), max(values)], [place, place], color="black", linewidth=0.7)
     axes.annotate(
         formatting.significant(mean), (max(values), place), xytext=(2, 0), textcoords="offset points", va="center",

@@ -21,7 +21,6 @@ COLUMNS = (
     *("experiment", "model", "task", "split", "metric", "rule", "grid", "rank", "resampling", "row", "lr"),
     *("n", "seeds", "scores", "mean", "deviation"),
 )
-LORA = "LoRA"
 MAP = "cividis"
 """Even in lightness, so it reads in grey and with every kind of colour vision; lighter is higher."""
 
@@ -45,11 +44,6 @@ def heat_maps(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
     return pictures, []
 
 
-def _columns(grid: Grid) -> list[str]:
-    """The names of the columns: the periods, and LoRA where it is there."""
-    return [*(formatting.period(*period) for period in grid.periods), *([LORA] if grid.beside else [])]
-
-
 def _row_at(grid: Grid, rank: float, column: int) -> Row | None:
     if column == len(grid.periods):
         return grid.beside.get(rank)
@@ -65,7 +59,7 @@ def _summary(row: Row | None, task: Task) -> Summary | None:
 def _lines(comparison: Comparison, grid: Grid) -> Iterator[dict[str, Any]]:
     for task in comparison.tasks:
         for rank in grid.ranks:
-            for number, column in enumerate(_columns(grid)):
+            for number, column in enumerate(grid.columns):
                 row = _row_at(grid, rank, number)
                 place = {
                     "experiment": comparison.experiment,
@@ -118,7 +112,7 @@ def _draw(comparison: Comparison, grid: Grid) -> Figure:
 
 
 def _panel(figure: Figure, axes: Axes, grid: Grid, task: Task) -> None:
-    names = _columns(grid)
+    names = grid.columns
     summaries = [[_summary(_row_at(grid, rank, i), task) for i in range(len(names))] for rank in grid.ranks]
     scale = formatting.scale(task.metric)
     means = np.array([[scale * found.mean if found else math.nan for found in line] for line in summaries])

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rosa.config import registry
 from rosa.errors import RecordError
 from rosa.records import order_key
 from rosa.report import formatting
@@ -102,11 +103,11 @@ def contents(
     drawings = drawings or Drawings()
     sections = [_section(name, found, rule or own_rule(found, name), runs, published, drawings) for name in names]
     tasks = formatting.task_order({task for section in sections for task in section.tasks})
-    methods = sorted({method for section in sections for method in section.methods}, key=formatting.method_order)
+    methods = sorted({method for section in sections for method in section.methods}, key=registry.order)
     return Page(
         tuple(sections),
         {task: formatting.TASK_NAMES.get(task, task) for task in tasks},
-        {method: formatting.METHOD_NAMES.get(method, method) for method in methods},
+        {method: registry.label(method) for method in methods},
         runs,
         tuple(map(str, problems)),
     )
@@ -132,7 +133,7 @@ def _section(
         name,
         tuple(models),
         tuple(formatting.task_order({run["identity"]["task"] for run in own})),
-        tuple(sorted({run["identity"]["method"] for run in own}, key=formatting.method_order)),
+        tuple(sorted({run["identity"]["method"] for run in own}, key=registry.order)),
         len(own),
         counts(own, lacking, rule),
         tuple(sorted({notes.commit(run) for run in own})),

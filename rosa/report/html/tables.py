@@ -128,7 +128,7 @@ def crossed(grid: Grid, task: Task) -> Places:
     found: dict[tuple[str, str], Place] = {
         (f"r={rank}", formatting.period(*period)): (row, task, None) for (rank, period), row in grid.cells.items()
     }
-    return found | {(f"r={rank}", "LoRA"): (row, task, None) for rank, row in grid.beside.items()}
+    return found | {(f"r={rank}", grid.columns[-1]): (row, task, None) for rank, row in grid.beside.items()}
 
 
 def order(text: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rosa.config import registry
 from rosa.records import HOLDOUT, default_settings
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Record, Result, Row, Task, complete, frozen
@@ -172,7 +173,7 @@ def _defaults(comparison: Comparison) -> list[Line]:
         for key, value in default_settings(method).items():
             name = key.removeprefix("method.")
             if name != key and name not in formatting.OPTIONS_IN_NAME and len({frozen(s.get(key)) for s in own}) > 1:
-                found.append(f"{formatting.setting(name, value)} ({formatting.METHOD_NAMES.get(method, method)})")
+                found.append(f"{formatting.setting(name, value)} ({registry.label(method)})")
     return [text(f"Where a row does not name it, as by default: {', '.join(found)}.")] if found else []
 
 

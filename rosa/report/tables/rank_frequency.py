@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rosa.config import registry
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task, frozen
 from rosa.report.tables import notes
@@ -33,6 +34,12 @@ class Grid:
     beside: Mapping[float, Row]
     """Rank -> the LoRA row of that rank, where there is one."""
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns' headings: the periods, and LoRA where it is there."""
+        lora = [registry.label("lora")] if self.beside else []
+        return (*(formatting.period(*period) for period in self.periods), *lora)
+
 
 def grids(rows: Sequence[Row]) -> list[Grid]:
     """Every grid among the rows of a table: at least two ranks with the same two periods. A cross alone is none."""
@@ -59,7 +66,7 @@ def _grid(own: Sequence[Row], rows: Sequence[Row]) -> Grid | None:
     first = own[0]
     parts = first.label.split(", ")
     # A label starts with the method with its rank, and the period: what follows tells grids apart.
-    label = ", ".join([formatting.METHOD_NAMES.get(first.method, first.method), *parts[2:]])
+    label = ", ".join([registry.label(first.method), *parts[2:]])
     return Grid(label, tuple(sorted(ranks)), tuple(ordered), cells, beside)
 
 
@@ -87,7 +94,6 @@ def _table(comparison: Comparison, grid: Grid, task: Task, column: Column) -> Ta
         line += [grid.beside.get(rank)] if grid.beside else []
         rows.append((Cell(f"r={rank}"), *(_cell(row, task, standing) for row in line)))
     name = formatting.TASK_NAMES.get(task.name, task.name)
-    header = (RANK, *(formatting.period(*period) for period in grid.periods), *(["LoRA"] if grid.beside else []))
     model = ", ".join(sorted({row.model for row in comparison.rows}))
     caption = (
         f"{comparison.experiment}: {model} on {name}, {grid.label} by rank and time between resamples, "
@@ -95,7 +101,7 @@ def _table(comparison: Comparison, grid: Grid, task: Task, column: Column) -> Ta
     )
     explained = legend([standing], "the table among cells")
     lines = (*notes.notes(comparison), notes.text(f"{explained} {formatting.MISSING}: no run."))
-    return Table(f"{comparison.experiment}-rank-frequency", caption, header, tuple(rows), lines)
+    return Table(f"{comparison.experiment}-rank-frequency", caption, (RANK, *grid.columns), tuple(rows), lines)
 
 
 def _cell(row: Row | None, task: Task, standing: Standings) -> Cell:
