@@ -33,9 +33,13 @@ CODE = ("rosa", "scripts", "conf", "experiments", "pyproject.toml")
 """What decides a run's result, seen from the project's root: other changes do not make a checkout dirty."""
 
 
-def environment() -> dict[str, Any]:
-    """The software and hardware of this process, with nothing that tells who or where its user is."""
-    on_cuda = torch.cuda.is_available()
+def environment(device: str) -> dict[str, Any]:
+    """The software and hardware of this process, with nothing that tells who or where its user is.
+
+    Args:
+        device: what the process computes on, ``cpu`` or ``cuda``: a CPU's run on a machine with a GPU is a CPU's run.
+    """
+    on_cuda = device == "cuda"
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},

@@ -96,7 +96,7 @@ def _run(config: Config, folder: Path, start: Start, progress: bool) -> None:
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     costs.reset_peak_memory(config.train.device)
     record = start.record
-    record["environment"] = {**environment.environment(), "processes": distributed.count()}
+    record["environment"] = {**environment.environment(config.train.device), "processes": distributed.count()}
 
     made = distributed.from_first(lambda: mini_model.located(config))
     located = dataclasses.replace(config, model=made)

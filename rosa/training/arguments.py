@@ -12,7 +12,7 @@ from rosa.utils.seeding import derive
 
 
 def training_arguments(config: TrainConfig, folder: Path, seed: int, updates: int) -> TrainingArguments:
-    """The Trainer's own settings.
+    """The Trainer's own settings; a process trains on one device, however many it sees.
 
     Args:
         config: with precision and learning rate resolved.
@@ -21,7 +21,7 @@ def training_arguments(config: TrainConfig, folder: Path, seed: int, updates: in
         updates: optimizer updates of all epochs.
     """
     shortened = 0 < config.max_steps < updates
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
         max_steps=config.max_steps if shortened else -1,
@@ -54,3 +54,6 @@ def training_arguments(config: TrainConfig, folder: Path, seed: int, updates: in
         label_names=["labels"],
         dataloader_pin_memory=config.device == "cuda",
     )
+    # Alone on a machine of several GPUs, the Trainer would give each of them a batch of this size (DataParallel).
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

@@ -112,7 +112,17 @@ class EpochSampler(Sampler[int]):
 
 
 def lengths(split: Examples) -> list[int]:
-    """The tokens of each text; vectors are all of one length."""
+    """The tokens of each text; vectors are all of one length.
+
+    Raises:
+        TypeError: the examples come as a stream.
+    """
+    if isinstance(split, (datasets.IterableDataset, torch.utils.data.IterableDataset)):
+        raise TypeError(
+            f"{type(split).__name__} is a stream without a length: expected a data set that knows its length, because "
+            "epochs, their order and a resume are counted in examples; read it into a datasets.Dataset first. (With a "
+            "Trainer of your own, ResampleCallback(unit='step') resamples on a stream)"
+        )
     if not isinstance(split, datasets.Dataset):
         return [1] * len(split)  # type: ignore[arg-type]  # PyTorch's class for any data set declares no length
     return [len(ids) for ids in split["input_ids"]]

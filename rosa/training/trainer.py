@@ -54,10 +54,19 @@ class HarnessTrainer(Trainer):
         batch_size: examples of a batch, over all processes.
         costs: fed with the size of each batch.
         arguments: the stock Trainer's.
+
+    Raises:
+        ValueError: the stock Trainer's batches would not be of ``batch_size``.
     """
 
     def __init__(self, *, sampler: EpochSampler, batch_size: int, costs: CostCallback, **arguments: Any) -> None:
         super().__init__(**arguments)
+        made = self.args.train_batch_size * distributed.count()
+        if made != batch_size:
+            raise ValueError(
+                f"train.batch_size={batch_size}, but the Trainer would make batches of {made} ({distributed.count()} "
+                f"processes with {self.args.n_gpu} devices each): expected one device a process"
+            )
         self.sampler = sampler
         self.shares = BatchShares(sampler, batch_size, distributed.rank(), distributed.count())
         self.costs = costs

@@ -78,10 +78,10 @@ def run(
         if name in names or not names:
             benchmark, rounds = BENCHMARKS[name]
             found[name] = benchmark(workload, repeats or rounds)
-    facts: dict[str, dict[str, Any]] = {"workload": workload.describe(), "environment": _environment()}
+    facts: dict[str, dict[str, Any]] = {"workload": workload.describe(), "environment": _environment(config)}
     tables = [findings.table for findings in found.values()]
     tables.append(
-        facts_table("benchmark_facts", "What was measured, and where", {**facts["workload"], **_environment()})
+        facts_table("benchmark_facts", "What was measured, and where", {**facts["workload"], **_environment(config)})
     )
     text = "\n".join(markdown(table) for table in tables)
     write_text(tables_folder / "benchmark.md", text)
@@ -98,9 +98,9 @@ def _check_writable(folder: Path) -> None:
         raise BenchmarkError(f"--results: cannot write in {folder}: {error}") from error
 
 
-def _environment() -> dict[str, Any]:
+def _environment(config: Config) -> dict[str, Any]:
     """The environment, flat, without the packages that no benchmark uses."""
-    facts = environment.environment()
+    facts = environment.environment(config.train.device)
     packages = facts.pop("packages")
     used = ("torch", "scipy", "transformers", "loralib", "peft")
     return {**facts, **{name: packages[name] for name in used}}

@@ -151,6 +151,12 @@ def test_record_tells_all(method: str, composed: Composer) -> None:
     assert 2 * 4 * trainable <= counted["optimizer_state"] <= 2 * 4 * trainable + 8 * 200
 
 
+def test_environment_is_that_of_the_device_which_trains(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.environment, "environment", lambda device: {"asked": device})
+    record = run(composed("method=lora", "train.epochs=1"), "command", progress=False).record
+    assert record["environment"] == {"asked": "cpu", "processes": 1}
+
+
 def test_kept_weights_reload_to_the_recorded_scores(composed: Composer) -> None:
     """The weights of the best and of the last epoch, loaded into a fresh model, predict what the record says."""
     config = composed("method=rosa", "method.every=1", "train.lr=0.02")

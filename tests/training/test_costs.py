@@ -177,16 +177,23 @@ def test_a_step_that_never_began_is_refused():
 def test_the_environment_states_versions_and_no_names(monkeypatch):
     monkeypatch.setenv("USER", "some-user-name")
     monkeypatch.setenv("A_TOKEN", "some-secret-token")
-    facts = environment.environment()
+    facts = environment.environment("cpu")
     text = json.dumps(facts)
     assert facts["packages"]["torch"] == version("torch")
     assert facts["packages"]["transformers"] == version("transformers")
     assert facts["threads"] == torch.get_num_threads()
-    assert facts["cuda"] == (torch.version.cuda if torch.cuda.is_available() else None)
     assert "some-user-name" not in text
     assert "some-secret-token" not in text
     assert str(Path.home()) not in text
     assert Path("/etc/hostname").read_text().strip() not in re.findall(r"[\w.-]+", text)
+
+
+def test_the_device_is_the_one_that_computes(monkeypatch):
+    """A run on the CPU of a machine with a GPU is a CPU's run, with a CPU's times."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
+    assert (environment.environment("cpu")["device"], environment.environment("cpu")["cuda"]) == ("cpu", None)
+    assert environment.environment("cuda")["device"] == "Some GPU"
 
 
 def git(folder: Path, *arguments: str) -> str:
