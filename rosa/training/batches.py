@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from rosa.errors import DataError
 from rosa.utils import distributed
 from rosa.utils.names import IGNORED
 from rosa.utils.seeding import generator
@@ -115,10 +116,10 @@ def lengths(split: Examples) -> list[int]:
     """The tokens of each text; vectors are all of one length.
 
     Raises:
-        TypeError: the examples come as a stream.
+        DataError: the examples come as a stream.
     """
     if isinstance(split, (datasets.IterableDataset, torch.utils.data.IterableDataset)):
-        raise TypeError(
+        raise DataError(
             f"{type(split).__name__} is a stream without a length: expected a data set that knows its length, because "
             "epochs, their order and a resume are counted in examples; read it into a datasets.Dataset first. (With a "
             "Trainer of your own, ResampleCallback(unit='step') resamples on a stream)"

@@ -34,7 +34,7 @@ from transformers import (
 from rosa.adapters.callback import updates_per_epoch
 from rosa.adapters.state import undecayed_names
 from rosa.config import TrainConfig
-from rosa.errors import DivergedError
+from rosa.errors import DivergedError, ProcessesError
 from rosa.training.arguments import training_arguments
 from rosa.training.batches import BatchShares, EpochSampler, Examples, by_length, lengths, loss_weights
 from rosa.training.callbacks import CostCallback, EpochOrderCallback
@@ -56,14 +56,14 @@ class HarnessTrainer(Trainer):
         arguments: the stock Trainer's.
 
     Raises:
-        ValueError: the stock Trainer's batches would not be of ``batch_size``.
+        ProcessesError: the stock Trainer's batches would not be of ``batch_size``.
     """
 
     def __init__(self, *, sampler: EpochSampler, batch_size: int, costs: CostCallback, **arguments: Any) -> None:
         super().__init__(**arguments)
         made = self.args.train_batch_size * distributed.count()
         if made != batch_size:
-            raise ValueError(
+            raise ProcessesError(
                 f"train.batch_size={batch_size}, but the Trainer would make batches of {made} ({distributed.count()} "
                 f"processes with {self.args.n_gpu} devices each): expected one device a process"
             )

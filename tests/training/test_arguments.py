@@ -1,17 +1,21 @@
-"""The stock Trainer's arguments: what it would do on its own where a machine has several GPUs."""
+"""What the stock Trainer would do on its own: a batch for each GPU of a machine; and a stream of examples."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 
 from rosa.config import TrainConfig
+from rosa.errors import DataError, ProcessesError
 from rosa.run import run
 from rosa.training import trainer as trainer_module
 from rosa.training.arguments import training_arguments
+from rosa.training.batches import lengths
 from tests.conftest import Composer
 
 
@@ -36,5 +40,22 @@ def test_batches_of_another_size_than_asked_for_are_refused(
         return arguments
 
     monkeypatch.setattr(trainer_module, "training_arguments", of_two_devices)
-    with pytest.raises(ValueError, match=r"train.batch_size=16, .* batches of 32 \(1 processes with 2 devices each\)"):
+    with pytest.raises(
+        ProcessesError, match=r"train.batch_size=16, .* batches of 32 \(1 processes with 2 devices each\)"
+    ):
         run(composed("method=lora"), "command", progress=False)
+
+
+class Stream(torch.utils.data.IterableDataset[int]):
+    """No examples."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+
+@pytest.mark.parametrize(
+    "stream", [datasets.IterableDataset.from_generator(lambda: iter(())), Stream()], ids=["a", "b"]
+)
+def test_a_stream_says_what_is_wanted(stream: Any) -> None:
+    with pytest.raises(DataError, match=r"a stream without a length.*datasets.Dataset first.*unit='step'"):
+        lengths(stream)
