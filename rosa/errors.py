@@ -63,6 +63,10 @@ class SamplesError(RosaError, ValueError):
     """Texts of two runs cannot be shown side by side; the message names the run."""
 
 
+class OutputError(RosaError):
+    """A file that was asked for cannot be written; the message names it."""
+
+
 class ExportError(RosaError, ValueError):
     """Weights cannot be exported as asked; the message names the layer, file or folder and what would be right."""
 

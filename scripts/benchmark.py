@@ -11,11 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
-
 from benchmarks import NAMES
 
-from rosa.utils.console import complain
+from rosa.utils.console import run_command
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -34,20 +32,15 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
+def main() -> None:
     """Run the benchmarks, print and write their tables."""
     options = arguments()
     from benchmarks.suite import run
     from benchmarks.workload import configure
 
-    try:
-        config = configure(CONF, options.model, options.data_dir, options.device, options.batch_size)
-        print(run(config, options.results, options.names, options.repeats, options.e2e_dir))
-    except Exception as error:
-        complain(error)
-        return 1
-    return 0
+    config = configure(CONF, options.model, options.data_dir, options.device, options.batch_size)
+    print(run(config, options.results, options.names, options.repeats, options.e2e_dir))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -11,10 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
-
 from rosa.records import RULES
-from rosa.utils.console import complain, silence_transformers
+from rosa.utils.console import run_command, silence_transformers
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 SETTINGS = {
@@ -46,8 +44,9 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(options: argparse.Namespace) -> None:
-    """Write the file, and print what is in it."""
+def main() -> None:
+    """Write the file of hypotheses, and print what is in it."""
+    options = arguments()
     from rosa.run import decode
 
     silence_transformers()
@@ -63,18 +62,5 @@ def run(options: argparse.Namespace) -> None:
     print("finished before, nothing to do" if written.skipped else "done", end=f": {written.path}\n")
 
 
-def main() -> int:
-    """Decode; 1 where it is refused."""
-    try:
-        run(arguments())
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    except Exception as error:
-        complain(error)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -10,10 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
-
 from rosa.records import RULES
-from rosa.utils.console import complain, silence_transformers
+from rosa.utils.console import run_command, silence_transformers
 
 
 def arguments() -> argparse.Namespace:
@@ -41,8 +39,9 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def export(options: argparse.Namespace) -> None:
-    """Write the folder, and print what is in it."""
+def main() -> None:
+    """Write the export's folder, and print what is in it."""
+    options = arguments()
     from rosa import export as exports
     from rosa.export import check
     from rosa.run import reload
@@ -61,15 +60,5 @@ def export(options: argparse.Namespace) -> None:
     print(f"done: {options.out}")
 
 
-def main() -> int:
-    """Export; 1 where it is refused."""
-    try:
-        export(arguments())
-    except Exception as error:
-        complain(error)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -20,6 +20,7 @@ from rosa.report.figures.diagnostics import diagnostics
 from rosa.report.figures.rank_frequency import heat_maps
 from rosa.report.figures.style import Picture
 from rosa.report.figures.tradeoff import tradeoffs
+from rosa.utils.console import run_command
 
 FIGURES = ("ablation", "curves", "diagnostics", "quality", "rank_frequency", "costs")
 
@@ -51,8 +52,8 @@ def pictures(comparison: Comparison, options: argparse.Namespace) -> Iterator[tu
         yield "costs", *costs(comparison)
 
 
-def main() -> int:
-    """Write the figures and print their files; 1 where there is nothing to show."""
+def main() -> None:
+    """Write the figures and print their files."""
     options = arguments()
     out = options.out or options.results / "figures"
 
@@ -67,8 +68,8 @@ def main() -> int:
                     print(f"{out / picture.name}.{{svg,png,csv}}")
 
     with records_folder(options) as folder:
-        return each_experiment(folder, options.experiment, make)
+        each_experiment(folder, options.experiment, make)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

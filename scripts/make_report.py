@@ -11,14 +11,14 @@ import os
 import sys
 from pathlib import Path
 
-from rosa.errors import RecordError, ReportError
 from rosa.records import locate
-from rosa.report.cli import parser, records_folder
+from rosa.report.cli import no_records, parser, records_folder
 from rosa.report.html.contents import contents
 from rosa.report.html.figures import PANELS, Drawings
 from rosa.report.html.render import html
 from rosa.report.published import read_all_published
 from rosa.utils import files
+from rosa.utils.console import run_command
 
 
 def arguments() -> argparse.Namespace:
@@ -34,8 +34,8 @@ def arguments() -> argparse.Namespace:
     return chosen
 
 
-def main() -> int:
-    """Write the report and print its file; 1 where there is nothing to show."""
+def main() -> None:
+    """Write the report, and print its file."""
     options = arguments()
     out = options.out or options.results / "report.html"
     with records_folder(options) as folder:
@@ -43,30 +43,21 @@ def main() -> int:
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
     if not located:
-        print(f"no records under {folder}/runs and {folder}/records", file=sys.stderr)
-        return 1
-    try:
-        page = contents(
-            {relative(path, out.parent): record for path, record in located.items()},
-            problems,
-            options.experiment,
-            options.rule,
-            read_all_published(options.results / "paper"),
-            Drawings(options.panels),
-            linked=folder == options.results,
-        )
-        text = html(page)
-        files.replace(out, text)
-    except (RecordError, ReportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {out}: cannot write: {error}", file=sys.stderr)
-        return 1
+        raise no_records(folder)
+    page = contents(
+        {relative(path, out.parent): record for path, record in located.items()},
+        problems,
+        options.experiment,
+        options.rule,
+        read_all_published(options.results / "paper"),
+        Drawings(options.panels),
+        linked=folder == options.results,
+    )
+    text = html(page)
+    files.write(out, text)
     experiments, runs = len(page.sections), sum(section.runs for section in page.sections)
     plural = "" if experiments == 1 else "s"
     print(f"{out}: {experiments} experiment{plural}, {runs} runs, {len(text.encode()) / 1e6:.1f} MB")
-    return 0
 
 
 def relative(path: Path, folder: Path) -> Path:
@@ -75,4 +66,4 @@ def relative(path: Path, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

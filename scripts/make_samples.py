@@ -16,7 +16,7 @@ from rosa.data import e2e
 from rosa.records import RULES
 from rosa.report.samples import Group, page
 from rosa.utils import files
-from rosa.utils.console import complain
+from rosa.utils.console import run_command
 
 
 def arguments() -> argparse.Namespace:
@@ -36,27 +36,22 @@ def read_groups(config: Config, split: str) -> Sequence[Group]:
     return e2e.load(config.task, config.data, config.seed).groups[split]
 
 
-def main() -> int:
-    """Write the page and print its file; 1 where it is refused."""
+def main() -> None:
+    """Write the page, and print where it is."""
     options = arguments()
     out = options.out or options.results / "samples" / f"{options.experiment}.md"
-    try:
-        text = page(
-            options.results,
-            options.experiment,
-            options.rule,
-            options.seed,
-            options.number,
-            shlex.join(["python", "scripts/make_samples.py", *sys.argv[1:]]),
-            read_groups,
-        )
-        files.replace(out, text)
-    except Exception as error:
-        complain(error)
-        return 1
+    text = page(
+        options.results,
+        options.experiment,
+        options.rule,
+        options.seed,
+        options.number,
+        shlex.join(["python", "scripts/make_samples.py", *sys.argv[1:]]),
+        read_groups,
+    )
+    files.write(out, text)
     print(out)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

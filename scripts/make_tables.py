@@ -19,8 +19,9 @@ from rosa.report.published import Published, read_all_published, read_published
 from rosa.report.tables.experiment import costs, tables
 from rosa.report.tables.latex import latex
 from rosa.report.tables.markdown import markdown
-from rosa.report.tables.results import write_text
 from rosa.report.tables.scores_csv import long_csv
+from rosa.utils import files
+from rosa.utils.console import run_command
 
 
 def arguments() -> argparse.Namespace:
@@ -35,27 +36,27 @@ def published(given: Path | None, results: Path) -> list[Published]:
     return read_published(given) if given is not None else read_all_published(results / "paper")
 
 
-def main() -> int:
-    """Write the tables and print them; 1 where there is nothing to show."""
+def main() -> None:
+    """Write the tables and print them."""
     options = arguments()
     out = options.out or options.results / "tables"
 
     def make(name: str, found: Sequence[Record]) -> None:
         rule = options.rule or own_rule(found, name)
         made = tables(found, name, rule, published(options.paper, options.results))
-        write_text(out / f"{name}.md", "\n".join(map(markdown, made)))
-        write_text(out / f"{name}.tex", "\n".join(map(latex, made)))
-        write_text(out / f"{name}.csv", long_csv(found, name))
+        files.write(out / f"{name}.md", "\n".join(map(markdown, made)))
+        files.write(out / f"{name}.tex", "\n".join(map(latex, made)))
+        files.write(out / f"{name}.csv", long_csv(found, name))
         costly, numbers = costs(found, name, rule)
         if costly:
-            write_text(out / f"{name}_costs.md", "\n".join(map(markdown, costly)))
-            write_text(out / f"{name}_costs.tex", "\n".join(map(latex, costly)))
-            write_text(out / f"{name}_costs.csv", numbers)
+            files.write(out / f"{name}_costs.md", "\n".join(map(markdown, costly)))
+            files.write(out / f"{name}_costs.tex", "\n".join(map(latex, costly)))
+            files.write(out / f"{name}_costs.csv", numbers)
         print(*map(markdown, made), sep="\n")
 
     with records_folder(options) as folder:
-        return each_experiment(folder, options.experiment, make)
+        each_experiment(folder, options.experiment, make)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -11,11 +11,9 @@ import logging
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
-
 from rosa.evaluation import nlg
 from rosa.utils import files
-from rosa.utils.console import complain
+from rosa.utils.console import run_command
 from rosa.utils.formatting import aligned
 
 
@@ -53,25 +51,16 @@ def table(scores: nlg.Scores) -> str:
     return "\n".join([*aligned(rows), "", *aligned(facts)])
 
 
-def main() -> int:
-    """Score and print; 1 where the files cannot be scored."""
+def main() -> None:
+    """Score the hypotheses, and print the scores."""
     options = arguments()
     logging.basicConfig(format="%(message)s")
-    try:
-        corpus = nlg.read(options.references, options.hypotheses)
-        scores = nlg.score(corpus.hypotheses, corpus.references, with_meteor=not options.no_meteor)
-        print(table(scores))
-        if options.json is not None:
-            text = json.dumps(scores.as_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-            try:
-                files.replace(options.json, text)
-            except OSError as error:
-                raise nlg.ScoringError(f"--json {options.json}: cannot be written: {error.strerror}") from error
-    except Exception as error:
-        complain(error)
-        return 1
-    return 0
+    corpus = nlg.read(options.references, options.hypotheses)
+    scores = nlg.score(corpus.hypotheses, corpus.references, with_meteor=not options.no_meteor)
+    print(table(scores))
+    if options.json is not None:
+        files.write(options.json, json.dumps(scores.as_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -11,16 +11,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from rosa.config import register
-from rosa.config.explain import explain
-from rosa.errors import ConfigError
+from rosa.config.explain import explained
 from rosa.records import find
+from rosa.report.cli import no_records
 from rosa.sweep.jobs import command, expand
 from rosa.sweep.status import Run, asked_for, run_of, table, to_do
+from rosa.utils.console import run_command
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -37,19 +36,16 @@ def arguments() -> argparse.Namespace:
     return found
 
 
-def main() -> int:
-    """Print the table and what is left to do; 1 where there is nothing to show, 2 where the sweep cannot be."""
+def main() -> None:
+    """Print the table and what is left to do."""
     options = arguments()
     runs: dict[str, list[Run]] = {}
     sweep = ""
     if options.experiment:
         register()
         overrides = [f"experiment={options.experiment}", *options.overrides, f"results_dir={options.results}"]
-        try:
+        with explained(CONF, overrides):
             jobs = list(tqdm(expand(CONF, overrides), desc="composing", unit="run", leave=False, disable=None))
-        except (ConfigError, HydraException, OmegaConfBaseException) as error:
-            print(f"error: {explain(error, CONF, overrides)}", file=sys.stderr)
-            return 2
         sweep = command(["-m", *overrides])
         runs[options.experiment] = list(asked_for(jobs, options.results))
     else:
@@ -59,11 +55,9 @@ def main() -> int:
         for record in found:
             runs.setdefault(record["identity"]["experiment"], []).append(run_of(options.results, record))
     if not runs:
-        print(f"no records under {options.results}/runs and {options.results}/records", file=sys.stderr)
-        return 1
+        raise no_records(options.results)
     print("\n".join([*table(runs), *to_do([run for group in runs.values() for run in group], sweep)]))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -15,21 +15,19 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from rosa.config import from_hydra, register
-from rosa.config.explain import explain
+from rosa.config.explain import explained
 from rosa.errors import ConfigError
 from rosa.records.summary import summary
 from rosa.sweep.jobs import Job, command, expand, preflight
 from rosa.sweep.local import Result, run_all
 from rosa.sweep.slurm import run_as_job
 from rosa.sweep.status import asked_for, table, to_do
-from rosa.utils.console import complain
-from rosa.utils.distributed import is_first, launched, let_first_speak
+from rosa.utils.console import run_command
+from rosa.utils.distributed import is_main, launched
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 LOCAL_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -51,7 +49,7 @@ def main(composed: DictConfig) -> Result | None:
     from rosa.run import run
 
     outcome = run(config, job.command, progress=True)
-    if not is_first():
+    if not is_main():
         return None
     print(summary(outcome.record))
     print("finished before, nothing to do" if outcome.skipped else "done", end=": ")
@@ -60,39 +58,39 @@ def main(composed: DictConfig) -> Result | None:
 
 
 def command_line() -> int:
-    """Run Hydra, and say in a line or two what was wrong with a command that cannot be run."""
+    """Do what the command line asks for; 1 where a run of a sweep failed."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing its own trace
     logging.basicConfig(format="%(message)s")
     logging.getLogger("rosa").setLevel(logging.INFO)
     register()
     multirun = bool({"-m", "--multirun"} & set(sys.argv[1:]))
+    if multirun and launched():
+        raise ConfigError(
+            "-m under torchrun: all its processes are of one run; leave -m out, or start the sweep without "
+            "torchrun, which gives each run a GPU of its own"
+        )
+    if multirun:
+        preflight(CONF, sys.argv[1:])
     try:
-        if multirun and launched():
-            raise ConfigError(
-                "-m under torchrun: all its processes are of one run; leave -m out, or start the sweep without "
-                "torchrun, which gives each run a GPU of its own"
-            )
-        if multirun:
-            preflight(CONF, sys.argv[1:])
-        main()
-    except (HydraException, OmegaConfBaseException) as error:
-        if is_first():
-            print(f"error: {explain(error, CONF, sys.argv[1:])}", file=sys.stderr)
-        else:
-            let_first_speak()
-        return 2
-    except Exception as error:
-        if type(error).__module__.startswith("submitit."):
-            print(f"error: {error}", file=sys.stderr)
-            return after_launch()
-        complain(error, aloud=is_first())  # a trace is in the record
-        if not is_first():
-            let_first_speak()
-        return 2 if isinstance(error, ConfigError) else 1
+        with explained(CONF, sys.argv[1:]):
+            main()
+    except RuntimeError as error:
+        if not is_failed_job(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
     if jobs:
         results = run_all(jobs, jobs[0].config.jobs)
         return 0 if all(result.status in ("done", "skipped", "elsewhere") for result in results) else 1
     return after_launch() if multirun else 0
+
+
+def is_failed_job(error: RuntimeError) -> bool:
+    """Whether submitit, which is imported where a sweep uses it, says that a job has failed or could not be queued."""
+    if "submitit" not in sys.modules:
+        return False
+    from submitit.core.utils import FailedSubmissionError, UncompletedJobError
+
+    return isinstance(error, (FailedSubmissionError, UncompletedJobError))
 
 
 def after_launch() -> int:
@@ -104,4 +102,4 @@ def after_launch() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line())
+    sys.exit(run_command(command_line))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from hydra import compose, initialize_config_dir
 from rosa.config import Config, from_hydra, register
 
 ROOT = Path(__file__).resolve().parent.parent
+# What tests start in processes of their own imports the package from here, whatever is installed.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 REAL_DATA = ROOT.parent / "shared" / "data"
 
 

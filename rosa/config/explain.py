@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rosa.config.registry import methods
+from rosa.errors import ConfigError
 from rosa.utils.console import nearest
 
 
@@ -49,6 +51,18 @@ def valid_keys(conf: Path, overrides: Sequence[str]) -> list[str]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
         return leaf_keys(compose("config", overrides=chosen))
+
+
+@contextmanager
+def explained(conf: Path, overrides: Sequence[str]) -> Iterator[None]:
+    """Turn what Hydra or OmegaConf raises in the block into a ConfigError with :func:`explain`'s message."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, conf, overrides)) from error
 
 
 def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rosa.errors import RecordError, ReportError
+from rosa.errors import ReportError
 from rosa.records import RULES, find
 from rosa.report.comparison import Record
 from rosa.report.wandb_records import download
@@ -38,43 +38,38 @@ def records_folder(options: argparse.Namespace) -> Iterator[Path]:
     """The folder that holds the records: the results folder, or a temporary one with what W&B has.
 
     Raises:
-        SystemExit: W&B cannot be asked, or has no records; says why.
+        ReportError: W&B cannot be asked, or has no records.
     """
     if options.source == "files":
         yield options.results
         return
     with tempfile.TemporaryDirectory(prefix="rosa-wandb-") as folder:
-        try:
-            left_out = download(Path(folder), options.project, options.entity)
-        except ReportError as error:
-            sys.exit(f"error: {error}")
-        for line in left_out:
+        for line in download(Path(folder), options.project, options.entity):
             print(f"left out: {line}", file=sys.stderr)
         yield Path(folder)
 
 
-def each_experiment(results: Path, asked: Sequence[str], make: Callable[[str, Sequence[Record]], None]) -> int:
-    """Call ``make`` with each experiment's name and every record, and say what was left out or went wrong.
+def each_experiment(results: Path, asked: Sequence[str], make: Callable[[str, Sequence[Record]], None]) -> None:
+    """Call ``make`` with each experiment's name and every record, and print which records cannot be read.
 
     Args:
         results: folder of ``runs/`` and ``records/``.
         asked: names of experiments; none for all that have records.
         make: what is to be done.
 
-    Returns:
-        The exit status: 1 where there is nothing to show, or ``make`` refused a record or an experiment.
+    Raises:
+        ReportError: there are no records.
     """
     found, problems = find(results)
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
     names = asked or sorted({record["identity"]["experiment"] for record in found})
     if not names:
-        print(f"no records under {results}/runs and {results}/records", file=sys.stderr)
-        return 1
-    try:
-        for name in names:
-            make(name, found)
-    except (RecordError, ReportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        raise no_records(results)
+    for name in names:
+        make(name, found)
+
+
+def no_records(results: Path) -> ReportError:
+    """The error that a results folder holds no record at all."""
+    return ReportError(f"no records under {results}/runs and {results}/records")

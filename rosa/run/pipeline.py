@@ -60,10 +60,10 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
     config, tuning = resolve(config)
     check_shares(config)
     folder = records.folder(config)
-    first = distributed.is_first()
+    first = distributed.is_main()
     alike = (InterruptedRun, DivergedError, AdapterError)
     with distributed.joined(config.train.device, alike), ExitStack() as held:
-        start = distributed.from_first(lambda: begin(config, tuning, command, folder, held))
+        start = distributed.from_main(lambda: begin(config, tuning, command, folder, held))
         record = start.record
         if start.done:
             return Outcome(record, folder, skipped=True)
@@ -98,9 +98,9 @@ def _run(config: Config, folder: Path, start: Start, progress: bool) -> None:
     record = start.record
     record["environment"] = {**environment.environment(config.train.device), "processes": distributed.count()}
 
-    made = distributed.from_first(lambda: mini_model.located(config))
+    made = distributed.from_main(lambda: mini_model.located(config))
     located = dataclasses.replace(config, model=made)
-    if not distributed.is_first():
+    if not distributed.is_main():
         if not start.trained:
             _train_until_stopped(located, folder, start, tracking.Tracker(mode="disabled"), progress)
         return
@@ -153,7 +153,7 @@ def _train(
     callbacks: list[TrainerCallback] = []
     if isinstance(config.method, RosaConfig):
         callbacks.append(ResampleCallback(seed=derive(config.seed, "subspace")))
-    if distributed.is_first():
+    if distributed.is_main():
         callbacks.insert(0, recording.RecordCallback(config.evaluated, config.task.metrics, folder, record, tracker))
         if "best" in kept:
             metric = f"eval_{split}_{headline}"
@@ -185,7 +185,7 @@ def _train(
             save_weights(model, folder / WEIGHTS["last"])
         return record
 
-    record.update(distributed.from_first(conclude))
+    record.update(distributed.from_main(conclude))
 
 
 def _adapted(config: Config, record: dict[str, Any], progress: bool) -> build.Inputs:

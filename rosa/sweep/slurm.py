@@ -29,7 +29,7 @@ def run_as_job(job: Job) -> Result:
     try:
         return attempt(job, int(os.environ.get("SLURM_CPUS_PER_TASK", "0")))
     except InterruptedRun as interruption:
-        if not distributed.is_first():
+        if not distributed.is_main():
             return Result(job, "interrupted", "asked to stop", 0.0)
         number = interruption.signal or signal.SIGTERM
         signal.raise_signal(number)

@@ -120,7 +120,7 @@ class CheckpointCallback(TrainerCallback):
             InterruptedRun: a stop was requested.
         """
         distributed.wait_for_all()
-        if distributed.is_first():
+        if distributed.is_main():
             newest = self.folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             (newest / COMPLETE).touch()
             for checkpoint in self.folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):

@@ -1,10 +1,45 @@
-"""What a user reads when a command is refused: the cause in a line or two, and the nearest valid name."""
+"""What a command prints when it is refused, and the nearest valid name for a misspelt one."""
 
 from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rosa.errors import RosaError
+from rosa.utils import distributed
+
+INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C stopped, as shells have it."""
+
+
+def run_command(main: Callable[[], int | None]) -> int:
+    """Call a script's ``main`` and return the exit status, 0 where it returns None.
+
+    A :class:`RosaError` becomes two lines on standard error and its own exit status; any other exception is raised.
+    Where a launcher started several processes, the main process alone prints.
+    """
+    try:
+        return main() or 0
+    except RosaError as error:
+        if distributed.is_main():
+            print_error(error)
+        else:
+            distributed.let_main_speak()
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def print_error(error: RosaError) -> None:
+    """Print an error on one line of standard error, and on a second one where to look for help."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    if error.exit_status == 1:
+        print("help: python scripts/status.py lists the runs that failed or stopped", file=sys.stderr)
+    else:
+        print(f"help: python scripts/{Path(sys.argv[0]).name} --help", file=sys.stderr)
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
@@ -13,21 +48,8 @@ def nearest(name: str, options: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def complain(error: Exception, aloud: bool = True) -> None:
-    """Say one of the project's own errors on standard error; it says all there is to say. Raise any other.
-
-    Args:
-        error: what went wrong.
-        aloud: False where another process of the same run says it.
-    """
-    if not type(error).__module__.startswith("rosa."):
-        raise error
-    if aloud:
-        print(f"error: {error}", file=sys.stderr)
-
-
 def silence_transformers() -> None:
-    """Keep transformers' notes and bars off the screen: the project says itself what it does."""
+    """Turn off transformers' log lines and progress bars; the project prints its own."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -35,5 +57,6 @@ def silence_transformers() -> None:
 
 
 def first_line(kind: str, message: str) -> str:
-    """An error in one line: its type, and the first line of what it says."""
-    return f"{kind}: {message.splitlines()[0]}" if message.strip() else kind
+    """An error in one line: its type, and the first line of its message if it has one."""
+    lines = message.strip().splitlines()
+    return ": ".join(part for part in (kind, *lines[:1]) if part)

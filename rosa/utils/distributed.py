@@ -47,7 +47,7 @@ def rank() -> int:
     return int(os.environ["RANK"]) if launched() else 0
 
 
-def is_first() -> bool:
+def is_main() -> bool:
     """Whether this is the process that writes and prints."""
     return rank() == 0
 
@@ -87,12 +87,12 @@ def joined(device: str, alike: tuple[type[Exception], ...] = ()) -> Iterator[Non
     try:
         yield
     except Exception as error:
-        if isinstance(error, (ProcessesError, *alike)) and not is_first():
+        if isinstance(error, (ProcessesError, *alike)) and not is_main():
             with suppress(distributed.DistError):  # it took too long, or is gone
                 store.wait([ENDED], timedelta(seconds=ENDING_SECONDS))
         raise
     finally:
-        if is_first():
+        if is_main():
             store.set(ENDED, "")
         leave()
 
@@ -107,12 +107,12 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
-def let_first_speak() -> None:
+def let_main_speak() -> None:
     """Wait, before a failure of this process makes the launcher end all, until the first one has told of it."""
     time.sleep(SPEAKING_SECONDS)  # cut short by the launcher, when the first one has ended
 
 
-def from_first(make: Callable[[], T]) -> T:
+def from_main(make: Callable[[], T]) -> T:
     """What the first process makes, in every process; no other one makes it.
 
     Raises:
@@ -125,7 +125,7 @@ def from_first(make: Callable[[], T]) -> T:
 
     answer: list[Any] = [None, None]
     error: Exception | None = None
-    if is_first():
+    if is_main():
         try:
             answer[0] = make()
         except Exception as raised:
@@ -135,7 +135,7 @@ def from_first(make: Callable[[], T]) -> T:
     if error is not None:
         raise error
     if answer[1] is not None:
-        raise ProcessesError(f"the first process: {answer[1]}")
+        raise ProcessesError(f"main process: {answer[1]}")
     return answer[0]
 
 

@@ -25,7 +25,7 @@ from benchmarks.workload import Workload, prepare
 from rosa.config import Config
 from rosa.records import environment
 from rosa.report.tables.markdown import markdown
-from rosa.report.tables.results import write_text
+from rosa.utils import files
 
 Benchmark = Callable[[Workload, int], Findings]
 
@@ -84,8 +84,8 @@ def run(
         facts_table("benchmark_facts", "What was measured, and where", {**facts["workload"], **_environment(config)})
     )
     text = "\n".join(markdown(table) for table in tables)
-    write_text(tables_folder / "benchmark.md", text)
-    write_text(tables_folder / "benchmark.csv", long_csv(found, facts))
+    files.write(tables_folder / "benchmark.md", text)
+    files.write(tables_folder / "benchmark.csv", long_csv(found, facts))
     return text
 
 

@@ -138,14 +138,10 @@ def prepare(config: Config, e2e_dir: Path | None = None) -> Workload:
         e2e_dir: the folder of E2E's files; None for generated text.
 
     Raises:
-        BenchmarkError: no such device, or fewer examples than a batch has.
-        DataError: data that cannot be had.
-        ModelError: a model that cannot be had.
+        BenchmarkError: fewer examples than a batch has.
+        ConfigError, DataError, ModelError: the device, the data or the model is not there.
     """
-    try:
-        config = resolve_device(config)
-    except RuntimeError as error:
-        raise BenchmarkError(str(error)) from error
+    config = resolve_device(config)
     config = dataclasses.replace(config, model=mini_model.located(config))
     model, tokenizer = _load(config)
     loaded = data.load(config.task, config.data, config.seed)

@@ -127,7 +127,7 @@ def refused(
 ) -> str:
     code = script(monkeypatch, folder, *(options or ("--format=merged",)), "--out", out)
     said = capsys.readouterr().err
-    assert code == 1
+    assert code == 2
     assert not out.exists()
     return said
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_costs import found as four_methods
-from test_rank_frequency import PERIODS, RANKS, crossed, score
 
 from rosa.config import FullConfig, LoraConfig, RosaConfig
 from rosa.report.comparison import compare
@@ -19,6 +17,8 @@ from rosa.report.figures.rank_frequency import _ink, heat_maps
 from rosa.report.figures.style import LOOKS, Picture
 from rosa.report.figures.tradeoff import tradeoffs
 from tests.report.synthetic_records import config, costs, record
+from tests.report.test_costs import found as four_methods
+from tests.report.test_rank_frequency import PERIODS, RANKS, crossed, score
 
 
 def lines(picture: Picture) -> list[dict[str, str]]:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import scipy.stats
-from test_tables import LABELS, cells, notes
 
 from rosa.report.comparison import compare
 from rosa.report.tables.costs import costs_table
 from rosa.report.tables.experiment import costs as costs_of
 from rosa.report.tables.markdown import markdown
 from tests.report.synthetic_records import METHODS, config, costs, record
+from tests.report.test_tables import LABELS, cells, notes
 
 STEP = "Step (ms)"
 

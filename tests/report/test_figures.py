@@ -17,7 +17,7 @@ import pytest
 
 from rosa import records
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, ModelConfig, RosaConfig
-from rosa.errors import ReportError
+from rosa.errors import OutputError, ReportError
 from rosa.report.comparison import Row, compare
 from rosa.report.factors import groups, name, reference, value
 from rosa.report.figures.ablation import ablation
@@ -346,7 +346,7 @@ def test_the_same_records_in_any_order_give_the_same_bytes(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (picture,), _ = curves(compare([done(START)], "study"))
     (tmp_path / "study").write_text("a file where the folder should be")
-    with pytest.raises(ReportError, match=r"study/mini-roberta-curves\.csv: cannot write"):
+    with pytest.raises(OutputError, match=r"study/mini-roberta-curves\.csv: cannot be written"):
         picture.write(tmp_path)
 
 
@@ -372,11 +372,11 @@ def test_the_script_writes_a_set_for_each_model_and_leaves_out_what_it_cannot_re
     assert result.stdout.split() == [f"{tmp_path / 'figures' / stem}.{{svg,png,csv}}" for stem in stems]
 
     result = run_script("--results", str(tmp_path), "--experiment", "nothing")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "error: experiment 'nothing' has no records; there are: study" in result.stderr
 
 
 def test_the_script_says_when_there_is_nothing_to_show(tmp_path):
     result = run_script("--results", str(tmp_path))
-    assert (result.returncode, result.stdout) == (1, "")
+    assert (result.returncode, result.stdout) == (2, "")
     assert f"no records under {tmp_path}" in result.stderr

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from test_tables import LABELS, ROOT, cells, notes, run_script
 
 from rosa import records
 from rosa.config import DataConfig, FullConfig, LoraConfig, ModelConfig, RosaConfig
@@ -22,6 +21,7 @@ from rosa.report.tables.latex import latex
 from rosa.report.tables.markdown import markdown
 from rosa.report.tables.scores_csv import long_csv
 from tests.report.synthetic_records import METHODS, config, record, written
+from tests.report.test_tables import LABELS, ROOT, cells, notes, run_script
 
 PERPLEXITY = "Perplexity (validation)"
 

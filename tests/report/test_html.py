@@ -477,5 +477,5 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, make_report: Co
         records.write(tmp_path / path.parent, run)
     (tmp_path / "file").touch()
     status, _, warned = make_report(tmp_path, "--panels", "0", "--out", str(tmp_path / "file/report.html"))
-    assert status == 1
-    assert warned.startswith(f"error: {tmp_path / 'file/report.html'}: cannot write: ")
+    assert status == 2
+    assert warned.startswith(f"error: {tmp_path / 'file/report.html'}: cannot be written: ")

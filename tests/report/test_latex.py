@@ -7,14 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_generation import four_methods
-from test_rank_frequency import crossed
-from test_tables import ROOT, every_task, nasty_table
 
 from rosa.records import find
 from rosa.report.tables import experiment
 from rosa.report.tables.latex import escape, latex
 from rosa.report.tables.table import Cell, Span, Table
+from tests.report.test_generation import four_methods
+from tests.report.test_rank_frequency import crossed
+from tests.report.test_tables import ROOT, every_task, nasty_table
 
 PREAMBLE = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{lmodern,booktabs,graphicx}\begin{document}"
 

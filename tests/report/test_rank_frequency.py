@@ -6,7 +6,6 @@ import itertools
 from typing import Any
 
 import numpy as np
-from test_tables import cells
 
 from rosa.config import LoraConfig, RosaConfig
 from rosa.report.comparison import compare
@@ -14,6 +13,7 @@ from rosa.report.tables.experiment import tables
 from rosa.report.tables.markdown import markdown
 from rosa.report.tables.rank_frequency import grids
 from tests.report.synthetic_records import config, record
+from tests.report.test_tables import cells
 
 RANKS, PERIODS = (1, 2, 8), (0, 1, 2)
 

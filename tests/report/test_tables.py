@@ -553,7 +553,7 @@ def test_the_script_makes_a_table_for_each_model(tmp_path):
 
 def test_the_script_says_when_there_is_nothing_to_show(tmp_path):
     done = run_script("--results", str(tmp_path))
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert f"no records under {tmp_path}" in done.stderr
 
 

@@ -131,7 +131,7 @@ def test_what_is_refused(e2e_dir: Path, checkpoint: Path, decode: Decode, tmp_pa
     ]
     for arguments, message in cases:
         code, out, errors = decode(*arguments)
-        assert (code, out) == (1, "")
+        assert (code, out) == (2, "")
         assert errors.startswith("error: ")
-        assert errors.count("\n") == 1
+        assert errors.count("\n") == 2
         assert message in errors

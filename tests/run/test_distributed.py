@@ -71,7 +71,7 @@ def launch(*configs: Config, stops: Mapping[int, int] | None = None) -> list[str
     """One process for each configuration, all of one run, and how each ended; ``stops``: at which update by rank."""
     # From a server that has imported everything: torchrun itself would import it again for each process.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rosa.run", "tests.test_processes"])
+    context.set_forkserver_preload(["rosa.run", "tests.run.test_distributed"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -230,7 +230,7 @@ def test_a_run_that_another_command_is_doing_is_left_alone_by_all(composed: Comp
     with folder_module._locked(folder_of(config)):
         first, second = launch(config, config)
     assert first.startswith("BusyError: ")
-    assert second == f"ProcessesError: the first process: {first}"
+    assert second == f"ProcessesError: main process: {first}"
     assert files(config) == {records.LOCK}
 
 

@@ -166,7 +166,7 @@ def test_a_run_that_was_stopped_while_decoding_goes_on_there(make, monkeypatch):
     assert left["status"] == "running"
     assert left["generation"] == {}
 
-    monkeypatch.setattr("rosa.run.build_trainer", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("rosa.run.pipeline.build_trainer", lambda *_: pytest.fail("trained again"))
     record = run(config, "the second command", progress=False).record
     assert record["status"] == "done"
     assert record["history"] == left["history"]

@@ -266,7 +266,7 @@ def test_no_secret_of_the_environment_is_in_any_file(
 
 def test_wandb_file_mirrors_the_run(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offline: metrics, learning rates, resamples and costs are in W&B's own file, as the record has them."""
-    from tests.test_tracking import history_of, name_of, offline_files, records_of
+    from tests.records.test_tracking import history_of, name_of, offline_files, records_of
 
     for name in ("WANDB_MODE", "WANDB_DISABLED"):
         monkeypatch.delenv(name, raising=False)

@@ -65,7 +65,7 @@ def test_the_json_file_holds_everything_and_replaces_the_old_one(
     assert list(found["scores"]) == ["bleu", "nist", "meteor", "rouge_l", "cider"]
     assert found["scores"]["meteor"] is None
     assert list(found["scorer"]) == ["tokenizer", "versions", "options", "missing"]
-    assert found["scorer"]["options"]["bleu"].startswith("nrefs:var|case:lc")
+    assert found["scorer"]["options"]["bleu"].startswith("orders:1-4|case:lc")
     assert [path.name for path in out.parent.iterdir()] == ["scores.json"]
 
 
@@ -85,7 +85,7 @@ def test_meteor_can_be_left_out(
         ("", "hypotheses.txt: the file is empty"),
     ],
 )
-def test_bad_input_ends_in_one_line(
+def test_bad_input_ends_in_two_lines(
     corpus: tuple[Path, Path],
     hypotheses: str,
     message: str,
@@ -94,11 +94,11 @@ def test_bad_input_ends_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     corpus[1].write_text(hypotheses)
-    assert script(monkeypatch, *corpus, "--json", tmp_path / "out.json") == 1
+    assert script(monkeypatch, *corpus, "--json", tmp_path / "out.json") == 2
     said = capsys.readouterr()
     assert said.err.startswith("error: ")
     assert message in said.err
-    assert said.err.count("\n") == 1
+    assert said.err.count("\n") == 2
     assert said.out == ""
     assert not (tmp_path / "out.json").exists()
 
@@ -106,8 +106,8 @@ def test_bad_input_ends_in_one_line(
 def test_a_json_file_that_cannot_be_written_is_named(
     corpus: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert script(monkeypatch, *corpus, "--json", tmp_path) == 1
+    assert script(monkeypatch, *corpus, "--json", tmp_path) == 2
     said = capsys.readouterr()
-    assert f"--json {tmp_path}: cannot be written" in said.err
+    assert f"{tmp_path}: cannot be written" in said.err
     assert "ROUGE-L" in said.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hypotheses.txt", "references.txt"]

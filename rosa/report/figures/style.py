@@ -16,10 +16,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rosa.errors import ReportError
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.factors import groups, name, value
+from rosa.utils import files
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that a figure is the same everywhere
@@ -117,16 +117,12 @@ class Picture:
         """Write the files, making their folder.
 
         Raises:
-            ReportError: one of them cannot be written; names it.
+            OutputError: one of them cannot be written.
         """
         paths = []
         for ending, content in (("csv", self.table()), *((one, self.image(one)) for one in METADATA)):
             path = folder / f"{self.name}.{ending}"
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            except OSError as error:
-                raise ReportError(f"{path}: cannot write: {error}") from error
+            files.write(path, content)
             paths.append(path)
         return paths
 

@@ -12,6 +12,7 @@ from rosa.records import RULES, default_settings, learning_rate, order_key, scor
 from rosa.report import formatting
 from rosa.report.comparison import Record, Result, Row, Task, frozen
 from rosa.report.figures.curves import history
+from rosa.utils.console import first_line
 
 DIVERGED = "diverged"
 NAMED_ELSEWHERE = ("task.", "model.name", "method.name", "train.lr")
@@ -98,8 +99,7 @@ def error_line(run: Record) -> str:
     """``RuntimeError: out of memory``: the kind of error and the first line of its message; empty without an error."""
     if not run["error"]:
         return ""
-    first = str(run["error"].get("message", "")).strip().partition("\n")[0]
-    return ": ".join(part for part in (str(run["error"].get("type", "")), first) if part)
+    return first_line(str(run["error"].get("type", "")), str(run["error"].get("message", "")))
 
 
 def different_settings(run: Record) -> list[tuple[str, str, str]]:

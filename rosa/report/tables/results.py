@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
-from rosa.errors import ReportError
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task, Trial, complete, summarise
 from rosa.report.published import Published
@@ -196,16 +194,3 @@ def published_cell(entry: Published, footnotes: Footnotes) -> Cell:
     """A published number with its note."""
     marks = (footnotes.mark(entry.note),) if entry.note else ()
     return Cell(formatting.mean_and_deviation(entry.score, entry.spread, entry.metric), marks=marks)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a table's file, making its folder.
-
-    Raises:
-        ReportError: the file cannot be written; names it.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ReportError(f"{path}: cannot write: {error}") from error
