@@ -1,4 +1,4 @@
-"""The code of the pages in docs/ runs as printed, on real data, and says what the pages say it says."""
+"""The code of docs/own_model.md runs as printed, on real data, and says what the page says it says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import io
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,12 @@ from torch import nn
 from transformers import BertForSequenceClassification
 
 from tests.conftest import ROOT
+from tests.docs.pages import Block, blocks
 
 PAGE = ROOT / "docs" / "own_model.md"
 
 SMALLER = {"ROWS": 96, "EPOCHS": 2}
 """The page's settings, lowered: three updates an epoch, and one resample."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """One fenced block: the words behind its fence, its text, and the line of the page above the text."""
-
-    label: str
-    text: str
-    line: int
-
-
-def blocks(page: str) -> list[Block]:
-    fenced = re.finditer(r"^```([^\n]*)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
-    return [Block(match[1], match[2], page.count("\n", 0, match.start(2))) for match in fenced]
 
 
 def with_settings(source: str, settings: dict[str, Any]) -> str:
