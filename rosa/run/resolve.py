@@ -78,7 +78,7 @@ def precision_for(requested: str, device: str) -> str:
     """What ``train.precision=auto`` means on this device: ``bf16`` where the GPU computes it, ``fp32`` elsewhere."""
     if requested != "auto":
         return requested
-    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def device_for(requested: str) -> str:
