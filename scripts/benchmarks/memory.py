@@ -48,6 +48,18 @@ def measure(name: str, config: Config, batch: Batch) -> Memory:
     before = costs.peak_memory(device)
     contender = Contender(name, load_model(config), config)
     batch = {key: tensor.to(device) for key, tensor in batch.items()}
+    return of_steps(contender, batch, device, before["host_bytes"])
+
+
+def of_steps(contender: Contender, batch: Batch, device: str, before: int | None = None) -> Memory:
+    """Measure the training steps of a contender that has taken none.
+
+    Args:
+        contender: on the device.
+        batch: what every step trains on, on the device.
+        device: ``cpu`` or ``cuda``.
+        before: the process's resident memory before the contender was there; of no meaning on a GPU.
+    """
     costs.reset_peak_memory(device)
     for _ in range(STEPS - 1):
         contender.step(batch)
@@ -57,7 +69,7 @@ def measure(name: str, config: Config, batch: Batch) -> Memory:
     on_cuda = device == "cuda"
     return Memory(
         peak=peak["device_bytes"] if on_cuda else peak["host_bytes"],
-        before=None if on_cuda else before["host_bytes"],
+        before=None if on_cuda else before,
         reset=on_cuda or bool(peak["host_peak_reset"]),
         weights=parts["weights_bytes"],
         gradients=parts["gradients_bytes"],

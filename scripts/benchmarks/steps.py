@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from benchmarks.contenders import LABELS, LORAS, RANK, Contender
 from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
 from benchmarks.memory import Memory, measure_apart
 from benchmarks.timing import interleave, ratio, spread
-from benchmarks.workload import Workload, load_model
+from benchmarks.workload import Batch, Workload, load_model
 from rosa.report.tables.table import Line, Table
 
 ROUNDS = 40
@@ -34,6 +34,12 @@ def time_steps(workload: Workload, rounds: int) -> tuple[dict[str, list[float]],
     plain = load_model(workload.config)
     contenders = {name: Contender(name, copy.deepcopy(plain), workload.config) for name in LABELS}
     batches = [workload.batch(number) for number in range(rounds)]
+    seconds = interleaved(contenders, batches, workload.device)
+    return seconds, {name: contender.trainable_parameters for name, contender in contenders.items()}
+
+
+def interleaved(contenders: Mapping[str, Contender], batches: Sequence[Batch], device: str) -> dict[str, list[float]]:
+    """Seconds of each contender's step on each batch, after its warm-up."""
     for contender in contenders.values():
         for _ in range(WARM_UP):
             contender.step(batches[0])
@@ -42,8 +48,7 @@ def time_steps(workload: Workload, rounds: int) -> tuple[dict[str, list[float]],
         contenders[name].step(batches[position])
 
     actions = {name: functools.partial(step, name) for name in contenders}
-    seconds = interleave(actions, rounds, workload.device, "training steps")
-    return seconds, {name: contender.trainable_parameters for name, contender in contenders.items()}
+    return interleave(actions, len(batches), device, "training steps")
 
 
 def findings(

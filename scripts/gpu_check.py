@@ -1,0 +1,470 @@
+"""Check and measure everything on a machine with a GPU, in at most 15 minutes; the report is Markdown for an issue.
+
+python scripts/gpu_check.py [tests|steps-roberta|steps-gpt2|factorization|runs|resume|processes|compile ...]
+    [--report results/gpu_check.md] [--device cuda] [--seconds 900]
+
+Each section is a process of its own with a time limit and stands in the report as soon as it ends, so that neither a
+crash nor a hang nor a cut-off takes the others with it. ``--device cpu`` rehearses all of it, on models of a few
+thousand parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import functools
+import gc
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
+
+import torch
+from torch import Tensor, distributed
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from rosa import costs, records
+from rosa.adapters import resample
+from rosa.adapters.subspace import draw_indices, layers_at_once, split
+from rosa.benchmarks import memory, steps
+from rosa.benchmarks.contenders import LABELS, RANK, Contender
+from rosa.benchmarks.factorization import split_by_svd
+from rosa.benchmarks.findings import facts_table, row, with_quartiles
+from rosa.benchmarks.timing import Spread, ratio, seconds, spread
+from rosa.benchmarks.workload import Batch, configure
+from rosa.config import Config
+from rosa.report.render import Table, markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+PRECISIONS = ("fp32", "bf16")
+STEPS = 20
+"""Timed steps of each method."""
+ROUNDS = 5
+"""Timed factorizations."""
+LAYERS = (1, 4, 16)
+"""Layers of one shape that are factorized as a stack."""
+SHAPES = ((768, 768), (2304, 768), (1024, 1024), (4096, 1024))
+"""Weights (out, in) of RoBERTa-base and GPT-2, of their large kin, and of a feed-forward layer."""
+TAIL = 40
+"""Last lines of a log that a report quotes."""
+CLOSE = 1e-2
+"""How far, relatively, the losses of two runs may be apart: a GPU adds in another order each time."""
+
+
+class CheckError(RuntimeError):
+    """Something on this machine is not as it must be."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a section works."""
+
+    device: str
+    """``cuda``, or ``cpu`` for a rehearsal on tiny shapes."""
+    folder: Path
+    """For runs and logs."""
+
+    @property
+    def small(self) -> bool:
+        """Whether this is a rehearsal."""
+        return self.device == "cpu"
+
+    @property
+    def processes(self) -> int:
+        """Of a run under torchrun: one a GPU."""
+        return 2 if self.small else torch.cuda.device_count()
+
+
+# --- tests and runs --------------------------------------------------------------------------------------------------
+
+
+def tests(place: Place) -> None:
+    """The tests that need a GPU."""
+    marks = "not gpu" if place.small else "gpu"
+    log = command(
+        "-m", "pytest", "tests/test_gpu.py", "-m", marks, "-n", "4", "--durations=5", "-p", "no:cacheprovider"
+    )
+    print(quoted(log))
+
+
+def runs(place: Place) -> None:
+    """A short run of each method in each precision, several at a time on the GPU."""
+    results = place.folder / "runs"
+    methods = "method=rosa_each_epoch,lora,ia3,full"
+    try:
+        train(place, results, methods, f"train.precision={','.join(PRECISIONS)}", "jobs=4", "-m")
+    finally:
+        found, _ = records.find(results)
+        rows = [_run_row(record) for record in sorted(found, key=records.order_key)]
+        header = ("method", "precision", "status", "first loss", "last loss", "score", "step, ms", "peak, MiB")
+        print(markdown(Table("runs", "Runs of the mini CoLA", header, tuple(rows), ())))
+    if len(found) < 8 or any(record["status"] != "done" for record in found):
+        raise CheckError("not every run is done")
+
+
+def _run_row(record: dict[str, Any]) -> tuple:
+    config = record["config"]
+    cells = [config["method"]["name"], config["train"]["precision"], record["status"]]
+    if record["status"] != "done":
+        return row(*cells, *["–"] * 5)
+    first, last = (entry["loss"] for entry in (record["training"][0], record["training"][-1]))
+    costs_of_run = record["costs"]
+    peak = costs_of_run["device_bytes"] or costs_of_run["host_bytes"]
+    step = 1000 * costs_of_run["seconds_per_step_median"]
+    return row(
+        *cells, f"{first:.4f}", f"{last:.4f}", f"{records.score(record):.3f}", f"{step:.1f}", f"{peak / 2**20:.0f}"
+    )
+
+
+def resume(place: Place) -> None:
+    """A run that is killed after its first resample and asked for again ends as one that was left alone."""
+    overrides = ("method=rosa_each_epoch", "train.save_steps=4", "train.precision=fp32")
+    whole = subprocess.Popen(train_command(place, place.folder / "whole", *overrides), cwd=ROOT, stdout=sys.stderr)
+    killed = place.folder / "killed"
+    process = subprocess.Popen(train_command(place, killed, *overrides), cwd=ROOT, stdout=sys.stderr)
+    while process.poll() is None and _newest_step(killed) < 40:
+        time.sleep(0.005)
+    process.kill()
+    if process.wait() != -signal.SIGKILL:
+        raise CheckError(f"the run ended with {process.returncode} before it could be killed")
+    at = _newest_step(killed)
+    train(place, killed, *overrides)
+    if whole.wait():
+        raise CheckError(f"the run that was left alone ended with {whole.returncode}")
+    apart = _apart(_only(killed), _only(place.folder / "whole"))
+    print(f"Killed after the checkpoint of update {at}; the losses of the two runs differ by {apart:.1e} at most.")
+    if apart > CLOSE:
+        raise CheckError(f"expected at most {CLOSE}")
+
+
+def _newest_step(results: Path) -> int:
+    return max((int(path.name.rpartition("-")[2]) for path in results.rglob("checkpoint-*")), default=0)
+
+
+def processes(place: Place) -> None:
+    """One run on all GPUs, a process each, beside that of one process; and NCCL's collectives with a single one."""
+    if place.device == "cuda":
+        _speak_nccl(place.folder / "nccl")
+    count = place.processes
+    overrides = ("method=rosa_each_epoch", "train.precision=fp32", f"train.batch_size={16 * count}")
+    launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}")
+    command(*launcher, *train_command(place, place.folder / "several", *overrides)[1:])
+    train(place, place.folder / "one", *overrides)
+    several = _only(place.folder / "several")
+    apart = _apart(several, _only(place.folder / "one"))
+    print(f"{several['environment']['processes']} processes; losses as of one process but for {apart:.1e}", end=" ")
+    print("(each process draws dropout of its own)." if count > 1 else "at most.")
+    if apart > (CLOSE if count == 1 else 0.2):
+        raise CheckError("the losses are too far apart")
+
+
+def _speak_nccl(meeting: Path) -> None:
+    distributed.init_process_group("nccl", init_method=f"file://{meeting}", rank=0, world_size=1)
+    values = torch.arange(5.0, device="cuda")
+    distributed.all_reduce(values)
+    distributed.broadcast(values, src=0)
+    gathered: list[Any] = [None]
+    distributed.all_gather_object(gathered, "here")
+    if values.tolist() != [0, 1, 2, 3, 4] or gathered != ["here"]:
+        raise CheckError(f"NCCL gave {values.tolist()} and {gathered}")
+    distributed.destroy_process_group()
+    print(f"NCCL {'.'.join(map(str, torch.cuda.nccl.version()))} speaks.\n")
+
+
+def _only(results: Path) -> dict[str, Any]:
+    """The one record under a folder, of a finished run."""
+    (record,), _ = records.find(results)
+    if record["status"] != "done":
+        raise CheckError(f"the run is {record['status']}")
+    return record
+
+
+def _apart(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """The largest relative difference of two runs' training losses."""
+    pairs = zip(one["training"], other["training"], strict=True)
+    return max(abs(a["loss"] - b["loss"]) / b["loss"] for a, b in pairs)
+
+
+def train_command(place: Place, results: Path, *overrides: str) -> list[str]:
+    """A short run of the mini CoLA on the project's own model, hardly pretrained."""
+    size = ("data.train_size=256", "data.evaluation_size=64", "train.epochs=4", "train.batch_size=16")
+    model = ("model=mini-roberta", "model.mini.steps=50", "model.mini.sentences=2000")
+    places = (f"train.device={place.device}", f"results_dir={results}", f"cache_dir={place.folder / 'cache'}")
+    own = (*model, *size, *places, "logger=none", "train.log_steps=8")
+    # What is said last counts.
+    return [sys.executable, "scripts/train.py", *own, *overrides]
+
+
+def train(place: Place, results: Path, *overrides: str) -> None:
+    """Do such a run, or a sweep of them, to its end."""
+    command(*train_command(place, results, *overrides)[1:])
+
+
+def command(*arguments: str) -> str:
+    """Run Python with these arguments from the project's root.
+
+    Returns:
+        What it printed.
+
+    Raises:
+        CheckError: it ended with another status than 0; the end of what it printed is quoted before.
+    """
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        print(quoted(done.stdout))
+        raise CheckError(f"python {' '.join(arguments[:3])} ended with {done.returncode}")
+    return done.stdout
+
+
+def quoted(log: str) -> str:
+    """The last lines of a log, as Markdown."""
+    return "\n".join(["```", *log.splitlines()[-TAIL:], "```\n"])
+
+
+# --- measurements ----------------------------------------------------------------------------------------------------
+
+
+def roberta(place: Place) -> tuple[PreTrainedModel, Batch]:
+    """RoBERTa-base's shape with random weights, and 32 examples of 128 tokens."""
+    small: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 99}
+    shape = RobertaConfig(max_position_embeddings=514, type_vocab_size=1, **(small if place.small else {}))
+    ids = torch.randint(3, shape.vocab_size, (2, 8) if place.small else (32, 128))
+    labels = torch.randint(2, (len(ids),))
+    return _on(place, RobertaForSequenceClassification(shape), ids, labels)
+
+
+def gpt2(place: Place) -> tuple[PreTrainedModel, Batch]:
+    """GPT-2's shape (124M) with random weights, and 8 texts of 256 tokens."""
+    small: dict[str, Any] = {"n_layer": 2, "n_embd": 32, "n_head": 4, "vocab_size": 99, "bos_token_id": 0}
+    shape = GPT2Config(**(small | {"eos_token_id": 0} if place.small else {}))
+    ids = torch.randint(shape.vocab_size, (2, 8) if place.small else (8, 256))
+    return _on(place, GPT2LMHeadModel(shape), ids, ids)
+
+
+def _on(place: Place, model: PreTrainedModel, ids: Tensor, labels: Tensor) -> tuple[PreTrainedModel, Batch]:
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    return model, {key: tensor.to(place.device) for key, tensor in batch.items()}
+
+
+def settings(place: Place, precision: str) -> Config:
+    """The protocol's optimizer and clipping."""
+    config = configure(ROOT / "conf", "roberta-base", None, place.device, 32)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
+
+
+def contend(name: str, plain: PreTrainedModel, config: Config) -> Contender:
+    """A contender on the device, of a copy of a model that stays on the host."""
+    gc.collect()  # an optimizer refers to itself: the one before must be gone for the peak to be of this one
+    return Contender(name, copy.deepcopy(plain).to(config.train.device), config)  # type: ignore[arg-type]
+
+
+def timed(action: Callable[[], object], place: Place) -> Spread:
+    """Seconds of an action, after a first call that sets up the solver."""
+    action()
+    return spread([seconds(action, place.device) for _ in range(ROUNDS)])
+
+
+def steps_of(place: Place, build: Callable[[Place], tuple[PreTrainedModel, Batch]]) -> None:
+    """Time and memory of a training step of each method, and of a resample of all layers."""
+    plain, batch = build(place)
+    shape, parameters = tuple(batch["input_ids"].shape), sum(parameter.numel() for parameter in plain.parameters())
+    print(f"Batches of {shape} tokens; {parameters:,} parameters.\n")
+    for precision in PRECISIONS:
+        _steps_in(place, plain, batch, precision)  # which leaves nothing on the device
+
+
+def _steps_in(place: Place, plain: PreTrainedModel, batch: Batch, precision: str) -> None:
+    config = settings(place, precision)
+    # One at a time: on a GPU the peak counts all that is there.
+    held = {name: memory.of_steps(contend(name, plain, config), batch, place.device) for name in LABELS}
+    contenders = {name: contend(name, plain, config) for name in LABELS}
+    taken = steps.interleaved(contenders, [batch] * (2 if place.small else STEPS), place.device)
+    trainable = {name: contender.trainable_parameters for name, contender in contenders.items()}
+    print(f"### {precision}\n")
+    print(markdown(steps.findings(taken, trainable, held).table))
+    moves = timed(functools.partial(resample, contenders["rosa"].model), place)
+    print(f"A resample of all layers: {with_quartiles(moves, 1000)} ms.\n", flush=True)
+
+
+def steps_roberta(place: Place) -> None:
+    """Training steps of RoBERTa-base's shape."""
+    steps_of(place, roberta)
+
+
+def steps_gpt2(place: Place) -> None:
+    """Training steps of GPT-2's shape."""
+    steps_of(place, gpt2)
+
+
+def factorization(place: Place) -> None:
+    """Milliseconds a layer of splitting a stack of weights, and of a plain SVD of one."""
+    stream = torch.Generator().manual_seed(0)
+    rows = []
+    for shape in ((48, 32),) if place.small else SHAPES:
+        weights = torch.randn(max(LAYERS), *shape, generator=stream).to(place.device)
+        cells = [f"{shape[0]} x {shape[1]}"]
+        for count in LAYERS:
+            drawn = torch.stack([draw_indices(min(shape), RANK, "random", stream) for _ in range(count)])
+            cells.append(with_quartiles(timed(functools.partial(split, weights[:count], drawn), place), 1000 / count))
+        plain = timed(functools.partial(split_by_svd, weights[0], RANK, stream), place)
+        most = layers_at_once(*shape, torch.device(place.device))
+        rows.append(row(*cells, with_quartiles(plain, 1000), str(most)))
+    header = ("weight, out x in", *(f"{count} at once" for count in LAYERS), "SVD and rebuilding", "most at once")
+    print(markdown(Table("factorization", "Milliseconds a layer of a split at rank 8", header, tuple(rows), ())))
+
+
+def compiled(place: Place) -> None:
+    """Training steps of RoBERTa-base's shape in bf16, as they are and through torch.compile."""
+    plain, batch = roberta(place)
+    batches = [batch] * (2 if place.small else STEPS)
+    rows = []
+    for name in ("rosa", "lora", "full"):
+        contender = contend(name, plain, settings(place, "bf16"))
+        eager = steps.interleaved({name: contender}, batches, place.device)[name]
+        start = time.perf_counter()
+        contender.model = torch.compile(contender.model)  # type: ignore[assignment]
+        contender.step(batch)
+        first = time.perf_counter() - start
+        after = steps.interleaved({name: contender}, batches, place.device)[name]
+        times = (with_quartiles(spread(eager), 1000), with_quartiles(spread(after), 1000))
+        rows.append(row(LABELS[name], *times, with_quartiles(ratio(eager, after)), f"{first:.0f}"))
+        print(f"{LABELS[name]}: {times[0]} ms, compiled {times[1]} ms\n", flush=True)  # should the next one hang
+    header = ("method", "step, ms", "compiled, ms", "faster", "first step, s")
+    print(markdown(Table("compile", "torch.compile", header, tuple(rows), ())))
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report."""
+
+    work: Callable[[Place], None]
+    """Prints Markdown; its docstring's first line is the section's heading."""
+    limit: float
+    """Seconds."""
+
+
+SECTIONS = {
+    "tests": Section(tests, 180),
+    "steps-roberta": Section(steps_roberta, 90),
+    "steps-gpt2": Section(steps_gpt2, 90),
+    "factorization": Section(factorization, 90),
+    "runs": Section(runs, 180),
+    "resume": Section(resume, 120),
+    "processes": Section(processes, 120),
+    "compile": Section(compiled, 180),
+}
+"""In the order in which they run: what matters most comes first."""
+
+
+def main() -> int:
+    """Run the sections, and say where the report is."""
+    options = arguments()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("error: PyTorch sees no CUDA device; --device cpu rehearses the check", file=sys.stderr)
+        return 2
+    report: Path = options.report
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(f"# GPU check\n\n{facts()}\n", encoding="utf-8")
+    end = time.monotonic() + options.seconds
+    failed = []
+    with tempfile.TemporaryDirectory(prefix="rosa-gpu-check-") as folder:
+        place = Place(options.device, Path(folder))
+        for name in options.sections or SECTIONS:
+            outcome, text = perform(name, place, min(SECTIONS[name].limit, end - time.monotonic()))
+            heading = (SECTIONS[name].work.__doc__ or name).splitlines()[0].rstrip(".")
+            with report.open("a", encoding="utf-8") as file:
+                file.write(f"## {heading}\n\n`{name}`: {outcome}\n\n{text}\n")
+            print(f"{name}: {outcome}", flush=True)
+            if not outcome.startswith("ok"):
+                failed.append(name)
+    print(f"{report}: " + (f"not ok: {', '.join(failed)}" if failed else "all is well"))
+    return 1 if failed else 0
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description="Check and measure everything on a machine with a GPU.")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; default: all")
+    parser.add_argument("--report", type=Path, default=ROOT / "results" / "gpu_check.md", help="a Markdown file")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal, on tiny shapes")
+    parser.add_argument("--seconds", type=float, default=900, help="for all sections together (default: 900)")
+    options = parser.parse_args()
+    unknown = [name for name in options.sections if name not in SECTIONS]
+    if unknown:
+        parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    return options
+
+
+def facts() -> str:
+    """The machine and the software, as a Markdown table."""
+    known = costs.environment()
+    packages = known.pop("packages")
+    table = facts_table("facts", "What was checked, and where", {**known, **packages, "GPU": _gpu()})
+    return markdown(table)
+
+
+def _gpu() -> str:
+    """What the driver says of the GPUs, a line each."""
+    if shutil.which("nvidia-smi") is None:
+        return "none"
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.strip().replace("\n", "; ")
+
+
+def perform(name: str, place: Place, limit: float) -> tuple[str, str]:
+    """Do a section in a process of its own, which is killed with all that it started when its time is up.
+
+    Returns:
+        How it ended, with its seconds, and the Markdown that it printed.
+    """
+    if limit <= 0:
+        return "left out: the time is up", ""
+    log = place.folder / f"{name}.md"
+    log.touch()
+    start = time.monotonic()
+    process = multiprocessing.get_context("spawn").Process(target=_section, args=(name, place, log))
+    process.start()
+    process.join(limit)
+    outcome = {0: "ok", None: "killed at its time limit"}.get(process.exitcode, "failed")
+    if process.pid is not None and process.exitcode is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    return f"{outcome}, {time.monotonic() - start:.1f} s", log.read_text(encoding="utf-8")
+
+
+def _section(name: str, place: Place, log: Path) -> None:
+    os.setsid()  # so that what it starts can be killed with it
+    with log.open("a", encoding="utf-8", buffering=1) as file:
+        sys.stdout = file
+        try:
+            SECTIONS[name].work(place)
+        except Exception:
+            print(quoted(traceback.format_exc()))
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
