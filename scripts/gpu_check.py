@@ -23,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +86,10 @@ class Place:
         """Whether this is a rehearsal."""
         return self.device == "cpu"
 
+    def log(self, section: str) -> Path:
+        """What a section's commands print, and its own error."""
+        return self.folder / f"{section}.log"
+
     @property
     def processes(self) -> int:
         """Of a run under torchrun: one a GPU."""
@@ -99,10 +102,8 @@ class Place:
 def tests(place: Place) -> None:
     """The tests that need a GPU."""
     marks = "not gpu" if place.small else "gpu"
-    log = command(
-        "-m", "pytest", "tests/test_gpu.py", "-m", marks, "-n", "4", "--durations=5", "-p", "no:cacheprovider"
-    )
-    print(quoted(log))
+    command("-m", "pytest", "tests/test_gpu.py", "-m", marks, "-n", "4", "--durations=5", "-p", "no:cacheprovider")
+    print(quoted(place.log("tests")))
 
 
 def runs(place: Place) -> None:
@@ -137,9 +138,9 @@ def _run_row(record: dict[str, Any]) -> tuple:
 def resume(place: Place) -> None:
     """A run that is killed after its first resample and asked for again ends as one that was left alone."""
     overrides = ("method=rosa_each_epoch", "train.save_steps=4", "train.precision=fp32")
-    whole = subprocess.Popen(train_command(place, place.folder / "whole", *overrides), cwd=ROOT, stdout=sys.stderr)
+    whole = subprocess.Popen(train_command(place, place.folder / "whole", *overrides), cwd=ROOT)
     killed = place.folder / "killed"
-    process = subprocess.Popen(train_command(place, killed, *overrides), cwd=ROOT, stdout=sys.stderr)
+    process = subprocess.Popen(train_command(place, killed, *overrides), cwd=ROOT)
     while process.poll() is None and _newest_step(killed) < 40:
         time.sleep(0.005)
     process.kill()
@@ -218,27 +219,21 @@ def train(place: Place, results: Path, *overrides: str) -> None:
     command(*train_command(place, results, *overrides)[1:])
 
 
-def command(*arguments: str) -> str:
+def command(*arguments: str) -> None:
     """Run Python with these arguments from the project's root.
 
-    Returns:
-        What it printed.
-
     Raises:
-        CheckError: it ended with another status than 0; the end of what it printed is quoted before.
+        CheckError: it ended with another status than 0.
     """
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    if done.returncode:
-        print(quoted(done.stdout))
-        raise CheckError(f"python {' '.join(arguments[:3])} ended with {done.returncode}")
-    return done.stdout
+    status = subprocess.run([sys.executable, *arguments], cwd=ROOT).returncode
+    if status:
+        raise CheckError(f"python {' '.join(arguments[:3])} ended with {status}")
 
 
-def quoted(log: str) -> str:
+def quoted(log: Path) -> str:
     """The last lines of a log, as Markdown."""
-    return "\n".join(["```", *log.splitlines()[-TAIL:], "```\n"])
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(["```", *lines[-TAIL:], "```\n"])
 
 
 # --- measurements ----------------------------------------------------------------------------------------------------
@@ -442,28 +437,28 @@ def perform(name: str, place: Place, limit: float) -> tuple[str, str]:
     """
     if limit <= 0:
         return "left out: the time is up", ""
-    log = place.folder / f"{name}.md"
-    log.touch()
+    text, log = place.folder / f"{name}.md", place.log(name)
+    for file in (text, log):
+        file.touch()
     start = time.monotonic()
-    process = multiprocessing.get_context("spawn").Process(target=_section, args=(name, place, log))
+    process = multiprocessing.get_context("spawn").Process(target=_section, args=(name, place, text))
     process.start()
     process.join(limit)
     outcome = {0: "ok", None: "killed at its time limit"}.get(process.exitcode, "failed")
     if process.pid is not None and process.exitcode is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.join()
-    return f"{outcome}, {time.monotonic() - start:.1f} s", log.read_text(encoding="utf-8")
+    ending = "" if outcome == "ok" else quoted(log)
+    return f"{outcome}, {time.monotonic() - start:.1f} s", text.read_text(encoding="utf-8") + ending
 
 
-def _section(name: str, place: Place, log: Path) -> None:
+def _section(name: str, place: Place, text: Path) -> None:
     os.setsid()  # so that what it starts can be killed with it
-    with log.open("a", encoding="utf-8", buffering=1) as file:
-        sys.stdout = file
-        try:
-            SECTIONS[name].work(place)
-        except Exception:
-            print(quoted(traceback.format_exc()))
-            sys.exit(1)
+    with place.log(name).open("wb") as log:
+        for descriptor in (1, 2):
+            os.dup2(log.fileno(), descriptor)  # for the commands, which inherit them
+    with text.open("a", encoding="utf-8", buffering=1) as sys.stdout:
+        SECTIONS[name].work(place)
 
 
 if __name__ == "__main__":
