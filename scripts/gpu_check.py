@@ -157,7 +157,9 @@ def resume(place: Place) -> None:
 
 
 def _newest_step(results: Path) -> int:
-    return max((int(path.name.rpartition("-")[2]) for path in results.rglob("checkpoint-*")), default=0)
+    # Not rglob, which would look into checkpoints while they are being removed.
+    found = results.glob("runs/*/*/*/*/seed*/checkpoints/checkpoint-*")
+    return max((int(path.name.rpartition("-")[2]) for path in found), default=0)
 
 
 def processes(place: Place) -> None:
