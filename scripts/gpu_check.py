@@ -31,6 +31,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
 
 import torch
+from benchmarks import memory, steps
+from benchmarks.contenders import LABELS, RANK, Contender
+from benchmarks.factorization import split_by_svd
+from benchmarks.findings import facts_table, row, with_quartiles
+from benchmarks.timing import Spread, ratio, seconds, spread
+from benchmarks.workload import Batch, configure
 from torch import Tensor, distributed
 from transformers import (
     GPT2Config,
@@ -40,17 +46,14 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from rosa import costs, records
+from rosa import records
 from rosa.adapters import resample
-from rosa.adapters.subspace import draw_indices, layers_at_once, split
-from rosa.benchmarks import memory, steps
-from rosa.benchmarks.contenders import LABELS, RANK, Contender
-from rosa.benchmarks.factorization import split_by_svd
-from rosa.benchmarks.findings import facts_table, row, with_quartiles
-from rosa.benchmarks.timing import Spread, ratio, seconds, spread
-from rosa.benchmarks.workload import Batch, configure
+from rosa.adapters.linalg.subspace import draw_indices, layers_at_once, split
 from rosa.config import Config
-from rosa.report.render import Table, markdown
+from rosa.errors import RosaError
+from rosa.records.environment import environment
+from rosa.report.tables.markdown import markdown
+from rosa.report.tables.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 PRECISIONS = ("fp32", "bf16")
@@ -68,7 +71,7 @@ CLOSE = 1e-2
 """How far, relatively, the losses of two runs may be apart: a GPU adds in another order each time."""
 
 
-class CheckError(RuntimeError):
+class CheckError(RosaError, RuntimeError):
     """Something on this machine is not as it must be."""
 
 
@@ -417,7 +420,7 @@ def arguments() -> argparse.Namespace:
 
 def facts() -> str:
     """The machine and the software, as a Markdown table."""
-    known = costs.environment()
+    known = environment()
     packages = known.pop("packages")
     table = facts_table("facts", "What was checked, and where", {**known, **packages, "GPU": _gpu()})
     return markdown(table)
