@@ -387,7 +387,7 @@ def main() -> int:
         return 2
     report: Path = options.report
     report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(f"# GPU check\n\n{facts()}\n", encoding="utf-8")
+    report.write_text(f"# GPU check\n\n{facts(options.device)}\n", encoding="utf-8")
     end = time.monotonic() + options.seconds
     failed = []
     with tempfile.TemporaryDirectory(prefix="rosa-gpu-check-") as folder:
@@ -418,9 +418,9 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def facts() -> str:
+def facts(device: str) -> str:
     """The machine and the software, as a Markdown table."""
-    known = environment()
+    known = environment(device)
     packages = known.pop("packages")
     table = facts_table("facts", "What was checked, and where", {**known, **packages, "GPU": _gpu()})
     return markdown(table)
