@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from rosa.config.checks import choice, positive, require
 
+ATTENTION_KINDS = ("auto", "eager", "sdpa", "flash_attention_2", "flex_attention")
+
 
 @dataclass
 class MiniModelConfig:
@@ -69,16 +71,24 @@ class ModelConfig:
     """Commit of the hub's repository; empty elsewhere."""
     dtype: str = "float32"
     """Of the frozen weights: ``float32`` or ``bfloat16``; trainable parameters are float32 always."""
+    attention: str = "auto"
+    """How attention is computed: ``auto`` is transformers' choice for the architecture, which is ``sdpa`` where it has
+    that; or ``eager``, ``sdpa``, ``flash_attention_2``, ``flex_attention``."""
+    head: str = "saved"
+    """``saved``: the classifier's head is what the weights hold, and drawn where they hold none; ``fresh``: drawn."""
     mini: MiniModelConfig = field(default_factory=MiniModelConfig)
     perceptron: PerceptronConfig = field(default_factory=PerceptronConfig)
 
     def __post_init__(self) -> None:
         choice("model.source", self.source, ("hub", "folder", "package", "mini", "perceptron"))
         choice("model.dtype", self.dtype, ("float32", "bfloat16"))
+        choice("model.attention", self.attention, ATTENTION_KINDS)
+        choice("model.head", self.head, ("saved", "fresh"))
         if self.source == "perceptron":
             widths = self.perceptron.widths
             require(len(widths) >= 2, "model.perceptron.widths", widths, "at least two: of the input and of the output")
-            choice("model.dtype", self.dtype, ("float32",))
+            for key, only in (("dtype", "float32"), ("attention", "auto"), ("head", "saved")):
+                choice(f"model.{key}", getattr(self, key), (only,))
         elif self.source != "mini":
             require(bool(self.path), "model.path", self.path, f"a path for model.source={self.source}")
         require(bool(self.name), "model.name", self.name, "a short name, used in tables and folders")

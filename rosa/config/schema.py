@@ -114,6 +114,8 @@ def check(config: Config) -> None:
                 f"model={config.model.name} with task={config.task.name}: a task of {config.task.kind} needs "
                 f"model.mini.architecture={wanted}, as model=mini-{wanted} has"
             )
+    if config.model.head == "fresh" and not config.task.has_head:
+        raise ConfigError(f"model.head=fresh with task={config.task.name}: the task has no head; use saved")
     if config.task.kind != "generation" and config.decoding != DecodingConfig(batch_size=config.decoding.batch_size):
         raise ConfigError(f"decoding with task={config.task.name}: the task writes no texts; leave its keys out")
     if config.train.label_smoothing and config.task.kind != "generation":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -68,8 +70,9 @@ def load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     """The model of a task and its tokenizer: a sequence classifier or regressor, or a causal language model.
 
-    A classifier's head is freshly drawn, and depends on the seed alone, so that every method starts from the same one.
-    A language model whose tokenizer has no padding token of its own gets one (:func:`add_padding`).
+    A classifier's head is the saved one, or freshly drawn (``model.head``); what is drawn depends on the seed alone, so
+    that every method starts from the same. A language model whose tokenizer has no padding token of its own gets one
+    (:func:`add_padding`).
 
     Args:
         model: with ``path`` set (for ``source: mini``, to the pretrained folder).
@@ -83,7 +86,9 @@ def load(
         ModelError: it cannot be had, or is not of the task's kind.
     """
     place, options = locate(model)
-    described: dict[str, Any] = {"dtype": getattr(torch, model.dtype), "attn_implementation": "sdpa"}
+    described: dict[str, Any] = {"dtype": getattr(torch, model.dtype)}
+    if model.attention != "auto":
+        described["attn_implementation"] = model.attention
     kind: Any = AutoModelForCausalLM
     if task.has_head:
         kind = AutoModelForSequenceClassification
@@ -96,13 +101,16 @@ def load(
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
         with global_stream(derive(seed, "head")):
-            network = kind.from_pretrained(place, **described, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{what} cannot serve {task.name}: {error}") from error
+            network, drawn = _network(kind, place, {**described, **options}, fresh_head=model.head == "fresh")
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        advice = "" if model.attention == "auto" else "; model.attention=auto lets transformers choose"
+        raise ModelError(f"{what} cannot serve {task.name}: {error}{advice}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         # Where the files are missing, transformers makes a tokenizer that knows its special tokens only.
         raise ModelError(f"{what}: there is no tokenizer; save it beside the weights (tokenizer.save_pretrained)")
     facts: dict[str, Any] = {"name": model.name, "source": model.source, "path": model.path, "revision": model.revision}
+    facts["attention"] = network.config._attn_implementation
+    facts["drawn"] = drawn
     weights = sorted(Path(place).glob("*.safetensors")) if model.source != "hub" else []
     facts["sha256"] = {path.name: _sha256(path) for path in weights}
     made = Path(place) / PRETRAINING
@@ -120,7 +128,49 @@ def load(
             add_padding(network, tokenizer)
     elif tokenizer.pad_token is None:
         raise ModelError(f"{what}: its tokenizer has no padding token, which batches need")
+    else:
+        network.config.pad_token_id = tokenizer.pad_token_id  # by which a decoder's classifier finds a text's end
     return network.eval(), tokenizer, facts
+
+
+def _network(kind: Any, place: str, settings: Mapping[str, Any], fresh_head: bool) -> tuple[PreTrainedModel, list[str]]:
+    """Load a model.
+
+    Args:
+        kind: the ``Auto`` class.
+        place: a folder, or a name on the hub.
+        settings: of ``from_pretrained``.
+        fresh_head: draw the parameters outside the backbone, whatever the weights hold.
+
+    Returns:
+        The model, and the names of the parameters that were drawn and not loaded.
+
+    Raises:
+        ModelError: weights of another shape than the model's.
+    """
+    network, found = kind.from_pretrained(place, output_loading_info=True, ignore_mismatched_sizes=True, **settings)
+    drawn = set(found["missing_keys"])
+    if fresh_head:
+        backbone = {id(parameter) for parameter in network.base_model.parameters()}
+        head = [name for name, parameter in network.named_parameters() if id(parameter) not in backbone]
+        _draw(network, head)
+        drawn.update(head)
+    for name, saved, wanted in sorted(found["mismatched_keys"]):
+        if name not in drawn:
+            raise ModelError(
+                f"{name} is {tuple(saved)} in the weights and {tuple(wanted)} in the model; where it is the head's, "
+                "model.head=fresh draws one of the task's shape"
+            )
+    return network, sorted(drawn)
+
+
+def _draw(model: PreTrainedModel, parameters: Iterable[str]) -> None:
+    """Draw parameters as transformers does where the weights have none; each module's are drawn together."""
+    for module_name in dict.fromkeys(name.rpartition(".")[0] for name in parameters):
+        module = model.get_submodule(module_name)
+        for parameter in module.parameters(recurse=False):
+            parameter._is_hf_initialized = False  # type: ignore[attr-defined]  # transformers' mark of a loaded one
+        model._init_weights(module)
 
 
 def add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

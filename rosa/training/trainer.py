@@ -137,6 +137,8 @@ class HarnessTrainer(Trainer):
         first ones, whose predictions are dropped again, but which were in the mean loss.
         """
         loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        if isinstance(logits, tuple):
+            logits = logits[0]  # an encoder-decoder's classifier gives its encoder's states as well
         loader = self.accelerator.gradient_state
         if distributed.count() > 1 and loader.end_of_dataloader and loader.remainder > 0:
             size = len(inputs["labels"])
