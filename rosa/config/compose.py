@@ -9,7 +9,7 @@ from rosa.config.data import DataConfig
 from rosa.config.decoding import DecodingConfig
 from rosa.config.logger import LoggerConfig
 from rosa.config.model import ModelConfig
-from rosa.config.registry import methods
+from rosa.config.registry import OWN, methods
 from rosa.config.schema import Config
 from rosa.config.task import TaskConfig
 from rosa.config.train import TrainConfig
@@ -31,9 +31,10 @@ def register() -> None:
         if "rank_pattern" in schema:
             OmegaConf.set_struct(schema.rank_pattern, False)  # its keys are the user's
         store.store(group="method", name=f"{name}_schema", node=schema)
-        store.store(group="method", name=name, node=schema)  # a file of the name under conf/method goes before it
-        for path in method.preset_files():
-            store.store(group="method", name=path.stem, node=OmegaConf.load(path))
+        if method not in OWN:  # the choices of those are the files of conf/method
+            choices = {name: schema} | {path.stem: OmegaConf.load(path) for path in method.preset_files()}
+            for choice, settings in choices.items():
+                store.store(group="method", name=choice, node=settings)
 
 
 def from_hydra(composed: Any) -> Config:

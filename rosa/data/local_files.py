@@ -8,7 +8,6 @@ In E2E's, quoted fields may hold commas, quotes and line ends.
 from __future__ import annotations
 
 import csv
-import difflib
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
@@ -17,33 +16,44 @@ from pathlib import Path
 from rosa.config import TaskConfig
 from rosa.data.base import RowCollector, Split, listing, shorten
 from rosa.errors import DataError
+from rosa.utils.console import nearest
 
 
-def read_csv(folder: Path, file_name: str, task: TaskConfig, skip_malformed: bool) -> Split:
-    """Read and check one file, whose first line names its columns.
+def read_split(folder: Path, file_name: str, task: TaskConfig, skip_malformed: bool) -> Split:
+    """Read and check one file: E2E's CSV for a task of generation, else GLUE's TSV.
 
     Args:
         folder: of the file.
         file_name: the file in it.
-        task: its ``local`` part says which columns to take.
+        task: its ``local`` part says which columns to take, and names them where the file has no header line.
         skip_malformed: leave malformed rows out and count them.
 
     Raises:
         DataError: the file is missing, is not UTF-8, is no CSV, lacks a column or has no rows; or a row is malformed
             (with the line that it starts on), unless ``skip_malformed``.
     """
-    path = folder / file_name
+    path, local = folder / file_name, task.local
     content = read(path)
-    found = csv_fields(content, path)
-    _, columns = next(found, (1, []))
-    positions = [column_position(name, columns, f"{path}:1: the header") for name in task.local.texts]
+    separator = "comma" if task.kind == "generation" else "tab"
+    found = fields(content, path, separator)
+    columns = local.columns or next(found, (1, []))[1]
+    where = "task.local.columns" if local.columns else f"{path}:1: the header"
+    wanted = [*local.texts, *([local.label] if task.is_labelled else [])]
+    positions = [column_position(name, columns, where, "task.local") for name in wanted] if columns else []
     rows = RowCollector(task, str(path), ":", skip_malformed)
     for line, values in found:
         if len(values) == len(columns):
-            rows.add(line, [values[position] for position in positions], None)
+            taken = [values[position] for position in positions]
+            rows.add(line, taken[: len(local.texts)], taken[-1] if task.is_labelled else None)
         else:
-            rows.refuse(line, wrong_number(values, columns))
-    return rows.finish(hashlib.sha256(content).hexdigest(), {"file": file_name})
+            rows.refuse(line, wrong_number(values, columns, separator))
+    place = f"{local.folder}/{file_name}" if local.folder else file_name
+    return rows.finish(hashlib.sha256(content).hexdigest(), {"file": place})
+
+
+def fields(content: bytes, path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """:func:`csv_fields` of a file whose separator is a ``comma``, :func:`tsv_fields` where it is a ``tab``."""
+    return csv_fields(content, path) if separator == "comma" else tsv_fields(content, path)
 
 
 def csv_fields(content: bytes, path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -63,9 +73,23 @@ def csv_fields(content: bytes, path: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path}:{line}: no CSV: {error}; a quoted field starts and ends with a quote") from error
 
 
-def wrong_number(values: Sequence[str], columns: Sequence[str]) -> str:
-    """What is wrong with a row that has not a field for each column."""
-    return f"{len(values)} comma-separated fields, expected {len(columns)}" if values else "empty line"
+def tsv_fields(content: bytes, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The number of each line, and its fields; an empty line has none.
+
+    Raises:
+        DataError: not UTF-8, with the line.
+    """
+    lines = decode(content, path).split("\n")
+    if lines[-1] == "":  # what follows the last line's end
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        text = line.removesuffix("\r")
+        yield number, text.split("\t") if text.strip() else []
+
+
+def wrong_number(values: Sequence[str], columns: Sequence[str], separator: str) -> str:
+    """What is wrong with a row that has not a field for each column; the separator is named as ``comma`` or ``tab``."""
+    return f"{len(values)} {separator}-separated fields, expected {len(columns)}" if values else "empty line"
 
 
 def read(path: Path) -> bytes:
@@ -97,13 +121,14 @@ def decode(content: bytes, path: Path) -> str:
         raise DataError(f"{path}:{line}: not UTF-8: {error.reason} (byte {error.object[error.start]:#04x})") from None
 
 
-def column_position(name: str, columns: Sequence[str], where: str) -> int:
+def column_position(name: str, columns: Sequence[str], where: str, key: str) -> int:
     """Where a column stands.
 
     Args:
         name: of the column.
         columns: all names.
         where: what lists them, for the error: a file's header, or a configuration key.
+        key: what asks for the column, for the error: a configuration key.
 
     Raises:
         DataError: there is no such column (with the nearest name), or more than one.
@@ -112,48 +137,5 @@ def column_position(name: str, columns: Sequence[str], where: str) -> int:
         return columns.index(name)
     if name in columns:
         raise DataError(f"{where} names {name!r} {columns.count(name)} times")
-    near = difflib.get_close_matches(name, columns, n=1)
-    hint = f"; did you mean {near[0]!r} (task.local)?" if near else ""
-    raise DataError(f"{where} has no column {name!r}, it has {listing([shorten(column) for column in columns])}{hint}")
-
-
-def read_tsv(folder: Path, file_name: str, task: TaskConfig, skip_malformed: bool) -> Split:
-    """Read and check one file.
-
-    Args:
-        folder: the task's folder.
-        file_name: the file in it.
-        task: its ``local`` part says which columns to take, and names them where the file has no header line.
-        skip_malformed: leave malformed rows out and count them.
-
-    Raises:
-        DataError: the file is missing, is not UTF-8, lacks a column or has no rows; or a row is malformed (with the
-            line's number), unless ``skip_malformed``.
-    """
-    path = folder / file_name
-    content = read(path)
-    lines = decode(content, path).split("\n")
-    if lines[-1] == "":  # what follows the last line's end
-        lines.pop()
-    local = task.local
-    header_lines = 0 if local.columns else 1
-    if len(lines) <= header_lines:
-        raise DataError(f"{path}: no rows")
-    columns = local.columns or _tsv_fields(lines[0])
-    where = f"{path}:1: the header" if header_lines else "task.local.columns"
-    positions = [column_position(name, columns, where) for name in (*local.texts, local.label)]
-
-    rows = RowCollector(task, str(path), ":", skip_malformed)
-    for number, line in enumerate(lines[header_lines:], start=1 + header_lines):
-        values = _tsv_fields(line)
-        if len(values) != len(columns):
-            problem = f"{len(values)} tab-separated columns, expected {len(columns)}" if line.strip() else "empty line"
-            rows.refuse(number, problem)
-            continue
-        *texts, label = (values[position] for position in positions)
-        rows.add(number, texts, label)
-    return rows.finish(hashlib.sha256(content).hexdigest(), {"file": f"{local.folder}/{file_name}"})
-
-
-def _tsv_fields(line: str) -> list[str]:
-    return line.removesuffix("\r").split("\t")
+    held = listing([shorten(column) for column in columns])
+    raise DataError(f"{where} has no column {name!r} ({key}), it has {held}{nearest(name, columns)}")

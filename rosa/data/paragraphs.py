@@ -49,10 +49,10 @@ def _references(content: bytes, path: Path) -> list[list[str]]:
     if not known:
         expected = " or ".join(" and ".join(columns) for columns in COLUMNS)
         raise DataError(f"{path}:1: expected the columns {expected}; the header has {listing(header)}")
-    given, wanted = (column_position(name, header, f"{path}:1: the header") for name in known[0])
+    given, wanted = (column_position(name, header, f"{path}:1: the header", "E2E's format") for name in known[0])
     groups: dict[str, list[str]] = {}
     for line, values in rows:
         if len(values) != len(header):
-            raise DataError(f"{path}:{line}: {wrong_number(values, header)}")
+            raise DataError(f"{path}:{line}: {wrong_number(values, header, 'comma')}")
         groups.setdefault(values[given], []).append(values[wanted])
     return list(groups.values())

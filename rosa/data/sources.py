@@ -156,9 +156,8 @@ def _read_local(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], d
             known = listing(list(task.local.evaluation))
             raise DataError(f"task.local.evaluation names no file for the split {name!r}; it has {known}")
         files[name] = task.local.evaluation[name]
-    form, read_split = ("csv", local_files.read_csv) if task.kind == "generation" else ("tsv", local_files.read_tsv)
-    splits = {name: read_split(folder, file, task, data.skip_malformed) for name, file in files.items()}
-    return splits, {"source": "local", "format": form}
+    splits = {name: local_files.read_split(folder, file, task, data.skip_malformed) for name, file in files.items()}
+    return splits, {"source": "local", "format": "csv" if task.kind == "generation" else "tsv"}
 
 
 def _read_saved(folder: Path, task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:

@@ -183,8 +183,8 @@ def test_facts_can_be_written_and_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("2\tx\ty", "3 tab-separated columns, expected 4"),
-        ("2\tx\ty\tentailment\tmore", "5 tab-separated columns, expected 4"),
+        ("2\tx\ty", "3 tab-separated fields, expected 4"),
+        ("2\tx\ty\tentailment\tmore", "5 tab-separated fields, expected 4"),
         ("", "empty line"),
         ("2\tx\ty\tperhaps", "unknown label 'perhaps'; rte has entailment (0), not_entailment (1)"),
         ("2\tx\ty\t2", "unknown label '2'"),
@@ -236,7 +236,7 @@ def test_a_file_that_is_not_utf8_is_named_with_its_line(tmp_path: Path, mark: by
 
 def test_a_header_without_the_column_names_the_nearest(tmp_path: Path) -> None:
     root = rte(tmp_path, RTE_TRAIN.replace("sentence2", "sentence_2"))
-    with pytest.raises(DataError, match=r"train.tsv:1: .*'sentence2'.*'index'.*did you mean 'sentence_2'"):
+    with pytest.raises(DataError, match=r"train.tsv:1: .*'sentence2'.*'index'.*did you mean sentence_2"):
         load(task_of("rte"), local(root), seed=0)
 
 
