@@ -49,8 +49,20 @@ _MODULES = ("export",)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in _MODULES:
         return importlib.import_module(f"rosa.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'rosa' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def _version() -> str:
+    """The version of the installed distribution; ``0+unknown`` in a source tree that was never installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("rosa-finetune")
+    except PackageNotFoundError:
+        return "0+unknown"

@@ -123,7 +123,7 @@ def test_nothing_lies_loose_in_the_package():
 
 
 def test_tests_lie_in_the_folders_of_what_they_test():
-    whole = {"test_architecture.py", "test_configs.py", "test_gpu.py"}
+    whole = {"test_architecture.py", "test_configs.py", "test_gpu.py", "test_package.py"}
     assert {path.name for path in (ROOT / "tests").glob("test_*.py")} == whole
     beside = {"scripts", "experiments", "docs"}
     assert {path.name for path in (ROOT / "tests").iterdir() if (path / "__init__.py").is_file()} <= {*LEVELS, *beside}

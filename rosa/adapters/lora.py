@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import loralib
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -17,7 +16,13 @@ from transformers.pytorch_utils import Conv1D
 from rosa.adapters.base import AddingAdapter, LinearLayer, oriented
 from rosa.adapters.targets import layer_ranks, matches, target_layers
 from rosa.config import LoraConfig
+from rosa.errors import AdapterError
 from rosa.utils.seeding import global_stream
+
+try:
+    import loralib
+except ImportError as error:
+    raise AdapterError("LoRA needs the package loralib: pip install loralib") from error
 
 FUSED_QUERY_KEY_VALUE = "*c_attn"
 
