@@ -25,13 +25,14 @@ from rosa.config.model import MiniModelConfig, ModelConfig, PerceptronConfig
 from rosa.config.registry import Look, Method, methods, register_method
 from rosa.config.schema import HOLDOUT, NOT_IDENTITY, Config, check, from_dict, identity_hash, to_dict
 from rosa.config.task import LocalTaskConfig, TaskConfig
-from rosa.config.train import TUNED, TrainConfig, TuningConfig
+from rosa.config.train import SAME, TUNED, TrainConfig, TuningConfig
 from rosa.errors import ConfigError
 
 __all__ = [
     "ATTENTION",
     "HOLDOUT",
     "NOT_IDENTITY",
+    "SAME",
     "TUNED",
     "Config",
     "ConfigError",

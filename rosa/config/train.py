@@ -12,12 +12,17 @@ TUNED = "tuned"
 """``train.lr=tuned``: the learning rate that won the tuning experiment (see ``TuningConfig``)."""
 
 
+SAME = "same"
+"""``train.tuning.task=same``: the task of the run."""
+
+
 @dataclass
 class TuningConfig:
     """Where ``train.lr=tuned`` looks: the finished runs of another experiment, on one task and one seed."""
 
     experiment: str = ""
     task: str = "cola"
+    """The task whose runs choose for all, or ``same``: each task has runs of its own."""
     seed: int = 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rosa.config import Config, to_dict
+from rosa.config import SAME, Config, to_dict
 from rosa.errors import RecordError
 from rosa.records.record import describe, lower_is_better, order_key, score
 from rosa.records.settings import learning_rate, settings
@@ -86,12 +86,13 @@ def tuned_lr(results_dir: Path, config: Config) -> tuple[float, dict[str, Any]]:
             the learning rate; says which command to run.
     """
     tuning = config.train.tuning
+    task = config.task.name if tuning.task == SAME else tuning.task
     wanted, rule = _fixed_settings(settings({"config": to_dict(config)})), config.chosen_epoch
     records, problems = find(results_dir, tuning.experiment)
     runs = [
         record
         for record in records
-        if (record["identity"]["task"], record["identity"]["seed"]) == (tuning.task, tuning.seed)
+        if (record["identity"]["task"], record["identity"]["seed"]) == (task, tuning.seed)
         and record["identity"]["model"] == config.model.name
         and _fixed_settings(settings(record)) == wanted
     ]
@@ -99,7 +100,7 @@ def tuned_lr(results_dir: Path, config: Config) -> tuple[float, dict[str, Any]]:
         f"train.lr=tuned for model={config.model.name} with "
         f"{', '.join(f'{key}={value}' for key, value in sorted(wanted.items()))}"
     )
-    where = f"experiment {tuning.experiment}, task {tuning.task}, seed {tuning.seed}, under {results_dir}"
+    where = f"experiment {tuning.experiment}, task {task}, seed {tuning.seed}, under {results_dir}"
     broken = [str(problem) for problem in problems if problem.path and tuning.experiment in problem.path.parts]
     if broken:
         # Without them the grid may lack its winner, and nothing would tell.
@@ -124,7 +125,7 @@ def tuned_lr(results_dir: Path, config: Config) -> tuple[float, dict[str, Any]]:
     selected_by = next(record["metrics"]["selection"] for record in runs if record["status"] == "done")
     return chosen, {
         "experiment": tuning.experiment,
-        "task": tuning.task,
+        "task": task,
         "seed": tuning.seed,
         "split": selected_by["split"],
         "metric": selected_by["metric"],

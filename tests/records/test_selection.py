@@ -8,7 +8,7 @@ import pytest
 
 from rosa import records
 from rosa.config import Config
-from rosa.errors import ConfigError
+from rosa.errors import ConfigError, RecordError
 from rosa.run import reload, run
 from rosa.run.folder import WEIGHTS
 from tests.conftest import Composer
@@ -73,6 +73,18 @@ def test_a_learning_rate_is_chosen_by_the_same_selection(composed: Composer, sel
     assert {entry["lr"]: entry["score"] for entry in tuned["tuning"]["grid"]} == scores
     assert tuned["config"]["train"]["lr"] == max(RATES, key=lambda lr: scores[lr])
     assert tuned["tuning"]["split"] == ("holdout" if selection == "holdout" else "validation")
+
+
+def test_each_task_is_tuned_on_itself_where_asked(composed: Composer) -> None:
+    rates = {"cola": 1e-3, "stsb": 2e-3}
+    for task, lr in rates.items():
+        done(composed("experiment_name=tune", f"task={task}", f"train.lr={lr}", "train.epochs=1"))
+    own = ("train.lr=tuned", "train.tuning.experiment=tune", "train.tuning.task=same", "train.epochs=1", "seed=1")
+    for task, lr in rates.items():
+        record = done(composed(f"task={task}", *own))
+        assert (record["config"]["train"]["lr"], record["tuning"]["task"]) == (lr, task)
+    with pytest.raises(RecordError, match=r"no runs to choose from \(experiment tune, task rte, seed 0,"):
+        run(composed("task=rte", *own), "again")
 
 
 def test_a_grid_of_another_selection_does_not_choose(composed: Composer) -> None:
