@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from rosa.adapters.base import Adapter, oriented
-from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, merge, replace
+from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, replace
 from rosa.adapters.targets import head_names
 from rosa.config import MethodConfig
 from rosa.config.registry import builder
@@ -18,8 +18,8 @@ def attach(
 ) -> nn.Module:
     """Make a model trainable by one method, in place, and print what was adapted.
 
-    Afterwards exactly the method's factors and, with ``head="train"``, the task's head have gradients, in float32;
-    everything else is frozen. The function that the model computes is unchanged.
+    Afterwards exactly the method's factors and, with ``head="train"``, the task's head have gradients, in float32 or
+    wider; everything else is frozen. The function that the model computes is unchanged.
 
     Args:
         model: any PyTorch model with ``nn.Linear`` or GPT-2's ``Conv1D`` layers; a head is recognised in Hugging Face
@@ -47,29 +47,31 @@ def attach(
     head = head_names(model)
     total = sum(parameter.numel() for parameter in model.parameters())
     trained_before = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    layers: list[AdaptedLayer] = []
+    built: list[tuple[str, Adapter]] = []
     try:
         if build is None:
             model.requires_grad_(True)
         else:
             # Frozen before wrapping: an adapter's own factors are born trainable.
             model.requires_grad_(False)
-            for name, adapter in build(model, config, generator):
-                layers.append(_describe(name, adapter))
-                replace(model, name, adapter)
+            built = list(build(model, config, generator))
     except Exception:
-        merge(model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trained_before)
         raise
+    layers = [_describe(name, adapter) for name, adapter in built]
+    for name, adapter in built:
+        replace(model, name, adapter)
     parameters = dict(model.named_parameters())
     for name in head:
         parameters[name].requires_grad_(config.head == "train")
     cast = []
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and parameter.dtype != torch.float32:
-            cast.append((name, parameter.dtype))
-            parameter.data = parameter.data.float()
+        if parameter.requires_grad:
+            wide = torch.promote_types(parameter.dtype, torch.float32)
+            if parameter.dtype != wide:
+                cast.append((name, parameter.dtype))
+                parameter.data = parameter.data.to(wide)
     head_trainable = sum(parameters[name].numel() for name in head if parameters[name].requires_grad)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     done = Attachment(
@@ -82,6 +84,6 @@ def attach(
 
 
 def _describe(name: str, adapter: Adapter) -> AdaptedLayer:
-    out_features, in_features = oriented(adapter.base, adapter.weight).shape
+    out_features, in_features = oriented(adapter.base, adapter.base.weight).shape
     trainable = sum(factor.numel() for factor in adapter.factors().values() if factor.requires_grad)
     return AdaptedLayer(name, type(adapter.base).__name__, (out_features, in_features), adapter.rank, trainable)

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from rosa.adapters.linalg.precision import Cast, exact, readable
+from rosa.adapters.linalg.subspace import Split
+
 LinearLayer = nn.Linear | Conv1D
 """The layers that can be adapted."""
 
@@ -23,20 +26,24 @@ def oriented(layer: LinearLayer, weight: Tensor) -> Tensor:
 
 
 class Adapter(nn.Module):
-    """One wrapped linear layer. Subclasses own the factors, the forward pass and the fold."""
+    """One wrapped linear layer. Subclasses own the factors, the forward pass and the effective weight."""
 
     base: LinearLayer
     rank: int | None = None
 
     @property
     def weight(self) -> Tensor:
-        """The frozen weight in the base layer's layout, for model code that asks a layer for its dtype or device."""
-        return self.base.weight
+        """The effective weight in the base layer's layout and dtype, differentiable in the factors.
+
+        For model code that reads a layer's weight instead of calling the layer. It is computed at every access.
+        """
+        return oriented(self.base, self.effective_weight(readable)).to(self.base.weight.dtype)
 
     @property
     def bias(self) -> Tensor | None:
-        """The base layer's bias."""
-        return self.base.bias
+        """The effective bias, likewise."""
+        bias = self.effective_bias(readable)
+        return None if bias is None else bias.to(self.base.weight.dtype)
 
     def factors(self) -> dict[str, nn.Parameter]:
         """The adapter's own parameters by name, trainable or not."""
@@ -50,33 +57,43 @@ class Adapter(nn.Module):
         """Names, within this module, of factors that weight decay must leave alone."""
         return []
 
-    def merge(self) -> LinearLayer:
-        """Fold the adapter into the base layer, in place, and return that layer."""
+    def effective_weight(self, cast: Cast = exact) -> Tensor:
+        """The weight (out, in) of the plain layer that computes what this adapter does, differentiable in the factors.
+
+        Args:
+            cast: brings every stored tensor into the precision of the sum.
+        """
         raise NotImplementedError
 
-    def fold(self, weight: Tensor, bias: Tensor | None = None) -> LinearLayer:
-        """Give the base layer this (out, in) weight, cast once to its own dtype."""
-        with torch.no_grad():
-            oriented(self.base, self.base.weight).copy_(weight)
-            if bias is not None:
-                self.base.bias.copy_(bias)
+    def effective_bias(self, cast: Cast = exact) -> Tensor | None:
+        """The bias (out,) of that layer, None where it has none."""
+        return None if self.base.bias is None else cast(self.base.bias)
+
+    @torch.no_grad()
+    def merge(self) -> LinearLayer:
+        """Give the base layer the effective weight and bias, in place, and return that layer."""
+        weight, bias = self.effective_weight(), self.effective_bias()
+        self.fold(weight)
+        if bias is not None:
+            self.base.bias.copy_(bias)
         return self.base
+
+    @torch.no_grad()
+    def fold(self, weight: Tensor) -> None:
+        """Give the base layer this (out, in) weight, cast once to its own dtype."""
+        oriented(self.base, self.base.weight).copy_(weight)
 
 
 class AddingAdapter(Adapter):
     """An adapter whose effect is a matrix added to the base layer's weight."""
 
-    def delta_weight(self) -> Tensor:
-        """What is added (out, in), float32, without gradient."""
+    def delta_weight(self, cast: Cast = exact) -> Tensor:
+        """What is added (out, in); as in :meth:`effective_weight`."""
         raise NotImplementedError
 
-    def merged_weight(self) -> Tensor:
-        """The base's weight with :meth:`delta_weight` added (out, in), float32 or the base's dtype if that is wider."""
-        return oriented(self.base, self.base.weight.detach()) + self.delta_weight()
-
-    def merge(self) -> LinearLayer:
-        """The base layer with the merged weight."""
-        return self.fold(self.merged_weight())
+    def effective_weight(self, cast: Cast = exact) -> Tensor:
+        """The base's weight with :meth:`delta_weight` added."""
+        return oriented(self.base, cast(self.base.weight)) + self.delta_weight(cast)
 
 
 class ResampledAdapter(AddingAdapter):
@@ -91,12 +108,19 @@ class ResampledAdapter(AddingAdapter):
         raise NotImplementedError
 
     @staticmethod
-    def move(adapters: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> list[float]:
-        """Move adapters of this class to the drawn subspaces, in place: the same Parameter objects stay.
+    def factorize(adapters: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> tuple[list[Split], list[float]]:
+        """Factors of the effective weights of adapters of this class along the drawn directions; nothing is changed.
 
         Returns:
-            Seconds spent on each.
+            For each its next factors, and the seconds spent on it.
+
+        Raises:
+            FactorizationError: a weight is not finite, or cannot be factorized.
         """
+        raise NotImplementedError
+
+    def enter(self, factors: Split, drawn: Tensor) -> None:
+        """Move to the subspace of these factors, in place: the same Parameter objects stay."""
         raise NotImplementedError
 
     def optimizer_state(self) -> str:

@@ -102,7 +102,7 @@ def changes(model: nn.Module, pretrained: nn.Module) -> list[Change]:
     for name, adapter in adapters(model):
         if not isinstance(adapter, AddingAdapter):
             continue
-        final = oriented(adapter.base, adapter.base.weight.detach()).double() + adapter.delta_weight().double()
+        final = adapter.effective_weight()
         try:
             layer = pretrained.get_submodule(name)
         except AttributeError as error:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rosa.adapters.base import Adapter, LinearLayer, oriented
+from rosa.adapters.linalg.precision import Cast, exact
 from rosa.adapters.targets import linear_layers, target_layers
 from rosa.config import ATTENTION, IA3Config
 from rosa.errors import AdapterError
@@ -32,13 +33,18 @@ FEED_FORWARD = re.compile(
 """The layer that reads the feed-forward's inner activations: BERT and RoBERTa, GPT-2, T5, Llama, OPT."""
 
 
+def _ones(size: int, weight: Tensor) -> Tensor:
+    """Float32 at least, whatever the backbone's dtype: Adam's small updates vanish in bfloat16."""
+    return torch.ones(size, dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
+
+
 class ScaledOutput(Adapter):
     """``y = layer(x) * scale`` on the last ``scale.numel()`` outputs; the outputs before them are left as they are."""
 
     def __init__(self, base: LinearLayer, scaled: int) -> None:
         super().__init__()
         self.base = base
-        self.scale = nn.Parameter(torch.ones(scaled, dtype=torch.float32, device=base.weight.device))
+        self.scale = nn.Parameter(_ones(scaled, base.weight))
 
     def _full_scale(self) -> Tensor:
         out_features = oriented(self.base, self.base.weight).shape[0]
@@ -54,11 +60,13 @@ class ScaledOutput(Adapter):
         """The vector."""
         return {"scale": self.scale}
 
-    def merge(self) -> LinearLayer:
-        """Rows of the weight, and the bias, scaled."""
-        scale = self._full_scale().detach()
-        bias = None if self.base.bias is None else self.base.bias.detach() * scale
-        return self.fold(oriented(self.base, self.base.weight.detach()) * scale[:, None], bias)
+    def effective_weight(self, cast: Cast = exact) -> Tensor:
+        """Rows of the weight scaled."""
+        return oriented(self.base, cast(self.base.weight)) * cast(self._full_scale())[:, None]
+
+    def effective_bias(self, cast: Cast = exact) -> Tensor | None:
+        """The bias scaled."""
+        return None if self.base.bias is None else cast(self.base.bias) * cast(self._full_scale())
 
 
 class ScaledInput(Adapter):
@@ -68,7 +76,7 @@ class ScaledInput(Adapter):
         super().__init__()
         self.base = base
         in_features = oriented(base, base.weight).shape[1]
-        self.scale = nn.Parameter(torch.ones(in_features, dtype=torch.float32, device=base.weight.device))
+        self.scale = nn.Parameter(_ones(in_features, base.weight))
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
@@ -78,9 +86,9 @@ class ScaledInput(Adapter):
         """The vector."""
         return {"scale": self.scale}
 
-    def merge(self) -> LinearLayer:
+    def effective_weight(self, cast: Cast = exact) -> Tensor:
         """Columns of the weight scaled."""
-        return self.fold(oriented(self.base, self.base.weight.detach()) * self.scale.detach()[None, :])
+        return oriented(self.base, cast(self.base.weight)) * cast(self.scale)[None, :]
 
 
 def build(model: nn.Module, config: IA3Config, generator: torch.Generator | None) -> Iterator[tuple[str, Adapter]]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rosa.adapters.base import AddingAdapter, LinearLayer, oriented
+from rosa.adapters.linalg.precision import Cast, exact
 from rosa.adapters.targets import layer_ranks, matches, target_layers
 from rosa.config import LoraConfig
 from rosa.errors import AdapterError
@@ -39,6 +40,7 @@ class LoraLinear(AddingAdapter):
     """
 
     lora: loralib.Linear | loralib.MergedLinear
+    _base: LinearLayer
 
     def __init__(self, name: str, base: LinearLayer, rank: int, config: LoraConfig, seed: int) -> None:
         super().__init__()
@@ -60,15 +62,28 @@ class LoraLinear(AddingAdapter):
                 layer = loralib.Linear(in_features, out_features, **options)
         layer.weight = base.weight
         layer.bias = base.bias
+        dtype = torch.promote_types(base.weight.dtype, torch.float32)
         for factor in (layer.lora_A, layer.lora_B):
-            factor.data = factor.data.to(base.weight.device, torch.float32)
+            factor.data = factor.data.to(base.weight.device, dtype)
+        # For these two loralib has lambdas, with which a model could not be pickled.
+        if not config.dropout:
+            layer.lora_dropout = nn.Identity()
         if isinstance(layer, loralib.MergedLinear):
             # All three parts are adapted, so there is nothing to pad; loralib's boolean mask would make the host wait
             # for the GPU in every forward.
-            layer.zero_pad = lambda update: update
+            layer.zero_pad = _as_it_is
         self.lora = layer
-        # Kept outside the module tree: its parameters are loralib's already, and must not be named twice.
         object.__setattr__(self, "base", base)
+
+    @property
+    def base(self) -> LinearLayer:
+        """The layer, with loralib's parameters: kept outside the module tree, where they would be named twice."""
+        self._base.weight, self._base.bias = self.lora.weight, self.lora.bias  # load_state_dict may have put in others
+        return self._base
+
+    @base.setter
+    def base(self, layer: LinearLayer) -> None:
+        object.__setattr__(self, "_base", layer)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x W^T + b + dropout(x) A^T B^T alpha / r``; (…, in) -> (…, out), A and B as loralib names them."""
@@ -81,13 +96,16 @@ class LoraLinear(AddingAdapter):
         """``lora.lora_A`` and ``lora.lora_B``, in loralib's naming (its B A is the update)."""
         return {"lora.lora_A": self.lora.lora_A, "lora.lora_B": self.lora.lora_B}
 
-    def delta_weight(self) -> Tensor:
-        """The scaled update (out, in), float32."""
-        with torch.no_grad():
-            if isinstance(self.lora, loralib.MergedLinear):
-                # merge_AB answers in the base's layout.
-                return oriented(self.base, self.lora.merge_AB()) * self.lora.scaling
-            return self.lora.lora_B @ self.lora.lora_A * self.lora.scaling
+    def delta_weight(self, cast: Cast = exact) -> Tensor:
+        """The scaled update (out, in)."""
+        A, B = cast(self.lora.lora_A), cast(self.lora.lora_B)
+        parts = A.shape[0] // B.shape[1]  # 3 in the merged layer, whose factors lie one below the other
+        update = B.view(parts, -1, B.shape[1]) @ A.view(parts, B.shape[1], -1)
+        return update.flatten(0, 1) * self.lora.scaling
+
+
+def _as_it_is(update: Tensor) -> Tensor:
+    return update
 
 
 def build(model: nn.Module, config: LoraConfig, generator: torch.Generator | None) -> Iterator[tuple[str, LoraLinear]]:

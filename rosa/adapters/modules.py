@@ -67,8 +67,8 @@ class Attachment:
 
 
 def attachment(model: nn.Module) -> Attachment | None:
-    """What was attached to this model, or None for a plain one."""
-    return getattr(model, ATTRIBUTE, None)
+    """What was attached to this model, or to one that it wraps or holds; None for a plain one."""
+    return next((vars(module)[ATTRIBUTE] for module in model.modules() if ATTRIBUTE in vars(module)), None)
 
 
 def adapters(model: nn.Module) -> Iterator[tuple[str, Adapter]]:
@@ -89,17 +89,19 @@ def merge(model: nn.Module) -> nn.Module:
     """Fold every adapter into its layer, in place: the original module classes, no trace of an adapter.
 
     Does nothing to a plain model, so merging twice is merging once. Parameters stay frozen or trainable as they were
-    under the adapter.
+    under the adapter. A wrapper (``torch.compile``, ``DistributedDataParallel``, ``AveragedModel``) stays around the
+    model, which is merged inside it.
 
     Returns:
         The same model.
     """
     for name, adapter in list(adapters(model)):
         replace(model, name, adapter.merge())
-    present = attachment(model)
-    if present is not None:
-        for name, dtype in present.cast:
-            parameter = model.get_parameter(name)
-            parameter.data = parameter.data.to(dtype)
-        delattr(model, ATTRIBUTE)
+    for module in model.modules():
+        present: Attachment | None = vars(module).get(ATTRIBUTE)
+        if present is not None:
+            for name, dtype in present.cast:
+                parameter = module.get_parameter(name)
+                parameter.data = parameter.data.to(dtype)
+            delattr(module, ATTRIBUTE)
     return model

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from rosa.adapters.base import ResampledAdapter
+from rosa.adapters.linalg.subspace import Split
 from rosa.adapters.modules import adapters
 from rosa.errors import AdapterError, FactorizationError
 
@@ -37,7 +39,8 @@ def resample(
         Seconds of factorization by layer.
 
     Raises:
-        AdapterError: the model has no such adapter, or a weight is not finite or cannot be factorized.
+        AdapterError: the model has no such adapter, or a weight is not finite or cannot be factorized; the model and
+            the optimizer are then as they were.
     """
     found = {name: adapter for name, adapter in adapters(model) if isinstance(adapter, ResampledAdapter)}
     if not found:
@@ -47,7 +50,7 @@ def resample(
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
         seconds = _move_shared(list(found.values()), drawn)
     else:
-        seconds = _move(list(found.values()), drawn)
+        seconds = move(list(found.values()), drawn)
     if optimizer is not None:
         for adapter in found.values():
             for factor in adapter.factors().values():
@@ -55,26 +58,44 @@ def resample(
     return dict(zip(found, seconds, strict=True))
 
 
-def _move(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[float]:
-    return type(members[0]).move(members, drawn) if members else []
+def move(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> list[float]:
+    """Move adapters of one class to the drawn subspaces, in place: all of them, or none where one cannot be factorized.
+
+    Returns:
+        Seconds of factorization of each.
+
+    Raises:
+        FactorizationError: a weight is not finite or cannot be factorized; no adapter was moved.
+    """
+    factors, seconds = _factorize(members, drawn)
+    for member, split, chosen in zip(members, factors, drawn, strict=True):
+        member.enter(split, chosen)
+    return seconds
+
+
+def _factorize(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> tuple[list[Split], list[float]]:
+    return type(members[0]).factorize(members, drawn) if members else ([], [])
 
 
 def _move_shared(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[float]:
     """Each process moves every n-th adapter and broadcasts it."""
     rank, processes = distributed.get_rank(), distributed.get_world_size()
     mine = list(range(rank, len(members), processes))
+    factors: list[Split] = []
     seconds: list[float] = []
     problem: str | None = None
     try:
-        seconds = _move([members[i] for i in mine], [drawn[i] for i in mine])
+        factors, seconds = _factorize([members[i] for i in mine], [drawn[i] for i in mine])
     except AdapterError as error:
         problem = str(error)
-    # Before any broadcast: a process that failed would leave the others waiting for its layers.
+    # Before anything is moved: a process that failed would leave the others waiting for its layers.
     reports: list[Any] = [None] * processes
     distributed.all_gather_object(reports, (seconds, problem))
     problems = [problem for _, problem in reports if problem is not None]
     if problems:
         raise FactorizationError("; ".join(problems))
+    for i, split in zip(mine, factors, strict=True):
+        members[i].enter(split, drawn[i])
     for i, member in enumerate(members):
         tensors = member.state_dict()
         for name in member.changing():

@@ -27,50 +27,66 @@ from torch.nn import functional
 
 from rosa.adapters import factorization
 from rosa.adapters.base import LinearLayer, ResampledAdapter, oriented
+from rosa.adapters.linalg.precision import Cast, exact, has_float64, is_narrow, restored, rounded
 from rosa.adapters.linalg.subspace import Split, layers_at_once
+from rosa.adapters.resampling import move
 from rosa.adapters.targets import layer_ranks, target_layers
 from rosa.config import RosaConfig
 from rosa.errors import FactorizationError
 
 
 class RosaLinear(ResampledAdapter):
-    """ROSA on one layer; the base layer's weight holds ``W_f`` while attached.
+    """ROSA on one layer.
+
+    While attached, the base layer's weight holds ``W_f``. A bfloat16 or float16 weight is not taken apart, because
+    ``W_f`` would be rounded: it stays the whole W, and the factors' start is subtracted from the other branch instead,
+    ``y = x W^T + x (A B - A_0 B_0)^T + b``.
 
     Args:
         name: the layer's name in its model, for messages.
-        base: the layer to wrap; its weight is replaced by ``W_f`` in place.
+        base: the layer to wrap; left as it is until :meth:`enter`.
         rank: R, 1 to min(out, in).
         config: the method's options.
-        generator: CPU generator of the first draw.
-
-    Raises:
-        FactorizationError: a weight that is not finite or cannot be factorized.
     """
 
-    def __init__(
-        self, name: str, base: LinearLayer, rank: int, config: RosaConfig, generator: torch.Generator | None
-    ) -> None:
+    rest: Tensor | None
+    """int8, in the weight's layout: what rounding took from a narrow W (:mod:`rosa.adapters.linalg.precision`)."""
+    start_a: Tensor | None
+    """(out, r) ``A_0``, in the narrow dtype."""
+    start_b: Tensor | None
+    """(r, in) ``B_0``."""
+
+    def __init__(self, name: str, base: LinearLayer, rank: int, config: RosaConfig) -> None:
         super().__init__()
         self.base = base
         self.rank = rank
         self._name = name
         self._config = config
-        weight = oriented(base, base.weight)
-        out_features, in_features = weight.shape
-        # Factors are float32 whatever the backbone's dtype: Adam's small updates vanish in bfloat16.
-        A = torch.empty(out_features, rank, dtype=torch.float32, device=weight.device)
-        B = torch.empty(rank, in_features, dtype=torch.float32, device=weight.device)
+        weight = base.weight
+        self._stored = weight.dtype
+        out_features, in_features = oriented(base, weight).shape
+        # Factors are float32 at least, whatever the backbone's dtype: Adam's small updates vanish in bfloat16.
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        A = torch.zeros(out_features, rank, dtype=dtype, device=weight.device)
+        B = torch.zeros(rank, in_features, dtype=dtype, device=weight.device)
         self.A = nn.Parameter(A, requires_grad="a" in config.train)
         self.B = nn.Parameter(B, requires_grad="b" in config.train)
+        narrow = is_narrow(weight.dtype)
+        subtracts = narrow and factorization.takes_out(config)
+        self.register_buffer("rest", torch.zeros_like(weight, dtype=torch.int8) if narrow else None)
+        self.register_buffer("start_a", A.to(weight.dtype) if subtracts else None)
+        self.register_buffer("start_b", B.to(weight.dtype) if subtracts else None)
         seen = torch.zeros(min(weight.shape), dtype=torch.bool, device=weight.device)
         self.register_buffer("visited", seen if config.has_triplets else None)
-        self._move([self], [weight], [self.draw(generator)])
 
     def forward(self, x: Tensor) -> Tensor:
         """``x W_f^T + (x B^T) A^T + b``; (…, in) -> (…, out)."""
         frozen = self.base(x)
-        low = functional.linear(x, self.B.to(x.dtype))
-        A = self.A.to(x.dtype)
+        A, B = self.A.to(x.dtype), self.B.to(x.dtype)
+        if self.start_a is not None and self.start_b is not None:
+            A = torch.cat([A, -self.start_a.to(x.dtype)], dim=1)
+            B = torch.cat([B, self.start_b.to(x.dtype)])
+        low = functional.linear(x, B)
         # addmm adds the product to the frozen part in one pass over the output.
         out = torch.addmm(frozen.reshape(-1, A.shape[0]), low.reshape(-1, A.shape[1]), A.T)
         return out.view(frozen.shape)
@@ -80,16 +96,29 @@ class RosaLinear(ResampledAdapter):
         return {"A": self.A, "B": self.B}
 
     def changing(self) -> list[str]:
-        """The factors, the frozen part, which every resample moves, and which directions were visited."""
-        return ["A", "B", "base.weight", *(["visited"] if self.visited is not None else [])]
+        """The factors, the frozen part and all that speaks of it, which every resample moves, and the visited
+        directions."""
+        kept = {"rest": self.rest, "start_a": self.start_a, "start_b": self.start_b, "visited": self.visited}
+        return ["A", "B", "base.weight", *(name for name, tensor in kept.items() if tensor is not None)]
 
     def undecayed(self) -> list[str]:
         """Both factors, where they hold pretrained weight, which decay would pull towards zero."""
         return ["A", "B"] if factorization.holds_pretrained_weight(self._config) else []
 
-    def delta_weight(self) -> Tensor:
-        """``A B`` (out, in) in float32: the one formula of forward, merge and resample."""
-        return self.A.detach() @ self.B.detach()
+    def delta_weight(self, cast: Cast = exact) -> Tensor:
+        """``A B``, less ``A_0 B_0`` where W is whole (out, in): the one formula of forward, merge and resample."""
+        delta = cast(self.A) @ cast(self.B)
+        if self.start_a is None or self.start_b is None:
+            return delta
+        # Two products, so that their difference is 0 to the last bit where nothing was trained.
+        return delta - cast(self.start_a) @ cast(self.start_b)
+
+    def effective_weight(self, cast: Cast = exact) -> Tensor:
+        """The frozen part, with what rounding took from it, and :meth:`delta_weight`."""
+        frozen = cast(self.base.weight)
+        if self.rest is not None:
+            frozen = restored(frozen, cast(self.rest), self._stored)
+        return oriented(self.base, frozen) + self.delta_weight(cast)
 
     def optimizer_state(self) -> str:
         """As ``method.optimizer_state`` says."""
@@ -101,45 +130,55 @@ class RosaLinear(ResampledAdapter):
         return factorization.draw(self._config, out_features, in_features, self.A.shape[1], generator)
 
     @staticmethod
-    def move(adapters: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> list[float]:
-        """Merge and split along the drawn directions, in place: layers of one shape together.
+    @torch.no_grad()
+    def factorize(adapters: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> tuple[list[Split], list[float]]:
+        """Factors along the drawn directions: layers of one shape together.
 
         Returns:
-            Seconds for each; those of a group in equal parts.
+            The factors in their own dtype, and the seconds for each; those of a group in equal parts.
 
         Raises:
             FactorizationError: a weight is not finite, or cannot be factorized.
         """
         layers = [adapter for adapter in adapters if isinstance(adapter, RosaLinear)]
+        found: dict[int, Split] = {}
         seconds = [0.0] * len(layers)
         for members in _groups(layers):
             start = time.perf_counter()
             group = [layers[i] for i in members]
-            RosaLinear._move(group, [layer.merged_weight() for layer in group], [drawn[i] for i in members])
+            weights = [layer.effective_weight() for layer in group]
+            for layer, weight in zip(group, weights, strict=True):
+                layer._check_finite(weight)
+            factors = _factors(group, weights, [drawn[i] for i in members])
+            for i, (A, B) in zip(members, factors, strict=True):
+                found[i] = Split(A.to(layers[i].A), B.to(layers[i].B))
             if group[0].A.is_cuda:
                 torch.cuda.synchronize(group[0].A.device)  # so that the time is this group's own
             for i in members:
                 seconds[i] = (time.perf_counter() - start) / len(members)
-        return seconds
+        return [found[i] for i in range(len(layers))], seconds
 
-    @staticmethod
     @torch.no_grad()
-    def _move(layers: Sequence[RosaLinear], weights: Sequence[Tensor], drawn: Sequence[Tensor]) -> None:
-        """Split weights of one shape; ``W_f``, A and B of each layer are written at the end, so an error moves none."""
-        for layer, weight in zip(layers, weights, strict=True):
-            layer._check_finite(weight)
-        for layer, weight, chosen, factors in zip(
-            layers, weights, drawn, _factors(layers, weights, drawn), strict=True
-        ):
-            layer.A.copy_(factors.A)
-            layer.B.copy_(factors.B)
-            if layer.visited is not None:
-                layer.visited[chosen.to(layer.visited.device)] = True
-            if factorization.takes_out(layer._config):
-                # The residual is taken from the factors as they were rounded, in float64: their rounding is no error.
-                layer.fold(weight.double() - layer.A.double() @ layer.B.double())
-            else:
-                layer.fold(weight)
+    def enter(self, factors: Split, drawn: Tensor) -> None:
+        """Merge, take the new factors, and split the weight along them, in place."""
+        weight = self.effective_weight()
+        if self.start_a is not None and self.start_b is not None:
+            self.start_a.copy_(factors.A)
+            self.start_b.copy_(factors.B)
+            factors = Split(self.start_a, self.start_b)  # as they were rounded, so that A B - A_0 B_0 begins at 0
+        self.A.copy_(factors.A)
+        self.B.copy_(factors.B)
+        if self.visited is not None:
+            self.visited[drawn.to(self.visited.device)] = True
+        if self.rest is not None:
+            value, rest = rounded(oriented(self.base, weight), self._stored)
+            self.base.weight.copy_(value)
+            self.rest.copy_(rest)
+        elif factorization.takes_out(self._config):
+            # The residual is taken from the factors as they were rounded, in float64: their rounding is no error.
+            self.fold(weight - self.delta_weight())
+        else:
+            self.fold(weight)
 
     def _check_finite(self, weight: Tensor) -> None:
         if not bool(torch.isfinite(weight).all()):
@@ -156,7 +195,8 @@ def _groups(layers: Sequence[RosaLinear]) -> list[list[int]]:
     for i, layer in enumerate(layers):
         weight = oriented(layer.base, layer.base.weight)
         out_features, in_features = weight.shape
-        most = layers_at_once(out_features, in_features, weight.device)
+        device = weight.device if has_float64(weight.device.type) else torch.device("cpu")
+        most = layers_at_once(out_features, in_features, device)
         batches = groups.setdefault((weight.shape, layer.rank, weight.device), [])
         if not batches or len(batches[-1]) == most:
             batches.append([])
@@ -183,7 +223,9 @@ def _factors(layers: Sequence[RosaLinear], weights: Sequence[Tensor], drawn: Seq
 
 
 def build(model: nn.Module, config: RosaConfig, generator: torch.Generator | None) -> Iterator[tuple[str, RosaLinear]]:
-    """An adapter for each target layer, one after the other: a layer is split only when its turn comes."""
+    """An adapter for each target layer, in its first subspace; no weight is touched before all are factorized."""
     layers = target_layers(model, config.targets)
-    for name, rank in layer_ranks(layers, config).items():
-        yield name, RosaLinear(name, layers[name], rank, config, generator)
+    ranks = layer_ranks(layers, config)
+    found = {name: RosaLinear(name, layers[name], rank, config) for name, rank in ranks.items()}
+    move(list(found.values()), [adapter.draw(generator) for adapter in found.values()])
+    yield from found.items()

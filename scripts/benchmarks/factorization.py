@@ -15,6 +15,7 @@ from benchmarks.timing import Action, interleave, ratio, spread
 from benchmarks.workload import Workload, load_model
 from rosa.adapters import adapters, resample
 from rosa.adapters.linalg.subspace import draw_indices
+from rosa.adapters.resampling import move
 from rosa.adapters.rosa import RosaLinear
 from rosa.report.tables.table import Table
 
@@ -52,10 +53,10 @@ def benchmark(workload: Workload, rounds: int) -> Findings:
     batches = [workload.batch(number) for number in range(rounds * STEPS)]
 
     def ours(layer: RosaLinear) -> Action:
-        return lambda _: RosaLinear.move([layer], [layer.draw(generator)])
+        return lambda _: move([layer], [layer.draw(generator)])
 
     def plain(layer: RosaLinear) -> Action:
-        return lambda _: split_by_svd(layer.merged_weight(), layer.A.shape[1], generator)
+        return lambda _: split_by_svd(layer.effective_weight().detach().float(), layer.A.shape[1], generator)
 
     actions: dict[str, Action] = {
         ALL: lambda _: resample(contender.model, generator=generator),

@@ -289,13 +289,13 @@ def _resample_in_a_group(rank: int, folder: Path, factorization: str) -> None:
     model = attached("roberta", RosaConfig(rank=4, factorization=factorization))
     perturb(model)
     calls: list[str] = []
-    move = RosaLinear.move
+    factorize = RosaLinear.factorize
 
-    def counted(members: Any, drawn: Any) -> list[float]:
+    def counted(members: Any, drawn: Any) -> Any:
         calls.extend(member._name for member in members)
-        return move(members, drawn)
+        return factorize(members, drawn)
 
-    RosaLinear.move = staticmethod(counted)  # type: ignore[method-assign]
+    RosaLinear.factorize = staticmethod(counted)  # type: ignore[method-assign]
     seconds = resample(model, generator=generator(0, "resample"))
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     saved: dict[str, Any] = {"state": state, "factorized": calls, "seconds": seconds}
