@@ -568,7 +568,7 @@ def test_merge_gives_the_head_back_its_dtype() -> None:
 def test_something_else_than_a_methods_configuration_is_refused() -> None:
     from rosa.config import MethodConfig
 
-    with pytest.raises(AdapterError, match="expected one of RosaConfig, LoraConfig, IA3Config, FullConfig"):
+    with pytest.raises(AdapterError, match="expected one of .*RosaConfig"):
         attach(build("roberta"), MethodConfig(), verbose=False)
 
 
