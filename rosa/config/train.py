@@ -71,7 +71,7 @@ class TrainConfig:
     keep: str = "both"
     """Which weights stay after the run: ``best`` (by the headline), ``last``, ``both`` or ``none``."""
     force: bool = False
-    """Start over although a finished or interrupted run is there."""
+    """Start over although a finished or interrupted run is there; once, where a batch system starts the job again."""
     fail_fast: bool = False
     """Stop a local sweep after its first failed run: those that are running write a checkpoint, the rest is left."""
 

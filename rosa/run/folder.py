@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import traceback
 from collections.abc import Iterator
@@ -25,6 +26,11 @@ CHECKPOINTS = "checkpoints"
 WEIGHTS = {rule: f"{rule}.safetensors" for rule in records.RULES}
 """Files in a run's folder, by the epoch that they are of."""
 
+FORCED = ".forced"
+"""In a run's folder: the job that started the run over on ``train.force``."""
+RESTARTS = {"SLURM_RESTART_COUNT": "SLURM_JOB_ID", "TORCHELASTIC_RESTART_COUNT": "TORCHELASTIC_RUN_ID"}
+"""How often a batch system or torchrun has started this very job again, and the job's name."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -42,8 +48,9 @@ def begin(config: Config, tuning: dict[str, Any] | None, command: str, folder: P
     """Take the run's lock for as long as ``held`` lives, see what there is of it, and declare it running."""
     held.enter_context(locked(folder))
     _remove_unfinished(folder)
-    if config.train.force:
+    if config.train.force and not _forced_by_this_job(folder):
         _clear(folder)
+        (folder / FORCED).write_text(_job(), encoding="utf-8")
     earlier = _earlier_record(folder)
     if earlier is not None and earlier["status"] == "done":
         return Start(earlier, done=True)
@@ -109,6 +116,17 @@ def failure(error: BaseException) -> dict[str, str]:
 def _earlier_record(folder: Path) -> dict[str, Any] | None:
     path = folder / records.RECORD
     return records.read(path) if path.exists() else None
+
+
+def _forced_by_this_job(folder: Path) -> bool:
+    """Whether this job has started the run over already and was put back into the queue since: now it goes on."""
+    again = any(int(os.environ.get(count) or 0) for count in RESTARTS)
+    mark = folder / FORCED
+    return again and mark.is_file() and mark.read_text(encoding="utf-8") == _job()
+
+
+def _job() -> str:
+    return "/".join(os.environ.get(name, "") for name in RESTARTS.values())
 
 
 def _remove_unfinished(folder: Path) -> None:

@@ -211,6 +211,21 @@ def test_finished_run_is_skipped_until_forced(composed: Composer) -> None:
     assert forced.record["metrics"] == first.record["metrics"]
 
 
+def test_force_holds_once_for_a_job_that_is_put_back_into_the_queue(
+    composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without that, a run that is longer than its job's time limit would start over for ever."""
+    config = composed("method=lora", "train.epochs=1", "train.force=true")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert not run(config, "command", progress=False).skipped
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert run(config, "command", progress=False).skipped
+    monkeypatch.setenv("SLURM_JOB_ID", "8")  # another request, whose first start ended before it came to the run
+    assert not run(config, "command", progress=False).skipped
+    monkeypatch.delenv("SLURM_RESTART_COUNT")  # the same command again within one job
+    assert not run(config, "command", progress=False).skipped
+
+
 def test_second_process_leaves_a_running_run_alone(composed: Composer) -> None:
     from filelock import FileLock
 
