@@ -30,6 +30,9 @@ STEP = "step"
 TIMEOUT_SECONDS = 30
 """The longest that a run waits for W&B to start, and for the upload of what is left at its end."""
 
+OFFLINE = "wandb/offline-run-*"
+"""Within a run's folder: the files of its offline sessions, a folder each."""
+
 TAG_LENGTH = 64
 """W&B refuses a longer tag, and the run with it."""
 
@@ -49,17 +52,19 @@ class Tracker:
         self.id: str | None = None if run is None else run.id
         self._run = run
 
-    def log(self, values: dict[str, float], step: int) -> None:
+    def log(self, values: dict[str, float], step: int, number: int | None = None) -> None:
         """Add a point to each chart.
 
         Args:
             values: name -> number.
             step: optimizer updates made so far. It may go back, as it does when a run resumes at a checkpoint.
+            number: of the point within the run, from 0 and ascending. W&B takes each number once, so that a session
+                may send all from 0 again: those that an earlier one has lost are filled in, and none is doubled.
         """
         with self._one_warning("logging"):
             if self._run is not None:
-                # W&B drops a point whose own step counter goes back; ours is a value like any other.
-                self._run.log({**values, STEP: step})
+                # W&B drops a point whose own step counter goes back: that one counts points, ours is a value.
+                self._run.log({**values, STEP: step}, step=number, commit=True)
 
     def summary(self, values: dict[str, Any]) -> None:
         """Set the values that W&B shows for the run as a whole."""
@@ -92,7 +97,7 @@ class Tracker:
             _give_up(action, error)
 
 
-def start(config: Config, folder: Path, run_id: str, resume: bool) -> Tracker:
+def start(config: Config, folder: Path, run_id: str, resume: bool, whole: bool = False) -> Tracker:
     """Begin, or go on with, the W&B run of a training run.
 
     Args:
@@ -102,6 +107,8 @@ def start(config: Config, folder: Path, run_id: str, resume: bool) -> Tracker:
         run_id: the run's identity, for example ``default/minilm/cola/rosa-1f2e3d4c/0``. The same identity is the same
             run in W&B.
         resume: go on with a W&B run that may be there already.
+        whole: every point of the run is sent in this session, those of earlier ones again: their offline files, which
+            may lack points or have some twice, are removed.
 
     Returns:
         A tracker, which does nothing if W&B is not wanted or could not be started.
@@ -109,11 +116,14 @@ def start(config: Config, folder: Path, run_id: str, resume: bool) -> Tracker:
     mode = _mode(config)
     if mode == "disabled":
         return Tracker(mode)
+    earlier = list(folder.glob(OFFLINE)) if whole else []
     try:
         run = _init(config, mode, folder, run_id, resume)
     except Exception as error:
         _give_up("starting", error)
         return Tracker("disabled")
+    for session in earlier:
+        shutil.rmtree(session, ignore_errors=True)
     _say_where(run, mode)
     return Tracker(mode, run)
 

@@ -105,7 +105,7 @@ def _run(config: Config, folder: Path, start: Start, progress: bool) -> None:
             _train_until_stopped(located, folder, start, tracking.Tracker(mode="disabled"), progress)
         return
     run_id = "/".join(str(part) for part in record["identity"].values())
-    with _tracked(config, folder, record, run_id, start.trained or start.checkpoint is not None) as tracker:
+    with _tracked(config, folder, start, run_id) as tracker:
         record["wandb"] = {"id": tracker.id, "mode": tracker.mode}
         if not start.trained:
             _train_until_stopped(located, folder, start, tracker, progress)
@@ -224,11 +224,10 @@ def _try_on_test_split(config: Config, folder: Path, record: dict[str, Any], pro
 
 
 @contextmanager
-def _tracked(
-    config: Config, folder: Path, record: dict[str, Any], run_id: str, resumed: bool
-) -> Iterator[tracking.Tracker]:
+def _tracked(config: Config, folder: Path, start: Start, run_id: str) -> Iterator[tracking.Tracker]:
     """A tracker for as long as the run takes, which keeps a copy of the record of a run that ends, well or not."""
-    tracker = tracking.start(config, folder, run_id, resumed)
+    record, resumed = start.record, start.trained or start.checkpoint is not None
+    tracker = tracking.start(config, folder, run_id, resumed, whole=not start.trained)
     code = 1
     try:
         yield tracker

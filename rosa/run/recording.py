@@ -39,15 +39,16 @@ class RecordCallback(TrainerCallback):
         self._mirrored = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """After a resume, what was logged before is mirrored already."""
-        self._mirrored = len(state.log_history)
+        """Mirror again what was logged before a resume: an earlier session that was killed may not have sent it."""
+        self.on_log(args, state, control)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Mirror new entries, the resamples' among them."""
-        for entry in state.log_history[self._mirrored :]:
+        for number in range(self._mirrored, len(state.log_history)):
+            entry = state.log_history[number]
             # Lists, one number a layer, are for the record.
             values = {name: value for name, value in entry.items() if name != "step" and not isinstance(value, list)}
-            self.tracker.log(values, entry["step"])
+            self.tracker.log(values, entry["step"], number)
         self._mirrored = len(state.log_history)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -267,7 +267,7 @@ class FakeWandb(ModuleType):
     def define_metric(self, name: str, step_metric: str | None = None) -> None:
         self._call("define_metric")
 
-    def log(self, values: dict[str, float]) -> None:
+    def log(self, values: dict[str, float], step: int | None, commit: bool) -> None:
         self._call("log")
 
     def update(self, values: dict[str, Any]) -> None:

@@ -119,6 +119,56 @@ def test_interrupted_run_ends_as_uninterrupted(
     assert not (folder_of(config) / CHECKPOINTS).exists()
 
 
+class Killed(BaseException):
+    """The end of a process, at which nothing more is written."""
+
+
+class KillAt(TrainerCallback):
+    """Ends the run without a checkpoint after a given number of updates."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            raise Killed
+
+
+def test_a_killed_runs_mirror_has_every_point_once(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed twice, each time between two checkpoints; W&B had written nothing of the first session."""
+    from rosa.run import pipeline as module
+    from tests.records.test_tracking import history_of, offline_files
+
+    for name in ("WANDB_MODE", "WANDB_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    config = composed("logger=wandb", "train.log_steps=2", "method.every=1")
+    build = module.build_trainer
+    for step in (9, 16):  # checkpoints at 6 and 12, the ends of two epochs
+
+        def killed(*args: Any, step: int = step, **kwargs: Any) -> Any:
+            trainer = build(*args, **kwargs)
+            trainer.add_callback(KillAt(step))
+            return trainer
+
+        monkeypatch.setattr(module, "build_trainer", killed)
+        with pytest.raises(Killed):
+            run(config, "command", progress=False)
+        if step == 9:
+            for file in offline_files(folder_of(config)):
+                file.write_bytes(b"")
+    monkeypatch.setattr(module, "build_trainer", build)
+    record = run(config, "command", progress=False).record
+    (file,) = offline_files(folder_of(config))
+    rows = history_of(file)
+    assert [row["step"] for row in rows if "learning_rate" in row] == [2, 4, 6, 8, 10, 12, 14, 16, 18]
+    assert [row["learning_rate"] for row in rows if "learning_rate" in row] == [
+        entry["learning_rate"] for entry in record["training"]
+    ]
+    assert [row["step"] for row in rows if "resample_layers" in row] == [6, 12]
+    assert [row["step"] for row in rows if "eval_validation_loss" in row] == [6, 12, 18]
+
+
 def test_killed_run_goes_on(composed: Composer, tmp_path: Path, tiny_model: Path) -> None:
     """SIGKILL at an arbitrary moment, again and again, until the run is done."""
     overrides = [
