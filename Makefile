@@ -3,7 +3,7 @@ PYTHON ?= python3
 SCALE ?= mini
 RUN := .venv/bin/python
 
-.PHONY: help setup reproduce-glue reproduce-e2e sweep status tables figures report benchmark test test-slurm lint clean
+.PHONY: help setup reproduce-glue reproduce-e2e sweep status tables figures report benchmark test test-quick test-lowest test-slurm coverage lint clean clean-runs
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -53,6 +53,21 @@ benchmark: setup  ## step time, padding, memory, factorization side by side; ARG
 test: setup  ## all tests that this machine can run
 	$(RUN) -m pytest -n 2 --dist loadfile
 
+test-quick: setup  ## the tests that are not slow: before each commit
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"
+
+LOWEST = $(shell $(RUN) -c 'import tomllib; needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
+  print(*(need.partition(",")[0].replace(">=", "==") for need in needs))')
+
+test-lowest: setup  ## the library's tests with the lowest versions that pyproject.toml allows, in an environment of their own
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check $(LOWEST) accelerate hydra-core pytest
+	.venv-lowest/bin/python -m pytest tests/adapters/linalg tests/adapters/test_rosa.py tests/adapters/test_merge.py \
+	  tests/adapters/test_resampling.py tests/adapters/test_own_model.py -k "not gradient_checkpointing and not t5"
+
+coverage: setup  ## all tests, and the lines and branches of rosa/ that they run, those of processes they start included
+	$(RUN) -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+
 test-slurm: setup  ## a sweep on a real SLURM of one node; needs root, and Debian's packages
 	scripts/slurm_cluster.sh run $(RUN) -m pytest -m slurm tests/sweep/test_slurm.py
 
@@ -61,5 +76,10 @@ lint: setup  ## ruff check, ruff format, mypy
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-clean:  ## remove the environment, caches and runs; committed records and tables stay
-	rm -rf .venv .cache results/runs results/sweeps *.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove the environments and caches; runs, records and tables stay
+	rm -rf .venv .venv-lowest .cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage
+
+clean-runs:  ## remove all runs and sweeps of results/, after asking
+	@printf 'Remove %s runs, with their records and weights (results/runs, results/sweeps)? [y/N] ' \
+	  "$$(find results/runs -name record.json 2>/dev/null | wc -l)"; \
+	read -r answer; if [ "$$answer" = y ]; then rm -rf results/runs results/sweeps; else echo "nothing was removed"; fi

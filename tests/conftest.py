@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,25 @@ REAL_DATA = ROOT.parent / "shared" / "data"
 def one_thread() -> None:
     """Tiny tensors gain nothing from threads, and results must not depend on their number."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports_are_no_garbage() -> None:
+    """A Trainer collects garbage when it starts: what the imports left is a million objects to look at each time."""
+    gc.freeze()
+
+
+WHOLE_RUNS = ("experiments", "export", "run", "scripts", "sweep")
+"""Folders whose tests train, or start processes: all of them are slow. Other slow tests carry the mark themselves."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow tests, which `make test-quick` leaves out."""
+    folders = [ROOT / "tests" / name for name in WHOLE_RUNS]
+    assert all(folder.is_dir() for folder in folders), f"{WHOLE_RUNS}: a folder is gone"
+    for item in items:
+        if any(folder in item.path.parents for folder in folders):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

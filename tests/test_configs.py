@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
 from rosa.config import RosaConfig, from_hydra, identity_hash, methods, register
 from rosa.errors import ConfigError
@@ -42,6 +44,13 @@ def registered() -> None:
     register()
 
 
+@functools.cache
+def experiment(name: str) -> DictConfig:
+    """An experiment as its file composes, with Hydra's own part."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=[f"experiment={name}", "data.dir=x"], return_hydra_config=True)
+
+
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_of_every_group_composes(group: str, name: str) -> None:
     overrides = [f"{group}={name}", *NEEDS.get((group, name), [])]
@@ -55,22 +64,23 @@ def test_every_choice_of_every_group_composes(group: str, name: str) -> None:
 def test_every_experiment_is_named_as_its_file() -> None:
     """Or as the experiment to which it adds runs, with which its own name then begins."""
     for path in sorted((ROOT / "experiments").glob("*.yaml")):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("config", overrides=[f"experiment={path.stem}", "data.dir=x"])
+        composed = experiment(path.stem)
         if not path.stem.endswith("_base"):
             # A part of another experiment, with other settings, goes into the same table.
             assert composed.experiment_name in (path.stem, path.stem.rpartition("_")[0])
 
 
 def test_every_sweep_of_every_experiment_composes() -> None:
-    """Each value of each swept key on its own; of the seeds, which are numbers like each other, the first."""
+    """Each value of each swept key, in as few cells of the grid as hold them all."""
     for path in sorted((ROOT / "experiments").glob("*.yaml")):
+        axes = [
+            [f"{key}={value}" for value in str(values).split(",")]
+            for key, values in (experiment(path.stem).hydra.sweeper.params or {}).items()
+        ]
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            base = [f"experiment={path.stem}", "data.dir=x"]
-            whole = compose("config", overrides=base, return_hydra_config=True)
-            for key, values in (whole.hydra.sweeper.params or {}).items():
-                for value in str(values).split(",")[: 1 if key == "seed" else None]:
-                    from_hydra(compose("config", overrides=[*base, f"{key}={value}"]))
+            for number in range(max(map(len, axes), default=0)):
+                cell = [axis[number % len(axis)] for axis in axes]
+                from_hydra(compose("config", overrides=[f"experiment={path.stem}", "data.dir=x", *cell]))
 
 
 def test_defaults_are_the_protocol() -> None:

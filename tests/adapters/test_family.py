@@ -312,6 +312,7 @@ def _resample_in_a_group(rank: int, folder: Path, factorization: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factorization", ["svd_equal", "random_orthogonal"])
 def test_two_processes_share_the_work_and_hold_the_same_weights(factorization: str, tmp_path: Path) -> None:
     multiprocessing.spawn(_resample_in_a_group, (tmp_path, factorization), nprocs=2)

@@ -209,6 +209,7 @@ def load_elsewhere(cache: Path, endpoint: str, *revisions: str) -> list:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_download_is_used_again_without_a_network(tmp_path: Path, stand_in: str) -> None:
     expected = [{"text_a": ["Fine.", "Not fine it."], "label": [1, 0]}, 1, REVISION]
     assert load_elsewhere(tmp_path, stand_in, REVISION) == [expected]

@@ -92,6 +92,7 @@ def read_page(glue_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield reader
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_page_holds_what_it_promises(read_page: Reader) -> None:
     script = read_page.namespace
@@ -119,6 +120,7 @@ def test_the_page_holds_what_it_promises(read_page: Reader) -> None:
     assert type(script["plain_from_loop"]) is BertForSequenceClassification
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_shipped_adapter_says_what_the_merged_model_says(read_page: Reader) -> None:
     if "rosa.export" in read_page.skipped:

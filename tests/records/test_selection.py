@@ -46,6 +46,7 @@ def test_a_run_without_a_holdout_is_what_it_was(composed: Composer) -> None:
     assert list(old["data"]["splits"]) == ["train", "validation"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selection", ["dev-best", "dev-last", "holdout"])
 def test_a_learning_rate_is_chosen_by_the_same_selection(composed: Composer, selection: str) -> None:
     grid = {

@@ -102,6 +102,7 @@ written(Path(sys.argv[1]), count=24)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, journal = tmp_path / "test.txt", tmp_path / ".test.txt.journal"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
