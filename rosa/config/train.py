@@ -28,7 +28,7 @@ class TuningConfig:
 
 @dataclass
 class TrainConfig:
-    """Optimisation, precision and checkpoints. Defaults are the protocol's (README, Protocol)."""
+    """Optimisation, precision and checkpoints. Defaults are the protocol's (docs/protocol.md)."""
 
     epochs: int = 10
     max_steps: int = 0
