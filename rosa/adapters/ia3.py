@@ -60,6 +60,10 @@ class ScaledOutput(Adapter):
         """The vector."""
         return {"scale": self.scale}
 
+    def undecayed(self) -> list[str]:
+        """The vector: decay would pull it from 1, where it changes nothing, to 0."""
+        return ["scale"]
+
     def effective_weight(self, cast: Cast = exact) -> Tensor:
         """Rows of the weight scaled."""
         return oriented(self.base, cast(self.base.weight)) * cast(self._full_scale())[:, None]
@@ -85,6 +89,10 @@ class ScaledInput(Adapter):
     def factors(self) -> dict[str, nn.Parameter]:
         """The vector."""
         return {"scale": self.scale}
+
+    def undecayed(self) -> list[str]:
+        """The vector: decay would pull it from 1, where it changes nothing, to 0."""
+        return ["scale"]
 
     def effective_weight(self, cast: Cast = exact) -> Tensor:
         """Columns of the weight scaled."""

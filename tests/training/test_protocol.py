@@ -1,0 +1,138 @@
+"""The protocol as the running Trainer has it: parameter groups, the optimizer, its schedule, and each stream of chance.
+
+The comparison of methods rests on these, and no score would show that one of them is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from rosa.adapters import adapters
+from rosa.run import pipeline, run
+from tests.conftest import Composer
+
+METHODS = {
+    "rosa": ("method=rosa", "method.rank=4", "method.every=1"),
+    "rosa-random": ("method=rosa", "method.rank=4", "method.every=1", "method.factorization=random_add"),
+    "lora": ("method=lora", "method.rank=4"),
+    "ia3": ("method=ia3",),
+    "full": ("method=full",),
+}
+FACTORS = {"rosa": ("A", "B"), "rosa-random": ("A", "B"), "lora": ("lora_A", "lora_B"), "ia3": ("scale",), "full": ()}
+DECAYED = {"rosa-random": ("A", "B"), "lora": ("lora_A", "lora_B")}
+"""Factors that start at 0, or beside one that does: decay pulls them towards the pretrained weights."""
+
+
+class Watch(TrainerCallback):
+    """What the Trainer has at its first update, and what chance has drawn."""
+
+    def __init__(self, build: Any) -> None:
+        self.build = build
+        self.trainer: Any = None
+        self.groups: list[dict[str, Any]] = []
+        self.order: list[list[int]] = []
+        self.head: dict[str, torch.Tensor] = {}
+        self.factors: list[dict[str, torch.Tensor]] = []
+        """Of the first adapter, at the start and after each resample."""
+        self.dropout: list[float] = []
+        """A draw from the stream that dropout uses, at each update."""
+        self.norms: list[float] = []
+        """Of all gradients, after clipping."""
+        self.optimizer: Any = None
+
+    def __call__(self, model: Any, *arguments: Any, **named: Any) -> Any:
+        self.head = {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith("classifier")}
+        self.trainer = self.build(model, *arguments, **named)
+        self.trainer.add_callback(self)
+        step = self.trainer.training_step
+
+        def training_step(model: Any, inputs: dict[str, torch.Tensor], items: Any = None) -> torch.Tensor:
+            self.order.extend(inputs["input_ids"].tolist())
+            return step(model, inputs, items)
+
+        self.trainer.training_step = training_step
+        return self.trainer
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        with torch.random.fork_rng(devices=[]):
+            self.dropout.append(float(torch.rand(())))
+        first = next(iter(adapters(kwargs["model"])), None)
+        if first is not None and state.global_step % 6 == 0:
+            self.factors.append({name: value.detach().clone() for name, value in first[1].factors().items()})
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainable = [p for p in kwargs["model"].parameters() if p.requires_grad]
+        self.norms.append(float(torch.stack([p.grad.norm() for p in trainable]).norm()))
+        self.optimizer = self.optimizer or kwargs["optimizer"]
+        if not self.groups:
+            names = {id(p): n for n, p in kwargs["model"].named_parameters()}
+            for group in self.optimizer.param_groups:
+                self.groups.append({**group, "names": {names[id(p)] for p in group["params"]}})
+
+
+def watched(composed: Composer, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> Watch:
+    with monkeypatch.context() as patch:
+        watch = Watch(pipeline.build_trainer)
+        patch.setattr(pipeline, "build_trainer", watch)
+        run(composed("train.epochs=2", "train.force=true", *overrides), "command", progress=False)
+    return watch
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_parameter_groups_and_optimizer(method: str, composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is trained, what of it decays, and AdamW's settings: none of them its own defaults."""
+    watch = watched(composed, monkeypatch, *METHODS[method], "train.max_grad_norm=0.01", "train.lr=0.002")
+    decayed, spared = watch.groups
+    assert type(watch.optimizer.optimizer) is torch.optim.AdamW  # within accelerate's wrapper
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    for group in (decayed, spared):
+        assert group["betas"] == (0.9, 0.98)
+        assert group["eps"] == 1e-6
+        assert group["initial_lr"] == 0.002
+    model = watch.trainer.model
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert decayed["names"] | spared["names"] == trained
+    assert not decayed["names"] & spared["names"]
+    factors = {name for name in trained if name.rpartition(".")[2] in FACTORS[method]}
+    assert len(factors) == len(FACTORS[method]) * len(list(adapters(model)))
+    kept = factors if method in DECAYED else set()
+    norms = {name for name in trained if "LayerNorm" in name or name.endswith("bias")}
+    assert decayed["names"] == (trained - norms - factors) | kept
+    if method != "full":
+        assert trained - factors == set(watch.head), "beside the factors, the head alone"
+    assert all(norm == pytest.approx(0.01, rel=1e-3) for norm in watch.norms), "gradients are clipped"
+
+
+def test_two_methods_of_one_seed_share_head_and_order(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = [watched(composed, monkeypatch, *METHODS[method]) for method in ("rosa", "lora", "full")]
+    for other in seen[1:]:
+        assert other.order == seen[0].order
+        assert other.head.keys() == seen[0].head.keys() != set()
+        assert all(torch.equal(value, seen[0].head[name]) for name, value in other.head.items())
+        assert other.dropout[0] == seen[0].dropout[0]
+
+
+def test_two_seeds_differ_in_all_that_is_drawn(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = (watched(composed, monkeypatch, *METHODS["rosa"], f"seed={seed}") for seed in (1, 2))
+    assert one.order != two.order
+    for name, value in one.head.items():
+        if name.endswith("weight"):
+            assert not torch.equal(value, two.head[name])
+    assert one.dropout[0] != two.dropout[0]
+    for first, second in zip(one.factors, two.factors, strict=True):  # drawn at attach, and at the resample
+        assert not torch.allclose(first["A"] @ first["B"], second["A"] @ second["B"], atol=1e-3)
+
+
+def test_batches_are_of_like_length(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padding in all batches, against batches in any order."""
+    padding = {}
+    for group in ("true", "false"):
+        overrides = ("method=lora", f"train.group_by_length={group}", "data.train_size=640", "train.max_steps=40")
+        watch = watched(composed, monkeypatch, *overrides)
+        pad = watch.trainer.processing_class.pad_token_id
+        padding[group] = sum(row.count(pad) for row in watch.order)
+    assert padding["true"] < 0.5 * padding["false"]
