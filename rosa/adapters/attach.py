@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import nn
 
 from rosa.adapters.base import Adapter, oriented
-from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, replace
-from rosa.adapters.targets import head_names
-from rosa.config import MethodConfig
+from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, refuse_wrapper, replace
+from rosa.adapters.targets import drawn_names, head_names, named_head, target_layers
+from rosa.config import MethodConfig, TargetedConfig
 from rosa.config.registry import builder
 from rosa.errors import AdapterError, ConfigError
 
@@ -18,8 +20,8 @@ def attach(
 ) -> nn.Module:
     """Make a model trainable by one method, in place, and print what was adapted.
 
-    Afterwards exactly the method's factors and, with ``head="train"``, the task's head have gradients, in float32 or
-    wider; everything else is frozen. The function that the model computes is unchanged.
+    Afterwards exactly the method's factors and, unless ``head="freeze"``, the head have gradients, in float32 or wider;
+    everything else is frozen. The function that the model computes is unchanged.
 
     Args:
         model: any PyTorch model with ``nn.Linear`` or GPT-2's ``Conv1D`` layers; a head is recognised in Hugging Face
@@ -44,7 +46,8 @@ def attach(
         build = builder(config)
     except ConfigError as error:
         raise AdapterError(str(error)) from error
-    head = head_names(model)
+    refuse_wrapper(model)
+    head = _head(model, config)
     total = sum(parameter.numel() for parameter in model.parameters())
     trained_before = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     built: list[tuple[str, Adapter]] = []
@@ -64,7 +67,7 @@ def attach(
         replace(model, name, adapter)
     parameters = dict(model.named_parameters())
     for name in head:
-        parameters[name].requires_grad_(config.head == "train")
+        parameters[name].requires_grad_(config.head != "freeze")
     cast = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -81,6 +84,24 @@ def attach(
     if verbose:
         print(done.table(), flush=True)
     return model
+
+
+def _head(model: nn.Module, config: MethodConfig) -> list[str]:
+    """Names of the parameters of the head, as the configuration asks for it; a random head that stays is announced."""
+    if isinstance(config.head, str):
+        drawn = drawn_names(model)
+        if config.head == "freeze" and drawn:
+            warnings.warn(
+                f"method.head=freeze: {', '.join(drawn)} were not in the checkpoint, and stay as random as they are",
+                stacklevel=3,
+            )
+        return head_names(model)
+    head = named_head(model, config.head)
+    if isinstance(config, TargetedConfig):
+        both = [name for name in target_layers(model, config.targets) if f"{name}.weight" in head]
+        if both:
+            raise AdapterError(f"{both[0]} is named by method.head and by method.targets: expected one of them")
+    return head
 
 
 def _describe(name: str, adapter: Adapter) -> AdaptedLayer:

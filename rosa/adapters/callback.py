@@ -48,11 +48,15 @@ class ResampleCallback(TrainerCallback):
         unit: ``epoch`` or ``step``; by default as in that config.
         rewarm_steps: updates over which the learning rate of A and B rises linearly after a resample, times the
             Trainer's own schedule; by default as in that config.
-        seed: of the draws.
+        seed: of the draws; by default the Trainer's own (``args.seed``).
     """
 
     def __init__(
-        self, every: int | None = None, unit: str | None = None, rewarm_steps: int | None = None, seed: int = 0
+        self,
+        every: int | None = None,
+        unit: str | None = None,
+        rewarm_steps: int | None = None,
+        seed: int | None = None,
     ) -> None:
         for name, value in (("every", every), ("rewarm_steps", rewarm_steps)):
             if value is not None and value < 0:
@@ -101,7 +105,7 @@ class ResampleCallback(TrainerCallback):
             return
         event = self._subspace_end(model, state)
         start = time.perf_counter()
-        stream = generator(self.seed, "resample", state.global_step)
+        stream = generator(args.seed if self.seed is None else self.seed, "resample", state.global_step)
         layers = resample(model, generator=stream, optimizer=optimizer)
         if torch.cuda.is_available():
             torch.cuda.synchronize()  # once a resample, so that its time is its own

@@ -26,7 +26,7 @@ KEYS_VALUES = re.compile(
 )
 """BERT and RoBERTa, T5, Llama and OPT."""
 FUSED = re.compile(r"attn\.c_attn$")
-"""GPT-2: query, key and value in one layer."""
+"""GPT-2, and GPT-BigCode with its one key and value for all heads: query, key and value in one layer."""
 FEED_FORWARD = re.compile(
     r"(layer\.\d+\.output\.dense|mlp\.c_proj|DenseReluDense\.wo|mlp\.down_proj|layers\.\d+\.fc2)$"
 )
@@ -38,7 +38,21 @@ def _ones(size: int, weight: Tensor) -> Tensor:
     return torch.ones(size, dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
 
 
-class ScaledOutput(Adapter):
+class Scaled(Adapter):
+    """An adapter whose one factor is a vector that starts at 1."""
+
+    scale: nn.Parameter
+
+    def factors(self) -> dict[str, nn.Parameter]:
+        """The vector."""
+        return {"scale": self.scale}
+
+    def undecayed(self) -> list[str]:
+        """The vector: decay would pull it towards 0, which switches the layer off."""
+        return ["scale"]
+
+
+class ScaledOutput(Scaled):
     """``y = layer(x) * scale`` on the last ``scale.numel()`` outputs; the outputs before them are left as they are."""
 
     def __init__(self, base: LinearLayer, scaled: int) -> None:
@@ -56,14 +70,6 @@ class ScaledOutput(Adapter):
         out = self.base(x)
         return out * self._full_scale().to(out.dtype)
 
-    def factors(self) -> dict[str, nn.Parameter]:
-        """The vector."""
-        return {"scale": self.scale}
-
-    def undecayed(self) -> list[str]:
-        """The vector: decay would pull it from 1, where it changes nothing, to 0."""
-        return ["scale"]
-
     def effective_weight(self, cast: Cast = exact) -> Tensor:
         """Rows of the weight scaled."""
         return oriented(self.base, cast(self.base.weight)) * cast(self._full_scale())[:, None]
@@ -73,7 +79,7 @@ class ScaledOutput(Adapter):
         return None if self.base.bias is None else cast(self.base.bias) * cast(self._full_scale())
 
 
-class ScaledInput(Adapter):
+class ScaledInput(Scaled):
     """``y = layer(x * scale)``."""
 
     def __init__(self, base: LinearLayer) -> None:
@@ -86,14 +92,6 @@ class ScaledInput(Adapter):
         """(…, in) -> (…, out)."""
         return self.base(x * self.scale.to(x.dtype))
 
-    def factors(self) -> dict[str, nn.Parameter]:
-        """The vector."""
-        return {"scale": self.scale}
-
-    def undecayed(self) -> list[str]:
-        """The vector: decay would pull it from 1, where it changes nothing, to 0."""
-        return ["scale"]
-
     def effective_weight(self, cast: Cast = exact) -> Tensor:
         """Columns of the weight scaled."""
         return oriented(self.base, cast(self.base.weight)) * cast(self.scale)[None, :]
@@ -103,7 +101,8 @@ def build(model: nn.Module, config: IA3Config, generator: torch.Generator | None
     """The vectors of the configured variant; nothing is drawn.
 
     Raises:
-        AdapterError: an architecture whose keys, values or feed-forward layers are not known by name.
+        AdapterError: an architecture whose keys, values or feed-forward layers are not known by name, or lie in one
+            layer in an order that is not known.
     """
     del generator  # vectors start at 1
     if config.variant == "attention_inputs":
@@ -119,8 +118,15 @@ def build(model: nn.Module, config: IA3Config, generator: torch.Generator | None
                 f"(IA)3 knows no {what} layer in {type(model).__name__}; its linear layers are: {', '.join(layers)}"
             )
     for name, base in attention.items():
-        out_features = oriented(base, base.weight).shape[0]
-        fused = isinstance(base, Conv1D) and FUSED.search(name)
-        yield name, ScaledOutput(base, out_features * 2 // 3 if fused else out_features)
+        out_features, in_features = oriented(base, base.weight).shape
+        if not FUSED.search(name):
+            yield name, ScaledOutput(base, out_features)
+        elif isinstance(base, Conv1D) or out_features < 3 * in_features:
+            yield name, ScaledOutput(base, out_features - in_features)  # the query's outputs, as many as inputs, first
+        else:
+            raise AdapterError(
+                f"{name} ({out_features} x {in_features}): (IA)3 cannot tell where its keys and values are; "
+                "variant=attention_inputs scales the inputs instead"
+            )
     for name, base in feed_forward.items():
         yield name, ScaledInput(base)

@@ -8,12 +8,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from rosa.adapters.base import Adapter
+from rosa.errors import AdapterError
 from rosa.utils.formatting import aligned
 
 ATTRIBUTE = "rosa_attachment"
 """Where a model keeps its :class:`Attachment`."""
+
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,31 @@ class Attachment:
             f"{self.total_parameters:,}) and {self.head_parameters:,} in the head"
         )
         return "\n".join(lines)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside ``torch.compile``'s, ``DistributedDataParallel``'s and similar wrappers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, WRAPPERS):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def refuse_wrapper(model: nn.Module) -> None:
+    """Stop at a wrapper, which has taken note of the parameters as they were before.
+
+    Raises:
+        AdapterError: with the wrapper's name.
+    """
+    inner = unwrapped(model)
+    if inner is not model:
+        wrapper = type(model).__name__
+        raise AdapterError(
+            f"{wrapper} wraps {type(inner).__name__}: attach to the model itself, and wrap it afterwards"
+        )
 
 
 def attachment(model: nn.Module) -> Attachment | None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rosa.adapters.modules import adapters
+from rosa.adapters.modules import adapters, unwrapped
 from rosa.errors import AdapterError
 
 
 def changing_names(model: nn.Module) -> list[str]:
-    """Names of every tensor that training changes: what a checkpoint must hold beside the pretrained weights."""
+    """Names of every tensor that training changes: what a checkpoint must hold beside the pretrained weights.
+
+    Those of the model inside, where it is wrapped (``torch.compile``, ``DistributedDataParallel``).
+    """
+    model = unwrapped(model)
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for prefix, adapter in adapters(model):
         names.update(f"{prefix}.{name}" for name in adapter.changing())
@@ -24,7 +28,7 @@ def undecayed_names(model: nn.Module) -> set[str]:
 
 def changing_state(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of :func:`changing_names`, detached."""
-    state = model.state_dict()
+    state = unwrapped(model).state_dict()
     return {name: state[name].detach() for name in changing_names(model)}
 
 
@@ -39,7 +43,7 @@ def load_changing_state(model: nn.Module, tensors: dict[str, Tensor], source: st
     Raises:
         AdapterError: names or shapes differ, as with a checkpoint of another method or rank.
     """
-    state = model.state_dict()
+    state = unwrapped(model).state_dict()
     expected = changing_names(model)
     problems = [f"{name} is missing" for name in expected if name not in tensors]
     problems += [f"{name} is not expected" for name in tensors if name not in set(expected)]

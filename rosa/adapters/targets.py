@@ -7,29 +7,84 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from rosa.adapters.base import LinearLayer, oriented
 from rosa.adapters.linalg.subspace import resolve_rank
 from rosa.config import ATTENTION, RankedConfig
 from rosa.errors import AdapterError
 
-READ_NOT_CALLED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
-"""PyTorch's modules that read the weights of the layers in them without calling those: an adapter would be bypassed."""
-
 WEIGHT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 """What a weight can be to be adapted. Quantized weights, 8-bit floats too, stand for others by a scale kept apart."""
 
 
-def head_names(model: nn.Module) -> list[str]:
-    """Names of the parameters outside a Hugging Face model's backbone that it shares with no backbone parameter.
+LOADED = "_is_hf_initialized"
+"""transformers' mark of a parameter that came from a checkpoint; copies of a model have none."""
 
-    A sequence classifier has a head; a language model whose output layer is its tied input embedding has none.
+
+def head_names(model: nn.Module) -> list[str]:
+    """Names of the parameters of a Hugging Face model's task head, and of all others that its loader drew anew.
+
+    The head is what lies outside the backbones of a model that predicts no tokens: the output layer of a language model
+    was pretrained. A model that was loaded tells which parameters were not in its checkpoint, as a pooler in that of a
+    masked language model; one that was made from a configuration, or copied, does not.
     """
-    backbone = getattr(model, "base_model", model)
-    if backbone is model:
-        return []
-    inside = {id(parameter) for parameter in backbone.parameters()}
-    return [name for name, parameter in model.named_parameters() if id(parameter) not in inside]
+    drawn = set(drawn_names(model))
+    backbones: list[nn.Module] = [getattr(model, "base_model", model)]
+    backbones += [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    backbones = [part for part in backbones if part is not model]
+    if not backbones or _output_layer(model) is not None:
+        return [name for name, _ in model.named_parameters() if name in drawn]
+    inside = {id(parameter) for backbone in backbones for parameter in backbone.parameters()}
+    return [name for name, parameter in model.named_parameters() if name in drawn or id(parameter) not in inside]
+
+
+def drawn_names(model: nn.Module) -> list[str]:
+    """Names of the parameters that were not in the checkpoint a model was loaded from; none where that is unknown."""
+    marks = {name: getattr(parameter, LOADED, False) for name, parameter in model.named_parameters()}
+    return [name for name, loaded in marks.items() if not loaded] if any(marks.values()) else []
+
+
+def named_head(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Names of the parameters, or of those in the modules, that match the patterns, and of those drawn anew.
+
+    Raises:
+        AdapterError: a pattern matches nothing, or a weight that is tied to another.
+    """
+    drawn = set(drawn_names(model))
+    found = [name for name, _ in model.named_parameters() if name in drawn or _below(name, patterns)]
+    tied = _tied(model)
+    for pattern in patterns:
+        shared = next((f"{name} is tied to {tied[name]}" for name in tied if _below(name, [pattern])), None)
+        if shared is not None:
+            raise AdapterError(f"method.head: {pattern!r}: {shared}, so that training one trains the other")
+        if not any(_below(name, [pattern]) for name in found):
+            children = ", ".join(dict.fromkeys(name.partition(".")[0] for name, _ in model.named_parameters()))
+            raise AdapterError(
+                f"method.head: {pattern!r} matches nothing in {type(model).__name__}; it has: {children}"
+            )
+    return found
+
+
+def _below(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern matches a parameter or a module that holds it."""
+    parts = name.split(".")
+    holders = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    return any(matches(holder, pattern) for holder in holders for pattern in patterns)
+
+
+def _output_layer(model: nn.Module) -> nn.Module | None:
+    """The layer with which a language model predicts tokens."""
+    return model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+
+
+def _tied(model: nn.Module) -> dict[str, str]:
+    """Further names of parameters that have several -> the first one."""
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = ((name, first[id(parameter)]) for name, parameter in model.named_parameters(remove_duplicate=False))
+    return {name: original for name, original in names if name != original}
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -39,14 +94,12 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
-    """Every linear layer outside the head that can be adapted, by name.
+    """Every linear layer that can be adapted, by name: outside the head and the output layer of a language model.
 
-    Its weight is a parameter (no parametrization computes it) that no other module shares, and its module is called.
+    Its weight is a parameter (no parametrization computes it) that no other module shares.
     """
     head = set(head_names(model))
-    bypassed = {
-        id(child) for module in model.modules() if isinstance(module, READ_NOT_CALLED) for child in module.children()
-    }
+    output = _output_layer(model)
     owners: dict[int, int] = {}
     for _, module in model.named_modules(remove_duplicate=False):  # a module under two names is shared too
         for parameter in module.parameters(recurse=False):
@@ -55,7 +108,7 @@ def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
         name: module
         for name, module in model.named_modules()
         if isinstance(module, LinearLayer)
-        and id(module) not in bypassed
+        and module is not output
         and f"{name}.weight" not in head
         and owners.get(id(module.weight)) == 1
     }
@@ -65,8 +118,8 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, Linear
     """The linear layers whose names match one of the patterns.
 
     Raises:
-        AdapterError: a pattern matches nothing (the message lists what could be matched), or a layer's weight is
-            quantized.
+        AdapterError: a pattern matches nothing (the message lists what could be matched), or a layer's weight is not
+            here whole, or is not what the layer multiplies with.
     """
     available = linear_layers(model)
     found = {n: layer for n, layer in available.items() if any(matches(n, pattern) for pattern in patterns)}
@@ -74,18 +127,56 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, Linear
     # The default names what architectures call attention, of which a model has one; what a user names must be there.
     if not found or (unmatched and tuple(patterns) != ATTENTION):
         shapes = sorted({".".join("*" if part.isdigit() else part for part in name.split(".")) for name in available})
+        ties = "".join(
+            f"; {name} is tied to {original}" for name, original in _tied(model).items() if _below(name, unmatched)
+        )
         raise AdapterError(
             f"targets {unmatched} match none of the {len(available)} linear layers of "
-            f"{type(model).__name__}; it has: {', '.join(shapes) or 'none'}"
+            f"{type(model).__name__}; it has: {', '.join(shapes) or 'none'}{ties}"
         )
     for name, layer in found.items():
-        if layer.weight.dtype not in WEIGHT_DTYPES:
-            raise AdapterError(
-                f"{name} ({type(layer).__name__}) has a weight of {layer.weight.dtype}, which looks quantized: load "
-                "the model without quantization (float32, bfloat16 or float16), or leave the layer out of "
-                "method.targets"
-            )
+        problem = _problem(layer)
+        if problem is not None:
+            raise AdapterError(f"{name} ({type(layer).__name__}) {problem}, or leave the layer out of method.targets")
     return found
+
+
+def _problem(layer: LinearLayer) -> str | None:
+    """Why a layer cannot be adapted, and what would help; None if it can."""
+    weight = layer.weight
+    if weight.dtype not in WEIGHT_DTYPES:
+        return (
+            f"has a weight of {weight.dtype}, which looks quantized: load the model without quantization (float32, "
+            "bfloat16 or float16)"
+        )
+    if weight.is_meta:
+        return "has its weight elsewhere (on the meta device), as offloading leaves it: load the model onto one device"
+    if weight.numel() == 0 or hasattr(weight, "device_mesh"):
+        return "has a part of its weight only, as sharding (ZeRO-3, FSDP) leaves it: attach before the model is sharded"
+    if not _multiplies(layer):
+        return "does not compute x W^T + b: its class is a linear layer's and its forward is another one. Adapt others"
+    return None
+
+
+@torch.no_grad()
+def _multiplies(layer: LinearLayer) -> bool:
+    """Whether a call of the layer is ``x W^T + b``: by its class, or else as tried on small and large inputs."""
+    if "forward" not in vars(layer) and type(layer).forward in (nn.Linear.forward, Conv1D.forward):
+        return True
+    weight = oriented(layer, layer.weight)
+    stream = torch.Generator().manual_seed(0)
+    x = torch.randn(5, weight.shape[1], generator=stream) * torch.tensor([[1e-3], [1e-1], [1.0], [1e1], [1e3]])
+    x = x.to(weight.device, weight.dtype)
+    expected = functional.linear(x, weight, layer.bias)
+    try:
+        actual = layer(x)
+    except (RuntimeError, IndexError, TypeError, ValueError):
+        return False
+    if not isinstance(actual, torch.Tensor) or actual.shape != expected.shape:
+        return False
+    size = expected.abs().amax(dim=1).float()
+    difference = (actual - expected).abs().amax(dim=1).float()
+    return bool((difference <= 4 * torch.finfo(weight.dtype).eps ** 0.75 * size).all())
 
 
 def layer_ranks(layers: Mapping[str, LinearLayer], config: RankedConfig) -> dict[str, int]:

@@ -26,15 +26,20 @@ class MethodConfig:
     """What every method has: a name, and what becomes of the task's head."""
 
     name: str = ""
-    head: str = "train"
-    """``train`` (the field's standard) or ``freeze`` (what the authors' released code does)."""
+    head: Any = "train"
+    """``train`` (the field's standard), ``freeze`` (what the authors' released code does), or a list of shell patterns
+    of the modules and parameters to train. Under ``train`` and a list, what a loader drew anew trains in any case."""
 
     NAME: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         self.name = self.name or self.NAME
         require(self.name == self.NAME, "method.name", self.name, f"{self.NAME!r} for {type(self).__name__}")
-        choice("method.head", self.head, ("train", "freeze"))
+        if isinstance(self.head, list):
+            named = bool(self.head) and all(isinstance(name, str) and name for name in self.head)
+            require(named, "method.head", self.head, "train, freeze, or a list of at least one name")
+        else:
+            choice("method.head", self.head, ("train", "freeze"))
 
 
 @dataclass

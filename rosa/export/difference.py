@@ -30,8 +30,8 @@ class Difference:
 def compare(base: nn.Module, plain: nn.Module) -> Difference:
     """Find what changed between two plain models.
 
-    A head goes along even if it is as it was, unless it is a language model's output layer: a task's head is drawn at
-    random where the pretrained model is loaded, and would be another one there.
+    A head goes along even if it is as it was: it is drawn at random where the pretrained model is loaded, and would be
+    another one there.
 
     Args:
         base: the pretrained model.
@@ -49,9 +49,9 @@ def compare(base: nn.Module, plain: nn.Module) -> Difference:
     changed = {
         name for name, after in plain.named_parameters() if not torch.equal(after, before[name].to(after.device))
     }
-    linear = linear_layers(plain)
-    head = set(head_names(plain))
-    whole = {_head_module(plain, name) for name in head if name in changed or not _is_pretrained_head(plain, name)}
+    head = {*head_names(base), *head_names(plain)}  # a copy of a model does not know what was drawn anew
+    linear = {name: layer for name, layer in linear_layers(plain).items() if f"{name}.weight" not in head}
+    whole = {_head_module(plain, name, head) for name in head}
     for name in sorted(changed - head):
         owner = name.rpartition(".")[0]
         if owner not in linear:
@@ -109,19 +109,14 @@ def _same(buffer: torch.Tensor, other: torch.Tensor | None) -> bool:
     return other is not None and torch.equal(buffer, other.to(buffer.device))
 
 
-def _is_pretrained_head(model: nn.Module, name: str) -> bool:
-    """Whether a parameter of the head is the output layer of a language model, which pretraining has made."""
-    output = getattr(model, "get_output_embeddings", lambda: None)()
-    parameter = model.get_parameter(name)
-    return output is not None and any(parameter is inner for inner in output.parameters())
-
-
-def _head_module(model: nn.Module, name: str) -> str:
-    """The child of the model that holds a parameter of the head."""
-    child, _, inner = name.partition(".")
-    if not inner:
-        raise ExportError(f"{name} lies in {type(model).__name__} itself, where no adapter can reach it")
-    return child
+def _head_module(model: nn.Module, name: str, head: set[str]) -> str:
+    """The outermost module that holds this parameter of the head, and none of the backbone."""
+    parts = name.split(".")[:-1]
+    for end in range(1, len(parts) + 1):
+        module = ".".join(parts[:end])
+        if all(f"{module}.{inner}" in head for inner, _ in model.get_submodule(module).named_parameters()):
+            return module
+    raise ExportError(f"{name} lies beside other parameters of {type(model).__name__}, where no adapter can reach it")
 
 
 def _refuse_what_cannot_go_along(model: nn.Module, name: str) -> None:

@@ -73,9 +73,9 @@ def load(folder: Path, weights: str | None = None) -> FinishedRun:
             f"{path}: no such file; train.keep={record['config']['train'].get('keep')} of this run does not keep it: "
             f"{other}un again with train.keep={weights} train.force=true"
         )
-    base, tokenizer, facts = models.load(mini_model.located(config), config.task, config.seed)
+    plain, tokenizer, facts = models.load(mini_model.located(config), config.task, config.seed)
     _refuse_other_weights(record["model"], facts)
-    plain = copy.deepcopy(base)
+    base = copy.deepcopy(plain)  # not the other way round: a copy does not know which parameters were drawn anew
     restore(plain, config.method, path)
     return FinishedRun(record, config, weights, base, plain, tokenizer)
 

@@ -61,10 +61,10 @@ HEAD = {
     "roberta": [f"classifier.{layer}.{tensor}" for layer in ("dense", "out_proj") for tensor in ("weight", "bias")],
     "bert": ["classifier.weight", "classifier.bias"],
     "gpt2": [],  # tied to the input embedding
-    "llama": ["lm_head.weight"],
+    "llama": [],  # an output layer of its own, and pretrained
     "t5": [],  # tied, too
 }
-HEAD_SIZE = {"roberta": 32 * 32 + 32 + 3 * 32 + 3, "bert": 3 * 32 + 3, "gpt2": 0, "llama": 40 * 32, "t5": 0}
+HEAD_SIZE = {"roberta": 32 * 32 + 32 + 3 * 32 + 3, "bert": 3 * 32 + 3, "gpt2": 0, "llama": 0, "t5": 0}
 
 
 def expected_factors(model: str, method: str, train: str) -> set[str]:
@@ -280,8 +280,11 @@ def test_the_generator_alone_decides_the_factors(method: str) -> None:
 def test_only_what_holds_pretrained_weight_is_spared_weight_decay() -> None:
     rosa_model = attached("gpt2", RosaConfig(rank=4))
     assert undecayed_names(rosa_model) == {f"{layer}.{factor}" for layer in ATTENTION["gpt2"] for factor in "AB"}
-    for method in ("lora", "ia3", "full"):
+    for method in ("lora", "full"):
         assert undecayed_names(attached("gpt2", METHODS[method]())) == set()
+    for method in ("ia3", "ia3-inputs"):  # its vectors start at 1, and decay pulls towards 0
+        model = attached("gpt2", METHODS[method]())
+        assert undecayed_names(model) == {f"{name}.scale" for name, _ in adapters(model)}
 
 
 # --- what is printed -------------------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ from tests.adapters import tiny
 from tests.adapters.tiny import build, logits, relative_difference
 
 ARCHITECTURES = list(tiny.BUILDERS)
-HEADS = {"bert": {"classifier"}, "roberta": {"classifier"}, "gpt2": set(), "llama": {"lm_head"}, "t5": set()}
-"""The outermost module of each architecture's head; GPT-2's and T5's output layers are tied to their embeddings."""
+HEADS = {"bert": {"classifier"}, "roberta": {"classifier"}, "gpt2": set(), "llama": set(), "t5": set()}
+"""The outermost module of each architecture's head; a language model has none."""
 
 EXAMPLES, BATCH, EPOCHS = 12, 4, 3
 UPDATES = EPOCHS * EXAMPLES // BATCH
@@ -537,7 +537,7 @@ def test_other_subclasses_of_a_linear_layer_are_adapted_and_given_back() -> None
 
 
 class Mixed(nn.Module):
-    """PyTorch's own attention, whose output layer is never called, beside layers that are."""
+    """PyTorch's own attention, whose output layer is read and never called, beside layers that are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -551,17 +551,28 @@ class Mixed(nn.Module):
         return self.encoder(self.attention(x, x, x)[0])
 
 
-def test_layers_that_pytorchs_own_modules_read_without_calling_are_left_alone() -> None:
-    """An adapter there would take the weight apart, and no one would put it together again in the forward pass."""
+def test_layers_that_pytorchs_own_modules_read_without_calling_are_adapted() -> None:
+    """They read the layer's weight, which is the effective one."""
     model = Mixed().eval()
     x = tiny.inputs(2, 3, 16)
     with torch.no_grad():  # what lets the encoder layer take its fused path
         expected = model(x)
         rosa.attach(model, rosa.RosaConfig(rank=2, targets=["*"]), verbose=False)
-        assert [layer.name for layer in rosa.adapters.attachment(model).layers] == ["attention_in"]
+        layers = [layer.name for layer in rosa.adapters.attachment(model).layers]
+        assert layers == [
+            "attention_in",
+            "attention.out_proj",
+            *(f"encoder.{n}" for n in ("self_attn.out_proj", "linear1", "linear2")),
+        ]
         assert relative_difference(model(x), expected) <= 1e-5
-    with pytest.raises(rosa.AdapterError, match="match none of the 1 linear layers of Mixed; it has: attention_in"):
-        rosa.attach(Mixed(), rosa.RosaConfig(rank=2, targets=["linear1"]), verbose=False)
+        tiny.perturb(model)
+        trained = model(x)
+        assert relative_difference(trained, expected) > 1e-3
+    model(x).square().sum().backward()
+    for _, adapter in rosa.adapters.adapters(model):
+        assert all(factor.grad is not None for factor in adapter.factors().values())
+    with torch.no_grad():
+        assert relative_difference(rosa.merge(model)(x), trained) <= 1e-5
 
 
 def test_a_parametrized_weight_is_left_alone() -> None:

@@ -84,7 +84,7 @@ class Run:
             TrainingArguments(
                 output_dir=str(folder), num_train_epochs=epochs, per_device_train_batch_size=2, learning_rate=LR,
                 lr_scheduler_type="linear", use_cpu=True, report_to="none", disable_tqdm=True, save_strategy="no",
-                logging_strategy="no", seed=0, **arguments,
+                logging_strategy="no", **{"seed": 0, **arguments},
             ),
             train_dataset=data,
             callbacks=[c for c in (self.before, callback, self.after) if c is not None],
@@ -201,6 +201,16 @@ def test_subspaces_follow_the_callbacks_seed_alone(tmp_path: Path) -> None:
     first = directions(0, 1)
     assert torch.equal(directions(0, 2), first)
     assert not torch.allclose(directions(1, 1), first, atol=1e-2)  # and 0 is a seed, not the lack of one
+
+
+def test_subspaces_follow_the_trainers_seed_by_default(tmp_path: Path) -> None:
+    def drawn(callback: ResampleCallback, **arguments: Any) -> Tensor:
+        return Run(tmp_path, callback, epochs=1, max_steps=2, **arguments).after.directions[1]
+
+    period: dict[str, Any] = {"every": 1, "unit": "step"}
+    first = drawn(ResampleCallback(**period), seed=5)
+    assert torch.equal(drawn(ResampleCallback(**period, seed=5), seed=5), first)
+    assert not torch.allclose(drawn(ResampleCallback(**period, seed=6), seed=5), first, atol=1e-2)
 
 
 def test_a_resample_leaves_the_global_stream_alone(tmp_path: Path) -> None:

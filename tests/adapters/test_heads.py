@@ -1,0 +1,139 @@
+"""What trains beside the factors: the task's head, and whatever a loader drew anew."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    CLIPConfig,
+    CLIPForImageClassification,
+    PreTrainedModel,
+    SiglipConfig,
+    SiglipForImageClassification,
+    T5Config,
+    T5ForQuestionAnswering,
+    WhisperConfig,
+    WhisperForAudioClassification,
+)
+
+from rosa.adapters import attach, attachment, head_names
+from rosa.config import ConfigError, LoraConfig, RosaConfig
+from rosa.errors import AdapterError
+from tests.adapters import tiny
+from tests.adapters.tiny import build
+
+TOWER: dict[str, Any] = {
+    "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+}  # fmt: skip
+IMAGE = {**TOWER, "image_size": 8, "patch_size": 4}
+TEXT = {**TOWER, "vocab_size": 40}
+WHISPER: dict[str, Any] = {
+    "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "vocab_size": 60,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_mel_bins": 8,
+    "max_source_positions": 10,
+}  # fmt: skip
+
+ELSEWHERE: dict[str, tuple[Callable[[], PreTrainedModel], set[str]]] = {
+    "clip": (lambda: CLIPForImageClassification(CLIPConfig(text_config=TEXT, vision_config=IMAGE)), {"classifier"}),
+    "siglip": (
+        lambda: SiglipForImageClassification(SiglipConfig(text_config=TEXT, vision_config=IMAGE)),
+        {"classifier"},
+    ),
+    "whisper": (lambda: WhisperForAudioClassification(WhisperConfig(**WHISPER)), {"projector", "classifier"}),
+    "t5": (
+        lambda: T5ForQuestionAnswering(T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)),
+        {"qa_outputs"},
+    ),
+}
+
+
+def saved_language_model(folder: Path) -> Path:
+    """A masked language model's checkpoint, which has no pooler and no classifier."""
+    torch.manual_seed(0)
+    BertForMaskedLM(BertConfig(**tiny.ENCODER)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_heads_of_models_whose_backbone_has_no_attribute(name: str) -> None:
+    make, expected = ELSEWHERE[name]
+    model = make()
+    assert {parameter.split(".")[0] for parameter in head_names(model)} == expected
+    attach(model, LoraConfig(rank=2), verbose=False)
+    inside = {n for n, p in model.named_parameters() if p.requires_grad and n.split(".")[0] in expected}
+    assert inside == {n for n, _ in model.named_parameters() if n.split(".")[0] in expected}
+
+
+@pytest.mark.parametrize("config", [RosaConfig, LoraConfig])
+def test_what_the_loader_drew_anew_trains(config: Any, tmp_path: Path) -> None:
+    model, report = BertForSequenceClassification.from_pretrained(
+        saved_language_model(tmp_path), num_labels=3, output_loading_info=True
+    )
+    drawn = {f"bert.pooler.dense.{tensor}" for tensor in ("weight", "bias")}
+    drawn |= {f"classifier.{tensor}" for tensor in ("weight", "bias")}
+    assert set(report["missing_keys"]) == drawn
+    attach(model, config(rank=2, targets=["*"]), verbose=False)
+    assert set(attachment(model).head) == drawn
+    plain = {
+        n for n, p in model.named_parameters() if p.requires_grad and "lora" not in n and n[-2:] not in (".A", ".B")
+    }
+    assert plain == drawn
+
+
+def test_a_random_head_that_stays_frozen_is_announced_by_name(tmp_path: Path) -> None:
+    model = BertForSequenceClassification.from_pretrained(saved_language_model(tmp_path), num_labels=3)
+    with pytest.warns(UserWarning, match=r"head=freeze: bert\.pooler\.dense\.weight, .*classifier\.bias were not in"):
+        attach(model, RosaConfig(rank=2, head="freeze"), verbose=False)
+    model.save_pretrained(tmp_path / "again")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attach(build("roberta"), RosaConfig(rank=2, head="freeze"), verbose=False)
+
+
+def test_an_output_layer_is_no_head_unless_asked_for() -> None:
+    model = build("llama").bfloat16()
+    attach(model, RosaConfig(rank=2, targets=["*"]), verbose=False)
+    assert attachment(model).head == ()
+    assert "lm_head" not in {layer.name for layer in attachment(model).layers}
+    assert model.lm_head.weight.dtype == torch.bfloat16
+    tokens = tiny.batch("llama")["input_ids"]
+    assert model.generate(tokens, max_new_tokens=2, do_sample=False, pad_token_id=0).shape == (4, 9)
+    asked = build("llama")
+    attach(asked, RosaConfig(rank=2, head=["lm_head"]), verbose=False)
+    assert attachment(asked).head == ("lm_head.weight",)
+    assert asked.lm_head.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        (
+            "gpt2",
+            {"head": ["lm_head"]},
+            r"method\.head: 'lm_head': lm_head\.weight is tied to transformer\.wte\.weight",
+        ),
+        ("roberta", {"head": ["clasifier"]}, "method.head: 'clasifier' matches nothing in .*: roberta, classifier"),
+        ("bert", {"head": ["pooler"], "targets": ["*"]}, r"bert\.pooler\.dense is named by method\.head and"),
+        ("gpt2", {"targets": ["lm_head"]}, r"match none.*lm_head\.weight is tied to transformer\.wte\.weight"),
+    ],
+)
+def test_names_that_cannot_be_a_head_are_refused(name: str, options: Any, said: str) -> None:
+    model = build(name)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(AdapterError, match=said):
+        attach(model, RosaConfig(rank=2, **options), verbose=False)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("head", ["Train", [], [""], [3]])
+def test_another_value_for_the_head_is_refused(head: Any) -> None:
+    with pytest.raises(ConfigError, match=r"method\.head="):
+        RosaConfig(head=head)

@@ -1,0 +1,172 @@
+"""Layers that are linear by class: those whose weight is read, and those that are refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    DebertaConfig,
+    DebertaForSequenceClassification,
+    GPTBigCodeConfig,
+    GPTBigCodeForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+    WavLMConfig,
+    WavLMForSequenceClassification,
+)
+
+from rosa.adapters import adapters, attach, changing_state, load_changing_state, merge
+from rosa.config import IA3Config, LoraConfig, MethodConfig, RosaConfig
+from rosa.errors import AdapterError
+from tests.adapters import tiny
+from tests.adapters.tiny import attached, build, inputs, perturb, relative_difference
+
+# --- weights that are read and not called ----------------------------------------------------------------------------
+
+
+def _bloom() -> PreTrainedModel:
+    shape: dict[str, Any] = {"hidden_size": 32, "n_layer": 1, "n_head": 4, "pretraining_tp": 2, "slow_but_exact": True}
+    return BloomForCausalLM(BloomConfig(vocab_size=40, hidden_dropout=0.0, attention_dropout=0.0, **shape))
+
+
+def _wavlm() -> PreTrainedModel:
+    shape: dict[str, Any] = {
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+        "conv_dim": (8, 8), "conv_stride": (5, 2), "conv_kernel": (10, 3), "num_feat_extract_layers": 2,
+        "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "classifier_proj_size": 8,
+    }  # fmt: skip
+    return WavLMForSequenceClassification(WavLMConfig(**shape))
+
+
+def _mamba() -> PreTrainedModel:
+    shape: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4, "time_step_rank": 4}
+    return MambaForCausalLM(MambaConfig(vocab_size=40, **shape))
+
+
+def _deberta() -> PreTrainedModel:
+    shape: dict[str, Any] = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 16}
+    return DebertaForSequenceClassification(DebertaConfig(**tiny.ENCODER, **shape))
+
+
+TOKENS = torch.randint(3, 40, (2, 7), generator=torch.Generator().manual_seed(0))
+READERS: dict[str, tuple[Callable[[], PreTrainedModel], Tensor]] = {
+    "bloom": (_bloom, TOKENS),
+    "wavlm": (_wavlm, inputs(2, 400)),
+    "mamba": (_mamba, TOKENS),
+    "deberta": (_deberta, TOKENS),
+}
+
+
+@pytest.mark.parametrize("config", [RosaConfig(rank=2, targets=["*"]), LoraConfig(rank=2, targets=["*"])], ids=str)
+@pytest.mark.parametrize("name", READERS)
+def test_a_weight_that_is_read_is_adapted_like_one_that_is_called(name: str, config: MethodConfig) -> None:
+    make, x = READERS[name]
+    torch.manual_seed(0)
+    model = make().eval()
+
+    def answer() -> Tensor:
+        return model(x).logits
+
+    expected = answer().detach()
+    attach(model, config, generator=torch.Generator().manual_seed(0), verbose=False)
+    assert relative_difference(answer().detach(), expected) <= 1e-4
+    perturb(model, size=0.02)
+    answer().square().sum().backward()
+    factors = [(layer, f) for layer, adapter in adapters(model) for f in adapter.factors().values()]
+    assert [layer for layer, factor in factors if factor.grad is None] == []
+    trained = answer().detach()
+    assert relative_difference(trained, expected) > 1e-3
+    merge(model)
+    assert relative_difference(answer().detach(), trained) <= 1e-4
+
+
+# --- linear by class and not by meaning ------------------------------------------------------------------------------
+
+
+class ScaledWeight(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 * super().forward(x)
+
+
+class Clipped(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clamp(-10, 10)
+
+
+class Ternary(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight.abs().mean()
+        return functional.linear(x, (self.weight / scale).round().clamp(-1, 1) * scale, self.bias)
+
+
+class Grouped(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        groups = self.weight.view(4, -1, x.shape[-1]).transpose(1, 2)
+        return (x.unflatten(-2, (4, -1)) @ groups).flatten(-2)
+
+
+class Router(nn.Linear):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x).topk(2)
+
+
+@pytest.mark.parametrize("config", [RosaConfig(rank=2), LoraConfig(rank=2)], ids=["rosa", "lora"])
+@pytest.mark.parametrize("kind", [ScaledWeight, Clipped, Ternary, Grouped, Router])
+def test_a_layer_that_computes_something_else_is_refused_by_name(kind: type[nn.Linear], config: Any) -> None:
+    model = build("bert")
+    model.bert.encoder.layer[1].attention.self.key = kind(tiny.HIDDEN, tiny.HIDDEN)
+    said = rf"bert\.encoder\.layer\.1\.attention\.self\.key \({kind.__name__}\) does not compute x W\^T"
+    with pytest.raises(AdapterError, match=said):
+        attach(model, config, verbose=False)
+
+
+def test_an_offloaded_layer_is_refused_by_name() -> None:
+    model = build("bert")
+    model.bert.encoder.layer[1].attention.self.key.to("meta")
+    with pytest.raises(AdapterError, match=r"layer\.1\.attention\.self\.key \(Linear\) has its weight elsewhere"):
+        attach(model, RosaConfig(rank=2), verbose=False)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_a_wrapped_model_is_refused(wrap: Any) -> None:
+    with pytest.raises(AdapterError, match="wraps BertForSequenceClassification: attach to the model itself"):
+        attach(wrap(build("bert")), RosaConfig(rank=2), verbose=False)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_a_wrapper_leaves_no_trace_in_what_is_saved(wrap: Any) -> None:
+    model = attached("bert", RosaConfig(rank=2))
+    perturb(model)
+    state = changing_state(wrap(model))
+    assert state.keys() == changing_state(model).keys()
+    other = attached("bert", RosaConfig(rank=2), seed=1)
+    load_changing_state(wrap(other), state, "checkpoint")
+    assert torch.equal(tiny.logits(other, "bert"), tiny.logits(model, "bert"))
+
+
+# --- (IA)3 on a fused layer ------------------------------------------------------------------------------------------
+
+
+def bigcode(multi_query: bool) -> PreTrainedModel:
+    shape: dict[str, Any] = {"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 16}
+    return GPTBigCodeForCausalLM(GPTBigCodeConfig(vocab_size=40, multi_query=multi_query, **shape))
+
+
+def test_ia3_leaves_the_query_of_a_model_with_one_key_and_value() -> None:
+    model = bigcode(multi_query=True)
+    attach(model, IA3Config(), verbose=False)
+    scale = model.transformer.h[0].attn.c_attn.factors()["scale"]
+    assert scale.numel() == 2 * 8  # a key and a value of one head
+
+
+def test_ia3_refuses_a_fused_layer_whose_order_it_does_not_know() -> None:
+    with pytest.raises(AdapterError, match=r"h\.0\.attn\.c_attn \(96 x 32\): .*cannot tell where"):
+        attach(bigcode(multi_query=False), IA3Config(), verbose=False)
