@@ -43,7 +43,8 @@ def head_names(model: nn.Module) -> list[str]:
 
 def drawn_names(model: nn.Module) -> list[str]:
     """Names of the parameters that were not in the checkpoint a model was loaded from; none where that is unknown."""
-    marks = {name: getattr(parameter, LOADED, False) for name, parameter in model.named_parameters()}
+    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.dtype in WEIGHT_DTYPES]
+    marks = {name: getattr(parameter, LOADED, False) for name, parameter in trainable}
     return [name for name, loaded in marks.items() if not loaded] if any(marks.values()) else []
 
 
