@@ -13,6 +13,7 @@ from rosa.data.base import TEXT_COLUMNS, TaskData, shorten
 from rosa.data.e2e import PAIR_COLUMNS, GenerationData, prompt
 from rosa.errors import DataError
 from rosa.utils.names import IGNORED
+from rosa.utils.tokens import begin_tokens
 
 if TYPE_CHECKING:
     import datasets
@@ -124,9 +125,10 @@ def tokenize_pairs(
         |-- prompt, tokenized alone --|   |- " " + reference -|
         |-- labels: ignored ----------|   |-- labels: the tokens -----|     (loss_on=reference)
 
-    The prompt is tokenized alone, as it is when there is nothing after it to decode yet, so that its tokens are the
-    same in both. An example that is longer than the limit loses the end of its reference, with the end token; how many
-    did is in the facts, and logged.
+    Before the prompt stands what the tokenizer begins every text with, if anything (``<bos>``). The prompt is tokenized
+    alone, as it is when there is nothing after it to decode yet, so that its tokens are the same in both. An example
+    that is longer than the limit loses the end of its reference, with the end token; how many did is in the facts, and
+    logged.
 
     Raises:
         DataError: the prompt alone leaves no room for a token of the reference, or the tokenizer has no end token.
@@ -136,6 +138,7 @@ def tokenize_pairs(
     limit = min(max_length, tokenizer.model_max_length)
     facts = copy.deepcopy(data.facts)
     facts["max_length"] = limit
+    facts["begins_with"] = tokenizer.convert_ids_to_tokens(begin_tokens(tokenizer))
 
     def tokenized(name: str, split: datasets.Dataset) -> datasets.Dataset:
         counts = {"tokens": 0, "scored_tokens": 0, "truncated": 0}
@@ -171,7 +174,9 @@ def _encode(
     prompts = [prompt(task, mr) for mr in batch["mr"]]
     targets = [f" {reference}" for reference in batch["ref"]]
     plain: dict[str, Any] = {"add_special_tokens": False, "verbose": False}
-    given, wanted = tokenizer(prompts, **plain)["input_ids"], tokenizer(targets, **plain)["input_ids"]
+    begin = begin_tokens(tokenizer)
+    given = [[*begin, *ids] for ids in tokenizer(prompts, **plain)["input_ids"]]
+    wanted = tokenizer(targets, **plain)["input_ids"]
     columns: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
     for text, start, rest in zip(prompts, given, wanted, strict=True):
         if len(start) >= limit:

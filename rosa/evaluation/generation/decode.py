@@ -39,6 +39,7 @@ from transformers import (
 from rosa.config import NOT_IDENTITY, DecodingConfig, to_dict
 from rosa.errors import DecodingError
 from rosa.evaluation.generation.journal import Journal
+from rosa.utils.tokens import begin_tokens
 
 SHOWN = 60
 """Characters of a prompt that an error quotes."""
@@ -199,7 +200,8 @@ def _encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[
     for number, ids in enumerate(encoded):
         if not ids:
             raise DecodingError(f"prompt {number + 1} of {len(prompts)}, {prompts[number]!r}, has no tokens")
-    return encoded
+    begin = begin_tokens(tokenizer)
+    return [[*begin, *ids] for ids in encoded]
 
 
 def _rooms(model: PreTrainedModel, prompts: Sequence[str], encoded: Sequence[Sequence[int]], most: int) -> list[int]:

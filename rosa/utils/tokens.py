@@ -1,0 +1,16 @@
+"""What a tokenizer puts before a text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def begin_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The token with which a tokenizer begins every text, as Llama's, Gemma's and Mistral's do; none with GPT-2's."""
+    marked, plain = (
+        tokenizer("a", add_special_tokens=special, verbose=False)["input_ids"] for special in (True, False)
+    )
+    return marked[:1] if marked[:1] == [tokenizer.bos_token_id] and len(marked) > len(plain) else []
