@@ -32,32 +32,28 @@ from rosa.utils.distributed import is_main, launched
 CONF = Path(__file__).resolve().parent.parent / "conf"
 LOCAL_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 jobs: list[Job] = []
-"""Hydra's own launcher runs one job after the other; a local sweep is collected here instead and run as a whole."""
+"""The runs asked for. Hydra composes them one after the other, and would run them so; here they are done together."""
+
+refused: list[ConfigError] = []
+"""Why runs cannot be; raised when Hydra is done, which would print lines of its own."""
 
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
-def main(composed: DictConfig) -> Result | None:
-    """Run the composed configuration, or note it down for the sweep; a launcher's process gets the outcome."""
-    config = from_hydra(composed)
+def compose(composed: DictConfig) -> Result | None:
+    """Note down the composed run; a process that a launcher started for it does it, and gives back its outcome."""
     context = HydraConfig.get()
-    job = Job(config, command(context.overrides.task))
-    if context.mode == RunMode.MULTIRUN:
-        if context.launcher._target_ != LOCAL_LAUNCHER:
-            return run_as_job(job)
-        jobs.append(job)
+    try:
+        job = Job(from_hydra(composed), command(context.overrides.task))
+    except ConfigError as error:
+        refused.append(error)
         return None
-    from rosa.run import run
-
-    outcome = run(config, job.command, progress=True)
-    if not is_main():
-        return None
-    print(summary(outcome.record))
-    print("finished before, nothing to do" if outcome.skipped else "done", end=": ")
-    print(outcome.folder / "record.json")
+    if context.mode == RunMode.MULTIRUN and context.launcher._target_ != LOCAL_LAUNCHER:
+        return run_as_job(job)
+    jobs.append(job)
     return None
 
 
-def command_line() -> int:
+def main() -> int:
     """Do what the command line asks for; 1 where a run of a sweep failed."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing its own trace
     logging.basicConfig(format="%(message)s")
@@ -73,15 +69,31 @@ def command_line() -> int:
         preflight(CONF, sys.argv[1:])
     try:
         with explained(CONF, sys.argv[1:]):
-            main()
+            compose()
     except RuntimeError as error:
         if not is_failed_job(error):
             raise
         print(f"error: {error}", file=sys.stderr)
+    if refused:
+        raise refused[0]
+    if not multirun:
+        return run_alone(jobs[0]) if jobs else 0  # none: Hydra was asked for its help or the configuration
     if jobs:
         results = run_all(jobs, jobs[0].config.jobs)
         return 0 if all(result.status in ("done", "skipped", "elsewhere") for result in results) else 1
-    return after_launch() if multirun else 0
+    return after_launch()
+
+
+def run_alone(job: Job) -> int:
+    """Do one run, and print its scores and where its record is."""
+    from rosa.run import run
+
+    outcome = run(job.config, job.command, progress=True)
+    if is_main():
+        print(summary(outcome.record))
+        print("finished before, nothing to do" if outcome.skipped else "done", end=": ")
+        print(outcome.folder / "record.json")
+    return 0
 
 
 def is_failed_job(error: RuntimeError) -> bool:
@@ -102,4 +114,4 @@ def after_launch() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(command_line))
+    sys.exit(run_command(main))

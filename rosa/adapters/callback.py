@@ -14,9 +14,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rosa.adapters import diagnostics
-from rosa.adapters.base import ResampledAdapter
 from rosa.adapters.modules import adapters, attachment
-from rosa.adapters.resampling import resample
+from rosa.adapters.resampling import resample, resampled
 from rosa.errors import AdapterError, ConfigError
 from rosa.utils.seeding import generator
 
@@ -188,7 +187,7 @@ class ResampleCallback(TrainerCallback):
         present = attachment(model)
         if present is None:
             raise AdapterError("ResampleCallback: the model has no adapter; call rosa.attach(model, ...) first")
-        if not any(isinstance(adapter, ResampledAdapter) for _, adapter in adapters(model)):
+        if not resampled(model):
             raise AdapterError(f"ResampleCallback: {present.method} has nothing to resample; attach RosaConfig instead")
         every = present.config.every if self.every is None else self.every
         unit = present.config.unit if self.unit is None else self.unit

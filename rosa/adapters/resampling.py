@@ -17,6 +17,11 @@ PRUNED_SHARE = 0.9
 """Of a factor's entries, those whose moments ``optimizer_state=prune`` sets to zero."""
 
 
+def resampled(model: nn.Module) -> dict[str, ResampledAdapter]:
+    """The adapters of a model that move to new subspaces, by dotted name; none for other methods."""
+    return {name: adapter for name, adapter in adapters(model) if isinstance(adapter, ResampledAdapter)}
+
+
 def resample(
     model: nn.Module,
     *,
@@ -42,7 +47,7 @@ def resample(
         AdapterError: the model has no such adapter, or a weight is not finite or cannot be factorized; the model and
             the optimizer are then as they were.
     """
-    found = {name: adapter for name, adapter in adapters(model) if isinstance(adapter, ResampledAdapter)}
+    found = resampled(model)
     if not found:
         raise AdapterError(f"{type(model).__name__} has nothing to resample; attach RosaConfig to it first")
     # Every process draws for every layer, so that a generator is left in the same state everywhere.

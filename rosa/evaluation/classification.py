@@ -23,9 +23,8 @@ from datasets import Features, Value
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from rosa.config import TaskConfig
 from rosa.errors import DivergedError, ScoringError
-from rosa.evaluation.scorer import refuse_unknown
+from rosa.evaluation import scorer
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -125,16 +124,6 @@ def _is_constant(values: np.ndarray) -> bool:
     return bool(np.all(values == values[0]))
 
 
-def metrics_for(names: Sequence[str]) -> evaluate.CombinedEvaluations:
-    """Combine the named metrics into one object whose ``compute`` gives all of them.
-
-    Raises:
-        ConfigError: a name that is not in ``METRICS``, with the nearest one that is.
-    """
-    refuse_unknown(names, METRICS)
-    return evaluate.combine([METRICS[name]() for name in names])
-
-
 def compute(names: Sequence[str], predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
     """Score predictions.
 
@@ -147,10 +136,8 @@ def compute(names: Sequence[str], predictions: np.ndarray, references: np.ndarra
         Name -> score, in the order of ``names``; see the table at the top of this module for undefined scores.
 
     Raises:
-        ConfigError: an unknown metric.
         ScoringError: no examples, two shapes that differ, or fractions where a class is expected.
     """
-    combined = metrics_for(names)
     if predictions.ndim != 1 or predictions.shape != references.shape or len(predictions) == 0:
         raise ScoringError(
             f"predictions have shape {predictions.shape} and references {references.shape}: "
@@ -163,6 +150,7 @@ def compute(names: Sequence[str], predictions: np.ndarray, references: np.ndarra
             raise ScoringError(
                 f"{classes[0]} compares class numbers: expected integers as {column}, not {values.dtype}"
             )
+    combined = evaluate.combine([METRICS[name]() for name in names])
     return combined.compute(predictions=predictions, references=references)
 
 
@@ -227,23 +215,10 @@ def warnings_for(predictions: np.ndarray, kind: str) -> list[str]:
     return []
 
 
-class Scorer:
-    """The ``compute_metrics`` of a Hugging Face ``Trainer``: every official metric of one evaluation split.
+class Scorer(scorer.Scorer):
+    """Scores a classification, or a regression of texts; raises what :func:`predictions_of` and :func:`compute` do."""
 
-    Calls raise what :func:`predictions_of` and :func:`compute` do.
-
-    Args:
-        task: what kind its predictions are, and by which metrics they are judged.
-
-    Raises:
-        ConfigError: the task names an unknown metric; raised here, before any training.
-    """
-
-    def __init__(self, task: TaskConfig) -> None:
-        metrics_for(task.metrics)
-        self.task = task
-        self.warnings: list[str] = []
-        """What the latest evaluation has to be warned of, in words."""
+    METRICS = METRICS
 
     def __call__(self, evaluation: EvalPrediction) -> dict[str, float]:
         """Score logits of shape (n, classes) or (n, 1) against n labels."""

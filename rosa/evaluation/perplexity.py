@@ -8,15 +8,15 @@ examples fall into batches.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from rosa.config import TaskConfig
 from rosa.errors import DivergedError, ScoringError
-from rosa.evaluation.scorer import refuse_unknown
+from rosa.evaluation import scorer
 from rosa.utils.names import IGNORED
 
 if TYPE_CHECKING:
@@ -52,21 +52,16 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack((losses.double().sum(1), (counted != IGNORED).double().sum(1)), dim=1)
 
 
-class Scorer:
-    """The ``compute_metrics`` of a Hugging Face ``Trainer`` that keeps :func:`token_losses` instead of logits.
+class Scorer(scorer.Scorer):
+    """Scores a language model from the :func:`token_losses` that are kept instead of logits."""
 
-    Args:
-        task: by which metrics its predictions are judged.
+    METRICS = METRICS
+    OF = "of a language model"
 
-    Raises:
-        ConfigError: the task names an unknown metric; raised here, before any training.
-    """
-
-    def __init__(self, task: TaskConfig) -> None:
-        refuse_unknown(task.metrics, METRICS, "of a language model")
-        self.task = task
-        self.warnings: list[str] = []
-        """What the latest evaluation has to be warned of, in words; nothing so far."""
+    @property
+    def reduce(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """:func:`token_losses`: logits over a vocabulary would not fit in memory."""
+        return token_losses
 
     def __call__(self, evaluation: EvalPrediction) -> dict[str, float]:
         """Score summed losses and token counts of shape (examples, 2).

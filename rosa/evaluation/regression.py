@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rosa.config import TaskConfig
 from rosa.errors import ScoringError
+from rosa.evaluation import scorer
 from rosa.evaluation.classification import require_finite
-from rosa.evaluation.scorer import refuse_unknown
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -36,21 +35,11 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"r2": r2, "mse"
 """The name of a metric in a task's configuration, and in a record -> its function."""
 
 
-class Scorer:
-    """The ``compute_metrics`` of a Hugging Face ``Trainer`` for vectors.
+class Scorer(scorer.Scorer):
+    """Scores a regression of vectors."""
 
-    Args:
-        task: by which metrics its predictions are judged.
-
-    Raises:
-        ConfigError: the task names an unknown metric; raised here, before any training.
-    """
-
-    def __init__(self, task: TaskConfig) -> None:
-        refuse_unknown(task.metrics, METRICS, "of vectors")
-        self.task = task
-        self.warnings: list[str] = []
-        """What the latest evaluation has to be warned of, in words."""
+    METRICS = METRICS
+    OF = "of vectors"
 
     def __call__(self, evaluation: EvalPrediction) -> dict[str, float]:
         """Score predictions of shape (n, components) against labels of the same shape.

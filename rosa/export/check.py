@@ -57,6 +57,7 @@ def check(run: FinishedRun, kind: str, folder: Path) -> Agreement:
     config = run.config
     # Data, collator and metrics are made as the run made them; the model that comes with them is of no use here.
     parts = build.gather(dataclasses.replace(config, model=mini_model.located(config)))
+    reduce = parts.scorer.reduce
     loaded = _loaded(run, kind, folder)
     scores, difference, largest = [], 0.0, 0.0
     for split, examples in parts.evaluation.items():
@@ -65,7 +66,7 @@ def check(run: FinishedRun, kind: str, folder: Path) -> Agreement:
             expected, actual = _logits(run.plain, batch), _logits(loaded, batch)
             difference = max(difference, float((actual - expected).abs().max()))
             largest = max(largest, float(expected.abs().max()))
-            kept.append(parts.reduce(actual, batch["labels"]) if parts.reduce else actual)
+            kept.append(reduce(actual, batch["labels"]) if reduce else actual)
             labels.append(batch["labels"].flatten())
         recorded = run.record["metrics"][run.weights][split]
         found = parts.scorer(EvalPrediction(torch.cat(kept).numpy(), torch.cat(labels).numpy()))

@@ -1,10 +1,12 @@
-"""What a run puts into its record as it goes: history, best and last epoch, costs, diagnostics; and W&B's figures."""
+"""What a run writes into its record as it goes, and mirrors to W&B: in the order in which it happens."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,94 @@ from transformers import TrainerCallback
 
 from rosa import records
 from rosa.adapters import diagnostics
-from rosa.adapters.callback import EVENT, MOVED
+from rosa.adapters.callback import EVENT, MOVED, ResampleCallback
+from rosa.adapters.resampling import resampled
 from rosa.config import Config
-from rosa.records import tracking
+from rosa.errors import InterruptedRun
+from rosa.records import environment, tracking
 from rosa.run import build
-from rosa.training import HarnessTrainer, best_index, costs
+from rosa.run.folder import CHECKPOINTS, WEIGHTS, Start, close, failure
+from rosa.training import BestWeightsCallback, HarnessTrainer, best_index, costs, save_weights
+from rosa.training.callbacks import ProgressCallback
+from rosa.utils import distributed
+from rosa.utils.seeding import derive
+
+
+@contextmanager
+def kept(config: Config, folder: Path, start: Start) -> Iterator[tracking.Tracker]:
+    """Close the record when the block ends: ``done``, or ``failed`` and why; a run that was stopped stays ``running``.
+
+    Only the main process has a record and a W&B run. The W&B run keeps a copy of a record that was closed.
+
+    Yields:
+        The tracker of the W&B run; one that does nothing in the other processes.
+    """
+    if not distributed.is_main():
+        yield tracking.Tracker(mode="disabled")
+        return
+    record = start.record
+    run_id = "/".join(str(part) for part in record["identity"].values())
+    resume = start.trained or start.checkpoint is not None
+    tracker = tracking.start(config, folder, run_id, resume, whole=not start.trained)
+    exit_code = 1
+    try:
+        record["environment"] = {
+            **environment.environment(config.train.device),
+            "processes": distributed.count(),
+        }
+        record["wandb"] = {"id": tracker.id, "mode": tracker.mode}
+        yield tracker
+        tracker.summary(summary(record))
+        close(folder, record)
+        exit_code = 0
+        tracker.keep(folder / records.RECORD)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    except (KeyboardInterrupt, SystemExit, InterruptedRun):
+        raise  # asked for from outside; the same command resumes the run
+    except BaseException as error:
+        close(folder, record, failure(error))
+        tracker.keep(folder / records.RECORD)
+        raise
+    finally:
+        tracker.finish(exit_code)
+
+
+def callbacks(
+    config: Config,
+    model: nn.Module,
+    folder: Path,
+    record: dict[str, Any],
+    tracker: tracking.Tracker,
+    progress: bool,
+) -> list[TrainerCallback]:
+    """The callbacks of a run in the order in which they are called, for this process.
+
+    Args:
+        config: the run.
+        model: with its method attached; it is asked whether there is something to resample.
+        folder: the run's.
+        record: kept up to date by the main process.
+        tracker: told of everything logged.
+        progress: draw a bar.
+    """
+    split, headline = config.evaluated[0], config.task.headline
+    found: list[TrainerCallback] = []
+    if distributed.is_main():
+        found.append(RecordCallback(config.evaluated, config.task.metrics, folder, record, tracker))
+    if resampled(model):
+        found.append(ResampleCallback(seed=derive(config.seed, "subspace")))
+    if distributed.is_main() and "best" in _kept_weights(config):
+        metric = f"eval_{split}_{headline}"
+        found.append(BestWeightsCallback(folder / WEIGHTS["best"], metric, config.task.lower_is_better))
+    if progress:
+        found.append(ProgressCallback(split, headline))
+    return found
+
+
+def _kept_weights(config: Config) -> set[str]:
+    """The epochs whose weights training writes to the run's folder: those the user keeps, and those the test needs."""
+    asked = {"none": set(), "both": set(WEIGHTS)}.get(config.train.keep, {config.train.keep})
+    return asked | ({config.chosen_epoch} if config.task.test else set())
 
 
 class RecordCallback(TrainerCallback):
@@ -60,7 +145,7 @@ class RecordCallback(TrainerCallback):
 def fill_history(
     record: dict[str, Any], splits: Sequence[str], metrics: Sequence[str], log: list[dict[str, Any]]
 ) -> None:
-    """Sort a Trainer's log into the record: evaluations by epoch, training losses, resamples."""
+    """Sort a Trainer's log into the record's ``history`` (evaluations), ``training`` (losses) and ``resamples``."""
     evaluations: dict[int, dict[str, Any]] = {}
     record["training"], record["resamples"] = [], []
     for entry in log:
@@ -76,8 +161,24 @@ def fill_history(
     record["history"] = [evaluations[step] for step in sorted(evaluations)]
 
 
+def conclude(
+    config: Config, folder: Path, record: dict[str, Any], trainer: HarnessTrainer, parts: build.Parts
+) -> dict[str, Any]:
+    """Fill in what is known once training is over, and keep the last epoch's weights where they are asked for.
+
+    Returns:
+        The record, which is the main process's to fill in and every process's to have.
+    """
+    finish(config, record, trainer)
+    record["diagnostics"] = diagnose(config, parts.model, trainer.state.log_history)
+    record["warnings"] = parts.scorer.warnings
+    if "last" in _kept_weights(config):
+        save_weights(parts.model, folder / WEIGHTS["last"])
+    return record
+
+
 def finish(config: Config, record: dict[str, Any], trainer: HarnessTrainer) -> None:
-    """Fill in the history, which epochs were best and last and by what rule, and what the training cost."""
+    """Fill in the history, the best and the last epoch, the rule that selects between them, and the costs."""
     task = config.task
     fill_history(record, config.evaluated, task.metrics, trainer.state.log_history)
     split, headline = config.evaluated[0], task.headline
@@ -97,7 +198,7 @@ def finish(config: Config, record: dict[str, Any], trainer: HarnessTrainer) -> N
 
 
 def diagnose(config: Config, model: nn.Module, log: list[dict[str, Any]]) -> dict[str, Any]:
-    """What training changed about the adapted weights, against the pretrained ones, which are loaded once more."""
+    """How the adapted weights differ from the pretrained ones, which are loaded once more: the record's diagnostics."""
     found: dict[str, Any] = {}
     if diagnostics.adds_to_weights(model):
         changes = diagnostics.changes(model, build.pretrained(config))
@@ -110,7 +211,7 @@ def diagnose(config: Config, model: nn.Module, log: list[dict[str, Any]]) -> dic
 
 
 def summary(record: dict[str, Any]) -> dict[str, float]:
-    """The figures of a finished run under the names that tables use."""
+    """The numbers of a finished run for W&B's overview, by flat names: ``best/validation/accuracy``."""
     flat = {}
     for rule in records.RULES:
         for split, scores in record["metrics"][rule].items():

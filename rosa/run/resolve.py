@@ -11,6 +11,7 @@ import torch
 
 from rosa import models
 from rosa.config import TUNED, Config
+from rosa.data import sources
 from rosa.errors import ConfigError
 from rosa.records import selection
 from rosa.run import build, mini_model
@@ -19,8 +20,23 @@ from rosa.utils.console import silence_transformers
 from rosa.utils.hub import why_unreachable
 
 
+def check_request(config: Config) -> None:
+    """Refuse a run that cannot be, before anything is downloaded, pretrained or written.
+
+    Raises:
+        ConfigError: an unknown metric.
+        DataError: a task that the source of data does not have.
+    """
+    build.scorer(config.task)
+    sources.check(config.task, config.data)
+
+
 def check_shares(config: Config) -> None:
-    """Refuse a batch that the processes cannot share equally."""
+    """Refuse a batch that the processes cannot share equally.
+
+    Raises:
+        ConfigError: names the nearest sizes that they can.
+    """
     size, count = config.train.batch_size, distributed.count()
     if size % count:
         below, above = size // count * count, -(-size // count) * count
@@ -32,19 +48,33 @@ def check_shares(config: Config) -> None:
 
 
 def prepare(configs: Iterable[Config]) -> None:
-    """See to what many runs share before the first one starts: the hub is there, the mini model is made.
+    """Check the runs of a sweep on this machine, then pretrain the mini models that they share.
 
     Raises:
-        ModelError, DataError: a model or data set that no run could have.
+        ConfigError, DataError, ModelError: a run that cannot be carried out; nothing has been pretrained.
     """
     silence_transformers()
+    resolved = [resolve_device(config) for config in configs]
+    for config in resolved:
+        check_request(config)
+    reach(resolved)
+    for config in {repr(config.model): config for config in resolved}.values():
+        mini_model.located(config)
+
+
+def reach(configs: Iterable[Config]) -> None:
+    """Refuse a model or data set that is neither on this machine nor can be downloaded; each is looked for once.
+
+    Raises:
+        ModelError, DataError: names it.
+    """
     models_seen, tasks_seen = set(), set()
     for config in configs:
         model = repr(config.model)
         if model not in models_seen:
             models_seen.add(model)
-            if config.model.source != "perceptron":
-                models.locate(mini_model.located(resolve_device(config)))
+            if config.model.source not in ("mini", "perceptron"):
+                models.locate(config.model)
         if config.data.source == "hub" and config.task.name not in tasks_seen:
             tasks_seen.add(config.task.name)
             if why_unreachable():
@@ -65,6 +95,7 @@ def resolve(config: Config) -> tuple[Config, dict[str, Any] | None]:
         The configuration that the run's identity is made of, and how the learning rate was chosen.
 
     Raises:
+        ConfigError: there is no such device.
         RecordError: the tuning runs are missing or unfinished.
     """
     config = resolve_device(config)

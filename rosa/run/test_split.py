@@ -1,4 +1,4 @@
-"""Try a trained run on its test split, once: decode by the selected weights, and score the texts."""
+"""Decode a run's test split with the selected weights, once, and score the texts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,39 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rosa import models, records
 from rosa.config import Config
 from rosa.data import e2e
 from rosa.evaluation import nlg
 from rosa.evaluation.generation import hypotheses
+from rosa.run.folder import selected_weights
+from rosa.run.reload import restore
 
 KEPT = ("prompts", "unended", "empty", "limited", "hypotheses", "decoding", "warnings")
 """What the record keeps of the facts beside the hypotheses."""
+
+
+def score(config: Config, folder: Path, record: dict[str, Any], progress: bool) -> None:
+    """Decode and score the test split with the selected weights, which training has left in the run's folder.
+
+    Args:
+        config: with its device resolved, and ``model.path`` set where the project makes the model itself.
+        folder: the run's.
+        record: gets ``generation`` and more ``warnings``; written before, so that a stopped run need not train again.
+        progress: draw a bar.
+
+    Raises:
+        DataError, DecodingError, JournalError, ScoringError: the split cannot be had, decoded or scored.
+    """
+    records.write(folder, record)
+    model, tokenizer, _ = models.load(config.model, config.task, config.seed)
+    weights = selected_weights(config, folder)
+    restore(model, config.method, weights)
+    epoch = record["metrics"][config.chosen_epoch]["epoch"]
+    record["generation"] = on_test_split(config, model, tokenizer, folder, epoch, progress)
+    record["warnings"] = [*record["warnings"], *warnings(record["generation"])]
+    if config.train.keep not in (config.chosen_epoch, "both"):
+        weights.unlink()
 
 
 def on_test_split(

@@ -11,6 +11,7 @@ from typing import Any
 
 from rosa.config import Config, from_hydra
 from rosa.errors import ConfigError
+from rosa.utils.console import silence_transformers
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def preflight(conf: Path, overrides: Sequence[str]) -> None:
     except (ConfigError, HydraException, OmegaConfBaseException):
         return  # Hydra will refuse it in its own place, or a swept value makes it whole
     if "hub" in (config.model.source, config.data.source):
-        from rosa.run.resolve import prepare
+        from rosa.run.resolve import reach
 
-        prepare([config])
+        silence_transformers()
+        reach([config])

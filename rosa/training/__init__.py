@@ -5,7 +5,7 @@ from __future__ import annotations
 from rosa.errors import DivergedError, InterruptedRun
 from rosa.training.batches import Examples
 from rosa.training.checkpoints import BestWeightsCallback, best_index, find_checkpoint, load_weights, save_weights
-from rosa.training.trainer import HarnessTrainer, build_trainer
+from rosa.training.trainer import HarnessTrainer, TrainerParts, build_trainer
 
 __all__ = [
     "BestWeightsCallback",
@@ -13,6 +13,7 @@ __all__ = [
     "Examples",
     "HarnessTrainer",
     "InterruptedRun",
+    "TrainerParts",
     "best_index",
     "build_trainer",
     "find_checkpoint",

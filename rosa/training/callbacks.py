@@ -150,5 +150,9 @@ class ProgressCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Close the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """End the bar's line; also to be called where training ends with an error, which is no event."""
         if self.bar is not None:
             self.bar.close()

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rosa.errors import InterruptedRun
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Ctrl-C; what ``kill``, ``scancel`` and ``scontrol requeue`` send; what SLURM sends before a time limit."""
 
@@ -27,9 +29,11 @@ class StopRequest:
 def stop_signals(handed_on: bool = False) -> Iterator[StopRequest]:
     """Turn the first signal of each kind into a request to stop; a second one does what it did before.
 
+    An :class:`InterruptedRun` that leaves the block is told the signal.
+
     Args:
-        handed_on: a launcher hands signals on that a terminal or a batch system has sent to this process as well: a
-            second one means nothing. It kills what does not end in time.
+        handed_on: True under a launcher that forwards signals which this process also receives directly; repeats are
+            then ignored, and the launcher kills processes that do not exit in time.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -44,6 +48,9 @@ def stop_signals(handed_on: bool = False) -> Iterator[StopRequest]:
     earlier: dict[int, Any] = {number: signal.signal(number, ask) for number in SIGNALS}
     try:
         yield request
+    except InterruptedRun as interruption:
+        interruption.signal = request.number
+        raise
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)

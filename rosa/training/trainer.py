@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
-    EvalPrediction,
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
@@ -35,9 +35,10 @@ from rosa.adapters.callback import updates_per_epoch
 from rosa.adapters.state import undecayed_names
 from rosa.config import TrainConfig
 from rosa.errors import DivergedError, ProcessesError
+from rosa.evaluation.scorer import Scorer
 from rosa.training.arguments import training_arguments
 from rosa.training.batches import BatchShares, EpochSampler, Examples, by_length, lengths, loss_weights
-from rosa.training.callbacks import CostCallback, EpochOrderCallback
+from rosa.training.callbacks import CostCallback, EpochOrderCallback, ProgressCallback
 from rosa.training.checkpoints import CheckpointCallback, load_weights, save_weights
 from rosa.training.costs import CostMeter
 from rosa.utils import distributed
@@ -76,6 +77,15 @@ class HarnessTrainer(Trainer):
         self._loss_since_log = 0.0
         self._resumed: dict[str, Any] = {}
         self._first_bad_step = torch.full((), torch.iinfo(torch.int64).max, device=self.args.device)
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Train as the stock Trainer does; the progress bar's line is ended even by an error."""
+        try:
+            return super().train(*arguments, **options)
+        finally:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, ProgressCallback):
+                    callback.close()
 
     def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Sampler:
         return self.sampler
@@ -223,55 +233,57 @@ def describe_norms(model: nn.Module, most: int = 3) -> str:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainerParts:
+    """What a run is trained and scored with: examples whose columns, labels among them, are what the model takes."""
+
+    model: nn.Module
+    """With a method attached."""
+    tokenizer: PreTrainedTokenizerBase | None
+    """None where the task has no texts. The Trainer aligns its special tokens with the model's; it is not saved."""
+    collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]]
+    """Makes a batch of examples; texts are padded to the longest of the batch."""
+    train: Examples
+    evaluation: Mapping[str, Examples]
+    """Evaluation splits by name, in the order in which they are scored."""
+    scorer: Scorer
+
+
 def build_trainer(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase | None,
-    collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
-    train: Examples,
-    evaluation: Mapping[str, Examples],
-    compute_metrics: Callable[[EvalPrediction], dict[str, float]],
-    reduce: Callable[[Tensor, Tensor], Tensor] | None,
+    parts: TrainerParts,
     config: TrainConfig,
     seed: int,
     folder: Path,
     callbacks: Sequence[TrainerCallback],
-    meter: CostMeter,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> HarnessTrainer:
-    """A Trainer for examples whose columns, labels among them, are what the model takes.
+    """A Trainer for the parts of a run.
 
     Args:
-        model: with a method attached.
-        tokenizer: saved nowhere; the Trainer aligns its special tokens with the model. None without texts.
-        collator: makes a batch of examples; texts are padded to the longest of the batch.
-        train: the training split.
-        evaluation: evaluation splits by name.
-        compute_metrics: of logits and labels.
-        reduce: makes of a batch's logits and labels what is kept for the metrics instead of the logits, if anything.
+        parts: model, data and metrics.
         config: with device, precision and learning rate resolved.
         seed: the run's.
         folder: where checkpoints go.
-        callbacks: more of them, called before the meter's and the checkpoint's.
-        meter: measures steps, resamples and evaluations.
+        callbacks: called before those that measure costs and write checkpoints.
         stop_requested: see :class:`CheckpointCallback`.
     """
-    sampler = EpochSampler(lengths(train), config.batch_size * config.accumulation, config.group_by_length, seed)
+    sampler = EpochSampler(lengths(parts.train), config.batch_size * config.accumulation, config.group_by_length, seed)
     batches = -(-len(sampler) // config.batch_size)
     updates = config.epochs * -(-batches // config.accumulation)
-    costs = CostCallback(meter)
+    costs = CostCallback(CostMeter())
     trainer = HarnessTrainer(
         sampler=sampler,
         batch_size=config.batch_size,
         costs=costs,
-        model=model,
+        model=parts.model,
         args=training_arguments(config, folder, seed, updates),
-        data_collator=collator,
-        train_dataset=train,
+        data_collator=parts.collator,
+        train_dataset=parts.train,
         # Metrics do not depend on the order, and padding does.
-        eval_dataset={name: by_length(split) for name, split in evaluation.items()},
-        processing_class=tokenizer,
-        compute_metrics=compute_metrics,
-        preprocess_logits_for_metrics=reduce,
+        eval_dataset={name: by_length(split) for name, split in parts.evaluation.items()},
+        processing_class=parts.tokenizer,
+        compute_metrics=parts.scorer,
+        preprocess_logits_for_metrics=parts.scorer.reduce,
         callbacks=[
             EpochOrderCallback(sampler),
             *callbacks,

@@ -35,7 +35,8 @@ def run_command(main: Callable[[], int | None]) -> int:
 
 def print_error(error: RosaError) -> None:
     """Print an error on one line of standard error, and on a second one where to look for help."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    lines = [line.strip() for line in str(error).splitlines()]
+    print(f"error: {' '.join(lines)}", file=sys.stderr)
     if error.exit_status == 1:
         print("help: python scripts/status.py lists the runs that failed or stopped", file=sys.stderr)
     else:

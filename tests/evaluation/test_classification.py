@@ -13,7 +13,7 @@ from datasets import Features, Value
 from transformers import EvalPrediction
 
 from rosa.config import TaskConfig
-from rosa.errors import DivergedError, ScoringError
+from rosa.errors import ConfigError, DivergedError, ScoringError
 from rosa.evaluation import classification
 
 CLASSES = ["accuracy", "f1", "matthews_correlation"]
@@ -139,9 +139,11 @@ def test_each_metric_works_by_itself_as_evaluate_metrics_do():
 
 
 def test_an_unknown_metric_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match=r"'spearman'; did you mean 'spearmanr'\? Known are accuracy, f1"):
-        classification.metrics_for(["pearson", "spearman"])
-    with pytest.raises(ValueError, match="no metric is called 'bleu'"):
+    known = "accuracy, f1, matthews_correlation, pearson, spearmanr"
+    message = rf"no metric is called 'spearman' \(there are {known}\); did you mean spearmanr\?"
+    with pytest.raises(ConfigError, match=message):
+        classification.Scorer(task(metrics=["pearson", "spearman"], headline="pearson"))
+    with pytest.raises(ConfigError, match="no metric is called 'bleu'"):
         classification.Scorer(task(metrics=["bleu"], headline="bleu"))
 
 

@@ -227,7 +227,7 @@ def test_a_process_that_cannot_start_fails_the_run(composed: Composer, tmp_path:
 
 def test_a_run_that_another_command_is_doing_is_left_alone_by_all(composed: Composer) -> None:
     config = composed(*SHAPE)
-    with folder_module._locked(folder_of(config)):
+    with folder_module.locked(folder_of(config)):
         first, second = launch(config, config)
     assert first.startswith("BusyError: ")
     assert second == f"ProcessesError: main process: {first}"
@@ -280,7 +280,7 @@ def test_sweep_is_refused() -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: -m under torchrun")
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 2
 
 
 def test_torchrun_hands_a_signal_on(composed: Composer, tmp_path: Path, tiny_model: Path) -> None:

@@ -143,7 +143,6 @@ def test_nothing_has_to_be_fetched_before_a_sweep(regression: Regressions) -> No
         (["method=rosa"], AdapterError, r"match none of the 1 linear layers of Perceptron; it has: layers\.\*"),
         ([*METHODS["rosa"], "method.rank=13"], AdapterError, r"layers\.0 \(12 x 20\): method\.rank"),
         ([*METHODS["rosa"], "data.teacher.rank=13"], DataError, r"data\.teacher\.rank=13: layers\.0\.weight"),
-        ([*METHODS["rosa"], "task.metrics=[r2,mae]"], ValueError, r"no metric of vectors is called 'mae'"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused(

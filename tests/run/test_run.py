@@ -7,8 +7,9 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,10 +18,12 @@ from transformers import TrainerCallback
 
 from rosa import data, models, records
 from rosa.adapters import attach, attachment
-from rosa.config import Config
+from rosa.adapters import rosa as rosa_method
+from rosa.config import Config, RankedConfig, RosaConfig, registry
+from rosa.config.registry import Method
 from rosa.errors import AdapterError, BusyError, ConfigError, DivergedError
 from rosa.run import folder as folder_module
-from rosa.run import pipeline, run
+from rosa.run import pipeline, recording, run
 from rosa.run.resolve import resolve
 from rosa.training import best_index, load_weights
 from tests.conftest import Composer
@@ -61,14 +64,14 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> Spy:
 
 def test_every_method_sees_the_same_batches_and_head(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, heads = {}, {}
-    load = pipeline.models.load
+    load = models.load
 
     def loading(*args: Any) -> Any:
         loaded = load(*args)
         heads[len(heads)] = {n: p.clone() for n, p in loaded[0].named_parameters() if n.startswith("classifier")}
         return loaded
 
-    monkeypatch.setattr(pipeline.models, "load", loading)
+    monkeypatch.setattr(models, "load", loading)
     for method in METHODS:
         with monkeypatch.context() as patch:
             spy = spied(patch)
@@ -80,6 +83,31 @@ def test_every_method_sees_the_same_batches_and_head(composed: Composer, monkeyp
     for head in heads.values():
         for name, parameter in head.items():
             assert torch.equal(parameter, heads[0][name])
+
+
+@dataclass
+class ShiftedConfig(RankedConfig):
+    """A method that resamples and is not ROSA."""
+
+    every: int = 1
+    unit: str = "epoch"
+    rewarm_steps: int = 0
+    NAME: ClassVar[str] = "shifted"
+
+
+def build_shifted(model: torch.nn.Module, config: ShiftedConfig, generator: torch.Generator | None) -> Any:
+    """ROSA's layers, under another method's configuration."""
+    yield from rosa_method.build(model, RosaConfig(rank=config.rank, targets=config.targets), generator)
+
+
+def test_another_method_is_resampled_because_its_adapters_can_be(
+    composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry._registered, "shifted", Method(ShiftedConfig, build_shifted, "Shifted"))
+    config = dataclasses.replace(composed("method=lora"), method=ShiftedConfig(rank=4))
+    record = run(config, "command", progress=False).record
+    assert [event["step"] for event in record["resamples"]] == [6, 12]
+    assert all(event["resample_layers"] == len(record["adapted"]) > 0 for event in record["resamples"])
 
 
 def test_seeds_change_batches_head_and_subspace_and_zero_is_one_of_them(
@@ -152,7 +180,7 @@ def test_record_tells_all(method: str, composed: Composer) -> None:
 
 
 def test_environment_is_that_of_the_device_which_trains(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.environment, "environment", lambda device: {"asked": device})
+    monkeypatch.setattr(recording.environment, "environment", lambda device: {"asked": device})
     record = run(composed("method=lora", "train.epochs=1"), "command", progress=False).record
     assert record["environment"] == {"asked": "cpu", "processes": 1}
 
@@ -355,7 +383,7 @@ def test_checkpoint_of_another_method_or_rank_is_refused(
     class Module:
         rmtree = staticmethod(keep_checkpoints)
 
-    monkeypatch.setattr(pipeline, "shutil", Module)
+    monkeypatch.setattr(recording, "shutil", Module)
     theirs = run(composed(*other), "command", progress=False)
     config = composed("method.rank=8")
     mine = records.folder(resolve(config)[0])
@@ -384,10 +412,6 @@ def test_model_without_the_expected_head_is_refused(composed: Composer, tmp_path
 
 def test_missing_model_folder_is_named(composed: Composer, tmp_path: Path) -> None:
     failed(composed(f"model.path={tmp_path / 'nowhere'}"), models.ModelError, "no such folder")
-
-
-def test_missing_data_folder_is_named(composed: Composer, tmp_path: Path) -> None:
-    failed(composed("data=local", f"data.dir={tmp_path / 'nowhere'}"), data.DataError, "nowhere")
 
 
 @pytest.mark.parametrize(("group", "kind"), [("data=hub", data.DataError), ("model=roberta-base", models.ModelError)])

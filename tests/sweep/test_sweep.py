@@ -62,9 +62,9 @@ def test_sweep_without_a_hub_stops_before_its_first_run(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        env={"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        env={"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "error: model.path=FacebookAI/roberta-base: not in the hub's cache" in done.stderr
     assert "model=folder model.path=DIR" in done.stderr
     assert "Traceback" not in done.stderr

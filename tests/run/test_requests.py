@@ -1,0 +1,87 @@
+"""A request that cannot be carried out ends at once, in two lines, before anything is pretrained or written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rosa.config import Config
+from rosa.errors import ConfigError, DataError
+from rosa.run import mini_model, run
+from rosa.run.resolve import prepare
+from tests.conftest import ROOT, Composer
+
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+WRONG = [
+    (["task.name=mine", "task=mine with data=mini: text is generated for cola, sst2,"], ()),
+    (["task.metrics=[acuracy]", "task.headline='matthews_correlation': expected one of task.metrics=['acuracy']"], ()),
+    (["train.device=cuda", "train.device=cuda, but PyTorch sees no CUDA device"], WITHOUT_GPU),
+    (["-m", "seed=0,1", "task.metrics=[acuracy]", "task.headline=acuracy", "task.metrics: no metric is called"], ()),
+]
+"""Command lines, each with the beginning of its error."""
+
+
+def ask(tmp_path: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """scripts/train.py with its results and pretrained models under ``tmp_path``."""
+    places = [f"results_dir={tmp_path / 'results'}", f"cache_dir={tmp_path / 'cache'}"]
+    command = [sys.executable, "scripts/train.py", *overrides, "task=cola", *places]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("overrides", [pytest.param(row, id=row[0], marks=marks) for row, marks in WRONG])
+@pytest.mark.slow
+def test_a_wrong_request_ends_in_two_lines(overrides: list[str], tmp_path: Path) -> None:
+    *asked, message = overrides
+    done = ask(tmp_path, *asked, "model=mini-roberta")
+    assert (done.returncode, done.stdout) == (2, "")
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"error: {message}")
+    assert second == "help: python scripts/train.py --help"
+    assert not (tmp_path / "cache").exists()
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_every_run_of_a_sweep_is_checked_before_the_first_model_is_made(
+    composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mini_model, "located", lambda _: pytest.fail("pretrained a model"))
+    good, wrong = composed(), composed("task.name=mine")
+    with pytest.raises(DataError, match="task=mine with data=mini"):
+        prepare(iter([good, wrong]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind", "message"),
+    [
+        (["task.evaluation=[dev]"], DataError, r"task=cola with data=mini: no split 'dev', it has train, validation"),
+        (["data=local", "data.dir=nowhere"], DataError, "data.dir=nowhere: no such folder"),
+        (
+            ["task.metrics=[acuracy]", "task.headline=acuracy"],
+            ConfigError,
+            r"task.metrics: no metric is called 'acuracy' \(there are accuracy, .*\); did you mean accuracy\?",
+        ),
+    ],
+)
+def test_a_wrong_request_leaves_no_record(
+    overrides: list[str], kind: type[Exception], message: str, composed: Composer, tmp_path: Path
+) -> None:
+    with pytest.raises(kind, match=message):
+        run(composed(*overrides), "command", progress=False)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_failed_run_ends_in_two_lines_and_with_another_status(composed: Composer, tmp_path: Path) -> None:
+    config: Config = composed()
+    model = ["model=folder", "model.name=tiny", f"model.path={config.model.path}", "logger=none"]
+    small = ["data.train_size=32", "data.evaluation_size=16", "train.batch_size=8", "train.epochs=1"]
+    done = ask(tmp_path, *model, *small, "train.device=cpu", "train.lr=1e30")
+    assert done.returncode == 1
+    first, second = [line for line in done.stderr.splitlines() if line.startswith(("error", "help"))]
+    assert first.startswith("error: the loss is not finite at step")
+    assert second == "help: python scripts/status.py lists the runs that failed or stopped"
+    assert "Traceback" not in done.stderr
