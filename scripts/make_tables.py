@@ -1,6 +1,7 @@
 """Make the tables of every experiment from the records, one for each of its models: Markdown, CSV and LaTeX.
 
-What the methods cost is in files of its own, EXPERIMENT_costs.
+What the methods cost, and how they differ from LoRA, is in files of their own: EXPERIMENT_costs, and where there are
+several seeds EXPERIMENT_differences.
 
 python scripts/make_tables.py [--results results] [--experiment NAME ...] [--rule best|last] [--out DIR] [--paper CSV]
     [--from wandb --project P [--entity E]]
@@ -16,7 +17,7 @@ from pathlib import Path
 from rosa.report.cli import each_experiment, parser, records_folder
 from rosa.report.comparison import Record, own_rule
 from rosa.report.published import Published, read_all_published, read_published
-from rosa.report.tables.experiment import costs, tables
+from rosa.report.tables.experiment import costs, differences, tables
 from rosa.report.tables.latex import latex
 from rosa.report.tables.markdown import markdown
 from rosa.report.tables.scores_csv import long_csv
@@ -47,6 +48,10 @@ def main() -> None:
         files.write(out / f"{name}.md", "\n".join(map(markdown, made)))
         files.write(out / f"{name}.tex", "\n".join(map(latex, made)))
         files.write(out / f"{name}.csv", long_csv(found, name))
+        different = differences(found, name, rule)
+        if different:
+            files.write(out / f"{name}_differences.md", "\n".join(map(markdown, different)))
+            files.write(out / f"{name}_differences.tex", "\n".join(map(latex, different)))
         costly, numbers = costs(found, name, rule)
         if costly:
             files.write(out / f"{name}_costs.md", "\n".join(map(markdown, costly)))

@@ -61,6 +61,12 @@ def score(value: float, metric: str) -> str:
     return written.removeprefix("-") if float(written) == 0 else written
 
 
+def signed_score(value: float, metric: str) -> str:
+    """A difference of two scores, with its sign: ``+1.2``, ``-0.3``, ``0.0``."""
+    written = score(value, metric)
+    return f"+{written}" if value > 0 and float(written) else written
+
+
 def mean_and_deviation(mean: float, deviation: float | None, metric: str) -> str:
     """``71.2 ± 0.4``; without a deviation (one seed) ``71.2``."""
     return score(mean, metric) if deviation is None else f"{score(mean, metric)} ± {score(deviation, metric)}"

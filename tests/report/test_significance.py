@@ -8,7 +8,7 @@ import scipy.stats
 
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
 from rosa.report.comparison import compare
-from rosa.report.significance import compare_with, lora_of, paired_t
+from rosa.report.significance import compare_with, detectable_difference, holm, lora_of, paired_t, t_interval
 from tests.report.synthetic_records import config, record
 
 
@@ -44,6 +44,48 @@ def test_where_the_test_says_nothing_there_is_no_p_value(differences):
 def test_seeds_are_paired_by_their_number_and_the_others_left_out():
     paired = compare_with("LoRA", {0: 1.0, 1: 2.0, 5: 9.0}, {1: 1.5, 0: 0.9, 2: 0.0})
     assert (paired.n, paired.difference) == (2, pytest.approx(0.3))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+def test_the_interval_is_that_of_scipy(n):
+    differences = np.random.default_rng(n).normal(size=n)
+    expected = scipy.stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert t_interval(list(differences)) == pytest.approx((expected.low, expected.high), rel=1e-9)
+
+
+def test_the_interval_holds_the_truth_nineteen_times_in_twenty():
+    generator = np.random.default_rng(3)
+    intervals = [t_interval(list(generator.normal(1.0, size=5))) for _ in range(4000)]
+    assert np.mean([low < 1.0 < high for low, high in intervals]) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_a_detectable_difference_is_found_four_times_in_five(n):
+    generator = np.random.default_rng(n)
+    shape = generator.normal(size=n)
+    shape /= shape.std(ddof=1)
+    true = detectable_difference(list(shape))
+    found = [paired_t(list(generator.normal(true, size=n))) < 0.05 for _ in range(4000)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.6]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_with_no_true_difference_holm_finds_one_in_a_table_at_most_one_time_in_twenty():
+    generator = np.random.default_rng(11)
+    tables = [[paired_t(generator.normal(size=5)) for _ in range(20)] for _ in range(1000)]
+    assert np.mean([min(holm(table)) < 0.05 for table in tables]) < 0.05 + 0.02
+    assert np.mean([min(table) < 0.05 for table in tables]) > 0.5, "uncorrected, most tables have one"
+
+
+@pytest.mark.parametrize("differences", [[], [0.3], [0.1, 0.1, 0.1]])
+def test_where_the_test_says_nothing_there_is_no_interval(differences):
+    assert t_interval(differences) is None
+    assert detectable_difference(differences) is None
 
 
 def rows(*methods: MethodConfig, **train: int) -> list:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from rosa.report.comparison import Comparison, Record, by_model, compare, tuning_experiments
 from rosa.report.published import Published
 from rosa.report.tables.costs import costs_csv, costs_table
+from rosa.report.tables.differences import differences_table
 from rosa.report.tables.generation import KIND, generation_table
 from rosa.report.tables.learning_rates import grid_table
 from rosa.report.tables.rank_frequency import rank_frequency_tables
@@ -62,6 +63,21 @@ def costs(found: Sequence[Record], experiment: str, rule: str = "best") -> tuple
         if table is not None:
             made.append(table if len(models) == 1 else replace(table, name=f"{table.name}-{model}"))
     return made, costs_csv(comparisons)
+
+
+def differences(found: Sequence[Record], experiment: str, rule: str = "best") -> list[Table]:
+    """The table of differences from LoRA for each model of an experiment that has seeds to pair.
+
+    Raises:
+        ReportError: the experiment has no records.
+    """
+    models = by_model(found, experiment)
+    made = []
+    for model, runs in models.items():
+        table = differences_table(compare(runs, experiment, rule))
+        if table is not None:
+            made.append(table if len(models) == 1 else replace(table, name=f"{table.name}-{model}"))
+    return made
 
 
 def _results(

@@ -1,0 +1,112 @@
+"""The differences from LoRA: each with its interval, its p-value after Holm's correction, and a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rosa.report import formatting
+from rosa.report.comparison import Comparison, Row, Task
+from rosa.report.significance import LEVEL, POWER, Paired, compare_with, holm, lora_of
+from rosa.report.tables import notes
+from rosa.report.tables.table import Cell, Table
+
+BETTER, WORSE, OPEN = "better", "worse", "open"
+"""Verdicts: the whole interval lies on one side of 0, or 0 lies in it."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One row's scores on one task, less LoRA's."""
+
+    row: Row
+    task: Task
+    paired: Paired
+    p_holm: float | None
+    """The p-value, adjusted for the number of tests in the comparison; None where there is no test."""
+
+    @property
+    def verdict(self) -> str:
+        """One of ``better``, ``worse`` and ``open``; open too where too few seeds give no interval."""
+        if self.paired.interval is None:
+            return OPEN
+        low, high = self.paired.interval
+        if low <= 0 <= high:
+            return OPEN
+        return BETTER if (high < 0) == self.task.lower_is_better else WORSE
+
+
+def differences(comparison: Comparison) -> list[Difference]:
+    """Every row beside the LoRA row that it is compared with, on each task where both have seeds in common."""
+    found: list[tuple[Row, Task, Paired]] = []
+    for row in comparison.rows:
+        lora = lora_of(row, comparison.rows)
+        for task in comparison.tasks if lora is not None else ():
+            if lora is None or task.name not in row.results or task.name not in lora.results:
+                continue
+            own, other = (one.results[task.name].selected.scores(task.splits[0], task.metric) for one in (row, lora))
+            paired = compare_with(lora.label, own, other)
+            if paired.n:
+                found.append((row, task, paired))
+    tested = [i for i, (_, _, paired) in enumerate(found) if paired.p is not None]
+    adjusted = dict(zip(tested, holm([p for *_, paired in found if (p := paired.p) is not None]), strict=True))
+    return [Difference(*one, adjusted.get(i)) for i, one in enumerate(found)]
+
+
+def differences_table(comparison: Comparison) -> Table | None:
+    """One line for each row and task; None where no row has two seeds in common with LoRA."""
+    found = differences(comparison)
+    if not any(one.paired.interval for one in found):
+        return None
+    header = (
+        "Method",
+        "Task",
+        "Difference",
+        f"{1 - LEVEL:.0%} interval",
+        "n",
+        "p",
+        "p (Holm)",
+        "Detectable",
+        "Verdict",
+    )
+    rows = tuple(_line(one) for one in found)
+    tests = [one for one in found if one.p_holm is not None]
+    lines = (
+        notes.text(
+            "Difference: the mean over seeds of the row's score less that of LoRA (of the same rank, where there are "
+            "several) with the same seed. Interval and p: Student's t on these differences. p (Holm): corrected for "
+            f"the {len(tests)} tests of this table."
+        ),
+        notes.text(
+            f"Detectable: the smallest true difference that n such pairs would find at p < {LEVEL:g} with a chance of "
+            f"{POWER:.0%}. Verdict: {OPEN} where the interval holds 0. {formatting.MISSING}: fewer than two seeds, or "
+            "differences that do not vary."
+        ),
+        *notes.notes(comparison),
+    )
+    models = ", ".join(sorted({row.model for row in comparison.rows}))
+    caption = f"{comparison.experiment}: {models}, differences from LoRA at the {comparison.epoch}"
+    return Table(f"{comparison.experiment}-differences", caption, header, rows, lines)
+
+
+def _line(one: Difference) -> tuple[Cell, ...]:
+    paired, metric = one.paired, one.task.metric
+    interval = formatting.MISSING
+    if paired.interval is not None:
+        interval = " to ".join(formatting.signed_score(end, metric) for end in paired.interval)
+    return (
+        Cell(one.row.label),
+        Cell(formatting.TASK_NAMES.get(one.task.name, one.task.name)),
+        Cell(formatting.MISSING if paired.difference is None else formatting.signed_score(paired.difference, metric)),
+        Cell(interval),
+        Cell(str(paired.n)),
+        Cell(_p(paired.p)),
+        Cell(_p(one.p_holm), bold=one.p_holm is not None and one.p_holm < LEVEL),
+        Cell(formatting.MISSING if paired.detectable is None else formatting.score(paired.detectable, metric)),
+        Cell(one.verdict),
+    )
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return formatting.MISSING
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,72 @@
+"""The table of differences from LoRA: against SciPy and a correction by hand, and a verdict for each case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from rosa.config import LoraConfig, RosaConfig
+from rosa.report.comparison import compare
+from rosa.report.tables.differences import differences, differences_table
+from rosa.report.tables.experiment import differences as tables_of
+from tests.report.synthetic_records import config, record
+
+SEEDS = (1, 2, 3, 4, 5)
+NOISE = np.array([-0.010, 0.004, 0.001, 0.008, -0.003])
+AHEAD = {"cola": 0.05, "rte": -0.05, "mrpc": 0.001}
+
+
+def scores(task: str) -> tuple[list[float], list[float]]:
+    """LoRA's and ROSA's."""
+    lora = [0.5 + 0.02 * seed for seed in SEEDS]
+    return lora, [score + AHEAD[task] + noise for score, noise in zip(lora, NOISE, strict=True)]
+
+
+def study(tasks: tuple[str, ...] = tuple(AHEAD), seeds: tuple[int, ...] = SEEDS) -> list[dict[str, Any]]:
+    found = []
+    for task in tasks:
+        for method, values in zip((LoraConfig(), RosaConfig()), scores(task), strict=True):
+            by_seed = dict(zip(SEEDS, values, strict=True))
+            found += [record(config(task, method, seed=seed), by_seed[seed]) for seed in seeds]
+    return found
+
+
+def test_each_difference_has_its_interval_and_its_verdict() -> None:
+    found = {one.task.name: one for one in differences(compare(study(), "glue"))}
+    assert {task: one.verdict for task, one in found.items()} == {"cola": "better", "rte": "worse", "mrpc": "open"}
+    p = {task: scipy.stats.ttest_rel(*reversed(scores(task))).pvalue for task in AHEAD}
+    in_order = sorted(p, key=lambda task: p[task])
+    for task, one in found.items():
+        lora, rosa = scores(task)
+        interval = scipy.stats.ttest_rel(rosa, lora).confidence_interval()
+        assert one.paired.interval == pytest.approx((interval.low, interval.high))
+        assert (one.paired.against, one.paired.n) == ("LoRA r=8", 5)
+    # Holm: three times the smallest, twice the next or the one before, the largest as it is.
+    assert found[in_order[0]].p_holm == pytest.approx(3 * p[in_order[0]])
+    assert found[in_order[1]].p_holm == pytest.approx(max(2 * p[in_order[1]], 3 * p[in_order[0]]))
+    assert found[in_order[2]].p_holm == pytest.approx(p[in_order[2]])
+
+
+def test_of_an_error_less_is_better() -> None:
+    found = study(("cola", "rte"))
+    for run in found:
+        run["config"]["task"]["lower_is_better"] = True
+    verdicts = {one.task.name: one.verdict for one in differences(compare(found, "glue"))}
+    assert verdicts == {"cola": "worse", "rte": "better"}
+
+
+def test_a_line_says_it_in_points() -> None:
+    table = differences_table(compare(study(("cola",)), "glue"))
+    assert table is not None
+    (line,) = table.rows
+    assert [cell.text for cell in line] == [
+        "ROSA r=8, every 2 epochs", "CoLA", "+5.0", "+4.1 to +5.9", "5", "<0.001", "<0.001", "1.2", "better"
+    ]  # fmt: skip
+
+
+def test_without_seeds_to_pair_there_is_no_table() -> None:
+    assert tables_of(study(seeds=(1,)), "glue") == []
+    assert tables_of([run for run in study() if run["identity"]["method"] == "rosa"], "glue") == []
