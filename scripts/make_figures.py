@@ -1,8 +1,8 @@
 """Make the figures of every experiment from the records, one set for each of its models: svg, png and csv.
 
 python scripts/make_figures.py [--results results] [--experiment NAME ...] [--rule best|last] [--out DIR]
-    [--figure ablation|curves|diagnostics|quality|rank_frequency|costs ...] [--metric headline|loss|NAME ...]
-    [--from wandb --project P [--entity E]]
+    [--figure differences|ablation|curves|diagnostics|quality|rank_frequency|costs ...]
+    [--metric headline|loss|NAME ...] [--from wandb --project P [--entity E]]
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from rosa.report.figures.ablation import ablation
 from rosa.report.figures.costs import costs
 from rosa.report.figures.curves import HEADLINE, curves
 from rosa.report.figures.diagnostics import diagnostics
+from rosa.report.figures.forest import forest
 from rosa.report.figures.rank_frequency import heat_maps
 from rosa.report.figures.style import Picture
 from rosa.report.figures.tradeoff import tradeoffs
 from rosa.utils.console import run_command
 
-FIGURES = ("ablation", "curves", "diagnostics", "quality", "rank_frequency", "costs")
+FIGURES = ("differences", "ablation", "curves", "diagnostics", "quality", "rank_frequency", "costs")
 
 
 def arguments() -> argparse.Namespace:
@@ -37,6 +38,8 @@ def arguments() -> argparse.Namespace:
 
 def pictures(comparison: Comparison, options: argparse.Namespace) -> Iterator[tuple[str, list[Picture], list[str]]]:
     """For each kind of figure asked for: its name, its pictures, and what could not be drawn."""
+    if "differences" in options.figure:
+        yield "differences", *forest(comparison)
     if "ablation" in options.figure:
         yield "ablation", *ablation(comparison)
     if "curves" in options.figure:

@@ -10,6 +10,7 @@ import scipy.stats
 
 from rosa.config import LoraConfig, RosaConfig
 from rosa.report.comparison import compare
+from rosa.report.figures.forest import forest
 from rosa.report.tables.differences import differences, differences_table
 from rosa.report.tables.experiment import differences as tables_of
 from tests.report.synthetic_records import config, record
@@ -70,3 +71,17 @@ def test_a_line_says_it_in_points() -> None:
 def test_without_seeds_to_pair_there_is_no_table() -> None:
     assert tables_of(study(seeds=(1,)), "glue") == []
     assert tables_of([run for run in study() if run["identity"]["method"] == "rosa"], "glue") == []
+
+
+def test_the_figure_shows_each_interval() -> None:
+    comparison = compare(study(), "glue")
+    (picture,), left_out = forest(comparison)
+    assert not left_out
+    expected = {one.task.name: (one.paired.difference, *one.paired.interval) for one in differences(comparison)}
+    assert {line["task"]: (line["difference"], line["low"], line["high"]) for line in picture.rows} == expected
+    for axes, (task, (mean, low, high)) in zip(picture.drawing.axes, expected.items(), strict=True):
+        ((marks, caps, _),) = axes.containers
+        assert axes.get_title().replace("-", "").lower() == task
+        assert marks.get_xdata() == pytest.approx([100 * mean])
+        assert [cap.get_xdata()[0] for cap in caps] == pytest.approx([100 * low, 100 * high])
+    assert forest(compare(study(seeds=(1,)), "glue"))[0] == []

@@ -1,0 +1,98 @@
+"""The differences from LoRA at a glance: a panel for each task, a mark for each row, and its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rosa.report import formatting
+from rosa.report.comparison import Comparison, Task
+from rosa.report.figures import style
+from rosa.report.significance import LEVEL
+from rosa.report.tables.differences import Difference, differences
+
+COLUMNS = (
+    *("experiment", "model", "task", "split", "metric", "rule", "row", "lora_row", "n"),
+    *("difference", "low", "high", "p", "p_holm", "detectable", "verdict"),
+)
+
+
+def forest(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
+    """One picture, of all rows that have two seeds or more in common with LoRA.
+
+    Returns:
+        The picture, and what could not be drawn: that there is nothing to pair.
+    """
+    found = [one for one in differences(comparison) if one.paired.interval is not None]
+    if not found:
+        return [], ["no row has two seeds in common with LoRA, with scores that vary"]
+    labels = [row.label for row in comparison.rows if any(one.row is row for one in found)]
+    with style.styled():
+        drawing = _draw(comparison, found, labels)
+    rows = tuple(_lines(comparison, found))
+    return [style.Picture(style.file_name(comparison, "differences"), COLUMNS, rows, drawing)], []
+
+
+def _lines(comparison: Comparison, found: Sequence[Difference]) -> Iterator[dict[str, Any]]:
+    for one in found:
+        low, high = one.paired.interval or (None, None)
+        yield {
+            "experiment": comparison.experiment,
+            "model": one.row.model,
+            "task": one.task.name,
+            "split": one.task.splits[0],
+            "metric": one.task.metric,
+            "rule": comparison.rule,
+            "row": one.row.label,
+            "lora_row": one.paired.against,
+            "n": one.paired.n,
+            "difference": one.paired.difference,
+            "low": low,
+            "high": high,
+            "p": one.paired.p,
+            "p_holm": one.p_holm,
+            "detectable": one.paired.detectable,
+            "verdict": one.verdict,
+        }
+
+
+def _draw(comparison: Comparison, found: Sequence[Difference], labels: Sequence[str]) -> Figure:
+    tasks = [task for task in comparison.tasks if any(one.task is task for one in found)]
+    figure = Figure(figsize=(style.WIDTH, 0.22 * len(labels) + 1.3))
+    panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    for axes, task in zip(panels, tasks, strict=True):
+        for one in found:
+            if one.task is task:
+                _mark(axes, one, labels.index(one.row.label))
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_title(style.task_name(task))
+        axes.set_xlabel(style.wrapped(_difference_label(task), style.WIDTH / (len(tasks) + 1)))
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(labels)), labels)
+    panels[0].set_ylim(len(labels) - 0.5, -0.5)
+    caption = (
+        f"{style.heading(comparison)}: difference from LoRA and its {1 - LEVEL:.0%} interval, by Student's t over "
+        f"{style.seeds(tasks)}, {comparison.epoch}."
+    )
+    figure.suptitle(style.wrapped(caption, style.WIDTH), x=0.01, ha="left", fontsize=8)
+    return figure
+
+
+def _difference_label(task: Task) -> str:
+    return f"{style.score_label(task)}, less LoRA's"
+
+
+def _mark(axes: Axes, one: Difference, place: int) -> None:
+    paired, scale, look = one.paired, formatting.scale(one.task.metric), style.look(place)
+    if paired.interval is None or paired.difference is None:
+        return
+    mean = scale * paired.difference
+    low, high = (scale * end for end in paired.interval)
+    axes.errorbar(
+        [mean], [place], xerr=[[mean - low], [high - mean]], color=look.color, marker=look.marker, elinewidth=0.9,
+        capsize=2,
+    )  # fmt: skip
