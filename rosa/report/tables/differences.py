@@ -11,7 +11,7 @@ from rosa.report.tables import notes
 from rosa.report.tables.table import Cell, Table
 
 BETTER, WORSE, OPEN = "better", "worse", "open"
-"""Verdicts: the whole interval lies on one side of 0, or 0 lies in it."""
+"""Verdicts: the corrected p-value is below the level, or it is not."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,10 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """One of ``better``, ``worse`` and ``open``; open too where too few seeds give no interval."""
-        if self.paired.interval is None:
+        """One of ``better``, ``worse`` and ``open``; open too where too few seeds give no test."""
+        if self.p_holm is None or self.p_holm >= LEVEL or self.paired.difference is None:
             return OPEN
-        low, high = self.paired.interval
-        if low <= 0 <= high:
-            return OPEN
-        return BETTER if (high < 0) == self.task.lower_is_better else WORSE
+        return BETTER if (self.paired.difference < 0) == self.task.lower_is_better else WORSE
 
 
 def differences(comparison: Comparison) -> list[Difference]:
@@ -78,7 +75,7 @@ def differences_table(comparison: Comparison) -> Table | None:
         ),
         notes.text(
             f"Detectable: the smallest true difference that n such pairs would find at p < {LEVEL:g} with a chance of "
-            f"{POWER:.0%}. Verdict: {OPEN} where the interval holds 0. {formatting.MISSING}: fewer than two seeds, or "
+            f"{POWER:.0%}. Verdict: {OPEN} unless p (Holm) < {LEVEL:g}. {formatting.MISSING}: fewer than two seeds, or "
             "differences that do not vary."
         ),
         *notes.notes(comparison),

@@ -1,0 +1,223 @@
+"""The papers' claims beside what the records say: each with its differences, a verdict, and what would mislead.
+
+Every number on the page comes from records, so that ``scripts/make_claims.py`` makes it again whenever there are more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rosa.report import formatting
+from rosa.report.comparison import Comparison, Record, Row, Task, compare
+from rosa.report.significance import LEVEL, Paired, compare_with, holm
+from rosa.report.tables.costs import PEAK, STATE, Quantity, measured, ratio
+from rosa.report.tables.markdown import markdown
+from rosa.report.tables.notes import text
+from rosa.report.tables.table import Cell, Table
+
+EXPERIMENT = "evidence_glue"
+SUPPORTED, CONTRADICTED, OPEN, NOT_RUN = "supported", "contradicted", "open", "not run"
+SAME = 0.02
+"""Memory that differs by no more than this share is the same."""
+HELD = 0.5
+"""A tuned rate does not hold where a seed scores less than this share of what the rate scored in tuning."""
+
+Settings = Mapping[str, Any]
+ROSA: Settings = {"method.name": "rosa", "method.every": 1}
+NEVER: Settings = {"method.name": "rosa", "method.every": 0}
+LORA: Settings = {"method.name": "lora"}
+IA3: Settings = {"method.name": "ia3"}
+FULL: Settings = {"method.name": "full"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That one row scores higher than another on most tasks, or costs the same."""
+
+    words: str
+    """The papers', in short."""
+    row: Settings
+    against: Settings
+    quantity: Quantity | None = None
+    """What costs the same; None where scores are compared."""
+
+
+CLAIMS = (
+    Claim("ROSA is better than LoRA on most GLUE tasks", ROSA, LORA),
+    Claim("ROSA is as good as full fine-tuning (contradicted where full is better on most tasks)", ROSA, FULL),
+    Claim("ROSA is better than (IA)3", ROSA, IA3),
+    Claim("A new subspace each epoch is better than the first one kept", ROSA, NEVER),
+    Claim("The SVD initialisation alone is better than LoRA's", NEVER, LORA),
+    Claim("ROSA's weights, gradients and optimizer state take LoRA's memory", ROSA, LORA, STATE),
+    Claim("ROSA's peak memory is LoRA's", ROSA, LORA, PEAK),
+)
+ELSEWHERE = (
+    "better on E2E NLG",
+    "as fast as LoRA: the study's runs shared a GPU, so their times say nothing (docs/measurements.md has times)",
+    "no latency once merged (a test holds it: the merged model is of the original classes)",
+    "random sampling at least as good as top and bottom; orthogonality matters: at rates tuned for each arm",
+    "rank trades memory for speed of convergence and not for expressiveness",
+    "RoSA (robust adaptation) above LoRA and above its sparse part alone at one budget",
+)
+"""Claims that the study does not answer."""
+
+
+def page(found: Sequence[Record]) -> str:
+    """The Markdown page.
+
+    Raises:
+        ReportError: the study has no records.
+    """
+    comparison = compare(found, EXPERIMENT)
+    return "\n".join(
+        [
+            "# The papers' claims, and what was found",
+            "",
+            "Made by `python scripts/make_claims.py` from the records of `evidence_glue`; no number here is typed. The",
+            "runs, their commands and their learning-rate grids: [tables](../results/tables/evidence_glue.md),",
+            "[grids](../results/tables/evidence_glue_tune.md). The differences from LoRA at a glance:",
+            "",
+            "![differences from LoRA](../results/figures/evidence_glue/minilm-differences.svg)",
+            "",
+            markdown(claims_table(comparison)),
+            markdown(rates_table(comparison)),
+            "## What was cut",
+            "",
+            "The study had eight minutes of one GPU, sixteen runs at a time. Three seeds are shown, of five that were",
+            "planned; (IA)3 was not run on two tasks, RoSA and its sparse part not at all.",
+            "`experiments/evidence_glue_tune.yaml` and `experiments/evidence_glue.yaml` have the commands.",
+            "",
+            "## What the study does not answer",
+            "",
+            *(f"- {line}: {NOT_RUN}" for line in ELSEWHERE),
+            "",
+        ]
+    )
+
+
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+
+def claims_table(comparison: Comparison) -> Table:
+    """A line for each claim: the differences on each task, and a verdict."""
+    rows = tuple(_line(claim, comparison) for claim in CLAIMS)
+    lines = (
+        text(
+            f"Found: the mean of paired differences over n seeds, in points, with a {1 - LEVEL:.0%} interval by "
+            f"Student's t. A star: p < {LEVEL:g} after Holm's correction over the tasks of its line."
+        ),
+        text(
+            f"Verdict: {SUPPORTED} where most of the {len(comparison.tasks)} tasks have a star in the claim's "
+            f"direction, {CONTRADICTED} where most have one in the other, {OPEN} otherwise; memory is the same within "
+            f"{SAME:.0%}."
+        ),
+    )
+    return Table("claims", "The claims", ("Claim", "Found", "Verdict"), rows, lines)
+
+
+def _line(claim: Claim, comparison: Comparison) -> tuple[Cell, ...]:
+    own, other = (_row(comparison, wanted) for wanted in (claim.row, claim.against))
+    if own is None or other is None:
+        return Cell(claim.words), Cell(formatting.MISSING), Cell(NOT_RUN)
+    if claim.quantity is not None:
+        share = ratio(measured(own, claim.quantity), measured(other, claim.quantity))
+        if share is None:
+            return Cell(claim.words), Cell(formatting.MISSING), Cell(NOT_RUN)
+        verdict = SUPPORTED if abs(share - 1) <= SAME else CONTRADICTED
+        return Cell(claim.words), Cell(f"{formatting.significant(share)} times LoRA's"), Cell(verdict)
+    pairs = _pairs(own, other, comparison.tasks)
+    stars = _stars(pairs)
+    found = "; ".join(_written(task, paired, task.name in stars) for task, paired in pairs)
+    return Cell(claim.words), Cell(found or formatting.MISSING), Cell(verdict_of(pairs, len(comparison.tasks)))
+
+
+def verdict_of(pairs: Sequence[tuple[Task, Paired]], tasks: int) -> str:
+    """Whether most of ``tasks`` tasks differ in one direction after Holm's correction.
+
+    Args:
+        pairs: own scores less the other's, for each task that both have.
+        tasks: of the study; those without a pair support nothing.
+    """
+    if not pairs:
+        return NOT_RUN
+    stars = _stars(pairs)
+    ahead = [((paired.difference or 0) > 0) != task.lower_is_better for task, paired in pairs if task.name in stars]
+    if 2 * sum(ahead) > tasks:
+        return SUPPORTED
+    return CONTRADICTED if 2 * (len(ahead) - sum(ahead)) > tasks else OPEN
+
+
+def _pairs(own: Row, other: Row, tasks: Sequence[Task]) -> list[tuple[Task, Paired]]:
+    found = []
+    for task in tasks:
+        if task.name in own.results and task.name in other.results:
+            ours, theirs = (r.results[task.name].selected.scores(task.splits[0], task.metric) for r in (own, other))
+            found.append((task, compare_with(other.label, ours, theirs)))
+    return found
+
+
+def _stars(pairs: Sequence[tuple[Task, Paired]]) -> set[str]:
+    tested = [(task.name, paired.p) for task, paired in pairs if paired.p is not None]
+    adjusted = holm([p for _, p in tested])
+    return {name for (name, _), p in zip(tested, adjusted, strict=True) if p < LEVEL}
+
+
+def _written(task: Task, paired: Paired, star: bool) -> str:
+    name = formatting.TASK_NAMES.get(task.name, task.name)
+    if paired.difference is None:
+        return f"{name} {formatting.MISSING}"
+    mean = formatting.signed_score(paired.difference, task.metric)
+    reach = " to ".join(formatting.signed_score(end, task.metric) for end in paired.interval or ())
+    return f"{name} {mean}{'*' if star else ''} ({f'{reach}, ' if reach else ''}n={paired.n})"
+
+
+def _row(comparison: Comparison, wanted: Settings) -> Row | None:
+    found = [row for row in comparison.rows if all(row.settings.get(key) == value for key, value in wanted.items())]
+    return found[0] if len(found) == 1 else None
+
+
+# --- do the tuned rates hold? ----------------------------------------------------------------------------------------
+
+
+def rates_table(comparison: Comparison) -> Table:
+    """What each tuned rate scored in tuning, on one seed, and what it scores on the seeds that tuning has not seen."""
+    rows = []
+    for task in comparison.tasks:
+        for row in comparison.rows:
+            if task.name in row.results:
+                rows.append(_rate_line(row, task))
+    lines = (
+        text(
+            "Tuned: the score of the winning rate in tuning, on the holdout of its one seed. Seeds: the same score of "
+            f"the study's runs. It does not hold where one of them is below {HELD:.0%} of it: a rate at the edge of "
+            "what training bears wins on one seed and fails on another, and the differences above then speak of the "
+            "rate and not of the method."
+        ),
+    )
+    header = ("Task", "Method", "Rate", "Tuned", "Seeds", "Holds")
+    return Table("rates", "Does the rate that one seed chose hold on others?", header, tuple(rows), lines)
+
+
+def _rate_line(row: Row, task: Task) -> tuple[Cell, ...]:
+    trial = row.results[task.name].selected
+    tuned = {
+        entry["score"]
+        for run in trial.runs
+        for entry in (run["tuning"] or {"grid": []})["grid"]
+        if entry["lr"] == trial.lr
+    }
+    scores = [
+        run["metrics"][trial.rule][run["metrics"]["selection"]["split"]][task.metric] for run in trial.scored.values()
+    ]
+    before = max((score for score in tuned if score is not None), default=None)
+    holds = formatting.MISSING if before is None else "no" if min(scores, default=before) < HELD * before else "yes"
+    return (
+        Cell(formatting.TASK_NAMES.get(task.name, task.name)),
+        Cell(row.label),
+        Cell(formatting.rate(trial.lr)),
+        Cell(formatting.MISSING if before is None else formatting.score(before, task.metric)),
+        Cell(", ".join(formatting.score(score, task.metric) for score in scores) or formatting.MISSING),
+        Cell(holds, bold=holds == "no"),
+    )

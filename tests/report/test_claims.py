@@ -1,0 +1,67 @@
+"""The page of claims: a verdict for each case, and a rate that one seed chose and others do not bear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rosa.config import LoraConfig, RosaConfig
+from rosa.records import find
+from rosa.report.claims import EXPERIMENT, claims_table, page, rates_table
+from rosa.report.comparison import compare
+from tests.conftest import ROOT
+from tests.report.synthetic_records import config, record
+
+TASKS = ("cola", "mrpc", "rte")
+NOISE = (-0.002, 0.001, 0.001)
+
+
+def study(ahead: dict[str, float]) -> list[dict[str, Any]]:
+    """LoRA and ROSA on three tasks and three seeds; ROSA is ahead of LoRA by so much."""
+    found = []
+    for task in TASKS:
+        for seed, noise in enumerate(NOISE):
+            lora = config(task, LoraConfig(), seed=seed, experiment=EXPERIMENT)
+            rosa = config(task, RosaConfig(every=1), seed=seed, experiment=EXPERIMENT)
+            found += [record(lora, 0.6 + seed / 50), record(rosa, 0.6 + seed / 50 + ahead[task] + noise)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ahead", "verdict"),
+    [
+        ((0.1, 0.1, 0.0), "supported"),
+        ((-0.1, -0.1, 0.1), "contradicted"),
+        ((0.1, 0.0, 0.0), "open"),
+        ((0.1, -0.1, 0.0), "open"),
+    ],
+)
+def test_most_tasks_decide(ahead: tuple[float, ...], verdict: str) -> None:
+    table = claims_table(compare(study(dict(zip(TASKS, ahead, strict=True))), EXPERIMENT))
+    lines = {line[0].text: line[-1].text for line in table.rows}
+    assert lines["ROSA is better than LoRA on most GLUE tasks"] == verdict
+    assert lines["ROSA is better than (IA)3"] == "not run"
+
+
+def test_a_rate_that_fails_on_another_seed_is_marked() -> None:
+    runs = study(dict.fromkeys(TASKS, 0.0))
+    for run in runs:
+        run["tuning"] = {"experiment": "t", "task": "cola", "seed": 9, "grid": [{"lr": 1e-3, "score": 0.6}]}
+    failing = next(r for r in runs if (r["identity"]["task"], r["identity"]["method"]) == ("mrpc", "lora"))
+    failing["metrics"]["best"]["validation"]["accuracy"] = 0.29
+    lines = {(line[0].text, line[1].text): line[-1].text for line in rates_table(compare(runs, EXPERIMENT)).rows}
+    assert [line for line, holds in lines.items() if holds == "no"] == [("MRPC", "LoRA r=8")]
+    assert len(lines) == 6
+
+
+def test_the_committed_page_is_that_of_the_committed_records(tmp_path: Path) -> None:
+    (tmp_path / "records").symlink_to(ROOT / "results" / "records")
+    found, _ = find(tmp_path)
+    assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == page(found)
+
+
+def test_the_readme_shows_the_committed_table() -> None:
+    table = (ROOT / "results" / "tables" / "evidence_glue.md").read_text(encoding="utf-8").split("\n\n")[1]
+    assert table in (ROOT / "README.md").read_text(encoding="utf-8")
