@@ -1,6 +1,6 @@
-"""A fine-tuned model for the world outside: a plain checkpoint, or an ordinary PEFT LoRA adapter.
+"""Export a fine-tuned model as a plain Hugging Face checkpoint or as an ordinary PEFT LoRA adapter.
 
-Both take a model that ``rosa.merge`` has made plain again; :mod:`rosa.export.check` makes one from the folder of a run.
+Both take a model after ``rosa.merge``; :mod:`rosa.export.check` scores an export against the record of its run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From the folder of a finished run to its models, and whether an export of them scores as its record says."""
+"""Load an export again and compare its scores and logits with those of the finished run."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from rosa.training.batches import by_length
 
 @dataclass(frozen=True)
 class Agreement:
-    """An export that was loaded again, beside the model that it was made from, on the run's evaluation splits."""
+    """Scores and logits of a reloaded export against the model it was made from, on the run's evaluation splits."""
 
     scores: tuple[tuple[str, str, float, float | None], ...]
     """Split, metric, the loaded export's score, the record's (None where it is undefined)."""
     logits_difference: float
-    """Largest difference of a logit over the largest logit."""
+    """Largest absolute difference of a logit, divided by the largest absolute logit."""
 
     def table(self) -> str:
-        """Score by score, and the logits."""
+        """One line per score, and one for the logits."""
         lines = [
             f"{split}  {metric}  {score:.4f} (record: {'undefined' if recorded is None else f'{recorded:.4f}'})"
             for split, metric, score, recorded in self.scores
@@ -47,15 +47,15 @@ def check(run: FinishedRun, kind: str, folder: Path) -> Agreement:
     """Load an export again and score it on the evaluation splits of its run.
 
     Args:
-        run: what was exported; after ``peft``, its ``base`` carries the adapter.
+        run: the run that was exported; with ``peft``, the adapter is attached to its ``base`` in place.
         kind: ``merged`` or ``peft``.
-        folder: where it was exported to.
+        folder: the export.
 
     Raises:
-        DataError: the run's data is not where it was.
+        DataError: the run's data is no longer where it was.
     """
     config = run.config
-    # Data, collator and metrics are made as the run made them; the model that comes with them is of no use here.
+    # Builds data, collator and metrics as the run did; the model that it builds too is not used.
     parts = build.gather(dataclasses.replace(config, model=mini_model.located(config)))
     reduce = parts.scorer.reduce
     loaded = _loaded(run, kind, folder)
@@ -75,7 +75,7 @@ def check(run: FinishedRun, kind: str, folder: Path) -> Agreement:
 
 
 def _loaded(run: FinishedRun, kind: str, folder: Path) -> nn.Module:
-    """As somebody else would load it."""
+    """The export, loaded by transformers or peft alone."""
     if kind == "merged":
         auto: Any = AutoModelForSequenceClassification if run.config.task.has_head else AutoModelForCausalLM
         return auto.from_pretrained(folder, local_files_only=True)
@@ -85,7 +85,7 @@ def _loaded(run: FinishedRun, kind: str, folder: Path) -> nn.Module:
 
 
 def _logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Of one batch, float32: (examples, classes), or (examples, tokens, vocabulary)."""
+    """Logits of one batch in float32: (examples, classes), or (examples, tokens, vocabulary)."""
     model.eval()
     with torch.no_grad():
         return model(**batch).logits.float()

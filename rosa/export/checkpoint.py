@@ -1,4 +1,4 @@
-"""A fine-tuned model as a plain checkpoint, which loads with nothing of this project installed."""
+"""Export to a plain checkpoint, which loads without this package."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def to_merged(
 
     Args:
         plain: the model after ``rosa.merge``.
-        folder: where to; it appears once it is whole.
-        tokenizer: goes along.
+        folder: the target; it appears only when complete.
+        tokenizer: saved beside the model.
         overwrite: replace an earlier export in that folder.
         origin: where the weights come from, for the folder's README.
 
     Returns:
-        Bytes of the weights.
+        Size of the weights in bytes.
 
     Raises:
         ExportError: an adapter is attached, a weight is not finite, or the folder cannot be used.

@@ -1,4 +1,4 @@
-"""What fine-tuning changed in a model, sorted by how an adapter can carry it."""
+"""Find which modules fine-tuning changed, by how a PEFT adapter can store them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rosa.adapters.targets import linear_layers
 from rosa.errors import ExportError
 
 SHOWN = 3
-"""Names that a message gives before it only counts."""
+"""Number of names that a message lists; it counts the rest."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +22,23 @@ class Difference:
     layers: tuple[str, ...]
     """Linear layers of the backbone whose weight or bias changed."""
     biases: tuple[str, ...]
-    """Those of them whose bias changed."""
+    """Linear layers of the backbone whose bias changed."""
     whole: tuple[str, ...]
-    """Modules that go along whole: the task's head, and whatever else changed that is no such layer."""
+    """Modules that are saved in full: the task's head, and every other changed module that is not such a layer."""
 
 
 def compare(base: nn.Module, plain: nn.Module) -> Difference:
     """Find what changed between two plain models.
 
-    A head goes along even if it is as it was: it is drawn at random where the pretrained model is loaded, and would be
-    another one there.
+    A head is saved even if it did not change: loading the pretrained model elsewhere would initialize another one.
 
     Args:
         base: the pretrained model.
-        plain: the same one after fine-tuning and ``rosa.merge``.
+        plain: the same model after fine-tuning and ``rosa.merge``.
 
     Raises:
         ExportError: the two are not the same model, an adapter is attached, a value is not finite, or something
-            changed that no adapter can carry.
+            changed that no adapter can store.
     """
     for model, role in ((base, "base"), (plain, "plain")):
         refuse_attached(model, role)
@@ -49,7 +48,7 @@ def compare(base: nn.Module, plain: nn.Module) -> Difference:
     changed = {
         name for name, after in plain.named_parameters() if not torch.equal(after, before[name].to(after.device))
     }
-    head = {*head_names(base), *head_names(plain)}  # a copy of a model does not know what was drawn anew
+    head = {*head_names(base), *head_names(plain)}  # copying a model loses which parameters were newly initialized
     linear = {name: layer for name, layer in linear_layers(plain).items() if f"{name}.weight" not in head}
     whole = {_head_module(plain, name, head) for name in head}
     for name in sorted(changed - head):
@@ -65,10 +64,10 @@ def compare(base: nn.Module, plain: nn.Module) -> Difference:
 
 
 def refuse_attached(model: nn.Module, role: str) -> None:
-    """Stop at a model that still has an adapter; ``role`` is what it was given as.
+    """Refuse a model with an attached adapter; ``role`` is the argument's name.
 
     Raises:
-        ExportError: with the method's name.
+        ExportError: an adapter is attached; names its method.
     """
     present = attachment(model)
     if present is not None:
@@ -76,10 +75,10 @@ def refuse_attached(model: nn.Module, role: str) -> None:
 
 
 def refuse_not_finite(model: nn.Module) -> None:
-    """Stop at weights that are NaN or infinite.
+    """Refuse weights that are NaN or infinite.
 
     Raises:
-        ExportError: with their names.
+        ExportError: a parameter is not finite; names the parameters.
     """
     broken = [name for name, parameter in model.named_parameters() if not bool(torch.isfinite(parameter).all())]
     if broken:
@@ -87,7 +86,7 @@ def refuse_not_finite(model: nn.Module) -> None:
 
 
 def _refuse_others(base: nn.Module, plain: nn.Module) -> None:
-    """The two must have the same parameters, and no buffer may have moved."""
+    """Refuse two models whose parameters differ in name, shape or dtype, or whose buffers differ in value."""
     before, after = dict(base.named_parameters()), dict(plain.named_parameters())
     problems = [f"{name} is in plain alone" for name in after if name not in before]
     problems += [f"{name} is in base alone" for name in before if name not in after]
@@ -110,7 +109,7 @@ def _same(buffer: torch.Tensor, other: torch.Tensor | None) -> bool:
 
 
 def _head_module(model: nn.Module, name: str, head: set[str]) -> str:
-    """The outermost module that holds this parameter of the head, and none of the backbone."""
+    """The outermost module that contains this head parameter and no parameter of the backbone."""
     parts = name.split(".")[:-1]
     for end in range(1, len(parts) + 1):
         module = ".".join(parts[:end])
@@ -120,7 +119,7 @@ def _head_module(model: nn.Module, name: str, head: set[str]) -> str:
 
 
 def _refuse_what_cannot_go_along(model: nn.Module, name: str) -> None:
-    """A module can be replaced whole only if its weights are its own."""
+    """Refuse a changed parameter that is tied to another or whose module has children: no module can replace it."""
     parameter = model.get_parameter(name)
     names = [other for other, shared in model.named_parameters(remove_duplicate=False) if shared is parameter]
     if len(names) > 1:

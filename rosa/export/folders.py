@@ -1,4 +1,4 @@
-"""Folders that hold a whole export or do not exist."""
+"""Atomic export folders: complete, or absent."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from rosa.errors import ExportError
 
 MARKS = ("adapter_config.json", "config.json")
-"""A folder with one of these files is an export, and may be overwritten by another one."""
+"""A folder with one of these files is an export, which ``overwrite`` may replace."""
 CARD = "README.md"
 
 
 @contextmanager
 def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield an empty folder that takes the asked name once the block is done; a block that fails leaves no trace.
+    """Yield an empty temporary folder that is renamed to ``folder`` on success and deleted on failure.
 
     Args:
-        folder: the name it is to have.
-        overwrite: replace an earlier export of that name.
+        folder: the final path.
+        overwrite: replace an earlier export at that path.
 
     Raises:
-        ExportError: the name is taken, by something else than an export if ``overwrite``, or cannot be written.
+        ExportError: the path is taken (with ``overwrite``: by something other than an export), or cannot be written.
     """
     _refuse_taken(folder, overwrite)
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
@@ -45,7 +45,7 @@ def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def size_of(folder: Path, pattern: str) -> int:
-    """Bytes of the files in a folder whose names match a pattern."""
+    """Total size in bytes of the files in a folder whose names match a glob pattern."""
     return sum(path.stat().st_size for path in folder.glob(pattern))
 
 

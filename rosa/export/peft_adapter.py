@@ -1,8 +1,8 @@
-"""A fine-tuned model as an ordinary PEFT LoRA adapter: the low-rank difference to the pretrained weights, and the head.
+"""Export to an ordinary PEFT LoRA adapter: the low-rank difference from the pretrained weights, and the head.
 
-For each linear layer of the backbone that changed, ``W_final - W_pretrained`` is truncated to the rank that a tolerance
-asks for and written as LoRA with a scaling of exactly 1 (``alpha = rank``). In each subspace that it visits, ROSA
-changes a weight by ``A B - A_0 B_0``, of rank 2R at most; LoRA's change has rank R.
+For each changed linear layer of the backbone, ``W_final - W_pretrained`` is truncated to the lowest rank that meets a
+tolerance and saved as LoRA with a scaling of exactly 1 (``alpha = rank``). In each subspace visited, ROSA changes a
+weight by ``A B - A_0 B_0``, of rank at most 2R; LoRA's change has rank at most R.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
 TOLERANCE = 1e-5
-"""Dropped share of a layer's change by default: a tenth of the difference in logits that an export may make."""
+"""Default truncated share of a layer's change: a tenth of the accepted relative difference in logits."""
 ADAPTER = "default"
-"""What peft calls the one adapter of a model."""
+"""PEFT's default adapter name."""
 WEIGHTS = "adapter_model.safetensors"
 
 TASKS = {
@@ -44,7 +44,7 @@ TASKS = {
     "LMHeadModel": "CAUSAL_LM",
     "ForConditionalGeneration": "SEQ_2_SEQ_LM",
 }
-"""How the name of a Hugging Face class ends -> PEFT's task type, by which its ``AutoPeftModel`` finds the class."""
+"""Suffix of a transformers class name -> PEFT's task type, from which ``AutoPeftModel`` derives the class."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class ExportedLayer:
     shape: tuple[int, int]
     """(out, in)."""
     rank: int
-    """0 for a layer that differs by rounding alone, which is left out."""
+    """0 for a layer that differs by rounding alone and is left out of the adapter."""
     dropped: float
-    """Frobenius norm of what was left out of the change, as a share of the change's."""
+    """Frobenius norm of the truncated part, divided by that of the change."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ class PeftExport:
     folder: Path
     layers: tuple[ExportedLayer, ...]
     whole: tuple[str, ...]
-    """Modules that went along whole."""
+    """Modules saved in full."""
     adapter_bytes: int
-    """Of the adapter's file."""
+    """Size of the adapter's file."""
     full_bytes: int
-    """Of the parameters of the whole model, which a plain checkpoint would hold."""
+    """Size of all parameters of the model, as in a plain checkpoint."""
 
     def table(self) -> str:
-        """Layer by layer, and the sizes."""
+        """One line per layer, then the modules saved in full and the sizes."""
         rows = [("layer", "out x in", "rank", "dropped share")]
         rows += [(one.name, "{} x {}".format(*one.shape), str(one.rank), f"{one.dropped:.1e}") for one in self.layers]
         lines = aligned(rows)
@@ -96,20 +96,20 @@ def to_peft(
     overwrite: bool = False,
     origin: str = "",
 ) -> PeftExport:
-    """Write the change of a model as a PEFT LoRA adapter: ``PeftModel.from_pretrained(base, folder)`` is ``plain``.
+    """Write a PEFT LoRA adapter with which ``PeftModel.from_pretrained(base, folder)`` reproduces ``plain``.
 
     Args:
         base: the pretrained model, with the head that training started from; it is not changed.
         plain: the same model after fine-tuning and ``rosa.merge``.
-        folder: where to; it appears once it is whole.
-        tolerance: the share of each layer's change that may be left out (Frobenius norm), in [0, 1). Singular values
-            that rounding alone explains are left out in any case.
+        folder: the target; it appears only when complete.
+        tolerance: largest truncated share of each layer's change (Frobenius norm), in [0, 1). Singular values at the
+            level of rounding are dropped in any case.
         overwrite: replace an earlier export in that folder.
         origin: where the weights come from, for the folder's README.
 
     Raises:
-        ExportError: the two are not the same model, something is not finite, no linear layer changed, a change is not
-            low-rank, a change that no adapter can carry, or the folder cannot be used.
+        ExportError: the two are not the same model, a weight is not finite, no linear layer changed, a change is not
+            low-rank or cannot be stored in an adapter, or the folder cannot be used.
     """
     if not 0 <= tolerance < 1:
         raise ExportError(f"tolerance={tolerance}: expected a number in [0, 1)")
@@ -124,7 +124,7 @@ def to_peft(
     _refuse_other_wrapping(wrapped, factors)
     _fill(wrapped, base, plain, factors, difference)
     with new_folder(Path(folder), overwrite) as unfinished:
-        # Embeddings go along where they changed, as any other module; left to peft, it would ask the hub about them.
+        # Changed embeddings are among modules_to_save; with peft's own detection it would query the hub.
         wrapped.save_pretrained(str(unfinished), save_embedding_layers=False)
         (unfinished / CARD).write_text(_card(base, Path(folder), tolerance, origin), encoding="utf-8")
         adapter_bytes = size_of(unfinished, WEIGHTS)
@@ -135,7 +135,7 @@ def to_peft(
 def _factorize(
     base: nn.Module, plain: nn.Module, difference: Difference, tolerance: float
 ) -> tuple[dict[str, LowRank], tuple[ExportedLayer, ...]]:
-    """The factors of each layer that has any, and the table's lines."""
+    """Factors of each layer with a rank above 0, and one table line per changed layer."""
     before, after = linear_layers(base), linear_layers(plain)
     factors: dict[str, LowRank] = {}
     lines = []
@@ -153,7 +153,7 @@ def _factorize(
                 "subspaces: export the merged model, or give a coarser tolerance"
             )
         if name in difference.biases and not found.rank:
-            found = _nothing(found)  # peft carries a bias beside factors only
+            found = _nothing(found)  # peft stores a bias only beside factors
         if found.rank:
             factors[name] = found
         lines.append(ExportedLayer(name, (out_features, in_features), found.rank, found.dropped))
@@ -168,12 +168,12 @@ def _nothing(found: LowRank) -> LowRank:
 
 
 def _config(base: nn.Module, factors: dict[str, LowRank], difference: Difference) -> LoraConfig:
-    """The most frequent rank for all layers, and patterns for those that have another one."""
+    """PEFT's configuration: the most frequent rank as ``r``, the others as ``rank_pattern``."""
     from peft import LoraConfig, TaskType
 
     ranks = {name: found.rank for name, found in factors.items()}
     usual = Counter(ranks.values()).most_common(1)[0][0]
-    # peft puts "(.*\.)?" before a pattern, which would make it match the end of a longer name too.
+    # peft prepends "(.*\.)?" to a pattern; without "^" it would also match the end of a longer name.
     others = {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != usual}
     task = next((kind for end, kind in TASKS.items() if type(base).__name__.endswith(end)), None)
     bare = [name for name in factors if getattr(base.get_submodule(name), "bias", None) is None]
@@ -188,7 +188,7 @@ def _config(base: nn.Module, factors: dict[str, LowRank], difference: Difference
         lora_alpha=usual,
         rank_pattern=others,
         alpha_pattern=dict(others),
-        # A pattern, as a list of names would match the ends of longer names.
+        # A regular expression: a list of names would also match the ends of longer names.
         target_modules="|".join(re.escape(name) for name in factors),
         modules_to_save=list(difference.whole) or None,
         lora_bias=bool(difference.biases),
@@ -198,19 +198,19 @@ def _config(base: nn.Module, factors: dict[str, LowRank], difference: Difference
 
 
 def _stores_transposed(base: nn.Module, names: dict[str, LowRank]) -> bool:
-    """Whether the adapted layers store their weights as (in, out); peft has one setting for all, and sees to a mix."""
+    """Whether an adapted layer stores its weight as (in, out); peft has one setting and corrects it per layer."""
     return any(not isinstance(base.get_submodule(name), nn.Linear) for name in names)
 
 
 def _wrap(base: nn.Module, config: LoraConfig) -> PeftModel:
-    """peft's model around a twin of ``base`` that shares its weights, so that ``base`` stays as it is."""
+    """PEFT's model around a copy of ``base`` that shares its weights, so that ``base`` is not changed."""
     from peft import get_peft_model
 
     twins: dict[int, Any] = {id(buffer): buffer for buffer in base.buffers()}
     for parameter in base.parameters():
         twins[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
     names = copy.copy(config.modules_to_save)
-    with global_stream(0):  # what peft draws for its factors is overwritten
+    with global_stream(0):  # peft's random factors are overwritten later
         try:
             wrapped = get_peft_model(copy.deepcopy(base, twins), config)
         except ValueError as error:
@@ -221,7 +221,7 @@ def _wrap(base: nn.Module, config: LoraConfig) -> PeftModel:
 
 
 def _refuse_other_wrapping(wrapped: PeftModel, factors: dict[str, LowRank]) -> None:
-    """peft leaves out a layer whose name has that of a module which goes along whole in it."""
+    """Refuse if peft adapts other layers: it skips one whose name contains that of a module saved in full."""
     from peft.tuners.lora import LoraLayer
 
     inner: Any = wrapped.base_model.model
@@ -237,7 +237,7 @@ def _refuse_other_wrapping(wrapped: PeftModel, factors: dict[str, LowRank]) -> N
 def _fill(
     wrapped: PeftModel, base: nn.Module, plain: nn.Module, factors: dict[str, LowRank], difference: Difference
 ) -> None:
-    """Give peft's factors, biases and modules the fine-tuned model's values."""
+    """Copy the factors and the fine-tuned biases and modules into PEFT's model."""
     inner: Any = wrapped.base_model.model
     for name, found in factors.items():
         layer: Any = inner.get_submodule(name)

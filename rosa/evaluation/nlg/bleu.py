@@ -1,4 +1,4 @@
-"""BLEU (Papineni and others 2002) by the rules of mteval-v13a, with any number of references a segment."""
+"""BLEU (Papineni et al. 2002) as mteval-v13a computes it, with any number of references per segment."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from collections.abc import Sequence
 from rosa.evaluation.nlg import mteval
 
 ORDER = 4
-"""N-grams of up to so many words."""
+"""Largest n-gram order, in words."""
 
 
 def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """BLEU of a corpus, from 0 to 1.
+    """Corpus BLEU, from 0 to 1.
 
-    sacrebleu computes the same, but where outputs are so poor that an order has no n-gram, or none that matches: there
-    mteval's precision is 1 or that of half a match, and sacrebleu's BLEU is 0 as a whole.
+    Equals sacrebleu's, except where an order has no n-gram or no match: mteval then takes a precision of 1, or of half
+    a match; sacrebleu's BLEU is 0.
 
     Args:
-        hypotheses: one a segment.
-        references: at least one a segment, in any number.
+        hypotheses: one per segment.
+        references: one or more per segment.
     """
     matched, produced = [0] * ORDER, [0] * ORDER
     length = reference_length = 0
     for text, group in zip(hypotheses, references, strict=True):
         ours, theirs = mteval.words(text), mteval.references(group)
         length += len(ours)
-        # The reference of the nearest length, the shorter of two.
+        # The reference closest in length; the shorter one of a tie.
         reference_length += min(map(len, theirs), key=lambda n: (abs(n - len(ours)), n), default=0)
         allowed: Counter[mteval.Words] = Counter()
         for other in theirs:
@@ -42,7 +42,7 @@ def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> flo
 
 
 def _smoothed(matched: Sequence[int], produced: Sequence[int]) -> list[float]:
-    """The precision of each order: 1 without n-grams; where none matches, as if half of one did, then a quarter."""
+    """Precision per order: 1 without n-grams; without a match 1/2 match, halved at each further order without one."""
     precisions, smooth = [], 1.0
     for found, made in zip(matched, produced, strict=True):
         if made and not found:

@@ -1,7 +1,7 @@
-"""ROUGE-L and CIDEr as the COCO captioning scorer computes them, on texts of tokens joined by spaces.
+"""ROUGE-L and CIDEr as the COCO captioning scorer computes them, on tokens joined by spaces.
 
-Both give pycocoevalcap's values, up to rounding in the last digits, in about a tenth of its time: the longest common
-subsequence takes a machine word's operations a token, and a word's weight is computed once.
+Both equal pycocoevalcap's values up to rounding, in about a tenth of its time: the longest common subsequence takes a
+few integer operations per token, and each n-gram's weight is computed once.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ ROUGE_BETA = 1.2
 """Weight of recall against precision."""
 CIDER_ORDER = 4
 CIDER_SIGMA = 6.0
-"""Width of the penalty for another length than the reference's, in tokens."""
+"""Standard deviation of the Gaussian length penalty, in tokens."""
 
 Words = tuple[str, ...]
 
 
 def rouge_l(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """The mean over segments of ROUGE-L (Lin 2004), an F-measure of the longest common subsequence.
+    """Mean over segments of ROUGE-L (Lin 2004), the F-measure of the longest common subsequence.
 
-    As in the official scorer, precision and recall are each the best over a segment's references, so they may come
-    from two. An empty text counts as one empty token.
+    As in the official scorer, precision and recall are each the maximum over a segment's references, possibly of
+    different ones. An empty text counts as one empty token.
     """
     return math.fsum(map(_rouge_of_segment, hypotheses, references)) / len(hypotheses)
 
@@ -45,14 +45,14 @@ def _rouge_of_segment(hypothesis: str, references: Sequence[str]) -> float:
 
 
 def _longest_common(places: dict[str, int], length: int, others: Sequence[str]) -> int:
-    """The length of the longest common subsequence, a row of the usual table at a time as the bits of one integer.
+    """Length of the longest common subsequence; each row of the dynamic programming table is one integer's bits.
 
-    A zero bit marks a column in which the row's value is one more than in the column before (Hyyrö 2004).
+    A zero bit marks a column whose value is one more than the column before (Hyyrö 2004).
 
     Args:
-        places: of each token of the one text, as set bits.
-        length: of that text.
-        others: tokens of the other text.
+        places: token of the first text -> its positions, as set bits.
+        length: tokens in the first text.
+        others: tokens of the second text.
     """
     row = full = (1 << length) - 1
     for token in others:
@@ -63,10 +63,10 @@ def _longest_common(places: dict[str, int], length: int, others: Sequence[str]) 
 
 
 def cider(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """The mean over segments of CIDEr-D (Vedantam, Zitnick and Parikh 2015), times 10.
+    """Mean over segments of CIDEr-D (Vedantam, Zitnick and Parikh 2015), times 10.
 
-    N-grams weigh by how few segments' references hold them, so the value of one segment depends on the others, and a
-    corpus of one segment, where all weights are 0, scores 0.
+    Inverse document frequencies count segments whose references contain an n-gram. So a segment's value depends on
+    the others, and a corpus of one segment, where all weights are 0, scores 0.
     """
     reference_counts = [[_ngrams(text) for text in group] for group in references]
     holding = Counter(ngram for group in reference_counts for ngram in set().union(*group))
@@ -86,12 +86,12 @@ def _ngrams(text: str) -> Counter[Words]:
 
 
 class _Vector:
-    """A text's n-grams, weighted: a vector for each order, in one mapping.
+    """A text's TF-IDF vectors, those of all orders in one mapping.
 
     Args:
-        counts: of the text's n-grams.
-        weights: of the n-grams that any reference holds.
-        rarest: weight of all others.
+        counts: n-gram counts of the text.
+        weights: weights of the n-grams in any reference.
+        rarest: weight of every other n-gram.
     """
 
     def __init__(self, counts: Counter[Words], weights: dict[Words, float], rarest: float) -> None:
@@ -101,11 +101,11 @@ class _Vector:
             squares[len(ngram) - 1] += value * value
         self.norms = [math.sqrt(square) for square in squares]
         self.length = sum(count for ngram, count in counts.items() if len(ngram) == 2)
-        """The official scorer counts a text's pairs of words, one less than its words."""
+        """Length as the official scorer has it: the number of bigrams, one less than the words."""
 
 
 def _similarity(hypothesis: _Vector, reference: _Vector) -> float:
-    """The mean over the orders of the clipped cosine, with the penalty for another length."""
+    """Mean over the orders of the clipped cosine similarity, times the length penalty."""
     products = [0.0] * CIDER_ORDER
     for ngram in hypothesis.values.keys() & reference.values.keys():
         value = reference.values[ngram]

@@ -1,4 +1,4 @@
-"""Reading references and hypotheses: plain text, in the layout of the E2E challenge's official scorer."""
+"""Read references and hypotheses from plain text in the format of the E2E challenge's official scorer."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _QUOTED_LINE = re.compile(r'"(?:[^"]|"")*"')
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is to be scored, and against what."""
+    """Hypotheses and their references."""
 
     hypotheses: list[str]
     references: list[list[str]]
-    """Of each hypothesis."""
+    """The references of each hypothesis."""
 
 
 def read(references: Path, hypotheses: Path) -> Corpus:
     """Read and check the two files.
 
     Args:
-        references: a reference a line, the groups of a segment's references parted by one blank line. A file without
-            blank lines is one group where there is one hypothesis, and else has one reference a segment.
-        hypotheses: a hypothesis a line, in the order of the groups; a line may be empty.
+        references: one reference per line, one blank line between the groups of two segments. A file without blank
+            lines is one group if there is one hypothesis, and otherwise has one reference per segment.
+        hypotheses: one hypothesis per line, in the order of the groups; a line may be empty.
 
     Raises:
-        ScoringError: a file is missing, empty, not UTF-8 or a CSV, a group has no references, or the two do not go
-            together; names file and line.
+        ScoringError: a file is missing, empty, not UTF-8 or a CSV, a group has no references, or the numbers of groups
+            and hypotheses differ; names file and line.
     """
     outputs = _lines(hypotheses, "one hypothesis a line")
     groups = _groups(references)
@@ -56,7 +56,7 @@ def read(references: Path, hypotheses: Path) -> Corpus:
 @dataclass(frozen=True)
 class _Group:
     line: int
-    """Where it begins."""
+    """The group's first line, from 1."""
     texts: list[str]
 
 
@@ -76,7 +76,7 @@ def _groups(path: Path) -> list[_Group]:
 
 
 def _lines(path: Path, expected: str) -> list[str]:
-    """The lines of a text file, which end with LF or CRLF and with nothing else: a text may hold a U+2028."""
+    """The lines of a text file, split at LF and CRLF only: a text may contain U+2028."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -84,7 +84,7 @@ def _lines(path: Path, expected: str) -> list[str]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # The codec counts from after a byte-order mark, and hands its input along.
+        # error.start and error.object both exclude a byte-order mark.
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ScoringError(
             f"{path}:{line}: not UTF-8: {error.reason} (byte {error.object[error.start]:#04x})"
@@ -100,15 +100,15 @@ def _lines(path: Path, expected: str) -> list[str]:
 
 
 def _sign_of_csv(lines: Sequence[str]) -> tuple[int, str] | None:
-    """The line that gives a CSV file away and what is seen there, or None for plain text."""
+    """Line number and description of the first sign of a CSV file; None for plain text."""
     if _HEADER.match(lines[0]):
         return 1, f"a header, {lines[0][:40]!r}"
     filled = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    # A sentence may begin with a quoted name, so one such line says nothing.
+    # Most lines, because a sentence may begin with a quoted name.
     quoted = [number for number, line in filled if _QUOTED_FIELD.match(line)]
     if 2 * len(quoted) > len(filled):
         return quoted[0], f"{len(quoted)} of {len(filled)} lines begin with a quoted field"
-    # What a CSV writer makes of one column: quotes around those lines that hold a comma, and no others.
+    # A CSV writer quotes, in a file of one column, the lines that contain a comma.
     commas = [(number, line) for number, line in filled if "," in line]
     if commas and all(_QUOTED_LINE.fullmatch(line) for _, line in commas):
         return commas[0][0], "every line that holds a comma is quoted"

@@ -1,4 +1,4 @@
-"""Java programs as child processes: one way to start them, and one error for all that can go wrong with them."""
+"""Run Java programs as child processes with a time limit; every failure is a JavaError."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from typing import IO
 from rosa.errors import JavaError
 
 PACKAGE = "default-jre-headless"
-"""What to install on Debian and its kin."""
+"""Package that provides Java on Debian and its derivatives."""
 
 _OPTIONS = (
     "-showversion",  # on the error stream, before the program runs
-    "-XX:-UsePerfData",  # no files under the system's temporary folder, which a killed process would leave there
+    "-XX:-UsePerfData",  # writes no file to the temporary folder, where a killed process would leave it
     "-Dfile.encoding=UTF-8",  # whatever the locale says
     "-Dstdout.encoding=UTF-8",
-    "-Duser.language=en",  # no comma in a number
+    "-Duser.language=en",  # decimal point, not comma
     "-Duser.country=US",
 )
 
 
 @dataclass
 class Program:
-    """A Java program that runs."""
+    """A running Java program."""
 
     java: str
-    """Where Java is."""
+    """Path of the ``java`` executable."""
     process: subprocess.Popen[bytes]
     said: IO[bytes]
-    """What it writes to its error stream."""
+    """File that receives its standard error."""
     overdue: threading.Event
-    """Set when it took longer than it may, and was ended."""
+    """Set when it exceeded ``limit`` and was killed."""
     limit: float
-    """How long it may take, in seconds."""
+    """Time limit in seconds."""
 
     def messages(self) -> str:
-        """What it has written to its error stream."""
+        """Its standard error so far."""
         self.said.seek(0)
         return self.said.read().decode("utf-8", "replace")
 
     def version(self) -> str:
-        """Of Java, as it names it itself."""
+        """Java's version, from ``-showversion``; ``unknown`` if it is not printed."""
         found = re.search(r'version "([^"]+)"', self.messages())
         return found.group(1) if found else "unknown"
 
     def failure(self, problem: str) -> JavaError:
-        """The error to raise for ``problem``; a program that took too long, or said what it died of, explains it."""
+        """The error to raise for ``problem``, with the first line of standard error; a timeout replaces ``problem``."""
         if self.overdue.is_set():
             problem = f"gave no result within {self.limit:g} s"
         noise = re.compile(
@@ -67,11 +67,11 @@ class Program:
 
 @contextlib.contextmanager
 def program(arguments: Sequence[str], limit: float) -> Iterator[Program]:
-    """Start a Java program with pipes for input and output, and see that it is gone in the end.
+    """Start a Java program with pipes for standard input and output; it is killed when the block ends.
 
     Args:
-        arguments: after Java's own options.
-        limit: seconds after which the program and all that it started are ended, so that no pipe blocks for ever.
+        arguments: those after the options of this module.
+        limit: seconds after which the program and its children are killed, so that no pipe blocks for ever.
 
     Raises:
         JavaError: there is no ``java`` to start.
@@ -79,7 +79,7 @@ def program(arguments: Sequence[str], limit: float) -> Iterator[Program]:
     java = shutil.which("java")
     if java is None:
         raise JavaError(f"there is no `java` on the PATH; install {PACKAGE} (apt-get install {PACKAGE})")
-    # Files without a name, which are gone with the process, and cannot fill up as a pipe does that nobody reads.
+    # An unnamed file is deleted with this process and, unlike a pipe that nobody reads, never fills up.
     with tempfile.TemporaryFile() as said:
         try:
             process = subprocess.Popen(
@@ -87,7 +87,7 @@ def program(arguments: Sequence[str], limit: float) -> Iterator[Program]:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=said,
-                start_new_session=True,  # a group of its own, to end it with its children
+                start_new_session=True,  # own process group, to kill it with its children
             )
         except OSError as error:
             raise JavaError(f"Java is broken: {java} cannot be started: {error}; (re)install {PACKAGE}") from error
@@ -106,7 +106,7 @@ def program(arguments: Sequence[str], limit: float) -> Iterator[Program]:
             timer.cancel()
             _end(process)
             for pipe in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):  # input that it did not take
+                with contextlib.suppress(OSError):  # input that it did not read
                     pipe.close()  # type: ignore[union-attr]  # both are pipes
             process.wait()
 
@@ -117,13 +117,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def run(arguments: Sequence[str], text: str, limit: float) -> tuple[str, str]:
-    """Give a program ``text`` to read and wait for its end.
+    """Run a Java program with ``text`` as standard input.
 
     Returns:
-        Its output, and the version of Java.
+        Its standard output, and Java's version.
 
     Raises:
-        JavaError: no Java, an exit status other than 0, no end within ``limit`` seconds, or undecodable output.
+        JavaError: no Java, an exit status other than 0, more than ``limit`` seconds, or output that is not UTF-8.
     """
     with program(arguments, limit) as running:
         output, _ = running.process.communicate(text.encode("utf-8", "replace"))

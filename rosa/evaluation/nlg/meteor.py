@@ -1,7 +1,7 @@
-"""METEOR 1.5 (Denkowski and Lavie 2014), the Java program that comes with pycocoevalcap.
+"""METEOR 1.5 (Denkowski and Lavie 2014) by the Java program in pycocoevalcap.
 
-That package's own wrapper waits for ever where Java does not answer, and fails on the first number where it answers
-with something else; the conversation is the same here, within a time.
+Uses the protocol of pycocoevalcap's wrapper, with a time limit and a check of every answer: the wrapper waits for ever
+if Java does not answer, and fails to parse an answer that is not a number.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from pathlib import Path
 from rosa.evaluation.nlg import java
 
 START_LIMIT = 300.0
-"""Seconds to read its table of paraphrases: ten of work, and several times that on a busy machine."""
+"""Seconds for start-up, which reads the paraphrase table: about 10, several times that on a busy machine."""
 SEGMENT_LIMIT = 0.25
-"""More for each segment, which takes a few milliseconds."""
+"""Further seconds per segment; a segment takes a few milliseconds."""
 
 _NUMBERS = re.compile(r"\d[-+.eE\d]*(?: \d[-+.eE\d]*)*")
 
 
 def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """METEOR of a corpus, from 0 to 1: English, all its modules, its tuned parameters.
+    """Corpus METEOR, from 0 to 1: English, all modules, the tuned parameters.
 
     Args:
-        hypotheses: Penn-Treebank tokens joined by spaces, one text a segment.
-        references: the same, at least one a segment.
+        hypotheses: Penn-Treebank tokens joined by spaces, one text per segment.
+        references: likewise, one or more per segment.
 
     Raises:
-        JavaError: Java is absent or broken, or the program does not answer in time or as it should.
+        JavaError: Java is absent or broken, or the program exceeds its time limit or answers something else.
     """
     from pycocoevalcap.meteor import meteor
 
@@ -50,14 +50,14 @@ def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> flo
             return line
 
         try:
-            # One question, one answer: neither side can fill a pipe that the other does not read.
+            # Each answer is read before the next request, so that no pipe fills up.
             statistics = []
             for hypothesis, group in zip(hypotheses, references, strict=True):
                 ask(["SCORE", *map(_plain, group), _plain(hypothesis)])
                 statistics.append(answer())
             ask(["EVAL", *statistics])
             for _ in hypotheses:
-                answer()  # each segment's own
+                answer()  # score of one segment
             value = float(answer().split()[-1])
         except OSError:
             raise running.failure("ended before it had answered") from None
@@ -67,5 +67,5 @@ def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> flo
 
 
 def _plain(text: str) -> str:
-    """Without what parts the fields of a question, as the official wrapper has it."""
+    """Remove the field separator, as the official wrapper does."""
     return text.replace("|||", "").replace("  ", " ")

@@ -1,7 +1,7 @@
-"""What BLEU and NIST of mteval-v13a take a text for: its words, and their n-grams.
+"""Words and n-grams of a text as mteval-v13a defines them, for BLEU and NIST.
 
-The words are sacrebleu's 13a tokens, with what mteval does before and after as Perl does it: it lower-cases A to Z
-alone, joins lines with a space, and does not take the separators U+001C to U+001F for white space.
+Words are sacrebleu's 13a tokens, with mteval's (Perl's) treatment before and after: only A to Z are lower-cased, lines
+are joined by a space, and the separators U+001C to U+001F are not white space.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from string import ascii_lowercase, ascii_uppercase
 Words = tuple[str, ...]
 
 _SEPARATORS = {code: 0xF0000 + code for code in range(0x1C, 0x20)}
-"""Python takes these for white space: letters of private use stand in for them."""
+"""Separators that Python's ``split`` takes for white space -> private-use characters in their place."""
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 def words(text: str) -> Words:
     """The words of one text."""
     tokens = _tokenizer()(" ".join(text.translate(_SEPARATORS).split()))
-    return tuple(tokens.translate(_LOWER).split())  # not before: &QUOT; is no entity
+    return tuple(tokens.translate(_LOWER).split())  # after tokenizing: &QUOT; is not an entity
 
 
 def references(texts: Sequence[str]) -> list[Words]:
-    """The words of a segment's references, less those that have none (a text of ``<skipped>`` alone)."""
+    """The words of a segment's references, without references that have no words (``<skipped>`` alone)."""
     return [found for found in map(words, texts) if found]
 
 
 def ngrams(text: Words, order: int) -> Counter[Words]:
-    """How often a text holds each n-gram of 1 to ``order`` words."""
+    """Counts of a text's n-grams of 1 to ``order`` words."""
     return Counter(text[i : i + n] for n in range(1, order + 1) for i in range(len(text) - n + 1))
 
 

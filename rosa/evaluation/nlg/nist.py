@@ -1,4 +1,4 @@
-"""The NIST score (Doddington 2002) by the rules of mteval-v13a, with any number of references a segment."""
+"""The NIST score (Doddington 2002) as mteval-v13a computes it, with any number of references per segment."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from collections.abc import Sequence
 from rosa.evaluation.nlg import mteval
 
 ORDER = 5
-"""N-grams of up to so many words."""
+"""Largest n-gram order, in words."""
 BETA = math.log(2) / math.log(1.5) ** 2
-"""So that an output of two thirds of the references' length has half the score."""
+"""Brevity constant: an output of two thirds of the mean reference length keeps half the score."""
 _NO_WORD = ((), ("0",))
-"""What may come before a word that counts as one without a context: Perl takes a lone 0 for nothing."""
+"""Contexts treated as empty: none, and the single word ``0``, which is false in Perl."""
 
 
 def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """NIST of a corpus.
+    """Corpus NIST score, from 0.
 
-    The information of an n-gram is ``log2`` of how often its first n-1 words occur in all references over how often it
-    does itself (of a word: all words over its count). For each order, the information of the hypotheses' n-grams that
-    a segment's references hold, each counted at most as often as in one of them, is summed over the corpus and divided
-    by the number of n-grams in the hypotheses. The sum over the orders is multiplied by a penalty for brevity.
+    The information of an n-gram is ``log2(count of its first n-1 words / its own count)`` over all references (of a
+    unigram: ``log2(all words / its count)``). For each order, the information of the matching n-grams, with counts
+    clipped to the largest in one reference of the segment, is summed over the corpus and divided by the number of
+    n-grams in the hypotheses. The sum over the orders is multiplied by a brevity penalty.
 
-    The penalty compares the words of all hypotheses with those of all references divided by the mean number of
-    references a segment, as the challenge's version of the script does; the original divides by one fixed number of
+    The penalty compares the length of all hypotheses with that of all references divided by the mean number of
+    references per segment, as in the challenge's version of the script; the original divides by a fixed number of
     references.
 
     Args:
-        hypotheses: one a segment.
-        references: at least one a segment, in any number.
+        hypotheses: one per segment.
+        references: one or more per segment.
     """
     counts = [[mteval.ngrams(text, ORDER) for text in mteval.references(group)] for group in references]
     total: Counter[mteval.Words] = Counter()

@@ -16,9 +16,9 @@ METRICS = {"bleu": "BLEU", "nist": "NIST", "meteor": "METEOR", "rouge_l": "ROUGE
 
 @dataclass(frozen=True)
 class Scores:
-    """What a system's output scores, and how that was computed.
+    """Scores of a system's output, and how they were computed.
 
-    All are in the official scorer's own scale: BLEU, METEOR and ROUGE-L from 0 to 1, NIST and CIDEr from 0 to about 10.
+    All are on the official scorer's scale: BLEU, METEOR and ROUGE-L from 0 to 1, NIST and CIDEr from 0 to about 10.
     """
 
     bleu: float
@@ -29,22 +29,22 @@ class Scores:
     cider: float
     segments: int
     references: int
-    """Of all segments together."""
+    """Number over all segments."""
     tokenizer: str
-    """Of METEOR, ROUGE-L and CIDEr."""
+    """Tokenizer of METEOR, ROUGE-L and CIDEr."""
     versions: dict[str, str]
-    """Of the programs that computed them."""
+    """Program or package -> version."""
     options: dict[str, str]
-    """Of each score."""
+    """Score -> its options."""
     missing: dict[str, str]
-    """Each score without a value, and why."""
+    """Score without a value -> reason."""
 
     def values(self) -> dict[str, float | None]:
         """The five scores, by the keys of ``METRICS``."""
         return {name: getattr(self, name) for name in METRICS}
 
     def scorer(self) -> dict[str, Any]:
-        """How they were computed: plain values, for a record."""
+        """How they were computed, as plain values for a record."""
         return {
             "tokenizer": self.tokenizer,
             "versions": dict(self.versions),
@@ -53,7 +53,7 @@ class Scores:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as plain values."""
+        """All fields as plain values."""
         return {
             "scores": self.values(),
             "segments": self.segments,
@@ -65,17 +65,17 @@ class Scores:
 def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, with_meteor: bool = True) -> Scores:
     """Score a system's output against several references each.
 
-    METEOR needs Java, and so does the exact tokenizer of ROUGE-L and CIDEr. Without it METEOR has no value, and the
-    other two are computed on the tokens of :mod:`rosa.evaluation.nlg.treebank`.
+    METEOR and the exact tokenizer of ROUGE-L and CIDEr need Java. Without it METEOR has no value, and the other two
+    use the tokens of :mod:`rosa.evaluation.nlg.treebank`.
 
     Args:
-        hypotheses: one a segment; may be empty.
-        references: of each segment at least one, none of them empty.
-        with_meteor: compute METEOR, which takes longer than all others together.
+        hypotheses: one per segment; a text may be empty.
+        references: one or more per segment, none of them empty.
+        with_meteor: compute METEOR, which takes longer than the others together.
 
     Raises:
-        ScoringError: nothing to score, not as many of one as of the other, or a segment without references; names the
-            segment, counted from 0.
+        ScoringError: no hypotheses, unequal numbers of segments, or a segment without references or with an empty
+            one; names the segment, counted from 0.
     """
     _check(hypotheses, references)
     tokenized = tokens.tokenize(references, hypotheses)

@@ -1,9 +1,8 @@
-"""Penn-Treebank tokens, lower-cased and without punctuation, as the captioning scores of COCO take them.
+"""Penn-Treebank tokens, lower-cased and without punctuation, for the COCO captioning scores.
 
-The exact ones come from Stanford's PTBTokenizer, a Java program that comes with pycocoevalcap; where Java is absent or
-broken, :mod:`rosa.evaluation.nlg.treebank` stands in. That package's own wrapper starts Java once for the references
-and once for the hypotheses, writes a file into its installed folder, and takes a U+2028 within a text for a line's
-end, which shifts all texts after it.
+The exact tokens come from Stanford's PTBTokenizer, a Java program in pycocoevalcap; where Java is absent or broken,
+:mod:`rosa.evaluation.nlg.treebank` replaces it. pycocoevalcap's own wrapper is not used: it starts Java twice, writes a
+file into its installed folder, and takes U+2028 within a text for a line end, which shifts all later texts.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from pathlib import Path
 from rosa.evaluation.nlg import java, treebank
 
 LIMIT = 120.0
-"""Seconds that the Java program may take; it needs about two for the references of E2E's training split."""
+"""Time limit of the Java program in seconds; E2E's training references take about two."""
 STANFORD = "Stanford PTBTokenizer 3.4.1 (Java)"
 PYTHON = "rosa.evaluation.nlg.treebank (Python)"
 
 _LINE_ENDS = dict.fromkeys(map(ord, "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ")
-"""What Java or Python takes for the end of a line."""
+"""Characters that Java or Python takes for a line end -> space."""
 _PROBE = ("(The £5 isn't.)", "-lrb- the # 5 is n't . -rrb-")
-"""A text and its tokens, to know a working tokenizer by."""
+"""A text and its tokens, to check that the tokenizer works."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +29,20 @@ class Tokenized:
     """Texts as tokens joined by spaces."""
 
     references: list[list[str]]
-    """By segment."""
+    """The references of each segment."""
     hypotheses: list[str]
     tokenizer: str
     """Its name: ``STANFORD`` or ``PYTHON``."""
     java: str | None
-    """Java's version."""
+    """Java's version; None without Java."""
     problem: str | None
-    """Why the exact tokenizer did not run."""
+    """Why the exact tokenizer failed; None if it ran."""
 
 
 def tokenize(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> Tokenized:
-    """Tokenize all texts, by Java if that works and else without."""
+    """Tokenize all texts with the Java tokenizer, or with the Python one if Java fails."""
     texts = [text for group in references for text in group]
-    # The tokenizer looks across lines for a sentence's begin; the probe keeps references and hypotheses apart.
+    # The tokenizer detects sentence starts across lines; the probe separates references from hypotheses.
     lines = [_PROBE[0], *texts, _PROBE[0], *hypotheses, _PROBE[0]]
     lines = [line.translate(_LINE_ENDS) for line in lines]
     version, problem = None, None
@@ -64,7 +63,7 @@ def _by_java(lines: Sequence[str]) -> tuple[list[list[str]], str]:
     """The tokens of each line, and Java's version.
 
     Raises:
-        JavaError: no Java, or what runs is not the tokenizer.
+        JavaError: no Java, or its output is not the tokenizer's.
     """
     from pycocoevalcap.tokenizer import ptbtokenizer
 

@@ -1,9 +1,9 @@
-"""Penn-Treebank tokens without Java: a stand-in for Stanford's PTBTokenizer on texts like those of E2E.
+"""Penn-Treebank tokenizer in Python: replaces Stanford's PTBTokenizer on texts like those of E2E.
 
-The rules cover what restaurant descriptions hold: words and their hyphens, contractions, prices, ratings, initials and
-common abbreviations. They were found by comparison with the Java program, and a test holds them to its tokens on every
-reference of the E2E data, once the punctuation that the scorer drops is dropped. On other texts (web addresses,
-smileys, formulas) the two may part, so a score always says which of them was used.
+The rules cover restaurant descriptions: words and their hyphens, contractions, prices, ratings, initials and common
+abbreviations. They were derived by comparison with the Java program; a test requires equal tokens on every reference of
+the E2E data, after removing the punctuation that the scorer drops. On other texts (web addresses, smileys, formulas)
+the two may differ, so a score always names its tokenizer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LETTER = r"[^\W\d_]"
 _ABBREVIATIONS = "mr|mrs|ms|dr|prof|st|rd|ave|blvd|inc|co|ltd|corp|etc|vs|jr|sr"
 
 _PLAIN = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "--", "—": "--", "…": "..."})
-"""Typographic characters and what they are taken for."""
+"""Typographic character -> ASCII replacement."""
 
 _TWO_WORDS = {
     "cannot": ("can", "not"),
@@ -63,17 +63,17 @@ _OPENER = re.compile(
     r"a|according|additionally|after|an|as|at|but|he|her|here|however|if|in|it|last|many|more|now|one|other|"
     r"our|she|since|so|some|that|the|their|then|there|these|they|this|we|what|when|while|you"
 )
-"""Words that, capitalised, begin a new sentence after an initial."""
+"""Words that, capitalised, start a new sentence after an initial."""
 
 
 def tokenize(texts: Sequence[str]) -> list[list[str]]:
-    """The lower-cased tokens of each text, punctuation among them.
+    """Lower-cased tokens of each text, including punctuation.
 
-    Whether an initial's full stop (``for 20-25 L.``) ends a sentence depends on the next word, be it the next text's
-    first: the Java program reads all texts as one.
+    Whether an initial's full stop (``for 20-25 L.``) ends a sentence depends on the next word, which may be the first
+    of the next text: the Java program reads all texts as one.
     """
     tokenized: list[list[str]] = []
-    first = ""  # word of the next text that has any
+    first = ""  # first word of the next text that is not empty
     for text in reversed(texts):
         pieces = text.split()
         tokens: list[str] = []
@@ -93,7 +93,7 @@ def _opens_sentence(word: str) -> bool:
 
 @functools.lru_cache(maxsize=2**16)
 def _tokens_of_piece(piece: str) -> tuple[str, ...]:
-    """The tokens of what stands between two spaces; few pieces make up many texts."""
+    """Tokens of a piece of text without spaces; cached, because few pieces make up many texts."""
     tokens: list[str] = []
     for token in _TOKEN.findall(piece.translate(_PLAIN).lower()):
         tokens.extend(_TWO_WORDS.get(token) or (_SYMBOLS.get(token, token),))
