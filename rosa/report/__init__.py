@@ -1,1 +1,1 @@
-"""Tables and figures, made from the records alone: nothing here loads a model, and nothing imports torch."""
+"""Tables, figures and the report page, from the records alone: no model is loaded, and torch is not imported."""

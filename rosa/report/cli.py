@@ -1,4 +1,4 @@
-"""What the commands that turn records into tables and figures have in common."""
+"""Command-line options and loops shared by the commands that turn records into tables and figures."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rosa.report.wandb_records import download
 
 
 def parser(what: str, out: str = "") -> argparse.ArgumentParser:
-    """The options of every such command.
+    """Parser of the options that every such command has.
 
     Args:
-        what: what it makes (``tables``).
-        out: where under the results it goes; a folder of that name if empty.
+        what: the product (``tables``).
+        out: default output path under the results folder; empty: ``what/``.
     """
     made = argparse.ArgumentParser(description=f"Make the {what} of every experiment from the records.")
     made.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
@@ -35,10 +35,10 @@ def parser(what: str, out: str = "") -> argparse.ArgumentParser:
 
 @contextmanager
 def records_folder(options: argparse.Namespace) -> Iterator[Path]:
-    """The folder that holds the records: the results folder, or a temporary one with what W&B has.
+    """Yield the folder of the records: the results folder, or a temporary one with the records downloaded from W&B.
 
     Raises:
-        ReportError: W&B cannot be asked, or has no records.
+        ReportError: W&B cannot be reached, or has no records.
     """
     if options.source == "files":
         yield options.results
@@ -50,12 +50,12 @@ def records_folder(options: argparse.Namespace) -> Iterator[Path]:
 
 
 def each_experiment(results: Path, asked: Sequence[str], make: Callable[[str, Sequence[Record]], None]) -> None:
-    """Call ``make`` with each experiment's name and every record, and print which records cannot be read.
+    """Call ``make(experiment, all records)`` for each experiment; print records that cannot be read to stderr.
 
     Args:
         results: folder of ``runs/`` and ``records/``.
-        asked: names of experiments; none for all that have records.
-        make: what is to be done.
+        asked: names of experiments; empty: all that have records.
+        make: called once per experiment.
 
     Raises:
         ReportError: there are no records.
@@ -71,5 +71,5 @@ def each_experiment(results: Path, asked: Sequence[str], make: Callable[[str, Se
 
 
 def no_records(results: Path) -> ReportError:
-    """The error that a results folder holds no record at all."""
+    """The error for a results folder without records."""
     return ReportError(f"no records under {results}/runs and {results}/records")

@@ -1,8 +1,8 @@
-"""Records, grouped for a table: rows are methods with their settings, columns tasks, and under each the seeds' scores.
+"""Group the records of an experiment for tables: rows are methods with their settings, columns are tasks.
 
-A row is one model, one method with one set of its options, and one value of every other setting that takes more than
-one value for the same model, method and task. Settings that only differ from task to task (a batch size for MNLI, say)
-do not split a row; settings that differ between methods are kept in ``Comparison.unequal``, for a warning.
+A row has one model, one method with one set of options, and one value of every other setting that takes several values
+for the same model, method and task. Settings that differ only between tasks (such as a batch size for MNLI) do not make
+separate rows; settings that differ between methods are listed in ``Comparison.unequal``, for a warning.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Trial:
-    """One row, one task, one learning rate: the runs of every seed."""
+    """The runs of all seeds for one row, task and learning rate."""
 
     lr: float
     runs: tuple[Record, ...]
@@ -38,18 +38,18 @@ class Trial:
 
     @property
     def failed(self) -> list[int]:
-        """Seeds that failed, or diverged to a score that is no number."""
+        """Seeds that failed, or diverged to a score that is not finite."""
         lost = (r for r in self.runs if r["status"] != "running" and not _finished(r, self.rule))
         return sorted({run["identity"]["seed"] for run in lost} - set(self.scored))
 
     @property
     def running(self) -> list[int]:
-        """Seeds that are running, or were stopped and not taken up again."""
+        """Seeds that are running, or were stopped and not resumed."""
         going = {run["identity"]["seed"] for run in self.runs if run["status"] == "running"}
         return sorted(going - set(self.scored) - set(self.failed))
 
     def scores(self, split: str, metric: str) -> dict[int, float]:
-        """Seed -> score, of the seeds that have this one."""
+        """Seed -> score, for the seeds that have it."""
         values = {seed: run["metrics"][self.rule].get(split, {}).get(metric) for seed, run in self.scored.items()}
         return {seed: float(value) for seed, value in sorted(values.items()) if value is not None}
 
@@ -66,47 +66,47 @@ class Summary:
 
 @dataclass(frozen=True)
 class Result:
-    """One row and one task."""
+    """The trials of one row on one task."""
 
     trials: tuple[Trial, ...]
     """By learning rate, ascending."""
     selected: Trial
-    """The learning rate that is shown."""
+    """The trial of the learning rate that the table shows."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model, method and setting."""
+    """One model and method with one set of settings."""
 
     label: str
     """The method, its rank and resampling, and what else differs from the method's defaults."""
     model: str
     method: str
     settings: Mapping[str, Any]
-    """What sets the row apart, by dotted key."""
+    """The settings that define the row, by dotted key."""
     results: Mapping[str, Result]
-    """By task; a task without any run is not there."""
+    """Task -> result; without tasks that have no run."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One column."""
+    """One task: a column of the table."""
 
     name: str
     metric: str
-    """The headline."""
+    """The headline metric."""
     splits: tuple[str, ...]
-    """Every split with the headline; the first one is that of selection."""
+    """Evaluation splits of the data; epochs and learning rates are selected on the first."""
     seeds: tuple[int, ...]
-    """Every seed that any row has a run of."""
+    """All seeds for which any row has a run."""
     kind: str = "classification"
     lower_is_better: bool = False
-    """Of the headline."""
+    """Whether a lower headline score is better."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One experiment."""
+    """The records of one experiment, grouped."""
 
     experiment: str
     rule: str
@@ -117,7 +117,7 @@ class Comparison:
 
     @property
     def selections(self) -> tuple[str, ...]:
-        """What chose the epochs and learning rates that are shown: ``dev-best``, ``dev-last``, ``holdout``."""
+        """How the shown epochs and learning rates were selected: ``dev-best``, ``dev-last``, ``holdout``."""
         return tuple(sorted({_selection(run, self.rule) for run in self.runs}))
 
     @property
@@ -127,7 +127,7 @@ class Comparison:
 
     @property
     def runs(self) -> list[Record]:
-        """Every run of the table, of losing learning rates too."""
+        """All runs of the table, including those of learning rates that were not selected."""
         results = [result for row in self.rows for result in row.results.values()]
         return [run for result in results for run in _runs(result)]
 
@@ -151,12 +151,12 @@ def summarise(values: Iterable[float]) -> Summary | None:
 
 
 def complete(result: Result, task: Task) -> bool:
-    """Whether every seed that the task's column has is there and has a score."""
+    """Whether every seed of the task has a score at the selected learning rate."""
     return tuple(sorted(result.selected.scored)) == task.seeds and not result.selected.failed
 
 
 def compare(found: Sequence[Record], experiment: str, rule: str = "best") -> Comparison:
-    """Group the records of one experiment; their order does not matter.
+    """Group the records of one experiment; the result does not depend on their order.
 
     Raises:
         ReportError: the experiment has no records.
@@ -182,7 +182,7 @@ def compare(found: Sequence[Record], experiment: str, rule: str = "best") -> Com
 
 
 def at_epoch(comparison: Comparison, rule: str) -> Comparison:
-    """The same comparison by another rule, whose learning rates may be others; nothing is grouped again."""
+    """The same comparison by another epoch selection rule, which may select other learning rates."""
     rows = tuple(
         replace(row, results={task: _result(_runs(result), rule) for task, result in row.results.items()})
         for row in comparison.rows
@@ -191,7 +191,7 @@ def at_epoch(comparison: Comparison, rule: str) -> Comparison:
 
 
 def own_rule(found: Sequence[Record], experiment: str) -> str:
-    """The epoch that an experiment was made to show: the last one if its runs have ``selection=dev-last``.
+    """The experiment's own epoch rule: ``last`` if all its runs have ``selection=dev-last``, otherwise ``best``.
 
     Raises:
         ReportError: the experiment has no records.
@@ -201,7 +201,7 @@ def own_rule(found: Sequence[Record], experiment: str) -> str:
 
 
 def by_model(found: Sequence[Record], experiment: str) -> dict[str, list[Record]]:
-    """The records of one experiment, for each of its models by name: what one table or figure can compare.
+    """Model -> its records of one experiment; a table or figure compares the runs of one model.
 
     Raises:
         ReportError: the experiment has no records.
@@ -233,7 +233,7 @@ def _finished(run: Record, rule: str) -> bool:
 
 
 def frozen(value: Any) -> Any:
-    """Something hashable that is equal for equal settings."""
+    """A hashable value that is equal for equal settings."""
     if isinstance(value, Mapping):
         return tuple((key, frozen(inner)) for key, inner in sorted(value.items()))
     return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
@@ -259,7 +259,7 @@ def _varying(places: Sequence[Any], flat: Sequence[Mapping[str, Any]]) -> set[tu
 
 
 def _row_order(run: Record, settings: Mapping[str, Any], split_by: Sequence[str]) -> tuple[Any, ...]:
-    """By model, method, rank and period; then by the other settings, each with its default first."""
+    """Sort key of a row: model, method, rank and period; then the other settings, each with its default first."""
     defaults = records.default_settings(run["identity"]["method"])
     rest = {key: value for key, value in settings.items() if key.startswith("method.") or key in split_by}
     numbers = [settings.get(key) for key in ("method.rank", "method.every")]
@@ -329,7 +329,7 @@ def _unequal(
     labels: Sequence[str],
     split_by: Sequence[str],
 ) -> tuple[tuple[str, Mapping[str, tuple[str, ...]]], ...]:
-    """Settings outside the method that differ between rows of the same model and task, though no label says so."""
+    """Settings outside the method that differ between rows of one model and task and are in no label."""
     places = [(run["identity"]["model"], run["identity"]["task"]) for run in runs]
     differing: dict[str, dict[str, set[str]]] = {}
     label_of = {i: label for group, label in zip(positions, labels, strict=True) for i in group}

@@ -1,4 +1,4 @@
-"""One factor at a time: the rows of a comparison that differ by one setting and agree on all others."""
+"""Ablation groups: rows of a comparison that differ by one setting (the factor) and agree on all others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rosa.report import formatting
 from rosa.report.comparison import Row, frozen
 
 TOGETHER = {"method.every": ("method.every", "method.unit")}
-"""A period is one factor: its number and what it counts."""
+"""Keys that make up one factor: a resampling period is a number and its unit."""
 NAMES = {"method.every": "resampling"}
 
 
@@ -23,18 +23,18 @@ class Group:
     factor: str
     """The setting's dotted key."""
     label: str
-    """What tells the group apart from the others with the same factor: ``never resampled``, ``LoRA``; may be empty."""
+    """What distinguishes the group from others of the same factor: ``never resampled``, ``LoRA``; may be empty."""
     rows: tuple[Row, ...]
-    """By value: numbers ascending; words with the default first, then by alphabet."""
+    """By value: numbers ascending; words with the default first, then alphabetically."""
 
 
 def name(factor: str) -> str:
-    """A factor in an axis's label: ``sampling``, ``resampling``, ``train.epochs``."""
+    """A factor's name on an axis: ``sampling``, ``resampling``, ``train.epochs``."""
     return NAMES.get(factor, factor.removeprefix("method."))
 
 
 def value(row: Row, factor: str) -> str:
-    """The value of a row in words."""
+    """A row's value of a factor, as text."""
     if factor == "method.every":
         return formatting.period(row.settings["method.every"], row.settings["method.unit"])
     found = row.settings.get(factor)
@@ -42,11 +42,10 @@ def value(row: Row, factor: str) -> str:
 
 
 def groups(rows: Sequence[Row]) -> dict[str, tuple[Group, ...]]:
-    """For every factor the largest groups of rows that differ by it alone.
+    """Factor -> the largest groups of rows that differ by it alone.
 
-    Largest by the number of values, for each method on its own; of equally large ones all are kept, since each answers
-    another question (the factorizations without resampling, and with it). A factor of which no two rows differ alone
-    is not there.
+    Largest by the number of values, for each method separately; ties are all kept, since each compares something else
+    (the factorizations without resampling, and with it). Factors without such a group are left out.
     """
     found = {}
     keys = {key: None for row in rows for key in row.settings}
@@ -64,7 +63,7 @@ def groups(rows: Sequence[Row]) -> dict[str, tuple[Group, ...]]:
 
 
 def reference(rows: Sequence[Row]) -> Row | None:
-    """The row from which factors are varied: in the most groups; of equal ones the most like its method's defaults.
+    """The row from which factors are varied: that in the most groups; of a tie, that nearest its method's defaults.
 
     None where no two rows differ by one factor alone.
     """
@@ -79,12 +78,12 @@ def _centrality(row: Row, member_of: Sequence[Row]) -> tuple[Any, ...]:
 
 
 def _own(row: Row, factor: str) -> Any:
-    """The values of a factor's keys, as something to compare."""
+    """The values of a factor's keys, hashable."""
     return frozen([row.settings.get(key) for key in TOGETHER.get(factor, (factor,))])
 
 
 def _agreeing(rows: Sequence[Row], factor: str) -> list[list[Row]]:
-    """Rows that agree on everything but the factor, together."""
+    """Groups of rows that agree on everything but the factor."""
     varied = TOGETHER.get(factor, (factor,))
     found: dict[Any, list[Row]] = {}
     for row in rows:
@@ -107,7 +106,7 @@ def _largest(agreeing: Sequence[Sequence[Row]], factor: str) -> list[Sequence[Ro
 
 
 def _labels(kept: Sequence[Sequence[Row]], factor: str) -> list[str]:
-    """What differs between groups: the method, and the settings that differ within it."""
+    """One label per group: its method, and the settings that differ between groups of that method."""
     several_methods = len({members[0].method for members in kept}) > 1
     labels = []
     for members in kept:

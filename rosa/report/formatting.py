@@ -1,4 +1,4 @@
-"""How names and numbers are written, the same in every table and figure."""
+"""Formats of names and numbers, shared by all tables and figures."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ METRIC_NAMES = {
 }
 MISSING = "—"
 OPTIONS_IN_NAME = ("name", "rank", "every", "unit")
-"""Options that every label of a method has in words."""
+"""Options that every method label spells out."""
 SPEAKING_OPTIONS = ("factorization", "sampling", "split")
-"""Options whose values need no key beside them."""
+"""Options whose values are clear without their key."""
 
 
 def task_order(tasks: Iterable[str]) -> list[str]:
-    """Tasks in GLUE's order, others behind them by name."""
+    """Tasks in GLUE's order, then all others by name."""
     return sorted(tasks, key=lambda task: (TASKS.index(task) if task in TASKS else len(TASKS), task))
 
 
 def scale(metric: str) -> int:
-    """What a recorded score is multiplied by where it is shown: 100, or 1 for an error or a score above one."""
+    """Factor between the recorded and the shown score: 100, or 1 for errors and scores above one."""
     return 1 if metric in DECIMALS else 100
 
 
 def scaled_name(metric: str) -> str:
-    """A metric and what it was multiplied by: ``BLEU ×100``, ``perplexity``."""
+    """A metric's name with its scale: ``BLEU ×100``, ``perplexity``."""
     name = METRIC_NAMES.get(metric, metric)
     return name if scale(metric) == 1 else f"{name} ×{scale(metric)}"
 
@@ -73,14 +73,14 @@ def mean_and_deviation(mean: float, deviation: float | None, metric: str) -> str
 
 
 def significant(value: float) -> str:
-    """A measurement with three significant digits, and all digits of a whole part: ``0.0432``, ``12,346``."""
+    """A measurement with three significant digits, or all digits of its integer part: ``0.0432``, ``12,346``."""
     if value == 0:
         return "0"
     return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def rate(lr: float) -> str:
-    """A learning rate with all its digits and no more: 0.0005 -> ``5e-4``."""
+    """A learning rate in its shortest exact form: 0.0005 -> ``5e-4``."""
     digits = format(Decimal(repr(lr)).normalize(), "e")
     return digits.replace("e+0", "") if digits.endswith("e+0") else digits
 
@@ -106,14 +106,14 @@ def setting(key: str, value: Any) -> str:
 
 
 def period(every: int, unit: str) -> str:
-    """How often a subspace is drawn anew: ``never``, ``every 1 epoch``, ``every 50 steps``."""
+    """A resampling period: ``never``, ``every 1 epoch``, ``every 50 steps``."""
     if not every:
         return "never"
     return f"every {every} {unit}" + ("" if every == 1 else "s")
 
 
 def option(key: str, value: Any) -> str:
-    """A method's option in a label: ``top`` and ``random_add`` speak for themselves, ``alpha=32.0`` does not."""
+    """A method's option in a label: the value alone where it is clear (``top``), otherwise ``alpha=32.0``."""
     return str(value) if key in SPEAKING_OPTIONS else setting(key, value)
 
 

@@ -1,4 +1,4 @@
-"""Numbers that others published, typed in once with their source, to be set beside ours."""
+"""Published scores of other work, read from CSV files that name each score's source."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ class Published:
     """One published score."""
 
     model: str
-    """As ``model.name`` has it."""
+    """As in ``model.name``."""
     task: str
     method: str
     metric: str
     mean: float
-    """As printed: a share of one in points of a hundred."""
+    """As printed: fractions in percent."""
     deviation: float | None
     trainable: int | None
-    """As published, the head not always counted; None where the source does not say."""
+    """As published, with or without the head; None where the source does not say."""
     source: str
     """Authors and year, then where."""
     note: str
 
     @property
     def score(self) -> float:
-        """On the scale of the records."""
+        """The mean, on the scale of the records."""
         return self.mean / formatting.scale(self.metric)
 
     @property
     def spread(self) -> float | None:
-        """The deviation on the scale of the records."""
+        """The standard deviation, on the scale of the records."""
         return None if self.deviation is None else self.deviation / formatting.scale(self.metric)
 
     @property
@@ -64,7 +64,7 @@ def read_published(path: Path) -> list[Published]:
 
 
 def read_all_published(folder: Path) -> list[Published]:
-    """The scores in every CSV file of a folder; none where it is not there.
+    """The scores in every CSV file of a folder; empty if there is no such folder.
 
     Raises:
         ReportError: as :func:`read_published`.

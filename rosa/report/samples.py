@@ -1,4 +1,4 @@
-"""A page of what the runs of an experiment wrote for the same inputs, beside what people wrote."""
+"""A Markdown page of generated texts: each row's output for the same inputs, beside the references."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rosa.report.comparison import Record, compare, own_rule
 from rosa.report.tables.markdown import markdown_text
 
 REFERENCES = 3
-"""At most so many of an input's references are shown."""
+"""Largest number of references shown per input."""
 
 
 class Group(Protocol):
-    """An input of the test split, and what people wrote for it."""
+    """An input of the evaluated split and its references."""
 
     @property
     def mr(self) -> str:
@@ -26,11 +26,11 @@ class Group(Protocol):
 
     @property
     def references(self) -> Sequence[str]:
-        """What people wrote."""
+        """The human-written texts."""
 
 
 GroupReader = Callable[[Config, str], Sequence[Group]]
-"""Reads the inputs of a run's split; handed in, because a report reads records and no data."""
+"""Reads the inputs of a run's split; passed in, because this package reads records and no data sets."""
 
 
 def page(
@@ -44,20 +44,20 @@ def page(
 ) -> str:
     """Markdown: inputs, references, and the text of each row of the experiment's table.
 
-    The inputs are spread evenly over the split, so that nobody chose them.
+    The inputs are spread evenly over the split, so that they are not hand-picked.
 
     Args:
-        results_dir: of ``runs/``, where the texts lie, and ``records/``.
+        results_dir: folder of ``runs/``, which has the texts, and ``records/``.
         experiment: its name.
-        rule: the epoch, as in the table: ``best`` or ``last``; the one that the runs were made to show if None.
-        seed: of the runs.
-        number: of inputs.
+        rule: epoch selection rule, ``best`` or ``last``; None: the experiment's own.
+        seed: seed of the runs.
+        number: number of inputs.
         command: the shell command that makes the page.
         read_groups: reads the inputs of a run's split.
 
     Raises:
-        SamplesError: no run of this seed wrote texts, they wrote for different inputs, or a file of texts is missing
-            or changed.
+        SamplesError: no run of this seed generated texts, the runs' inputs differ, or a file of texts is missing or
+            changed.
         ReportError, RecordError, DataError, ConfigError: records or data that cannot be used.
     """
     if number < 1:
@@ -89,7 +89,7 @@ def page(
 
 
 def _written(found: Sequence[Record], experiment: str, rule: str, seed: int) -> dict[str, Record]:
-    """Row of the table -> its run that wrote texts with the weights of this epoch."""
+    """Row label -> its run that generated texts with the weights of the rule's epoch."""
     shown: dict[str, Record] = {}
     for row in compare(found, experiment, rule).rows:
         for result in row.results.values():

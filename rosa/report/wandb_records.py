@@ -1,4 +1,4 @@
-"""Records that runs left in Weights & Biases, back as files in the layout that every report reads."""
+"""Download the records that runs uploaded to Weights & Biases, as files in the layout of a results folder."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from rosa.records import RECORD
 def download(folder: Path, project: str, entity: str = "", api: Any = None) -> list[str]:
     """Fetch the record of every run of a W&B project into ``folder/records``.
 
-    All of them, since what one experiment's table is depends on which others took their learning rate from it.
+    All experiments, since a table also depends on which other experiments took their learning rate from it.
 
     Args:
-        folder: an empty one.
-        project: W&B's project.
-        entity: the user or team that owns it; empty for the default of the API key.
-        api: a ``wandb.Api``; by default one for the key that ``wandb login`` stored.
+        folder: an empty folder.
+        project: the W&B project.
+        entity: the user or team that owns it; empty: the default of the API key.
+        api: a ``wandb.Api``; None: one for the key that ``wandb login`` stored.
 
     Returns:
-        What was left out: runs without a record, because they go on, were killed, or are not this project's.
+        Runs left out because they have no record: still running, killed, or not runs of this software.
 
     Raises:
-        ReportError: W&B cannot be asked (no key, no network, no such project), or no run has a record.
+        ReportError: W&B cannot be reached (no key, no network, no such project), or no run has a record.
     """
     path = f"{entity}/{project}" if entity else project
     try:
         left_out = list(_fetch((api or _api()).runs(path), folder / "records"))
     except ReportError:
         raise
-    # W&B's own errors have no common class, and the network's are several.
+    # W&B's errors have no common base class.
     except Exception as error:
         raise ReportError(f"W&B project {path}: {type(error).__name__}: {error}") from error
     if not any(folder.rglob(RECORD)):

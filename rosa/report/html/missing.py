@@ -1,4 +1,4 @@
-"""What is missing: runs that failed, diverged or stand still, and cells of the grid that have no run at all."""
+"""Missing results: runs that failed, diverged, are running or were stopped, and seeds without a run."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from rosa.report.html.runs import DIVERGED, Runs, error_line, status
 
 MISSING = "missing"
 COUNTED = ("done", "failed", "running", MISSING)
-"""What runs are counted as; a diverged one is counted as failed, as in the tables."""
+"""Counted states of runs; a diverged run counts as failed, as in the tables."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """One run that is not there with a score."""
+    """One run without a score."""
 
     row: str
     method: str
     task: str
     lr: str
-    """As tables write it; empty where the row has no run of the task, so that nothing says which it would be."""
+    """Learning rate as tables write it; empty if the row has no run of the task, so that it is unknown."""
     seed: int
     state: str
     """``failed``, ``diverged``, ``running`` (or stopped) or ``missing``."""
     error: str
-    """The first line."""
+    """First line of the error."""
     command: str
-    """What repeats the run; empty where there never was one."""
+    """The command that repeats the run; empty for a missing run."""
     file: str
     """The address of its record."""
 
@@ -42,10 +42,10 @@ class Gap:
 
 
 def gaps(comparison: Comparison, runs: Runs) -> list[Gap]:
-    """Every gap, in the order of the table's rows and columns.
+    """All gaps, in the order of the table's rows and columns.
 
-    A cell lacks the seeds that another row of its task has, at the learning rate that the table shows: seeds of the
-    losing learning rates are nobody's plan.
+    A seed is missing from a cell if another row of the task has it. Only the learning rate that the table shows counts:
+    other rates need not have every seed.
     """
     found = []
     for row in comparison.rows:
@@ -55,7 +55,7 @@ def gaps(comparison: Comparison, runs: Runs) -> list[Gap]:
 
 
 def counts(found: Sequence[Record], lacking: Sequence[Gap], rule: str) -> Counter[str]:
-    """How many runs there are of each of ``COUNTED``."""
+    """State in ``COUNTED`` -> number of runs."""
     states = Counter(status(run, rule) for run in found)
     states["failed"] += states.pop(DIVERGED, 0)
     states[MISSING] = sum(gap.state == MISSING for gap in lacking)

@@ -1,4 +1,4 @@
-"""The page, written: one HTML file with everything in it, that asks no network for anything."""
+"""Render the page as one self-contained HTML file that makes no network request."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ASSETS = "assets"
 
 
 def html(page: Page) -> str:
-    """The text of the file; the same page gives the same text.
+    """The text of the HTML file, deterministic.
 
-    Whatever comes from a record is escaped, and the page's own policy lets a browser run no script but the one below
-    and load nothing at all, should something slip through.
+    Text from records is escaped. As a second line of defence, the page's Content-Security-Policy allows only the
+    script below, by its hash, and loads nothing from elsewhere.
     """
     environment = Environment(
         loader=PackageLoader(__package__, ASSETS),
@@ -39,26 +39,26 @@ def html(page: Page) -> str:
         page=page,
         states=missing.COUNTED,
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        # Files of the project itself, and what embedded() and drawings.inline() have made safe.
+        # Trusted: this package's files, and the output of embedded() and figures.inline().
         style=Markup(style),
         script=Markup(script),
         data=Markup(embedded(data)),
         svg=Markup,
     )
-    # Half of a surrogate pair is legal in a record's JSON, and cannot be written.
+    # A lone surrogate is legal in a record's JSON, but cannot be encoded as UTF-8.
     return text.encode("utf-8", "replace").decode()
 
 
 def asset(name: str) -> str:
-    """The text of a file of the page."""
+    """The text of a file under ``assets``."""
     return files(__package__).joinpath(ASSETS, name).read_text(encoding="utf-8")
 
 
 def embedded(data: Any) -> str:
-    """JSON that may stand inside a ``script`` element: nothing in it looks like markup, not even ``</script>``.
+    """JSON that is safe inside a ``script`` element: characters of markup (as in ``</script>``) are escaped.
 
     Raises:
-        ValueError: a number that JSON does not have.
+        ValueError: a number is NaN or infinite.
     """
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":

@@ -1,4 +1,4 @@
-"""What a reader can ask about a cell: its runs, their scores, settings, curves and commands, as plain data."""
+"""The details of a cell as plain data: its runs with scores, settings, curves and commands."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rosa.utils.console import first_line
 
 DIVERGED = "diverged"
 NAMED_ELSEWHERE = ("task.", "model.name", "method.name", "train.lr")
-"""Settings that a cell's heading says already, or that come with the task."""
+"""Settings that the cell's title already names, or that the task determines."""
 
 
 class Runs:
-    """Every run that some cell leads to, once; what many runs share, such as their settings, is kept once too.
+    """Collects the runs behind all cells; each run, and each set of settings that runs share, is stored once.
 
     Args:
-        files: the record's file of every run, by :func:`rosa.records.order_key`, relative to the page.
+        files: :func:`rosa.records.order_key` of a run -> its record's file, relative to the page.
     """
 
     def __init__(self, files: Mapping[tuple[Any, ...], Path]) -> None:
@@ -35,7 +35,7 @@ class Runs:
         self._cells: list[dict[str, Any]] = []
 
     def cell(self, row: Row, task: Task, lr: float | None = None) -> int | None:
-        """The number of the cell of a row and a task, of one learning rate or of all; None where there is no run."""
+        """Add the cell of a row and task, of one learning rate or (None) of all; its index, or None without a run."""
         result = row.results.get(task.name)
         trials = [trial for trial in result.trials if lr in (None, trial.lr)] if result else []
         if result is None or not trials:
@@ -48,12 +48,12 @@ class Runs:
         return len(self._cells) - 1
 
     def file(self, run: Record) -> str:
-        """The address of a run's record, from the page; empty where it is not known."""
+        """URL of a run's record relative to the page; empty if unknown."""
         path = self._files.get(order_key(run))
         return quote(path.as_posix()) if path else ""
 
     def data(self) -> dict[str, Any]:
-        """Everything, for JSON: ``cells`` name ``runs`` by their places, and runs their ``settings``."""
+        """All data for JSON: ``cells`` refer to ``runs`` by index, and runs to ``settings``."""
         return {"cells": self._cells, "runs": self._runs, "settings": self._different}
 
     def _run(self, run: Record, result: Result, task: Task) -> int:
@@ -90,7 +90,7 @@ class Runs:
 
 
 def status(run: Record, rule: str) -> str:
-    """``done``, ``failed``, ``running`` (or stopped), or ``diverged``: finished with a score that is no number."""
+    """``done``, ``failed``, ``running`` (or stopped), or ``diverged``: finished with a score that is not finite."""
     finished = run["status"] == "done"
     return DIVERGED if finished and not math.isfinite(score(run, rule)) else str(run["status"])
 
@@ -103,7 +103,7 @@ def error_line(run: Record) -> str:
 
 
 def different_settings(run: Record) -> list[tuple[str, str, str]]:
-    """Key, value and default of every setting that can change a result and is not as by default, sorted by key."""
+    """Key, value and default of every setting that affects results and differs from its default, sorted by key."""
     defaults = default_settings(run["identity"]["method"])
     return [
         (key, written(value), written(defaults[key]) if key in defaults else "")
@@ -113,7 +113,7 @@ def different_settings(run: Record) -> list[tuple[str, str, str]]:
 
 
 def written(value: Any) -> str:
-    """A setting's value as one would type it: ``[query, key]``, ``true``, ``0.1``; an empty text is ``''``."""
+    """A setting's value as typed on the command line: ``[query, key]``, ``true``, ``0.1``; ``''`` if empty."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(written, value))}]"
     if isinstance(value, bool) or value is None:
@@ -126,7 +126,7 @@ def _curve_name(task: Task) -> str:
 
 
 def _score(run: Record, rule: str, task: Task) -> str:
-    """The headline of every split and the epoch it is from; empty where the run has none."""
+    """The headline score on every split, and its epoch; empty if the run has none."""
     found = run["metrics"].get(rule) or {}
     values: Sequence[float | None] = [found.get(split, {}).get(task.metric) for split in task.splits]
     shown = [formatting.score(value, task.metric) for value in values if value is not None and math.isfinite(value)]

@@ -1,4 +1,4 @@
-"""A table of the report as the page shows it: each cell with the runs behind it, and what a column sorts by."""
+"""Tables as the page shows them: each cell with its runs, sort value and filter keys."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class CellView:
 
     shown: Cell
     order: float | None
-    """What its column sorts by; None where it shows no number."""
+    """Sort value; None if the cell shows no number."""
     runs: int | None
-    """The number of the cell in :class:`~rosa.report.html.runs.Runs`; None where no runs are behind it."""
+    """Index of the cell in :class:`~rosa.report.html.runs.Runs`; None without runs."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class RowView:
     heading: Cell
     cells: tuple[CellView, ...]
     method: str
-    """What the filter by method goes by; empty where the row has none."""
+    """Method, for the filter; empty if the row has none."""
     task: str
-    """The same by task, where the row is of one task alone."""
+    """Task, for the filter; empty unless the row belongs to one task."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class ColumnView:
 
     name: str
     task: str
-    """The task that the column shows, for the filter; empty where it is of all of them."""
+    """Task, for the filter; empty if the column belongs to all tasks."""
 
 
 @dataclass(frozen=True)
 class TableView:
-    """A table with its lines below; ``warnings`` are those that nobody should miss."""
+    """A table with its notes; ``warnings`` are shown above it, ``notes`` below."""
 
     caption: str
     columns: tuple[ColumnView, ...]
@@ -60,20 +60,20 @@ class TableView:
 
 
 Place = tuple[Row, Task, float | None]
-"""The row, task and learning rate of a cell; None for all learning rates."""
+"""Row, task and learning rate of a cell; None for all learning rates."""
 Places = Mapping[tuple[str, str], Place]
-"""By the names of a table's row and column."""
+"""(row heading, column heading) -> place."""
 
 
 def view(table: Table, places: Places, comparison: Comparison, runs: Runs, published: Mapping[str, str]) -> TableView:
-    """A table with what can be done with it: the runs behind each cell, what filters and columns go by.
+    """Convert a table for the page: add the runs behind each cell, sort values and filter keys.
 
     Args:
-        table: as it is written elsewhere too.
-        places: what its cells stand for, from :func:`named` or :func:`crossed`.
-        comparison: what the table was made of.
-        runs: keeps what a cell leads to.
-        published: label -> method of the rows that others published.
+        table: the table, as in the other formats.
+        places: places of its cells, from :func:`named` or :func:`crossed`.
+        comparison: the comparison that the table shows.
+        runs: collects the runs of each cell.
+        published: label -> method of the published rows.
     """
     tasks = {_name(task): task.name for task in comparison.tasks}
     several = len(comparison.tasks) > 1
@@ -98,9 +98,9 @@ def view(table: Table, places: Places, comparison: Comparison, runs: Runs, publi
 
 
 def named(table: Table, comparison: Comparison) -> Places:
-    """The places of a table whose rows are named by a row of the comparison, and a task where they are of one alone.
+    """Places of a table whose row headings are a row's label, or a label and a task.
 
-    Columns are named by a task, by a learning rate, or by anything that a row's only task has.
+    Column headings are a task, a learning rate, or a quantity of the row's only task.
     """
     tasks = {_name(task): task for task in comparison.tasks}
     rows: dict[str, tuple[Row, Task | None]] = {
@@ -124,7 +124,7 @@ def named(table: Table, comparison: Comparison) -> Places:
 
 
 def crossed(grid: Grid, task: Task) -> Places:
-    """The places of a rank x frequency table."""
+    """Places of a rank x frequency table."""
     found: dict[tuple[str, str], Place] = {
         (f"r={rank}", formatting.period(*period)): (row, task, None) for (rank, period), row in grid.cells.items()
     }
