@@ -1,7 +1,7 @@
 """Parameter-efficient fine-tuning methods behind one interface: attach, resample, merge.
 
-A method is one module with ``build(model, config, generator)``, which yields an adapter for each layer it wraps, and
-one line in :data:`rosa.config.registry.OWN`. Full fine-tuning wraps nothing.
+A method is one module whose ``build(model, config, generator)`` yields an adapter for each layer it wraps, and one line
+in :data:`rosa.config.registry.OWN`. Full fine-tuning wraps nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Attach a method to a model: the one dispatch by the type of its configuration."""
+"""Attach a method to a model, chosen by the type of its configuration."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from rosa.errors import AdapterError, ConfigError
 def attach(
     model: nn.Module, config: MethodConfig, *, generator: torch.Generator | None = None, verbose: bool = True
 ) -> nn.Module:
-    """Make a model trainable by one method, in place, and print what was adapted.
+    """Wrap the target layers of a model with one method's adapters, in place, and print a table of them.
 
-    Afterwards exactly the method's factors and, unless ``head="freeze"``, the head have gradients, in float32 or wider;
-    everything else is frozen. The function that the model computes is unchanged.
+    Afterwards only the method's factors and, unless ``head="freeze"``, the head are trainable, in float32 or wider; all
+    other parameters are frozen. The function that the model computes is unchanged.
 
     Args:
-        model: any PyTorch model with ``nn.Linear`` or GPT-2's ``Conv1D`` layers; a head is recognised in Hugging Face
-            models.
+        model: any PyTorch model with ``nn.Linear`` or GPT-2's ``Conv1D`` layers; the head is found automatically in
+            Hugging Face models.
         config: ``RosaConfig``, ``LoraConfig``, ``IA3Config``, ``FullConfig``, or that of a registered method.
-        generator: CPU generator for subspaces and initial factors; PyTorch's global one where None.
+        generator: CPU generator for subspaces and initial factors; None for PyTorch's global one.
         verbose: print the table of adapted layers.
 
     Returns:
         The same model.
 
     Raises:
-        AdapterError: something is attached already, nothing matches the targets, or a layer cannot have the rank;
-            the model is then as it was.
+        AdapterError: a method is attached already, no layer matches the targets, or the rank does not fit a layer; the
+            model is then unchanged.
     """
     present = attachment(model)
     if present is not None:
@@ -55,7 +55,7 @@ def attach(
         if build is None:
             model.requires_grad_(True)
         else:
-            # Frozen before wrapping: an adapter's own factors are born trainable.
+            # Before wrapping, because the adapters' factors must stay trainable.
             model.requires_grad_(False)
             built = list(build(model, config, generator))
     except Exception:
@@ -87,12 +87,12 @@ def attach(
 
 
 def _head(model: nn.Module, config: MethodConfig) -> list[str]:
-    """Names of the parameters of the head, as the configuration asks for it; a random head that stays is announced."""
+    """Names of the head's parameters under ``config.head``; warns if randomly initialized ones are frozen."""
     if isinstance(config.head, str):
         drawn = drawn_names(model)
         if config.head == "freeze" and drawn:
             warnings.warn(
-                f"method.head=freeze: {', '.join(drawn)} were not in the checkpoint, and stay as random as they are",
+                f"method.head=freeze: {', '.join(drawn)} were not in the checkpoint, and stay randomly initialized",
                 stacklevel=3,
             )
         return head_names(model)
@@ -100,7 +100,7 @@ def _head(model: nn.Module, config: MethodConfig) -> list[str]:
     if isinstance(config, TargetedConfig):
         both = [name for name in target_layers(model, config.targets) if f"{name}.weight" in head]
         if both:
-            raise AdapterError(f"{both[0]} is named by method.head and by method.targets: expected one of them")
+            raise AdapterError(f"{both[0]} is in both method.head and method.targets: expected one of them")
     return head
 
 

@@ -1,8 +1,7 @@
-"""What an adapter is, and how a model is taken apart and put together around one.
+"""Base classes of adapters.
 
-An adapter wraps one linear layer (``nn.Linear`` or GPT-2's ``Conv1D``), owns its trainable factors, and can give the
-plain layer back with its effect folded in. Weights are spoken of as (out, in) throughout; :func:`oriented` hides that
-``Conv1D`` stores (in, out).
+An adapter wraps one linear layer (``nn.Linear`` or GPT-2's ``Conv1D``), owns its trainable factors, and can merge them
+into the layer. Weight shapes are (out, in) throughout; :func:`oriented` hides that ``Conv1D`` stores (in, out).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ LinearLayer = nn.Linear | Conv1D
 
 
 def oriented(layer: LinearLayer, weight: Tensor) -> Tensor:
-    """A layer's weight as (out, in), or an (out, in) tensor in the layer's own layout: a view either way."""
+    """Convert between a layer's own weight layout and (out, in), in either direction; returns a view."""
     return weight.T if isinstance(layer, Conv1D) else weight
 
 
@@ -35,13 +34,13 @@ class Adapter(nn.Module):
     def weight(self) -> Tensor:
         """The effective weight in the base layer's layout and dtype, differentiable in the factors.
 
-        For model code that reads a layer's weight instead of calling the layer. It is computed at every access.
+        For model code that reads a layer's weight instead of calling the layer. Recomputed at every access.
         """
         return oriented(self.base, self.effective_weight(readable)).to(self.base.weight.dtype)
 
     @property
     def bias(self) -> Tensor | None:
-        """The effective bias, likewise."""
+        """The effective bias (out,) in the base layer's dtype, differentiable and recomputed at every access."""
         bias = self.effective_bias(readable)
         return None if bias is None else bias.to(self.base.weight.dtype)
 
@@ -50,28 +49,28 @@ class Adapter(nn.Module):
         raise NotImplementedError
 
     def changing(self) -> list[str]:
-        """Names, within this module, of every tensor that training changes: what a checkpoint must hold."""
+        """Names, within this module, of every tensor that training changes and a checkpoint must hold."""
         return list(self.factors())
 
     def undecayed(self) -> list[str]:
-        """Names, within this module, of factors that weight decay must leave alone."""
+        """Names, within this module, of the factors that are exempt from weight decay."""
         return []
 
     def effective_weight(self, cast: Cast = exact) -> Tensor:
-        """The weight (out, in) of the plain layer that computes what this adapter does, differentiable in the factors.
+        """The weight (out, in) of the equivalent plain linear layer, differentiable in the factors.
 
         Args:
-            cast: brings every stored tensor into the precision of the sum.
+            cast: converts every stored tensor to the dtype in which the sum is computed.
         """
         raise NotImplementedError
 
     def effective_bias(self, cast: Cast = exact) -> Tensor | None:
-        """The bias (out,) of that layer, None where it has none."""
+        """The bias (out,) of the equivalent plain linear layer; None without a bias."""
         return None if self.base.bias is None else cast(self.base.bias)
 
     @torch.no_grad()
     def merge(self) -> LinearLayer:
-        """Give the base layer the effective weight and bias, in place, and return that layer."""
+        """Write the effective weight and bias into the base layer, in place, and return that layer."""
         weight, bias = self.effective_weight(), self.effective_bias()
         self.fold(weight)
         if bias is not None:
@@ -80,7 +79,7 @@ class Adapter(nn.Module):
 
     @torch.no_grad()
     def fold(self, weight: Tensor) -> None:
-        """Give the base layer this (out, in) weight, cast once to its own dtype."""
+        """Copy this (out, in) weight into the base layer, rounded once to the layer's dtype."""
         oriented(self.base, self.base.weight).copy_(weight)
 
 
@@ -88,11 +87,11 @@ class AddingAdapter(Adapter):
     """An adapter whose effect is a matrix added to the base layer's weight."""
 
     def delta_weight(self, cast: Cast = exact) -> Tensor:
-        """What is added (out, in); as in :meth:`effective_weight`."""
+        """The matrix (out, in) added to the base weight; ``cast`` as in :meth:`effective_weight`."""
         raise NotImplementedError
 
     def effective_weight(self, cast: Cast = exact) -> Tensor:
-        """The base's weight with :meth:`delta_weight` added."""
+        """The base layer's weight plus :meth:`delta_weight`."""
         return oriented(self.base, cast(self.base.weight)) + self.delta_weight(cast)
 
 
@@ -100,19 +99,19 @@ class ResampledAdapter(AddingAdapter):
     """An adapter that can move to a new subspace without changing the function it computes."""
 
     visited: Tensor | None
-    """(min(out, in),) bool: the positions in the descending spectrum that were drawn so far; None without singular
-    triplets."""
+    """(min(out, in),) bool: positions in the descending spectrum that have been drawn; None if the factorization does
+    not draw singular triplets."""
 
     def draw(self, generator: torch.Generator | None) -> Tensor:
-        """Choose the next subspace: all that chance decides, on the CPU."""
+        """Draw everything random about the next subspace, on the CPU."""
         raise NotImplementedError
 
     @staticmethod
     def factorize(adapters: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> tuple[list[Split], list[float]]:
-        """Factors of the effective weights of adapters of this class along the drawn directions; nothing is changed.
+        """Factorize the effective weights of adapters of this class along the drawn directions; changes no adapter.
 
         Returns:
-            For each its next factors, and the seconds spent on it.
+            The next factors and the seconds spent, for each adapter.
 
         Raises:
             FactorizationError: a weight is not finite, or cannot be factorized.
@@ -120,9 +119,9 @@ class ResampledAdapter(AddingAdapter):
         raise NotImplementedError
 
     def enter(self, factors: Split, drawn: Tensor) -> None:
-        """Move to the subspace of these factors, in place: the same Parameter objects stay."""
+        """Move to the subspace of these factors, in place: the Parameter objects stay the same."""
         raise NotImplementedError
 
     def optimizer_state(self) -> str:
-        """What becomes of the optimizer's state of the factors at a resample: ``reset``, ``keep`` or ``prune``."""
+        """How a resample treats the optimizer's state of the factors: ``reset``, ``keep`` or ``prune``."""
         raise NotImplementedError

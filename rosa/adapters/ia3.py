@@ -1,9 +1,9 @@
 """(IA)3: learned vectors that rescale activations (arXiv 2205.05638, section 3.3).
 
-The paper's variant scales keys, values and the inner activations of the feed-forward block; which layers those are
-depends on the architecture, so they are found by name. The released code of ROSA's authors scales the inputs of every
-attention linear instead (``variant: attention_inputs``). Vectors start at 1; a weight is never scaled while training,
-only folded into at the end.
+The paper's variant scales keys, values and the inner activations of the feed-forward block; these layers are found by
+their names, which depend on the architecture. The released code of ROSA's authors scales the inputs of every linear
+layer of the attention instead (``variant: attention_inputs``). Vectors start at 1. Training scales activations; only a
+merge scales the weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KEYS_VALUES = re.compile(
 )
 """BERT and RoBERTa, T5, Llama and OPT."""
 FUSED = re.compile(r"attn\.c_attn$")
-"""GPT-2, and GPT-BigCode with its one key and value for all heads: query, key and value in one layer."""
+"""Query, key and value in one layer: GPT-2, and GPT-BigCode, whose heads share one key and value."""
 FEED_FORWARD = re.compile(
     r"(layer\.\d+\.output\.dense|mlp\.c_proj|DenseReluDense\.wo|mlp\.down_proj|layers\.\d+\.fc2)$"
 )
@@ -34,26 +34,26 @@ FEED_FORWARD = re.compile(
 
 
 def _ones(size: int, weight: Tensor) -> Tensor:
-    """Float32 at least, whatever the backbone's dtype: Adam's small updates vanish in bfloat16."""
+    """A vector of ones in float32 or wider, whatever the backbone's dtype: Adam's small updates vanish in bfloat16."""
     return torch.ones(size, dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
 
 
 class Scaled(Adapter):
-    """An adapter whose one factor is a vector that starts at 1."""
+    """An adapter whose only factor is a vector of ones at the start."""
 
     scale: nn.Parameter
 
     def factors(self) -> dict[str, nn.Parameter]:
-        """The vector."""
+        """``scale``: (in,), or the number of scaled outputs."""
         return {"scale": self.scale}
 
     def undecayed(self) -> list[str]:
-        """The vector: decay would pull it towards 0, which switches the layer off."""
+        """``scale``: weight decay would pull it towards 0, which switches the layer off."""
         return ["scale"]
 
 
 class ScaledOutput(Scaled):
-    """``y = layer(x) * scale`` on the last ``scale.numel()`` outputs; the outputs before them are left as they are."""
+    """``y = layer(x) * scale`` on the last ``scale.numel()`` outputs; earlier outputs are unchanged."""
 
     def __init__(self, base: LinearLayer, scaled: int) -> None:
         super().__init__()
@@ -71,11 +71,11 @@ class ScaledOutput(Scaled):
         return out * self._full_scale().to(out.dtype)
 
     def effective_weight(self, cast: Cast = exact) -> Tensor:
-        """Rows of the weight scaled."""
+        """The base weight (out, in) with its rows scaled."""
         return oriented(self.base, cast(self.base.weight)) * cast(self._full_scale())[:, None]
 
     def effective_bias(self, cast: Cast = exact) -> Tensor | None:
-        """The bias scaled."""
+        """The scaled bias (out,); None without a bias."""
         return None if self.base.bias is None else cast(self.base.bias) * cast(self._full_scale())
 
 
@@ -93,16 +93,16 @@ class ScaledInput(Scaled):
         return self.base(x * self.scale.to(x.dtype))
 
     def effective_weight(self, cast: Cast = exact) -> Tensor:
-        """Columns of the weight scaled."""
+        """The base weight (out, in) with its columns scaled."""
         return oriented(self.base, cast(self.base.weight)) * cast(self.scale)[None, :]
 
 
 def build(model: nn.Module, config: IA3Config, generator: torch.Generator | None) -> Iterator[tuple[str, Adapter]]:
-    """The vectors of the configured variant; nothing is drawn.
+    """Yield an adapter for each layer that the configured variant scales; nothing is random.
 
     Raises:
-        AdapterError: an architecture whose keys, values or feed-forward layers are not known by name, or lie in one
-            layer in an order that is not known.
+        AdapterError: the names of the architecture's key, value or feed-forward layers are unknown, or the order of
+            query, key and value in a fused layer is.
     """
     del generator  # vectors start at 1
     if config.variant == "attention_inputs":

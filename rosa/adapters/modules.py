@@ -1,4 +1,4 @@
-"""The adapters in a model: find them, put them in, merge them; and the record of what was attached."""
+"""Find, insert and merge the adapters of a model, and describe what was attached."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rosa.errors import AdapterError
 from rosa.utils.formatting import aligned
 
 ATTRIBUTE = "rosa_attachment"
-"""Where a model keeps its :class:`Attachment`."""
+"""The model's attribute that holds its :class:`Attachment`."""
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 @dataclass(frozen=True)
 class AdaptedLayer:
-    """One line of the table that ``attach`` prints and the record keeps."""
+    """One adapted layer, as in the table that ``attach`` prints and in a run's record."""
 
     name: str
     kind: str
@@ -34,7 +34,7 @@ class AdaptedLayer:
 
 @dataclass(frozen=True)
 class Attachment:
-    """What ``attach`` did to a model."""
+    """The method attached to a model, with its layers, head and parameter counts."""
 
     method: str
     config: Any
@@ -42,16 +42,16 @@ class Attachment:
     head: tuple[str, ...]
     """Names of the task head's parameters."""
     trainable_parameters: int
-    """Without the head."""
+    """Trainable parameters outside the head."""
     head_parameters: int
     """Trainable parameters of the head."""
     total_parameters: int
-    """Of the model as it was given, without adapters."""
+    """Parameters of the model before adapters were attached."""
     cast: tuple[tuple[str, torch.dtype], ...] = ()
-    """Parameters made float32 to be trained, and what they were."""
+    """Parameters converted to float32 for training, with their original dtypes."""
 
     def table(self) -> str:
-        """The layers, grouped by kind, shape and rank, and the parameter counts."""
+        """A text table of the layers, grouped by name pattern, kind, shape and rank, and of the parameter counts."""
         groups: dict[tuple[str, str, tuple[int, int], int | None], list[AdaptedLayer]] = {}
         for layer in self.layers:
             pattern = ".".join("*" if part.isdigit() else part for part in layer.name.split("."))
@@ -71,7 +71,7 @@ class Attachment:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile``'s, ``DistributedDataParallel``'s and similar wrappers."""
+    """The model inside wrappers such as those of ``torch.compile`` and ``DistributedDataParallel``."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, WRAPPERS):
@@ -82,10 +82,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def refuse_wrapper(model: nn.Module) -> None:
-    """Stop at a wrapper, which has taken note of the parameters as they were before.
+    """Refuse a wrapped model: the wrapper has already registered the parameters, without the adapters' factors.
 
     Raises:
-        AdapterError: with the wrapper's name.
+        AdapterError: the model is a wrapper; the message names it.
     """
     inner = unwrapped(model)
     if inner is not model:
@@ -96,30 +96,29 @@ def refuse_wrapper(model: nn.Module) -> None:
 
 
 def attachment(model: nn.Module) -> Attachment | None:
-    """What was attached to this model, or to one that it wraps or holds; None for a plain one."""
+    """The attachment of this model, or of a model that it wraps or contains; None without one."""
     return next((vars(module)[ATTRIBUTE] for module in model.modules() if ATTRIBUTE in vars(module)), None)
 
 
 def adapters(model: nn.Module) -> Iterator[tuple[str, Adapter]]:
-    """The adapters of a model by dotted name, in the order of its modules."""
+    """The adapters of a model with their dotted names, in the order of its modules."""
     for name, module in model.named_modules():
         if isinstance(module, Adapter):
             yield name, module
 
 
 def replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of the one with this dotted name, in that one's mode (training or evaluation)."""
+    """Replace the module of this dotted name; the new one takes over its training or evaluation mode."""
     parent_name, _, child = name.rpartition(".")
     module.train(model.get_submodule(name).training)
     setattr(model.get_submodule(parent_name), child, module)
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Fold every adapter into its layer, in place: the original module classes, no trace of an adapter.
+    """Fold every adapter into its layer, in place: the model has its original module classes again.
 
-    Does nothing to a plain model, so merging twice is merging once. Parameters stay frozen or trainable as they were
-    under the adapter. A wrapper (``torch.compile``, ``DistributedDataParallel``, ``AveragedModel``) stays around the
-    model, which is merged inside it.
+    A model without adapters is left unchanged. Parameters stay frozen or trainable as they were while attached. A
+    wrapper (``torch.compile``, ``DistributedDataParallel``, ``AveragedModel``) stays around the merged model.
 
     Returns:
         The same model.

@@ -1,4 +1,4 @@
-"""ROSA: a linear layer whose trainable part is a random subspace of its own singular vectors.
+"""ROSA: a linear layer trained in a random subspace of its own singular vectors.
 
 ::
 
@@ -11,8 +11,8 @@
                          |
                          y (…, out) = x W_f^T + (x B^T) A^T + b
 
-At a resample ``W = W_f + A B`` is formed, factorized anew and split along other directions: the function stays, the
-directions that gradients can reach change (arXiv 2407.07802, section 3, algorithm 1). The drawing shows the paper's
+A resample forms ``W = W_f + A B``, factorizes it again and decomposes it along newly drawn directions: the function
+stays the same, the trainable subspace changes (arXiv 2407.07802, section 3, algorithm 1). The drawing shows the paper's
 factorization, ``svd_equal``; :mod:`rosa.adapters.factorization` has the others.
 """
 
@@ -38,23 +38,23 @@ from rosa.errors import FactorizationError
 class RosaLinear(ResampledAdapter):
     """ROSA on one layer.
 
-    While attached, the base layer's weight holds ``W_f``. A bfloat16 or float16 weight is not taken apart, because
-    ``W_f`` would be rounded: it stays the whole W, and the factors' start is subtracted from the other branch instead,
+    While attached, the base layer's weight holds ``W_f``. In bfloat16 or float16, ``W_f`` would be rounded; the base
+    layer then keeps the whole W, and the initial product of the factors is subtracted in the trained branch instead:
     ``y = x W^T + x (A B - A_0 B_0)^T + b``.
 
     Args:
         name: the layer's name in its model, for messages.
-        base: the layer to wrap; left as it is until :meth:`enter`.
+        base: the layer to wrap; unchanged until :meth:`enter`.
         rank: R, 1 to min(out, in).
         config: the method's options.
     """
 
     rest: Tensor | None
-    """int8, in the weight's layout: what rounding took from a narrow W (:mod:`rosa.adapters.linalg.precision`)."""
+    """int8, in the weight's layout: rounding error of a narrow W (:mod:`rosa.adapters.linalg.precision`); else None."""
     start_a: Tensor | None
-    """(out, r) ``A_0``, in the narrow dtype."""
+    """``A_0`` (out, r), in the narrow dtype; None where W_f is stored."""
     start_b: Tensor | None
-    """(r, in) ``B_0``."""
+    """``B_0`` (r, in), likewise."""
 
     def __init__(self, name: str, base: LinearLayer, rank: int, config: RosaConfig) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class RosaLinear(ResampledAdapter):
         weight = base.weight
         self._stored = weight.dtype
         out_features, in_features = oriented(base, weight).shape
-        # Factors are float32 at least, whatever the backbone's dtype: Adam's small updates vanish in bfloat16.
+        # Factors are float32 or wider, whatever the backbone's dtype: Adam's small updates vanish in bfloat16.
         dtype = torch.promote_types(weight.dtype, torch.float32)
         A = torch.zeros(out_features, rank, dtype=dtype, device=weight.device)
         B = torch.zeros(rank, in_features, dtype=dtype, device=weight.device)
@@ -96,46 +96,45 @@ class RosaLinear(ResampledAdapter):
         return {"A": self.A, "B": self.B}
 
     def changing(self) -> list[str]:
-        """The factors, the frozen part and all that speaks of it, which every resample moves, and the visited
-        directions."""
+        """The factors, and what a resample changes besides: the frozen weight, its buffers, and ``visited``."""
         kept = {"rest": self.rest, "start_a": self.start_a, "start_b": self.start_b, "visited": self.visited}
         return ["A", "B", "base.weight", *(name for name, tensor in kept.items() if tensor is not None)]
 
     def undecayed(self) -> list[str]:
-        """Both factors, where they hold pretrained weight, which decay would pull towards zero."""
+        """Both factors if they hold a part of the pretrained weight, which decay would pull towards zero; else none."""
         return ["A", "B"] if factorization.holds_pretrained_weight(self._config) else []
 
     def delta_weight(self, cast: Cast = exact) -> Tensor:
-        """``A B``, less ``A_0 B_0`` where W is whole (out, in): the one formula of forward, merge and resample."""
+        """``A B`` (out, in), minus ``A_0 B_0`` where the base layer keeps the whole W."""
         delta = cast(self.A) @ cast(self.B)
         if self.start_a is None or self.start_b is None:
             return delta
-        # Two products, so that their difference is 0 to the last bit where nothing was trained.
+        # Two separate products: their difference is exactly 0 before training.
         return delta - cast(self.start_a) @ cast(self.start_b)
 
     def effective_weight(self, cast: Cast = exact) -> Tensor:
-        """The frozen part, with what rounding took from it, and :meth:`delta_weight`."""
+        """The frozen weight, with its stored rounding error, plus :meth:`delta_weight`; (out, in)."""
         frozen = cast(self.base.weight)
         if self.rest is not None:
             frozen = restored(frozen, cast(self.rest), self._stored)
         return oriented(self.base, frozen) + self.delta_weight(cast)
 
     def optimizer_state(self) -> str:
-        """As ``method.optimizer_state`` says."""
+        """The value of ``method.optimizer_state``."""
         return self._config.optimizer_state
 
     def draw(self, generator: torch.Generator | None) -> Tensor:
-        """Choose the next subspace; see :func:`rosa.adapters.factorization.draw`."""
+        """Draw the next subspace; see :func:`rosa.adapters.factorization.draw`."""
         out_features, in_features = oriented(self.base, self.base.weight).shape
         return factorization.draw(self._config, out_features, in_features, self.A.shape[1], generator)
 
     @staticmethod
     @torch.no_grad()
     def factorize(adapters: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> tuple[list[Split], list[float]]:
-        """Factors along the drawn directions: layers of one shape together.
+        """Factorize the effective weights along the drawn directions, layers of equal shape in one batch.
 
         Returns:
-            The factors in their own dtype, and the seconds for each; those of a group in equal parts.
+            The factors in the dtype of A and B, and the seconds for each layer: its batch's time in equal parts.
 
         Raises:
             FactorizationError: a weight is not finite, or cannot be factorized.
@@ -153,19 +152,19 @@ class RosaLinear(ResampledAdapter):
             for i, (A, B) in zip(members, factors, strict=True):
                 found[i] = Split(A.to(layers[i].A), B.to(layers[i].B))
             if group[0].A.is_cuda:
-                torch.cuda.synchronize(group[0].A.device)  # so that the time is this group's own
+                torch.cuda.synchronize(group[0].A.device)  # so that this batch's time includes its kernels
             for i in members:
                 seconds[i] = (time.perf_counter() - start) / len(members)
         return [found[i] for i in range(len(layers))], seconds
 
     @torch.no_grad()
     def enter(self, factors: Split, drawn: Tensor) -> None:
-        """Merge, take the new factors, and split the weight along them, in place."""
+        """Merge the current factors, copy in the new ones and compute the frozen weight for them, in place."""
         weight = self.effective_weight()
         if self.start_a is not None and self.start_b is not None:
             self.start_a.copy_(factors.A)
             self.start_b.copy_(factors.B)
-            factors = Split(self.start_a, self.start_b)  # as they were rounded, so that A B - A_0 B_0 begins at 0
+            factors = Split(self.start_a, self.start_b)  # the rounded values, so that A B - A_0 B_0 starts at 0
         self.A.copy_(factors.A)
         self.B.copy_(factors.B)
         if self.visited is not None:
@@ -175,7 +174,7 @@ class RosaLinear(ResampledAdapter):
             self.base.weight.copy_(value)
             self.rest.copy_(rest)
         elif factorization.takes_out(self._config):
-            # The residual is taken from the factors as they were rounded, in float64: their rounding is no error.
+            # W_f is computed in float64 from the rounded factors, so their rounding causes no error.
             self.fold(weight - self.delta_weight())
         else:
             self.fold(weight)
@@ -190,7 +189,7 @@ class RosaLinear(ResampledAdapter):
 
 
 def _groups(layers: Sequence[RosaLinear]) -> list[list[int]]:
-    """Positions of the layers to be factorized together: of one shape, as many as memory is meant to hold."""
+    """Indices of the layers by batch: equal shape, rank and device, at most :func:`layers_at_once` in each."""
     groups: dict[tuple[object, ...], list[list[int]]] = {}
     for i, layer in enumerate(layers):
         weight = oriented(layer.base, layer.base.weight)
@@ -205,13 +204,17 @@ def _groups(layers: Sequence[RosaLinear]) -> list[list[int]]:
 
 
 def _factors(layers: Sequence[RosaLinear], weights: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[Split]:
-    """The factors of weights of one shape, together, or where that fails one by one on the CPU."""
+    """Factorize weights of equal shape in one batch; if that fails, one by one on the CPU.
+
+    Raises:
+        FactorizationError: a decomposition does not converge on the CPU either.
+    """
     config = layers[0]._config
     try:
         A, B = factorization.factorize(config, torch.stack(list(weights)), torch.stack(list(drawn)))
         return [Split(*pair) for pair in zip(A, B, strict=True)]
     except torch.linalg.LinAlgError:
-        pass  # The GPU's solver gives up on matrices that LAPACK still handles.
+        pass  # The GPU's solver fails on some matrices that LAPACK handles.
     found = []
     for layer, weight, chosen in zip(layers, weights, drawn, strict=True):
         try:
@@ -223,7 +226,7 @@ def _factors(layers: Sequence[RosaLinear], weights: Sequence[Tensor], drawn: Seq
 
 
 def build(model: nn.Module, config: RosaConfig, generator: torch.Generator | None) -> Iterator[tuple[str, RosaLinear]]:
-    """An adapter for each target layer, in its first subspace; no weight is touched before all are factorized."""
+    """Yield an adapter for each target layer, in its first subspace; weights change only after all are factorized."""
     layers = target_layers(model, config.targets)
     ranks = layer_ranks(layers, config)
     found = {name: RosaLinear(name, layers[name], rank, config) for name, rank in ranks.items()}

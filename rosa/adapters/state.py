@@ -1,4 +1,4 @@
-"""What training changes in a model: the tensors that a checkpoint must hold."""
+"""The tensors of a model that training changes and a checkpoint must hold."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rosa.errors import AdapterError
 
 
 def changing_names(model: nn.Module) -> list[str]:
-    """Names of every tensor that training changes: what a checkpoint must hold beside the pretrained weights.
+    """Sorted names of every tensor that training changes: what a checkpoint must hold beside the pretrained weights.
 
-    Those of the model inside, where it is wrapped (``torch.compile``, ``DistributedDataParallel``).
+    Names are those of the model inside a wrapper (``torch.compile``, ``DistributedDataParallel``).
     """
     model = unwrapped(model)
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -22,7 +22,7 @@ def changing_names(model: nn.Module) -> list[str]:
 
 
 def undecayed_names(model: nn.Module) -> set[str]:
-    """Names of the parameters that weight decay must leave alone."""
+    """Names of the parameters that adapters exempt from weight decay."""
     return {f"{prefix}.{name}" for prefix, adapter in adapters(model) for name in adapter.undecayed()}
 
 
@@ -33,7 +33,7 @@ def changing_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_changing_state(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Load what :func:`changing_state` gave, in place.
+    """Copy tensors saved from :func:`changing_state` into a model, in place.
 
     Args:
         model: a model with the same method attached.
@@ -41,7 +41,7 @@ def load_changing_state(model: nn.Module, tensors: dict[str, Tensor], source: st
         source: where they come from, for the error message.
 
     Raises:
-        AdapterError: names or shapes differ, as with a checkpoint of another method or rank.
+        AdapterError: names or shapes differ, as in a checkpoint of another method or rank.
     """
     state = unwrapped(model).state_dict()
     expected = changing_names(model)

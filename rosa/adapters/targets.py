@@ -17,19 +17,19 @@ from rosa.config import ATTENTION, RankedConfig
 from rosa.errors import AdapterError
 
 WEIGHT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-"""What a weight can be to be adapted. Quantized weights, 8-bit floats too, stand for others by a scale kept apart."""
+"""Dtypes of weights that can be adapted. Quantized weights, 8-bit floats too, need a scale that is stored apart."""
 
 
 LOADED = "_is_hf_initialized"
-"""transformers' mark of a parameter that came from a checkpoint; copies of a model have none."""
+"""The attribute with which transformers marks a parameter loaded from a checkpoint; copies of a model lack it."""
 
 
 def head_names(model: nn.Module) -> list[str]:
-    """Names of the parameters of a Hugging Face model's task head, and of all others that its loader drew anew.
+    """Names of the parameters of a Hugging Face model's task head, and of all others that its loader initialized.
 
-    The head is what lies outside the backbones of a model that predicts no tokens: the output layer of a language model
-    was pretrained. A model that was loaded tells which parameters were not in its checkpoint, as a pooler in that of a
-    masked language model; one that was made from a configuration, or copied, does not.
+    The head is what lies outside the backbone, except in language models, whose output layer is pretrained. Parameters
+    missing from the checkpoint (as the pooler is from a masked language model's) are known for a loaded model, not for
+    one that was built from a configuration or copied.
     """
     drawn = set(drawn_names(model))
     backbones: list[nn.Module] = [getattr(model, "base_model", model)]
@@ -42,17 +42,17 @@ def head_names(model: nn.Module) -> list[str]:
 
 
 def drawn_names(model: nn.Module) -> list[str]:
-    """Names of the parameters that were not in the checkpoint a model was loaded from; none where that is unknown."""
+    """Names of the parameters that were missing from the model's checkpoint; empty if that is unknown."""
     trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.dtype in WEIGHT_DTYPES]
     marks = {name: getattr(parameter, LOADED, False) for name, parameter in trainable}
     return [name for name, loaded in marks.items() if not loaded] if any(marks.values()) else []
 
 
 def named_head(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Names of the parameters, or of those in the modules, that match the patterns, and of those drawn anew.
+    """Names of the parameters that match a pattern or lie in a module that does, and of :func:`drawn_names`.
 
     Raises:
-        AdapterError: a pattern matches nothing, or a weight that is tied to another.
+        AdapterError: a pattern matches nothing, or matches a weight that is tied to another.
     """
     drawn = set(drawn_names(model))
     found = [name for name, _ in model.named_parameters() if name in drawn or _below(name, patterns)]
@@ -60,7 +60,7 @@ def named_head(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         shared = next((f"{name} is tied to {tied[name]}" for name in tied if _below(name, [pattern])), None)
         if shared is not None:
-            raise AdapterError(f"method.head: {pattern!r}: {shared}, so that training one trains the other")
+            raise AdapterError(f"method.head: {pattern!r}: {shared}, so training one would train the other")
         if not any(_below(name, [pattern]) for name in found):
             children = ", ".join(dict.fromkeys(name.partition(".")[0] for name, _ in model.named_parameters()))
             raise AdapterError(
@@ -70,34 +70,34 @@ def named_head(model: nn.Module, patterns: Sequence[str]) -> list[str]:
 
 
 def _below(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a pattern matches a parameter or a module that holds it."""
+    """Whether a pattern matches this parameter or a module that contains it."""
     parts = name.split(".")
     holders = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
     return any(matches(holder, pattern) for holder in holders for pattern in patterns)
 
 
 def _output_layer(model: nn.Module) -> nn.Module | None:
-    """The layer with which a language model predicts tokens."""
+    """The layer of a language model that maps hidden states to token logits; None for other models."""
     return model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
 
 
 def _tied(model: nn.Module) -> dict[str, str]:
-    """Further names of parameters that have several -> the first one."""
+    """For each tied parameter, its further names mapped to its first name."""
     first = {id(parameter): name for name, parameter in model.named_parameters()}
     names = ((name, first[id(parameter)]) for name, parameter in model.named_parameters(remove_duplicate=False))
     return {name: original for name, original in names if name != original}
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a shell pattern matches a module's dotted name or a dotted suffix of it, without regard to case."""
+    """Whether a shell pattern matches a module's dotted name or a dotted suffix of it, ignoring case."""
     parts = name.lower().split(".")
     return any(fnmatch.fnmatchcase(".".join(parts[start:]), pattern.lower()) for start in range(len(parts)))
 
 
 def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
-    """Every linear layer that can be adapted, by name: outside the head and the output layer of a language model.
+    """Every linear layer that can be adapted, by name, without the head and a language model's output layer.
 
-    Its weight is a parameter (no parametrization computes it) that no other module shares.
+    Layers whose weight is shared with another module, or computed by a parametrization, are left out.
     """
     head = set(head_names(model))
     output = _output_layer(model)
@@ -119,13 +119,13 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, Linear
     """The linear layers whose names match one of the patterns.
 
     Raises:
-        AdapterError: a pattern matches nothing (the message lists what could be matched), or a layer's weight is not
-            here whole, or is not what the layer multiplies with.
+        AdapterError: a pattern matches nothing (the message lists the available layers), or a layer is quantized,
+            offloaded, sharded, or does not compute ``x W^T + b``.
     """
     available = linear_layers(model)
     found = {n: layer for n, layer in available.items() if any(matches(n, pattern) for pattern in patterns)}
     unmatched = [pattern for pattern in patterns if not any(matches(n, pattern) for n in available)]
-    # The default names what architectures call attention, of which a model has one; what a user names must be there.
+    # The default lists several architectures' names, of which a model has one; a user's patterns must all match.
     if not found or (unmatched and tuple(patterns) != ATTENTION):
         shapes = sorted({".".join("*" if part.isdigit() else part for part in name.split(".")) for name in available})
         ties = "".join(
@@ -143,7 +143,7 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, Linear
 
 
 def _problem(layer: LinearLayer) -> str | None:
-    """Why a layer cannot be adapted, and what would help; None if it can."""
+    """The reason why a layer cannot be adapted, with a remedy; None if it can."""
     weight = layer.weight
     if weight.dtype not in WEIGHT_DTYPES:
         return (
@@ -151,17 +151,17 @@ def _problem(layer: LinearLayer) -> str | None:
             "bfloat16 or float16)"
         )
     if weight.is_meta:
-        return "has its weight elsewhere (on the meta device), as offloading leaves it: load the model onto one device"
+        return "has its weight on the meta device, as after offloading: load the model onto one device"
     if weight.numel() == 0 or hasattr(weight, "device_mesh"):
-        return "has a part of its weight only, as sharding (ZeRO-3, FSDP) leaves it: attach before the model is sharded"
+        return "holds only a shard of its weight (ZeRO-3, FSDP): attach before the model is sharded"
     if not _multiplies(layer):
-        return "does not compute x W^T + b: its class is a linear layer's and its forward is another one. Adapt others"
+        return "does not compute x W^T + b: it subclasses a linear layer with another forward. Adapt other layers"
     return None
 
 
 @torch.no_grad()
 def _multiplies(layer: LinearLayer) -> bool:
-    """Whether a call of the layer is ``x W^T + b``: by its class, or else as tried on small and large inputs."""
+    """Whether the layer computes ``x W^T + b``: known from its forward, or else tested on inputs of several scales."""
     if "forward" not in vars(layer) and type(layer).forward in (nn.Linear.forward, Conv1D.forward):
         return True
     weight = oriented(layer, layer.weight)
@@ -181,10 +181,10 @@ def _multiplies(layer: LinearLayer) -> bool:
 
 
 def layer_ranks(layers: Mapping[str, LinearLayer], config: RankedConfig) -> dict[str, int]:
-    """The whole-number rank of each layer, by name: ``rank``, or that of the last ``rank_pattern`` that matches.
+    """The integer rank of each layer, by name: from the last matching ``rank_pattern``, or else ``rank``.
 
     Raises:
-        AdapterError: a layer is too small for its rank, a share of it is below 1, or a pattern matches no layer.
+        AdapterError: a rank exceeds min(out, in), a fractional rank is below 1 there, or a pattern matches no layer.
     """
     for pattern in config.rank_pattern:
         if not any(matches(name, pattern) for name in layers):
