@@ -121,7 +121,7 @@ def test_an_output_layer_is_no_head_unless_asked_for() -> None:
             r"method\.head: 'lm_head': lm_head\.weight is tied to transformer\.wte\.weight",
         ),
         ("roberta", {"head": ["clasifier"]}, "method.head: 'clasifier' matches nothing in .*: roberta, classifier"),
-        ("bert", {"head": ["pooler"], "targets": ["*"]}, r"bert\.pooler\.dense is named by method\.head and"),
+        ("bert", {"head": ["pooler"], "targets": ["*"]}, r"bert\.pooler\.dense is in both method\.head and"),
         ("gpt2", {"targets": ["lm_head"]}, r"match none.*lm_head\.weight is tied to transformer\.wte\.weight"),
     ],
 )
