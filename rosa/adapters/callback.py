@@ -1,4 +1,4 @@
-"""When to resample: a callback for any Hugging Face Trainer."""
+"""A callback that resamples during training, for any Hugging Face Trainer."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ EVENT = "resample_layers"
 """The key that marks a resample in a Trainer's log history."""
 
 MOVED = "subspace_moved"
-"""The key of how far each layer's product A B went since the last resample (Frobenius norm), in a Trainer's log
-history: one number a layer, in the order of the model's modules."""
+"""The key in a Trainer's log history of each layer's ``||A B - A_0 B_0||`` (Frobenius) since the last resample: one
+number a layer, in the order of the model's modules."""
 
 START = "subspace.safetensors"
-"""Within a checkpoint: the factors as they were when their subspace was entered."""
+"""The file in a checkpoint with the factors at the start of the current subspace."""
 
 
 def updates_per_epoch(train_dataloader: Any, args: TrainingArguments) -> int:
@@ -36,18 +36,18 @@ def updates_per_epoch(train_dataloader: Any, args: TrainingArguments) -> int:
 
 
 class ResampleCallback(TrainerCallback):
-    """Resample before the first update of every ``every``-th epoch or step but the first.
+    """Resample after every ``every`` epochs or steps, before the next update.
 
-    What is due follows from the number of updates done, and each draw has a stream of its own derived from the seed and
-    that number: a resumed training resamples as the uninterrupted one does, and nothing needs to be saved for it. (The
-    one file that is saved lets the log say how far a subspace was moved that a checkpoint lies in the middle of.)
+    The number of updates done decides when to resample and, with the seed, derives each draw's own random stream, so a
+    resumed training resamples as an uninterrupted one does without saved state. (The file ``START`` in a checkpoint
+    only serves the logged norms: it keeps the start of a subspace that the checkpoint interrupts.)
 
     Args:
         every: units between two resamples, 0 for never; by default as in the config given to ``rosa.attach``.
         unit: ``epoch`` or ``step``; by default as in that config.
-        rewarm_steps: updates over which the learning rate of A and B rises linearly after a resample, times the
+        rewarm_steps: updates over which the learning rate of A and B rises linearly after a resample, multiplied by the
             Trainer's own schedule; by default as in that config.
-        seed: of the draws; by default the Trainer's own (``args.seed``).
+        seed: seed of the draws; by default the Trainer's own (``args.seed``).
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ResampleCallback(TrainerCallback):
         self.seed = seed
         self._start: diagnostics.Factors | None = None
         self._before_update: list[tuple[nn.Parameter, Tensor]] = []
-        """During a rewarming, the factors and what they were before the update, of which ``_share`` is kept."""
+        """While rewarming: the factors and their values before the update, of which the share ``_share`` is applied."""
         self._share = 1.0
 
     def on_train_begin(
@@ -79,7 +79,7 @@ class ResampleCallback(TrainerCallback):
         model: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        """Remember where the factors start; after a resume, where they started in their subspace."""
+        """Store the factors at the start of the current subspace; on a resume, read them from the checkpoint."""
         if state.global_step:
             saved = self._checkpoint(args, state) / START
             self._start = _unpack(load_file(saved)) if saved.is_file() else None
@@ -96,7 +96,11 @@ class ResampleCallback(TrainerCallback):
         train_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Resample where one is due, and note it in the log history."""
+        """Resample if it is due, and append an entry to the log history.
+
+        Raises:
+            AdapterError: the Trainer does not pass model and optimizer, or the model has nothing to resample.
+        """
         if model is None or optimizer is None:
             raise AdapterError("ResampleCallback needs a Trainer that passes its model and optimizer to callbacks")
         period = self._period(model, train_dataloader, args)
@@ -107,7 +111,7 @@ class ResampleCallback(TrainerCallback):
         stream = generator(args.seed if self.seed is None else self.seed, "resample", state.global_step)
         layers = resample(model, generator=stream, optimizer=optimizer)
         if torch.cuda.is_available():
-            torch.cuda.synchronize()  # once a resample, so that its time is its own
+            torch.cuda.synchronize()  # so that the measured time includes the resample's kernels
         event[EVENT] = len(layers)
         event["resample_seconds"] = time.perf_counter() - start
         event["factorization_seconds"] = [_short(seconds) for seconds in layers.values()]
@@ -126,7 +130,7 @@ class ResampleCallback(TrainerCallback):
         train_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
-        """During a rewarming, remember the factors before the update."""
+        """While rewarming, store the factors before the update."""
         present = None if model is None else attachment(model)
         if model is None or present is None:
             return
@@ -143,10 +147,10 @@ class ResampleCallback(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """During a rewarming, take back a part of the update.
+        """While rewarming, undo a part of the update.
 
-        The updates of SGD and of Adam with decoupled weight decay are proportional to the learning rate, so that this
-        is the smaller rate itself, whatever the Trainer's parameter groups and schedule.
+        The updates of SGD and of Adam with decoupled weight decay are proportional to the learning rate, so this equals
+        a smaller rate, whatever the Trainer's parameter groups and schedule.
         """
         with torch.no_grad():
             for factor, before in self._before_update:
@@ -154,7 +158,7 @@ class ResampleCallback(TrainerCallback):
         self._before_update = []
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save where the factors started in their subspace."""
+        """Save the factors at the start of the current subspace in the checkpoint."""
         folder = self._checkpoint(args, state)
         if self._start is not None and state.is_world_process_zero and folder.is_dir():
             save_file(_pack(self._start), folder / START)
@@ -167,7 +171,7 @@ class ResampleCallback(TrainerCallback):
         model: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        """Note how far the last subspace was moved."""
+        """Append the last subspace's norms to the log history."""
         if model is not None:
             state.log_history.append(self._subspace_end(model, state))
 
@@ -183,7 +187,11 @@ class ResampleCallback(TrainerCallback):
         return Path(str(args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
     def _period(self, model: nn.Module, train_dataloader: Any, args: TrainingArguments) -> int:
-        """Updates between two resamples."""
+        """Updates between two resamples, 0 for never.
+
+        Raises:
+            AdapterError: the model has nothing to resample.
+        """
         present = attachment(model)
         if present is None:
             raise AdapterError("ResampleCallback: the model has no adapter; call rosa.attach(model, ...) first")
@@ -195,7 +203,7 @@ class ResampleCallback(TrainerCallback):
 
 
 def _short(value: float) -> float:
-    """Four digits: a log of many resamples of many layers stays small."""
+    """Round to four significant digits, because logs hold one number for each layer and resample."""
     return float(f"{value:.4g}")
 
 

@@ -1,4 +1,4 @@
-"""What only ROSA needs to know about a run: how far each subspace was moved, and what the moves add up to."""
+"""Measures of a run's weight changes: per subspace, and accumulated over the whole training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rosa.adapters.modules import adapters
 from rosa.errors import AdapterError
 
 Factors = dict[str, tuple[Tensor, Tensor]]
-"""A and B of each layer, by its name."""
+"""A (out, r) and B (r, in) of each layer, by layer name."""
 
 NOISE = 4.0
-"""A singular value of a change counts if it exceeds the level of one rounding of the weight by this factor."""
+"""A singular value of a change counts if it exceeds this many times the rounding level of the weight."""
 
 
 def factors_of(model: nn.Module) -> Factors:
@@ -31,9 +31,10 @@ def factors_of(model: nn.Module) -> Factors:
 
 
 def moved(before: Factors, after: Factors) -> dict[str, float]:
-    """How far each product A B went in one subspace: the Frobenius norm of ``A B - A0 B0``, by layer.
+    """The Frobenius norm of ``A B - A0 B0``, the change of each product in one subspace, by layer.
 
-    The difference is ``[A, A0] [B; -B0]``, of rank at most 2 r, so that two small triangles have its norm.
+    The difference is ``[A, A0] [B; -B0]``, of rank at most 2 r; its norm is computed from the small R factors of two QR
+    decompositions.
     """
     norms = {}
     for name, (A, B) in after.items():
@@ -45,7 +46,7 @@ def moved(before: Factors, after: Factors) -> dict[str, float]:
 
 
 def visited_share(model: nn.Module) -> dict[str, float]:
-    """The share of each layer's singular directions drawn at least once, counted by their place in the spectrum."""
+    """The share of each layer's singular directions drawn at least once, identified by their spectrum positions."""
     seen = {name: adapter.visited for name, adapter in adapters(model) if isinstance(adapter, ResampledAdapter)}
     return {name: float(mask.float().mean()) for name, mask in seen.items() if mask is not None}
 
@@ -65,37 +66,37 @@ def effective_rank(singular_values: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Change:
-    """What training changed about one layer's weight."""
+    """Training's change of one layer's weight."""
 
     name: str
     full_rank: int
     """min(out, in)."""
     rank: int
-    """Singular values of the change above the rounding of its weight."""
+    """Number of the change's singular values above the rounding level of the weight (times ``NOISE``)."""
     effective_rank: float
     norm: float
     """Frobenius norm of the change."""
     relative_norm: float
-    """That, relative to the pretrained weight's."""
+    """``norm`` divided by the pretrained weight's Frobenius norm."""
     visited: float | None
-    """Share of the singular directions drawn at least once; None where the method draws none."""
+    """Share of the singular directions drawn at least once; None if the method draws none."""
 
 
 def adds_to_weights(model: nn.Module) -> bool:
-    """Whether a layer's adapter adds to its weight, so that :func:`changes` has something to say."""
+    """Whether any adapter adds a matrix to its layer's weight, so that :func:`changes` is not empty."""
     return any(isinstance(adapter, AddingAdapter) for _, adapter in adapters(model))
 
 
 @torch.no_grad()
 def changes(model: nn.Module, pretrained: nn.Module) -> list[Change]:
-    """The accumulated change of every adapted layer that can say what it adds, against the pretrained weights.
+    """The difference to the pretrained weight of every layer with an :class:`AddingAdapter`.
 
     Args:
-        model: with an adapter attached.
-        pretrained: the model as it was before, on any device.
+        model: with a method attached.
+        pretrained: the model before fine-tuning, on any device.
 
     Raises:
-        AdapterError: a layer that the pretrained model does not have in this shape.
+        AdapterError: the pretrained model lacks a layer, or has it in another shape.
     """
     visited = visited_share(model)
     found = []
@@ -108,7 +109,7 @@ def changes(model: nn.Module, pretrained: nn.Module) -> list[Change]:
         except AttributeError as error:
             raise AdapterError(f"{name}: the pretrained model has no such layer") from error
         if not isinstance(layer, LinearLayer) or oriented(layer, layer.weight).shape != final.shape:
-            raise AdapterError(f"{name}: the pretrained model's layer is no linear one of shape {tuple(final.shape)}")
+            raise AdapterError(f"{name}: expected a linear layer of shape {tuple(final.shape)} in the pretrained model")
         start = oriented(layer, layer.weight).to(final.device, torch.float64)
         change = final - start
         values = torch.linalg.svdvals(change)

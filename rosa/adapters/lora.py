@@ -1,8 +1,8 @@
 """LoRA through Microsoft's ``loralib``, the paper's reference implementation (arXiv 2106.09685, section 4).
 
-``loralib``'s layers are linear layers themselves and fold their factors into ``W`` at ``eval()`` by default; here
-``merge_weights=False``, so that ``train()`` and ``eval()`` never touch ``W``. GPT-2's fused ``c_attn`` gets the merged
-layer: a pair of factors for each of query, key and value.
+``loralib``'s layers merge their factors into ``W`` at ``eval()`` by default; here ``merge_weights=False``, so that
+``train()`` and ``eval()`` never change ``W``. GPT-2's fused ``c_attn`` becomes a ``loralib.MergedLinear``, with one
+pair of factors each for query, key and value.
 """
 
 from __future__ import annotations
@@ -65,20 +65,20 @@ class LoraLinear(AddingAdapter):
         dtype = torch.promote_types(base.weight.dtype, torch.float32)
         for factor in (layer.lora_A, layer.lora_B):
             factor.data = factor.data.to(base.weight.device, dtype)
-        # For these two loralib has lambdas, with which a model could not be pickled.
+        # These replace lambdas of loralib, which cannot be pickled.
         if not config.dropout:
             layer.lora_dropout = nn.Identity()
         if isinstance(layer, loralib.MergedLinear):
-            # All three parts are adapted, so there is nothing to pad; loralib's boolean mask would make the host wait
-            # for the GPU in every forward.
+            # Query, key and value are all adapted, so there is nothing to pad; loralib's boolean mask would make the
+            # host wait for the GPU in every forward pass.
             layer.zero_pad = _as_it_is
         self.lora = layer
         object.__setattr__(self, "base", base)
 
     @property
     def base(self) -> LinearLayer:
-        """The layer, with loralib's parameters: kept outside the module tree, where they would be named twice."""
-        self._base.weight, self._base.bias = self.lora.weight, self.lora.bias  # load_state_dict may have put in others
+        """The base layer, sharing loralib's parameters; outside the module tree, which would name them twice."""
+        self._base.weight, self._base.bias = self.lora.weight, self.lora.bias  # load_state_dict may replace them
         return self._base
 
     @base.setter
@@ -86,20 +86,20 @@ class LoraLinear(AddingAdapter):
         object.__setattr__(self, "_base", layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x W^T + b + dropout(x) A^T B^T alpha / r``; (…, in) -> (…, out), A and B as loralib names them."""
+        """``x W^T + b + dropout(x) A^T B^T alpha / r``, A and B as in loralib; (…, in) -> (…, out)."""
         if x.dtype == self.lora.lora_A.dtype or torch.is_autocast_enabled(x.device.type):
             return self.lora(x)
         with torch.autocast(x.device.type, dtype=x.dtype):  # float32 factors on a bfloat16 backbone
             return self.lora(x)
 
     def factors(self) -> dict[str, nn.Parameter]:
-        """``lora.lora_A`` and ``lora.lora_B``, in loralib's naming (its B A is the update)."""
+        """``lora.lora_A`` (r, in), or (3 r, in) in a merged layer, and ``lora.lora_B`` (out, r); B A is the update."""
         return {"lora.lora_A": self.lora.lora_A, "lora.lora_B": self.lora.lora_B}
 
     def delta_weight(self, cast: Cast = exact) -> Tensor:
-        """The scaled update (out, in)."""
+        """The update (out, in), ``alpha / r`` included."""
         A, B = cast(self.lora.lora_A), cast(self.lora.lora_B)
-        parts = A.shape[0] // B.shape[1]  # 3 in the merged layer, whose factors lie one below the other
+        parts = A.shape[0] // B.shape[1]  # 3 in a merged layer, whose factors are stacked
         update = B.view(parts, -1, B.shape[1]) @ A.view(parts, B.shape[1], -1)
         return update.flatten(0, 1) * self.lora.scaling
 
@@ -109,7 +109,7 @@ def _as_it_is(update: Tensor) -> Tensor:
 
 
 def build(model: nn.Module, config: LoraConfig, generator: torch.Generator | None) -> Iterator[tuple[str, LoraLinear]]:
-    """An adapter for each target layer."""
+    """Yield an adapter for each target layer."""
     layers = target_layers(model, config.targets)
     for name, rank in layer_ranks(layers, config).items():
         seed = int(torch.randint(2**62, (1,), generator=generator))

@@ -1,4 +1,4 @@
-"""Moving all adapters of a model to new subspaces: draws, work shared among processes, the optimizer's state."""
+"""Move all adapters of a model to new subspaces, across processes, and update the optimizer's state."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rosa.adapters.modules import adapters
 from rosa.errors import AdapterError, FactorizationError
 
 PRUNED_SHARE = 0.9
-"""Of a factor's entries, those whose moments ``optimizer_state=prune`` sets to zero."""
+"""The share of a factor's entries whose moments ``optimizer_state=prune`` sets to zero."""
 
 
 def resampled(model: nn.Module) -> dict[str, ResampledAdapter]:
-    """The adapters of a model that move to new subspaces, by dotted name; none for other methods."""
+    """The adapters of a model that can be resampled, by dotted name; empty for other methods."""
     return {name: adapter for name, adapter in adapters(model) if isinstance(adapter, ResampledAdapter)}
 
 
@@ -28,29 +28,29 @@ def resample(
     generator: torch.Generator | None = None,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> dict[str, float]:
-    """Move every resampled adapter to a new subspace, in place; the model computes the same function before and after
-    (except under ``factorization=svd_add``, which adds the drawn triplets to it).
+    """Move every resampled adapter to a new subspace, in place.
 
-    Under ``torch.distributed`` each process factorizes its share of the layers and sends the result to the others, so
-    that all hold the same weights, to the last bit.
+    The model computes the same function before and after (except under ``factorization=svd_add``, which adds the drawn
+    triplets to the weights). Under ``torch.distributed`` each process factorizes its share of the layers and broadcasts
+    the result, so that all processes hold bitwise equal weights.
 
     Args:
         model: a model with ROSA attached.
-        generator: CPU generator of the draws; PyTorch's global one where None.
-        optimizer: its state of the factors speaks of the old subspace and is treated as the adapters'
-            ``optimizer_state`` says; where None it is left alone.
+        generator: CPU generator of the draws; None for PyTorch's global one.
+        optimizer: its state of the factors, which belongs to the old subspace, is treated according to the adapters'
+            ``optimizer_state``; None leaves it unchanged.
 
     Returns:
         Seconds of factorization by layer.
 
     Raises:
         AdapterError: the model has no such adapter, or a weight is not finite or cannot be factorized; the model and
-            the optimizer are then as they were.
+            the optimizer are then unchanged.
     """
     found = resampled(model)
     if not found:
         raise AdapterError(f"{type(model).__name__} has nothing to resample; attach RosaConfig to it first")
-    # Every process draws for every layer, so that a generator is left in the same state everywhere.
+    # Every process draws for every layer, so that the generators stay in the same state.
     drawn = [adapter.draw(generator) for adapter in found.values()]
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
         seconds = _move_shared(list(found.values()), drawn)
@@ -64,10 +64,10 @@ def resample(
 
 
 def move(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> list[float]:
-    """Move adapters of one class to the drawn subspaces, in place: all of them, or none where one cannot be factorized.
+    """Move adapters of one class to the drawn subspaces, in place.
 
     Returns:
-        Seconds of factorization of each.
+        Seconds of factorization for each adapter.
 
     Raises:
         FactorizationError: a weight is not finite or cannot be factorized; no adapter was moved.
@@ -83,7 +83,7 @@ def _factorize(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> 
 
 
 def _move_shared(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[float]:
-    """Each process moves every n-th adapter and broadcasts it."""
+    """As :func:`move`, where each of n processes moves every n-th adapter and broadcasts it."""
     rank, processes = distributed.get_rank(), distributed.get_world_size()
     mine = list(range(rank, len(members), processes))
     factors: list[Split] = []
@@ -93,7 +93,7 @@ def _move_shared(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[f
         factors, seconds = _factorize([members[i] for i in mine], [drawn[i] for i in mine])
     except AdapterError as error:
         problem = str(error)
-    # Before anything is moved: a process that failed would leave the others waiting for its layers.
+    # Before any move: if one process failed, the others would wait forever for its layers.
     reports: list[Any] = [None] * processes
     distributed.all_gather_object(reports, (seconds, problem))
     problems = [problem for _, problem in reports if problem is not None]
@@ -110,20 +110,20 @@ def _move_shared(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[f
 
 def _treat_state(optimizer: torch.optim.Optimizer, factor: nn.Parameter, treatment: str) -> None:
     if treatment == "reset":
-        optimizer.state.pop(factor, None)  # the step count too, so that bias correction starts anew
+        optimizer.state.pop(factor, None)  # with the step count, so that bias correction restarts
     elif treatment == "prune" and factor in optimizer.state:
         prune_moments(optimizer.state[factor], factor)
 
 
 @torch.no_grad()
 def prune_moments(state: dict[str, Any], factor: Tensor) -> None:
-    """Set the entries with the largest 90 % of first moments to zero in every moment, in place.
+    """Zero every moment at the 90 % of entries with the largest absolute first moments, in place.
 
-    One mask serves all moments: a first moment kept beside a second one set to zero would make a huge step.
+    All moments share one mask: a nonzero first moment with a zero second moment would cause a huge step.
 
     Args:
-        state: an optimizer's state of one parameter; its tensors of the parameter's shape are moments, the first
-            moment first, as in every optimizer of PyTorch.
+        state: an optimizer's state of one parameter; its tensors of the parameter's shape are the moments, the first
+            moment first, as in every PyTorch optimizer.
         factor: the parameter.
     """
     moments = [value for value in state.values() if isinstance(value, Tensor) and value.shape == factor.shape]

@@ -131,7 +131,9 @@ def test_a_layer_that_computes_something_else_is_refused_by_name(kind: type[nn.L
 def test_an_offloaded_layer_is_refused_by_name() -> None:
     model = build("bert")
     model.bert.encoder.layer[1].attention.self.key.to("meta")
-    with pytest.raises(AdapterError, match=r"layer\.1\.attention\.self\.key \(Linear\) has its weight on the meta device"):
+    with pytest.raises(
+        AdapterError, match=r"layer\.1\.attention\.self\.key \(Linear\) has its weight on the meta device"
+    ):
         attach(model, RosaConfig(rank=2), verbose=False)
 
 

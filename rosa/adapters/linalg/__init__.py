@@ -1,1 +1,1 @@
-"""Linear algebra of subspaces: pure functions of arrays."""
+"""Linear algebra of subspaces, as pure functions of tensors and arrays."""

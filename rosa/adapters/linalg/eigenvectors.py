@@ -1,14 +1,14 @@
-"""A few eigenvectors of a symmetric matrix, at any places of its spectrum, for less than the cost of all of them.
+"""Selected eigenvectors of a symmetric matrix, at any positions of its spectrum, cheaper than a full decomposition.
 
 ::
 
     G = Q T Q^T               one reduction to tridiagonal form               LAPACK's sytrd
-    T z = t z                 the eigenvalues t asked for                     stebz, or sterf for many
+    T z = t z                 the requested eigenvalues t                     stebz, or sterf for many
                               one inverse iteration for each of them          stein
-    v = Q z                   Q applied to those r vectors alone              ormtr
+    v = Q z                   Q applied to those r vectors only               ormtr
 
-A full decomposition goes through the same reduction and then computes, and multiplies by Q, n vectors where r are
-wanted. The steps are functions of their own, so that each can be timed. On the CPU, in float64.
+A full decomposition starts with the same reduction, but then computes n vectors, instead of r, and multiplies them by
+Q. Each step is a function, so that it can be timed. On the CPU, in float64.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from rosa.adapters.linalg.lapack import routine
 from rosa.errors import ConvergenceError
 
 BISECTIONS = 1 / 32
-"""Up to this share of the spectrum, bisecting for each eigenvalue alone is faster than computing all of them."""
+"""Up to this share of the spectrum, bisection for single eigenvalues is faster than computing all of them."""
 TOLERANCE = 1e-11
-"""Largest inner product between two eigenvectors, and largest residual relative to the matrix, to be accepted."""
+"""Largest accepted deviation from orthonormality, and largest accepted residual relative to T's largest entry."""
 
 
 class Tridiagonal(NamedTuple):
     """``G = Q T Q^T``."""
 
     diagonal: np.ndarray
-    """(n,): of T."""
+    """(n,): the diagonal of T."""
     beside: np.ndarray
-    """(n - 1,): of T, above and below the diagonal."""
+    """(n - 1,): the off-diagonal of T."""
     reflectors: np.ndarray
-    """(n, n): below its first subdiagonal, the vectors of the Householder reflections whose product is Q."""
+    """(n, n): the Householder vectors, whose reflections multiply to Q, below its first subdiagonal."""
     factors: np.ndarray
-    """(n - 1,): of the reflections."""
+    """(n - 1,): the scalar factors of the reflections (LAPACK's tau)."""
 
 
 class Eigenpairs(NamedTuple):
-    """Some eigenvalues, their eigenvectors, and the size of the others."""
+    """Selected eigenvalues with their eigenvectors, and the largest eigenvalue."""
 
     values: np.ndarray
     """(r,)"""
     vectors: np.ndarray
     """(n, r): orthonormal columns."""
     largest: float
-    """The largest eigenvalue of all."""
+    """The largest eigenvalue of the matrix."""
 
 
 def tridiagonalize(G: np.ndarray) -> Tridiagonal:
-    """Reduce a symmetric matrix (n, n), n >= 2, given by its lower triangle; in Fortran order it is overwritten."""
+    """Reduce a symmetric matrix (n, n), n >= 2, of which the lower triangle is read; overwritten in Fortran order."""
     n = len(G)
     T = Tridiagonal(np.empty(n), np.empty(n - 1), np.asfortranarray(G), np.empty(n - 1))
     routine("dsytrd").with_work(b"L", n, T.reflectors, n, T.diagonal, T.beside, T.factors)
@@ -59,10 +59,10 @@ def tridiagonalize(G: np.ndarray) -> Tridiagonal:
 
 
 def eigenvalues(T: Tridiagonal, positions: np.ndarray) -> np.ndarray:
-    """The eigenvalues at some positions of the ascending spectrum, in the order of the positions.
+    """The eigenvalues (r,) at positions (r,) of the ascending spectrum, in the order of the positions.
 
     Raises:
-        ConvergenceError: LAPACK gives up.
+        ConvergenceError: LAPACK did not converge.
     """
     n = len(T.diagonal)
     if len(positions) > BISECTIONS * n:
@@ -89,16 +89,16 @@ def _bisect(T: Tridiagonal, place: int) -> float:
 
 
 def inverse_iteration(T: Tridiagonal, values: np.ndarray) -> np.ndarray:
-    """Eigenvectors (n, r) of the tridiagonal matrix itself for some of its eigenvalues, given in ascending order.
+    """Orthonormal eigenvectors (n, r) of T for some of its eigenvalues (r,), which must be ascending.
 
-    Where eigenvalues are close, stein makes their vectors orthogonal to each other as it goes; where T falls apart into
-    blocks or they are close in another way, it may still return dependent ones. So the result is checked.
+    stein orthogonalizes the vectors of close eigenvalues, but may return dependent ones if T is block diagonal, or if
+    eigenvalues are close in another way. The result is therefore checked.
 
     Raises:
-        ConvergenceError: no vectors, or not independent ones, for some of the values.
+        ConvergenceError: stein did not converge, or its vectors are dependent or inaccurate.
     """
     n, r = len(T.diagonal), len(values)
-    # T as one block, whether or not it falls apart: values of different blocks need not be told apart for this.
+    # T is passed as one block even if it is block diagonal, so eigenvalues need not be assigned to blocks.
     block_of_each = np.ones(r, dtype=np.intc)
     end_of_each = np.full(1, n, dtype=np.intc)
     vectors, failed = np.empty((n, r), order="F"), np.empty(r, dtype=np.intc)
@@ -120,7 +120,7 @@ def inverse_iteration(T: Tridiagonal, values: np.ndarray) -> np.ndarray:
 
 
 def back_transform(T: Tridiagonal, vectors: np.ndarray) -> np.ndarray:
-    """Eigenvectors (n, r) of the tridiagonal matrix turned into those of the matrix it came from: ``Q z``."""
+    """Transform eigenvectors (n, r) of the tridiagonal matrix into those of the original matrix: ``Q z``."""
     n, r = vectors.shape
     turned = np.array(vectors, order="F")
     routine("dormtr").with_work(b"L", b"L", b"N", n, r, T.reflectors, n, T.factors, turned, n)
@@ -128,14 +128,14 @@ def back_transform(T: Tridiagonal, vectors: np.ndarray) -> np.ndarray:
 
 
 def chosen_eigenpairs(G: np.ndarray, positions: np.ndarray) -> Eigenpairs:
-    """The eigenpairs at some positions of the ascending spectrum of a symmetric matrix, in the order of the positions.
+    """The eigenpairs of a symmetric matrix at given positions of its ascending spectrum, in the order of the positions.
 
     Args:
-        G: (n, n) float64, n >= 2, its lower triangle; overwritten if in Fortran order.
-        positions: (r,) distinct.
+        G: (n, n) float64, n >= 2; only the lower triangle is read; overwritten if in Fortran order.
+        positions: (r,) distinct integers, 0 to n - 1.
 
     Raises:
-        ConvergenceError: a full decomposition is needed; G may have been overwritten.
+        ConvergenceError: use a full decomposition instead; G may have been overwritten.
     """
     T = tridiagonalize(G)
     order = np.argsort(positions)

@@ -1,8 +1,8 @@
-"""LAPACK's routines, called so that other Python threads go on meanwhile.
+"""LAPACK routines called without Python's global interpreter lock (GIL), so that threads run in parallel.
 
-SciPy's own Python functions (``scipy.linalg.lapack``) keep Python's lock while a routine runs: two layers in two
-threads would be factorized one after the other. The same routines are offered to compiled code as C functions, in
-``scipy.linalg.cython_lapack``, each with its signature; a call through ctypes lets go of the lock.
+SciPy's Python functions (``scipy.linalg.lapack``) hold the GIL while a routine runs: two threads would factorize two
+layers one after the other. ``scipy.linalg.cython_lapack`` exports the same routines as C functions with their
+signatures; a call through ctypes releases the GIL.
 """
 
 from __future__ import annotations
@@ -19,41 +19,45 @@ Argument = bytes | int | float | np.ndarray
 
 
 class Routine:
-    """A routine and the types of its arguments, all of which Fortran takes by their address."""
+    """A LAPACK routine with the types of its arguments, which Fortran takes by reference."""
 
     def __init__(self, name: str) -> None:
         capsule = cython_lapack.__pyx_capi__[name]
         signature = _of_capsule("PyCapsule_GetName", ctypes.c_char_p, ctypes.py_object)(capsule)
         address = _of_capsule("PyCapsule_GetPointer", ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
-        # As in "void (char *, int *, __pyx_t_5scipy_6linalg_13cython_lapack_d *, int *)".
+        # A signature reads "void (char *, int *, __pyx_t_5scipy_6linalg_13cython_lapack_d *, int *)".
         listed = signature.decode().removeprefix("void (").removesuffix(")").split(", ")
         self._name = name
         self._types = tuple(_TYPES[kind.removesuffix(" *").removeprefix(_PREFIX)] for kind in listed)
         self._call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(listed))(address(capsule, signature))
 
     def __call__(self, *arguments: Argument) -> int:
-        """Run it on all of its arguments but the last, ``info``.
+        """Call the routine.
 
         Args:
-            arguments: in LAPACK's order; what it writes are arrays, which it finds in Fortran order.
+            arguments: in LAPACK's order, without the final ``info``; outputs are arrays in Fortran order.
 
         Returns:
-            LAPACK's ``info``: 0 if all went well.
+            LAPACK's ``info``: 0 on success.
 
         Raises:
-            AssertionError: too many arguments or too few, or an array of another type or order.
+            AssertionError: a wrong number of arguments, or an array of the wrong dtype or order.
         """
         info = np.zeros(1, dtype=np.intc)
         given = (*arguments, info)
         if len(given) != len(self._types):
             raise AssertionError(f"{self._name}: {len(arguments)} arguments, expected {len(self._types) - 1}")
-        # Named, so that they live until the routine is done.
+        # Bound to a name, so that the arrays outlive the call.
         arrays = [self._as_array(i, *pair) for i, pair in enumerate(zip(given, self._types, strict=True))]
         self._call(*(array.ctypes.data for array in arrays))
         return int(info[0])
 
     def with_work(self, *arguments: Argument) -> int:
-        """Run one whose last arguments are ``work`` and its size ``lwork``, with as much as it asks for."""
+        """Call a routine that ends in ``work, lwork, info`` with the workspace size that it reports as optimal.
+
+        Args:
+            arguments: as in a call, without ``work`` and ``lwork``.
+        """
         asked = np.zeros(1)
         self(*arguments, asked, -1)
         size = int(asked[0])
@@ -70,7 +74,7 @@ class Routine:
 
 
 routine = functools.cache(Routine)
-"""The routine of a name, in double precision: ``routine("dsytrd")``."""
+"""The routine of this name, cached; double precision only: ``routine("dsytrd")``."""
 
 _PREFIX = "__pyx_t_5scipy_6linalg_13cython_lapack_"
 _TYPES = {"char": np.dtype("S1"), "int": np.dtype(np.intc), "d": np.dtype(np.float64)}

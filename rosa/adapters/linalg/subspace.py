@@ -1,12 +1,12 @@
-"""The linear algebra of ROSA: draw singular directions of a weight, and split the weight along them.
+"""The linear algebra of ROSA: draw singular directions of a weight, and factorize the weight along them.
 
-Pure functions of tensors: no module, no state. A weight ``W`` is (out, in) with ``W = U S V^T`` and
-``n = min(out, in)`` singular triplets in descending order. For chosen indices ``i`` the split is ``A = U_i S_i``
-(out, r), ``B = V_i^T`` (r, in) and ``W_f = W - A B``, so that ``W_f + A B = W`` (arXiv 2407.07802, section 3).
+Pure functions of tensors. A weight ``W`` is (out, in) with ``W = U S V^T`` and ``n = min(out, in)`` singular triplets
+in descending order. For chosen indices ``i`` the factors are ``A = U_i S_i`` (out, r) and ``B = V_i^T`` (r, in), with
+``W_f = W - A B``, so that ``W_f + A B = W`` (arXiv 2407.07802, section 3).
 
-Because ``A = W V_i``, the split is exact for any orthonormal ``V_i``: the eigenvectors of the smaller Gram matrix,
-which cost a fraction of an SVD, serve as singular vectors. The Gram matrix squares the condition number, so it is
-formed in float64, where weights of float32 keep every direction (in float32 it turns the smallest ones at random).
+Because ``A = W V_i``, the factorization is exact for any orthonormal ``V_i``: the eigenvectors of the smaller Gram
+matrix, which cost a fraction of an SVD, serve as singular vectors. The Gram matrix squares the condition number, so it
+is computed in float64, where every direction of a float32 weight survives (float32 would lose the smallest ones).
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ Solver = Literal["auto", "gram", "svd"]
 Form = Literal["one_sided", "symmetric"]
 
 SMALLEST_RATIO = 1e-6
-"""The Gram matrix serves for singular values above this share of the largest.
+"""The Gram matrix is used for singular values above this share of the largest.
 
-A direction of relative size s comes out of it with an error of about eps / s of its distance to the others, 2e-10 at
-this share, where a weight that is known to float32's six digits leaves it uncertain by 6e-8. Below, the eigenvalue
-s^2 comes within reach of its own rounding, and the right vectors of a wide matrix, U^T W / S, become noise.
+It gives a direction of relative size s with an error of about eps / s of its distance to the others: 2e-10 at this
+share, where float32's rounding of the weight already leaves it uncertain by 6e-8. Below this share, the eigenvalue s^2
+is close to its own rounding error, and the right vectors of a wide matrix, U^T W / S, become noise.
 """
 FEW = 1 / 4
-"""Up to this share of all triplets, computing the chosen eigenvectors alone is faster on the CPU than all of them."""
+"""Up to this share of all triplets, computing only the chosen eigenvectors is faster on the CPU than computing all."""
 STACK_BYTES = 2**30
-"""Memory that the factorization of one stack may take on a GPU."""
+"""Bytes that the factorization of one stack may take on a GPU."""
 
 
 class Split(NamedTuple):
-    """``weight = frozen + A @ B``; float64."""
+    """The factors in ``weight = frozen + A @ B``: A (out, r) and B (r, in), or stacks of them."""
 
     A: Tensor
     B: Tensor
 
 
 def resolve_rank(rank: int | float, out_features: int, in_features: int) -> int:
-    """The whole-number rank for a weight of this shape; a float is a share of ``min(out, in)``, rounded down.
+    """The integer rank for a weight of this shape; a float is a share of ``min(out, in)``, rounded down.
 
     Raises:
         AdapterError: the rank is below 1 or above ``min(out, in)``.
     """
     full = min(out_features, in_features)
-    # 0.29 * 100 is 28.999... in floating point, and means 29.
+    # 0.29 * 100 is 28.999... in floating point; 29 is meant.
     resolved = int(rank * full + 1e-9) if isinstance(rank, float) else rank
     if not 1 <= resolved <= full:
         share = f" (a share of {full})" if isinstance(rank, float) else ""
@@ -64,14 +64,14 @@ def resolve_rank(rank: int | float, out_features: int, in_features: int) -> int:
 
 
 def draw_indices(n: int, r: int, sampling: str, generator: torch.Generator | None = None) -> Tensor:
-    """Choose ``r`` of ``n`` singular triplets, ascending (0 is the largest singular value).
+    """Draw ``r`` of ``n`` singular triplets; indices ascend from the largest singular value, 0.
 
     Args:
         n: number of triplets.
         r: how many to choose, 1 to n.
         sampling: ``random``, a uniform subset without replacement (the paper's method); ``top`` or ``bottom``, the
             largest or smallest; ``window``, a contiguous block with each of its ``n - r + 1`` starts equally likely.
-        generator: CPU generator; PyTorch's global one where None.
+        generator: CPU generator; None for PyTorch's global one.
 
     Returns:
         (r,) int64 on the CPU.
@@ -96,16 +96,16 @@ def draw_indices(n: int, r: int, sampling: str, generator: torch.Generator | Non
 def split(weight: Tensor, indices: Tensor, solver: Solver = "auto", form: Form = "one_sided") -> Split:
     """Factors of the chosen singular triplets, on the weight's device; ``A B`` is the weight's part along them.
 
-    Layers of one shape may come as a stack. On a GPU one batched eigendecomposition serves all of them; on the CPU each
-    of as many threads as PyTorch has takes a layer. What is held besides the result is proportional to the stack: see
+    Layers of equal shape can be passed as a stack: one batched eigendecomposition on a GPU; on the CPU a thread for
+    each layer, at most as many as PyTorch uses. Working memory is proportional to the stack: see
     :func:`layers_at_once`.
 
     Args:
         weight: (out, in), or a stack (k, out, in); any floating dtype and strides; computed in float64.
         indices: (r,), or (k, r) for a stack: distinct positions in the descending spectrum, in any order.
         solver: ``svd``, a full singular value decomposition; ``gram``, eigenvectors of the smaller Gram matrix, on the
-            CPU the chosen ones alone where they are few; ``auto``, the latter, and the former for weights whose chosen
-            singular values are too small for it (``SMALLEST_RATIO``).
+            CPU only the chosen ones if they are few (``FEW``); ``auto``, ``gram``, but ``svd`` for weights with a
+            chosen singular value too small for it (``SMALLEST_RATIO``).
         form: ``one_sided``, ``A = U S`` and ``B = V^T``, whose rows are orthonormal; ``symmetric``, ``A = U S^(1/2)``
             and ``B = S^(1/2) V^T``, both zero where S is.
 
@@ -114,7 +114,7 @@ def split(weight: Tensor, indices: Tensor, solver: Solver = "auto", form: Form =
 
     Raises:
         AdapterError: an unknown solver or form, or indices that do not fit the weight.
-        torch.linalg.LinAlgError: no convergence, or ``solver="gram"`` on a weight that it is not accurate for.
+        torch.linalg.LinAlgError: no convergence, or ``solver="gram"`` is inaccurate for a weight.
     """
     if solver not in get_args(Solver):
         raise AdapterError(f"solver={solver!r}: expected {', '.join(get_args(Solver))}")
@@ -133,9 +133,9 @@ def split(weight: Tensor, indices: Tensor, solver: Solver = "auto", form: Form =
 
 
 def exactness(weight: Tensor, frozen: Tensor, A: Tensor, B: Tensor) -> float:
-    """How far ``frozen + A B`` is from the weight: the Frobenius norm of the difference, relative to the weight's.
+    """The relative error of ``frozen + A B``: Frobenius norm of its difference to the weight, over the weight's norm.
 
-    For matrices or stacks of them, in float64. A zero weight has no relative difference: 0 if met, else infinity.
+    For matrices or stacks of them, in float64. For a zero weight: 0 if the difference is 0, else infinity.
     """
     W = weight.double()
     difference = float((frozen.double() + A.double() @ B.double() - W).norm())
@@ -146,15 +146,14 @@ def exactness(weight: Tensor, frozen: Tensor, A: Tensor, B: Tensor) -> float:
 
 
 def rounding_level(weight: Tensor) -> float:
-    """The largest singular value that rounding a weight to its own dtype may put into a difference.
+    """A bound on the singular values that rounding a weight to its dtype adds to a difference of weights.
 
-    Rounding errors are close to independent, so a matrix of them has singular values up to ``sigma (sqrt(out) +
+    Rounding errors are nearly independent, so a matrix of them has singular values up to ``sigma (sqrt(out) +
     sqrt(in))``, where ``sigma`` is the error of one entry (Davidson and Szarek, 2001, theorem II.13). One rounding has
-    a ``sigma`` of about a quarter of the dtype's spacing at the weight's root mean square; the whole spacing is taken
-    here.
+    a ``sigma`` of about a quarter of the dtype's spacing at the weight's root mean square; this uses the whole spacing.
 
     Args:
-        weight: (out, in), in the dtype in which it was kept.
+        weight: (out, in), in the dtype in which it is stored.
     """
     rows, columns = weight.shape
     root_mean_square = float(weight.double().norm()) / math.sqrt(rows * columns)
@@ -162,23 +161,23 @@ def rounding_level(weight: Tensor) -> float:
 
 
 def layers_at_once(out_features: int, in_features: int, device: torch.device) -> int:
-    """How many layers of one shape to give :func:`split` as one stack, at least 1, for its memory to stay bounded.
+    """The number of layers of equal shape to pass to :func:`split` in one stack.
 
-    On the CPU one for each of PyTorch's threads.
+    On a GPU as many as fit in ``STACK_BYTES``, at least 1; on the CPU one for each of PyTorch's threads.
     """
     if device.type == "cpu":
         return torch.get_num_threads()
     n = min(out_features, in_features)
-    # The weight in float64; the Gram matrix, its eigenvectors, the solver's copy and work space.
+    # The float64 weight, and the Gram matrix, its eigenvectors, the solver's copy and workspace.
     layer = 8 * (out_features * in_features + 4 * n * n)
     return max(1, STACK_BYTES // layer)
 
 
 def one_blas_thread() -> AbstractContextManager[object]:
-    """While it is entered, SciPy's linear algebra runs on one thread; left alone it takes every core it sees.
+    """A context that limits BLAS to one thread; by default it uses every core.
 
-    A tridiagonal reduction has its threads wait for each other at every column: where other processes want the cores
-    too, two threads take many times as long as one. Threads are better spent on a layer each.
+    A tridiagonal reduction synchronizes its threads at every column, so on cores shared with other processes two
+    threads take many times as long as one. One thread for each layer is faster.
     """
     return _libraries().limit(limits=1, user_api="blas")
 
@@ -201,17 +200,17 @@ def _check_indices(indices: Tensor, weight: Tensor) -> None:
 
 
 def _factors(weight: Tensor, chosen: Tensor, solver: Solver) -> Split:
-    """``A = U S`` and ``B = V^T`` of a stack."""
+    """``A = U S`` (k, out, r) and ``B = V^T`` (k, r, in) of a stack (k, out, in)."""
     W = weight.double()
     V = _right_vectors_by_svd(W, chosen) if solver == "svd" else _right_vectors_by_gram(W, chosen, solver)
     return Split(W @ V, V.mT.contiguous())
 
 
 def _factors_on_threads(weight: Tensor, chosen: Tensor, solver: Solver) -> Split:
-    """The same on the CPU: a layer a thread, all that takes long outside Python's lock.
+    """As :func:`_factors` on the CPU, with one thread for each layer; the long operations release the GIL.
 
-    PyTorch starts no threads within these: its threads go on turning for milliseconds after each operation, on the
-    cores that the layers want. A layer alone has all of them.
+    Within these threads PyTorch is limited to one thread: its own threads keep spinning for milliseconds after each
+    operation, on cores that the other layers need. A single layer gets all of PyTorch's threads.
     """
     if len(weight) == 1:
         with one_blas_thread():
@@ -222,33 +221,35 @@ def _factors_on_threads(weight: Tensor, chosen: Tensor, solver: Solver) -> Split
         with one_blas_thread(), pool:
             layers = list(pool.map(_factors, weight[:, None], chosen[:, None], [solver] * len(weight)))
     finally:
-        torch.set_num_threads(threads)  # what threads to come begin with is one number for the process
+        torch.set_num_threads(threads)  # the initializer also changed the default of later threads
     return Split(*(torch.cat(factors) for factors in zip(*layers, strict=True)))
 
 
 def _right_vectors_by_svd(W: Tensor, chosen: Tensor) -> Tensor:
-    """(k, in, r) by a full decomposition of each layer of a stack (k, out, in)."""
+    """The chosen right singular vectors (k, in, r) of a stack (k, out, in), from full SVDs."""
     return _columns(torch.linalg.svd(W, full_matrices=False).Vh.mT, chosen)
 
 
 def _right_vectors_by_gram(W: Tensor, chosen: Tensor, solver: Solver) -> Tensor:
-    """(k, in, r) by the smaller Gram matrix of each layer of a stack (k, out, in), by an SVD where that is inaccurate.
+    """The chosen right singular vectors (k, in, r) of a stack (k, out, in), from the smaller Gram matrices.
+
+    Layers for which these are inaccurate use an SVD.
 
     Raises:
-        torch.linalg.LinAlgError: it is inaccurate and the solver is ``gram``.
+        torch.linalg.LinAlgError: a Gram matrix is inaccurate and the solver is ``gram``.
     """
     values, vectors, largest = _gram_eigenpairs(W, chosen)
     if W.shape[1] < W.shape[2]:
-        vectors = W.mT @ vectors  # from left singular vectors to right ones, each S times as long
-    # Orthonormal to rounding whatever came before: this is what makes the split exact.
+        vectors = W.mT @ vectors  # left singular vectors become right ones, scaled by S
+    # QR makes the vectors orthonormal to rounding, which makes the factorization exact.
     V = torch.linalg.qr(vectors).Q
-    # A zero matrix has no largest value to be a share of.
+    # A zero matrix counts as inaccurate: shares of its largest eigenvalue are undefined.
     accurate = ((values > SMALLEST_RATIO**2 * largest[:, None]) & (largest[:, None] > 0)).all(dim=1)
     for layer in torch.nonzero(~accurate).flatten().tolist():
         if solver == "gram":
             raise torch.linalg.LinAlgError(
                 f"solver=gram: a chosen singular value is below {SMALLEST_RATIO:g} of the largest, where the Gram "
-                "matrix loses its direction; solver=auto or svd can do it"
+                "matrix is inaccurate; use solver=auto or svd"
             )
         V[layer] = _right_vectors_by_svd(W[layer, None], chosen[layer, None])[0]
     return V
@@ -258,13 +259,13 @@ def _gram_eigenpairs(W: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]
     """Eigenvalues (k, r) and eigenvectors (k, n, r) of the smaller Gram matrices, and the largest eigenvalues (k,)."""
     tall = W if W.shape[1] >= W.shape[2] else W.mT
     n = tall.shape[2]
-    # Eigenvalues ascend, singular values are counted from the largest.
+    # Eigenvalues are in ascending order, singular values in descending order.
     ascending = n - 1 - chosen
     if W.device.type == "cpu" and n > 1 and chosen.shape[1] <= FEW * n:
         try:
             found = [_chosen_of_gram(*layer) for layer in zip(tall.numpy(), ascending.numpy(), strict=True)]
         except ConvergenceError:
-            pass  # The full decomposition below knows no such difficulty.
+            pass  # Fall back to the full decomposition below.
         else:
             values, vectors = (torch.from_numpy(np.stack([pairs[i] for pairs in found])) for i in range(2))
             return values, vectors, torch.tensor([pairs.largest for pairs in found], dtype=W.dtype)
@@ -273,16 +274,16 @@ def _gram_eigenpairs(W: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _chosen_of_gram(tall: np.ndarray, positions: np.ndarray) -> Eigenpairs:
-    """The chosen eigenpairs of the Gram matrix of one layer (m, n), m >= n.
+    """The eigenpairs of the Gram matrix of one layer (m, n), m >= n, at positions (r,) of the ascending spectrum.
 
     Raises:
-        ConvergenceError: as there.
+        ConvergenceError: as :func:`chosen_eigenpairs`.
     """
-    # By NumPy, which computes one half of a matrix times its own transpose, and mirrors it. A symmetric matrix read in
-    # Fortran order is itself.
+    # NumPy computes only one triangle of a matrix times its own transpose and mirrors it. The outer transpose gives
+    # Fortran order without a copy; the matrix is symmetric.
     return chosen_eigenpairs((tall.T @ tall).T, positions)
 
 
 def _columns(matrices: Tensor, chosen: Tensor) -> Tensor:
-    """Column ``chosen[k, j]`` of each matrix k of a stack (k, rows, columns), as (k, rows, r)."""
+    """Select columns ``chosen`` (k, r) of each matrix of a stack (k, rows, columns), as (k, rows, r)."""
     return matrices.gather(2, chosen[:, None, :].expand(-1, matrices.shape[1], -1))
