@@ -1,4 +1,4 @@
-"""Models: pretrained ones from the hub, a folder or a package, and the small networks of the regression tasks."""
+"""Models: pretrained ones from the hub, a folder or a package, and small networks for the regression tasks."""
 
 from __future__ import annotations
 

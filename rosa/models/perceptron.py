@@ -1,4 +1,4 @@
-"""The student of the regressions of ROSA's theory: a linear map, or linear layers with ReLU between them."""
+"""The student network of the regression tasks from ROSA's theory: a linear map or a ReLU network."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rosa.utils.seeding import generator
 
 
 class Perceptron(nn.Module):
-    """Linear layers without bias, with ReLU between them; a single one is a linear map.
+    """Linear layers without bias, with ReLU between them; a single layer is a linear map.
 
-    Weights are drawn normally with variance 2 / in before a ReLU and 1 / in at the end, so that each layer hands on
-    what it gets at about the same size (He et al. 2015, arXiv 1502.01852, section 2.2).
+    Weights are normal with variance 2 / in before a ReLU and 1 / in in the last layer, which keeps the scale of the
+    activations about constant (He et al. 2015, arXiv 1502.01852, section 2.2).
 
     Args:
-        widths: of the input, of each hidden layer, and of the output; two or more.
+        widths: widths of the input, of each hidden layer, and of the output; at least two.
         stream: CPU generator of the weights.
     """
 
@@ -36,14 +36,14 @@ class Perceptron(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """Predict, and compare where labels are given.
+        """Predict and, if labels are given, compute the loss.
 
         Args:
             features: (n, in).
             labels: (n, out).
 
         Returns:
-            ``logits`` (n, out), named as Hugging Face's models name their output; ``loss``, the mean squared error.
+            ``logits`` (n, out), named as in Hugging Face models; with labels also ``loss``, the mean squared error.
         """
         hidden = features
         for layer in self.layers[:-1]:
@@ -55,7 +55,7 @@ class Perceptron(nn.Module):
 
 
 def load(model: ModelConfig) -> tuple[Perceptron, dict[str, Any]]:
-    """The student as it is before fine-tuning, in evaluation mode, and the facts that a record keeps."""
+    """Build the student before fine-tuning, in evaluation mode, and its entry in the run's record."""
     network = Perceptron(model.perceptron.widths, generator(model.perceptron.seed, "perceptron"))
     digest = hashlib.sha256()
     for parameter in network.parameters():

@@ -1,4 +1,4 @@
-"""Backbone, head and tokenizer of a run, from the hub, a folder, an installed package, or the project itself."""
+"""Load a run's model and tokenizer from the hub, a folder, an installed package, or the project itself."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from rosa.utils.hub import why_unreachable
 from rosa.utils.seeding import derive, global_stream
 
 PRETRAINING = "pretraining.json"
-"""What the project writes beside a model that it made itself: from which text, and how well it went."""
+"""The file beside a model that the project pretrained: on which text, and with what result."""
 PADDING = "<|pad|>"
-"""The padding token that a language model gets where it has none."""
+"""The padding token added to a language model that lacks one."""
 
 
 def locate(model: ModelConfig) -> tuple[str, dict[str, Any]]:
-    """Where ``from_pretrained`` finds a model, and the options that it needs there.
+    """The name or folder to pass to ``from_pretrained``, and its options.
 
     Raises:
-        ModelError: no such folder or package, or a hub that cannot be reached.
+        ModelError: the folder or package is missing, or the model is not in the cache and the hub is unreachable.
     """
     if model.source == "hub":
         unreachable = why_unreachable()
@@ -68,22 +68,22 @@ def locate(model: ModelConfig) -> tuple[str, dict[str, Any]]:
 def load(
     model: ModelConfig, task: TaskConfig, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
-    """The model of a task and its tokenizer: a sequence classifier or regressor, or a causal language model.
+    """Load a task's model and tokenizer: a sequence classifier or regressor, or a causal language model.
 
-    A classifier's head is the saved one, or freshly drawn (``model.head``); what is drawn depends on the seed alone, so
-    that every method starts from the same. A language model whose tokenizer has no padding token of its own gets one
-    (:func:`add_padding`).
+    The head of a classifier is loaded or newly initialized (``model.head``); initial weights depend only on the seed,
+    so that every method starts from the same ones. A language model whose tokenizer lacks its own padding token gets
+    one (:func:`add_padding`).
 
     Args:
         model: with ``path`` set (for ``source: mini``, to the pretrained folder).
         task: its labels become the model's.
-        seed: the run's.
+        seed: the run's seed.
 
     Returns:
-        The model in evaluation mode, the tokenizer, and the facts that a record keeps.
+        The model in evaluation mode, the tokenizer, and the model's entry in the run's record.
 
     Raises:
-        ModelError: it cannot be had, or is not of the task's kind.
+        ModelError: the model cannot be loaded or does not fit the task.
     """
     place, options = locate(model)
     described: dict[str, Any] = {"dtype": getattr(torch, model.dtype)}
@@ -106,7 +106,7 @@ def load(
         advice = "" if model.attention == "auto" else "; model.attention=auto lets transformers choose"
         raise ModelError(f"{what} cannot serve {task.name}: {error}{advice}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
-        # Where the files are missing, transformers makes a tokenizer that knows its special tokens only.
+        # Without tokenizer files, transformers builds a tokenizer that has only special tokens.
         raise ModelError(f"{what}: there is no tokenizer; save it beside the weights (tokenizer.save_pretrained)")
     facts: dict[str, Any] = {"name": model.name, "source": model.source, "path": model.path, "revision": model.revision}
     facts["attention"] = network.config._attn_implementation
@@ -118,10 +118,10 @@ def load(
         facts["pretraining"] = json.loads(made.read_text(encoding="utf-8"))
     if task.kind == "generation":
         if tokenizer.eos_token_id is None:
-            raise ModelError(f"{what}: its tokenizer has no end token, so no sentence could ever end")
+            raise ModelError(f"{what}: its tokenizer has no end token, so generation could not stop")
         if not _is_causal(network):
             raise ModelError(
-                f"{what}: {type(network).__name__} is no causal language model: it sees what it is to predict"
+                f"{what}: {type(network).__name__} is not a causal language model: its logits depend on later tokens"
             )
         facts["padding_added"] = tokenizer.pad_token_id in (None, tokenizer.eos_token_id)
         if facts["padding_added"]:
@@ -129,7 +129,7 @@ def load(
     elif tokenizer.pad_token is None:
         raise ModelError(f"{what}: its tokenizer has no padding token, which batches need")
     else:
-        network.config.pad_token_id = tokenizer.pad_token_id  # by which a decoder's classifier finds a text's end
+        network.config.pad_token_id = tokenizer.pad_token_id  # decoder classifiers locate the last token by it
     return network.eval(), tokenizer, facts
 
 
@@ -139,14 +139,14 @@ def _network(kind: Any, place: str, settings: Mapping[str, Any], fresh_head: boo
     Args:
         kind: the ``Auto`` class.
         place: a folder, or a name on the hub.
-        settings: of ``from_pretrained``.
-        fresh_head: draw the parameters outside the backbone, whatever the weights hold.
+        settings: keyword arguments of ``from_pretrained``.
+        fresh_head: initialize the parameters outside the backbone even if the checkpoint has them.
 
     Returns:
-        The model, and the names of the parameters that were drawn and not loaded.
+        The model, and the names of the parameters that were initialized instead of loaded.
 
     Raises:
-        ModelError: weights of another shape than the model's.
+        ModelError: a saved weight's shape differs from the model's.
     """
     network, found = kind.from_pretrained(place, output_loading_info=True, ignore_mismatched_sizes=True, **settings)
     drawn = set(found["missing_keys"])
@@ -158,14 +158,14 @@ def _network(kind: Any, place: str, settings: Mapping[str, Any], fresh_head: boo
     for name, saved, wanted in sorted(found["mismatched_keys"]):
         if name not in drawn:
             raise ModelError(
-                f"{name} is {tuple(saved)} in the weights and {tuple(wanted)} in the model; where it is the head's, "
-                "model.head=fresh draws one of the task's shape"
+                f"{name} is {tuple(saved)} in the weights and {tuple(wanted)} in the model; if it is in the head, "
+                "model.head=fresh initializes one of the task's shape"
             )
     return network, sorted(drawn)
 
 
 def _draw(model: PreTrainedModel, parameters: Iterable[str]) -> None:
-    """Draw parameters as transformers does where the weights have none; each module's are drawn together."""
+    """Initialize parameters as transformers does for missing weights; the parameters of a module together."""
     for module_name in dict.fromkeys(name.rpartition(".")[0] for name in parameters):
         module = model.get_submodule(module_name)
         for parameter in module.parameters(recurse=False):
@@ -174,11 +174,11 @@ def _draw(model: PreTrainedModel, parameters: Iterable[str]) -> None:
 
 
 def add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give a language model a padding token that is not its end token, in place.
+    """Add a padding token distinct from the end token to a language model and its tokenizer, in place.
 
-    Its embedding is the mean of all. So the logit of padding is the mean of the logits, and by Jensen's inequality its
-    probability is at most one over the size of the vocabulary, at each position: a perplexity without it and one with
-    it differ by a factor of at most 1 + 1 / size.
+    Its embedding is the mean of all others, so its logit is the mean of the other logits. By Jensen's inequality, its
+    probability is then at most one over the vocabulary size at each position, and the perplexity changes by a factor of
+    at most 1 + 1 / size.
     """
     tokenizer.add_special_tokens({"pad_token": PADDING})
     if len(tokenizer) > model.config.vocab_size:
@@ -193,7 +193,7 @@ def add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
 
 
 def _is_causal(model: PreTrainedModel) -> bool:
-    """Whether what comes later changes nothing about what is predicted before; encoders load without a word."""
+    """Whether logits are independent of later tokens. Encoders, whose are not, load without a warning."""
     model.eval()
     with torch.no_grad():
         first, second = model(torch.tensor([[0, 1], [0, 2]])).logits[:, 0]
@@ -203,7 +203,7 @@ def _is_causal(model: PreTrainedModel) -> bool:
 def length_limit(requested: int, model: PreTrainedModel) -> int:
     """``train.max_length``, or the model's own limit if that is lower.
 
-    RoBERTa numbers positions from its padding index on, which costs it two of its position embeddings.
+    RoBERTa's positions start after its padding index (1), which leaves two position embeddings unused.
     """
     positions = getattr(model.config, "max_position_embeddings", requested)
     offset = model.config.pad_token_id + 1 if model.config.model_type in ("roberta", "xlm-roberta", "camembert") else 0

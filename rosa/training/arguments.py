@@ -1,4 +1,4 @@
-"""The Trainer's arguments, from the ``train`` group."""
+"""The stock Trainer's arguments, built from the ``train`` configuration group."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rosa.utils.seeding import derive
 
 
 def training_arguments(config: TrainConfig, folder: Path, seed: int, updates: int) -> TrainingArguments:
-    """The Trainer's own settings; a process trains on one device, however many it sees.
+    """Build the stock Trainer's arguments; each process trains on one device, even if more are visible.
 
     Args:
         config: with precision and learning rate resolved.
-        folder: where checkpoints go.
-        seed: the run's.
-        updates: optimizer updates of all epochs.
+        folder: where checkpoints are written.
+        seed: the run's seed.
+        updates: number of optimizer updates in all epochs.
     """
     shortened = 0 < config.max_steps < updates
     arguments = TrainingArguments(
@@ -42,18 +42,18 @@ def training_arguments(config: TrainConfig, folder: Path, seed: int, updates: in
         fp16=config.precision == "fp16",
         use_cpu=config.device == "cpu",
         seed=derive(seed, "dropout", distributed.rank()) % 2**32,
-        ddp_find_unused_parameters=False,  # every trainable parameter of every method has a part in the loss
+        ddp_find_unused_parameters=False,  # with every method, the loss depends on all trainable parameters
         ddp_broadcast_buffers=False,  # no buffer depends on the batch
         eval_strategy="epoch",
         save_strategy="no",  # CheckpointCallback decides
         logging_strategy="steps",
         logging_steps=config.log_steps,
-        logging_nan_inf_filter=False,  # it hides a diverged loss, and synchronises every step
+        logging_nan_inf_filter=False,  # the filter hides a diverged loss, and synchronizes at every step
         disable_tqdm=True,
         report_to="none",
         label_names=["labels"],
         dataloader_pin_memory=config.device == "cuda",
     )
-    # Alone on a machine of several GPUs, the Trainer would give each of them a batch of this size (DataParallel).
+    # Otherwise a single process that sees several GPUs would train on all of them, with a batch each (DataParallel).
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments

@@ -1,4 +1,4 @@
-"""How several processes share a batch, without changing the update that it makes."""
+"""The order of examples, and their distribution to processes such that an update does not depend on their number."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from rosa.utils.names import IGNORED
 from rosa.utils.seeding import generator
 
 Examples: TypeAlias = datasets.Dataset | Dataset
-"""Tokenized texts with ``input_ids``, or a PyTorch data set of vectors that knows its length."""
+"""Tokenized texts with ``input_ids``, or a PyTorch dataset of vectors that has a length."""
 
 
 class BatchShares(Sampler[list[int]]):
-    """One process's part of each batch: every n-th of its examples, so that all get short and long ones alike.
+    """One process's part of each batch: every n-th example, so that lengths are spread evenly over the n processes.
 
-    The last batch of an epoch may not be divisible, or have fewer examples than there are processes. Nobody gets an
-    example twice; a process for which none is left gets a stand-in, which :func:`loss_weights` gives no weight.
+    The last batch of an epoch may have fewer examples than there are processes. A process that gets none is given the
+    batch's first example as a stand-in, to which :func:`loss_weights` gives weight 0.
 
     Args:
-        order: of all examples.
-        batch: examples of a batch, over all processes.
-        rank: this process's number, from 0.
-        count: how many processes there are.
+        order: the order of all examples.
+        batch: number of examples in a batch, over all processes.
+        rank: this process's rank, from 0.
+        count: number of processes.
     """
 
     def __init__(self, order: EpochSampler, batch: int, rank: int, count: int) -> None:
@@ -56,14 +56,17 @@ class BatchShares(Sampler[list[int]]):
 
 
 def loss_weights(batches: Sequence[Mapping[str, Tensor]], stand_in: bool) -> Iterator[Tensor | float]:
-    """What the mean loss of each batch of an update is to be multiplied with.
+    """Weights for the mean losses of an update's batches, such that the update averages over all examples (or tokens).
 
-    The Trainer takes the mean over an update's batches, and the processes' gradients are averaged. With these weights
-    the outcome is the mean over all that the update's loss counts, examples or tokens, however they are spread.
+    Without them, the Trainer averages over batches, and DistributedDataParallel over processes, although batches
+    differ in their numbers of examples or tokens.
 
     Args:
-        batches: of this process, with ``labels``, and ``input_ids`` where they are texts.
-        stand_in: the last one does not count.
+        batches: this process's batches of the update, with ``labels``, and ``input_ids`` for texts.
+        stand_in: whether the last batch is a stand-in, with weight 0.
+
+    Returns:
+        One weight for each batch.
     """
     if len(batches) * distributed.count() == 1:
         return iter((1.0,))
@@ -74,21 +77,21 @@ def loss_weights(batches: Sequence[Mapping[str, Tensor]], stand_in: bool) -> Ite
 
 
 def _counted(batch: Mapping[str, Tensor]) -> Tensor:
-    """How many losses the mean over a batch is of."""
+    """The number of terms in a batch's mean loss: predicted tokens of a language model, otherwise examples."""
     labels = batch["labels"]
     if "input_ids" in batch and labels.shape == batch["input_ids"].shape:
-        return (labels[:, 1:] != IGNORED).sum()  # a causal model's first token is not predicted
+        return (labels[:, 1:] != IGNORED).sum()  # a causal model does not predict the first token
     return torch.tensor(len(labels), device=labels.device)
 
 
 class EpochSampler(Sampler[int]):
-    """A permutation of the examples that depends on the seed and the epoch alone.
+    """A permutation of the examples that depends only on the seed and the epoch.
 
     Args:
-        lengths: tokens of each example.
-        batch: examples of an optimizer update, within which lengths are to be similar.
+        lengths: number of tokens of each example.
+        batch: number of examples of an optimizer update, the size of the groups of similar length.
         group: whether to group by length.
-        seed: the run's.
+        seed: the run's seed.
     """
 
     def __init__(self, lengths: Sequence[int], batch: int, group: bool, seed: int) -> None:
@@ -99,7 +102,7 @@ class EpochSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch of the next iteration."""
+        """Set the epoch of the next iteration, from 0."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -113,10 +116,10 @@ class EpochSampler(Sampler[int]):
 
 
 def lengths(split: Examples) -> list[int]:
-    """The tokens of each text; vectors are all of one length.
+    """The number of tokens of each text; 1 for each vector.
 
     Raises:
-        DataError: the examples come as a stream.
+        DataError: the dataset is iterable only and has no length.
     """
     if isinstance(split, (datasets.IterableDataset, torch.utils.data.IterableDataset)):
         raise DataError(
@@ -130,7 +133,7 @@ def lengths(split: Examples) -> list[int]:
 
 
 def by_length(split: Examples) -> Examples:
-    """Texts in the order of their lengths, so that a batch needs little padding; vectors as they are."""
+    """Sort texts by length, so that batches need little padding; vectors are returned unchanged."""
     if not isinstance(split, datasets.Dataset):
         return split
     return split.select(torch.argsort(torch.tensor(lengths(split)), stable=True).tolist())

@@ -1,4 +1,4 @@
-"""Callbacks that every run has: the order of batches, and what steps cost."""
+"""Trainer callbacks: the epoch of the sampler, measured costs, and the progress bar."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rosa.utils.formatting import written
 
 
 class EpochOrderCallback(TrainerCallback):
-    """Tell the sampler which epoch begins, also after a resume."""
+    """Sets the sampler's epoch, also after a resume."""
 
     def __init__(self, sampler: EpochSampler) -> None:
         self.sampler = sampler
@@ -26,25 +26,25 @@ class EpochOrderCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Set the epoch from the number of updates done."""
+        """Derive the epoch from the number of updates done."""
         self.sampler.set_epoch(state.global_step // updates_per_epoch(kwargs["train_dataloader"], args))
 
 
 class CostCallback(TrainerCallback):
-    """Feeds a cost meter from a Trainer's events."""
+    """Passes the Trainer's events to a cost meter."""
 
     def __init__(self, meter: CostMeter) -> None:
         self.meter = meter
         self.memory: dict[str, int] = {}
-        """Bytes of weights, gradients and optimizer state, in an update while all three exist."""
+        """:func:`parameter_memory` in bytes, measured in the first update while gradients exist; empty before."""
         self._examples = 0
         self._tokens = 0
 
     def count(self, batch: Mapping[str, Tensor]) -> None:
-        """Note this process's part of a batch of the current update; shapes are known without asking the device.
+        """Count the examples and tokens of this process's batch; reads only shapes, so the GPU is not synchronized.
 
         Args:
-            batch: ``labels``, one for each example, and ``input_ids`` (examples, tokens) where they are texts.
+            batch: ``labels``, one row for each example, and for texts ``input_ids`` (examples, tokens).
         """
         self._examples += batch["labels"].shape[0]
         if "input_ids" in batch:
@@ -53,13 +53,13 @@ class CostCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the clock."""
+        """Start the meter."""
         self.meter.start()
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """An update begins; a resample may have come just before it."""
+        """Start an update; pass on the duration of a resample directly before it."""
         latest = state.log_history[-1] if state.log_history else {}
         if EVENT in latest and latest["step"] == state.global_step:
             self.meter.resample(latest["resample_seconds"])
@@ -68,12 +68,12 @@ class CostCallback(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Look once at what is in memory between the optimizer's update and the clearing of the gradients."""
+        """Measure the parameters' memory once, after an optimizer update and before ``zero_grad``."""
         if not self.memory:
             self.memory = parameter_memory(kwargs["model"], kwargs["optimizer"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """An update has ended, in all processes."""
+        """End an update, with its examples and tokens summed over all processes."""
         examples, tokens = distributed.total(torch.tensor([self._examples, self._tokens])).tolist()
         self.meter.step_end(examples, tokens)
         self._examples = self._tokens = 0
@@ -86,22 +86,22 @@ class CostCallback(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """An evaluation of one split has ended."""
+        """Pass on the duration of a split's evaluation."""
         for key, seconds in (metrics or {}).items():
             if key.endswith("_runtime"):
                 self.meter.evaluation(seconds)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Writing a checkpoint is no part of the next step."""
+        """Exclude the writing of a checkpoint from the next step's time."""
         self.meter.pause()
 
 
 class ProgressCallback(TrainerCallback):
-    """Draws the bar on standard error.
+    """A progress bar on standard error.
 
     Args:
         split: the evaluation split whose score is printed.
-        metric: the score.
+        metric: the name of the score.
     """
 
     def __init__(self, split: str, metric: str) -> None:
@@ -113,12 +113,12 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the bar where the run stands."""
+        """Open the bar at the current step, which is not 0 after a resume."""
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
         self._events = len(state.log_history)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """One update further; say so if the subspace has moved."""
+        """Advance the bar by one update; print a line for each resample."""
         if self.bar is None:
             return
         for entry in state.log_history[self._events :]:
@@ -137,7 +137,7 @@ class ProgressCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Show loss and learning rate beside the bar, and the score of an evaluation above it."""
+        """Show the loss and learning rate in the bar; print an evaluation's score above it."""
         if self.bar is None or logs is None:
             return
         if "loss" in logs:
@@ -153,6 +153,6 @@ class ProgressCallback(TrainerCallback):
         self.close()
 
     def close(self) -> None:
-        """End the bar's line; also to be called where training ends with an error, which is no event."""
+        """Close the bar; also called when training raises an error, for which there is no event."""
         if self.bar is not None:
             self.bar.close()

@@ -1,7 +1,7 @@
-"""What is saved of a run, and when: small, self-contained, and never mistaken for whole when it is not.
+"""Save and load checkpoints and best weights.
 
 A checkpoint holds what training changes (factors, ``W_f`` of resampled layers, head; everything for full fine-tuning)
-instead of the whole model. It counts only once it is complete, and only then replaces the one before.
+instead of the whole model. It is used only if it is complete; only then is the previous one removed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from rosa.errors import AdapterError, InterruptedRun
 from rosa.utils import distributed
 
 COMPLETE = "complete"
-"""Written last into a checkpoint's folder; one without it was cut short and is not used."""
+"""The file written last into a checkpoint's folder; a folder without it is incomplete and not used."""
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write what training changed, and by which method, to a safetensors file, atomically.
+    """Write the tensors that training changes and the method's configuration to a safetensors file, atomically.
 
     Raises:
-        OSError: the file cannot be written; an earlier one of that name is whole.
+        OSError: the file cannot be written; an existing file of that name is unchanged.
     """
     present = attachment(model)
     method = dataclasses.asdict(present.config) if present else {}
@@ -49,10 +49,10 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load what :func:`save_weights` wrote into a model with the same method attached.
+    """Load a file from :func:`save_weights` into a model with the same method attached.
 
     Raises:
-        AdapterError: another method, other settings of it, another rank or another model.
+        AdapterError: the file is of another method, method configuration, rank or model.
     """
     present = attachment(model)
     expected = dataclasses.asdict(present.config) if present else {}
@@ -70,7 +70,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; those cut short are removed."""
+    """The newest complete checkpoint, None without one; incomplete ones are removed."""
     complete = []
     for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         if (checkpoint / COMPLETE).exists():
@@ -81,13 +81,13 @@ def find_checkpoint(folder: Path) -> Path | None:
 
 
 class CheckpointCallback(TrainerCallback):
-    """Write a checkpoint at each epoch's end, every ``save_steps`` updates, and when asked to stop.
+    """Writes a checkpoint at each epoch's end, every ``save_steps`` updates, and before a requested stop.
 
     Args:
-        folder: where the checkpoints go.
-        save_steps: 0 for epoch ends only.
-        stop_requested: asked after every update; once true, a checkpoint is written and training stops. Every process
-            asks at the same points, and must get the same answer.
+        folder: where checkpoints are written.
+        save_steps: updates between checkpoints within an epoch; 0 for none.
+        stop_requested: called after updates and saves; once it returns True, a checkpoint is written and training
+            stops. Every process calls it at the same points, and must get the same result.
     """
 
     def __init__(self, folder: Path, save_steps: int, stop_requested: Callable[[], bool]) -> None:
@@ -96,7 +96,7 @@ class CheckpointCallback(TrainerCallback):
         self.stop_requested = stop_requested
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save within an epoch; an epoch's last update is saved at its end, after the evaluation."""
+        """Save within an epoch if due; after an epoch's last update, ``on_epoch_end`` saves."""
         if state.global_step % updates_per_epoch(kwargs["train_dataloader"], args) == 0:
             return
         if state.global_step >= state.max_steps:
@@ -107,14 +107,13 @@ class CheckpointCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Save at an epoch's end, but for the last one, after which nothing is left to resume."""
+        """Save at every epoch's end except the last."""
         control.should_save = state.global_step < state.max_steps
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Declare the new checkpoint complete, and only then remove the one before.
+        """Mark the new checkpoint complete, then remove older ones.
 
-        Of several processes the first one does it, when each has written the state of its random numbers, which is all
-        that the others write.
+        Rank 0 does this after every rank has written the state of its random numbers, the only file of other ranks.
 
         Raises:
             InterruptedRun: a stop was requested.
@@ -127,16 +126,16 @@ class CheckpointCallback(TrainerCallback):
                 if checkpoint != newest:
                     shutil.rmtree(checkpoint)
         if self.stop_requested():
-            raise InterruptedRun(f"stopped at step {state.global_step} of {state.max_steps}; ask again to go on")
+            raise InterruptedRun(f"stopped at step {state.global_step} of {state.max_steps}; run it again to resume")
 
 
 class BestWeightsCallback(TrainerCallback):
-    """Keep the weights of the evaluation with the best score; the first of equals.
+    """Saves the weights of the evaluation with the best score; of equal scores, the first.
 
     Args:
-        path: the safetensors file.
+        path: the safetensors file to write.
         key: the score's key in the log history, ``eval_<split>_<metric>``.
-        lower_is_better: the score is an error.
+        lower_is_better: whether the lowest score is the best.
     """
 
     def __init__(self, path: Path, key: str, lower_is_better: bool = False) -> None:
@@ -153,7 +152,7 @@ class BestWeightsCallback(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Save if this evaluation beats every earlier one, those before a resume included."""
+        """Save if this evaluation's score beats all earlier ones, including those before a resume."""
         if model is None or metrics is None or self.key not in metrics:
             return
         scores = [entry[self.key] for entry in state.log_history if self.key in entry]
@@ -162,7 +161,7 @@ class BestWeightsCallback(TrainerCallback):
 
 
 def best_index(scores: Sequence[float], lower_is_better: bool = False) -> int:
-    """The position of the best score, the first of equals; an undefined score (NaN) loses to every defined one."""
+    """The index of the best score; of equal scores, the first. NaN is worse than every number."""
     sign = -1 if lower_is_better else 1
     return max(range(len(scores)), key=lambda i: (not math.isnan(scores[i]), sign * _or_zero(scores[i]), -i))
 

@@ -1,6 +1,6 @@
-"""What a run costs: peak memory, the memory of its parameters, times and throughput; and on what machine.
+"""Measure a run's costs: peak memory, memory of its parameters, times and throughput.
 
-Bytes are bytes and seconds are wall-clock seconds; every key that holds either says so in its name.
+Keys end in or contain the unit, ``bytes`` or ``seconds`` (wall-clock time).
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from typing import Any
 import torch
 
 WINDOW = 10_000
-"""Step times that are kept for the median: the latest ones, so that a checkpoint stays small."""
+"""Number of latest step times kept for the median; limited to keep checkpoints small."""
 
 
 _host_peak_reset = False
-"""Whether the host's peak counts from a reset: a fact about the process, as the peak itself is."""
+"""Whether the host's peak was reset; global because the peak belongs to the process."""
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
 def reset_peak_memory(device: torch.device | str) -> None:
-    """Start a new peak, so that the next :func:`peak_memory` speaks of what comes after this call.
+    """Reset the peaks of device and host memory that :func:`peak_memory` returns.
 
-    On Linux the process's own peak is reset as well (``man 5 proc``, ``clear_refs``: "5"); where the kernel refuses or
-    the system is another, it goes on counting from the start of the process, and ``host_peak_reset`` says so.
+    The host's peak can be reset only on Linux (``man 5 proc``, ``clear_refs``: "5"), if the kernel permits. Otherwise
+    it is measured from the start of the process, and ``host_peak_reset`` is False.
     """
     global _host_peak_reset
     if torch.device(device).type == "cuda":
-        torch.cuda.init()  # a run resets the peak before anything else touches the device, which PyTorch refuses
+        torch.cuda.init()  # PyTorch refuses to reset the peak of a device that is not initialized
         torch.cuda.reset_peak_memory_stats(device)
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -44,14 +44,14 @@ def reset_peak_memory(device: torch.device | str) -> None:
 
 
 def peak_memory(device: torch.device | str) -> dict[str, int | bool | None]:
-    """Measure the largest memory that this process used since the last :func:`reset_peak_memory`.
+    """The peak memory of this process since the last :func:`reset_peak_memory`.
 
-    The record of a run of several processes holds that of the first one, on its own GPU.
+    The record of a run of several processes holds the values of rank 0 and its GPU.
 
     Returns:
-        ``device_bytes``: the most that PyTorch had allocated on a CUDA device, without its cache and the CUDA context
-        (which ``nvidia-smi`` adds); None on the CPU. ``host_bytes``: the process's largest resident memory; None where
-        the system does not tell. ``host_peak_reset``: False when ``host_bytes`` counts from the start of the process.
+        ``device_bytes``: peak memory allocated by PyTorch on a CUDA device, without its cache and the CUDA context
+        (which ``nvidia-smi`` includes); None on the CPU. ``host_bytes``: peak resident memory of the process; None if
+        the system does not report it. ``host_peak_reset``: False if ``host_bytes`` is that since the process's start.
     """
     on_cuda = torch.device(device).type == "cuda"
     return {
@@ -77,12 +77,12 @@ def _host_peak() -> int | None:
 
 
 def parameter_memory(model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, int]:
-    """Count the bytes that the parameters hold at this moment, by what they are for.
+    """The bytes that weights, gradients and optimizer state occupy now.
 
     Returns:
-        ``weights_bytes`` (parameters and buffers, a shared one counted once), ``gradients_bytes`` (those that exist
-        now: call this between the backward pass and ``zero_grad``) and ``optimizer_state_bytes``. Activations are the
-        part of :func:`peak_memory` that none of the three explains.
+        ``weights_bytes`` (parameters and buffers, shared ones counted once), ``gradients_bytes`` (those that exist now:
+        call this between the backward pass and ``zero_grad``) and ``optimizer_state_bytes``. The rest of
+        :func:`peak_memory` is activations.
     """
     weights = [*model.parameters(), *model.buffers()]
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -113,19 +113,18 @@ def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
 
 
 class CostMeter:
-    """Times the optimizer updates of a run, and keeps apart what is not one.
+    """Measures the times of optimizer updates (steps), separately from resamples and evaluations.
 
-    A step's time runs from the end of the step before it to its own end. On a GPU the host runs ahead of the device,
-    so that the time between a step's begin and its end is that of *launching* the work; waiting for the device in each
-    step would measure it exactly and slow down what it measures. Between two ends the host can gain nothing in steady
-    state, since it is held back wherever training reads a number from the device, so the mean and the median over many
-    steps are right although a single one may not be. Reading the batch is a part of it, as it is of training.
+    A step's time is measured from the end of the previous step, reading of the batch included. On a GPU the host runs
+    ahead of the device, so the time from a step's begin to its end is only that of *launching* its work, and
+    synchronizing in every step would slow training down. From end to end, the host cannot gain on the device in steady
+    state, because it waits wherever training reads a number from the device: mean and median over many steps are right,
+    although the time of a single step may not be.
 
-    Where something else came in between (a resample, an evaluation, anything announced by :meth:`pause`), the step's
-    time runs from its own begin.
+    After a resample, an evaluation or a :meth:`pause`, the step's time is measured from its own begin.
 
     Args:
-        clock: gives the time in seconds; another one than the default is for tests.
+        clock: returns the time in seconds; replaced in tests.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -142,21 +141,21 @@ class CostMeter:
         self._evaluations: list[float] = []
 
     def start(self) -> None:
-        """Training begins, or goes on after :meth:`load`."""
+        """Start the clock at the begin of training, or after :meth:`load`."""
         self._started = self._clock()
         self._step_from = None
 
     def step_begin(self) -> None:
-        """An optimizer update begins; with gradient accumulation, its first batch."""
+        """Mark the begin of an optimizer update: of its first batch under gradient accumulation."""
         if self._step_from is None:
             self._step_from = self._clock()
 
     def step_end(self, examples: int, tokens: int) -> None:
-        """An optimizer update has ended.
+        """Mark the end of an optimizer update.
 
         Args:
-            examples: in all batches of the update.
-            tokens: likewise, padding included: what the device computes on.
+            examples: number of examples in all batches of the update.
+            tokens: number of tokens in all batches of the update, padding included.
         """
         assert self._step_from is not None, "step_end() without step_begin(): there is no time to measure from"
         now = self._clock()
@@ -168,21 +167,21 @@ class CostMeter:
         self._tokens += tokens
 
     def pause(self) -> None:
-        """Something else than training comes next (saving a checkpoint, say): it is not a part of the next step."""
+        """Exclude what follows, until the next :meth:`step_begin`, from the steps' times (as saving a checkpoint)."""
         self._step_from = None
 
     def resample(self, seconds: float) -> None:
-        """A resample of all layers took this long; on a GPU, the device is waited for before and after."""
+        """Add the duration of a resample of all layers, measured with a synchronized device."""
         self._resamples.append(seconds)
         self.pause()
 
     def evaluation(self, seconds: float) -> None:
-        """An evaluation took this long."""
+        """Add the duration of an evaluation."""
         self._evaluations.append(seconds)
         self.pause()
 
     def state(self) -> dict[str, Any]:
-        """All that :meth:`load` needs to go on in another process; JSON can hold it."""
+        """The measurements as JSON-serializable values, for :meth:`load`."""
         return {
             "window": list(self._window),
             "seconds": self._elapsed(),
@@ -195,9 +194,9 @@ class CostMeter:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over the measurements of an interrupted run, from :meth:`state` at its checkpoint.
+        """Continue the measurements of an interrupted run, from its :meth:`state` at the last checkpoint.
 
-        What ran between that checkpoint and the interruption is lost, and is done and measured again.
+        Steps between that checkpoint and the interruption are repeated, and measured only in the repetition.
         """
         self._window = deque(state["window"], maxlen=WINDOW)
         self._seconds = state["seconds"]
@@ -211,7 +210,7 @@ class CostMeter:
         self._step_from = None
 
     def summary(self) -> dict[str, float | int | None]:
-        """The measurements for the record; None where there is nothing to measure.
+        """The measurements for the record; medians, means and rates are None without steps or resamples.
 
         ``seconds_per_step_median`` is over the latest ``WINDOW`` steps, everything else over the whole run;
         ``seconds_total`` includes resamples, evaluations and checkpoints.

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it writes a checkpoint first."""
+"""Handle the signals on which a run writes a checkpoint and stops."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopRequest:
-    """Whether a signal has come, and which one came first."""
+    """The first signal received, as ``number``; None before."""
 
     def __init__(self) -> None:
         self.number: int | None = None
 
     def requested(self) -> bool:
-        """Whether the run is to stop after the current update."""
+        """Whether to stop after the current update."""
         return self.number is not None
 
 
 @contextmanager
 def stop_signals(handed_on: bool = False) -> Iterator[StopRequest]:
-    """Turn the first signal of each kind into a request to stop; a second one does what it did before.
+    """Turn the first signal of each kind into a request to stop; a second one gets its previous handler.
 
-    An :class:`InterruptedRun` that leaves the block is told the signal.
+    The signal's number is stored on an :class:`InterruptedRun` that is raised in the block.
 
     Args:
         handed_on: True under a launcher that forwards signals which this process also receives directly; repeats are
@@ -37,7 +37,7 @@ def stop_signals(handed_on: bool = False) -> Iterator[StopRequest]:
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield request  # Python lets only the main thread hear signals
+        yield request  # Python allows signal handlers only in the main thread
         return
 
     def ask(number: int, _: Any) -> None:

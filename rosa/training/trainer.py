@@ -2,12 +2,12 @@
 
 What differs from the stock Trainer, and why:
 
-* the order of batches depends on the run's seed and the epoch alone, so every method sees the same batches and a
-  resumed run needs no replay of random numbers;
-* the loss of an update is the mean over its examples, or its tokens, whether they come in one batch or in several, to
-  one process or to several (:mod:`rosa.training.batches`);
+* the order of batches depends only on the run's seed and the epoch, so every method sees the same batches and a resumed
+  run needs no replay of random numbers;
+* the loss of an update is the mean over its examples, or its tokens, for any number of batches and processes
+  (:mod:`rosa.training.batches`);
 * checkpoints are small (:mod:`rosa.training.checkpoints`);
-* a loss that is not finite stops the run and names the step and the layers.
+* a loss that is not finite stops the run; the error names the step and the layers.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ PROGRESS = "progress.json"
 
 
 class HarnessTrainer(Trainer):
-    """The stock Trainer with its own order of batches, small checkpoints and a watch on the loss.
+    """The stock Trainer with its own order of batches, small checkpoints and a check for non-finite losses.
 
     Args:
         sampler: the order of the training examples.
-        batch_size: examples of a batch, over all processes.
-        costs: fed with the size of each batch.
-        arguments: the stock Trainer's.
+        batch_size: number of examples in a batch, over all processes.
+        costs: counts the examples and tokens of each batch.
+        arguments: the stock Trainer's arguments.
 
     Raises:
-        ProcessesError: the stock Trainer's batches would not be of ``batch_size``.
+        ProcessesError: the stock Trainer's batch size, over all processes, differs from ``batch_size``.
     """
 
     def __init__(self, *, sampler: EpochSampler, batch_size: int, costs: CostCallback, **arguments: Any) -> None:
@@ -71,7 +71,7 @@ class HarnessTrainer(Trainer):
         self.sampler = sampler
         self.shares = BatchShares(sampler, batch_size, distributed.rank(), distributed.count())
         self.costs = costs
-        # Some models do, and then ignore what they are given: the loss weights below are right for all.
+        # Some models accept them but ignore their values; the loss weights below are right for every model.
         self.model_accepts_loss_kwargs = False
         self._weights: Iterator[Tensor | float] = iter(())
         self._loss_since_log = 0.0
@@ -79,7 +79,7 @@ class HarnessTrainer(Trainer):
         self._first_bad_step = torch.full((), torch.iinfo(torch.int64).max, device=self.args.device)
 
     def train(self, *arguments: Any, **options: Any) -> Any:
-        """Train as the stock Trainer does; the progress bar's line is ended even by an error."""
+        """Train as the stock Trainer does, and close the progress bar even on an error."""
         try:
             return super().train(*arguments, **options)
         finally:
@@ -91,11 +91,11 @@ class HarnessTrainer(Trainer):
         return self.sampler
 
     def get_train_dataloader(self) -> DataLoader:
-        """The stock one; of several processes, each gets its share of every batch."""
+        """The stock dataloader; with several processes, one that yields this process's share of every batch."""
         stock = super().get_train_dataloader()
         if distributed.count() == 1:
             return stock
-        # The stock one deals out whole batches, and repeats examples where they do not suffice.
+        # The stock dataloader gives each process whole batches, and repeats examples to fill the last ones.
         mine = DataLoader(
             stock.dataset, batch_sampler=self.shares, collate_fn=stock.collate_fn, pin_memory=stock.pin_memory
         )
@@ -107,14 +107,14 @@ class HarnessTrainer(Trainer):
         return SequentialSampler(eval_dataset)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """The Trainer's rule (no biases, no normalisation), less what adapters exempt."""
+        """The stock Trainer's parameters (no biases, no normalization) without those that adapters exempt."""
         exempt = undecayed_names(model)
         return [name for name in super().get_decay_parameter_names(model) if name not in exempt]
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], None]:
-        """The batches of an update; what each weighs in its loss is noted."""
+        """The batches of an update; also computes their loss weights and counts their examples."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         an_epoch = updates_per_epoch(self.shares, self.args)
         stand_in = self.shares.ends_with_stand_in and (self.state.global_step + 1) % an_epoch == 0
@@ -130,7 +130,7 @@ class HarnessTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The model's own, in training times its weight in the update."""
+        """The model's loss; in training multiplied by the batch's weight."""
         loss: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         return loss * next(self._weights) if model.training else loss
 
@@ -141,14 +141,14 @@ class HarnessTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """One batch of an evaluation, whose loss is of its own examples.
+        """Evaluate one batch, with its loss averaged over this process's own examples.
 
-        Of several processes, each gets a batch of the same size; the last ones are filled up with examples of the
-        first ones, whose predictions are dropped again, but which were in the mean loss.
+        With several processes, the last batches are padded to equal size with repeated examples. The stock Trainer
+        drops their predictions, but includes them in the mean loss.
         """
         loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         if isinstance(logits, tuple):
-            logits = logits[0]  # an encoder-decoder's classifier gives its encoder's states as well
+            logits = logits[0]  # encoder-decoder classifiers also return the encoder's states
         loader = self.accelerator.gradient_state
         if distributed.count() > 1 and loader.end_of_dataloader and loader.remainder > 0:
             size = len(inputs["labels"])
@@ -161,12 +161,12 @@ class HarnessTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """One forward and backward pass, whose loss is watched.
+        """One forward and backward pass, which also records whether the loss is finite.
 
-        On a GPU the watch adds no synchronisation: it is read when the loss is logged anyway.
+        On a GPU this adds no synchronization: it is checked when the loss is logged.
         """
         if self._resumed:
-            # The Trainer forgets the losses since its last log line, and would log a mean of fewer.
+            # On a resume, the stock Trainer loses the losses since its last log entry, so its next mean would be wrong.
             self._tr_loss += self._resumed["loss_since_log"]
             self._globalstep_last_logged = self._resumed["logged_at"]
             self._resumed = {}
@@ -179,10 +179,10 @@ class HarnessTrainer(Trainer):
         return loss
 
     def check_finite(self) -> None:
-        """Stop if a loss since the start was not finite, in whatever process.
+        """Raise if a loss in any process has not been finite since the start.
 
         Raises:
-            DivergedError: with the step and the layers whose norms stand out.
+            DivergedError: names the step and the layers with the most conspicuous norms.
         """
         step = int(distributed.smallest(self._first_bad_step))
         if step < torch.iinfo(torch.int64).max:
@@ -193,12 +193,12 @@ class HarnessTrainer(Trainer):
             )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, after looking at the losses so far."""
+        """Log as the stock Trainer does, after :meth:`check_finite`."""
         self.check_finite()
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self._loss_since_log = float(distributed.total(self._tr_loss)) / distributed.count()  # which only all can say
+        self._loss_since_log = float(distributed.total(self._tr_loss)) / distributed.count()  # collective: every rank
         super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -220,13 +220,13 @@ class HarnessTrainer(Trainer):
 
 
 def describe_norms(model: nn.Module, most: int = 3) -> str:
-    """The trainable parameters whose weights are not finite, or else those with such, or the largest, gradients."""
+    """Norms of ``most`` trainable parameters: non-finite weights first, then non-finite, then large gradients."""
     rows = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             gradient = float(parameter.grad.norm()) if parameter.grad is not None else 0.0
             rows.append((name, float(parameter.detach().norm()), gradient))
-    # The cause before its symptoms: one bad weight makes every gradient bad.
+    # Weights first, because one non-finite weight makes every gradient non-finite.
     rows.sort(key=lambda row: (math.isfinite(row[1]), math.isfinite(row[2]), -row[2]))
     return "; ".join(
         f"{name}: weight norm {weight:.3g}, gradient norm {gradient:.3g}" for name, weight, gradient in rows[:most]
@@ -235,17 +235,17 @@ def describe_norms(model: nn.Module, most: int = 3) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerParts:
-    """What a run is trained and scored with: examples whose columns, labels among them, are what the model takes."""
+    """Model, data and scorer of a run. The examples' columns, labels included, are the model's inputs."""
 
     model: nn.Module
     """With a method attached."""
     tokenizer: PreTrainedTokenizerBase | None
-    """None where the task has no texts. The Trainer aligns its special tokens with the model's; it is not saved."""
+    """None for tasks without texts. The Trainer aligns the model's special tokens with it; it is not saved."""
     collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]]
     """Makes a batch of examples; texts are padded to the longest of the batch."""
     train: Examples
     evaluation: Mapping[str, Examples]
-    """Evaluation splits by name, in the order in which they are scored."""
+    """Evaluation splits by name, in scoring order."""
     scorer: Scorer
 
 
@@ -257,13 +257,13 @@ def build_trainer(
     callbacks: Sequence[TrainerCallback],
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> HarnessTrainer:
-    """A Trainer for the parts of a run.
+    """Build the Trainer of a run.
 
     Args:
-        parts: model, data and metrics.
+        parts: model, data and scorer.
         config: with device, precision and learning rate resolved.
-        seed: the run's.
-        folder: where checkpoints go.
+        seed: the run's seed.
+        folder: where checkpoints are written.
         callbacks: called before those that measure costs and write checkpoints.
         stop_requested: see :class:`CheckpointCallback`.
     """
@@ -279,7 +279,7 @@ def build_trainer(
         args=training_arguments(config, folder, seed, updates),
         data_collator=parts.collator,
         train_dataset=parts.train,
-        # Metrics do not depend on the order, and padding does.
+        # Sorting reduces padding and does not change the metrics.
         eval_dataset={name: by_length(split) for name, split in parts.evaluation.items()},
         processing_class=parts.tokenizer,
         compute_metrics=parts.scorer,

@@ -199,7 +199,7 @@ def test_all_stop_after_the_same_update_and_go_on(composed: Composer, tmp_path: 
     config = composed(*SHAPE, "method=lora", "method.rank=4", "method.dropout=0.1", "train.log_steps=4")
     whole = in_place(config, tmp_path / "whole")
     assert launch(whole, whole) == ["done", "done"]
-    stopped = "InterruptedRun: stopped at step 6 of 18; ask again to go on"
+    stopped = "InterruptedRun: stopped at step 6 of 18; run it again to resume"
     assert launch(config, config, stops={1: 6}) == [stopped, stopped], "the first one was not told"
     checkpoint = find_checkpoint(folder_of(config) / CHECKPOINTS)
     assert checkpoint is not None
@@ -301,7 +301,7 @@ def test_torchrun_hands_a_signal_on(composed: Composer, tmp_path: Path, tiny_mod
         status = process.wait()
     assert status != 0
     said = log.read_text()
-    assert said.count("ask again to go on") == 1, said
+    assert said.count("run it again to resume") == 1, said
     assert records.read(folder_of(config) / records.RECORD)["status"] == "running"
     checkpoint = find_checkpoint(folder_of(config) / CHECKPOINTS)
     assert checkpoint is not None
