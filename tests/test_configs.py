@@ -23,20 +23,24 @@ NEEDS = {
     ("experiment", "regression_base"): ["model=linear"],
     ("model", "linear"): ["task=regression", "data=teacher"],
     ("model", "mlp"): ["task=regression", "data=teacher"],
-    ("task", "regression"): ["model=linear", "data=teacher"],
     ("data", "teacher"): ["model=linear", "task=regression"],
     ("model", "mini-gpt2"): ["task=e2e"],
-    ("task", "e2e"): ["model=mini-gpt2"],
     ("decoding", "lora"): ["task=e2e", "model=mini-gpt2"],
     ("decoding", "greedy"): ["task=e2e", "model=mini-gpt2"],
+    ("data", "local"): ["data.dir=x"],
+    ("data", "files"): ["data.train=a.csv", "data.validation=b.csv"],
 }
-"""What a choice cannot do without."""
+"""What a choice cannot do without; of a task :func:`needs_of_task`."""
 CHOICES = [
     (group.name, path.stem)
     for group in sorted(CONF.iterdir())
     if group.is_dir()
     for path in sorted(group.glob("*.yaml"))
 ]
+
+
+def named(group: str) -> list[str]:
+    return [name for other, name in CHOICES if other == group]
 
 
 @pytest.fixture(autouse=True)
@@ -51,12 +55,24 @@ def experiment(name: str) -> DictConfig:
         return compose("config", overrides=[f"experiment={name}", "data.dir=x"], return_hydra_config=True)
 
 
+def needs_of_task(name: str) -> list[str]:
+    """What the kind of a task asks for, and whether it says all that generated data need."""
+    task = compose(f"task/{name}").task
+    if task.kind == "vector_regression":
+        return ["model=linear", "data=teacher"]
+    model = ["model=mini-gpt2"] if task.kind == "generation" else []
+    files = [f"data.{split}={split}.csv" for split in ("train", *task.evaluation, task.test) if split]
+    whole = {"classification": "labels", "regression": "label_range", "generation": "name"}[task.kind]
+    return model if task.get(whole) else [*model, "data=files", *files]
+
+
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_of_every_group_composes(group: str, name: str) -> None:
     overrides = [f"{group}={name}", *NEEDS.get((group, name), [])]
-    if name == "local" or "minilm" in name or "real" in name:
+    if group == "experiment":
         overrides.append("data.dir=x")
     with initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides += needs_of_task(name) if group == "task" else []
         config = from_hydra(compose("config", overrides=overrides))
     assert config.method.name in methods()
 
@@ -102,7 +118,7 @@ def test_defaults_are_the_protocol() -> None:
         (["method=lora", "method.evry=2"], "method.evry: no such key"),
         (["+extra=1"], "extra: no such key"),
         (["+method.extra=1"], "method.extra: no such key"),
-        (["task=colla"], "task=colla: no such task; did you mean cola? Available: cola, e2e, mnli"),
+        (["task=colla"], f"task=colla: no such task; did you mean cola? Available: {', '.join(named('task'))}"),
         (["experiment=glue_mimi"], "did you mean glue_mini"),
         (["train.epochs=abc"], "train.epochs"),
         (["train.epochs=0"], "train.epochs=0: expected a number above 0"),

@@ -24,7 +24,7 @@ from rosa.config.method import (
 from rosa.config.model import MiniModelConfig, ModelConfig, PerceptronConfig
 from rosa.config.registry import Look, Method, methods, register_method
 from rosa.config.schema import HOLDOUT, NOT_IDENTITY, Config, check, from_dict, identity_hash, to_dict
-from rosa.config.task import LocalTaskConfig, TaskConfig
+from rosa.config.task import TRAIN, LocalTaskConfig, TaskConfig
 from rosa.config.train import SAME, TUNED, TrainConfig, TuningConfig
 from rosa.errors import ConfigError
 
@@ -33,6 +33,7 @@ __all__ = [
     "HOLDOUT",
     "NOT_IDENTITY",
     "SAME",
+    "TRAIN",
     "TUNED",
     "Config",
     "ConfigError",

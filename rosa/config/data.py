@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from rosa.config.checks import choice, not_negative, positive, require
 
+FILES = ("train", "validation", "test")
+"""The splits that ``data=files`` can have, and the keys that name their files."""
+
 
 @dataclass
 class TeacherConfig:
@@ -23,9 +26,17 @@ class DataConfig:
     """Where the examples come from, and how many of them."""
 
     source: str = "mini"
-    """``hub``, ``local`` (``data.dir``), or made on the spot: ``mini`` (texts) or ``teacher`` (vectors)."""
+    """``hub``, ``local`` (``data.dir``), ``files`` (one for each split), or generated: ``mini`` (texts) or ``teacher``
+    (vectors)."""
     dir: str = ""
     """The folder that holds the tasks' folders (``local``)."""
+    train: str = ""
+    """The training split's file (``files``); its ending says the format: csv, tsv, json or jsonl (an object a line), or
+    parquet. The columns are ``task.texts`` and ``task.label``."""
+    validation: str = ""
+    """The validation split's file (``files``)."""
+    test: str = ""
+    """The test split's file (``files``)."""
     limit: int = 0
     """At most this many training rows, sampled with the run's seed; 0 takes all."""
     holdout: float = 0.1
@@ -48,7 +59,7 @@ class DataConfig:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
     def __post_init__(self) -> None:
-        choice("data.source", self.source, ("hub", "local", "mini", "teacher"))
+        choice("data.source", self.source, ("hub", "local", "files", "mini", "teacher"))
         not_negative("data.limit", self.limit)
         require(0 < self.holdout < 1, "data.holdout", self.holdout, "a share in (0, 1)")
         positive("data.train_size", self.train_size)
@@ -61,3 +72,11 @@ class DataConfig:
             require(bool(self.dir), "data.dir", self.dir, "the folder of the data: data=local data.dir=DIR")
         if self.source == "hub":
             require(bool(self.path), "data.path", self.path, "the hub's name of the data set")
+        if self.source != "files":
+            for split, file in self.files.items():
+                require(False, f"data.{split}", file, f"no file with data.source={self.source}; data=files reads it")
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files that are named, by split."""
+        return {split: file for split in FILES if (file := getattr(self, split))}

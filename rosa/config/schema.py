@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rosa.config.checks import choice, not_negative, require
-from rosa.config.data import DataConfig
+from rosa.config.data import FILES, DataConfig
 from rosa.config.decoding import DecodingConfig
 from rosa.config.logger import LoggerConfig
 from rosa.config.method import MethodConfig
@@ -107,6 +107,7 @@ def check(config: Config) -> None:
         raise ConfigError(f"data.holdout={config.data.holdout} with selection={config.selection}: it needs holdout")
     if HOLDOUT in config.task.evaluation:
         raise ConfigError(f"task.evaluation={config.task.evaluation}: {HOLDOUT} is what selection=holdout makes")
+    _check_files(config)
     if config.model.source == "mini" and config.task.kind != "vector_regression":
         wanted = "gpt2" if config.task.kind == "generation" else "roberta"
         if config.model.mini.architecture != wanted:
@@ -125,6 +126,39 @@ def check(config: Config) -> None:
         )
     if config.train.precision == "fp16" and config.train.device == "cpu":
         raise ConfigError("train.precision=fp16 with train.device=cpu: half precision needs a GPU; use fp32 or bf16")
+
+
+def _check_files(config: Config) -> None:
+    """Refuse a task that needs a file that is not named, or the other way round."""
+    task, data = config.task, config.data
+    if data.source != "files":
+        unnamed = {"classification": ("labels", task.labels), "regression": ("label_range", task.label_range)}
+        key, value = unnamed.get(task.kind, ("", True))
+        if not value:
+            raise ConfigError(
+                f"task.{key}={value} with data.source={data.source}: only data=files takes what the training file has; "
+                + ("name the labels" if key == "labels" else "give [smallest, largest]")
+            )
+        return
+    for split in task.splits:
+        if split in data.files:
+            continue
+        if split not in FILES:
+            raise ConfigError(
+                f"task={task.name} has the split {split!r}: data=files has data.validation and data.test alone; set "
+                "task.evaluation=[validation]"
+            )
+        without = "; task.test='' decodes no test split" if split == task.test else ""
+        raise ConfigError(
+            f"data.{split}='': expected a csv, tsv, jsonl or parquet file, as in data=files data.train=a.csv "
+            f"data.validation=b.csv{without}"
+        )
+    for split, file in data.files.items():
+        if split not in task.splits:
+            raise ConfigError(
+                f"data.{split}={file}: task={task.name} has the splits {', '.join(task.splits)}; "
+                f"task.evaluation=[validation,{split}] scores it after each epoch and never selects by it"
+            )
 
 
 NOT_IDENTITY = {

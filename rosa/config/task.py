@@ -33,6 +33,8 @@ class HubTaskConfig:
     """The data set's configuration; empty for the task's name."""
 
 
+TRAIN = "train"
+"""Name of the training split."""
 LOSS_ON = ("reference", "all")
 KINDS = ("classification", "regression", "vector_regression", "generation")
 
@@ -46,12 +48,15 @@ class TaskConfig:
     """``classification`` or ``regression`` of texts, to a class or a number; ``vector_regression``: vectors to vectors,
     by a model without a head; ``generation``: a text from a text, by a causal language model."""
     texts: list[str] = field(default_factory=list)
-    """The one or two text columns of the hub's data set (generation: the given and the wanted one); none for
-    vectors."""
+    """The one or two text columns of the hub's data set, or of one's own files (generation: the given and the wanted
+    one); none for vectors."""
+    label: str = "label"
+    """The label's column there."""
     labels: list[str] = field(default_factory=list)
-    """Label names in the order of their numbers (classification)."""
+    """Label names in the order of their numbers (classification). Where ``data=files`` and none are named, those of the
+    training file, sorted."""
     label_range: list[float] = field(default_factory=list)
-    """Smallest and largest label (regression)."""
+    """Smallest and largest label (regression); with ``data=files`` it may be left out, and any number is a label."""
     metrics: list[str] = field(default_factory=list)
     """Every official metric, recorded all."""
     headline: str = ""
@@ -85,15 +90,23 @@ class TaskConfig:
             require(self.prompt.count("{given}") == 1, "task.prompt", self.prompt, "a text with one {given} in it")
             require(self.test not in self.evaluation, "task.test", self.test, "a split of its own, or none")
         elif self.kind == "classification":
-            require(len(self.labels) >= 2, "task.labels", self.labels, "at least two label names")
+            several = len(self.labels) != 1 and len(set(self.labels)) == len(self.labels)
+            require(several, "task.labels", self.labels, "at least two different label names")
+            binary = len(self.labels) <= 2 or "f1" not in self.metrics
+            require(binary, "task.metrics", self.metrics, f"no f1 with {len(self.labels)} labels: it is of two classes")
         elif self.kind == "regression":
             ordered = len(self.label_range) == 2 and self.label_range[0] < self.label_range[1]
-            require(ordered, "task.label_range", self.label_range, "[smallest, largest]")
+            require(ordered or not self.label_range, "task.label_range", self.label_range, "[smallest, largest]")
 
     @property
     def has_head(self) -> bool:
         """Whether the model gets a head for this task on top of its pretrained backbone."""
         return self.is_labelled
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Every split: that of training, those of evaluation, and the test split where there is one."""
+        return (TRAIN, *self.evaluation, *((self.test,) if self.test else ()))
 
     @property
     def is_labelled(self) -> bool:

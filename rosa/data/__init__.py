@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from rosa.data.base import TaskData
+from rosa.data.base import TaskData, resolved_task
 from rosa.data.sources import load
 from rosa.data.tokenization import tokenize
 from rosa.errors import DataError
 
-__all__ = ["DataError", "TaskData", "load", "tokenize"]
+__all__ = ["DataError", "TaskData", "load", "resolved_task", "tokenize"]

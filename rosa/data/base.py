@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,12 @@ class TaskData:
     facts: dict[str, Any]
     """Plain values that JSON can hold.
 
-    ``source`` and what identifies it; ``splits``: for each split ``rows``, ``sha256`` (of a file's bytes, else of the
-    rows in order), ``malformed`` (rows left out), and ``label_counts``, or ``label_mean`` with ``label_range``, or
-    without labels ``given``, the number of different first texts; ``limit``: None, or ``seed``, ``rows`` kept and the
-    ``of`` they were drawn from. The train split's and the holdout's ``rows`` and label facts are of the rows
-    kept, their ``sha256`` is of everything read. After tokenizing also ``max_length`` and, for each split, ``tokens``
-    and ``truncated`` (examples cut to that length).
+    ``source`` and what identifies it; ``labels``, where they were found in the files; ``splits``: for each split
+    ``rows``, ``sha256`` (of a file's bytes, else of the rows in order), ``malformed`` (rows left out), and
+    ``label_counts``, or ``label_mean`` with ``label_range``, or without labels ``given``, the number of different first
+    texts; ``limit``: None, or ``seed``, ``rows`` kept and the ``of`` they were drawn from. The train split's and the
+    holdout's ``rows`` and label facts are of the rows kept, their ``sha256`` is of everything read. After tokenizing
+    also ``max_length`` and, for each split, ``tokens`` and ``truncated`` (examples cut to that length).
     """
 
 
@@ -97,14 +98,14 @@ class RowCollector:
     """Gathers the rows of one split, and stops at a malformed one, or leaves it out and counts it.
 
     Args:
-        task: what the labels may be.
+        task: what the labels may be; another one may be set before the first row is added.
         place: where the rows come from: a file, or a data set and split.
         row_mark: what stands between the place and a row's number: ``:`` for lines, ``, row `` elsewhere.
         skip_malformed: leave malformed rows out; None where the source has no such choice.
     """
 
     def __init__(self, task: TaskConfig, place: str, row_mark: str, skip_malformed: bool | None) -> None:
-        self._task = task
+        self.task = task
         self._place = place
         self._row_mark = row_mark
         self._skip_malformed = skip_malformed
@@ -119,9 +120,9 @@ class RowCollector:
             DataError: a text that is missing, no text that says anything, or a label that the task does not have.
         """
         problem = self._problem_of_texts(texts)
-        if problem is None and self._task.is_labelled:
+        if problem is None and self.task.is_labelled:
             try:
-                value = read_label(label, self._task)
+                value = read_label(label, self.task)
             except DataError as error:
                 problem = str(error)
         if problem is not None:
@@ -129,7 +130,7 @@ class RowCollector:
             return
         for column, text in zip(self._texts, texts, strict=True):
             column.append(text)
-        if self._task.is_labelled:
+        if self.task.is_labelled:
             self._labels.append(value)
 
     def refuse(self, number: int, problem: str) -> None:
@@ -161,15 +162,25 @@ class RowCollector:
         return Split(self._texts, self._labels, sha256, self._malformed, facts or {})
 
     def _problem_of_texts(self, texts: Sequence[Any]) -> str | None:
-        for name, text in zip(self._task.texts, texts, strict=True):
+        for name, text in zip(self.task.texts, texts, strict=True):
             if not isinstance(text, str):
                 return f"{name} is {shorten(text)}, expected a text"
-            if not self._task.is_labelled and not text.strip():
+            if not self.task.is_labelled and not text.strip():
                 return f"{name} is empty"
         # One empty text of two is kept: the official QQP has such questions, and the hub keeps them too.
         if not any(text.strip() for text in texts):
             return "empty text" if len(texts) == 1 else "both texts are empty"
         return None
+
+
+def resolved_task(task: TaskConfig, facts: Mapping[str, Any]) -> TaskConfig:
+    """The task with the labels that reading its data has found; the same task where it names them itself.
+
+    Args:
+        task: as configured.
+        facts: of the data, from :attr:`TaskData.facts` or a record.
+    """
+    return dataclasses.replace(task, labels=facts["labels"]) if "labels" in facts else task
 
 
 def read_label(label: Any, task: TaskConfig) -> int | float:
@@ -181,25 +192,29 @@ def read_label(label: Any, task: TaskConfig) -> int | float:
     if label is None:
         raise DataError("no label")
     if task.kind == "regression":
-        low, high = task.label_range
-        try:
-            value = float(label)
-        except (TypeError, ValueError):
-            raise DataError(f"label {shorten(label)} is not a number; expected one in [{low:g}, {high:g}]") from None
-        if not low <= value <= high:  # also refuses nan
-            raise DataError(f"label {shorten(label)} is not in [{low:g}, {high:g}]")
-        return value
-    if isinstance(label, str):
-        if label in task.labels:
-            return task.labels.index(label)
-        number = int(label) if label.isascii() and label.isdigit() else -1
-    else:
-        number = int(label) if isinstance(label, int) else -1
-    if 0 <= number < len(task.labels):
+        return _number(label, task.label_range)
+    if isinstance(label, str) and label in task.labels:
+        return task.labels.index(label)
+    number = int(label) if str(label).isascii() and str(label).isdigit() else -1
+    # Where names are numbers themselves, a number is a name: class 0 of the labels 1, 2 and 3 is not written 0.
+    if 0 <= number < len(task.labels) and not any(name.isdigit() for name in task.labels):
         return number
-    expected = ", ".join(f"{name} ({number})" for number, name in enumerate(task.labels))
+    expected = listing([f"{name} ({number})" for number, name in enumerate(task.labels)])
     hint = "; -1 marks rows whose labels were never published" if label in (-1, "-1") else ""
     raise DataError(f"unknown label {shorten(label)}; {task.name} has {expected}{hint}")
+
+
+def _number(label: Any, limits: Sequence[float]) -> float:
+    """The value of a regression's label; any finite one without limits."""
+    low, high = limits or (-math.inf, math.inf)
+    expected = f"one in [{low:g}, {high:g}]" if limits else "a finite one"
+    try:
+        value = float(label)
+    except (TypeError, ValueError):
+        raise DataError(f"label {shorten(label)} is not a number; expected {expected}") from None
+    if not (low <= value <= high and math.isfinite(value)):  # also refuses nan
+        raise DataError(f"label {shorten(label)} is not in range; expected {expected}")
+    return value
 
 
 def hash_rows(texts: Sequence[Sequence[str]], labels: Sequence[float]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rosa.config import DataConfig, TaskConfig
+from rosa.config import TRAIN, DataConfig, TaskConfig
 from rosa.data import sources
 from rosa.data.base import Split
 
@@ -51,13 +51,13 @@ def load(task: TaskConfig, data: DataConfig, seed: int, holdout: float = 0.0) ->
     """
     splits, facts = sources.read(task, data, seed, holdout)
     pairs = {name: _pairs(split) for name, split in splits.items()}
-    known = {mr for mr, _ in pairs[sources.TRAIN]}
-    scored = [name for name in splits if name != sources.TRAIN]
+    known = {mr for mr, _ in pairs[TRAIN]}
+    scored = [name for name in splits if name != TRAIN]
     grouped = {name: group(pairs[name]) for name in scored}
     for name in scored:
         facts["splits"][name]["in_train"] = sum(one.mr in known for one in grouped[name])
     return GenerationData(
-        train=_dataset(pairs[sources.TRAIN]),
+        train=_dataset(pairs[TRAIN]),
         evaluation={name: _dataset(pairs[name]) for name in sources.evaluated(splits, task)},
         groups=grouped,
         facts=facts,

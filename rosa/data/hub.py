@@ -63,7 +63,7 @@ def _from_cache(path: str, name: str) -> tuple[dict[str, datasets.Dataset], str]
     """The latest copy in the local cache and its commit, without a look at the network; None where there is none."""
     import datasets
 
-    with _offline(), _quiet():
+    with offline(), quiet():
         try:
             builder = datasets.load_dataset_builder(path, name)
             return builder.as_dataset(), builder.hash
@@ -72,7 +72,7 @@ def _from_cache(path: str, name: str) -> tuple[dict[str, datasets.Dataset], str]
 
 
 @contextmanager
-def _offline() -> Iterator[None]:
+def offline() -> Iterator[None]:
     """Keep ``datasets`` off the network: its only switch that can be set after import is this module attribute."""
     import datasets
 
@@ -85,13 +85,16 @@ def _offline() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back the warnings of a cache look-up that is not a failure."""
+def quiet() -> Iterator[None]:
+    """Hold back the warnings of ``datasets``, and its progress bars."""
     import datasets
 
-    before = datasets.logging.get_verbosity()
+    before, bars = datasets.logging.get_verbosity(), not datasets.are_progress_bars_disabled()
     datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
     try:
         yield
     finally:
         datasets.logging.set_verbosity(before)
+        if bars:
+            datasets.enable_progress_bars()

@@ -15,11 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from rosa.config import DataConfig, TaskConfig
+from rosa.config import TRAIN, DataConfig, TaskConfig
 from rosa.errors import DataError
 from rosa.utils.seeding import generator
-
-TRAIN = "train"
 
 
 class Vectors(Dataset[dict[str, Tensor]]):
@@ -73,7 +71,7 @@ def load(task: TaskConfig, data: DataConfig, student: nn.Module) -> VectorData:
     width = next(student.parameters()).shape[1]
     splits: dict[str, Vectors] = {}
     facts: dict[str, Any] = {"source": "teacher", "seed": data.seed, "splits": {}}
-    for name in (TRAIN, *task.evaluation):
+    for name in task.splits:
         rows = data.train_size if name == TRAIN else data.evaluation_size
         features = torch.randn(rows, width, generator=generator(data.seed, f"teacher.features.{name}"))
         with torch.no_grad():

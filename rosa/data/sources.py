@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rosa.config import HOLDOUT, DataConfig, TaskConfig
-from rosa.data import hub, local_files
-from rosa.data.base import RowCollector, Split, TaskData, listing, shorten
+from rosa.config import HOLDOUT, TRAIN, DataConfig, TaskConfig
+from rosa.data import files, hub, local_files
+from rosa.data.base import RowCollector, Split, TaskData, listing, resolved_task, shorten
 from rosa.errors import DataError
 from rosa.mini import text as mini_text
 from rosa.utils import seeding
@@ -21,29 +21,26 @@ from rosa.utils import seeding
 if TYPE_CHECKING:
     import datasets
 
-TRAIN = "train"
 SAVED_MARK = "dataset_dict.json"
 """The file that ``DatasetDict.save_to_disk`` writes first."""
 
 
-def names(task: TaskConfig) -> tuple[str, ...]:
-    """Every split of a task: the training split, those of evaluation, and the test split where there is one."""
-    return (TRAIN, *task.evaluation, *((task.test,) if task.test else ()))
-
-
 def check(task: TaskConfig, data: DataConfig) -> None:
-    """Refuse a task that its source cannot have, without reading, making or downloading anything.
+    """Refuse a task that its source cannot have, without making or downloading anything.
 
     Raises:
-        DataError: a task or split that the project generates no text for, or a folder that is not there.
+        DataError: a task or split that the project generates no text for, a folder that is not there, or files that
+            cannot be read.
     """
     if data.source == "mini":
         known = mini_text.splits(task.name)
-        for name in names(task):
+        for name in task.splits:
             if name not in known:
                 raise DataError(f"task={task.name} with data=mini: no split {name!r}, it has {listing(known)}")
     elif data.source == "local":
         _root(data)
+    elif data.source == "files":
+        files.read(task, data)
 
 
 def read(
@@ -63,8 +60,9 @@ def read(
     Raises:
         DataError: something is missing, malformed, or out of reach; the message names the place.
     """
-    readers = {"hub": _read_hub, "local": _read_local, "mini": _read_mini}
+    readers = {"hub": _read_hub, "local": _read_local, "mini": _read_mini, "files": files.read}
     splits, facts = readers[data.source](task, data)
+    task = resolved_task(task, facts)
     _refuse_twins(splits, task)
     facts["limit"] = None
     rows_read = splits[TRAIN].rows
@@ -140,7 +138,7 @@ def _read_hub(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dic
 
 def _read_mini(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:
     splits = {}
-    for name in names(task):
+    for name in task.splits:
         size = data.train_size if name == TRAIN else data.evaluation_size
         rows = RowCollector(task, f"mini {task.name}, split {name}", ", row ", None)
         for number, row in enumerate(mini_text.examples(task.name, name, size, data.seed)):
@@ -162,13 +160,13 @@ def _read_local(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], d
             f"data.dir={data.dir}: expected the folder {task.local.folder} of the official download, or what "
             f"`datasets` saved to disk, there or in {task.name}; it holds {held}{hint}"
         )
-    files = {TRAIN: task.local.train}
-    for name in names(task)[1:]:
+    named = {TRAIN: task.local.train}
+    for name in task.splits[1:]:
         if name not in task.local.evaluation:
             known = listing(list(task.local.evaluation))
             raise DataError(f"task.local.evaluation names no file for the split {name!r}; it has {known}")
-        files[name] = task.local.evaluation[name]
-    splits = {name: local_files.read_split(folder, file, task, data.skip_malformed) for name, file in files.items()}
+        named[name] = task.local.evaluation[name]
+    splits = {name: local_files.read_split(folder, file, task, data.skip_malformed) for name, file in named.items()}
     return splits, {"source": "local", "format": "csv" if task.kind == "generation" else "tsv"}
 
 
@@ -199,14 +197,14 @@ def _from_datasets(
 ) -> dict[str, Split]:
     """Take the task's splits out of a data set whose columns and labels are those of the hub's."""
     splits = {}
-    for name in names(task):
+    for name in task.splits:
         if name not in found:
             raise DataError(f"{place}: no split {name!r}, it has {listing(list(found))}")
         table = found[name]
         _check_columns(table, task, f"{place}, split {name}")
         rows = RowCollector(task, f"{place}, split {name}", ", row ", skip_malformed)
         texts = [table[column][:] for column in task.texts]
-        labels = table["label"][:] if task.is_labelled else [None] * len(table)
+        labels = table[task.label][:] if task.is_labelled else [None] * len(table)
         for number, (*values, label) in enumerate(zip(*texts, labels, strict=True)):
             rows.add(number, values, label)
         splits[name] = rows.finish()
@@ -214,13 +212,13 @@ def _from_datasets(
 
 
 def _check_columns(table: datasets.Dataset, task: TaskConfig, place: str) -> None:
-    for column in (*task.texts, *(("label",) if task.is_labelled else ())):
+    for column in (*task.texts, *((task.label,) if task.is_labelled else ())):
         if column not in table.column_names:
             raise DataError(f"{place}: no column {column!r}, it has {listing(table.column_names)}")
     if not task.is_labelled:
         return
     # A number means nothing without the order of the names: WNLI and RTE have the same two, the other way round.
-    names = getattr(table.features["label"], "names", None)
+    names = getattr(table.features[task.label], "names", None)
     if names is not None and list(names) != list(task.labels):
         raise DataError(f"{place}: its labels are {shorten(names)} in this order, expected {shorten(task.labels)}")
 
@@ -237,6 +235,7 @@ def _refuse_twins(splits: Mapping[str, Split], task: TaskConfig) -> None:
 def load(task: TaskConfig, data: DataConfig, seed: int, holdout: float = 0.0) -> TaskData:
     """Load the train split and every evaluation split of a task; arguments and errors as for :func:`read`."""
     splits, facts = read(task, data, seed, holdout)
+    task = resolved_task(task, facts)
     return TaskData(
         train=splits[TRAIN].dataset(task),
         evaluation={name: splits[name].dataset(task) for name in evaluated(splits, task)},

@@ -1,0 +1,170 @@
+"""Read a task from files of one's own, one for each split: CSV, TSV, JSON lines or Parquet.
+
+The columns are ``task.texts`` and ``task.label``; further columns are not read. CSV and TSV hold text and nothing else:
+no value is taken for a number, a date or a missing one. In a TSV file a quote is a character like any other. JSON and
+Parquet have types: a label may be a text, a number or a boolean.
+
+``datasets.load_dataset`` reads Parquet. It does not read CSV here: the pandas behind it answers a row with a field too
+many by moving every column by one, takes the texts ``NA`` and ``null`` for missing ones, and names no line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rosa.config import TRAIN, DataConfig, TaskConfig
+from rosa.data.base import RowCollector, Split, listing, resolved_task, shorten
+from rosa.data.hub import offline, quiet
+from rosa.data.local_files import column_position, decode, fields, wrong_number
+from rosa.data.local_files import read as read_bytes
+from rosa.errors import DataError
+
+Row = tuple[int, Mapping[str, Any] | str]
+"""A row's line, or in Parquet its number from 0; and its values by column, or what is wrong with it."""
+Table = tuple[list[str], Iterator[Row]]
+"""The names of the columns, and the rows."""
+
+
+def read(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:
+    """Every split of a task, and the facts that a record keeps.
+
+    Where the task names no labels, they are those of the training file, sorted (numbers by size), and ``labels`` of the
+    facts.
+
+    Raises:
+        DataError: a file is missing, empty, of an unknown kind or unreadable, or lacks a column; a row is malformed,
+            unless ``data.skip_malformed``; or all labels are one. The message names the file, and the line or column.
+    """
+    facts: dict[str, Any] = {"source": "files"}
+    splits = {}
+    for name in task.splits:  # the training split is the first one
+        path = Path(data.files[name]).expanduser()
+        content = read_bytes(path)
+        if not content:
+            raise DataError(f"{path}: the file is empty")
+        columns, found = _table(path, content)
+        for key, column in _wanted(task):
+            column_position(column, columns, str(path), key)
+        collector = RowCollector(task, str(path), ", row " if path.suffix == ".parquet" else ":", data.skip_malformed)
+        rows = []
+        for number, values in found:
+            if isinstance(values, str):
+                collector.refuse(number, values)
+            else:
+                rows.append((number, [values.get(column) for column in task.texts], _label(values.get(task.label))))
+        if name == TRAIN and task.kind == "classification" and not task.labels:
+            facts["labels"] = _labels([label for *_, label in rows if label is not None], task.label, path)
+            task = collector.task = resolved_task(task, facts)
+        for number, texts, label in rows:
+            collector.add(number, texts, label)
+        splits[name] = collector.finish(hashlib.sha256(content).hexdigest(), {"file": path.name})
+        _refuse_constant(splits[name], name, path, task)
+    return splits, facts
+
+
+def _wanted(task: TaskConfig) -> list[tuple[str, str]]:
+    """The columns of a task, each after the key that names it."""
+    return [*(("task.texts", name) for name in task.texts), *([("task.label", task.label)] if task.is_labelled else [])]
+
+
+# --- labels ----------------------------------------------------------------------------------------------------------
+
+
+def _label(value: Any) -> Any:
+    """A label as text, whatever its type in the file; None where there is none."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # a column of whole numbers with a gap is one of floats in Parquet
+    return None if value is None or value == "" else str(value)
+
+
+def _labels(labels: Sequence[str], column: str, path: Path) -> list[str]:
+    """The different labels of a file, sorted.
+
+    Raises:
+        DataError: they are fewer than two, or as many as the rows.
+    """
+    found = sorted(set(labels))
+    if len(found) < 2:
+        held = f"no label but {shorten(found[0])}" if found else "no label"
+        raise DataError(f"{path}: the column {column!r} has {held}; expected two different ones at least")
+    if len(found) == len(labels) > 2:
+        raise DataError(
+            f"{path}: each row has a label of its own in the column {column!r}, such as {listing(found[:3])}; name the "
+            "label's column with task.label, or use task=text_regression for numbers"
+        )
+    return sorted(found, key=int) if all(label.isascii() and label.isdigit() for label in found) else found
+
+
+def _refuse_constant(split: Split, name: str, path: Path, task: TaskConfig) -> None:
+    """Stop where a split's labels are all one: no class to tell apart in training, no correlation to compute."""
+    if task.is_labelled and len(set(split.labels)) == 1 and (name == TRAIN or task.kind == "regression"):
+        only = task.labels[int(split.labels[0])] if task.kind == "classification" else f"{split.labels[0]:g}"
+        raise DataError(f"{path}: every row has the label {only} in the column {task.label!r}; expected different ones")
+
+
+# --- the kinds of files ----------------------------------------------------------------------------------------------
+
+
+def _table(path: Path, content: bytes) -> Table:
+    """The columns and rows of a file, by its ending."""
+    kind = path.suffix.lower()
+    if kind in (".csv", ".tsv"):
+        return _separated(path, content, "comma" if kind == ".csv" else "tab")
+    if kind in (".json", ".jsonl"):
+        return _json_lines(path, content)
+    if kind == ".parquet":
+        return _parquet(path)
+    raise DataError(f"{path}: expected a file that ends in .csv, .tsv, .json, .jsonl or .parquet")
+
+
+def _separated(path: Path, content: bytes, separator: str) -> Table:
+    found = fields(content, path, separator)
+    _, columns = next(found, (1, []))
+
+    def rows() -> Iterator[Row]:
+        for line, values in found:
+            right = len(values) == len(columns)
+            yield line, dict(zip(columns, values, strict=True)) if right else wrong_number(values, columns, separator)
+
+    return columns, rows()
+
+
+def _json_lines(path: Path, content: bytes) -> Table:
+    found = [(line, _object(text)) for line, text in enumerate(decode(content, path).split("\n"), 1) if text.strip()]
+    first = next((row for _, row in found if not isinstance(row, str)), None)
+    if first is None:
+        raise DataError(f"{path}:1: {found[0][1] if found else 'no rows'}")
+    return list(first), iter(found)
+
+
+def _object(text: str) -> dict[str, Any] | str:
+    try:
+        row = json.loads(text)
+    except ValueError as error:
+        return f"no JSON: {error}"
+    return row if isinstance(row, dict) else f'expected an object, as in {{"text": ...}}; it is {shorten(row)}'
+
+
+def _parquet(path: Path) -> Table:
+    import datasets
+
+    try:
+        with TemporaryDirectory() as cache, offline(), quiet():
+            table = datasets.load_dataset(
+                "parquet", data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True
+            )
+    except Exception as error:  # of pyarrow or datasets, by what is broken
+        cause = error.__cause__ or error
+        raise DataError(f"{path}: cannot be read as Parquet: {type(cause).__name__}: {cause}") from error
+    rows = table.to_list()
+    for column, feature in table.features.items():
+        if isinstance(feature, datasets.ClassLabel):
+            rows = [{**row, column: None if row[column] is None else feature.int2str(row[column])} for row in rows]
+    return table.column_names, enumerate(rows)

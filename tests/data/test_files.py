@@ -1,0 +1,296 @@
+"""Files of one's own: what is read, which labels are found, and what is refused by file, line and column."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from hydra import compose, initialize_config_dir
+from pyarrow import parquet
+
+from rosa.config import Config, from_hydra, register
+from rosa.data import e2e, load
+from rosa.errors import ConfigError, DataError
+from tests.conftest import ROOT
+
+Rows = list[dict[str, Any]]
+
+TRAIN: Rows = [
+    {"id": 1, "text": 'a "quoted", and\nbroken one', "label": "pos"},
+    {"id": 2, "text": "NA", "label": "neg"},
+    {"id": 3, "text": "01", "label": "pos"},
+    {"id": 4, "text": "caf\u00e9 \u2028 null", "label": "neg"},
+]
+VALIDATION: Rows = [{"id": 5, "text": "one", "label": "neg"}, {"id": 6, "text": "two", "label": "pos"}]
+
+
+def as_csv(path: Path, rows: Rows, delimiter: str = ",") -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def as_json(path: Path, rows: Rows) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def as_parquet(path: Path, rows: Rows) -> None:
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def composed(*overrides: str) -> Config:
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return from_hydra(compose("config", overrides=["model=minilm", "data=files", *overrides]))
+
+
+def settings(folder: Path, ending: str = "csv", *overrides: str, kind: str = "text_classification") -> Config:
+    files = [f"data.{split}={folder / split}.{ending}" for split in ("train", "validation")]
+    model = ["model=gpt2", "task.test=''"] if kind == "text_to_text" else []
+    return composed(f"task={kind}", *files, *model, *overrides)
+
+
+def read(config: Config) -> Any:
+    return load(config.task, config.data, config.seed)
+
+
+def write(folder: Path, train: str | bytes, validation: str | bytes = "text,label\na,pos\nb,neg\n") -> None:
+    for name, content in (("train", train), ("validation", validation)):
+        (folder / f"{name}.csv").write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+# --- what is read ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ending", "writer"),
+    [("csv", as_csv), ("json", as_json), ("jsonl", as_json), ("parquet", as_parquet)],
+)
+def test_rows_come_back_as_they_were_written(tmp_path: Path, ending: str, writer: Callable[..., None]) -> None:
+    for split, rows in (("train", TRAIN), ("validation", VALIDATION)):
+        writer(tmp_path / f"{split}.{ending}", rows)
+    data = read(settings(tmp_path, ending))
+    for rows, split in ((TRAIN, data.train), (VALIDATION, data.evaluation["validation"])):
+        assert split["text_a"][:] == [row["text"] for row in rows]
+        assert split["label"][:] == [["neg", "pos"].index(row["label"]) for row in rows]
+    assert data.facts["source"] == "files"
+    assert data.facts["labels"] == ["neg", "pos"]
+    assert data.facts["splits"]["train"]["file"] == f"train.{ending}"
+    assert data.facts["splits"]["train"]["label_counts"] == {"neg": 2, "pos": 2}
+
+
+def test_a_quote_in_tsv_is_a_character(tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text('text\tlabel\n"open\tpos\nit\'s 5" long\tneg\n')
+    (tmp_path / "validation.tsv").write_text("text\tlabel\na, b\tpos\n")
+    data = read(settings(tmp_path, "tsv"))
+    assert data.train["text_a"][:] == ['"open', "it's 5\" long"]
+    assert data.evaluation["validation"]["text_a"][:] == ["a, b"]
+
+
+def test_pairs_and_named_columns(tmp_path: Path) -> None:
+    write(tmp_path, "q,topic,a\nwhy,x,so\nwho,y,me\n", "a,q,topic\nno,where,x\n")
+    data = read(settings(tmp_path, "csv", "task.texts=[q,a]", "task.label=topic"))
+    assert data.train[0] == {"text_a": "why", "text_b": "so", "label": 0}
+    assert data.evaluation["validation"][0] == {"text_a": "where", "text_b": "no", "label": 0}
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (["b", "a", "C"], ["C", "a", "b"]),
+        (["10", "9", "2"], ["2", "9", "10"]),
+        ([10, 9, 2], ["2", "9", "10"]),
+        ([True, False, True], ["false", "true"]),
+        ([1.0, 0.0, 1.0], ["0", "1"]),
+        (["1", "x", "1"], ["1", "x"]),
+    ],
+)
+def test_labels_are_found_and_sorted(tmp_path: Path, labels: list[Any], found: list[str]) -> None:
+    rows = [{"text": f"text {number}", "label": label} for number, label in enumerate(labels + labels)]
+    as_json(tmp_path / "train.jsonl", rows)
+    as_json(tmp_path / "validation.jsonl", rows[:2])
+    data = read(settings(tmp_path, "jsonl"))
+    assert data.facts["labels"] == found
+    texts = {True: "true", False: "false"}
+    assert [found[number] for number in data.train["label"]] == [
+        texts[label] if isinstance(label, bool) else str(label).removesuffix(".0") for label in labels + labels
+    ]
+
+
+def test_class_labels_of_a_parquet_file_keep_their_names(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    made = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, 1]}, features=features)
+    for split in ("train", "validation"):
+        made.select(range(3 if split == "train" else 2)).to_parquet(str(tmp_path / f"{split}.parquet"))
+    data = read(settings(tmp_path, "parquet"))
+    assert data.facts["labels"] == ["no", "yes"]
+    assert data.train["label"][:] == [1, 0, 1]
+
+
+def test_named_labels_keep_their_order_and_may_be_written_as_numbers(tmp_path: Path) -> None:
+    write(tmp_path, "text,label\na,pos\nb,1\nc,0\n")
+    data = read(settings(tmp_path, "csv", "task.labels=[pos,neg]"))
+    assert data.train["label"][:] == [0, 1, 0]
+    assert "labels" not in data.facts
+
+
+def test_any_finite_number_is_a_label_of_a_regression(tmp_path: Path) -> None:
+    write(tmp_path, "text,score\na,-3\nb,1e3\n", "text,score\nc,0.5\nd,2\n")
+    data = read(settings(tmp_path, "csv", "task.label=score", kind="text_regression"))
+    assert data.train["label"][:] == [-3.0, 1000.0]
+    assert data.facts["splits"]["train"]["label_range"] == [-3.0, 1000.0]
+
+
+def test_references_of_one_text_are_a_group(tmp_path: Path) -> None:
+    write(tmp_path, "source,target\na,A\nb,B\n", "source,target\nc,one\nd,D\nc,two\n")
+    config = settings(tmp_path, kind="text_to_text")
+    data = e2e.load(config.task, config.data, config.seed)
+    assert [(group.mr, group.references) for group in data.groups["validation"]] == [
+        ("c", ("one", "two")),
+        ("d", ("D",)),
+    ]
+
+
+def test_a_task_of_the_project_reads_files_too(tmp_path: Path) -> None:
+    write(tmp_path, "sentence,label\na,1\nb,0\n", "sentence,label\nc,acceptable\n")
+    data = read(settings(tmp_path, kind="cola"))
+    assert data.train["label"][:] == [1, 0]
+    assert data.evaluation["validation"]["label"][:] == [1]
+
+
+def test_malformed_rows_may_be_left_out(tmp_path: Path) -> None:
+    write(tmp_path, "text,label\na,pos\nb\n,neg\nc,\nd,neg\n")
+    data = read(settings(tmp_path, "csv", "data.skip_malformed=true"))
+    assert data.train["text_a"][:] == ["a", "d"]
+    assert data.facts["splits"]["train"]["malformed"] == 3
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ("", r"train\.csv: the file is empty"),
+        ("text,label\n", r"train\.csv: the column 'label' has no label"),
+        ("txt,label\na,pos\nb,neg\n", r"no column 'text' \(task\.texts\), it has 'txt', 'label'; did you mean txt"),
+        ("text,lable\na,pos\nb,neg\n", r"no column 'label' \(task\.label\).*did you mean lable"),
+        ("text;label\na;pos\n", r"no column 'text' \(task\.texts\), it has 'text;label'"),
+        ("text,label,label\na,pos,x\n", r"names 'label' 2 times"),
+        ("text,label\na,pos,1\nb,neg,0\n", r"csv:2: 3 comma-separated fields, expected 2 \(data\.skip_malformed=true"),
+        ('text,label\n"a\nb",pos\nc\n', r"train\.csv:4: 1 comma-separated fields, expected 2"),
+        ('text,label\na,pos\n"b,neg\n', r"train\.csv:3: no CSV: unexpected end of data"),
+        (b"text,label\na,pos\ncaf\xe9,neg\n", r"train\.csv:3: not UTF-8.*0xe9"),
+        ("text,label\na,pos\n ,neg\n", r"train\.csv:3: empty text"),
+        ("text,label\na,pos\nb,\nc,neg\n", r"train\.csv:3: no label"),
+        ("text,label\na,pos\nb,pos\n", r"the column 'label' has no label but 'pos'; expected two different ones"),
+        ("text,label\na,0.1\nb,0.2\nc,0.3\n", r"own in the column 'label', such as 0\.1, 0\.2, 0\.3;.*text_regression"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_named_with_the_line_or_column(tmp_path: Path, train: str | bytes, message: str) -> None:
+    write(tmp_path, train)
+    with pytest.raises(DataError, match=message):
+        read(settings(tmp_path))
+
+
+def test_a_label_that_training_does_not_have_is_unknown(tmp_path: Path) -> None:
+    write(tmp_path, "text,label\na,1\nb,2\n", "text,label\nc,1\nd,0\n")
+    with pytest.raises(DataError, match=r"n\.csv:3: unknown label '0'; text_classification has 1 \(0\), 2 \(1\)"):
+        read(settings(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (["1", "nan"], r"train\.csv:3: label 'nan' is not in range; expected a finite one"),
+        (["1", "inf"], r"train\.csv:3: label 'inf' is not in range"),
+        (["1", "high"], r"train\.csv:3: label 'high' is not a number"),
+        (["1", "1.0"], r"train\.csv: every row has the label 1 in the column 'label'; expected different ones"),
+    ],
+)
+def test_a_score_is_a_finite_number(tmp_path: Path, scores: list[str], message: str) -> None:
+    write(tmp_path, "text,label\n" + "".join(f"a{score},{score}\n" for score in scores), "text,label\na,1\nb,2\n")
+    with pytest.raises(DataError, match=message):
+        read(settings(tmp_path, kind="text_regression"))
+
+
+def test_a_score_outside_the_configured_range_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "text,label\na,1\nb,7\n", "text,label\na,1\nb,2\n")
+    with pytest.raises(DataError, match=r"train\.csv:3: label '7' is not in range; expected one in \[0, 5\]"):
+        read(settings(tmp_path, "csv", "task.label_range=[0,5]", kind="text_regression"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"text": "a", "label": "x"}]\n', r"train\.jsonl:1: expected an object"),
+        ('{"text": "a", "label": "x"}\n\n{"text": "b"}\n', r"train\.jsonl:3: no label"),
+        ('{"text": "a", "label": "x"}\n{"text": 5, "label": "y"}\n', r"train\.jsonl:2: text is 5, expected a text"),
+        ('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"\n', r"train\.jsonl:2: no JSON"),
+        ('{"txt": "a", "label": "x"}\n', r"train\.jsonl has no column 'text'"),
+    ],
+)
+def test_a_bad_json_line_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "train.jsonl").write_text(content)
+    (tmp_path / "validation.jsonl").write_text('{"text": "v", "label": "x"}\n')
+    with pytest.raises(DataError, match=message):
+        read(settings(tmp_path, "jsonl", "task.labels=[x,y]"))
+
+
+def test_bad_parquet_is_named(tmp_path: Path) -> None:
+    as_parquet(tmp_path / "train.parquet", [{"text": "a", "label": "x"}, {"text": None, "label": "y"}])
+    (tmp_path / "validation.parquet").write_bytes(b"PAR1 no more")
+    config = settings(tmp_path, "parquet")
+    with pytest.raises(DataError, match=r"train\.parquet, row 1: text is None, expected a text"):
+        read(config)
+    as_parquet(tmp_path / "train.parquet", TRAIN)
+    with pytest.raises(DataError, match=r"validation\.parquet: cannot be read as Parquet"):
+        read(config)
+
+
+def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
+    write(tmp_path, "text,label\na,pos\nb,neg\n")
+    with pytest.raises(DataError, match=r"train\.tsv: no such file; its folder holds train\.csv, validation\.csv"):
+        read(settings(tmp_path, "tsv"))
+    (tmp_path / "train.xlsx").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"train\.xlsx: expected a file that ends in \.csv, \.tsv"):
+        read(settings(tmp_path, "xlsx"))
+    with pytest.raises(DataError, match="the splits 'train' and 'validation' hold the very same rows"):
+        read(settings(tmp_path, "csv", f"data.validation={tmp_path / 'train.csv'}"))
+
+
+TWO = ["data.train=a.csv", "data.validation=b.csv"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task=text_classification"], r"data\.train='': expected a csv, tsv, jsonl or parquet file"),
+        (["task=text_classification", "data.train=a.csv"], r"data\.validation='': expected a csv"),
+        (["task=text_to_text", "model=gpt2", *TWO], r"data\.test='': .*task\.test='' decodes no test split"),
+        (["task=cola", *TWO, "data.test=c.csv"], r"task\.evaluation=\[validation,test\] scores it"),
+        (["task=mnli", *TWO], r"task=mnli has the split 'validation_matched'"),
+        (["data=mini", "data.train=a.csv"], r"data\.train='a\.csv': expected no file with data\.source=mini"),
+        (["task=text_classification", "data=mini"], r"task\.labels=\[\] with data\.source=mini"),
+        (["task=text_regression", "data=mini"], r"task\.label_range=\[\] with data\.source=mini"),
+        (["task=text_classification", "task.labels=[a,a]"], r"\['a', 'a'\]: expected at least two different"),
+        (["task=mrpc", "task.labels=[a,b,c]"], r"task\.metrics=.*: expected no f1 with 3 labels"),
+    ],
+)  # fmt: skip
+def test_a_request_that_does_not_fit_is_refused_while_composing(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        composed(*overrides)
+
+
+def test_f1_of_labels_that_are_found_to_be_three_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "text,label\na,x\nb,y\nc,z\nd,x\n", "text,label\na,x\n")
+    with pytest.raises(ConfigError, match="no f1 with 3 labels"):
+        read(settings(tmp_path, "csv", "task.metrics=[f1]", "task.headline=f1"))
