@@ -19,7 +19,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Measure speed and memory, the methods side by side.")
     parser.add_argument("names", nargs="*", metavar="BENCHMARK", help=f"{', '.join(NAMES)}; default: all")
     parser.add_argument("--model", default="minilm", help="a name under conf/model, or a saved model's folder")

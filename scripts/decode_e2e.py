@@ -1,4 +1,4 @@
-"""Decode E2E's meaning representations: a hypothesis a line, as scripts/score_e2e.py reads them.
+"""Decode E2E's meaning representations, one hypothesis a line, the format of scripts/score_e2e.py.
 
 python scripts/decode_e2e.py results/runs/EXPERIMENT/MODEL/e2e/METHOD-HASH/seedN [--weights best|last]
 python scripts/decode_e2e.py CHECKPOINT --data-dir DIR
@@ -25,7 +25,7 @@ SETTINGS = {
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description="Decode E2E's meaning representations. Stopped, it goes on where it was when asked again."
     )
@@ -45,7 +45,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Write the file of hypotheses, and print what is in it."""
+    """Write the file of hypotheses, and print a summary."""
     options = arguments()
     from rosa.run import decode
 

@@ -15,7 +15,7 @@ from rosa.utils.console import run_command, silence_transformers
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Export the model of a finished run.")
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, which holds record.json")
     parser.add_argument(
@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Write the export's folder, and print what is in it."""
+    """Write the export's folder, and print its contents."""
     options = arguments()
     from rosa import export as exports
     from rosa.export import check

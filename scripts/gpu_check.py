@@ -3,9 +3,9 @@
 python scripts/gpu_check.py [tests|steps-roberta|steps-gpt2|factorization|runs|resume|processes|compile ...]
     [--report results/gpu_check.md] [--device cuda] [--seconds 900]
 
-Each section is a process of its own with a time limit and stands in the report as soon as it ends, so that neither a
-crash nor a hang nor a cut-off takes the others with it. ``--device cpu`` rehearses all of it, on models of a few
-thousand parameters.
+Each section runs in a process of its own with a time limit and is added to the report when it ends, so a crash, a hang
+or a cut-off affects only its own section. ``--device cpu`` rehearses all sections on models of a few thousand
+parameters.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from a clone, not installed
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # to run from a clone without an installation
 
 import torch
 from benchmarks import memory, steps
@@ -72,12 +72,12 @@ CLOSE = 1e-2
 
 
 class CheckError(RosaError, RuntimeError):
-    """Something on this machine is not as it must be."""
+    """A check failed on this machine."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a section works."""
+    """The device and folder of a section."""
 
     device: str
     """``cuda``, or ``cpu`` for a rehearsal on tiny shapes."""
@@ -86,16 +86,16 @@ class Place:
 
     @property
     def small(self) -> bool:
-        """Whether this is a rehearsal."""
+        """Whether this is a rehearsal on small models."""
         return self.device == "cpu"
 
     def log(self, section: str) -> Path:
-        """What a section's commands print, and its own error."""
+        """The log file of a section: its commands' output, and its own error."""
         return self.folder / f"{section}.log"
 
     @property
     def processes(self) -> int:
-        """Of a run under torchrun: one a GPU."""
+        """The number of processes of a run under torchrun: one for each GPU."""
         return 2 if self.small else torch.cuda.device_count()
 
 
@@ -196,7 +196,7 @@ def _speak_nccl(meeting: Path) -> None:
 
 
 def _only(results: Path) -> dict[str, Any]:
-    """The one record under a folder, of a finished run."""
+    """The only record under a folder; its run must be finished."""
     (record,), _ = records.find(results)
     if record["status"] != "done":
         raise CheckError(f"the run is {record['status']}")
@@ -204,23 +204,23 @@ def _only(results: Path) -> dict[str, Any]:
 
 
 def _apart(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """The largest relative difference of two runs' training losses."""
+    """The largest relative difference between two runs' training losses."""
     pairs = zip(one["training"], other["training"], strict=True)
     return max(abs(a["loss"] - b["loss"]) / b["loss"] for a, b in pairs)
 
 
 def train_command(place: Place, results: Path, *overrides: str) -> list[str]:
-    """A short run of the mini CoLA on the project's own model, hardly pretrained."""
+    """The command of a short run of the mini CoLA on the project's own model, briefly pretrained."""
     size = ("data.train_size=256", "data.evaluation_size=64", "train.epochs=4", "train.batch_size=16")
     model = ("model=mini-roberta", "model.mini.steps=50", "model.mini.sentences=2000")
     places = (f"train.device={place.device}", f"results_dir={results}", f"cache_dir={place.folder / 'cache'}")
     own = (*model, *size, *places, "logger=none", "train.log_steps=8")
-    # What is said last counts.
+    # The last value of a key counts.
     return [sys.executable, "scripts/train.py", *own, *overrides]
 
 
 def train(place: Place, results: Path, *overrides: str) -> None:
-    """Do such a run, or a sweep of them, to its end."""
+    """Do such a run, or a sweep of such runs."""
     command(*train_command(place, results, *overrides)[1:])
 
 
@@ -228,7 +228,7 @@ def command(*arguments: str) -> None:
     """Run Python with these arguments from the project's root.
 
     Raises:
-        CheckError: it ended with another status than 0.
+        CheckError: the exit status was not 0.
     """
     status = subprocess.run([sys.executable, *arguments], cwd=ROOT).returncode
     if status:
@@ -245,7 +245,7 @@ def quoted(log: Path) -> str:
 
 
 def roberta(place: Place) -> tuple[PreTrainedModel, Batch]:
-    """RoBERTa-base's shape with random weights, and 32 examples of 128 tokens."""
+    """A RoBERTa-base with random weights, and a batch of 32 examples of 128 tokens."""
     small: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 99}
     shape = RobertaConfig(max_position_embeddings=514, type_vocab_size=1, **(small if place.small else {}))
     ids = torch.randint(3, shape.vocab_size, (2, 8) if place.small else (32, 128))
@@ -254,7 +254,7 @@ def roberta(place: Place) -> tuple[PreTrainedModel, Batch]:
 
 
 def gpt2(place: Place) -> tuple[PreTrainedModel, Batch]:
-    """GPT-2's shape (124M) with random weights, and 8 texts of 256 tokens."""
+    """A GPT-2 (124M) with random weights, and a batch of 8 texts of 256 tokens."""
     small: dict[str, Any] = {"n_layer": 2, "n_embd": 32, "n_head": 4, "vocab_size": 99, "bos_token_id": 0}
     shape = GPT2Config(**(small | {"eos_token_id": 0} if place.small else {}))
     ids = torch.randint(shape.vocab_size, (2, 8) if place.small else (8, 256))
@@ -267,35 +267,35 @@ def _on(place: Place, model: PreTrainedModel, ids: Tensor, labels: Tensor) -> tu
 
 
 def settings(place: Place, precision: str) -> Config:
-    """The protocol's optimizer and clipping."""
+    """A configuration with the protocol's optimizer and clipping."""
     config = configure(ROOT / "conf", "roberta-base", None, place.device, 32)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
 
 
 def contend(name: str, plain: PreTrainedModel, config: Config) -> Contender:
-    """A contender on the device, of a copy of a model that stays on the host."""
-    gc.collect()  # an optimizer refers to itself: the one before must be gone for the peak to be of this one
+    """A contender on the device, made from a copy of a model; the original stays on the host."""
+    gc.collect()  # optimizers hold reference cycles; free the previous one before measuring the peak
     return Contender(name, copy.deepcopy(plain).to(config.train.device), config)  # type: ignore[arg-type]
 
 
 def timed(action: Callable[[], object], place: Place) -> Spread:
-    """Seconds of an action, after a first call that sets up the solver."""
+    """Time an action in seconds, after one untimed call that initializes the solver."""
     action()
     return spread([seconds(action, place.device) for _ in range(ROUNDS)])
 
 
 def steps_of(place: Place, build: Callable[[Place], tuple[PreTrainedModel, Batch]]) -> None:
-    """Time and memory of a training step of each method, and of a resample of all layers."""
+    """Measure time and memory of a training step of each method, and of a resample of all layers."""
     plain, batch = build(place)
     shape, parameters = tuple(batch["input_ids"].shape), sum(parameter.numel() for parameter in plain.parameters())
     print(f"Batches of {shape} tokens; {parameters:,} parameters.\n")
     for precision in PRECISIONS:
-        _steps_in(place, plain, batch, precision)  # which leaves nothing on the device
+        _steps_in(place, plain, batch, precision)  # leaves nothing on the device
 
 
 def _steps_in(place: Place, plain: PreTrainedModel, batch: Batch, precision: str) -> None:
     config = settings(place, precision)
-    # One at a time: on a GPU the peak counts all that is there.
+    # One at a time: on a GPU the peak counts everything allocated.
     held = {name: memory.of_steps(contend(name, plain, config), batch, place.device) for name in LABELS}
     contenders = {name: contend(name, plain, config) for name in LABELS}
     taken = steps.interleaved(contenders, [batch] * (2 if place.small else STEPS), place.device)
@@ -348,7 +348,7 @@ def compiled(place: Place) -> None:
         after = steps.interleaved({name: contender}, batches, place.device)[name]
         times = (with_quartiles(spread(eager), 1000), with_quartiles(spread(after), 1000))
         rows.append(row(LABELS[name], *times, with_quartiles(ratio(eager, after)), f"{first:.0f}"))
-        print(f"{LABELS[name]}: {times[0]} ms, compiled {times[1]} ms\n", flush=True)  # should the next one hang
+        print(f"{LABELS[name]}: {times[0]} ms, compiled {times[1]} ms\n", flush=True)  # in case the next one hangs
     header = ("method", "step, ms", "compiled, ms", "faster", "first step, s")
     print(markdown(Table("compile", "torch.compile", header, tuple(rows), ())))
 
@@ -358,7 +358,7 @@ def compiled(place: Place) -> None:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report."""
+    """A section of the report, and its time limit."""
 
     work: Callable[[Place], None]
     """Prints Markdown; its docstring's first line is the section's heading."""
@@ -380,7 +380,7 @@ SECTIONS = {
 
 
 def main() -> int:
-    """Run the sections, and say where the report is."""
+    """Run the sections, and print the path of the report."""
     options = arguments()
     if options.device == "cuda" and not torch.cuda.is_available():
         print("error: PyTorch sees no CUDA device; --device cpu rehearses the check", file=sys.stderr)
@@ -405,7 +405,7 @@ def main() -> int:
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Check and measure everything on a machine with a GPU.")
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; default: all")
     parser.add_argument("--report", type=Path, default=ROOT / "results" / "gpu_check.md", help="a Markdown file")
@@ -427,7 +427,7 @@ def facts(device: str) -> str:
 
 
 def _gpu() -> str:
-    """What the driver says of the GPUs, a line each."""
+    """A line for each GPU, from the driver."""
     if shutil.which("nvidia-smi") is None:
         return "none"
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
@@ -435,10 +435,10 @@ def _gpu() -> str:
 
 
 def perform(name: str, place: Place, limit: float) -> tuple[str, str]:
-    """Do a section in a process of its own, which is killed with all that it started when its time is up.
+    """Run a section in a process of its own; at its time limit it is killed together with its child processes.
 
     Returns:
-        How it ended, with its seconds, and the Markdown that it printed.
+        Its outcome with the elapsed seconds, and the Markdown that it printed.
     """
     if limit <= 0:
         return "left out: the time is up", ""
@@ -458,7 +458,7 @@ def perform(name: str, place: Place, limit: float) -> tuple[str, str]:
 
 
 def _section(name: str, place: Place, text: Path) -> None:
-    os.setsid()  # so that what it starts can be killed with it
+    os.setsid()  # a session of its own, so its child processes can be killed with it
     with place.log(name).open("wb") as log:
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)  # for the commands, which inherit them

@@ -27,7 +27,7 @@ FIGURES = ("differences", "ablation", "curves", "diagnostics", "quality", "rank_
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     options = parser("figures")
     options.add_argument("--figure", nargs="+", default=FIGURES, choices=FIGURES, help="default: all")
     options.add_argument(
@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
 
 
 def pictures(comparison: Comparison, options: argparse.Namespace) -> Iterator[tuple[str, list[Picture], list[str]]]:
-    """For each kind of figure asked for: its name, its pictures, and what could not be drawn."""
+    """For each kind of figure asked for: its name, its pictures, and messages about those that could not be drawn."""
     if "differences" in options.figure:
         yield "differences", *forest(comparison)
     if "ablation" in options.figure:

@@ -22,7 +22,7 @@ from rosa.utils.console import run_command
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     options = parser("report", "report.html")
     options.add_argument(
         "--panels", type=int, default=PANELS, metavar="N",
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def relative(path: Path, folder: Path) -> Path:
-    """The way from a folder to a file, up and down again where need be."""
+    """The relative path from a folder to a file, with ``..`` where needed."""
     return Path(os.path.relpath(path, folder))
 
 

@@ -1,4 +1,4 @@
-"""Make a page of what the runs of an experiment wrote, beside the references: results/samples/EXPERIMENT.md.
+"""Make a page of texts that an experiment's runs generated, beside the references: results/samples/EXPERIMENT.md.
 
 python scripts/make_samples.py EXPERIMENT [--results results] [--rule best|last] [--seed 0] [--number 10] [--out FILE]
 """
@@ -20,7 +20,7 @@ from rosa.utils.console import run_command
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Make a page of decoded texts, each input's side by side.")
     parser.add_argument("experiment", metavar="EXPERIMENT", help="whose runs wrote texts, here: they are in runs/")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
@@ -37,7 +37,7 @@ def read_groups(config: Config, split: str) -> Sequence[Group]:
 
 
 def main() -> None:
-    """Write the page, and print where it is."""
+    """Write the page, and print its path."""
     options = arguments()
     out = options.out or options.results / "samples" / f"{options.experiment}.md"
     text = page(

@@ -1,7 +1,6 @@
 """Make the tables of every experiment from the records, one for each of its models: Markdown, CSV and LaTeX.
 
-What the methods cost, and how they differ from LoRA, is in files of their own: EXPERIMENT_costs, and where there are
-several seeds EXPERIMENT_differences.
+Costs and differences from LoRA are separate files: EXPERIMENT_costs and, with several seeds, EXPERIMENT_differences.
 
 python scripts/make_tables.py [--results results] [--experiment NAME ...] [--rule best|last] [--out DIR] [--paper CSV]
     [--from wandb --project P [--entity E]]
@@ -26,14 +25,14 @@ from rosa.utils.console import run_command
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     options = parser("tables")
     options.add_argument("--paper", type=Path, help="published numbers; default: every file in the results' paper/")
     return options.parse_args()
 
 
 def published(given: Path | None, results: Path) -> list[Published]:
-    """The published numbers asked for, or all there are."""
+    """The published numbers of the given file, or of all files."""
     return read_published(given) if given is not None else read_all_published(results / "paper")
 
 

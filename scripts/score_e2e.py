@@ -18,7 +18,7 @@ from rosa.utils.formatting import aligned
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Score a system's output as the E2E NLG Challenge's scorer does.")
     parser.add_argument(
         "references",
@@ -35,7 +35,7 @@ def arguments() -> argparse.Namespace:
 
 
 def table(scores: nlg.Scores) -> str:
-    """The scores for a person to read, what is missing and why, and what computed them."""
+    """Format the scores, the reason for each missing one, and the programs that computed them."""
     rows = [
         (name, "–" if value is None else f"{value:.4f}", scores.missing.get(key, ""))
         for (key, value), name in zip(scores.values().items(), nlg.METRICS.values(), strict=True)

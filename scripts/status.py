@@ -25,7 +25,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     options = argparse.ArgumentParser(description="Say which runs are done, failed, running, stopped and missing.")
     options.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
     options.add_argument("--experiment", metavar="NAME", help="a file of experiments/, whose every run is asked for")
@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Print the table and what is left to do."""
+    """Print the table, and the runs that are left to do."""
     options = arguments()
     runs: dict[str, list[Run]] = {}
     sweep = ""

@@ -40,7 +40,7 @@ refused: list[ConfigError] = []
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
 def compose(composed: DictConfig) -> Result | None:
-    """Note down the composed run; a process that a launcher started for it does it, and gives back its outcome."""
+    """Collect the composed run; in a process that a launcher started for it, do it and return its outcome."""
     context = HydraConfig.get()
     try:
         job = Job(from_hydra(composed), command(context.overrides.task))
@@ -54,7 +54,7 @@ def compose(composed: DictConfig) -> Result | None:
 
 
 def main() -> int:
-    """Do what the command line asks for; 1 where a run of a sweep failed."""
+    """Do the run or the sweep; return the exit status, 1 if a run of a sweep failed."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing its own trace
     logging.basicConfig(format="%(message)s")
     logging.getLogger("rosa").setLevel(logging.INFO)
@@ -77,7 +77,7 @@ def main() -> int:
     if refused:
         raise refused[0]
     if not multirun:
-        return run_alone(jobs[0]) if jobs else 0  # none: Hydra was asked for its help or the configuration
+        return run_alone(jobs[0]) if jobs else 0  # no job: Hydra printed its help or the configuration
     if jobs:
         results = run_all(jobs, jobs[0].config.jobs)
         return 0 if all(result.status in ("done", "skipped", "elsewhere") for result in results) else 1
@@ -85,7 +85,7 @@ def main() -> int:
 
 
 def run_alone(job: Job) -> int:
-    """Do one run, and print its scores and where its record is."""
+    """Do one run, and print its scores and the path of its record."""
     from rosa.run import run
 
     outcome = run(job.config, job.command, progress=True)
@@ -97,7 +97,7 @@ def run_alone(job: Job) -> int:
 
 
 def is_failed_job(error: RuntimeError) -> bool:
-    """Whether submitit, which is imported where a sweep uses it, says that a job has failed or could not be queued."""
+    """Whether the error is submitit's for a job that failed or was not queued; submitit is imported only if used."""
     if "submitit" not in sys.modules:
         return False
     from submitit.core.utils import FailedSubmissionError, UncompletedJobError
@@ -106,7 +106,7 @@ def is_failed_job(error: RuntimeError) -> bool:
 
 
 def after_launch() -> int:
-    """Say what became of a sweep whose runs a launcher started elsewhere, from their records."""
+    """Print the outcome of a sweep whose runs a launcher started, from their records; return the exit status."""
     planned = list(expand(CONF, sys.argv[1:]))
     runs = list(asked_for(planned, Path(planned[0].config.results_dir)))
     print("\n".join([*table({planned[0].config.experiment_name: runs}), *to_do(runs, command(sys.argv[1:]))]))

@@ -1,4 +1,4 @@
-"""The runs that a sweep consists of, found by composing them, without doing them."""
+"""Compose the configurations of a sweep's runs, without starting them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rosa.utils.console import silence_transformers
 
 @dataclass(frozen=True)
 class Job:
-    """A run to do, and the shell command that does it alone."""
+    """One run of a sweep, and the shell command that does it alone."""
 
     config: Config
     command: str
@@ -51,14 +51,14 @@ def _fixed(words: Sequence[str]) -> list[str]:
 
 
 def expand(conf: Path, overrides: Sequence[str]) -> Iterator[Job]:
-    """Each run that ``scripts/train.py -m OVERRIDES`` does.
+    """Yield a job for each run of ``scripts/train.py -m OVERRIDES``.
 
     Args:
         conf: the folder of the configuration groups.
-        overrides: the command's arguments, ``-m`` among them or not.
+        overrides: the command's arguments, with or without ``-m``.
 
     Raises:
-        ConfigError, HydraException, OmegaConfBaseException: a run that cannot be.
+        ConfigError, HydraException, OmegaConfBaseException: the configuration of a run is invalid.
     """
     from hydra import compose
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -66,7 +66,7 @@ def expand(conf: Path, overrides: Sequence[str]) -> Iterator[Job]:
 
     with _composer(conf):
         shared = compose("config", overrides=_fixed(overrides), return_hydra_config=True)
-        # As the sweeper does it: what the file sweeps over, then what the command says, the last of equals holds.
+        # As in Hydra's sweeper: the file's sweep parameters first, then the command's; the last value of a key holds.
         swept = [f"{key}={value}" for key, value in (shared.hydra.sweeper.params or {}).items()]
         cells = BasicSweeper.split_arguments([*_parse(swept), *_parse(overrides)], None)[0]
         for cell in cells:
@@ -74,11 +74,11 @@ def expand(conf: Path, overrides: Sequence[str]) -> Iterator[Job]:
 
 
 def preflight(conf: Path, overrides: Sequence[str]) -> None:
-    """Before a sweep is spelt out job by job: can the model and the data that all its runs share be had at all?
+    """Check that the model and the data shared by all runs of a sweep are available, before the sweep is expanded.
 
     Args:
         conf: the folder of the configuration groups.
-        overrides: the command's arguments; those that are swept over are left out here, and looked at with their job.
+        overrides: the command's arguments; keys that are swept over are skipped here and checked with each job.
 
     Raises:
         ModelError, DataError: the hub is needed and cannot be reached.
@@ -91,7 +91,7 @@ def preflight(conf: Path, overrides: Sequence[str]) -> None:
         with _composer(conf):
             config = from_hydra(compose("config", overrides=_fixed(overrides)))
     except (ConfigError, HydraException, OmegaConfBaseException):
-        return  # Hydra will refuse it in its own place, or a swept value makes it whole
+        return  # Hydra will report the error later, or a swept value completes the configuration
     if "hub" in (config.model.source, config.data.source):
         from rosa.run.resolve import reach
 

@@ -1,4 +1,4 @@
-"""Many runs on one machine: processes that may be killed, a live overview, one line for each run, a summary."""
+"""Do many runs on one machine, in worker processes: a live overview, a line for each run, and a summary."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job."""
+    """The outcome of a job."""
 
     job: Job
     status: str
@@ -39,7 +39,7 @@ class Result:
 
 
 def describe(config: Config) -> str:
-    """A run in a few words."""
+    """A short name of a run."""
     rank = getattr(config.method, "rank", None)
     method = config.method.name + (f" r={rank}" if rank is not None else "")
     lr = config.train.lr if config.train.lr == TUNED else f"{config.train.lr:g}"
@@ -47,14 +47,14 @@ def describe(config: Config) -> str:
 
 
 def attempt(job: Job, threads: int) -> Result:
-    """Do one run in this process, and answer with its outcome; what went wrong in it is an outcome.
+    """Do one run in this process and return its outcome; an error of the run is returned, not raised.
 
     Args:
         job: the run.
-        threads: of the CPU, where ``train.threads`` does not say; 0 leaves PyTorch's own choice.
+        threads: CPU threads where ``train.threads`` sets none; 0 keeps PyTorch's default.
 
     Raises:
-        InterruptedRun: asked to stop.
+        InterruptedRun: stopped by a signal.
     """
     from rosa.run import run
 
@@ -70,13 +70,13 @@ def attempt(job: Job, threads: int) -> Result:
         status, line = "busy", "another process is doing it"
     except InterruptedRun:
         raise
-    except Exception as error:  # one failing run must not take the others with it
+    except Exception as error:  # one failing run must not stop the others
         status, line = "failed", first_line(type(error).__name__, str(error))
     return Result(job, status, line, time.perf_counter() - start)
 
 
 def run_job(job: Job, threads: int) -> Result:
-    """Do one run as :func:`attempt` does, for which a request to stop is an outcome as well."""
+    """Do one run as :func:`attempt` does, but return an interruption as an outcome as well."""
 
     start = time.perf_counter()
     try:
@@ -85,21 +85,22 @@ def run_job(job: Job, threads: int) -> Result:
         return Result(job, "interrupted", "asked to stop", time.perf_counter() - start)
 
 
-# --- where runs go ---------------------------------------------------------------------------------------------------
+# --- placement of runs -----------------------------------------------------------------------------------------------
 
 
 def places(at_once: int, jobs: int, cores: int, gpus: Sequence[str]) -> tuple[list[dict[str, str]], int]:
-    """The environment of each process, and the CPU threads of each run, so that runs do not fight over the machine.
+    """The environment variables of each process, and the CPU threads of each run, such that cores are not shared.
 
     Args:
-        at_once: runs at a time; 0 is one a GPU, or one a core where no GPU is used.
-        jobs: runs to do; there are no more processes than that.
-        cores: of the CPU.
-        gpus: what ``CUDA_VISIBLE_DEVICES`` calls them; a process sees one, and two share one only if asked to.
+        at_once: parallel runs; 0 means one for each GPU, or one for each core without GPUs.
+        jobs: number of runs, an upper bound on the processes.
+        cores: CPU cores.
+        gpus: ``CUDA_VISIBLE_DEVICES`` entries; each process sees one, and processes share a GPU only if
+            ``at_once`` exceeds the number of GPUs.
     """
     count = min(at_once or len(gpus) or cores, jobs) or 1
     threads = max(cores // count, 1)
-    # The tokenizers' own threads; PyTorch's are set in each run.
+    # Threads of the tokenizers; PyTorch's are set in each run.
     shared = {"RAYON_NUM_THREADS": str(threads)}
     if not gpus:
         return [dict(shared) for _ in range(count)], threads
@@ -107,7 +108,7 @@ def places(at_once: int, jobs: int, cores: int, gpus: Sequence[str]) -> tuple[li
 
 
 def visible_gpus() -> list[str]:
-    """What ``CUDA_VISIBLE_DEVICES`` calls the GPUs that PyTorch sees, none on a machine without."""
+    """The ``CUDA_VISIBLE_DEVICES`` entries of the GPUs that PyTorch sees; empty without a GPU."""
     import torch
 
     count = torch.cuda.device_count()
@@ -121,16 +122,16 @@ def visible_gpus() -> list[str]:
 def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
     """Do all runs, several at a time, and print a line for each and a summary.
 
-    A run whose process is killed has failed, and no other has. A run that another process is doing is asked for again
-    at the end. Ctrl-C, SIGTERM, or a failure with ``train.fail_fast``: the runs in progress write a checkpoint, and no
-    other is started.
+    A run whose process is killed has failed; the other runs go on. A run that another process is working on is tried
+    again at the end. On Ctrl-C, on SIGTERM, and on a failure with ``train.fail_fast``, the runs in progress write a
+    checkpoint, and no further run starts.
 
     Args:
-        jobs: the runs; finished ones are skipped, interrupted ones go on.
+        jobs: the runs; finished ones are skipped, interrupted ones are resumed.
         at_once: see :func:`places`.
 
     Returns:
-        The outcomes, in the order in which runs ended.
+        The outcomes, in the order in which the runs ended.
     """
     import multiprocessing
 
@@ -139,7 +140,7 @@ def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = visible_gpus() if any(job.config.train.device != "cpu" for job in jobs) else []
     environments, threads = places(at_once, len(jobs), cores, gpus)
-    # CUDA does not survive a fork, should an import have touched it.
+    # CUDA cannot be used after a fork, and an import may have initialized it.
     forking = not gpus and "forkserver" in multiprocessing.get_all_start_methods()
     method = "forkserver" if forking else "spawn"
     work: Workers[Job, Result] = Workers(partial(run_job, threads=threads), environments, method, ["rosa.run"])
@@ -151,7 +152,7 @@ def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
 
 
 class Stopping:
-    """How often the sweep was asked to stop: once, and runs write a checkpoint; twice, and they are killed."""
+    """Counts the requests to stop: after the first, runs checkpoint and stop; after the second, they are killed."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -173,7 +174,7 @@ def _stopping() -> Iterator[Stopping]:
 
 
 class Schedule:
-    """Which run comes next, and what an answer means.
+    """Starts the runs in order and handles their results.
 
     Args:
         jobs: the runs.
@@ -195,7 +196,7 @@ class Schedule:
         self._again_at = 0.0
 
     def work_off(self) -> tuple[list[Result], float]:
-        """Do everything; the outcomes, and how many seconds it took."""
+        """Do all runs; return the outcomes and the elapsed seconds."""
         while self.waiting or self.elsewhere or self.workers.busy:
             self._heed_stop()
             if self.elsewhere and not self.waiting and time.monotonic() >= self._again_at:
@@ -255,7 +256,7 @@ class Schedule:
 
 
 def summarize(results: Sequence[Result], seconds: float) -> str:
-    """How many runs ended how, and for each failure its error and the command that repeats it."""
+    """The number of runs by outcome, and for each failure its error and the command that repeats it."""
     counts = Counter(result.status for result in results)
     return "\n".join(
         [
@@ -266,7 +267,7 @@ def summarize(results: Sequence[Result], seconds: float) -> str:
 
 
 def remarks(counts: Mapping[str, int], failures: Sequence[tuple[str, str]]) -> list[str]:
-    """The lines of a summary after the first: what the counts mean, and each failure's line and command."""
+    """The lines of a summary after the counts: what they mean, and the error and command of each failure."""
     lines = []
     if counts.get("skipped") and counts["skipped"] == sum(counts.values()):
         lines.append("every run was finished before; nothing was done twice (train.force=true starts over)")

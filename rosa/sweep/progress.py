@@ -1,4 +1,4 @@
-"""The live overview of a sweep: how many of how many, what became of them, elapsed, and when it is expected to end."""
+"""The live overview of a sweep: finished runs by outcome, the total, elapsed time and expected end."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ WITHOUT_WORK = ("elsewhere", "skipped", "not started")
 
 
 def counted(counts: Counter[str], always: tuple[str, ...] = ()) -> str:
-    """``3 done, 1 failed``: what there is any of, and what is asked for always."""
+    """Format counts as ``3 done, 1 failed``; zero counts are left out, except those named in ``always``."""
     return ", ".join(f"{counts[name]} {name}" for name in STATUSES if counts[name] or name in always)
 
 
 def expected_seconds(worked: int, left: int, seconds: float) -> float | None:
-    """How much longer a sweep takes that has done ``worked`` runs in ``seconds``, or None while that is unknown.
+    """Expected seconds for the ``left`` runs, given ``worked`` runs in ``seconds``; None while unknown.
 
-    Runs that were finished before come in a burst at the start, and say nothing about those that are not.
+    Runs that were finished earlier are skipped at once and must not be counted in ``worked``.
     """
     return left * seconds / worked if worked else None
 
@@ -37,10 +37,10 @@ def duration(seconds: float) -> str:
 
 
 class Overview:
-    """Draws a line at the end of the screen; what is written goes above it.
+    """Draws a progress line at the bottom of the screen; other output goes above it.
 
     Args:
-        total: the sweep's runs.
+        total: number of runs in the sweep.
     """
 
     def __init__(self, total: int) -> None:
@@ -49,7 +49,7 @@ class Overview:
         self._start = time.perf_counter()
         self._every = 0.0 if sys.stderr.isatty() else LOG_SECONDS
         self._drawn = self._start
-        # Drawn here only: how often tqdm does it by itself depends on how fast runs end.
+        # Redrawn only by show(): tqdm's own interval depends on how fast runs end.
         self._bar = tqdm(
             total=total,
             dynamic_ncols=True,
@@ -60,22 +60,22 @@ class Overview:
 
     @property
     def seconds(self) -> float:
-        """Since the sweep began."""
+        """Seconds since the sweep began."""
         return time.perf_counter() - self._start
 
     def ended(self, status: str, line: str = "") -> None:
-        """One run has ended; ``line`` is written if there is one."""
+        """Count one ended run, and print ``line`` unless it is empty."""
         self.counts[status] += 1
         if line:
             self._bar.write(line)
         self._bar.update(1)
 
     def show(self, running: int, waiting: int) -> None:
-        """Draw it as it is now.
+        """Redraw the line.
 
         Args:
-            running: runs that are being done.
-            waiting: runs that other processes are doing.
+            running: runs in progress in this sweep.
+            waiting: runs in progress in other processes.
         """
         worked = sum(count for status, count in self.counts.items() if status not in WITHOUT_WORK)
         parts = [counted(self.counts), f"{running} running" if running else ""]
@@ -91,6 +91,6 @@ class Overview:
             self._bar.refresh()
 
     def close(self) -> None:
-        """Draw it once more, and leave it."""
+        """Draw the line a last time, and leave it on the screen."""
         self.show(0, 0)
         self._bar.close()

@@ -1,4 +1,4 @@
-"""A run that is a job of a batch system: what the system's signals, tasks and cores mean for it."""
+"""Do a run as a job of a batch system: its signals, tasks and cores."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from rosa.utils import distributed
 def run_as_job(job: Job) -> Result:
     """Do one run in a process that a launcher (submitit, for SLURM) has started.
 
-    A signal that asks to stop is given back, after the run's checkpoint, to the handler that the launcher had set.
-    Where SLURM announces a time limit or a pre-emption, submitit's puts the job back into the queue; SIGTERM, which
-    comes with ``scancel`` and ``scontrol requeue``, ends the process without a result: SLURM knows what comes next.
+    After the run's checkpoint, a signal that asks to stop is passed to the handler that the launcher had set. When
+    SLURM announces a time limit or a pre-emption, submitit's handler requeues the job. SIGTERM, sent by ``scancel`` and
+    ``scontrol requeue``, ends the process without a result; SLURM then cancels or requeues the job itself.
 
-    Where the job has several tasks, they are the processes of one run. All but the first one only follow: none of their
-    answers counts.
+    Several tasks of a job are the processes of one run; only the result of rank 0 counts.
 
     Raises:
-        SystemExit: asked to stop.
+        SystemExit: stopped by a signal.
     """
 
     _join_tasks()
@@ -37,11 +36,11 @@ def run_as_job(job: Job) -> Result:
 
 
 def _join_tasks() -> None:
-    """Tell each task of a job of several which of a run's processes it is, as ``torchrun`` would."""
+    """Set the environment variables of ``torchrun`` (rank, world size) in each task of a job with several tasks."""
     if "SUBMITIT_EXECUTOR" not in os.environ:
         return
     import submitit
 
     if submitit.JobEnvironment().num_tasks > 1:
-        # Each sees all GPUs that its machine has for the job, and takes the one of its own number.
+        # Each task sees all of the job's GPUs on its machine, and uses the one of its local rank.
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)

@@ -1,4 +1,4 @@
-"""The state of experiments, from their records: what is done, failed, running, stopped in the middle, and missing."""
+"""The state of experiments, from their records: runs done, failed, running, interrupted and missing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Run:
 
 
 def in_progress(folder: Path) -> bool:
-    """Whether a process is doing the run of this folder."""
+    """Whether a process is working on the run of this folder."""
     lock = folder / records.LOCK
     try:
         if lock.exists():
@@ -48,7 +48,7 @@ def in_progress(folder: Path) -> bool:
     except Timeout:
         return True
     except OSError:
-        return False  # nobody who cannot write here does the run
+        return False  # a process that is working on the run can write here
     return False
 
 
@@ -66,7 +66,7 @@ def run_of(results_dir: Path, record: Mapping[str, Any]) -> Run:
 
 
 def asked_for(jobs: Iterable[Job], results_dir: Path) -> Iterator[Run]:
-    """The state of each run of a sweep, those that have no record included.
+    """The state of each run of a sweep, including runs without a record.
 
     Args:
         jobs: the sweep's runs.
@@ -95,13 +95,13 @@ def asked_for(jobs: Iterable[Job], results_dir: Path) -> Iterator[Run]:
 
 
 def _meanings(config: Config) -> Iterator[Config]:
-    """The configurations that ``train.precision=auto`` may have become: a run may come from another machine."""
+    """The configurations that ``train.precision=auto`` can resolve to; the run may be from another machine."""
     for precision in PRECISIONS if config.train.precision == "auto" else (config.train.precision,):
         yield replace(config, train=replace(config.train, precision=precision))
 
 
 def _tuned(config: Config, results_dir: Path, chosen: dict[str, float | records.RecordError]) -> Config:
-    """With the learning rate that ``train.lr=tuned`` means; each question to the records is asked once."""
+    """Replace ``train.lr=tuned`` by the selected learning rate; each lookup is cached in ``chosen``."""
     if config.train.lr != TUNED:
         return config
     question = repr((config.model, config.method, config.selection, config.train.tuning))
@@ -117,7 +117,7 @@ def _tuned(config: Config, results_dir: Path, chosen: dict[str, float | records.
 
 
 def table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
-    """A line for each experiment, with how many of its runs are in which state, and when something happened last."""
+    """A line for each experiment: the number of runs in each state, and the time of the last change."""
     shown = [state for state in STATES if any(run.state == state for group in runs.values() for run in group)]
     rows = [("experiment", "runs", *shown, "last activity (UTC)")]
     for name, group in runs.items():
@@ -129,11 +129,11 @@ def table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
 
 
 def to_do(runs: Sequence[Run], sweep: str = "") -> list[str]:
-    """What is neither done nor running: why, and the command that does it.
+    """The runs that are neither done nor running: the reason, and the command that does each.
 
     Args:
-        runs: of any state.
-        sweep: the command that does all of them, and so those that are missing.
+        runs: in any state.
+        sweep: the command of the whole sweep, which also does the missing runs.
     """
     lines = []
     for run in runs:

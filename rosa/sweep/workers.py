@@ -1,9 +1,9 @@
-"""Processes that do one task after another, and that may be killed without taking anything but their task with them.
+"""A pool of worker processes in which the death of one process fails only its own task.
 
-The pools of the standard library and of joblib give up as a whole when the system kills one of their processes. Here a
-process that ends in the middle of a task is that task's answer, and another one takes its place. Importing PyTorch and
-transformers takes seconds, so that a process does many tasks, and where it can be, a new one is forked from a server
-that has imported them and done nothing else.
+The pools of the standard library and of joblib break as a whole when the system kills one of their processes. Here the
+answer to a task whose process died is a :class:`Death`, and a new process replaces it. Importing PyTorch and
+transformers takes seconds, so a process does many tasks, and new ones are forked, where possible, from a server that
+has only done these imports.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TASKS_EACH = 20
 
 @dataclass(frozen=True)
 class Death:
-    """How a process ended that was to give an answer."""
+    """How a process ended before it answered."""
 
     exit_code: int
     """As Python's: negative for the number of a signal."""
@@ -56,13 +56,13 @@ class _Worker(Generic[Task]):
 
 
 class Workers(Generic[Task, Answer]):
-    """As many processes as there are places, started when there is a task for them.
+    """A pool with one process for each environment, started when there is a task for it.
 
     Args:
-        do: makes an answer of a task; it can be pickled, and what it raises is the end of its process.
-        environments: the environment variables of each place, a GPU's number for instance.
-        method: ``forkserver``, or ``spawn`` where a process must start from nothing (another system, a GPU).
-        preload: modules that the server of ``forkserver`` imports.
+        do: picklable function from a task to its answer; an exception in it ends the process.
+        environments: the environment variables of each process, for example its GPU.
+        method: ``forkserver``, or ``spawn`` where a process cannot be forked (other systems, GPUs).
+        preload: modules that the fork server imports.
     """
 
     def __init__(
@@ -77,26 +77,26 @@ class Workers(Generic[Task, Answer]):
         self._context = multiprocessing.get_context(method)
         if method == "forkserver":
             self._context.set_forkserver_preload(["__main__", *preload])
-            forkserver.ensure_running()  # its imports take a while, in which there is something else to do
+            forkserver.ensure_running()  # start its slow imports early, in parallel with other work
         self._workers: list[_Worker[Task]] = []
 
     @property
     def busy(self) -> int:
-        """Tasks that are being done."""
+        """The number of tasks in progress."""
         return sum(worker.task is not None for worker in self._workers)
 
     @property
     def free(self) -> int:
-        """Tasks that can be started now."""
+        """The number of tasks that can be started now."""
         return len(self._environments) - self.busy
 
     def start(self, task: Task) -> None:
-        """Give a task to a process that has none."""
+        """Give a task to an idle process."""
         idle = [worker for worker in self._workers if worker.task is None]
         worker = idle[0] if idle else self._new()
         try:
             worker.connection.send(task)
-        except OSError:  # killed while it had nothing to do
+        except OSError:  # killed while idle
             self._remove(worker)
             worker = self._new()
             worker.connection.send(task)
@@ -124,7 +124,7 @@ class Workers(Generic[Task, Answer]):
                 worker.process.terminate()
 
     def kill(self) -> None:
-        """Send SIGKILL to all."""
+        """Send SIGKILL to all processes."""
         for worker in self._workers:
             worker.process.kill()
 
@@ -151,7 +151,7 @@ class Workers(Generic[Task, Answer]):
         return worker
 
     def _answer(self, worker: _Worker[Task]) -> Answer | Death:
-        # What it sent before it ended counts.
+        # An answer sent before the process ended counts.
         with contextlib.suppress(EOFError, OSError):
             if worker.connection.poll():
                 return worker.connection.recv()
@@ -160,16 +160,16 @@ class Workers(Generic[Task, Answer]):
 
     def _remove(self, worker: _Worker[Task]) -> None:
         self._workers.remove(worker)
-        worker.connection.close()  # on which a process that waits for a task ends
+        worker.connection.close()  # an idle process then exits
         worker.process.join()
 
 
 def _serve(connection: Connection, do: Callable[[Task], Answer], environment: Mapping[str, str]) -> None:
-    """What a process does: answer tasks until there are no more, or nobody is there to give them."""
-    # Ctrl-C in a terminal reaches every process; the one that gives the tasks decides what comes of it.
+    """Main loop of a worker process: answer tasks until the connection closes."""
+    # Ctrl-C in a terminal reaches every process; the parent alone decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(environment)
-    # What is imported stays: without this, each collection that a Trainer asks for looks at all of it again.
+    # Exclude the imported modules from garbage collection, which the Trainer triggers often.
     gc.freeze()
     with contextlib.suppress(EOFError, OSError):
         while True:

@@ -1,4 +1,4 @@
-"""What is measured side by side: the same model under each method, and one step of its training."""
+"""The contenders of the benchmarks: the same model under each method, and its training step."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class Contender:
 
     @property
     def trainable_parameters(self) -> int:
-        """The head's included."""
+        """The number of trainable parameters, including the head's."""
         return sum(parameter.numel() for parameter in self._trainable)
 
     def update(self, batch: Batch) -> None:
-        """A training step as far as the optimizer's update: the gradients are still there."""
+        """A training step up to the optimizer's update; the gradients are kept."""
         bf16 = self._train.precision == "bf16"
         with torch.autocast(self._train.device, dtype=torch.bfloat16, enabled=bf16):
             loss = self.model(**batch).loss

@@ -1,4 +1,4 @@
-"""What batching costs and gains in decoding: ours, against batches of 8 in file order padded on the limit."""
+"""Time decoding with the project's batching, against batches of 8 in file order padded to the limit."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TASK = TaskConfig(
 
 @dataclass(frozen=True)
 class Texts:
-    """What the model learns, and what it then goes on from."""
+    """The training texts, and the prompts to decode."""
 
     pairs: list[tuple[str, str]]
     """Prompt and target."""
@@ -78,7 +78,7 @@ def benchmark(workload: Workload, rounds: int) -> Findings:
 def in_file_order(
     model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]
 ) -> list[tuple[int, ...]]:
-    """Every prompt padded to the limit, batches as the file has them; a batch ends with its longest hypothesis."""
+    """Decode with every prompt padded to the limit, in file order; a batch ends with its longest hypothesis."""
     end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
     found = []
     for start in range(0, len(prompts), FILE_ORDER_BATCH):
@@ -104,7 +104,7 @@ def in_file_order(
 
 
 def findings(seconds: dict[str, list[float]], written: dict[str, list[tuple[int, ...]]], real: bool) -> Findings:
-    """The table.
+    """Build the table.
 
     Args:
         seconds: of each decoding of all prompts, by case.
@@ -145,10 +145,10 @@ def findings(seconds: dict[str, list[float]], written: dict[str, list[tuple[int,
 
 
 def read(folder: Path) -> Texts:
-    """E2E's own files.
+    """Read E2E's official files.
 
     Raises:
-        DataError: they are not there, or not as they should be.
+        DataError: a file is missing or malformed.
     """
     loaded = e2e.load(TASK, DataConfig(source="local", dir=str(folder), limit=TEXTS), seed=0)
     pairs = [(e2e.prompt(TASK, pair["mr"]), f" {pair['ref']}") for pair in loaded.train]
@@ -156,7 +156,7 @@ def read(folder: Path) -> Texts:
 
 
 def made_up(seed: int) -> Texts:
-    """Meaning representations of three to eight slots, as E2E's have, and plain sentences about them."""
+    """Generate meaning representations of three to eight slots, as in E2E, and plain sentences about them."""
     draw = random.Random(seed)
     values = {
         "eatType": ("pub", "restaurant", "coffee shop"),
@@ -180,7 +180,7 @@ def made_up(seed: int) -> Texts:
 
 
 def build_tokenizer(texts: Texts) -> PreTrainedTokenizerFast:
-    """Byte pairs of the training texts."""
+    """Train a byte-pair tokenizer on the training texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -195,7 +195,7 @@ def build_tokenizer(texts: Texts) -> PreTrainedTokenizerFast:
 
 
 def train(texts: Texts, tokenizer: PreTrainedTokenizerFast, seed: int) -> GPT2LMHeadModel:
-    """A small GPT-2 that has seen enough to end its sentences."""
+    """Train a small GPT-2 until it ends its sentences."""
     torch.manual_seed(seed)
     draw = random.Random(seed)
     end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id

@@ -1,4 +1,4 @@
-"""What a resample costs, against a plain singular value decomposition, and as a share of an epoch."""
+"""Time a resample, against a plain singular value decomposition and as a share of an epoch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PlainSplit(NamedTuple):
 
 
 def split_by_svd(weight: Tensor, rank: int, generator: torch.Generator | None = None) -> PlainSplit:
-    """The straightforward way: all singular triplets, r of them for A and B, and W_f put together from the others."""
+    """Factorize by a full SVD: r singular triplets give A and B, the others W_f."""
     U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
     chosen = draw_indices(len(S), rank, "random", generator).to(weight.device)
     others = torch.ones(len(S), dtype=torch.bool, device=weight.device)
@@ -66,7 +66,7 @@ def benchmark(workload: Workload, rounds: int) -> Findings:
         actions[_named(shape, "resample")] = ours(layers[0])
         actions[_named(shape, "svd")] = plain(layers[0])
     for action in actions.values():
-        action(0)  # the first call sets up the solver
+        action(0)  # the first call initializes the solver
     seconds = interleave(actions, rounds, workload.device, "factorization", {STEP: STEPS})
     return findings(seconds, {shape: len(layers) for shape, layers in shapes.items()}, workload.steps_per_epoch)
 
@@ -74,12 +74,12 @@ def benchmark(workload: Workload, rounds: int) -> Findings:
 def findings(
     seconds: Mapping[str, Sequence[float]], layers: Mapping[tuple[int, int], int], steps_per_epoch: int
 ) -> Findings:
-    """The table.
+    """Build the table.
 
     Args:
-        seconds: of each call, under ``ALL``, ``STEP`` and, for each shape, both ways of splitting it.
-        layers: how many there are of each shape (out, in).
-        steps_per_epoch: training steps of an epoch.
+        seconds: of each call, under ``ALL``, ``STEP`` and, for each shape, both methods of factorization.
+        layers: the number of layers of each shape (out, in).
+        steps_per_epoch: training steps in an epoch.
     """
     rows, lines = [], []
     whole_svd = [0.0] * len(seconds[ALL])

@@ -1,4 +1,4 @@
-"""What a benchmark found: a table for people, lines for programs."""
+"""The results of a benchmark: a table for readers, and rows for a CSV file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Findings:
-    """What one benchmark found."""
+    """The results of one benchmark."""
 
     table: Table
     measurements: tuple[Measurement, ...]
@@ -51,13 +51,13 @@ def note(text: str) -> Line:
 
 
 def facts_table(name: str, caption: str, facts: Mapping[str, object]) -> Table:
-    """Names and values."""
+    """A table of names and values."""
     rows = tuple(row(key, str(value)) for key, value in facts.items())
     return Table(name, caption, ("", "value"), rows, ())
 
 
 def long_csv(found: Mapping[str, Findings], facts: Mapping[str, Mapping[str, object]]) -> str:
-    """Everything measured, a line a quantity, and then the facts, under the names of their groups."""
+    """All measurements as CSV, one quantity a line, followed by the facts, each under its group's name."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)

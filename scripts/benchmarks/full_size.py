@@ -1,4 +1,4 @@
-"""ROSA on a GPT-2 of its real shape with random weights: each stage of a run once, with its time and peak memory."""
+"""Measure time and peak memory of each stage of a ROSA run on a full-size GPT-2 with random weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage."""
+    """Time and peak memory of one stage."""
 
     name: str
     seconds: float
@@ -39,7 +39,7 @@ class Stage:
 
 
 def benchmark(workload: Workload, rounds: int) -> Findings:
-    """Measure the stages in processes of their own, so that nothing else's memory counts."""
+    """Measure the stages in separate processes, so the peaks include no other memory."""
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=fresh, max_tasks_per_child=1) as pool:
         bar = tqdm(range(rounds), desc="GPT-2 at its real size", unit="run", dynamic_ncols=True)
@@ -48,15 +48,15 @@ def benchmark(workload: Workload, rounds: int) -> Findings:
 
 
 def measure(shape: GPT2Config, device: str) -> tuple[list[Stage], int]:
-    """Build, attach, train a step, resample, merge, decode.
+    """Build, attach, train one step, resample, merge and decode.
 
     Returns:
-        The stages in their order, and the model's parameters.
+        The stages in order, and the number of the model's parameters.
     """
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     end = shape.vocab_size - 1
-    shape.vocab_size += 1  # for padding
+    shape.vocab_size += 1  # for the padding token
     stages: list[Stage] = []
 
     def stage(name: str, action: Callable[[], object]) -> None:
@@ -88,11 +88,11 @@ def measure(shape: GPT2Config, device: str) -> tuple[list[Stage], int]:
 
 
 def findings(measured: Sequence[Sequence[Stage]], parameters: int) -> Findings:
-    """The table: a row a stage.
+    """Build the table, one row a stage.
 
     Args:
         measured: the stages of each round, in the same order.
-        parameters: of the model.
+        parameters: number of the model's parameters.
     """
     rows, lines = [], []
     for stages in zip(*measured, strict=True):
