@@ -1,4 +1,4 @@
-"""The JSON truth about runs: written, read, found, and asked for settings and scores. Imports no torch."""
+"""The JSON records of runs: write, read and find them, and look up their settings and scores. Imports no torch."""
 
 from __future__ import annotations
 

@@ -34,10 +34,10 @@ CODE = ("rosa", "scripts", "conf", "experiments", "pyproject.toml")
 
 
 def environment(device: str) -> dict[str, Any]:
-    """The software and hardware of this process, with nothing that tells who or where its user is.
+    """The software and hardware of this process, without names of the user or the machine.
 
     Args:
-        device: what the process computes on, ``cpu`` or ``cuda``: a CPU's run on a machine with a GPU is a CPU's run.
+        device: the device of the run, ``cpu`` or ``cuda``; a run on the CPU of a GPU machine is recorded as a CPU run.
     """
     on_cuda = device == "cuda"
     return {
@@ -61,7 +61,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _cpu_model() -> str | None:
-    """The processor's trade name where Linux tells it, else what Python knows."""
+    """The processor's model name from Linux, or else from Python's platform module."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -90,10 +90,10 @@ def git_state(file: Path) -> dict[str, str | bool | None]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What a git command prints, or None where it fails."""
-    # Inside a hook, GIT_DIR and its kin would point git at the hook's repository and not at the folder's.
+    """The output of a git command; None if it fails."""
+    # Inside a hook, GIT_DIR and similar variables would point git at the hook's repository, not the folder's.
     variables = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    # Killed in the middle, `git status` would otherwise leave a lock behind that stops the user's next commit.
+    # Without this, a killed `git status` could leave a lock that blocks the user's next commit.
     variables["GIT_OPTIONAL_LOCKS"] = "0"
     command = ["git", "-C", str(folder), *arguments]
     try:

@@ -1,12 +1,12 @@
-"""The JSON record of a run: where it lies, how it is written and read, and which learning rate the records choose.
+"""The JSON record of a run: its path, how it is written and read, and its scores.
 
-A run's folder is named by what the run is (experiment, model, task, method, settings, seed), never by a time, and its
-``record.json`` is the one place that tables and figures read. A record is replaced as a whole, so a killed process or
-a full disk leaves either the old record or the new one, and never a part of one.
+A run's folder is named by its identity (experiment, model, task, method, settings, seed), never by a time, and its
+``record.json`` is the only source of tables and figures. A record is replaced as a whole, so a killed process or
+a full disk leaves either the old record or the new one, never a part.
 
 The keys of a record are listed in ``_TYPES``; ``params`` counts ``trainable`` (adapter, without the head), ``head``
 (the head's trainable parameters) and ``total``; ``data`` holds ``splits``: ``{name: {"rows": int, "sha256": str}}``;
-``generation`` is empty but for a task that writes texts, where it says what was decoded, how, and what it scored.
+``generation`` is empty except for text generation, where it holds what was decoded, how, and the scores.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _IDENTITY: dict[str, type] = {"experiment": str, "model": str, "task": str, "met
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """What a run is: experiment, model, task, method, the hash of its settings, and the seed."""
+    """The identity of a run: experiment, model, task, method, the hash of its settings, and the seed."""
     return {
         "experiment": config.experiment_name,
         "model": config.model.name,
@@ -85,7 +85,7 @@ def folder(config: Config) -> Path:
 
 
 def run_folder(results_dir: Path, run: Mapping[str, Any]) -> Path:
-    """The folder of a run that has this identity."""
+    """The folder of the run with this identity."""
     # A hub name has a slash ("org/name"), which would add a level to the tree.
     parts = [str(run[key]).replace("/", "--") for key in ("experiment", "model", "task")]
     for part in parts:
@@ -95,7 +95,7 @@ def run_folder(results_dir: Path, run: Mapping[str, Any]) -> Path:
 
 
 def new(config: Config, command: str) -> dict[str, Any]:
-    """The record of a run that starts now; ``command`` is the shell command that repeats it."""
+    """A new record for a run that starts now; ``command`` is the shell command that repeats it."""
     empty: dict[str, Any] = {key: (None if type(None) in kinds else kinds[0]()) for key, kinds in _TYPES.items()}
     return empty | {
         "schema": SCHEMA,
@@ -113,11 +113,11 @@ def now() -> str:
 
 
 def write(folder: Path, record: Mapping[str, Any]) -> None:
-    """Put ``record`` in ``folder/record.json``, whole or not at all; a float that is not finite becomes null.
+    """Write ``record`` to ``folder/record.json`` atomically; a float that is not finite becomes null.
 
     Raises:
-        RecordError: a key is missing or wrong, a value is no JSON, or the folder cannot be written (full disk, no
-            permission); the record that was there before is then still there, and no temporary file.
+        RecordError: a key is missing or wrong, a value is not JSON, or the folder cannot be written (full disk, no
+            permission); the old record is then kept, and no temporary file is left.
     """
     path = Path(folder) / RECORD
     _check(record, path)
@@ -129,10 +129,10 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The record in file ``path``, checked.
+    """Read and validate the record in file ``path``.
 
     Raises:
-        RecordError: the file is not there, is no JSON, has another schema, or lacks something; names the file.
+        RecordError: the file is missing, is not JSON, has another schema, or lacks a key; the message names the file.
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -143,7 +143,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _plain(value: Any, key: str, path: Path) -> Any:
-    """``value`` as what JSON can hold; ``key`` says where it is, for the error."""
+    """Convert ``value`` to JSON types; ``key`` is its place, for the error message."""
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):
@@ -189,7 +189,7 @@ def _check(record: Any, path: Path) -> None:
 
 
 def score(record: Mapping[str, Any], rule: str = "best") -> float:
-    """The headline metric on the selection split, at the epoch that ``rule`` says; NaN where the run diverged.
+    """The headline metric on the selection split, at the epoch that ``rule`` selects; NaN if the run diverged.
 
     Raises:
         RecordError: the run has no such score (yet), or ``rule`` is neither ``best`` nor ``last``.
@@ -211,12 +211,12 @@ def score(record: Mapping[str, Any], rule: str = "best") -> float:
 
 
 def lower_is_better(record: Mapping[str, Any]) -> bool:
-    """Whether the run's headline is an error, such as perplexity; a record that is older than the question has none."""
+    """Whether a lower headline is better, as for perplexity; False for records written before this option existed."""
     return bool(record["config"]["task"].get("lower_is_better", False))
 
 
 def selection_rule(record: Mapping[str, Any]) -> str:
-    """What chose the run's epoch, as ``Config.selection`` has it; the default for a record older than the option."""
+    """The run's ``Config.selection``; the default for records written before this option existed."""
     return str(record["config"].get("selection", Config.selection))
 
 
@@ -227,7 +227,7 @@ def describe(record: Mapping[str, Any]) -> str:
 
 
 def order_key(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """By what records are sorted, so that the same records give the same bytes."""
+    """Sort key of a record; makes every output deterministic."""
     return tuple(record["identity"][key] for key in _IDENTITY)
 
 

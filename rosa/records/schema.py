@@ -5,7 +5,7 @@ replaced as a whole, so a killed process leaves the old record or the new one. T
 records alone. A number that is not finite is stored as null. Times are wall-clock seconds, memory is in bytes; a score
 that is a share is a fraction of 1. A key marked as not required is missing in records written before it existed.
 """
-# No `from __future__ import annotations` here: a TypedDict would then not know which of its keys are NotRequired.
+# No `from __future__ import annotations` here: a TypedDict could then not tell which keys are NotRequired.
 
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
@@ -14,7 +14,7 @@ Rule: TypeAlias = Literal["best", "last"]
 
 
 class Identity(TypedDict):
-    """What a run is; its folder is named by these."""
+    """The identity of a run, which names its folder."""
 
     experiment: str
     """``experiment_name`` of the configuration."""

@@ -1,4 +1,4 @@
-"""Which learning rate the records choose: in the open, with the whole grid, and by one rule for every method."""
+"""Select the tuned learning rate from the records of a grid, by one rule for every method."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from rosa.records.store import find
 
 
 def select_lr(records: Sequence[Mapping[str, Any]], rule: str = "best") -> tuple[float, dict[float, tuple[float, int]]]:
-    """Which of the learning rates scores best, over runs that differ only by learning rate and seed.
+    """Select the learning rate with the best score, among runs that differ only by learning rate and seed.
 
-    Best is highest, or lowest where the headline is an error.
+    The best score is the highest, or the lowest if the headline is an error.
 
     Returns:
-        The winner, and for every learning rate its mean headline over the finished seeds and their number (NaN and 0
-        where none finished). A learning rate with a failed or diverged seed comes after all those without one, since
-        the mean of the survivors flatters it; of equal ones the smaller wins.
+        The selected learning rate, and for each its mean headline over the finished seeds and their number (NaN and 0
+        if none finished). A learning rate with a failed or diverged seed ranks below all those without one, since
+        the mean over its finished seeds would be too good. Ties go to the smaller learning rate.
 
     Raises:
-        RecordError: the runs differ by another setting too, or none has finished.
+        RecordError: the runs differ in another setting too, or none has finished.
     """
     _refuse_other_differences(records)
     return best_lr(records, rule)
 
 
 def best_lr(records: Sequence[Mapping[str, Any]], rule: str = "best") -> tuple[float, dict[float, tuple[float, int]]]:
-    """The same as :func:`select_lr`, of runs that are known to differ by learning rate and seed alone.
+    """The same as :func:`select_lr`, without the check that runs differ only by learning rate and seed.
 
     Raises:
         RecordError: none has finished.
@@ -71,19 +71,19 @@ def _refuse_other_differences(records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def tuned_lr(results_dir: Path, config: Config) -> tuple[float, dict[str, Any]]:
-    """The learning rate for ``train.lr=tuned``: the winner among the runs of the tuning experiment.
+    """The learning rate for ``train.lr=tuned``: the best one among the runs of the tuning experiment.
 
     The runs are those on the tuning task and seed with the same model, the same method settings and the same
-    ``selection``, so that a holdout's scores choose for a run that has one. A failed or diverged run counts as the
-    worst of the grid.
+    ``selection``, so a run with a holdout is tuned on holdout scores. A failed or diverged run counts as the worst of
+    the grid.
 
     Returns:
-        The learning rate, and what the run's own record keeps of the choice: experiment, task, seed, split, metric,
+        The learning rate, and the ``tuning`` entry of the run's own record: experiment, task, seed, split, metric,
         rule, grid (every learning rate with its score and status) and chosen.
 
     Raises:
         RecordError: there are no such runs, some are unfinished or unreadable, all failed, or they differ by more than
-            the learning rate; says which command to run.
+            the learning rate; the message names the command to run.
     """
     tuning = config.train.tuning
     task = config.task.name if tuning.task == SAME else tuning.task
@@ -103,7 +103,7 @@ def tuned_lr(results_dir: Path, config: Config) -> tuple[float, dict[str, Any]]:
     where = f"experiment {tuning.experiment}, task {task}, seed {tuning.seed}, under {results_dir}"
     broken = [str(problem) for problem in problems if problem.path and tuning.experiment in problem.path.parts]
     if broken:
-        # Without them the grid may lack its winner, and nothing would tell.
+        # Without them the grid may silently lack its best learning rate.
         raise RecordError(f"{what}: the grid has records that cannot be used: {'; '.join(broken)}")
     if not runs:
         chosen_by = "" if config.selection == Config.selection else f" selection={config.selection}"
@@ -136,5 +136,5 @@ def tuned_lr(results_dir: Path, config: Config) -> tuple[float, dict[str, Any]]:
 
 
 def _fixed_settings(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What the runs of a grid share with those that the grid is for; the rest may be smaller there."""
+    """The settings that a grid's runs must share with the run that is tuned; the others may differ."""
     return {key: value for key, value in found.items() if key.startswith("method.") or key == "selection"}

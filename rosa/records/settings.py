@@ -47,7 +47,7 @@ def default_settings(method: str) -> dict[str, Any]:
 def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting that can change a run's result, by dotted key.
 
-    A key that the record does not have, because it is older than the option, has the option's default.
+    A key that is missing because the record was written before the option existed gets the option's default.
     """
     config = record["config"]
     flat = dict(default_settings(config["method"]["name"]))
@@ -57,7 +57,7 @@ def settings(record: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _left_out(key: str) -> bool:
-    """Whether a dotted key is, or lies in, a part of the configuration that changes nothing about a result."""
+    """Whether a dotted key belongs to a part of the configuration that cannot change a result."""
     names = [f"{group}.{name}".lstrip(".") for group, names in NOT_IDENTITY.items() for name in names]
     return key in names or key.startswith(tuple(f"{name}." for name in names))
 
@@ -72,5 +72,5 @@ def _flatten(node: Mapping[str, Any], prefix: str, found: dict[str, Any]) -> Non
 
 
 def learning_rate(record: Mapping[str, Any]) -> float:
-    """The peak learning rate that a run used; with ``train.lr=tuned`` the one that was found."""
+    """The peak learning rate that a run used; with ``train.lr=tuned``, the selected one."""
     return float(record["config"]["train"]["lr"])

@@ -11,7 +11,7 @@ from rosa.records.record import RECORD, order_key, read
 
 
 def find(results_dir: Path, experiment: str | None = None) -> tuple[list[dict[str, Any]], list[RecordError]]:
-    """Every record of an experiment, or of all, sorted by identity, and what was wrong; see :func:`locate`."""
+    """Every record of an experiment, or of all, sorted by identity, and the errors; see :func:`locate`."""
     located, problems = locate(results_dir)
     return [r for r in located.values() if experiment in (None, r["identity"]["experiment"])], problems
 
@@ -19,11 +19,11 @@ def find(results_dir: Path, experiment: str | None = None) -> tuple[list[dict[st
 def locate(results_dir: Path) -> tuple[dict[Path, dict[str, Any]], list[RecordError]]:
     """Every record under ``results_dir/runs`` and ``results_dir/records`` by its file, sorted by identity.
 
-    Where both hold the same run, the one in ``runs`` counts if it is done or the other is not. A corrupt record, or a
+    Where both hold the same run, the one in ``runs`` is used if it is done or the other is not. A corrupt record, or a
     second copy of a run in one tree, is left out.
 
     Returns:
-        The records, and what was wrong.
+        The records, and the errors of those left out.
     """
     problems: list[RecordError] = []
     runs = _read_all(Path(results_dir, "runs").glob(f"*/*/*/*/*/{RECORD}"), problems)

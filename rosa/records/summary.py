@@ -1,4 +1,4 @@
-"""What a finished run shows on the screen, from its record alone."""
+"""The text that a finished run prints, from its record alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rosa.utils.formatting import aligned, written
 
 
 def headline(record: dict[str, Any]) -> str:
-    """The selected score of a finished run, best and last epoch."""
+    """The headline score of a finished run at its best and last epoch."""
     selection = record["metrics"]["selection"]
     shown = []
     for rule in ("best", "last"):
@@ -18,7 +18,7 @@ def headline(record: dict[str, Any]) -> str:
 
 
 def summary(record: dict[str, Any]) -> str:
-    """Every metric at the best and at the last epoch, what was trained, what it cost, and what to be warned of."""
+    """All metrics at the best and the last epoch, trainable parameters, costs and warnings."""
     best, last = record["metrics"]["best"], record["metrics"]["last"]
     rows = [("split", "metric", f"best (epoch {best['epoch']:.4g})", f"last (epoch {last['epoch']:.4g})")]
     for split, scores in best.items():

@@ -1,10 +1,10 @@
-"""A mirror of a run in Weights & Biases, which can fail without the run noticing.
+"""Mirror a run in Weights & Biases (W&B); a failure there does not affect the run.
 
-The record on the disk is the truth; what is sent here is a copy for people who like W&B's charts, with the record
-itself, from which ``rosa.report.wandb_records`` makes the same tables. So whatever goes
-wrong inside W&B becomes one warning, and the tracker is silent from then on.
+The record on disk is authoritative. W&B gets a copy of the numbers for its charts, and of the record, from which
+``rosa.report.wandb_records`` makes the same tables. So any error inside W&B becomes one warning, after which the
+tracker does nothing.
 
-W&B is imported when a run starts with it, never before.
+W&B is imported only when a run starts with it.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ TAG_LENGTH = 64
 class Tracker:
     """Sends a run's numbers to W&B, or nowhere.
 
-    Use :func:`start` to make one; ``Tracker(mode="disabled")`` is the one that does nothing.
+    Use :func:`start` to make one; ``Tracker(mode="disabled")`` does nothing.
 
     Attributes:
-        id: the run's id in W&B; None where there is no such run.
+        id: the run's id in W&B; None without a W&B run.
         mode: ``offline``, ``online`` or ``disabled``.
     """
 
@@ -58,12 +58,12 @@ class Tracker:
         Args:
             values: name -> number.
             step: optimizer updates made so far. It may go back, as it does when a run resumes at a checkpoint.
-            number: of the point within the run, from 0 and ascending. W&B takes each number once, so that a session
-                may send all from 0 again: those that an earlier one has lost are filled in, and none is doubled.
+            number: index of the point within the run, ascending from 0. W&B keeps one point for each number, so a
+                session may send all points again: lost ones are filled in, and none is duplicated.
         """
         with self._one_warning("logging"):
             if self._run is not None:
-                # W&B drops a point whose own step counter goes back: that one counts points, ours is a value.
+                # W&B drops points whose step counter goes back, so its counter is `number`, and our step is a value.
                 self._run.log({**values, STEP: step}, step=number, commit=True)
 
     def summary(self, values: dict[str, Any]) -> None:
@@ -76,13 +76,13 @@ class Tracker:
         """Upload a copy of a file as it is now, under its own name."""
         with self._one_warning(f"keeping {path.name}"):
             if self._run is not None:
-                # A copy among W&B's own files: an offline run can then be moved and uploaded as a whole.
+                # Copied into W&B's own folder, so an offline run can be moved and uploaded as a whole.
                 copy = Path(self._run.dir, path.name)
                 shutil.copyfile(path, copy)
                 self._run.save(str(copy), base_path=self._run.dir, policy="now", glob=False)
 
     def finish(self, exit_code: int = 0) -> None:
-        """End the W&B run; any other exit code than 0 marks it as failed."""
+        """End the W&B run; an exit code other than 0 marks it as failed."""
         with self._one_warning("finishing"):
             if self._run is not None:
                 self._run.finish(exit_code=exit_code)
@@ -98,20 +98,20 @@ class Tracker:
 
 
 def start(config: Config, folder: Path, run_id: str, resume: bool, whole: bool = False) -> Tracker:
-    """Begin, or go on with, the W&B run of a training run.
+    """Start or resume the W&B run of a training run.
 
     Args:
-        config: of the run; its ``logger`` says whether and how, unless ``WANDB_MODE`` or ``WANDB_DISABLED`` in the
-            environment say otherwise.
+        config: of the run; its ``logger`` is overridden by ``WANDB_MODE`` and ``WANDB_DISABLED`` in the
+            environment.
         folder: of the run; W&B's files go into its ``wandb`` folder.
         run_id: the run's identity, for example ``default/minilm/cola/rosa-1f2e3d4c/0``. The same identity is the same
             run in W&B.
-        resume: go on with a W&B run that may be there already.
-        whole: every point of the run is sent in this session, those of earlier ones again: their offline files, which
-            may lack points or have some twice, are removed.
+        resume: resume the W&B run if it exists.
+        whole: this session sends every point of the run again; the offline files of earlier sessions, which may lack
+            or repeat points, are removed.
 
     Returns:
-        A tracker, which does nothing if W&B is not wanted or could not be started.
+        A tracker, which does nothing if W&B is disabled or could not be started.
     """
     mode = _mode(config)
     if mode == "disabled":
@@ -134,7 +134,7 @@ def wandb_id(run_id: str) -> str:
 
 
 def _mode(config: Config) -> str:
-    # WANDB_DISABLED is the switch of the Hugging Face Trainer; W&B itself does not know it.
+    # WANDB_DISABLED is read by the Hugging Face Trainer; W&B itself ignores it.
     off = os.environ.get("WANDB_DISABLED", "").lower() in ("1", "on", "true", "yes")
     if off or not config.logger.enabled:
         return "disabled"
@@ -143,7 +143,7 @@ def _mode(config: Config) -> str:
 
 
 def _init(config: Config, mode: str, folder: Path, run_id: str, resume: bool) -> Any:
-    # Offline as well, W&B reports statistics of its own to its server, and where the network swallows packets a
+    # Even offline, W&B sends usage statistics to its server, and where the network drops packets a
     # process waits ten seconds for that at its end.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
@@ -162,9 +162,9 @@ def _init(config: Config, mode: str, folder: Path, run_id: str, resume: bool) ->
         job_type="train",
         config=to_dict(config),
         dir=folder,
-        mode=mode,  # type: ignore[arg-type]  # WANDB_MODE may hold anything: W&B says what is wrong with it
+        mode=mode,  # type: ignore[arg-type]  # WANDB_MODE may hold anything; W&B reports an invalid value
         resume="allow" if resume else None,
-        # Runs that somebody else has open in this process stay as they are.
+        # Leave W&B runs that other code has open in this process unchanged.
         reinit="create_new",
         settings=wandb.Settings(
             silent=True,
@@ -185,7 +185,7 @@ def _init(config: Config, mode: str, folder: Path, run_id: str, resume: bool) ->
 
 def _say_where(run: Any, mode: str) -> None:
     if mode == "offline":
-        # One folder for each time that the run was started; together they are the whole run.
+        # One folder for each start of the run; together they hold the whole run.
         folder = Path(run.dir).parent.parent
         logger.info("W&B: offline run %s; to upload it: wandb sync %s/offline-run-*", run.id, shlex.quote(str(folder)))
     else:
@@ -193,9 +193,9 @@ def _say_where(run: Any, mode: str) -> None:
 
 
 def _give_up(action: str, error: Exception) -> None:
-    """Warn once, and clear away what would make the next run of this process fail as well."""
+    """Warn once, and reset W&B, so the next run of this process does not fail as well."""
     logger.warning("W&B failed while %s (%s: %s): this run goes on without it", action, type(error).__name__, error)
-    # Every run of a process shares one background service. One that died or hangs is replaced only after a teardown.
+    # All runs of a process share one background service; a dead or hanging one is replaced only after a teardown.
     with contextlib.suppress(Exception):
         import wandb
 

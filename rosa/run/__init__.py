@@ -1,4 +1,4 @@
-"""One run, end to end: the only package that knows every stage."""
+"""One run, end to end: the only package that imports every stage."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from rosa.utils.seeding import generator
 
 @dataclass(frozen=True, kw_only=True)
 class Parts(TrainerParts):
-    """The parts of a run, and what its record keeps of them."""
+    """The parts of a run, and the facts about them for its record."""
 
     model_facts: dict[str, Any]
     data_facts: dict[str, Any]
@@ -46,7 +46,7 @@ def gather(config: Config) -> Parts:
         config: with its device resolved, and ``model.path`` set where the project makes the model itself.
 
     Raises:
-        ModelError, DataError: one of them cannot be had, or does not fit the other.
+        ModelError, DataError: model or data cannot be loaded, or do not fit each other.
     """
     makers = {"vector_regression": _vectors, "generation": _pairs}
     return makers.get(config.task.kind, _texts)(config)
@@ -93,7 +93,7 @@ def read(config: Config) -> data.TaskData | e2e.GenerationData:
     """The texts of a run, not yet tokenized.
 
     Raises:
-        DataError: they cannot be had.
+        DataError: they cannot be loaded.
     """
     load = e2e.load if config.task.kind == "generation" else data.load
     return load(config.task, config.data, config.seed, config.holdout_share)
@@ -131,7 +131,7 @@ def _pairs(config: Config) -> Parts:
         model=model,
         model_facts=facts,
         tokenizer=tokenizer,
-        # Named for the models it was written for; what it does is to pad labels along with the inputs.
+        # Despite its name, the collator just pads labels along with the inputs.
         collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=_multiple(config)),
         train=tokenized.train,
         evaluation=tokenized.evaluation,

@@ -1,4 +1,4 @@
-"""From the folder of a finished run, or of any checkpoint, to the hypotheses of a split."""
+"""Decode a split with the model of a finished run or of any checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PRESET = "reference"
 
 @dataclass(frozen=True)
 class Source:
-    """A model, and the task and data that it is tried on."""
+    """A model, and the task and data to decode."""
 
     folder: Path
     model: PreTrainedModel
@@ -41,7 +41,7 @@ class Source:
     """Where the model comes from, for the facts beside the hypotheses."""
 
     def file(self, split: str, limit: int) -> Path:
-        """Where hypotheses go unless another file is named: ``test.best.txt`` in the folder, say."""
+        """The default file of the hypotheses, for example ``test.best.txt`` in the folder."""
         parts = [split, self.origin.get("weights"), f"first{limit}" if limit else None, "txt"]
         return self.folder / ".".join(part for part in parts if part)
 
@@ -53,10 +53,10 @@ def find(folder: Path, conf: Path, weights: str | None = None, data_dir: Path | 
         folder: of the run or the checkpoint.
         conf: the folder of the configuration groups.
         weights: of a run, ``best`` or ``last`` epoch; by default the one that its ``selection`` chose.
-        data_dir: holds the E2E challenge's CSV files; a run has its own data unless this says where it is now.
+        data_dir: holds the E2E challenge's CSV files; by default a run's own data.
 
     Raises:
-        DecodingError: neither kind of folder, a run that writes no texts, or options that do not go with the folder.
+        DecodingError: neither kind of folder, a run of a task without texts, or options that do not fit the folder.
         ExportError, RecordError, ConfigError, ModelError, AdapterError: a run or checkpoint that cannot be rebuilt.
     """
     if (folder / RECORD).is_file():
@@ -89,9 +89,9 @@ def decode_split(
 
     Args:
         source: model, task and data.
-        split: one that the task has groups of: ``validation`` or ``test``.
+        split: ``validation`` or ``test``.
         settings: how to decode.
-        limit: only so many, from the split's first on; 0 for all.
+        limit: decode only the first ``limit`` inputs of the split; 0 for all.
         out: the file; by default in the source's folder.
         device: ``auto``, ``cpu`` or ``cuda``.
         overwrite: replace a file that holds something else.
@@ -99,7 +99,7 @@ def decode_split(
 
     Raises:
         DecodingError: no such split, or as :func:`rosa.evaluation.generation.hypotheses.write`.
-        DataError: data that cannot be had.
+        DataError: the data cannot be loaded.
         JournalError: as :func:`rosa.evaluation.generation.hypotheses.write`.
     """
     groups = e2e.load(source.task, source.data, source.seed).groups

@@ -34,7 +34,7 @@ RESTARTS = {"SLURM_RESTART_COUNT": "SLURM_JOB_ID", "TORCHELASTIC_RESTART_COUNT":
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run stands when it is asked for: what the process that holds its lock tells the others."""
+    """The state of a run when it starts, sent by the main process, which holds the lock, to the others."""
 
     record: dict[str, Any]
     done: bool = False
@@ -45,7 +45,7 @@ class Start:
 
 
 def begin(config: Config, tuning: dict[str, Any] | None, command: str, folder: Path, held: ExitStack) -> Start:
-    """Take the run's lock for as long as ``held`` lives, see what there is of it, and declare it running."""
+    """Take the run's lock until ``held`` closes, read its earlier record, and mark the run as running."""
     held.enter_context(locked(folder))
     _remove_unfinished(folder)
     if config.train.force and not _forced_by_this_job(folder):
@@ -62,16 +62,16 @@ def begin(config: Config, tuning: dict[str, Any] | None, command: str, folder: P
 
 
 def note_death(config: Config, command: str, reason: str) -> None:
-    """Write into the record of a run whose process was killed that it failed, and why.
+    """Mark a run whose process was killed as failed in its record, with the reason.
 
     Args:
         config: the run.
         command: the shell command that repeats it.
-        reason: what is known of the process's end.
+        reason: how the process ended.
 
     Raises:
         BusyError: another process has taken the run over.
-        RecordError: the record is there and cannot be read, or cannot be written.
+        RecordError: the existing record cannot be read, or the new one cannot be written.
     """
     config, tuning = resolve(config)
     folder = records.folder(config)
@@ -84,7 +84,7 @@ def note_death(config: Config, command: str, reason: str) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, which is made if it is not there."""
+    """Hold the lock of a run's folder; create the folder if it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / records.LOCK, timeout=0)
@@ -98,17 +98,17 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def close(folder: Path, record: dict[str, Any], failure: dict[str, str] | None = None) -> None:
-    """Write down that the run is done, or that it failed and why."""
+    """Write the final record: the run is done, or it failed and why."""
     record["status"] = "failed" if failure else "done"
     record["finished"] = records.now()
     record["error"] = failure
-    # Where another process failed, the launcher is about to end this one.
+    # If another process failed, the launcher is about to end this one.
     with stop_signals(handed_on=True) if distributed.launched() else nullcontext():
         records.write(folder, record)
 
 
 def failure(error: BaseException) -> dict[str, str]:
-    """What a record keeps of an error."""
+    """The ``failure`` entry of a record for an error."""
     trace = "".join(traceback.format_exception(error))
     return {"type": type(error).__name__, "message": str(error), "traceback": trace}
 
@@ -119,7 +119,7 @@ def _earlier_record(folder: Path) -> dict[str, Any] | None:
 
 
 def _forced_by_this_job(folder: Path) -> bool:
-    """Whether this job has started the run over already and was put back into the queue since: now it goes on."""
+    """Whether this job has restarted the run already and was requeued since, so that it must resume."""
     again = any(int(os.environ.get(count) or 0) for count in RESTARTS)
     mark = folder / FORCED
     return again and mark.is_file() and mark.read_text(encoding="utf-8") == _job()
@@ -130,7 +130,7 @@ def _job() -> str:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Remove what a killed process was writing; nobody else writes here while the run's lock is held."""
+    """Remove partial files of a killed process; the caller holds the run's lock, so no other process writes here."""
     for name in (records.RECORD, *WEIGHTS.values()):
         for path in folder.glob(f".{name}.*"):
             path.unlink()

@@ -1,4 +1,4 @@
-"""The models that the project makes itself: pretrained once, from text of its own or of a file, and kept."""
+"""The project's own small models: pretrained once, on generated text or a text file, and cached."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rosa.mini.text import restaurants
 
 
 def located(config: Config) -> ModelConfig:
-    """The model's configuration, with the folder of the project's own model where that is meant, made if needed.
+    """The model's configuration; for one of the project's own models, with its folder, pretrained if it is missing.
 
     Raises:
-        DataError: a text to pretrain on that cannot be read or is too short.
+        DataError: the text to pretrain on cannot be read or is too short.
     """
     if config.model.source != "mini":
         return config.model

@@ -82,17 +82,17 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
                     record.update(
                         distributed.from_main(lambda: recording.conclude(located, folder, record, trainer, parts))
                     )
-            distributed.leave()  # the test split is the main process's alone
+            distributed.leave()  # only the main process decodes the test split
             if config.task.test and distributed.is_main():
                 test_split.score(located, folder, record, progress)
     return Outcome(record, folder, skipped=False)
 
 
 def _set_up_process(config: Config) -> None:
-    """Set the threads, start the peak of memory anew, and silence what would be printed between our own lines."""
+    """Set the number of threads, reset the peak memory, and silence the output of other libraries."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     silence_transformers()
-    # The Trainer has no name yet for what PyTorch wants it to be called.
+    # The Trainer still uses a name that PyTorch has deprecated.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     costs.reset_peak_memory(config.train.device)

@@ -1,4 +1,4 @@
-"""What a run writes into its record as it goes, and mirrors to W&B: in the order in which it happens."""
+"""Keep a run's record up to date and mirror it to W&B; the functions follow the order of a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def kept(config: Config, folder: Path, start: Start) -> Iterator[tracking.Tracke
     Only the main process has a record and a W&B run. The W&B run keeps a copy of a record that was closed.
 
     Yields:
-        The tracker of the W&B run; one that does nothing in the other processes.
+        The tracker of the W&B run; in the other processes, one that does nothing.
     """
     if not distributed.is_main():
         yield tracking.Tracker(mode="disabled")
@@ -58,7 +58,7 @@ def kept(config: Config, folder: Path, start: Start) -> Iterator[tracking.Tracke
         tracker.keep(folder / records.RECORD)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     except (KeyboardInterrupt, SystemExit, InterruptedRun):
-        raise  # asked for from outside; the same command resumes the run
+        raise  # stopped by a signal; the same command resumes the run
     except BaseException as error:
         close(folder, record, failure(error))
         tracker.keep(folder / records.RECORD)
@@ -79,10 +79,10 @@ def callbacks(
 
     Args:
         config: the run.
-        model: with its method attached; it is asked whether there is something to resample.
+        model: with its method attached; decides whether a resampling callback is needed.
         folder: the run's.
         record: kept up to date by the main process.
-        tracker: told of everything logged.
+        tracker: gets everything logged.
         progress: draw a bar.
     """
     split, headline = config.evaluated[0], config.task.headline
@@ -167,7 +167,7 @@ def conclude(
     """Fill in what is known once training is over, and keep the last epoch's weights where they are asked for.
 
     Returns:
-        The record, which is the main process's to fill in and every process's to have.
+        The record, filled in by the main process and returned in every process.
     """
     finish(config, record, trainer)
     record["diagnostics"] = diagnose(config, parts.model, trainer.state.log_history)
@@ -198,12 +198,12 @@ def finish(config: Config, record: dict[str, Any], trainer: HarnessTrainer) -> N
 
 
 def diagnose(config: Config, model: nn.Module, log: list[dict[str, Any]]) -> dict[str, Any]:
-    """How the adapted weights differ from the pretrained ones, which are loaded once more: the record's diagnostics."""
+    """Compute the record's diagnostics: how adapted weights differ from the pretrained ones, which are loaded again."""
     found: dict[str, Any] = {}
     if diagnostics.adds_to_weights(model):
         changes = diagnostics.changes(model, build.pretrained(config))
         found["layers"] = [dataclasses.asdict(change) for change in changes]
-    # The last subspace ends with the training, and with no resample.
+    # The last subspace ends with training, not with a resample.
     ends = [entry for entry in log if MOVED in entry and EVENT not in entry]
     if ends:
         found["last_subspace"] = ends[-1]

@@ -21,7 +21,7 @@ from rosa.training import load_weights
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run's record, and its models before and after."""
+    """A run's record, its pretrained model and its fine-tuned model."""
 
     record: dict[str, Any]
     config: Config
@@ -75,7 +75,7 @@ def load(folder: Path, weights: str | None = None) -> FinishedRun:
         )
     plain, tokenizer, facts = models.load(mini_model.located(config), config.task, config.seed)
     _refuse_other_weights(record["model"], facts)
-    base = copy.deepcopy(plain)  # not the other way round: a copy does not know which parameters were drawn anew
+    base = copy.deepcopy(plain)  # base, as a copy loses which parameters were drawn anew
     restore(plain, config.method, path)
     return FinishedRun(record, config, weights, base, plain, tokenizer)
 
@@ -93,7 +93,7 @@ def _finished_record(folder: Path) -> dict[str, Any]:
 
 
 def _refuse_other_weights(recorded: dict[str, Any], found: dict[str, Any]) -> None:
-    """Hub models have no hashes in a record; their revision pins them."""
+    """Refuse pretrained weights whose hash differs from the record's; hub models have a revision instead of a hash."""
     if recorded["sha256"] != found["sha256"]:
         raise ExportError(
             f"model.path={found['path']}: the pretrained weights there are not those that the run started from: "
@@ -102,7 +102,7 @@ def _refuse_other_weights(recorded: dict[str, Any], found: dict[str, Any]) -> No
 
 
 def restore(model: nn.Module, method: MethodConfig, weights: Path) -> None:
-    """Turn a pretrained model, in place, into the plain one that a run left behind in a file of weights.
+    """Turn a pretrained model, in place, into the fine-tuned plain model of a file of weights.
 
     Raises:
         AdapterError: the file is of another method, rank or model.

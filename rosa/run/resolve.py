@@ -1,4 +1,4 @@
-"""Replace what a configuration leaves open (device, precision, tuned learning rate), and prepare what runs share."""
+"""Resolve the open settings of a configuration (device, precision, tuned learning rate), and prepare shared models."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from rosa.utils.hub import why_unreachable
 
 
 def check_request(config: Config) -> None:
-    """Refuse a run that cannot be, before anything is downloaded, pretrained or written.
+    """Refuse an invalid run before anything is downloaded, pretrained or written.
 
     Raises:
         ConfigError: an unknown metric.
-        DataError: a task that the source of data does not have.
+        DataError: the data source does not have the task.
     """
     build.scorer(config.task)
     sources.check(config.task, config.data)
 
 
 def check_shares(config: Config) -> None:
-    """Refuse a batch that the processes cannot share equally.
+    """Refuse a batch size that is not divisible among the processes.
 
     Raises:
-        ConfigError: names the nearest sizes that they can.
+        ConfigError: the message names the nearest valid sizes.
     """
     size, count = config.train.batch_size, distributed.count()
     if size % count:
@@ -51,7 +51,7 @@ def prepare(configs: Iterable[Config]) -> None:
     """Check the runs of a sweep on this machine, then pretrain the mini models that they share.
 
     Raises:
-        ConfigError, DataError, ModelError: a run that cannot be carried out; nothing has been pretrained.
+        ConfigError, DataError, ModelError: a run is invalid; nothing has been pretrained.
     """
     silence_transformers()
     resolved = [resolve_device(config) for config in configs]
@@ -63,10 +63,10 @@ def prepare(configs: Iterable[Config]) -> None:
 
 
 def reach(configs: Iterable[Config]) -> None:
-    """Refuse a model or data set that is neither on this machine nor can be downloaded; each is looked for once.
+    """Refuse a model or data set that is neither on this machine nor downloadable; each is checked once.
 
     Raises:
-        ModelError, DataError: names it.
+        ModelError, DataError: the message names it.
     """
     models_seen, tasks_seen = set(), set()
     for config in configs:
@@ -82,17 +82,17 @@ def reach(configs: Iterable[Config]) -> None:
 
 
 def resolve_device(config: Config) -> Config:
-    """Replace ``train.device=auto`` and ``train.precision=auto`` by what they mean on this machine."""
+    """Replace ``train.device=auto`` and ``train.precision=auto`` by their values on this machine."""
     device = device_for(config.train.device)
     precision = precision_for(config.train.precision, device)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, device=device, precision=precision))
 
 
 def resolve(config: Config) -> tuple[Config, dict[str, Any] | None]:
-    """Replace ``train.lr=tuned``, ``train.device=auto`` and ``train.precision=auto`` by what they mean here.
+    """Replace ``train.lr=tuned``, ``train.device=auto`` and ``train.precision=auto`` by their values here.
 
     Returns:
-        The configuration that the run's identity is made of, and how the learning rate was chosen.
+        The configuration that defines the run's identity, and how the learning rate was chosen.
 
     Raises:
         ConfigError: there is no such device.
@@ -106,14 +106,14 @@ def resolve(config: Config) -> tuple[Config, dict[str, Any] | None]:
 
 
 def precision_for(requested: str, device: str) -> str:
-    """What ``train.precision=auto`` means on this device: ``bf16`` where the GPU computes it, ``fp32`` elsewhere."""
+    """Resolve ``train.precision=auto`` for a device: ``bf16`` on GPUs that support it natively, else ``fp32``."""
     if requested != "auto":
         return requested
     return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def device_for(requested: str) -> str:
-    """``cuda`` where there is one and the CPU is not asked for.
+    """``cuda`` if there is a GPU and the CPU is not requested, else ``cpu``.
 
     Raises:
         ConfigError: ``train.device=cuda`` without a GPU.

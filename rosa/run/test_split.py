@@ -22,12 +22,12 @@ KEPT = ("prompts", "unended", "empty", "limited", "hypotheses", "decoding", "war
 
 
 def score(config: Config, folder: Path, record: dict[str, Any], progress: bool) -> None:
-    """Decode and score the test split with the selected weights, which training has left in the run's folder.
+    """Decode and score the test split with the selected weights, which training has saved in the run's folder.
 
     Args:
-        config: with its device resolved, and ``model.path`` set where the project makes the model itself.
+        config: with its device resolved, and ``model.path`` set for the project's own models.
         folder: the run's.
-        record: gets ``generation`` and more ``warnings``; written before, so that a stopped run need not train again.
+        record: gets ``generation`` and more ``warnings``; written first, so a stopped run need not train again.
         progress: draw a bar.
 
     Raises:
@@ -54,19 +54,19 @@ def on_test_split(
 ) -> dict[str, Any]:
     """Decode the test split into the run's folder, and score it.
 
-    Interrupted, it goes on where it stopped; the hypotheses that are there already are not decoded again.
+    After an interruption it resumes; existing hypotheses are not decoded again.
 
     Args:
         config: of the run, with its device resolved.
-        model: plain, with the weights that another split than the test split selected.
+        model: plain, with the selected weights; the test split has no part in the selection.
         tokenizer: the model's.
         folder: the run's.
-        epoch: the one that the weights are of.
+        epoch: the epoch of the weights.
         progress: draw a bar.
 
     Returns:
-        What the record keeps (``generation``): split, weights and epoch, how many prompts there were and how many
-        hypotheses never ended or are empty, the hypotheses' file and hash, decoding settings, scores, the scorer.
+        The record's ``generation``: split, weights, epoch, the numbers of prompts and of unended and empty
+        hypotheses, the hypotheses' file and hash, decoding settings, scores and scorer.
 
     Raises:
         DataError, DecodingError, JournalError, ScoringError: the split cannot be had, decoded or scored.
@@ -88,6 +88,6 @@ def on_test_split(
 
 
 def warnings(found: Mapping[str, Any]) -> list[str]:
-    """What a reader of the scores should know, in words."""
+    """Warnings for readers of the scores."""
     missing = [f"{nlg.METRICS[name]} is missing: {why}" for name, why in found["scorer"]["missing"].items()]
     return [*found["warnings"], *missing]

@@ -1,4 +1,4 @@
-"""What a command prints when it is refused, and the nearest valid name for a misspelt one."""
+"""Error output and exit status of the commands, and the nearest valid name for a misspelt one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run_command(main: Callable[[], int | None]) -> int:
     """Call a script's ``main`` and return the exit status, 0 where it returns None.
 
     A :class:`RosaError` becomes two lines on standard error and its own exit status; any other exception is raised.
-    Where a launcher started several processes, the main process alone prints.
+    Where a launcher started several processes, only the main process prints.
     """
     try:
         return main() or 0
@@ -34,7 +34,7 @@ def run_command(main: Callable[[], int | None]) -> int:
 
 
 def print_error(error: RosaError) -> None:
-    """Print an error on one line of standard error, and on a second one where to look for help."""
+    """Print an error to standard error in two lines, the second one naming where to find help."""
     lines = [line.strip() for line in str(error).splitlines()]
     print(f"error: {' '.join(lines)}", file=sys.stderr)
     if error.exit_status == 1:

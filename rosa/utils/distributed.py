@@ -1,8 +1,8 @@
-"""The processes of one run: one, or as many as a launcher such as ``torchrun`` has started, a GPU each.
+"""The processes of one run: a single one, or those that a launcher such as ``torchrun`` has started, one for each GPU.
 
-All of them train. The first one alone takes the run's lock, decides what there is to do, writes, draws and prints; the
-others follow. Who is who stands in the environment variables that ``torchrun`` sets, so that a script can ask before
-PyTorch is imported. In a process that nobody launched so, every function here gives back what it was given.
+All of them train. Only the main process (rank 0) takes the run's lock, decides what to do, writes and prints. Rank and
+world size come from the environment variables that ``torchrun`` sets, so a script can read them before PyTorch is
+imported. Without a launcher, every function here acts as for a single process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SPEAKING_SECONDS = 2
 """The longest that the first process should need to say what went wrong."""
 
 
-# --- who am I --------------------------------------------------------------------------------------------------------
+# --- rank and world size ---------------------------------------------------------------------------------------------
 
 
 def launched() -> bool:
@@ -38,34 +38,34 @@ def launched() -> bool:
 
 
 def count() -> int:
-    """How many processes the run has, on all machines."""
+    """The number of processes of the run, on all machines (world size)."""
     return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
 def rank() -> int:
-    """This process's number among them, from 0."""
+    """This process's rank, from 0."""
     return int(os.environ["RANK"]) if launched() else 0
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Whether this is the main process, which writes and prints."""
     return rank() == 0
 
 
-# --- together --------------------------------------------------------------------------------------------------------
+# --- communication ---------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def joined(device: str, alike: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Let the processes that a launcher started speak to each other, through gloo, and between GPUs through NCCL.
+    """Connect the processes that a launcher started, through gloo, and between GPUs through NCCL.
 
     Args:
-        device: ``cuda``: from here on, the GPU of this process is the one that its local rank numbers; or ``cpu``.
-        alike: errors that all processes meet at the same point, so that the first one needs no other any more. On the
-            end of one the launcher ends all, so that the others wait until the first one has written it down.
+        device: ``cuda``, which selects the GPU of this process by its local rank, or ``cpu``.
+        alike: errors that are raised in every process at the same point. The other processes then wait until the main
+            process has written the record, because the launcher ends all processes when one exits.
 
     Raises:
-        ProcessesError: there are more processes on this machine than GPUs.
+        ProcessesError: more processes than GPUs on this machine.
     """
     if not launched():
         yield
@@ -88,7 +88,7 @@ def joined(device: str, alike: tuple[type[Exception], ...] = ()) -> Iterator[Non
         yield
     except Exception as error:
         if isinstance(error, (ProcessesError, *alike)) and not is_main():
-            with suppress(distributed.DistError):  # it took too long, or is gone
+            with suppress(distributed.DistError):  # a timeout, or the store is gone
                 store.wait([ENDED], timedelta(seconds=ENDING_SECONDS))
         raise
     finally:
@@ -98,7 +98,7 @@ def joined(device: str, alike: tuple[type[Exception], ...] = ()) -> Iterator[Non
 
 
 def leave() -> None:
-    """Part from the other processes, before this one does something that they do not wait for."""
+    """Leave the process group, before this process does work that the others do not wait for."""
     if not launched():
         return
     from torch import distributed
@@ -108,16 +108,16 @@ def leave() -> None:
 
 
 def let_main_speak() -> None:
-    """Wait, before a failure of this process makes the launcher end all, until the first one has told of it."""
-    time.sleep(SPEAKING_SECONDS)  # cut short by the launcher, when the first one has ended
+    """Give the main process time to report this process's failure, before exiting makes the launcher end all."""
+    time.sleep(SPEAKING_SECONDS)  # the launcher ends this process once the main process has ended
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """What the first process makes, in every process; no other one makes it.
+    """Call ``make`` in the main process only, and return its result in every process.
 
     Raises:
-        Exception: in the first process, whatever ``make`` raised.
-        ProcessesError: in the others, saying what it was.
+        Exception: in the main process, whatever ``make`` raised.
+        ProcessesError: in the others, with the message of that error.
     """
     if count() == 1:
         return make()
@@ -140,13 +140,13 @@ def from_main(make: Callable[[], T]) -> T:
 
 
 def together(make: Callable[[], T]) -> T:
-    """What this process makes, once every process has made its own: one that fails takes all with it.
+    """Call ``make`` in every process, and return this process's result; if it raises in one, raise in all.
 
-    Without that the others would wait for it, and the record, which the first one writes, would not say what happened.
+    Otherwise the others would wait forever, and the record, which the main process writes, would lack the error.
 
     Raises:
         Exception: whatever ``make`` raised here.
-        ProcessesError: it raised in another process only.
+        ProcessesError: ``make`` raised in another process only.
     """
     if count() == 1:
         return make()
@@ -168,7 +168,7 @@ def together(make: Callable[[], T]) -> T:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether the flag is raised in any process. All must ask at the same point."""
+    """Whether the flag is true in any process. All processes must call this at the same point."""
     if count() == 1:
         return flag
     import torch
@@ -177,17 +177,17 @@ def any_of(flag: bool) -> bool:
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes, which must ask at the same point; on a GPU without waiting for it."""
+    """The sum over all processes, which must call this at the same point; asynchronous on a GPU."""
     return _reduced(values, "SUM")
 
 
 def smallest(values: Tensor) -> Tensor:
-    """The minimum over all processes, likewise."""
+    """The minimum over all processes, called like :func:`total`."""
     return _reduced(values, "MIN")
 
 
 def wait_for_all() -> None:
-    """Come back when every process has got here."""
+    """Wait until every process has called this."""
     any_of(False)
 
 

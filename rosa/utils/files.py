@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: a killed process or a full disk leaves the old or the new one, never a part."""
+"""Atomic file replacement: after a kill or on a full disk, the old or the new file is there, never a part."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rosa.errors import OutputError
 
 
 def replace(path: Path, content: str | bytes) -> None:
-    """Put ``content`` in a file (a text in UTF-8, its newlines as they are), making its folder if need be.
+    """Replace a file by ``content`` (text as UTF-8, newlines unchanged); create its folder if missing.
 
     Raises:
-        OSError: it cannot be written; what was there before still is, and no temporary file.
+        OSError: it cannot be written; the old file is kept, and no temporary file is left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -23,7 +23,7 @@ def replace(path: Path, content: str | bytes) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105 - the one atomic step, said by its own name
+        os.replace(temporary, path)  # noqa: PTH105 - the atomic step, named explicitly
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

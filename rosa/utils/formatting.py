@@ -1,4 +1,4 @@
-"""How a score is written: which metrics are shares of one, and how many decimals the others have."""
+"""Format scores for people: fractions in hundredths, other metrics with a fixed number of decimals."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ DECIMALS = {"loss": 3, "mse": 4, "perplexity": 2, "bits_per_token": 3, "nist": 2
 
 
 def written(metric: str, value: float | None) -> str:
-    """A score on the screen: a share (an accuracy, a correlation) in hundredths, an error as it is."""
+    """Format a score: a fraction (accuracy, correlation) in hundredths, an error unscaled."""
     if value is None:
         return "undefined"
     return f"{value:.{DECIMALS[metric]}f}" if metric in DECIMALS else f"{100 * value:.1f}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A line for each row, whose cells start where those of the other rows do; rows are of one length."""
+    """Format rows of equal length as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

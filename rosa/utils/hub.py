@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be asked at all: its client retries for minutes, a user wants to know at once."""
+"""Check at once whether the Hugging Face hub is reachable; its client would retry for minutes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def why_unreachable() -> str | None:
-    """Why the hub cannot be reached, in words; None when it (or the proxy before it) accepts a connection."""
+    """The reason why the hub cannot be reached; None if it (or the proxy before it) accepts a connection."""
     from huggingface_hub import constants
 
     if constants.is_offline_mode():

@@ -1,4 +1,4 @@
-"""What the labels of tokens have in common, wherever they are made or read."""
+"""Constants of token labels, shared by the code that makes and that reads them."""
 
 from __future__ import annotations
 

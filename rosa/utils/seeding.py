@@ -2,7 +2,7 @@
 
 A run has one seed. Data order, head initialisation, adapter initialisation and subspace draws each get a stream of
 their own, derived from the seed and the purpose's name, so that two methods under one seed see the same batches and the
-same head whatever else they draw. A stream depends on nothing that came before it: to resume is to derive it again.
+same head whatever else they draw. A stream does not depend on earlier draws, so a resumed run derives it again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
 
 @contextmanager
 def global_stream(seed: int) -> Iterator[None]:
-    """Run a block that can only draw from PyTorch's global CPU generator on a stream of its own, and restore it."""
-    with torch.random.fork_rng(devices=[]):  # the CPU's generator alone: models are made there
+    """Seed PyTorch's global CPU generator for a block of code that draws from it, and restore its state afterwards."""
+    with torch.random.fork_rng(devices=[]):  # only the CPU's generator: models are built there
         torch.default_generator.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""What a tokenizer puts before a text."""
+"""The tokens that a tokenizer puts before a text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory a training step of each method needs, each in a process of its own."""
+"""Measure the memory of a training step of each method, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCHES = 50
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one method."""
+    """Memory of one method, in bytes."""
 
     peak: int | None
     """What PyTorch allocated on a GPU, or the process's resident memory; None where the system does not tell."""
@@ -40,8 +40,8 @@ def measure(name: str, config: Config, batch: Batch) -> Memory:
 
     Args:
         name: a key of ``contenders.LABELS``.
-        config: a resolved run's.
-        batch: what every step trains on, wherever its tensors are.
+        config: a resolved configuration.
+        batch: the batch of every step, on any device.
     """
     device = config.train.device
     costs.reset_peak_memory(device)
@@ -52,13 +52,13 @@ def measure(name: str, config: Config, batch: Batch) -> Memory:
 
 
 def of_steps(contender: Contender, batch: Batch, device: str, before: int | None = None) -> Memory:
-    """Measure the training steps of a contender that has taken none.
+    """Measure the training steps of a contender that has not been trained yet.
 
     Args:
         contender: on the device.
-        batch: what every step trains on, on the device.
+        batch: the batch of every step, on the device.
         device: ``cpu`` or ``cuda``.
-        before: the process's resident memory before the contender was there; of no meaning on a GPU.
+        before: the process's resident memory, in bytes, before the contender was built; ignored on a GPU.
     """
     costs.reset_peak_memory(device)
     for _ in range(STEPS - 1):
@@ -82,7 +82,7 @@ def measure_apart(workload: Workload, names: Sequence[str] = tuple(LABELS)) -> d
     batches = [workload.batch(number) for number in range(min(BATCHES, workload.steps_per_epoch))]
     widest = max(batches, key=lambda batch: batch["input_ids"].numel())
     found = {}
-    # What another method freed may stay with a process: its peak would be nobody's.
+    # A process may keep the memory that another method freed, which would distort the peak.
     fresh = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(max_workers=1, mp_context=fresh, max_tasks_per_child=1) as pool,

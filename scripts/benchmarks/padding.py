@@ -1,4 +1,4 @@
-"""What padding costs: batches of similar lengths, padded to their longest, against every example at the limit."""
+"""Measure the cost of padding: batches of similar lengths, padded to their longest, against padding to the limit."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def benchmark(workload: Workload, rounds: int) -> Findings:
 
 
 def time_steps(workload: Workload, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each step: ``dynamic`` and ``padded``.
+    """Time each step in seconds: ``dynamic`` and ``padded``.
 
-    The padded steps have no warm-up on a CPU, where each takes most of a minute: what the first one has to allocate is
-    a small part of it.
+    Padded steps have no warm-up on a CPU, where each takes most of a minute and the first one's allocations are a small
+    part of that.
     """
     contender = Contender("rosa", load_model(workload.config), workload.config)
     dynamic = [workload.batch(number) for number in range(rounds * DYNAMIC_STEPS)]
@@ -43,13 +43,13 @@ def time_steps(workload: Workload, rounds: int) -> dict[str, list[float]]:
 
 
 def findings(seconds: Mapping[str, Sequence[float]], dynamic: Sequence[int], limit: int, batch_size: int) -> Findings:
-    """The table.
+    """Build the table.
 
     Args:
-        seconds: of the steps, by kind; for each padded one ``DYNAMIC_STEPS`` dynamic ones.
-        dynamic: tokens of an example in each dynamic step, padding included.
-        limit: the same of a padded step.
-        batch_size: examples of a step.
+        seconds: of the steps, by kind; ``DYNAMIC_STEPS`` dynamic steps for each padded one.
+        dynamic: tokens of an example, with padding, in each dynamic step.
+        limit: tokens of an example, with padding, in a padded step.
+        batch_size: examples in a step.
     """
     rows, lines = [], []
     for case, label, width in (
@@ -64,7 +64,7 @@ def findings(seconds: Mapping[str, Sequence[float]], dynamic: Sequence[int], lim
             Measurement(case, "examples per second", "1/s", speed),
             Measurement(case, "tokens an example", "", width),
         ]
-    # Each padded step against the dynamic ones of its own round, when the machine was in the same state.
+    # Compare within a round, when the machine was in the same state.
     gains = [
         padded / statistics.median(seconds["dynamic"][i * DYNAMIC_STEPS : (i + 1) * DYNAMIC_STEPS])
         for i, padded in enumerate(seconds["padded"])

@@ -1,4 +1,4 @@
-"""How long the tables and the report of a large sweep take, from records on the disk to text."""
+"""Time the tables and the report of a large sweep, from records on disk to text."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ EXPERIMENT = "sweep"
 
 
 def made_up(count: int) -> Iterator[dict[str, Any]]:
-    """Records of finished runs of one sweep, as large as real ones: ranks, periods, tasks, learning rates and seeds."""
+    """Generate records of a sweep's finished runs, of real size: ranks, periods, tasks, learning rates and seeds."""
     methods: list[MethodConfig] = [RosaConfig(rank=r, every=e) for r in (1, 2, 4, 8) for e in (0, 1, 2)]
     methods += [LoraConfig(rank=r) for r in (1, 2, 4, 8)]
     tasks = ("cola", "mrpc", "rte", "stsb")
     chance = random.Random(0)
-    # Seeds outermost: fewer records are fewer seeds, and every row stays.
+    # Seeds in the outermost loop: a smaller count means fewer seeds, with all table rows kept.
     cells = itertools.product(range(SEEDS), RATES, tasks, methods)
     for seed, lr, task, method in itertools.islice(cells, count):
         yield _record(task, method, lr, seed, chance)
@@ -91,10 +91,10 @@ def _record(task: str, method: MethodConfig, lr: float, seed: int, chance: rando
 
 
 def make_tables(results: Path) -> int:
-    """Every table and csv of the records under ``results``, as text.
+    """Make every table and CSV file of the records under ``results``, as text.
 
     Returns:
-        Its characters.
+        The number of characters.
     """
     found, _ = records.find(results)
     tables = experiment.tables(found, EXPERIMENT)
@@ -104,16 +104,16 @@ def make_tables(results: Path) -> int:
 
 
 def make_page(results: Path) -> int:
-    """The report of the records under ``results``, as text.
+    """Make the report of the records under ``results``, as text.
 
     Returns:
-        Its bytes.
+        The number of bytes.
     """
     return len(html(contents(*records.locate(results))).encode())
 
 
 def benchmark(_: Workload, rounds: int, count: int = COUNT) -> Findings:
-    """Read the records, make every table and csv, and the report, ``rounds`` times; no model has a part in it."""
+    """Time reading the records and making all tables, CSV files and the report, ``rounds`` times; needs no model."""
     sizes: list[int] = []
     with tempfile.TemporaryDirectory(prefix="rosa-records-") as folder:
         for i, record in enumerate(made_up(count)):

@@ -1,4 +1,4 @@
-"""Scoring generated text, all but METEOR: one Java process for the tokens, against the packages' own way with two."""
+"""Time scoring of generated text without METEOR: tokenization in one Java process, against the packages' two."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Groups = Sequence[Sequence[str]]
 
 
 def benchmark(workload: Workload, rounds: int) -> Findings:
-    """Time scoring each segment's first reference against all of them."""
+    """Time scoring each segment's first reference against all of its references."""
     folder = workload.e2e_dir
     groups = generated() if folder is None else read(folder)
     return measure(groups, rounds, "generated text in E2E's shape" if folder is None else "the real E2E test set")
 
 
 def read(folder: Path) -> Groups:
-    """The references of each input of the official test set.
+    """Read the references of each input of the official test set.
 
     Raises:
         BenchmarkError: the file cannot be read, or is not E2E's.
@@ -48,7 +48,7 @@ def read(folder: Path) -> Groups:
 
 
 def generated() -> Groups:
-    """As many texts of about as many words, of as many kinds as the real test set's."""
+    """Generate references like the real test set's in number, length and vocabulary size."""
     draw = random.Random(0)
     vocabulary = [f"word{i}" for i in range(900)]
     weights = [1 / (i + 1) for i in range(len(vocabulary))]
@@ -59,18 +59,18 @@ def generated() -> Groups:
 
 
 def measure(groups: Groups, rounds: int, texts: str) -> Findings:
-    """Time both ways, the second where there is Java."""
+    """Time both implementations, the packages' one only if Java is installed."""
     hypotheses = [references[0] for references in groups]
     actions: dict[str, Action] = {"ours": lambda _: score(hypotheses, groups, with_meteor=False)}
     if shutil.which("java") is not None:
         actions["stock"] = lambda _: stock(hypotheses, groups)
     for action in actions.values():
-        action(0)  # imports, and the Java archives' first reading
+        action(0)  # imports, and the first read of the Java archives
     return findings(interleave(actions, rounds, "cpu", "scoring"), texts, groups)
 
 
 def stock(hypotheses: Sequence[str], references: Groups) -> dict[str, float]:
-    """The same scores from the packages' own classes; NIST, which none of them has, from ours."""
+    """The same scores from the packages' own classes; NIST, which they lack, from this project."""
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
@@ -87,12 +87,12 @@ def stock(hypotheses: Sequence[str], references: Groups) -> dict[str, float]:
 
 
 def findings(seconds: Mapping[str, Sequence[float]], texts: str, groups: Groups) -> Findings:
-    """The table.
+    """Build the table.
 
     Args:
-        seconds: of each way, round by round; ``stock`` may be missing.
-        texts: what was scored, in words.
-        groups: the references.
+        seconds: of each implementation, by round; ``stock`` may be missing.
+        texts: a description of the scored texts.
+        groups: the references of each input.
     """
     rows, lines = [], []
     for way, taken in seconds.items():

@@ -1,4 +1,4 @@
-"""How long the paper's two base models take to factorize, against singular value decompositions."""
+"""Time the factorization of the paper's two base models, against singular value decompositions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WAYS = {"ours": "split", "svd32": "SVD, float32", "svd64": "SVD, float64"}
 
 
 class Case(NamedTuple):
-    """Some layers, timed on some number of threads."""
+    """Layers of one model and their times on one number of threads."""
 
     label: str
     layers: int
@@ -42,12 +42,12 @@ class Case(NamedTuple):
 
 
 def random_weight(shape: Shape, generator: torch.Generator) -> Tensor:
-    """A float32 weight with a spectrum about as wide as a trained one's: normal, columns scaled from 1 to 1/10."""
+    """A random float32 weight with about the spectrum width of a trained one: normal, columns scaled from 1 to 1/10."""
     return torch.randn(shape, generator=generator) * torch.logspace(0, -1, shape[1])
 
 
 def split_by_ours(weights: Tensor, indices: Tensor) -> PlainSplit:
-    """A stack of weights split by :func:`rosa.adapters.linalg.subspace.split`, and W_f, all in float64."""
+    """Factorize a stack of weights with :func:`rosa.adapters.linalg.subspace.split`; factors and W_f are float64."""
     A, B = split(weights, indices)
     return PlainSplit(A, B, torch.baddbmm(weights.double(), A, B, alpha=-1))
 
@@ -55,9 +55,9 @@ def split_by_ours(weights: Tensor, indices: Tensor) -> PlainSplit:
 def benchmark(
     workload: Workload, rounds: int, models: Mapping[str, Mapping[Shape, int]] = MODELS, rank: int = RANK
 ) -> Findings:
-    """Time every shape each way, on one thread and on as many as PyTorch was given.
+    """Time every shape with each method, on one thread and on PyTorch's number of threads.
 
-    The workload gives the device and the seed; the weights are random ones of the shapes of ``models``.
+    The workload gives the device and the seed; the weights are random, with the shapes of ``models``.
     """
     device = torch.device(workload.device)
     shapes = list(dict.fromkeys(shape for layers in models.values() for shape in layers))
@@ -74,11 +74,11 @@ def benchmark(
 
 
 def findings(cases: Sequence[Case], errors: Mapping[str, float], rank: int) -> Findings:
-    """The table.
+    """Build the table.
 
     Args:
-        cases: what was timed.
-        errors: for each way, the largest relative difference between a weight and ``W_f + A B``.
+        cases: the timed cases.
+        errors: for each method, the largest relative difference between a weight and ``W_f + A B``.
         rank: r.
     """
     rows, lines = [], []
@@ -121,7 +121,7 @@ def findings(cases: Sequence[Case], errors: Mapping[str, float], rank: int) -> F
 
 @contextmanager
 def limited_to(threads: int) -> Iterator[None]:
-    """PyTorch on this many threads; as many as before afterwards."""
+    """Run a block with this number of PyTorch threads, then restore the previous number."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -139,9 +139,9 @@ def _time(
     errors: dict[str, float],
     title: str,
 ) -> dict[Shape, dict[str, list[float]]]:
-    """Seconds for one layer of each shape, each way, a value a round; ``errors`` takes each way's largest."""
+    """Seconds for a layer of each shape with each method, a value a round; updates the largest ``errors`` in place."""
     generator = torch.Generator().manual_seed(seed)
-    # One more than the rounds, for the first calls, which set up the solvers.
+    # One extra call, which initializes the solvers and is not counted.
     weights = {
         shape: [
             torch.stack([random_weight(shape, generator) for _ in range(layers_at_once(*shape, device))]).to(device)
@@ -172,7 +172,7 @@ def _time(
     seconds = interleave(actions, rounds, device.type, title)
     return {
         shape: {
-            # The stack is many layers on a GPU, one a thread on the CPU.
+            # The stack holds many layers on a GPU, and one layer a thread on the CPU.
             way: [one / (len(indices[shape]) if way == "ours" else 1) for one in seconds[f"{_named(shape)} {way}"]]
             for way in WAYS
         }

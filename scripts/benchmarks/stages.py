@@ -1,4 +1,4 @@
-"""Where the time of a split on the CPU goes, step by step, and how it grows with the size of the weight."""
+"""Time each step of a factorization on the CPU, for weights of several sizes."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ STAGES = (
 
 
 def timed_split(weight: Tensor, indices: Tensor) -> tuple[Split, dict[str, float]]:
-    """What ``split`` does to one tall or square weight on the CPU, and the seconds that each of its steps takes.
+    """Repeat the steps of ``split`` on one tall or square weight on the CPU; return the result and each step's seconds.
 
-    The indices ascend, as they are drawn.
+    The indices must ascend, as drawn indices do.
     """
     taken: dict[str, float] = {}
     last = time.perf_counter()
@@ -53,7 +53,7 @@ def timed_split(weight: Tensor, indices: Tensor) -> tuple[Split, dict[str, float
         taken[stage], last = now - last, now
 
     W = weight.double()
-    G = (W.T.numpy() @ W.numpy()).T  # Fortran order, as in split
+    G = (W.T.numpy() @ W.numpy()).T  # Fortran order, as in split()
     done("Gram matrix")
     T = eigenvectors.tridiagonalize(G)
     done("reduction")
@@ -73,7 +73,7 @@ def timed_split(weight: Tensor, indices: Tensor) -> tuple[Split, dict[str, float
 
 
 def benchmark(workload: Workload, rounds: int, sizes: Sequence[int] = SIZES) -> Findings:
-    """Time the steps on square weights; the workload gives the seed alone, and the device is the CPU."""
+    """Time the steps on square weights on the CPU; the workload gives only the seed."""
     generator = torch.Generator().manual_seed(workload.config.seed)
     by_size: dict[int, dict[str, list[float]]] = {}
     decompositions: dict[int, list[float]] = {}
@@ -97,12 +97,12 @@ def benchmark(workload: Workload, rounds: int, sizes: Sequence[int] = SIZES) -> 
 def findings(
     by_size: Mapping[int, Mapping[str, Sequence[float]]], decompositions: Mapping[int, Sequence[float]], threads: int
 ) -> Findings:
-    """The table.
+    """Build the table.
 
     Args:
-        by_size: of each size, and each of ``STAGES``, the seconds.
-        decompositions: seconds of an SVD and rebuilding, of the sizes where it was timed.
-        threads: how many PyTorch had.
+        by_size: for each size, the seconds of each of ``STAGES``.
+        decompositions: seconds of an SVD and reconstruction, for the sizes where it was timed.
+        threads: number of PyTorch threads.
     """
     rows, lines = [], []
     for size, stages in by_size.items():

@@ -1,4 +1,4 @@
-"""Training steps of every method on the same batches: time and memory."""
+"""Measure time and memory of training steps of every method on the same batches."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def benchmark(workload: Workload, rounds: int) -> Findings:
 
 
 def time_steps(workload: Workload, rounds: int) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Seconds of a step in each round, and trainable parameters, by method.
+    """Time a step of each method in each round, in seconds; also return the trainable parameters, by method.
 
-    In one round every method takes a step on the same batch, which is another one in each round.
+    In a round every method takes a step on the same batch; each round has a different batch.
     """
     plain = load_model(workload.config)
     contenders = {name: Contender(name, copy.deepcopy(plain), workload.config) for name in LABELS}
@@ -39,7 +39,7 @@ def time_steps(workload: Workload, rounds: int) -> tuple[dict[str, list[float]],
 
 
 def interleaved(contenders: Mapping[str, Contender], batches: Sequence[Batch], device: str) -> dict[str, list[float]]:
-    """Seconds of each contender's step on each batch, after its warm-up."""
+    """Time each contender's step on each batch, in seconds, after its warm-up."""
     for contender in contenders.values():
         for _ in range(WARM_UP):
             contender.step(batches[0])
@@ -54,7 +54,7 @@ def interleaved(contenders: Mapping[str, Contender], batches: Sequence[Batch], d
 def findings(
     seconds: Mapping[str, list[float]], trainable: Mapping[str, int], memory: Mapping[str, Memory]
 ) -> Findings:
-    """The table: times, ratios to the faster of the two LoRAs, memory."""
+    """Build the table: times, ratios to the faster of the two LoRAs, memory."""
     reference = min(LORAS, key=lambda name: statistics.median(seconds[name]))
     rows, lines = [], []
     for name, label in LABELS.items():

@@ -1,4 +1,4 @@
-"""Run benchmarks one after the other, and write what they found."""
+"""Run benchmarks one after the other, and write their results."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def run(
         config: from :func:`benchmarks.workload.configure`.
         results: the results folder.
         names: which of ``NAMES``; none for all.
-        repeats: rounds of each; by default each has its own number, as its steps are short or long.
+        repeats: rounds of each benchmark; by default each benchmark's own number.
         e2e_dir: the folder of E2E's files; None for generated text.
 
     Returns:
         The Markdown text.
 
     Raises:
-        BenchmarkError: an unknown name, fewer than one repeat, or a folder in which nothing can be written.
+        BenchmarkError: an unknown name, fewer than one repeat, or a folder that is not writable.
     """
     unknown = [name for name in names if name not in NAMES]
     if unknown:
@@ -90,7 +90,7 @@ def run(
 
 
 def _check_writable(folder: Path) -> None:
-    """See that the tables can be written before minutes go into what they are to hold."""
+    """Check that the folder is writable, before the measurements start."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -99,7 +99,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _environment(config: Config) -> dict[str, Any]:
-    """The environment, flat, without the packages that no benchmark uses."""
+    """The environment as a flat dictionary, without packages that no benchmark uses."""
     facts = environment.environment(config.train.device)
     packages = facts.pop("packages")
     used = ("torch", "scipy", "transformers", "loralib", "peft")

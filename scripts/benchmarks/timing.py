@@ -1,4 +1,4 @@
-"""Fair timing on a machine that does other things too: interleaved, paired, medians and quartiles."""
+"""Timing that is robust to other load on the machine: interleaved and paired, with medians and quartiles."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratio(values: Sequence[float], references: Sequence[float]) -> Spread:
-    """How much longer a took than b, round by round.
+    """The median ratio of paired times, round by round, with quartiles.
 
-    Both of a round's times were taken moments apart, on the same batch, so that what slows the machine down for a while
-    or makes one batch larger than another has no part in the ratio.
+    The two times of a round were taken in close succession on the same batch, so a temporary slowdown of the machine
+    and differences in batch size cancel in the ratio.
 
     Raises:
-        ValueError: not as many of one as of the other.
+        ValueError: the numbers of values and references differ.
     """
     return spread([value / reference for value, reference in zip(values, references, strict=True)])
 
 
 def seconds(action: Callable[[], object], device: str) -> float:
-    """Seconds of an action until the device has finished with it: the host's clock, on a GPU the device's own."""
+    """Time an action in seconds until the device has finished it: by the host's clock, on a GPU by the device's."""
     if device != "cuda":
         start = time.perf_counter()
         action()
@@ -68,18 +68,17 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Time every action once a round, all actions in each round, in an order drawn anew each time.
 
-    The order changes because an action may run faster or slower behind a certain other one, which leaves the caches in
-    a certain state.
+    The order changes because the speed of an action may depend on the state in which the one before leaves the caches.
 
     Args:
         actions: by name.
-        rounds: how many.
-        device: ``cpu`` or ``cuda``; the latter is waited for around each action.
+        rounds: number of rounds.
+        device: ``cpu`` or ``cuda``; a GPU is synchronized around each action.
         title: of the progress bar.
-        times: how often in a row an action is timed in a round, where that is more than once.
+        times: for actions timed more than once in a round, the number of consecutive calls.
 
     Returns:
-        For each action its seconds, in the order of its calls.
+        The seconds of each action, in the order of its calls.
     """
     order = random.Random(0)
     taken: dict[str, list[float]] = {name: [] for name in actions}

@@ -1,4 +1,4 @@
-"""What every benchmark works on: one model, CoLA's training rows, and the batches that training would make of them."""
+"""The input of every benchmark: one model, CoLA's training rows, and their batches as in training."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def configure(conf: Path, model: str, data_dir: Path | None, device: str, batch_
         model: a name under ``conf/model``, or a folder that ``save_pretrained`` wrote.
         data_dir: the folder that holds the real ``CoLA``; None for generated text.
         device: ``auto``, ``cpu`` or ``cuda``.
-        batch_size: examples a step.
+        batch_size: examples in a step.
 
     Raises:
-        BenchmarkError: no such model.
+        BenchmarkError: an unknown model.
         ConfigError: a value out of range.
     """
     names = sorted(path.stem for path in (conf / "model").glob("*.yaml"))
@@ -102,11 +102,11 @@ class Workload:
         return len(self.order)
 
     def batch(self, number: int) -> Batch:
-        """A batch padded to its own longest example, on the device; numbers go round."""
+        """A batch padded to its own longest example, on the device; ``number`` wraps around."""
         return self._collate(number, {})
 
     def padded_batch(self, number: int) -> Batch:
-        """The same examples, each padded to the limit."""
+        """The same examples, all padded to the limit."""
         return self._collate(number, {"padding": "max_length", "max_length": self.limit})
 
     def _collate(self, number: int, padding: dict[str, Any]) -> Batch:
@@ -117,7 +117,7 @@ class Workload:
         return {name: tensor.to(self.device) for name, tensor in collated.items()}
 
     def describe(self) -> dict[str, str]:
-        """What was measured on, in words."""
+        """A description of the workload, for the facts of a report."""
         lengths = sorted(len(ids) for ids in self.train["input_ids"])
         real = self.config.data.source != "mini"
         text = "the real CoLA's" if real else "generated text in the shape of CoLA's"
@@ -131,15 +131,15 @@ class Workload:
 
 
 def prepare(config: Config, e2e_dir: Path | None = None) -> Workload:
-    """Load and tokenize the data, and settle the batches.
+    """Load and tokenize the data, and form the batches.
 
     Args:
         config: from :func:`configure`.
         e2e_dir: the folder of E2E's files; None for generated text.
 
     Raises:
-        BenchmarkError: fewer examples than a batch has.
-        ConfigError, DataError, ModelError: the device, the data or the model is not there.
+        BenchmarkError: fewer examples than one batch.
+        ConfigError, DataError, ModelError: the device, the data or the model is not available.
     """
     config = resolve_device(config)
     config = dataclasses.replace(config, model=mini_model.located(config))
@@ -149,10 +149,10 @@ def prepare(config: Config, e2e_dir: Path | None = None) -> Workload:
     train, size = tokenized.train, config.train.batch_size
     lengths = [len(ids) for ids in train["input_ids"]]
     rows = list(EpochSampler(lengths, size, config.train.group_by_length, config.seed))
-    # The last batch may be short; a step on it is none like the others.
+    # Skip the last batch, which may be short.
     order = [rows[start : start + size] for start in range(0, len(rows) - size + 1, size)]
     if not order:
         raise BenchmarkError(f"--batch-size {size}: the training split has {len(rows)} examples, fewer than one batch")
-    # Grouping sorts batches within stretches of an epoch: the first few are no sample of all.
+    # Shuffle, as grouping by length sorts the batches within parts of an epoch.
     random.Random(config.seed).shuffle(order)
     return Workload(config, tokenizer, train, order, tokenized.facts["max_length"], e2e_dir)
