@@ -1,1 +1,1 @@
-"""The offline stand-in: generated texts, and the small models that the project pretrains on them."""
+"""The mini scale, for work offline: generated texts, and small models that the project pretrains on them."""

@@ -1,5 +1,5 @@
-"""Makes the small models of the mini scale: tokenizer and weights, from given text alone.
+"""Pretrain the small models of the mini scale, tokenizer and weights, on given text.
 
-They stand in for downloaded backbones: adapters are about fine-tuning a pretrained model, so there has to be one, also
-where no hub can be reached. The text comes in as paragraphs; nothing here knows where they are from.
+They replace downloaded backbones where no hub is reachable, since adapters need a pretrained model. The text is passed
+in as paragraphs; this package does not depend on its source.
 """

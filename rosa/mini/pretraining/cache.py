@@ -1,4 +1,4 @@
-"""Keeps what was pretrained: a folder that is whole or not there, made once however many processes need it."""
+"""The cache of pretrained models: folders written atomically, and once even if several processes need them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ FACTS = "pretraining.json"
 
 
 def key(recipe: Any) -> str:
-    """Sixteen hexadecimal digits that name a model by all that it is made from, as JSON has it."""
+    """The cache key of a model: sixteen hexadecimal digits of a hash of its recipe as JSON."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def save_whole(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, facts: Mapping[str, Any], folder: Path
 ) -> None:
-    """Write to a temporary folder beside the final one, which then gets its name in one step."""
+    """Write to a temporary folder beside the final one, then rename it atomically."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         (temporary / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        # mkdtemp makes a private folder; a cache may be shared.
+        # mkdtemp makes a private folder, but a cache may be shared.
         temporary.chmod(0o755)
         temporary.rename(folder)
     finally:
@@ -41,7 +41,7 @@ def save_whole(
 
 
 def refuse_existing(folder: Path) -> None:
-    """Refuse a folder that is there, before any work goes into what would be saved there.
+    """Refuse an existing folder, before any work is done for it.
 
     Raises:
         ModelError: the folder is there already.
@@ -51,20 +51,20 @@ def refuse_existing(folder: Path) -> None:
 
 
 def cached(folder: Path, make: Callable[[Path], object]) -> Path:
-    """The folder, which ``make`` saves where it is not there or not whole.
+    """Return the folder; if it is missing or incomplete, ``make`` writes it first.
 
-    Two processes that need the same model at once make it once: the second one waits. A folder that is not whole
-    (someone copied half of it, or a disk was full) is replaced.
+    If two processes need the same model at once, the second waits for the first. An incomplete folder (a partial copy,
+    a full disk) is replaced.
     """
     from filelock import FileLock
 
     if _is_whole(folder):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # The system lets go of the lock when its holder dies.
+    # The system releases the lock when its holder dies.
     with FileLock(folder.with_suffix(".lock")):
         if not _is_whole(folder):
-            # Whoever left these behind is dead, or it would hold the lock.
+            # Left by a process that died; a living one would hold the lock.
             for broken in (*folder.parent.glob(f".{folder.name}.*"), *folder.parent.glob(folder.name)):
                 shutil.rmtree(broken)
             make(folder)

@@ -1,4 +1,4 @@
-"""Makes the small GPT-2 of the mini scale: a causal language model trained on given text, and kept in a cache."""
+"""Pretrain the small GPT-2 of the mini scale, a causal language model, on given text, and cache it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ VERSION = 1
 
 
 def build_model(mini: MiniModelConfig, vocabulary_size: int) -> GPT2LMHeadModel:
-    """A GPT-2 of the configured shape with weights drawn from ``mini.seed``; PyTorch's own state stays.
+    """A GPT-2 of the configured shape with weights drawn from ``mini.seed``; the global RNG is not used.
 
-    Input and output embeddings are one matrix, and some heads start as :func:`rosa.mini.pretraining.induction.induce`
-    says.
+    Input and output embeddings are tied; :func:`rosa.mini.pretraining.induction.induce` initializes some heads.
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -50,7 +49,7 @@ def build_model(mini: MiniModelConfig, vocabulary_size: int) -> GPT2LMHeadModel:
         bos_token_id=END,
         eos_token_id=END,
         pad_token_id=PAD,
-        # A model this small and trained for so few steps does not overfit; dropout would only slow it.
+        # A model this small and trained for so few steps does not overfit; dropout would only slow it down.
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -63,9 +62,9 @@ def build_model(mini: MiniModelConfig, vocabulary_size: int) -> GPT2LMHeadModel:
 
 
 def shifted_positions(batch: torch.Tensor, context: int, generator: torch.Generator) -> torch.Tensor:
-    """Positions (rows, length) that count on from a place of each row's own.
+    """Positions (rows, length) that count up from a random offset in each row.
 
-    Text to pretrain on is short, and the positions after it would never be trained: a shift reaches all of the context
+    Pretraining texts are short, so later positions would never be trained; the offset covers the whole context
     (SHAPE, arXiv 2109.05644, abstract).
     """
     rows, length = batch.shape
@@ -74,9 +73,9 @@ def shifted_positions(batch: torch.Tensor, context: int, generator: torch.Genera
 
 
 def next_token_loss(model: GPT2LMHeadModel, batch: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """The summed cross entropy, in nats, of all tokens of a batch (rows, length) but the first, and how many."""
+    """The summed cross entropy, in nats, over a batch (rows, length) but its first tokens, and the number of tokens."""
     device = model.device
-    # Padding stands on the right, where nothing that is predicted can see it.
+    # Padding is on the right, where causal attention does not reach it.
     logits = model(input_ids=batch.to(device), position_ids=positions.to(device)).logits[:, :-1]
     labels = torch.where(batch == PAD, IGNORED, batch)[:, 1:]
     loss = torch.nn.functional.cross_entropy(
@@ -86,7 +85,7 @@ def next_token_loss(model: GPT2LMHeadModel, batch: torch.Tensor, positions: torc
 
 
 def held_out_loss(model: GPT2LMHeadModel, encoded: Sequence[list[int]]) -> float:
-    """Cross entropy a token, in nats, of texts that the model was not trained on."""
+    """Mean cross entropy a token, in nats, of held-out texts."""
     total, tokens = 0.0, 0
     ordered = sorted(encoded, key=len)
     with torch.no_grad():
@@ -112,21 +111,21 @@ def pretrain_gpt2(
     ``AutoTokenizer.from_pretrained`` read. The same arguments give the same weights on the same machine.
 
     Args:
-        paragraphs: each a list of texts about one thing, some of which are read together.
+        paragraphs: each a list of texts about one thing; some share a context in training.
         mini: shape and training of the model.
         folder: where to save; must not exist.
-        origin: where the text is from, for the facts.
-        device: where to train.
+        origin: source of the text, for the facts.
+        device: device to train on.
 
     Returns:
         The facts that are also saved beside the model: ``parameters``, ``vocabulary`` (tokens), ``steps``, ``tokens``
         (predicted in training), ``loss`` (mean cross entropy in nats of the last tenth of the steps),
-        ``held_out_perplexity`` (a token, over some paragraphs that are kept apart), ``cut`` (inputs that were longer
-        than the context), ``seconds``, and ``text`` (``origin``, and how many paragraphs and texts there were).
+        ``held_out_perplexity`` (a token, over held-out paragraphs), ``cut`` (inputs that were longer
+        than the context), ``seconds``, and ``text`` (``origin``, and the numbers of paragraphs and texts).
 
     Raises:
         DataError: fewer than two paragraphs.
-        ModelError: the folder is there already.
+        ModelError: the folder exists already.
     """
     from tqdm.auto import tqdm
 
@@ -178,7 +177,7 @@ def pretrain_gpt2(
 
 
 def cache_key(paragraphs: Sequence[Sequence[str]], mini: MiniModelConfig) -> str:
-    """Sixteen hexadecimal digits that name a model: its shape, training, text (wherever it lies), and the version."""
+    """The cache key, sixteen hexadecimal digits: a hash of shape, training, text (not its path) and version."""
     shape = {name: value for name, value in dataclasses.asdict(mini).items() if name not in ("text", "sentences")}
     return cache.key([VERSION, shape, [list(texts) for texts in paragraphs]])
 
@@ -190,7 +189,7 @@ def cached_gpt2(
     origin: Mapping[str, Any],
     device: str = "cpu",
 ) -> Path:
-    """The folder of a pretrained GPT-2; trained on the first call, found on every later one.
+    """The folder of a pretrained GPT-2; trained on the first call, cached afterwards.
 
     Raises:
         DataError: as :func:`pretrain_gpt2`.

@@ -1,4 +1,4 @@
-"""What the small GPT-2 reads: its byte-level tokenizer, and contexts in which a name has to be copied."""
+"""Input of the small GPT-2: its byte-level tokenizer, and contexts in which a name has to be copied."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ RENAMED_SHARE = 0.5
 
 
 def build_tokenizer(paragraphs: Sequence[Sequence[str]], vocabulary: int, context: int) -> PreTrainedTokenizerFast:
-    """GPT-2's byte-level BPE, trained on these texts: any text can be encoded, and decoding gives it back.
+    """GPT-2's byte-level BPE, trained on these texts; encodes any text without loss.
 
-    The padding token is not the end token, or a model could not be taught to stop.
+    The padding token differs from the end token, so a model can learn to stop.
 
     Args:
         paragraphs: the texts.
-        vocabulary: tokens at most: the 256 bytes, the two special tokens, and merges.
-        context: tokens of an input at most.
+        vocabulary: maximum number of tokens: the 256 bytes, the two special tokens, and merges.
+        context: maximum tokens of an input.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -49,13 +49,13 @@ def build_tokenizer(paragraphs: Sequence[Sequence[str]], vocabulary: int, contex
         pad_token=PAD_TOKEN,
         model_max_length=context,
         model_input_names=["input_ids", "attention_mask"],
-        # GPT-2's tokenizers leave spaces before punctuation as they are.
+        # GPT-2's tokenizers keep spaces before punctuation.
         clean_up_tokenization_spaces=False,
     )
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, without what stands between them."""
+    """The words of a text, without spaces and punctuation."""
     return re.findall(r"\w+", text)
 
 
@@ -68,10 +68,10 @@ def names(paragraphs: Sequence[Sequence[str]]) -> list[str]:
 
 
 def renamed(texts: Sequence[str], known: Sequence[str], rng: Random) -> list[str]:
-    """The texts with each name that two of them share replaced by one and the same invented word.
+    """Replace each name that two of the texts share by an invented word, the same in all texts.
 
-    The invented word is the beginning of one known name and the end of another. A text with a few names only, as E2E's,
-    teaches a model to recall them; one whose names are new each time teaches it to copy them from what it has read.
+    The invented word joins the beginning of one known name and the end of another. Texts with few names, as in E2E,
+    teach a model to recall them; new names each time teach it to copy them from the context.
     """
     occurrences = Counter(word for text in texts for word in set(words(text)))
     shared = sorted(word for word in set(known).intersection(occurrences) if occurrences[word] > 1)
@@ -85,7 +85,7 @@ def _invented(known: Sequence[str], rng: Random) -> str:
 
 
 def contexts(paragraphs: Sequence[Sequence[str]], renamed_share: float, rng: Random) -> Iterator[str]:
-    """Each text once, in the company of others of its paragraph, a line each; some of them :func:`renamed`."""
+    """Yield contexts: each text once, with others of its paragraph, one a line; some are :func:`renamed`."""
     known = names(paragraphs)
     for paragraph in paragraphs:
         texts = rng.sample(paragraph, len(paragraph))
@@ -98,5 +98,5 @@ def contexts(paragraphs: Sequence[Sequence[str]], renamed_share: float, rng: Ran
 
 
 def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
-    """The token numbers of each text and the end token."""
+    """The token ids of each text, followed by the end token."""
     return [[*row, END] for row in tokenizer(list(texts))["input_ids"]]

@@ -1,4 +1,4 @@
-"""Lets a small GPT-2 start with heads that copy, which it would take long to find from random weights."""
+"""Initialize induction heads in a small GPT-2, which would take long to form from random weights."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ CONFIDENCE = 4.0
 
 
 def induce(model: GPT2LMHeadModel) -> None:
-    """Let half of the heads of the first two layers start as an induction circuit.
+    """Initialize half of the heads of the first two layers as an induction circuit, in place.
 
-    In the first layer they look at the token before (places are waves, and turning these by a step leads from a place
-    to the one before it) and note it; in the second they look for a place whose note is the token that they stand at,
-    and predict the token of that place: what followed last time follows again. Transformers come to have such pairs of
-    heads in training (In-context Learning and Induction Heads, arXiv 2209.11895), and a small model learns faster from
-    weights that look as if trained (mimetic initialization, arXiv 2305.09828). A model of one layer stays as it is.
+    Heads of the first layer attend to the previous token and copy it (position embeddings are sinusoids, and a rotation
+    by one step maps a position to the previous one). Heads of the second layer attend to positions whose previous token
+    equals the current token, and predict the token there. Transformers form such pairs of heads in training (In-context
+    Learning and Induction Heads, arXiv 2209.11895), and a small model learns faster from weights that resemble trained
+    ones (mimetic initialization, arXiv 2305.09828). A model of one layer is left unchanged.
     """
-    body: Any = model.transformer  # transformers leaves the attributes of its modules untyped
+    body: Any = model.transformer  # untyped in transformers
     if len(body.h) < 2:
         return
     width, heads = model.config.n_embd, model.config.n_head
@@ -36,7 +36,7 @@ def induce(model: GPT2LMHeadModel) -> None:
     constructed = heads // 2 * size
     spread = model.config.initializer_range * EMBEDDING_SCALE
 
-    # Places and tokens start in dimensions of their own.
+    # Position and token embeddings start in separate dimensions.
     body.wte.weight.mul_(EMBEDDING_SCALE)[:, :places] = 0
     waves, back = turning_waves(len(body.wpe.weight), places)
     body.wpe.weight.zero_()[:, :places] = waves * spread
@@ -61,7 +61,7 @@ def induce(model: GPT2LMHeadModel) -> None:
 
 
 def turning_waves(count: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Places (count, width) as cosines and sines of random frequencies, and the matrix that turns each a step back."""
+    """Positions (count, width) as sinusoids of random frequencies, and the matrix that rotates each one step back."""
     frequencies = torch.rand(width // 2) * math.pi
     angles = torch.arange(count)[:, None] * frequencies
     waves = torch.cat((angles.cos(), angles.sin()), dim=1) * math.sqrt(2)
@@ -70,7 +70,7 @@ def turning_waves(count: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def subspace(width: int, spared: int, dimensions: int) -> torch.Tensor:
-    """Random orthonormal columns (width, dimensions) that leave the first ``spared`` rows at 0."""
+    """Random orthonormal columns (width, dimensions) whose first ``spared`` rows are 0."""
     basis = torch.zeros(width, dimensions)
     basis[spared:] = torch.linalg.qr(torch.randn(width - spared, dimensions)).Q
     return basis

@@ -1,4 +1,4 @@
-"""What the pretraining of every architecture shares: batches, optimizer, schedule, and one thread to train on."""
+"""Shared parts of pretraining: batches, optimizer, schedule, and training on one thread."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SORTED_BATCHES = 32
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Train on one thread, whatever the machine has.
+    """Run a block on one PyTorch thread, on any machine.
 
-    Matrices this small gain nothing from threads, and sums in one order give the same weights on any machine's cores.
+    Small matrices gain nothing from threads, and one summation order gives the same weights for any number of cores.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -33,9 +33,9 @@ def one_thread() -> Iterator[None]:
 def batches(
     encoded: Sequence[list[int]], size: int, padding: int, generator: torch.Generator
 ) -> Iterator[torch.Tensor]:
-    """Endless batches (size, longest of the batch) in random order, each of inputs of about one length.
+    """Endless batches (size, longest of the batch) in random order, each of inputs of similar length.
 
-    Every input comes once before any comes again; ``padding`` is the token that fills up the shorter ones.
+    Every input occurs once before any is repeated; ``padding`` is the token that fills shorter inputs.
     """
     while True:
         order = torch.randperm(len(encoded), generator=generator).tolist()
@@ -48,7 +48,7 @@ def batches(
 
 
 def build_optimizer(trained: nn.Module, lr: float) -> torch.optim.AdamW:
-    """AdamW over all of a module's parameters; norms and biases keep their size, as in every BERT."""
+    """AdamW over all of a module's parameters; no weight decay on norms and biases, as in BERT."""
     weights = [p for p in trained.parameters() if p.dim() > 1]
     others = [p for p in trained.parameters() if p.dim() <= 1]
     return torch.optim.AdamW(
@@ -60,12 +60,12 @@ def build_optimizer(trained: nn.Module, lr: float) -> torch.optim.AdamW:
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """The factors of :func:`learning_rate_factor`, step by step."""
+    """The schedule of :func:`learning_rate_factor`."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
-    """Linear rise over the warm-up, then half a cosine down to 0."""
+    """The factor of the peak learning rate at a step: linear warm-up, then cosine decay to 0."""
     warmup = max(1, round(WARMUP_SHARE * steps))
     if step < warmup:
         return (step + 1) / warmup

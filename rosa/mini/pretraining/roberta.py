@@ -1,7 +1,7 @@
-"""Makes the small RoBERTa of the mini scale: a word tokenizer and a masked-language model trained on given text.
+"""Pretrain the small RoBERTa of the mini scale, a word tokenizer and a masked-language model, on given text.
 
-It stands in for a downloaded backbone: adapters are about fine-tuning a pretrained model, so there has to be one, also
-where no hub can be reached. The text comes in as paragraphs; this module knows nothing of where they are from.
+It replaces a downloaded backbone where no hub is reachable. The text is passed in as paragraphs; this module does not
+depend on its source.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ NOT_READ = ("architecture", "vocabulary", "context", "text")
 
 
 def build_model(mini: MiniModelConfig, vocabulary_size: int) -> RobertaForMaskedLM:
-    """A RoBERTa of the configured shape with random weights drawn from ``mini.seed``; PyTorch's own state stays."""
+    """A RoBERTa of the configured shape with random weights drawn from ``mini.seed``; the global RNG is not used."""
     from transformers import RobertaConfig, RobertaForMaskedLM
 
     shape = RobertaConfig(
@@ -60,13 +60,13 @@ def build_model(mini: MiniModelConfig, vocabulary_size: int) -> RobertaForMasked
         num_hidden_layers=mini.layers,
         num_attention_heads=mini.heads,
         intermediate_size=mini.intermediate,
-        # RoBERTa numbers positions from the padding token's number plus one.
+        # RoBERTa numbers positions from the padding token's id plus one.
         max_position_embeddings=MAX_LENGTH + PAD + 1,
         type_vocab_size=2,
         bos_token_id=START,
         pad_token_id=PAD,
         eos_token_id=END,
-        # A model this small and trained for so few steps does not overfit; dropout would only slow it.
+        # A model this small and trained for so few steps does not overfit; dropout would only slow it down.
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         classifier_dropout=0.1,
@@ -79,28 +79,28 @@ def build_model(mini: MiniModelConfig, vocabulary_size: int) -> RobertaForMasked
 
 
 def compare_texts(model: RobertaForMaskedLM) -> None:
-    """Let half of the first layer's heads start as comparisons: a word looks for itself in the other text.
+    """Initialize half of the first layer's heads to compare texts: a word attends to itself in the other one.
 
-    A word that finds itself there is cancelled, one that does not is left over. A product of query and key weights near
-    the identity, and one of value and output weights near its negative, are what pretrained vision transformers have
-    and small ones gain by starting with (mimetic initialization, Trockman and Kolter, arXiv 2305.09828, abstract). Here
-    they look across the two texts; found from random weights, that would take more steps than this model is trained
-    for.
+    A word that occurs there is cancelled, one that does not remains. The product of query and key weights starts near
+    the identity, that of value and output weights near its negative: pretrained vision transformers have such weights,
+    and small ones gain by starting with them (mimetic initialization, Trockman and Kolter, arXiv 2305.09828, abstract).
+    Here the heads attend across the two texts; from random weights, learning that would take more steps than this
+    model is trained for.
     """
     embeddings = model.roberta.embeddings
-    layer: Any = model.roberta.encoder.layer[0].attention  # transformers leaves the attributes of its modules untyped
+    layer: Any = model.roberta.encoder.layer[0].attention  # untyped in transformers
     width, half = model.config.hidden_size, model.config.hidden_size // 2
-    # Small embeddings would forget what they start as within a few steps.
+    # With small embeddings, a few updates would erase the initialization.
     embeddings.word_embeddings.weight.mul_(EMBEDDING_SCALE)
     text = torch.randn(width)
-    # As large as a word's embedding, and opposite in the two texts; a place says less than a word.
+    # Token types: the scale of word embeddings, opposite in the two texts; positions are smaller.
     spread = model.config.initializer_range * EMBEDDING_SCALE
     embeddings.token_type_embeddings.weight.copy_(torch.stack((text, -text)) * spread)
     embeddings.position_embeddings.weight.mul_(0.5 * EMBEDDING_SCALE)
     direction = text / text.norm()
     seeking = torch.randn(half, width) * (2 / width) ** 0.5
     layer.self.query.weight[:half] = seeking
-    # The mirror turns one text into the other, so that a word attends across and not to itself.
+    # The reflection maps one text to the other, so a word attends to the other text and not to itself.
     layer.self.key.weight[:half] = seeking - 2 * torch.outer(seeking @ direction, direction)
     told = torch.linalg.qr(torch.randn(width, half)).Q
     layer.self.value.weight[:half] = told.T
@@ -117,28 +117,27 @@ def pretrain_roberta(
 ) -> dict[str, float]:
     """Train a RoBERTa by masked language modelling, and save it with its tokenizer as a folder.
 
-    Beside the hidden words, the model learns to tell the words that were exchanged or replaced from those that were
-    written: a model this small is slow to learn from hidden words alone who did what, and whether a second text says so
-    too. The layer that judges this is thrown away.
+    Beside masked words, the model learns to detect words that were exchanged or replaced: from masked words alone, a
+    model this small is slow to learn who did what, and whether a second text agrees. The detection layer is discarded.
 
     The folder appears whole or not at all. It is what ``AutoModel*.from_pretrained`` and
     ``AutoTokenizer.from_pretrained`` read. The same arguments give the same weights on the same machine.
 
     Args:
-        paragraphs: each a list of sentences, which are sometimes seen together.
+        paragraphs: each a list of sentences; some inputs hold several of them.
         vocabulary: words, in lower case, that become tokens.
         mini: shape and training of the model.
         folder: where to save; must not exist.
-        device: where to train.
+        device: device to train on.
 
     Returns:
         The facts that are also saved beside the model: ``parameters``, ``steps``, ``loss`` (mean masked-token cross
-        entropy, in nats, of the last tenth of the steps), ``right`` (the share of judged inputs that were judged
-        rightly, likewise) and ``seconds``.
+        entropy, in nats, of the last tenth of the steps), ``right`` (the accuracy of the
+        detection, over the same steps) and ``seconds``.
 
     Raises:
         DataError: no paragraphs, or a vocabulary that :func:`build_tokenizer` refuses.
-        ModelError: the folder is there already.
+        ModelError: the folder exists already.
     """
     from tqdm.auto import tqdm
 
@@ -148,7 +147,7 @@ def pretrain_roberta(
     begun = time.perf_counter()
     tokenizer = build_tokenizer(vocabulary)
     model = build_model(mini, len(tokenizer)).train()
-    # Starts at 0, and draws nothing from the global generator.
+    # Zero-initialized, so the global generator is not used.
     judge = torch.nn.utils.skip_init(torch.nn.Linear, mini.hidden, 1)
     torch.nn.init.zeros_(judge.weight)
     torch.nn.init.zeros_(judge.bias)
@@ -159,7 +158,7 @@ def pretrain_roberta(
     substitutes = Substitutes(encoded, len(tokenizer))
     counts = torch.bincount(torch.tensor([number for row in encoded for number in row]), minlength=len(tokenizer))
     with torch.no_grad():
-        # How frequent a word is among the hidden ones is known: to start from it saves the model some hundred steps.
+        # Start from the known frequencies of the masked words, which saves some hundred steps.
         model.lm_head.bias.copy_((counts * rates + 1).log())
     stream = batches(encoded, mini.batch_size, PAD, generator)
     optimizer = build_optimizer(trained, mini.lr)
@@ -170,7 +169,7 @@ def pretrain_roberta(
         batch = next(stream)
         is_judged = torch.rand(len(batch), generator=generator) < JUDGED_SHARE
         disturbed, wrong = disturb(batch, rates, substitutes, generator)
-        # The first token answers for the whole input.
+        # The first token's output is for the whole input.
         wrong[:, 0] = wrong.any(1)
         hidden, labels = mask_tokens(batch, rates, generator)
         labels = torch.where(is_judged[:, None], IGNORED, labels)
@@ -182,7 +181,7 @@ def pretrain_roberta(
             token_type_ids=token_types(batch).to(device),
         ).last_hidden_state
         predicted = model.lm_head(states[chosen.to(device)])
-        # A tiny batch can have no token to predict, and a mean over none is not a number.
+        # A tiny batch can have no token to predict, and its mean would be NaN.
         word_loss = functional.cross_entropy(predicted, labels[chosen].to(device), reduction="sum")
         word_loss = word_loss / max(1, int(chosen.sum()))
         judged_tokens = is_judged[:, None] & (batch != PAD)
@@ -214,7 +213,7 @@ def pretrain_roberta(
 
 
 def cache_key(paragraphs: Sequence[Sequence[str]], vocabulary: Sequence[str], mini: MiniModelConfig) -> str:
-    """Sixteen hexadecimal digits that name a model: its shape, training, text, words, and this module's version."""
+    """The cache key, sixteen hexadecimal digits: a hash of shape, training, text, vocabulary and version."""
     read = {name: value for name, value in dataclasses.asdict(mini).items() if name not in NOT_READ}
     return cache.key([VERSION, read, list(vocabulary), [list(p) for p in paragraphs]])
 
@@ -226,7 +225,7 @@ def cached_roberta(
     cache_dir: Path,
     device: str = "cpu",
 ) -> Path:
-    """The folder of a pretrained RoBERTa; trained on the first call, found on every later one.
+    """The folder of a pretrained RoBERTa; trained on the first call, cached afterwards.
 
     Raises:
         DataError: as :func:`pretrain_roberta`.

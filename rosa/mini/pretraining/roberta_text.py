@@ -1,4 +1,4 @@
-"""What the small RoBERTa reads: its word tokenizer, and inputs with words hidden, exchanged or replaced."""
+"""Input of the small RoBERTa: its word tokenizer, and inputs with words masked, exchanged or replaced."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def build_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
     Words that are not in the vocabulary become ``<unk>``.
 
     Raises:
-        DataError: a word twice in the vocabulary, or one that is a special token.
+        DataError: the vocabulary has a duplicate word or a special token.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -74,14 +74,14 @@ def build_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
 def token_types(batch: torch.Tensor) -> torch.Tensor:
     """The type of each token of a batch (rows, length), as the tokenizer gives it: 1 in the second text, or 0."""
     ends = (batch == END).cumsum(1)
-    # Two ends stand between the texts, and belong to the first one.
+    # Two end tokens separate the texts, and belong to the first one.
     return ((ends - (batch == END).long() >= 2) & (batch != PAD)).long()
 
 
 def inputs(
     paragraphs: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerFast, generator: torch.Generator
 ) -> list[list[int]]:
-    """Token numbers: of a paragraph cut into a pair of texts (with ``PAIR_SHARE``), or of each of its sentences."""
+    """Token ids of each paragraph, as a pair of texts (with probability ``PAIR_SHARE``) or as single sentences."""
     alone: list[str] = []
     pairs: list[tuple[str, str]] = []
     for sentences in paragraphs:
@@ -98,10 +98,10 @@ def inputs(
 
 
 def masking_rates(encoded: Sequence[list[int]], vocabulary_size: int) -> torch.Tensor:
-    """The probability of each token (vocabulary_size,) to be hidden: ``MASKED_SHARE`` of the text as a whole.
+    """The masking probability of each token (vocabulary_size,); ``MASKED_SHARE`` of all text is masked.
 
-    Rates fall with the square root of a word's frequency. Drawn evenly, half of the hidden tokens would be determiners
-    and full stops, and a model this small spends its whole training on these before it looks at who did what.
+    Rates fall with the square root of a word's frequency. With uniform rates, half of the masked tokens would be
+    determiners and full stops, and a model this small would spend its training on these.
     """
     counts = torch.bincount(torch.cat([torch.tensor(row) for row in encoded]), minlength=vocabulary_size).double()
     counts[: len(SPECIAL_TOKENS)] = 0
@@ -113,7 +113,7 @@ def masking_rates(encoded: Sequence[list[int]], vocabulary_size: int) -> torch.T
 def mask_tokens(
     batch: torch.Tensor, rates: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs with some tokens hidden, and the labels: the hidden tokens' numbers, ``IGNORED`` elsewhere."""
+    """Inputs with some tokens masked, and the labels: the masked tokens' ids, ``IGNORED`` elsewhere."""
     chosen = torch.rand(batch.shape, generator=generator) < rates[batch]
     labels = torch.where(chosen, batch, IGNORED)
     fate = torch.rand(batch.shape, generator=generator)
@@ -124,7 +124,7 @@ def mask_tokens(
 
 
 class Substitutes:
-    """The words that a text has between the same two neighbours: what could stand in a word's place.
+    """The substitutes of a word: words that occur in the text between the same two neighbours.
 
     They make plausible corruptions for replaced token detection, as ELECTRA's generator network does (arXiv 2003.10555,
     abstract), and cost no second network.
@@ -133,7 +133,7 @@ class Substitutes:
     def __init__(self, encoded: Sequence[list[int]], vocabulary_size: int) -> None:
         self._size = vocabulary_size
         text = torch.tensor([number for row in encoded for number in row])
-        # Where one input ends and the next one starts there are special tokens only, which nobody asks for.
+        # Only special tokens stand at the boundary of two inputs, and these are never looked up.
         around = self._key(text[:-2], text[2:])
         order = around.argsort(stable=True)
         self._around, self._words = around[order], text[1:-1][order]
@@ -142,7 +142,7 @@ class Substitutes:
         return left * self._size + right
 
     def draw(self, left: torch.Tensor, right: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """A word (n,) for each pair of neighbours (n,), as often as the text has it there."""
+        """Draw a word (n,) for each pair of neighbours (n,), by its frequency there in the text."""
         key = self._key(left, right)
         first, behind = torch.searchsorted(self._around, key), torch.searchsorted(self._around, key, right=True)
         return self._words[first + (torch.rand(len(key), generator=generator) * (behind - first)).long()]
@@ -151,12 +151,11 @@ class Substitutes:
 def disturb(
     batch: torch.Tensor, rates: torch.Tensor, substitutes: Substitutes, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs of which some are disturbed, and (rows, length) which of their words are not those that were written.
+    """Inputs of which some are disturbed, and a mask (rows, length) of the changed words.
 
-    Two words change places, or some make room for others that the text has between the same neighbours: from a single
-    one to all, as a great difference is what the model learns to see first. Words that change places are drawn by their
-    masking rates, so mostly among those that say who did what. In a pair it is the second text that is disturbed, so
-    that the first one tells what it should say.
+    Either two words are exchanged, or one to all words are replaced by substitutes, as the model learns to see large
+    differences first. Exchanged words are drawn by their masking rates, so mostly content words. In a pair the second
+    text is disturbed, so the first one shows what it should say.
     """
     ends = (batch == END).cumsum(1)
     weights = rates[batch] * ((ends == 2) | (ends.amax(1, keepdim=True) < 2))

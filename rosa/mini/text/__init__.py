@@ -1,4 +1,4 @@
-"""The mini scale: nine GLUE-shaped tasks and an E2E-shaped one, whose text comes from this project's own grammars."""
+"""Generated text of the mini scale: nine GLUE-shaped tasks and an E2E-shaped one, from this project's own grammars."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ E2E = "e2e"
 
 
 def splits(task: str) -> tuple[str, ...]:
-    """The names of the splits of a task that text is generated for.
+    """The names of the splits of a generated task.
 
     Raises:
-        DataError: there is no such task.
+        DataError: an unknown task.
     """
     if task == E2E:
         return restaurants.SPLITS
@@ -32,12 +32,12 @@ def splits(task: str) -> tuple[str, ...]:
 
 
 def examples(task: str, split: str, size: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of a task, as the hub has them: :func:`tasks.examples`, or for ``e2e`` :func:`restaurants.examples`.
+    """Rows of a task, with the hub's columns: :func:`tasks.examples`, or for ``e2e`` :func:`restaurants.examples`.
 
-    ``size`` counts rows, or for ``e2e`` meaning representations, of which each has several rows.
+    ``size`` counts rows, or for ``e2e`` meaning representations, each of which has several rows.
 
     Raises:
-        DataError: no such task or split, a size below 1, or more than the grammar has examples for.
+        DataError: an unknown task or split, a size below 1, or more examples than the grammar has.
     """
     if task == E2E:
         return restaurants.examples(split, size, seed)

@@ -1,4 +1,4 @@
-"""CoLA's namesake: minimal pairs of an acceptable sentence and one that breaks a single rule of English."""
+"""Mini CoLA: minimal pairs of an acceptable sentence and one that breaks a single rule of English."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _needs_object(verb: Verb) -> bool:
 
 
 def agreement(rng: Random) -> Pair:
-    """The verb agrees with its subject, and not with the nearer noun."""
+    """Subject-verb agreement, with an attractor noun nearer to the verb."""
     subject, verb = _people(rng), rng.choice(grammar.INTRANSITIVE).names[0]
     near, is_plural = _people(rng, subject), rng.random() < 0.5
     between = rng.choice(("near the {}", "that likes the {}" if not is_plural else "that like the {}", "behind the {}"))
@@ -42,7 +42,7 @@ def agreement(rng: Random) -> Pair:
 
 
 def adjective_order(rng: Random) -> Pair:
-    """The adjective stands between determiner and noun."""
+    """Word order: the adjective stands between determiner and noun."""
     event = grammar.some_event(rng, grammar.TRANSITIVE, adjective=0.0, time=0.0)
     adjective = rng.choice(rng.choice(grammar.adjectives(event.agent.noun)))
     noun, rest = event.agent.noun.names[0], _predicate(event)
@@ -51,7 +51,7 @@ def adjective_order(rng: Random) -> Pair:
 
 
 def determiner(rng: Random) -> Pair:
-    """Determiner and noun agree in number; the other noun phrase of the sentence is of any number."""
+    """Determiner-noun agreement in number; the other noun phrase of the sentence has either number."""
     verb, is_plural = rng.choice(grammar.SYMMETRIC), rng.random() < 0.5
     noun = _people(rng)
     article = rng.choice(("many", "several", "these") if is_plural else ("every", "each", "this"))
@@ -64,7 +64,7 @@ def determiner(rng: Random) -> Pair:
 
 
 def selection(rng: Random) -> Pair:
-    """Things do nothing to people: subject and object cannot change places."""
+    """Selectional restrictions: things do not act on people, so subject and object cannot be exchanged."""
     verbs = [verb for verb in grammar.TRANSITIVE if set(verb.themes) <= set(lexicon.THINGS)]
     event = grammar.some_event(rng, verbs)
     subject, theme = grammar.noun_phrase(event.agent), grammar.objects(event)
@@ -76,7 +76,7 @@ def selection(rng: Random) -> Pair:
 
 
 def case(rng: Random) -> Pair:
-    """Subject pronouns come before the verb and object pronouns after it."""
+    """Pronoun case: subject forms before the verb, object forms after it."""
     first, second = rng.sample(sorted(lexicon.PRONOUNS), 2)
     verb = lexicon.past(rng.choice(rng.choice(grammar.SYMMETRIC).names))
     forms = lexicon.PRONOUNS
@@ -88,7 +88,7 @@ def case(rng: Random) -> Pair:
 
 
 def reflexive(rng: Random) -> Pair:
-    """A reflexive agrees with its own clause's subject, and not with another noun."""
+    """Reflexive binding: a reflexive agrees with the subject of its own clause."""
     gendered = [noun for noun in lexicon.NOUNS if noun.gender]
     subject = rng.choice(gendered)
     near = rng.choice([noun for noun in gendered if noun.gender != subject.gender])
@@ -102,19 +102,19 @@ def reflexive(rng: Random) -> Pair:
 
 
 def arguments(rng: Random) -> Pair:
-    """A transitive verb has an object, an intransitive one has none."""
+    """Argument structure: a transitive verb has an object, an intransitive one has none."""
     verb = rng.choice([verb for verb in grammar.SYMMETRIC if _needs_object(verb)] + [*grammar.INTRANSITIVE])
     person = _people(rng)
     first, second = f"the {person.names[0]}", f"the {_people(rng, person).names[0]}"
     said, place = lexicon.past(verb.names[0]), rng.choice(grammar.places())
     with_object = grammar.sentence(first, said, second, place)
-    # The noun that is left over stays in the sentence, so that the number of nouns says nothing.
+    # The unused noun stays in the sentence, so the number of nouns does not reveal the label.
     without = grammar.sentence(first, "near", second, said, place)
     return (with_object, without) if verb.themes else (without, with_object)
 
 
 def auxiliary(rng: Random) -> Pair:
-    """Each auxiliary takes its own form of the verb."""
+    """Auxiliaries: each takes its own form of the verb."""
     verb = rng.choice([verb for verb in grammar.TRANSITIVE if verb.names[0] in lexicon.IRREGULAR_VERBS])
     event = grammar.some_event(rng, (verb,), time=0.0)
     name = verb.names[0]
@@ -130,7 +130,7 @@ def auxiliary(rng: Random) -> Pair:
 
 
 def gap(rng: Random) -> Pair:
-    """A question word leaves a gap that nothing else fills; without a question word there is no gap."""
+    """Filler-gap dependencies: a question word needs a gap, and a gap needs a question word."""
     event = grammar.some_event(rng, [v for v in grammar.TRANSITIVE if _needs_object(v)], adjective=0.2, time=0.0)
     asking = "who" if event.verb.themes[0] in lexicon.ANIMATE else "what"
     said = f"did {grammar.noun_phrase(event.agent)} {event.verb.names[0]}"
@@ -141,7 +141,7 @@ def gap(rng: Random) -> Pair:
 
 
 def island(rng: Random) -> Pair:
-    """A question can reach into *said that*, and cannot reach into *smiled because*."""
+    """Islands: extraction out of *said that* is acceptable, out of *smiled because* it is not."""
     event = grammar.some_event(rng, [verb for verb in grammar.TRANSITIVE if verb.themes != verb.agents])
     speaker = grammar.noun_phrase(grammar.some_phrase(rng, ("person",), "", event.agent))
     opening = "who" if event.verb.themes[0] in lexicon.ANIMATE else "what"
@@ -152,7 +152,7 @@ def island(rng: Random) -> Pair:
 
 
 def polarity(rng: Random) -> Pair:
-    """*Ever* needs a negative subject above it; one inside a relative clause does not count."""
+    """Negative polarity: *ever* needs a negative main subject; one inside a relative clause does not license it."""
     first = _people(rng)
     second = _people(rng, first)
     verb, relative = rng.choice(grammar.INTRANSITIVE).names[0], rng.choice(grammar.SYMMETRIC).names[0]

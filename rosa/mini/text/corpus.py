@@ -1,4 +1,4 @@
-"""Text to pretrain on: short paragraphs of acceptable sentences, and the words that can occur in them."""
+"""Pretraining text: short paragraphs of acceptable sentences, and their vocabulary."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from rosa.mini.text.tasks import belongs_to_evaluation
 
 
 def _told_again(rng: Random) -> list[str]:
-    """An event, told twice in other words."""
+    """An event, stated twice in different words."""
     event = paraphrase.paraphrased_event(rng)
     return [grammar.said_somehow(rng, event) for _ in range(2)]
 
 
 def _asked_again(rng: Random) -> list[str]:
-    """A question, and the same one in other words."""
+    """A question and its paraphrase."""
     return list(paraphrase.qqp(rng, label=1).values())
 
 
 def _answered(rng: Random) -> list[str]:
-    """A question, and its answer."""
+    """A question and its answer."""
     return list(inference.qnli(rng, label=0).values())
 
 
 def _followed(rng: Random) -> list[str]:
-    """A statement, and what follows from it."""
+    """A statement and one that it entails."""
     genre = rng.choice(lexicon.GENRES)
     return [statement.text(Words(rng)) for statement in inference.mnli_statements(rng, inference.ENTAILMENT, genre)]
 
 
 def _retold(rng: Random) -> list[str]:
-    """A passage of two clauses, and what is sure to have happened."""
+    """A passage of two clauses, and a sentence that it entails."""
     return list(inference.rte(rng, label=0).values())
 
 
 def _because(rng: Random) -> list[str]:
-    """A reason with a pronoun, and whose it was."""
+    """A reason with a pronoun, and the same with its referent."""
     return list(pronouns.wnli(rng, label=1).values())
 
 
 def _reviews(rng: Random) -> list[str]:
-    """Two reviews of one opinion."""
+    """Two reviews with the same opinion."""
     positive = rng.random() < 0.5
     return [sentiment.review(rng, positive) for _ in range(2)]
 
@@ -75,10 +75,10 @@ PARAGRAPHS: tuple[Callable[[Random], list[str]], ...] = (
 
 
 def _paragraph(rng: Random) -> tuple[str, ...]:
-    """A paragraph that no evaluation split has as an example, neither as a whole nor one of its sentences."""
+    """A paragraph that is not an evaluation example, neither as a whole nor in one of its sentences."""
     make = rng.choice(PARAGRAPHS)
     while True:
-        # A sentence said twice in the same words would teach copying alone.
+        # A sentence repeated word for word would only teach copying.
         sentences = tuple(dict.fromkeys(make(rng)))
         if not any(belongs_to_evaluation(texts) for texts in (sentences, *((text,) for text in sentences))):
             return sentences
@@ -121,12 +121,11 @@ def vocabulary() -> list[str]:
 
 @functools.cache
 def corpus(size: int, seed: int) -> tuple[tuple[str, ...], ...]:
-    """Paragraphs of one or two sentences, with at least ``size`` sentences in all.
+    """Paragraphs of one or two sentences, with at least ``size`` sentences in total.
 
-    The sentences of a paragraph tell of the same thing. All of them are acceptable and no paragraph contradicts
-    itself, as in edited prose; none carries a label. What the evaluation splits may have is left out: their pairs, in
-    either order, and their single sentences. Training examples can occur, as texts of a downstream task can in any
-    pretraining corpus.
+    The sentences of a paragraph are about the same event. As in edited prose, all are acceptable and none contradicts
+    another; there are no labels. Possible examples of the evaluation splits are excluded: their pairs, in either order,
+    and their single sentences. Training examples can occur, as in any pretraining corpus.
 
     Raises:
         DataError: a size below 1.

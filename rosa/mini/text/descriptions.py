@@ -1,7 +1,7 @@
-"""What a restaurant's facts are called, and the ways of saying them: a description in random words, order and grouping.
+"""Wordings of a restaurant's facts, combined into descriptions with random words, order and grouping.
 
-Every description says every fact, and no two values of a fact have a wording in common, so that a description tells
-its facts apart from all others.
+Every description contains every fact, and no two values of a fact share a wording, so a description identifies its
+facts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rosa.mini.text import grammar, lexicon
 
 @dataclass(frozen=True)
 class Wording:
-    """How one fact can be said in each part of a sentence; ``{}`` is its value."""
+    """The wordings of one fact in each part of a sentence; ``{}`` is its value."""
 
     clauses: tuple[str, ...]
     """After the subject: *serves Greek food*."""
@@ -41,7 +41,7 @@ STARS = Wording(("has {} from its guests", "was given {}", "is rated with {}"), 
 
 
 def judged(rating: str) -> Wording:
-    """A rating in a word."""
+    """The wording of a rating in one word."""
     return Wording(
         (f"has a {rating} rating", f"is rated as {rating}", f"is {rating} in the eyes of its guests"),
         belongings=(f"a {rating} rating", f"{rating} reviews"),
@@ -52,7 +52,7 @@ WORDINGS: dict[str, dict[str, Wording]] = {
     "eatType": dict.fromkeys(
         ("tavern", "bistro", "tea room", "canteen", "brasserie", "snack bar"), Wording(("is a {}", "is run as a {}"))
     ),
-    # with_article knows an initial vowel by its small letter, so no food begins with a capital one.
+    # with_article recognizes only lower-case initial vowels, so no food begins with a capital vowel.
     "food": dict.fromkeys(("Greek", "Thai", "Mexican", "Polish", "Lebanese", "Peruvian", "vegan", "Basque"), FOOD),
     "priceRange": {
         "low": Wording(("has low prices", "is cheap"), adjectives=("cheap", "low-priced"), belongings=("low prices",)),
@@ -94,17 +94,17 @@ IN_OPENING = 4
 
 
 def wording(slot: str, value: str) -> Wording:
-    """How a fact is said."""
+    """The wording of a fact."""
     return NEAR if slot == "near" else WORDINGS[slot][value]
 
 
 def listed(parts: Sequence[str]) -> str:
-    """*a*, *a and b*, or *a, b and c*."""
+    """Join parts as *a*, *a and b*, or *a, b and c*."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
 
 
 def describe(rng: Random, facts: Mapping[str, str]) -> str:
-    """One to several sentences that say every fact, of which the name is one."""
+    """One or more sentences that state every fact, including the name."""
     name = facts["name"]
     noun = facts.get("eatType") or rng.choice(ANY_TYPE)
     slots = [slot for slot in facts if slot not in ("name", "eatType")]
@@ -135,7 +135,7 @@ def _opening(rng: Random, facts: Mapping[str, str], noun: str, slots: Sequence[s
         said = wording(slot, facts[slot])
         part = rng.choice([part for part in parts if getattr(said, part)])
         phrase = rng.choice(getattr(said, part)).format(facts[slot])
-        # The food stands next to the noun: a cheap Greek tavern.
+        # The food is the adjective next to the noun: a cheap Greek tavern.
         parts[part].insert(len(parts[part]) if slot == "food" else 0, phrase)
     described = lexicon.with_article(" ".join([*parts["adjectives"], noun]))
     placed = " ".join(parts["places"])

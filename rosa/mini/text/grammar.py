@@ -1,4 +1,4 @@
-"""Events, and the ways of saying them: active and passive, both datives, questions, negation, synonyms."""
+"""Events, and their realization as sentences: active and passive, both datives, questions, negation, synonyms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Phrase:
-    """A noun and perhaps an adjective; the determiner comes with the sentence."""
+    """A noun with an optional adjective; the sentence adds the determiner."""
 
     noun: Noun
     adjective: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Event:
-    """Who did what to whom, where and when: what a sentence means, whatever its words."""
+    """The meaning of a sentence, independent of its words: who did what to whom, where and when."""
 
     agent: Phrase
     verb: Verb
@@ -42,7 +42,7 @@ class Event:
 
 
 class Words:
-    """Chooses among synonyms: always the first one, or at random."""
+    """Chooses among synonyms: always the first, or a random one."""
 
     def __init__(self, rng: Random | None = None) -> None:
         self._rng = rng
@@ -70,7 +70,7 @@ def nouns(kinds: tuple[str, ...], genre: str = "") -> tuple[Noun, ...]:
 
 
 def adjectives(noun: Noun) -> tuple[tuple[str, ...], ...]:
-    """The adjectives that can go with a noun."""
+    """The adjectives that a noun can take."""
     return lexicon.ANIMATE_ADJECTIVES if noun.kind in lexicon.ANIMATE else lexicon.THING_ADJECTIVES
 
 
@@ -119,7 +119,7 @@ def some_event(
 
 
 def swapped(event: Event) -> Event | None:
-    """The event with the agent's and another's parts exchanged; None where that would make no sense."""
+    """The event with the agent and another participant exchanged; None if that makes no sense."""
     agent, theme = event.agent, event.theme
     if event.recipient is not None:
         return event.but(agent=event.recipient, recipient=agent)
@@ -155,13 +155,13 @@ def changed(rng: Random, event: Event, part: str) -> Event:
 
 
 def sentence(*parts: str, end: str = ".") -> str:
-    """Join the parts that are not empty, and write them as a sentence."""
+    """Join the nonempty parts into a sentence, with a capital and a final mark."""
     text = " ".join(part for part in parts if part)
     return text[0].upper() + text[1:] + end
 
 
 def noun_phrase(phrase: Phrase, words: Words = PLAIN, determiner: str = "the") -> str:
-    """A phrase in the singular after a determiner; *a* becomes *an* where it must."""
+    """A phrase in the singular after a determiner; *a* becomes *an* before a vowel."""
     inner = " ".join([words(part) for part in (phrase.adjective, phrase.noun.names) if part])
     return lexicon.with_article(inner) if determiner == "a" else f"{determiner} {inner}"
 
@@ -207,7 +207,7 @@ def statement(
 
 
 def said_somehow(rng: Random, event: Event) -> str:
-    """A declarative sentence in a random one of its forms."""
+    """A declarative sentence in a random form."""
     passive = event.theme is not None and rng.random() < 0.4
     return statement(event, Words(rng), passive, rng.random() < 0.5, rng.random() < 0.3)
 
@@ -222,7 +222,7 @@ def askable(event: Event) -> list[str]:
 
 
 def question(event: Event, asked: str, words: Words = PLAIN, passive: bool = False) -> str:
-    """A question about an event: whether it happened (``polar``), or which one of its parts."""
+    """A question about an event: whether it happened (``polar``), or about one of its parts."""
     assert asked in QUESTIONS, f"asked={asked!r}: expected one of {', '.join(QUESTIONS)}"
     agent, name = noun_phrase(event.agent, words), words(event.verb.names)
     where, when = ("" if asked == "place" else event.place), ("" if asked == "time" else event.time)

@@ -1,10 +1,10 @@
-"""The namesakes of MNLI, RTE and QNLI: what follows from a sentence, and whether it answers a question.
+"""Mini MNLI, RTE and QNLI: what a sentence entails, and whether it answers a question.
 
-MNLI's labels are those of a small logic. A statement is ``quantifier noun-phrase verb-phrase``; noun and verb phrase
-name sets, and a word that is added or replaced by a narrower one makes its set smaller. Every quantifier keeps its
-truth when a phrase changes in one direction (*some* upward in both, *every* downward in the noun and upward in the
-verb), so a hypothesis made by such steps is entailed, its negation contradicted, and one made by a step the other way
-is open. *The* stands for one particular individual, and each noun phrase is taken to have something that it names.
+MNLI's labels come from a monotonicity calculus. A statement is ``quantifier noun-phrase verb-phrase``; noun and verb
+phrase denote sets, and a word that is added or replaced by a narrower one makes its set smaller. Each quantifier is
+monotone in both phrases (*some* upward in both, *every* downward in the noun and upward in the verb): a hypothesis made
+by steps in these directions is entailed, its negation is contradicted, and one made by a step in the other direction is
+neutral. *The* denotes one particular individual, and no noun phrase denotes the empty set.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _narrower_phrase(rng: Random, phrase: Phrase, genre: str) -> list[Phrase]:
 
 
 def wider_or_narrower(rng: Random, statement: Statement, in_subject: bool, wider: bool, genre: str) -> Statement | None:
-    """One step that makes the noun phrase's or the verb phrase's set larger or smaller; None where there is none."""
+    """Make the noun phrase's or the verb phrase's set larger or smaller by one step; None if no step applies."""
 
     def phrases(phrase: Phrase) -> list[Phrase]:
         return _wider_phrase(phrase) if wider else _narrower_phrase(rng, phrase, genre)
@@ -106,7 +106,7 @@ def _one(rng: Random, options: list[Statement]) -> Statement | None:
 
 
 def some_statement(rng: Random, genre: str) -> Statement:
-    """A random statement, half of them about *the* so-and-so."""
+    """A random statement; half of them have the determiner *the*."""
     verbs = [*lexicon.VERBS, *lexicon.HYPERNYM_VERBS.values()]
     event = grammar.some_event(rng, verbs, genre, time=0.0, adjective=0.5)
     quantifier = rng.choice(QUANTIFIERS[:2] if rng.random() < 0.5 else QUANTIFIERS[2:])
@@ -119,7 +119,7 @@ def some_statement(rng: Random, genre: str) -> Statement:
 
 
 def follow(rng: Random, statement: Statement, genre: str) -> Statement:
-    """A statement that is entailed by another: one or two steps that keep its truth."""
+    """A statement entailed by another, made by one or two steps that preserve its truth."""
     followed = statement
     for _ in range(rng.choice((1, 1, 2))):
         if followed.quantifier in WEAKER and rng.random() < 0.25:
@@ -132,7 +132,7 @@ def follow(rng: Random, statement: Statement, genre: str) -> Statement:
 
 
 def leave_open(rng: Random, statement: Statement, genre: str) -> Statement | None:
-    """A statement that another neither entails nor contradicts; None where the step that was drawn does not apply."""
+    """A statement that another neither entails nor contradicts; None if the drawn step does not apply."""
     opened: Statement | None
     if rng.random() < 0.3:
         frame = (statement.verb.themes, statement.verb.agents)
@@ -144,7 +144,7 @@ def leave_open(rng: Random, statement: Statement, genre: str) -> Statement | Non
         in_subject = rng.random() < 0.5
         wider = not UPWARD[statement.quantifier][0 if in_subject else 1]
         opened = wider_or_narrower(rng, statement, in_subject, wider, genre)
-    # Of one individual, "the doctor slept" and "the tall doctor did not" cannot both be: only the verb may be open.
+    # "The doctor slept" and "the tall doctor did not" contradict for one individual: only the verb can be neutral.
     may_negate = not (in_subject and statement.quantifier.startswith("the"))
     if opened is not None and may_negate and rng.random() < 0.5:
         return dataclasses.replace(opened, quantifier=OPPOSITE[opened.quantifier])
@@ -152,7 +152,7 @@ def leave_open(rng: Random, statement: Statement, genre: str) -> Statement | Non
 
 
 def mnli_statements(rng: Random, label: int, genre: str) -> tuple[Statement, Statement]:
-    """Premise and hypothesis of a label."""
+    """Premise and hypothesis for a label."""
     while True:
         premise = some_statement(rng, genre)
         if label == NEUTRAL:
@@ -181,7 +181,7 @@ LINKS = ("before", "after", "because", "while")
 
 
 def _relative_clause(rng: Random, words: Words, entailed: bool) -> tuple[str, Event]:
-    """*The nurse that praised the pilot sold the car*: who did which."""
+    """*The nurse that praised the pilot sold the car*: which noun is the agent of which verb."""
     praised = grammar.some_event(rng, [v for v in grammar.SYMMETRIC if v.agents == ("person",)], place=0.0, time=0.0)
     things = [verb for verb in grammar.TRANSITIVE if verb.themes[0] not in lexicon.ANIMATE]
     sold = grammar.some_event(rng, things, time=0.0, adjective=0.2).but(agent=praised.agent)
@@ -198,7 +198,7 @@ def _relative_clause(rng: Random, words: Words, entailed: bool) -> tuple[str, Ev
 
 
 def _said_that(rng: Random, words: Words, entailed: bool) -> tuple[str, Event]:
-    """*The nurse knew that ... and hoped that ...*: only the first is sure to have happened."""
+    """*The nurse knew that ... and hoped that ...*: only the first clause is entailed."""
     sure, unsure = (grammar.some_event(rng, place=0.0, time=0.0, adjective=0.1) for _ in range(2))
     person = grammar.noun_phrase(grammar.some_phrase(rng, ("person",), "", sure.agent, unsure.agent), words)
     told = [f"{rng.choice(FACTIVE)} that {grammar.clause(sure, words)}"]
@@ -207,7 +207,7 @@ def _said_that(rng: Random, words: Words, entailed: bool) -> tuple[str, Event]:
 
 
 def _linked(rng: Random, words: Words, entailed: bool) -> tuple[str, Event]:
-    """*... before ...*: two events, and another one that is made of the same words or nearly so."""
+    """*... before ...*: two events, and a third one made of nearly the same words."""
     first, second = (grammar.some_event(rng, place=0.0, time=0.0, adjective=0.2) for _ in range(2))
     premise = grammar.sentence(grammar.clause(first, words), rng.choice(LINKS), grammar.clause(second, words))
     event = rng.choice((first, second))
@@ -217,7 +217,7 @@ def _linked(rng: Random, words: Words, entailed: bool) -> tuple[str, Event]:
 
 
 def _another(rng: Random, event: Event) -> Event:
-    """An event of the same words the other way round, or with other people and things."""
+    """A different event: the same words with the roles exchanged, or other people and things."""
     other_way = grammar.swapped(event)
     if other_way is not None and rng.random() < 0.3:
         return other_way
@@ -227,7 +227,7 @@ def _another(rng: Random, event: Event) -> Event:
 
 
 def _in_detail(rng: Random, words: Words, entailed: bool) -> tuple[str, Event]:
-    """*The brave nurse praised the pilot in the park today*: it stays true with less detail, and in other words."""
+    """*The brave nurse praised the pilot in the park today*: less detail and synonyms keep it true."""
     event = grammar.some_event(rng, grammar.TRANSITIVE, place=1.0, time=0.5)
     bare = event.but(agent=Phrase(event.agent.noun), place="", time="")
     return grammar.statement(event, words), bare if entailed else _another(rng, bare)
@@ -255,13 +255,13 @@ def qnli(rng: Random, label: int) -> dict[str, str]:
 
 
 def _with_one_circumstance(rng: Random, event: Event, asked: str) -> Event:
-    """The event with either its place or its time; with the one that is asked for."""
+    """The event with either its place or its time; the one that is asked for is kept."""
     keeps_place = asked == "place" if asked in ("place", "time") else rng.random() < 0.5
     return event.but(time="") if keeps_place else event.but(place="")
 
 
 def _not_an_answer(rng: Random, event: Event, asked: str) -> Event:
-    """An event with the wrong circumstance, or of which the question does not ask."""
+    """An event that does not answer: the wrong circumstance, or an event other than the one asked about."""
     if asked in ("place", "time") and rng.random() < 0.6:
         if asked == "place":
             return event.but(place="", time=rng.choice(lexicon.TIMES))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Noun:
-    """A countable noun; ``names`` are synonyms, ``kind`` is its hypernym and what verbs select for."""
+    """A countable noun; ``names`` are synonyms, ``kind`` is its hypernym, which verbs select for."""
 
     names: tuple[str, ...]
     kind: str

@@ -1,4 +1,4 @@
-"""The namesakes of MRPC, QQP and STS-B: do two sentences, or two questions, say the same, and how much of it."""
+"""Mini MRPC, QQP and STS-B: paraphrases of sentences and questions, and graded similarity."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from rosa.mini.text.grammar import Event, Words
 
 
 def paraphrased_event(rng: Random) -> Event:
-    """A random event; more than half of them could happen the other way round."""
+    """A random event; in more than half of them agent and object can be exchanged."""
     verbs = grammar.SYMMETRIC if rng.random() < 0.5 else grammar.INTERCHANGEABLE + lexicon.DATIVE_VERBS
     return grammar.some_event(rng, verbs, place=0.6, adjective=0.3)
 
 
 def otherwise(rng: Random, event: Event, parts: Sequence[str]) -> Event:
-    """Another event of much the same words: one to three of these parts are changed."""
+    """A similar event: one to three of the given parts are changed."""
     for part in rng.sample(parts, min(len(parts), rng.choice((1, 2, 3)))):
         event = grammar.changed(rng, event, part)
     return event
 
 
 def mrpc(rng: Random, label: int) -> dict[str, str]:
-    """Two sentences that say the same (label 1), or tell of another event in some of the same words (0)."""
+    """Two sentences with the same meaning (label 1), or about different events with shared words (0)."""
     first = second = paraphrased_event(rng)
     if not label:
         other_way = grammar.swapped(first)
@@ -35,7 +35,7 @@ def mrpc(rng: Random, label: int) -> dict[str, str]:
 
 
 def qqp(rng: Random, label: int) -> dict[str, str]:
-    """Two questions that ask the same (label 1), or ask for another part, or about another event (0)."""
+    """Two questions with the same meaning (label 1), or about another part or another event (0)."""
     first = second = paraphrased_event(rng)
     asked = asked_second = rng.choice(grammar.askable(first))
     if not label:
@@ -46,7 +46,7 @@ def qqp(rng: Random, label: int) -> dict[str, str]:
         elif kind < 0.4 and other_way is not None:
             second = other_way
         else:
-            # The part that is asked for is not said: another one there would be the same question.
+            # The part that is asked for does not occur in the question: changing it would give the same question.
             second = otherwise(rng, first, [part for part in ("agent", "verb", "theme") if part != asked])
     texts = [
         grammar.question(event, part, Words(rng), passive=rng.random() < 0.4)

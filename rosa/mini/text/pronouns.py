@@ -1,4 +1,4 @@
-"""WNLI's namesake: whom a pronoun stands for, which only the meaning of the sentence tells."""
+"""Mini WNLI: pronoun resolution that needs the meaning of the sentence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REASONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def sentence_and_referents(rng: Random) -> tuple[str, str, str, str]:
-    """A sentence with a pronoun, its reason clause, whom the pronoun means, and the other one."""
+    """A sentence with a pronoun, its reason clause, the pronoun's referent, and the other candidate."""
     people = [noun for noun in lexicon.NOUNS if noun.kind == "person" and not noun.gender]
     subject, target = (f"the {noun.names[0]}" for noun in rng.sample(people, 2))
     verb = rng.choice(sorted(REASONS))
@@ -30,12 +30,12 @@ def sentence_and_referents(rng: Random) -> tuple[str, str, str, str]:
     reason = rng.choice(REASONS[verb][lies_with_object])
     meant, not_meant = (target, subject) if lies_with_object else (subject, target)
     pronoun = rng.choice(("he", "she"))
-    # All ten participles equal the past.
+    # The participles of all ten verbs equal the simple past.
     main = f"{target} was {verb} by {subject}" if rng.random() < 0.3 else f"{subject} {verb} {target}"
     return grammar.sentence(main, "because", pronoun, reason), reason, meant, not_meant
 
 
 def wnli(rng: Random, label: int) -> dict[str, str]:
-    """A sentence, and its reason with the pronoun replaced, rightly (label 1) or wrongly (0)."""
+    """A sentence, and its reason with the pronoun replaced by the right (label 1) or the wrong referent (0)."""
     text, reason, meant, not_meant = sentence_and_referents(rng)
     return {"sentence1": text, "sentence2": grammar.sentence(meant if label else not_meant, reason)}

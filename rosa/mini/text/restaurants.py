@@ -1,4 +1,4 @@
-"""E2E's namesake: facts about invented restaurants, and several descriptions of each."""
+"""Mini E2E: facts about invented restaurants, and several descriptions of each."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ LANDMARKS = ("Station", "Library", "Museum", "Bridge", "Theatre", "Chapel", "Bat
 
 
 def _word(rng: Random) -> str:
-    """One of some ten thousand invented proper names: few of them are seen in training, so they have to be copied."""
+    """One of about ten thousand invented proper names; few occur in training, so a model has to copy them."""
     beginning = rng.choice(CONSONANTS) + rng.choice(VOWELS) + rng.choice(CLOSINGS)
     return beginning + rng.choice(MIDDLES) + rng.choice(ENDINGS)
 
 
 def _restaurant(rng: Random) -> dict[str, str]:
-    """Slot -> value, in the order of ``SLOTS``; the name is always among them."""
+    """A random restaurant as slot -> value, in the order of ``SLOTS``; always has a name."""
     others = SLOTS[1:]
     chosen = rng.sample(others, rng.randint(FEWEST_SLOTS, len(SLOTS)) - 1)
     facts = {"name": rng.choice(NAME_FORMS).format(_word(rng))}
@@ -45,12 +45,12 @@ def _restaurant(rng: Random) -> dict[str, str]:
 
 
 def meaning_representation(facts: Mapping[str, str]) -> str:
-    """As E2E writes it: ``name[Fenford], food[Greek]``."""
+    """Format facts as E2E does: ``name[Fenford], food[Greek]``."""
     return ", ".join(f"{slot}[{value}]" for slot, value in facts.items())
 
 
 def split_of(meaning: str) -> str:
-    """The one split that may have this meaning representation; the text to pretrain on may tell of train's alone."""
+    """The only split that may contain this meaning representation; pretraining text is limited to those of train."""
     place = place_of([meaning])
     if place >= EVALUATION_SHARE:
         return "train"
@@ -58,7 +58,7 @@ def split_of(meaning: str) -> str:
 
 
 def _new(rng: Random, split: str, seen: set[str]) -> dict[str, str] | None:
-    """A restaurant of this split whose meaning representation has not been seen; None where there seems to be none."""
+    """A restaurant of this split whose meaning representation has not been seen; None if no new one is found."""
     for _ in range(ATTEMPTS):
         facts = _restaurant(rng)
         meaning = meaning_representation(facts)
@@ -69,7 +69,7 @@ def _new(rng: Random, split: str, seen: set[str]) -> dict[str, str] | None:
 
 
 def _descriptions(rng: Random, facts: Mapping[str, str], fewest: int, most: int) -> list[str]:
-    """Different descriptions of one restaurant, all of its facts in each."""
+    """Different descriptions of one restaurant, each with all of its facts."""
     wanted = rng.randint(fewest, most)
     found: dict[str, None] = {}
     while len(found) < wanted:
@@ -80,17 +80,17 @@ def _descriptions(rng: Random, facts: Mapping[str, str], fewest: int, most: int)
 def examples(split: str, size: int, seed: int) -> list[Row]:
     """Meaning representations and their descriptions, with the columns of the hub's E2E.
 
-    The meaning representation itself settles to which split it belongs, so the splits share none, whatever their
-    sizes and seeds. No split has one twice, and none has two equal descriptions of one. A smaller ``size`` gives the
-    first rows of a larger one.
+    A hash of the meaning representation decides its split, so the splits are disjoint for all sizes and seeds. Within a
+    split, meaning representations are unique, and so are the descriptions of each. A smaller ``size`` gives the first
+    rows of a larger one.
 
     Args:
         split: ``train``, ``validation`` or ``test``.
-        size: how many meaning representations; the rows of one, several, stand together.
-        seed: of the drawing.
+        size: number of meaning representations; the rows of each are consecutive.
+        seed: of the random draws.
 
     Raises:
-        DataError: no such split, a size below 1, or more restaurants than the grammar has.
+        DataError: an unknown split, a size below 1, or more restaurants than the grammar has.
     """
     if split not in SPLITS:
         raise DataError(f"split={split!r} of e2e: expected one of {', '.join(SPLITS)}")
@@ -111,9 +111,9 @@ def examples(split: str, size: int, seed: int) -> list[Row]:
 
 @functools.cache
 def corpus(size: int, seed: int) -> tuple[tuple[str, ...], ...]:
-    """Paragraphs to pretrain on, with at least ``size`` descriptions in all; those of one paragraph are of one place.
+    """Paragraphs to pretrain on, with at least ``size`` descriptions in total; a paragraph describes one restaurant.
 
-    No meaning representation is among them, and no description of a restaurant that an evaluation split may have.
+    They contain no meaning representations, and no restaurant that an evaluation split may have.
 
     Raises:
         DataError: a size below 1, or more restaurants than the grammar has.

@@ -1,4 +1,4 @@
-"""SST-2's namesake: opinions on films, with negation, hedges and contrast between two opinions."""
+"""Mini SST-2: opinions on films, with negation, hedges and contrast between two opinions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TAKES_DEGREE = ("is", "is not", "seems")
 
 
 def opinion(rng: Random, positive: bool, topic: str) -> str:
-    """A clause on one topic; a negation turns its adjective's polarity around."""
+    """A clause on one topic; a negation reverses its adjective's polarity."""
     negated = rng.random() < 0.1
     adjective, another = rng.sample(lexicon.PRAISE if positive != negated else lexicon.REPROACH, 2)
     if rng.random() < 0.2:
@@ -23,13 +23,13 @@ def opinion(rng: Random, positive: bool, topic: str) -> str:
         return f"critics called the {topic} {adjective} and were {judged}"
     linked = rng.choice(NEGATIONS if negated else ASSERTIONS)
     degree = f"{rng.choice(DEGREES)} " if linked in TAKES_DEGREE and rng.random() < 0.4 else ""
-    # Not after a negation, which might be read as one of the first adjective alone.
+    # Not after a negation, whose scope could be read as the first adjective only.
     and_another = f" and {another}" if not negated and rng.random() < 0.6 else ""
     return f"the {topic} {linked} {degree}{adjective}{and_another}"
 
 
 def review(rng: Random, positive: bool) -> str:
-    """One opinion, or two of which the main clause, or the one after *but*, has the last word."""
+    """One opinion, or two of which the main clause, or the one after *but*, decides the label."""
     first, second = rng.sample(lexicon.FILM_TOPICS, 2)
     main = opinion(rng, positive, first)
     form = rng.choice(("alone", "and", "and", "and", "but", "although"))

@@ -1,4 +1,4 @@
-"""The nine tasks: label proportions, disjoint splits, and examples on demand."""
+"""The nine classification and regression tasks: label proportions, disjoint splits, and generated examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class MiniTask:
-    """How a task makes an example of each label."""
+    """How a task generates an example of each label."""
 
     make: Callable[[Random, int], Row]
     shares: tuple[float, ...]
@@ -51,7 +51,7 @@ def splits(task: str) -> tuple[str, ...]:
     """The names of a task's splits.
 
     Raises:
-        DataError: no such task.
+        DataError: an unknown task.
     """
     if task not in TASKS:
         raise DataError(f"task={task!r}: expected one of {', '.join(TASKS)}")
@@ -59,15 +59,15 @@ def splits(task: str) -> tuple[str, ...]:
 
 
 def place_of(texts: Sequence[str]) -> float:
-    """A number between 0 and 1 that hangs on these texts alone, in any order: it settles to which split they belong."""
+    """Hash the texts, in any order, to [0, 1); the value decides their split."""
     digest = hashlib.blake2b("\n".join(sorted(texts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
 def belongs_to_evaluation(texts: Sequence[str]) -> bool:
-    """Whether these texts, in any order, may be an example of some task's evaluation splits.
+    """Whether these texts, in any order, may be an example of any task's evaluation splits.
 
-    If so, no training split has them, of no task, and neither has the text to pretrain on.
+    If so, no task's training split and no pretraining text contains them.
     """
     return place_of(texts) < EVALUATION_SHARE
 
@@ -75,11 +75,11 @@ def belongs_to_evaluation(texts: Sequence[str]) -> bool:
 def examples(task: str, split: str, size: int, seed: int) -> list[Row]:
     """Rows of a task, with the columns and label values of the hub's GLUE.
 
-    The text itself settles whether an example is for training or for evaluation, so the splits share none, whatever
-    their sizes and seeds. No split has an example twice. A smaller ``size`` gives the first rows of a larger one.
+    A hash of the text decides the split, so the splits are disjoint for all sizes and seeds. Examples are unique within
+    a split. A smaller ``size`` gives the first rows of a larger one.
 
     Raises:
-        DataError: no such task or split, a size below 1, or more rows than the grammar has examples for.
+        DataError: an unknown task or split, a size below 1, or more rows than the grammar has examples.
     """
     if split not in splits(task):
         raise DataError(f"split={split!r} of {task}: expected one of {', '.join(splits(task))}")
@@ -94,7 +94,7 @@ def examples(task: str, split: str, size: int, seed: int) -> list[Row]:
         for _ in range(ATTEMPTS):
             row = made.make(rng, label)
             texts = tuple(value for value in row.values() if isinstance(value, str))
-            # Two equal texts would be a pair that needs no reading.
+            # A pair of equal texts would be trivial.
             new = texts not in seen and len(set(texts)) == len(texts)
             if new and belongs_to_evaluation(texts) == (split != "train"):
                 break
