@@ -42,7 +42,7 @@ def _retold(rng: Random) -> list[str]:
 
 
 def _because(rng: Random) -> list[str]:
-    """A reason with a pronoun, and the same with its referent."""
+    """A sentence with a pronoun, and its reason clause with the pronoun resolved."""
     return list(pronouns.wnli(rng, label=1).values())
 
 
