@@ -1,7 +1,7 @@
-"""A paired t-test over seeds against LoRA: a seed gives every method the same batches and the same initial head.
+"""Paired t-tests over seeds against LoRA: a seed gives every method the same batches and the same initial head.
 
-Wilcoxon's signed-rank test, which assumes less, cannot come below 0.05 with fewer than six pairs, so it would never
-speak of three or five seeds.
+Wilcoxon's signed-rank test assumes less, but its two-sided p-value cannot be below 0.05 with fewer than six pairs, so
+it could never find a difference with three or five seeds.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from scipy.special import nctdtrinc, stdtr, stdtrit
 from rosa.report.comparison import Row, frozen
 
 LEVEL = 0.05
-"""A difference with a smaller p-value is marked; an interval leaves this share outside."""
+"""Significance level of tests; confidence intervals are at 1 - ``LEVEL``."""
 POWER = 0.8
-"""Chance with which a difference is found that is called detectable."""
+"""Power of the test at the detectable difference."""
 ROUNDING = 1e-12
-"""Differences that vary by no more than this share of themselves are equal but for rounding."""
+"""Relative spread up to which differences count as equal up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,22 @@ class Paired:
     difference: float | None
     """Mean of own minus LoRA's; None without a pair."""
     p: float | None
-    """Two-sided; None with fewer than two pairs, or where the differences do not vary."""
+    """Two-sided p-value; None with fewer than two pairs or with differences that do not vary."""
     interval: tuple[float, float] | None = None
-    """The mean difference's interval of confidence 1 - ``LEVEL`` by Student's t; None where ``p`` is."""
+    """Student's t confidence interval of the mean difference at 1 - ``LEVEL``; None where ``p`` is."""
     detectable: float | None = None
-    """The smallest true difference that so many pairs, varying as these do, find with a chance of ``POWER``."""
+    """Smallest true difference that ``n`` pairs with this variance find with a power of ``POWER``."""
 
     @property
     def marked(self) -> bool:
-        """Whether the table marks the difference."""
+        """Whether the table marks the difference as significant."""
         return self.p is not None and self.p < LEVEL
 
 
 def paired_t(differences: Sequence[float]) -> float | None:
     """The two-sided p-value of Student's t-test that the mean of ``differences`` is 0.
 
-    None with fewer than two of them, or where they do not vary: the test then says nothing.
+    None with fewer than two differences or with differences that do not vary, for which the test is undefined.
     """
     error = _standard_error(differences)
     if error is None:
@@ -58,7 +58,7 @@ def paired_t(differences: Sequence[float]) -> float | None:
 
 
 def t_interval(differences: Sequence[float]) -> tuple[float, float] | None:
-    """Student's interval of confidence 1 - ``LEVEL`` for the mean of ``differences``; None as for :func:`paired_t`."""
+    """Student's t confidence interval at 1 - ``LEVEL`` of the mean difference; None as for :func:`paired_t`."""
     error = _standard_error(differences)
     if error is None:
         return None
@@ -67,10 +67,10 @@ def t_interval(differences: Sequence[float]) -> tuple[float, float] | None:
 
 
 def detectable_difference(differences: Sequence[float]) -> float | None:
-    """The true mean that :func:`paired_t` would find at ``LEVEL`` with a chance of ``POWER``; None as there.
+    """The true mean that :func:`paired_t` finds at ``LEVEL`` with a power of ``POWER``; None as there.
 
-    It takes the deviation of ``differences`` for the true one. The chance to find the wrong sign is left out; at this
-    power it is far below a thousandth.
+    The sample deviation of ``differences`` is taken for the true one. The probability of a significant result of the
+    wrong sign is neglected; at this power it is far below 0.001.
     """
     error = _standard_error(differences)
     if error is None:
@@ -80,12 +80,12 @@ def detectable_difference(differences: Sequence[float]) -> float | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number, by Holm's step-down method: a level bounds the chance of any false finding.
+    """Adjust p-values for multiple tests by Holm's step-down method, which controls the family-wise error rate.
 
     Source: Holm, *A simple sequentially rejective multiple test procedure*, 1979.
 
     Returns:
-        In the order given: the k-th smallest of m times m - k + 1, at least the one before, and at most 1.
+        In the order given: the k-th smallest of m p-values times m - k + 1, made non-decreasing in k, at most 1.
     """
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -99,7 +99,7 @@ def _critical(n: int) -> float:
 
 
 def _standard_error(differences: Sequence[float]) -> float | None:
-    """Of the mean; None with fewer than two differences, or where they do not vary."""
+    """Standard error of the mean; None with fewer than two differences or with differences that do not vary."""
     n = len(differences)
     deviation = statistics.stdev(differences) if n > 1 else 0.0
     if deviation <= ROUNDING * max(map(abs, differences), default=0.0):
@@ -108,7 +108,7 @@ def _standard_error(differences: Sequence[float]) -> float | None:
 
 
 def compare_with(against: str, own: Mapping[int, float], other: Mapping[int, float]) -> Paired:
-    """Own scores beside another row's, seed -> score of each."""
+    """Compare a row's scores (seed -> score) with another row's, over the seeds that both have."""
     differences = [own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())]
     mean = statistics.fmean(differences) if differences else None
     return Paired(
@@ -122,9 +122,9 @@ def compare_with(against: str, own: Mapping[int, float], other: Mapping[int, flo
 
 
 def lora_of(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The LoRA row that a row is compared with: of the same model, and of the same rank where there are several.
+    """The LoRA row to compare a row with: of the same model, and of the same rank if there are several.
 
-    None for a LoRA row itself, and where no LoRA row, or more than one, would do.
+    None for a LoRA row itself, and if no LoRA row or more than one qualifies.
     """
     if row.method == "lora":
         return None

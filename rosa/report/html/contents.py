@@ -1,4 +1,4 @@
-"""What the report shows, as plain data from the records alone; nothing here knows how a page is written."""
+"""Collect what the report shows from the records, as plain data independent of its rendering."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rosa.report.tables.rank_frequency import RANK, grids
 
 @dataclass(frozen=True)
 class ModelView:
-    """One model of an experiment: what can be compared."""
+    """The tables and figures of one model of an experiment."""
 
     name: str
     tables: tuple[TableView, ...]
@@ -44,19 +44,19 @@ class Section:
     methods: tuple[str, ...]
     runs: int
     states: Counter[str]
-    """How many of each of :data:`rosa.report.html.missing.COUNTED`."""
+    """State in :data:`rosa.report.html.missing.COUNTED` -> number of runs."""
     commits: tuple[str, ...]
     last: str
-    """When its last run ended, as the records say; empty where none has."""
+    """When its last run ended, by the records; empty if none has."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """Everything."""
+    """All that the page shows."""
 
     sections: tuple[Section, ...]
     tasks: Mapping[str, str]
-    """Every task of the page and its name, in a table's order: the filter's choices."""
+    """Every task of the page -> its name, in the tables' order: the choices of the filter."""
     methods: Mapping[str, str]
     runs: Runs
     left_out: tuple[str, ...]
@@ -82,20 +82,20 @@ def contents(
     drawings: Drawings | None = None,
     linked: bool = True,
 ) -> Page:
-    """Put the page together.
+    """Collect the contents of the page.
 
     Args:
-        located: every record by its file, relative to the page.
-        problems: what could not be read.
-        experiments: their names, in the order of the page; none for all, by name.
-        rule: which epoch's scores, one of :data:`rosa.records.RULES`; each experiment's own if None.
-        published: numbers to set beside the results of the same model on real data.
-        drawings: draws the figures; one with the default limit if None.
-        linked: whether the files are where a reader of the page finds them.
+        located: path of a record's file, relative to the page -> record.
+        problems: records that could not be read.
+        experiments: names in the order of the page; empty: all, sorted by name.
+        rule: epoch selection rule, one of :data:`rosa.records.RULES`; None: each experiment's own.
+        published: scores to show beside the results of the same model on real data.
+        drawings: draws the figures; None: one with the default limit.
+        linked: whether the page can link to the records' files.
 
     Raises:
         ReportError: an experiment has no records.
-        rosa.records.RecordError: ``rule`` is none, or a record lacks what the page shows.
+        rosa.records.RecordError: ``rule`` is not a rule, or a record lacks what the page shows.
     """
     found = list(located.values())
     names = experiments or sorted({run["identity"]["experiment"] for run in found})
@@ -123,7 +123,7 @@ def _section(
 ) -> Section:
     others = [run for run in found if run["identity"]["experiment"] != name]
     models = [
-        # Other experiments say whether this one is a grid that learning rates are chosen from.
+        # All records, because other experiments tell whether this one is a learning-rate grid.
         _model(model, compare(own, name, rule), [*own, *others], runs, published, drawings)
         for model, own in by_model(found, name).items()
     ]

@@ -1,4 +1,4 @@
-"""The experiments' figures, to stand in one page: what is drawn, and svg whose ids do not meet those of another."""
+"""Draw the experiments' figures as inline SVG, with ids that are unique within the page."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ KINDS: dict[str, Callable[[Comparison], tuple[list[Picture], list[str]]]] = {
     "loss by epoch": partial(curves, metric="loss"),
     "costs": costs,
 }
-"""Title of a figure -> what draws it. The diagnostics by layer are many and large: ``make figures`` writes them."""
+"""Title -> drawing function. The diagnostics by layer are too many and large; ``make figures`` writes them."""
 MANY = ("what each setting does", "headline by epoch", "loss by epoch")
-"""Those that have a row of panels for each setting that varies."""
+"""Figures that have a row of panels for each setting that varies."""
 PANELS = 120
-"""At most this many panels on a page: each takes time to draw, and room in the file."""
+"""Largest number of panels on a page, to limit drawing time and file size."""
 MOST = 24
-"""At most this many panels in a figure: more can hardly be read on a page."""
+"""Largest number of panels in a figure that is legible on a page."""
 
 SVG = "{http://www.w3.org/2000/svg}"
 LINK = "{http://www.w3.org/1999/xlink}href"
@@ -44,19 +44,19 @@ class FigureView:
 
     title: str
     file: str
-    """Under the figures' folder, without its ending: where ``make figures`` writes it, with its numbers as csv."""
+    """Path under the figures' folder without extension, where ``make figures`` writes it and its numbers (csv)."""
     svg: str
 
 
 class Drawings:
-    """Draws the figures of one page until it has enough panels."""
+    """Draws the figures of one page, up to a limit of panels."""
 
     def __init__(self, limit: int = PANELS) -> None:
         self._left = limit
         self._drawn = 0
 
     def of(self, comparison: Comparison) -> tuple[list[FigureView], list[str]]:
-        """The figures of one model of an experiment, and for each kind that is not there the reason."""
+        """The figures of one model of an experiment, and the reason for each kind that is left out."""
         figures, left_out = [], []
         for title, draw in KINDS.items():
             panels = len(comparison.tasks) * (len(selections(comparison.rows)) if title in MANY else 1)
@@ -74,12 +74,12 @@ class Drawings:
 
 
 def inline(svg: bytes, prefix: str, label: str) -> str:
-    """An svg file as an element of a page: no prologue, no style that would reach the page, and ids of its own.
+    """Convert an SVG file to an inline element: without prologue or page-wide style, and with prefixed ids.
 
     Args:
-        svg: as matplotlib writes it.
-        prefix: what every id gets in front.
-        label: what the picture is called where it cannot be seen.
+        svg: a file written by matplotlib.
+        prefix: prepended to every id.
+        label: accessible name (``aria-label``) of the picture.
     """
     root = ElementTree.fromstring(svg)
     for parent in list(root.iter()):
@@ -103,7 +103,7 @@ def inline(svg: bytes, prefix: str, label: str) -> str:
 
 
 def _referred(element: ElementTree.Element) -> Iterator[str]:
-    """The ids that an element's attributes name."""
+    """The ids that an element's attributes refer to."""
     for key, value in element.attrib.items():
         if key == LINK:
             yield value.removeprefix("#")

@@ -39,7 +39,7 @@ def html(page: Page) -> str:
         page=page,
         states=missing.COUNTED,
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        # Trusted: this package's files, and the output of embedded() and figures.inline().
+        # Safe without escaping: this package's files, and the output of embedded() and figures.inline().
         style=Markup(style),
         script=Markup(script),
         data=Markup(embedded(data)),

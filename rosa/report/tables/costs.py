@@ -1,4 +1,4 @@
-"""What the methods of an experiment cost: time, memory and parameters, and their ratios to LoRA's."""
+"""The costs table of an experiment: time, memory and parameters of each row, and their ratios to LoRA's."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Quantity:
-    """One thing that a run costs."""
+    """One measured cost of a run."""
 
     key: str
     name: str
-    """With its unit, as the header of a column and the label of an axis."""
+    """Column header and axis label, with the unit."""
     unit: float
-    """What a recorded number is divided by."""
+    """Divisor of the recorded value."""
     of: Callable[[Record], float | None]
 
 
@@ -36,19 +36,19 @@ def _recorded(key: str) -> Callable[[Record], float | None]:
 
 
 def state_bytes(run: Record) -> float | None:
-    """Weights, gradients and optimizer state: what a method itself decides about memory."""
+    """Bytes of weights, gradients and optimizer state: the memory that depends on the method."""
     parts = [run["costs"].get(f"{part}_bytes") for part in ("weights", "gradients", "optimizer_state")]
     return sum(parts) if all(part is not None for part in parts) else None
 
 
 def peak_bytes(run: Record) -> float | None:
-    """The GPU's peak, or without one the process's."""
+    """Peak memory in bytes: of the GPU, or of the process if there is no GPU."""
     device = run["costs"].get("device_bytes")
     return run["costs"].get("host_bytes") if device is None else device
 
 
 def trainable_parameters(run: Record) -> float | None:
-    """Adapter and head."""
+    """Parameters of adapter and head."""
     params = run["params"]
     return params["trainable"] + params["head"] if {"trainable", "head"} <= params.keys() else None
 
@@ -71,7 +71,7 @@ Measured = Mapping[tuple[str, int], float]
 
 
 def measured(row: Row, quantity: Quantity) -> dict[tuple[str, int], float]:
-    """What the runs that a row shows cost, of those that have measured it."""
+    """(task, seed) -> value, for the runs that a row shows and that have measured it."""
     found = {}
     for task, result in row.results.items():
         for seed, run in sorted(result.selected.scored.items()):
@@ -82,15 +82,15 @@ def measured(row: Row, quantity: Quantity) -> dict[tuple[str, int], float]:
 
 
 def ratio(own: Measured, other: Measured) -> float | None:
-    """The geometric mean of own over the other's, over the tasks and seeds that both have."""
+    """Geometric mean of own / other over the tasks and seeds that both have; None without any."""
     logs = [math.log(own[key] / other[key]) for key in own.keys() & other.keys() if own[key] > 0 and other[key] > 0]
     return math.exp(statistics.fmean(sorted(logs))) if logs else None
 
 
 def costs_table(comparison: Comparison) -> Table | None:
-    """Rows are methods and settings; each number is the mean over tasks and seeds, its ratio to LoRA's behind it.
+    """Rows are methods and settings; each number is the mean over tasks and seeds, with its ratio to LoRA's.
 
-    None where no finished run has measured anything.
+    None if no finished run has measured anything.
     """
     quantities = [q for q in QUANTITIES if any(measured(row, q) for row in comparison.rows)]
     if not quantities:

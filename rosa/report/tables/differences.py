@@ -1,4 +1,4 @@
-"""The differences from LoRA: each with its interval, its p-value after Holm's correction, and a verdict."""
+"""The table of differences from LoRA: confidence interval, p-value after Holm's correction, and verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BETTER, WORSE, OPEN = "better", "worse", "open"
 
 @dataclass(frozen=True)
 class Difference:
-    """One row's scores on one task, less LoRA's."""
+    """The difference of one row's scores from LoRA's on one task."""
 
     row: Row
     task: Task
@@ -50,7 +50,7 @@ def differences(comparison: Comparison) -> list[Difference]:
 
 
 def differences_table(comparison: Comparison) -> Table | None:
-    """One line for each row and task; None where no row has two seeds in common with LoRA."""
+    """One line per row and task; None if no row has an interval, which needs two seeds in common with LoRA."""
     found = differences(comparison)
     if not any(one.paired.interval for one in found):
         return None

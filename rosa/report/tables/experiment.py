@@ -1,4 +1,4 @@
-"""Every table of one experiment, in the order in which its files hold them."""
+"""All tables of one experiment, in the order of its output files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def tables(
 ) -> list[Table]:
     """The tables of each model of an experiment: results, texts, rank x frequency, and the learning-rate grid.
 
-    An experiment that others take their learning rates from is a grid alone; one that tunes itself has both.
+    An experiment from which others take their learning rates has the grid alone; one that tunes itself has both.
 
     Args:
-        found: every record there is, since other experiments say which one is a grid.
+        found: all records, because other experiments tell whether this one is a learning-rate grid.
         experiment: its name.
-        rule: ``best`` or ``last`` epoch.
-        published: numbers to set beside the tables of the same model on real data.
+        rule: epoch selection rule, ``best`` or ``last``.
+        published: scores to show beside the results of the same model on real data.
 
     Raises:
         ReportError: the experiment has no records.
@@ -39,7 +39,7 @@ def tables(
         label = experiment if len(models) == 1 else f"{experiment}-{model}"
         tunes_itself = experiment in tuning_experiments(runs)
         if not is_grid or tunes_itself:
-            # Generated data are nobody's published benchmark.
+            # Published scores do not apply to generated data.
             real = all(run["config"]["data"].get("source") != "mini" for run in runs)
             beside = [one for one in published if real and one.model == model]
             made += _results(runs, experiment, rule, beside, label)
@@ -50,7 +50,7 @@ def tables(
 
 
 def costs(found: Sequence[Record], experiment: str, rule: str = "best") -> tuple[list[Table], str]:
-    """The costs table of each model of an experiment, and the csv of them all.
+    """The costs table of each model of an experiment, and one CSV text of all of them.
 
     Raises:
         ReportError: the experiment has no records.
@@ -83,7 +83,7 @@ def differences(found: Sequence[Record], experiment: str, rule: str = "best") ->
 def _results(
     runs: Sequence[Record], experiment: str, rule: str, published: Sequence[Published], label: str
 ) -> list[Table]:
-    """A table for all tasks with one score, and one for each task that writes texts."""
+    """One table of all tasks with one score, and one table per text generation task."""
     writing = [run for run in runs if run["config"]["task"]["kind"] == KIND]
     others = [run for run in runs if run["config"]["task"]["kind"] != KIND]
     made = []

@@ -1,4 +1,4 @@
-"""The table of a task that writes texts: a row a method, a column a score of the texts, and perplexity."""
+"""The table of a text generation task: rows are methods, columns are scores of the texts, and perplexity."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from rosa.report.tables.results import (
 from rosa.report.tables.table import Cell, Line, Table
 
 SCORES = ("bleu", "nist", "meteor", "rouge_l", "cider")
-"""What the E2E challenge's official scorer measures, in the order of its output; all of them the higher the better."""
+"""Scores of the E2E challenge's official scorer, in the order of its output; higher is better for all."""
 KIND = "generation"
 """``task.kind`` of these tasks."""
 
 
 def generated(run: Record) -> Mapping[str, Any]:
-    """What a record says of the texts that the run wrote; empty where it wrote none."""
+    """A record's entry on the run's generated texts; empty if there are none."""
     return run.get("generation") or {}
 
 
 def generated_splits(trial: Trial) -> list[str]:
-    """The splits that the runs of a trial wrote texts for, with the weights that the trial's rule chooses."""
+    """The splits for which a trial's runs generated texts with the weights of the trial's rule."""
     return sorted({found["split"] for found in map(generated, trial.scored.values()) if _scored(found, trial.rule)})
 
 
 def generated_scores(trial: Trial, metric: str, split: str) -> dict[int, float]:
-    """Seed -> score of the texts, of the seeds that have this one for these weights."""
+    """Seed -> score of the texts generated with the weights of the trial's rule, for the seeds that have it."""
     values = {
         seed: found["scores"].get(metric)
         for seed, run in sorted(trial.scored.items())
@@ -53,9 +53,9 @@ def _scored(found: Mapping[str, Any], rule: str) -> bool:
 
 
 def generation_table(comparison: Comparison, task: Task, published: Sequence[Published] = ()) -> Table:
-    """One row a method and setting; BLEU, NIST, METEOR, ROUGE-L, CIDEr, the headline and the trainable parameters.
+    """One row per method and setting: BLEU, NIST, METEOR, ROUGE-L, CIDEr, headline and trainable parameters.
 
-    A score that a run does not have is missing, with the reason below; it is never another scorer's value.
+    A missing score has its reason in a footnote; no other scorer's value replaces it.
     """
     footnotes = Footnotes()
     split = _split(comparison, task)
@@ -134,7 +134,7 @@ def _reasons(trial: Trial, metric: str, split: str) -> list[str]:
 
 
 def _texts_notes(comparison: Comparison, split: str) -> list[Line]:
-    """What was decoded, how, and what scored it; loud where the rows differ in it."""
+    """Notes on the decoded split, the decoding options and the scorer; a warning if rows differ in them."""
     found = [texts for run in comparison.shown if _scored(texts := generated(run), comparison.rule)]
     if not found:
         return []
@@ -161,7 +161,7 @@ def _texts_notes(comparison: Comparison, split: str) -> list[Line]:
 
 
 def _scorer(scorer: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes two runs' scores comparable; what is missing stands at the cells."""
+    """The scorer's fields that must agree for scores to be comparable; missing scores have footnotes instead."""
     return {"tokenizer": scorer.get("tokenizer"), **scorer.get("versions", {}), **scorer.get("options", {})}
 
 

@@ -1,4 +1,4 @@
-"""What stands out in a column: the best, what is within one standard deviation of it, and what differs from LoRA."""
+"""Highlights of a column: the best, those within one standard deviation of it, and differences from LoRA."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rosa.report.comparison import Row, summarise
 from rosa.report.significance import LEVEL, Paired, compare_with, lora_of
 
 STAR = "*"
-"""Beside a cell that differs from LoRA's."""
+"""Mark of a significant difference from LoRA."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,16 @@ class Column:
     scores: Mapping[str, Mapping[int, float]]
     """Row label -> seed -> score."""
     complete: Collection[str]
-    """Labels of the rows that have every seed: the others do not compete."""
+    """Labels of the rows that have every seed; only these can be best or close."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What a cell shows besides its numbers."""
+    """Highlights of one cell."""
 
     best: bool = False
     close: bool = False
-    """Not the best, and no further from it than the best row's standard deviation."""
+    """Not the best, but within the best row's standard deviation of it."""
     paired: Paired | None = None
 
     @property
@@ -43,7 +43,7 @@ class Standing:
 
 @dataclass
 class Standings:
-    """Of every row in one column."""
+    """The standings of all rows in one column."""
 
     column: Column
     by_row: dict[str, Standing] = field(default_factory=dict)
@@ -53,9 +53,9 @@ class Standings:
 
 
 def standings(column: Column, rows: Sequence[Row]) -> Standings:
-    """Rank the rows of a column, those of each model among themselves.
+    """Find the highlights of a column, for each model separately.
 
-    Best are all complete rows that show the best number, equal as written; a row alone is not the best of anything.
+    All complete rows whose number as written equals the best are best; a single row is not marked.
     """
     found = Standings(column)
     for model in dict.fromkeys(row.model for row in rows):

@@ -32,11 +32,11 @@ _LATEX = {
 }
 
 LAST_LATIN = 0x17F
-"""The last character of Unicode's Latin blocks that pdflatex sets without further packages."""
+"""Last code point of the Latin blocks that pdflatex typesets without further packages."""
 
 
 def escape(text: str) -> str:
-    """Plain text as LaTeX that prints the same; a character that pdflatex lacks is named: ``[U+2192]``."""
+    """Escape plain text for LaTeX; a character that pdflatex lacks becomes its code: ``[U+2192]``."""
     return "".join(map(_escaped, text))
 
 
@@ -51,7 +51,7 @@ def _escaped(character: str) -> str:
 def latex(table: Table) -> str:
     r"""A ``table*`` environment for ``\input``; the document needs ``booktabs`` and ``graphicx``.
 
-    A table that is wider than the page is made smaller until it fits.
+    A table wider than the page is scaled down to fit.
     """
     columns = "l" + "r" * (len(table.header) - 1)
     header = " & ".join(escape(cell) for cell in table.header)
@@ -93,6 +93,6 @@ def _latex_span(span: Span) -> str:
     command = {"plain": "", "bold": "\\textbf", "code": "\\texttt"}[span.style]
     text = escape(span.text)
     if span.style == "code":
-        # Two hyphens stay two hyphens, and a long path may break after a slash or an equals sign.
+        # Keeps "--" from becoming a dash, and lets long paths break after a slash or an equals sign.
         text = re.sub(r"([/=])", r"\1\\allowbreak{}", text.replace("--", "-{}-"))
     return f"{command}{{{text}}}" if command else text

@@ -1,4 +1,4 @@
-"""The learning-rate grid of an experiment: every rate that was tried, and the one that each row chooses."""
+"""The learning-rate grid of an experiment: every rate tried, and the one selected for each row."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rosa.report.tables.table import Cell, Table
 
 
 def grid_table(comparison: Comparison) -> Table:
-    """Rows are methods and settings (and tasks, where there are several), columns every learning rate; bold wins.
+    """Rows are methods and settings (and tasks, if several), columns are learning rates; the selected one is bold.
 
-    Where some tasks have a grid, those that every row ran at one learning rate alone are left out.
+    If some tasks have a grid, tasks that every row ran at a single learning rate are left out.
     """
     every = [(row, task) for row in comparison.rows for task in comparison.tasks if task.name in row.results]
     with_grid = {task.name for row, task in every if len(row.results[task.name].trials) > 1}

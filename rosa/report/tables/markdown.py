@@ -37,7 +37,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 def _markdown_span(span: Span) -> str:
     if span.style == "code":
-        # A fence one backtick longer than any inside keeps the text as it is.
+        # A fence one backtick longer than the longest run inside.
         fence = "`" * (1 + max((len(run) for run in re.findall("`+", span.text)), default=0))
         pad = " " if "`" in span.text else ""
         return f"{fence}{pad}{_one_line(span.text)}{pad}{fence}"
@@ -46,8 +46,8 @@ def _markdown_span(span: Span) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """A text as one line of Markdown in which nothing of it is taken for markup."""
-    # An underscore inside a word is plain text in GitHub's Markdown, and stays readable unescaped.
+    """Escape a text as one line of Markdown without markup."""
+    # An underscore inside a word is plain text in GitHub's Markdown and needs no escape.
     text = re.sub(r"([\\`*|<>\[\]])", r"\\\1", _one_line(text))
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
 

@@ -12,9 +12,9 @@ from rosa.report.comparison import Comparison, Record, Result, Row, Task, comple
 from rosa.report.tables.table import Line, Span
 
 COMMANDS = 3
-"""At most this many commands are listed; the CSV file has them all."""
+"""Largest number of commands listed; the CSV file has them all."""
 NAMED_ROWS = 4
-"""At most this many rows are named where something holds for all of them."""
+"""Largest number of rows named in one note."""
 
 
 def text(*parts: str) -> Line:
@@ -23,12 +23,12 @@ def text(*parts: str) -> Line:
 
 
 def loud(heading: str, body: str) -> Line:
-    """A line that starts in bold."""
+    """A line that starts in bold: a warning."""
     return (Span(heading, "bold"), Span(" " + body))
 
 
 def notes(comparison: Comparison) -> list[Line]:
-    """Every line under the table of a comparison, warnings first."""
+    """All notes under the table of a comparison, warnings first."""
     return [
         *_scale(comparison),
         *_unequal(comparison),
@@ -45,11 +45,11 @@ def notes(comparison: Comparison) -> list[Line]:
 
 
 def grid_of(result: Result) -> tuple[tuple[float, ...], str]:
-    """Every learning rate that was tried for a row and task, and how the shown one was chosen.
+    """The learning rates tried for a row and task, and how the shown one was selected.
 
     Returns:
-        The learning rates, ascending; and ``fixed``, ``here`` (the table's own rule chose among the runs), or
-        ``tuned: EXPERIMENT on TASK, seed N`` (the runs' records say so).
+        The learning rates, ascending; and ``fixed``, ``here`` (selected among the table's own runs), or
+        ``tuned: EXPERIMENT on TASK, seed N`` (as recorded in the runs).
     """
     rates = {trial.lr for trial in result.trials}
     tuned = [run["tuning"] for trial in result.trials for run in trial.runs if run["tuning"]]
@@ -166,7 +166,7 @@ def _seeds(comparison: Comparison) -> Line:
 
 
 def _defaults(comparison: Comparison) -> list[Line]:
-    """The defaults behind the labels of rows that do not name an option which other rows of the method do."""
+    """Defaults of the options that the labels of some rows of a method name and others omit."""
     found = []
     for method in dict.fromkeys(row.method for row in comparison.rows):
         own = [row.settings for row in comparison.rows if row.method == method]
@@ -196,14 +196,14 @@ def _rates(comparison: Comparison) -> list[Line]:
 
 
 def _chosen_on(comparison: Comparison) -> str:
-    """The split behind a choice of the table's own, where it is one."""
+    """The split on which the table's own selection was made, if it is the same for all tasks."""
     if HOLDOUT not in comparison.selections:
         return ", as shown"
     return " on the holdout" if len(comparison.selections) == 1 else " on the split of each row's selection"
 
 
 def _winners(members: Iterable[tuple[Row, str, Result]]) -> str:
-    """``5e-4 of {...} for LABEL / LABEL``, by task only where the tasks of a row differ."""
+    """``5e-4 of {...} for LABEL / LABEL``; per task only if the tasks of a row differ."""
     rows: dict[str, dict[str, list[str]]] = {}
     for row, task, result in members:
         grid = grid_of(result)[0]
@@ -238,11 +238,11 @@ def _models(comparison: Comparison) -> list[Line]:
 
 
 def _data(comparison: Comparison) -> list[Line]:
-    """One line for each source, the tasks of the same sizes together."""
+    """One line per data source, with tasks of equal sizes joined."""
     sources: dict[str, dict[str, str]] = {}
     for task in comparison.tasks:
         for run in comparison.runs:
-            # A run that failed early may not know its sizes; the first one that does speaks for the task.
+            # A run that failed early may have no sizes; the first run that has them is used for the task.
             if run["identity"]["task"] == task.name and run["data"].get("splits"):
                 sources.setdefault(_source(run), {}).setdefault(_task(task.name), _sizes(run))
     lines = []
@@ -271,7 +271,7 @@ def _sizes(run: Record) -> str:
 
 
 def provenance(comparison: Comparison) -> list[Line]:
-    """How many runs, at which commits, by which commands; and the command that makes the table."""
+    """Number of runs, their commits and commands; and the command that makes the table."""
     commands = sorted({run["command"] for run in comparison.runs})
     more = f", and {len(commands) - COMMANDS} more in the CSV file" if len(commands) > COMMANDS else ""
     return [
@@ -292,7 +292,7 @@ def provenance(comparison: Comparison) -> list[Line]:
 
 
 def commit(run: Record) -> str:
-    """The commit that a run was made at, twelve digits of it, and whether it was changed."""
+    """A run's commit, twelve digits, and whether the working tree was modified."""
     known = run["environment"].get("commit")
     changed = " with uncommitted changes" if run["environment"].get("dirty") else ""
     return f"{known[:12]}{changed}" if known else "not recorded"
@@ -306,7 +306,7 @@ def _joined(pieces: Sequence[str]) -> list[Span]:
 
 
 class Footnotes:
-    """Gives each text a letter, in the order in which the cells of a table first use them."""
+    """Assigns letters to footnote texts, in order of first use."""
 
     def __init__(self) -> None:
         self._letters: dict[str, str] = {}

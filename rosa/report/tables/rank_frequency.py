@@ -1,4 +1,4 @@
-"""Rank x resampling frequency: the rows of an experiment that differ by these two alone, as a grid."""
+"""Rank x resampling frequency tables of the rows that differ by these two settings alone."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ class Grid:
     """Rows of one model and method that agree on everything but rank and period."""
 
     label: str
-    """The method, and what tells this grid apart from the experiment's others."""
+    """The method, and what distinguishes this grid from the experiment's others."""
     ranks: tuple[float, ...]
     """Ascending."""
     periods: tuple[tuple[int, str], ...]
     """Number and unit, the most frequent resampling first; never (0) last."""
     cells: Mapping[tuple[float, tuple[int, str]], Row]
-    """(rank, period) -> row; a combination without runs is not there."""
+    """(rank, period) -> row; combinations without runs are absent."""
     beside: Mapping[float, Row]
-    """Rank -> the LoRA row of that rank, where there is one."""
+    """Rank -> the LoRA row of that rank, if there is one."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns' headings: the periods, and LoRA where it is there."""
+        """Column headings: the periods, and LoRA if there is a LoRA row."""
         lora = [registry.label("lora")] if self.beside else []
         return (*(formatting.period(*period) for period in self.periods), *lora)
 
 
 def grids(rows: Sequence[Row]) -> list[Grid]:
-    """Every grid among the rows of a table: at least two ranks with the same two periods. A cross alone is none."""
+    """All grids among the rows: at least two ranks that share at least two periods."""
     members: dict[object, list[Row]] = {}
     for row in rows:
         if all(key in row.settings for key in AXES):
@@ -65,7 +65,7 @@ def _grid(own: Sequence[Row], rows: Sequence[Row]) -> Grid | None:
             beside[rank] = lora[0]
     first = own[0]
     parts = first.label.split(", ")
-    # A label starts with the method with its rank, and the period: what follows tells grids apart.
+    # A label starts with method, rank and period; the rest distinguishes grids.
     label = ", ".join([registry.label(first.method), *parts[2:]])
     return Grid(label, tuple(sorted(ranks)), tuple(ordered), cells, beside)
 

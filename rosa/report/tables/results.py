@@ -1,4 +1,4 @@
-"""The table of an experiment: methods x tasks, with what stands out, what is missing, and where it comes from."""
+"""The results table of an experiment: methods x tasks, with highlights, missing runs and provenance."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ AVERAGE = "Average"
 def results_table(comparison: Comparison, published: Sequence[Published] = ()) -> Table:
     """Rows are methods and settings, columns tasks, their average and the trainable parameters.
 
-    Among the rows of one model whose every seed has a score, the best of a column is bold and those within a standard
-    deviation of it are underlined. Published numbers stand below, and never compete.
+    Among the rows of one model that have a score for every seed, the best of a column is bold, and those within the
+    best's standard deviation are underlined. Published scores are listed below and get no highlights.
     """
     footnotes = Footnotes()
     averaged = _can_average(comparison.tasks)
@@ -36,9 +36,9 @@ def results_table(comparison: Comparison, published: Sequence[Published] = ()) -
 
 
 def task_columns(comparison: Comparison) -> dict[str, Standings]:
-    """Column name -> how its rows stand: every task by its headline on the first split, and the average of all.
+    """Column name -> standings of its rows: each task's headline on its first split, and the average over tasks.
 
-    The average has one value a seed, for the rows that have every seed of every task.
+    The average has one value per seed, for the rows that have every seed of every task.
     """
     columns = {}
     for task in comparison.tasks:
@@ -62,12 +62,12 @@ def task_columns(comparison: Comparison) -> dict[str, Standings]:
 
 
 def _can_average(tasks: Sequence[Task]) -> bool:
-    """Several columns on one scale: points of a hundred do not mix with an error."""
+    """Whether there are several tasks with the same scale and direction, so that their mean makes sense."""
     return len(tasks) > 1 and len({(formatting.scale(task.metric), task.lower_is_better) for task in tasks}) == 1
 
 
 def _shown(tasks: Sequence[Task]) -> str:
-    """``scores ×100``, or the name of what is not."""
+    """``scores ×100``, and the names of metrics that are not scaled."""
     as_they_are = [task.metric for task in tasks if formatting.scale(task.metric) == 1]
     names = [formatting.METRIC_NAMES.get(metric, metric) for metric in dict.fromkeys(as_they_are)]
     return ", ".join([*(["scores ×100"] if len(as_they_are) < len(tasks) else []), *names])
@@ -104,7 +104,7 @@ def _results_row(
 
 
 def standing_cell(text: str, standing: Standing, letters: tuple[str, ...] = ()) -> Cell:
-    """A cell with what its standing shows, and the letters of its footnotes."""
+    """A cell with its highlights and the letters of its footnotes."""
     return Cell(text, standing.best, (*standing.marks, *letters), standing.close)
 
 
@@ -128,7 +128,7 @@ def _average(row: Row, tasks: Sequence[Task], columns: dict[str, Standings]) -> 
 
 
 def trial_text(trial: Trial, task: Task) -> str:
-    """``71.2 ± 0.4``, ``70.1 ± 0.3 / 69.8 ± 0.2`` with two splits; and what is missing: ``(n=2, 1 failed)``."""
+    """``71.2 ± 0.4``, ``70.1 ± 0.3 / 69.8 ± 0.2`` with two splits; then missing seeds: ``(n=2, 1 failed)``."""
     summaries = [summarise(trial.scores(split, task.metric).values()) for split in task.splits]
     shown = [formatting.mean_and_deviation(s.mean, s.deviation, task.metric) for s in summaries if s]
     joined = (" / " if "±" in "".join(shown) else "/").join(shown)
@@ -136,7 +136,7 @@ def trial_text(trial: Trial, task: Task) -> str:
 
 
 def with_what_is_lost(shown: str, n: int, trial: Trial, task: Task) -> str:
-    """A cell's numbers, over ``n`` seeds, and how many seeds are missing, failed or still running."""
+    """A cell's numbers with ``n``, the number of seeds, and the counts of failed and running seeds if any lack."""
     lost = {"failed": len(trial.failed), "running": len(trial.running)}
     counted = [f"{number} {state}" for state, number in lost.items() if number]
     if not shown:
@@ -159,7 +159,7 @@ def trainable(row: Row) -> str:
         return formatting.MISSING
     head = formatting.count_range(found["head"] for found in params)
     tail = f" + {head} head"
-    if head == "0":  # frozen, or a task that needs none
+    if head == "0":  # frozen, or a task without a head
         tail = " (head frozen)" if row.settings.get("method.head") == "freeze" else ""
     return formatting.count_range(found["trainable"] for found in params) + tail
 

@@ -1,4 +1,4 @@
-"""Every score of an experiment's records, a line each: for programs, and for whoever doubts a table."""
+"""All scores of an experiment's records as CSV in long form, for further analysis and to check tables."""
 
 from __future__ import annotations
 
@@ -26,19 +26,18 @@ Scores = Mapping[tuple[str, str], Mapping[int, float]]
 
 
 def long_csv(found: Sequence[Record], experiment: str) -> str:
-    """Every score that the records of an experiment have, in long form.
+    """All scores in the records of an experiment, in long form.
 
-    One line for each row of the table, task, split, official metric, rule (best and last epoch) and learning rate, the
-    losing ones too; a cell without any run, or without a finished one, has a line with an empty mean. Scores are as
-    recorded (not ×100). Lines of the learning rate that is shown compare with LoRA: ``p_paired_t`` is the two-sided
-    p-value over ``pairs`` seeds.
+    One line per row, task, split of the data, official metric, rule (best and last epoch) and learning rate, selected
+    or not; a cell without a finished run has a line with an empty mean. Scores are as recorded (not ×100). Lines of the
+    selected learning rate compare with LoRA: ``p_paired_t`` is the two-sided p-value over ``pairs`` seeds.
     """
     comparison = compare(found, experiment)
     return write(COLUMNS, (line for rule in RULES for line in _lines(at_epoch(comparison, rule))))
 
 
 def write(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
-    """Lines as a CSV file's text; what a line does not have is empty."""
+    """CSV text of the lines; missing fields are empty."""
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
@@ -47,7 +46,7 @@ def write(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
 
 
 def spaced(values: Iterable[Any]) -> str:
-    """Several values in one field."""
+    """Values joined by spaces, for one CSV field."""
     return " ".join(map(str, values))
 
 
@@ -79,7 +78,7 @@ def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
 
 
 def _rival(lora: Row, task: Task) -> Scores:
-    """What the LoRA row's shown learning rate scored."""
+    """Scores of the LoRA row at its selected learning rate."""
     return _scores(lora.results[task.name].selected, task) if task.name in lora.results else {}
 
 
@@ -98,7 +97,7 @@ def _one(trial: Trial, split: str, metric: str) -> dict[int, float]:
 
 
 def _scores(trial: Trial, task: Task) -> Scores:
-    """Every official score of a trial, and those of the texts that its runs wrote with the rule's weights."""
+    """All official scores of a trial, and those of the texts generated with the weights of its rule."""
     official = {metric for run in trial.scored.values() for metric in run["config"]["task"]["metrics"]}
     pairs = [(split, metric) for split in task.splits for metric in sorted(official)] or [(task.splits[0], task.metric)]
     pairs += [(split, metric) for split in generated_splits(trial) for metric in SCORES]

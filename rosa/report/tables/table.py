@@ -1,4 +1,4 @@
-"""A table before it is written in a format: cells, lines of notes, columns."""
+"""A table independent of its output format: header, cells and notes."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Cell:
     bold: bool = False
     """The best of its column."""
     marks: tuple[str, ...] = ()
-    """A star, and the letters of its footnotes."""
+    """The star of a significant difference, and the letters of the cell's footnotes."""
     underlined: bool = False
     """Close to the best."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What is shown; the first column holds labels, the others numbers."""
+    """A table whose first column has labels and whose other columns have numbers."""
 
     name: str
-    """A file's name without its ending, and LaTeX's label."""
+    """File name without extension, and LaTeX label."""
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
