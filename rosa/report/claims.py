@@ -1,6 +1,6 @@
-"""The papers' claims beside what the records say: each with its differences, a verdict, and what would mislead.
+"""The page that compares the papers' claims with the records: differences, verdict and caveats of each claim.
 
-Every number on the page comes from records, so that ``scripts/make_claims.py`` makes it again whenever there are more.
+Every number on the page comes from records; ``scripts/make_claims.py`` updates it when there are more.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from rosa.report.tables.table import Cell, Table
 EXPERIMENT = "evidence_glue"
 SUPPORTED, CONTRADICTED, OPEN, NOT_RUN = "supported", "contradicted", "open", "not run"
 SAME = 0.02
-"""Memory that differs by no more than this share is the same."""
+"""Largest relative difference in memory that counts as equal."""
 HELD = 0.5
-"""A tuned rate does not hold where a seed scores less than this share of what the rate scored in tuning."""
+"""A tuned rate fails on a seed that scores less than this share of the rate's score in tuning."""
 
 Settings = Mapping[str, Any]
 ROSA: Settings = {"method.name": "rosa", "method.every": 1}
@@ -34,14 +34,14 @@ FULL: Settings = {"method.name": "full"}
 
 @dataclass(frozen=True)
 class Claim:
-    """That one row scores higher than another on most tasks, or costs the same."""
+    """The claim that one row scores higher than another on most tasks, or costs the same."""
 
     words: str
-    """The papers', in short."""
+    """The papers' claim, shortened."""
     row: Settings
     against: Settings
     quantity: Quantity | None = None
-    """What costs the same; None where scores are compared."""
+    """The cost that is claimed to be equal; None if scores are compared."""
 
 
 CLAIMS = (
@@ -101,7 +101,7 @@ def page(found: Sequence[Record]) -> str:
 
 
 def claims_table(comparison: Comparison) -> Table:
-    """A line for each claim: the differences on each task, and a verdict."""
+    """One line per claim: the difference on each task, and a verdict."""
     rows = tuple(_line(claim, comparison) for claim in CLAIMS)
     lines = (
         text(
@@ -137,8 +137,8 @@ def verdict_of(pairs: Sequence[tuple[Task, Paired]], tasks: int) -> str:
     """Whether most of ``tasks`` tasks differ in one direction after Holm's correction.
 
     Args:
-        pairs: own scores less the other's, for each task that both have.
-        tasks: of the study; those without a pair support nothing.
+        pairs: own scores minus the other's, for each task that both have.
+        tasks: number of tasks in the study; tasks without a pair count as no difference.
     """
     if not pairs:
         return NOT_RUN
@@ -182,7 +182,7 @@ def _row(comparison: Comparison, wanted: Settings) -> Row | None:
 
 
 def rates_table(comparison: Comparison) -> Table:
-    """What each tuned rate scored in tuning, on one seed, and what it scores on the seeds that tuning has not seen."""
+    """The score of each tuned learning rate in tuning (one seed) and on the seeds that tuning has not seen."""
     rows = []
     for task in comparison.tasks:
         for row in comparison.rows:

@@ -1,5 +1,5 @@
-"""Figures from the records alone, each with its numbers beside it: ``svg``, ``png`` and ``csv``.
+"""Figures from the records alone, each as ``svg`` and ``png`` with its numbers as ``csv``.
 
-One module a kind of figure. Each has a function that takes a comparison (one experiment, one model) and gives back
-pictures and, in words, what could not be drawn.
+One module per kind of figure. Each has a function that takes a comparison (one experiment, one model) and returns
+pictures and a list of messages on what could not be drawn.
 """

@@ -1,4 +1,4 @@
-"""What each setting does to the score, all other settings kept: dots for the seeds, and their mean."""
+"""Ablation figure: scores by the value of one setting, all others fixed; dots for the seeds and their mean."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ COLUMNS = (
     *("lr", "n", "seeds", "scores", "mean", "deviation", "failed_seeds", "running_seeds"),
 )
 LANE = 0.24
-"""Inches of one value of one series."""
+"""Height in inches of one value of one series."""
 LEAST_PANEL = 0.95
-"""Inches that a factor's name needs along the axis."""
+"""Smallest height of a panel in inches, for the factor's name along the axis."""
 
 
 def ablation(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
-    """One picture: a row of panels for each setting that varies alone, a column for each task.
+    """One picture: a row of panels per setting that varies alone, a column per task.
 
     Returns:
-        The picture, and what could not be drawn: here that no two rows differ by one setting alone.
+        The picture, and what could not be drawn: no two rows differ by one setting alone.
     """
     chosen = reference(comparison.rows)
     if chosen is None:
         return [], ["no two rows differ by one setting alone"]
-    # The reference's own series comes first, and so looks the same in every panel.
+    # The reference's series comes first, so that it has the same look in every panel.
     found = {
         factor: sorted(members, key=lambda group: not any(row is chosen for row in group.rows))
         for factor, members in groups(comparison.rows).items()
@@ -164,7 +164,7 @@ def _dots(axes: Axes, row: Row, task: Task, place: float, look: style.Look, is_r
 
 
 def _values(members: Sequence[Group]) -> list[str]:
-    """Every value of the groups, in the order of the longest; what only others have comes where they have it."""
+    """All values of the groups in the order of the largest group; other values follow their predecessor."""
     order: list[str] = []
     for group in sorted(members, key=lambda group: -len(group.rows)):
         place = 0

@@ -1,4 +1,4 @@
-"""What methods cost: a bar for each row, a panel for each quantity."""
+"""Costs figure: a bar per row, a panel per quantity."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ COLUMNS = ("experiment", "model", "row", "quantity", "n", "mean", "lowest", "hig
 
 
 def costs(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
-    """One picture: the mean over tasks and seeds, with a whisker from the lowest run to the highest.
+    """One picture: the mean over tasks and seeds, with a whisker from the lowest to the highest run.
 
     Returns:
-        The picture, and what could not be drawn: that nothing was measured.
+        The picture, and what could not be drawn: nothing was measured.
     """
     shown = [quantity for quantity in QUANTITIES if any(measured(row, quantity) for row in comparison.rows)]
     if not shown:

@@ -1,4 +1,4 @@
-"""A metric, or the loss, after each epoch: a line for each row, a band from the lowest seed to the highest."""
+"""Learning curves of a metric or the loss by epoch: a line per row, a band from the lowest to the highest seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rosa.utils.formatting import DECIMALS
 HEADLINE = "headline"
 """Each task's own headline metric."""
 LOGARITHMIC = ("loss", "mse", "perplexity")
-"""Errors that fall by factors: their axis is logarithmic."""
+"""Metrics with a logarithmic axis."""
 COLUMNS = (
     *("experiment", "model", "task", "split", "metric", "rule", "panel", "row", "lr", "epoch"),
     *("n", "seeds", "values", "mean", "lowest", "highest"),
@@ -32,14 +32,14 @@ class Point:
 
     epoch: float
     values: dict[int, float]
-    """By seed; a seed whose value is no number is not there."""
+    """Seed -> value; without seeds whose value is not finite."""
 
 
 def curves(comparison: Comparison, metric: str = HEADLINE) -> tuple[list[style.Picture], list[str]]:
-    """One picture: a row of panels for the rows of the table (or for what varies among many), a column for each task.
+    """One picture: a row of panels for all rows of the table (or per varying factor, if many), a column per task.
 
     Args:
-        comparison: the experiment; of several learning rates a row has the line of the one that its table shows.
+        comparison: the experiment; each row's line is that of its selected learning rate.
         metric: ``headline``, or a name under the first split of the records' history, such as ``loss``.
 
     Returns:
@@ -65,7 +65,7 @@ def _metric(task: Task, metric: str) -> str:
 
 
 def _points(row: Row, task: Task, metric: str) -> list[Point]:
-    """The finished seeds' values after each epoch at which one of them was evaluated."""
+    """Values of the finished seeds at each epoch at which any of them was evaluated."""
     if task.name not in row.results:
         return []
     by_epoch: dict[float, dict[int, float]] = {}
@@ -76,7 +76,7 @@ def _points(row: Row, task: Task, metric: str) -> list[Point]:
 
 
 def history(run: Record, split: str, metric: str) -> Iterator[tuple[float, float]]:
-    """Epoch and value at every evaluation of a run that has the metric as a number."""
+    """(epoch, value) of every evaluation of a run at which the metric is finite."""
     for entry in run["history"]:
         number = entry.get(split, {}).get(metric)
         if number is not None and math.isfinite(number):
@@ -147,7 +147,7 @@ def _axis_label(task: Task, metric: str) -> str:
 
 
 def _make_logarithmic(axes: Axes, points: Sequence[Point]) -> None:
-    """A logarithmic axis with plain numbers; a linear one where something is not above 0."""
+    """Make the axis logarithmic with plain numbers; it stays linear if a value is not above 0."""
     found = [number for point in points for number in point.values.values()]
     if not found or min(found) <= 0:
         return

@@ -1,4 +1,4 @@
-"""What training did to each adapted layer: the diagnostics of the records, by layer, grouped by the layers' kinds."""
+"""Figure of the diagnostics in the records by adapted layer, grouped by kind of layer."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ LINES = {
     "visited": "singular directions\nvisited (share)",
     "factorization_ms": "one factorization\n(ms)",
 }
-"""Quantities that have one number a layer, with their axes' names."""
+"""Quantities with one number per layer -> axis label."""
 MOVED = "subspace_moved"
-"""How far the product A B of a layer went in one subspace (Frobenius norm): one number a layer and subspace."""
+"""Change of a layer's product A B within one subspace (Frobenius norm): one number per layer and subspace."""
 
 
 @dataclass(frozen=True)
@@ -38,39 +38,39 @@ class Layer:
 
     name: str
     kind: str
-    """What it shares with the layers of other depths: ``self.query``."""
+    """The part of its name shared by the layers of other blocks: ``self.query``."""
     depth: str
-    """Its block's number; empty where its name has none."""
+    """Its block's number; empty if its name has none."""
     place: float
-    """Kinds stand one behind the other with a gap between."""
+    """Position on the axis; there is a gap between kinds."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One number of a row: a quantity of a layer, by seed."""
+    """One quantity of one layer of a row, by seed."""
 
     quantity: str
     layer: str
     subspace: int | None
-    """Counted from 1; None where the quantity is the whole run's."""
+    """Index of the subspace from 1; None if the quantity is of the whole run."""
     values: dict[int, float]
 
     @property
     def mean(self) -> float:
-        """Over the seeds that have it."""
+        """Mean over the seeds that have it."""
         summary = summarise(self.values.values())
         return summary.mean if summary else math.nan
 
 
 def diagnostics(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
-    """A picture for each task, and for each thing that varies where there are many rows.
+    """One picture per task, and per varying factor if there are many rows.
 
     Returns:
-        The pictures, and what could not be drawn: runs whose records are older than the diagnostics, and rows that
-        differ from no other by one setting.
+        The pictures, and what could not be drawn: runs whose records predate the diagnostics, and rows that differ
+        from no other by one setting.
 
     Raises:
-        ReportError: a record's lists do not have a number for each adapted layer.
+        ReportError: a list in a record does not have one number per adapted layer.
     """
     pictures, left_out = [], []
     for task in comparison.tasks:
@@ -97,7 +97,7 @@ def diagnostics(comparison: Comparison) -> tuple[list[style.Picture], list[str]]
 
 
 def _measure(runs: Sequence[Record]) -> Iterator[Measured]:
-    """Every number of a row's runs, layer by layer in the model's order."""
+    """All measurements of a row's runs, by layer in the model's order."""
     found: dict[tuple[str, str, int | None], dict[int, float]] = {}
     for run in runs:
         for quantity, layer, subspace, number in _numbers(run):
@@ -136,9 +136,9 @@ def _by_layer(run: Record, event: Mapping[str, Any], key: str, names: Sequence[s
 
 
 def arrange(names: Iterable[str]) -> list[Layer]:
-    """Layers by kind, in the order in which kinds first come, and within a kind in the model's order.
+    """Layers grouped by kind in order of first occurrence, and within a kind in the model's order.
 
-    A kind is a layer's name without the first number in it (the block's) and without the words that all kinds share.
+    A kind is the layer's name without its first number (the block's) and without the parts that all kinds share.
     """
     split = {name: _without_number(name) for name in names}
     kinds = list(dict.fromkeys(words for words, _ in split.values()))
@@ -266,7 +266,7 @@ def _line(axes: Axes, layers: Sequence[Layer], values: Mapping[str, Measured], l
 
 
 def _map(layers: Sequence[Layer], measured: Sequence[Measured]) -> np.ndarray:
-    """(subspaces, places): the mean norm moved, NaN where there is none."""
+    """(subspaces, places): mean norm of the change; NaN if not measured."""
     found = [one for one in measured if one.quantity == MOVED]
     norms = np.full((max((one.subspace or 0 for one in found), default=0), int(layers[-1].place) + 1), math.nan)
     place = {layer.name: int(layer.place) for layer in layers}
@@ -299,7 +299,7 @@ def _ends(layers: Sequence[Layer]) -> list[float]:
 
 
 def _layer_axis(axes: Axes, layers: Sequence[Layer]) -> None:
-    """Depths at the ticks, kinds beneath them."""
+    """Label the axis: block numbers at the ticks, kinds below."""
     kinds: dict[str, list[Layer]] = {}
     for layer in layers:
         kinds.setdefault(layer.kind, []).append(layer)

@@ -1,4 +1,4 @@
-"""The differences from LoRA at a glance: a panel for each task, a mark for each row, and its interval."""
+"""Forest plot of the differences from LoRA: a panel per task, a mark with its confidence interval per row."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ COLUMNS = (
 
 
 def forest(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
-    """One picture, of all rows that have two seeds or more in common with LoRA.
+    """One picture of all rows that have at least two seeds in common with LoRA.
 
     Returns:
-        The picture, and what could not be drawn: that there is nothing to pair.
+        The picture, and what could not be drawn: no row has seeds to pair.
     """
     found = [one for one in differences(comparison) if one.paired.interval is not None]
     if not found:

@@ -22,14 +22,14 @@ COLUMNS = (
     *("n", "seeds", "scores", "mean", "deviation"),
 )
 MAP = "cividis"
-"""Even in lightness, so it reads in grey and with every kind of colour vision; lighter is higher."""
+"""Perceptually uniform colour map, readable in greyscale and with colour vision deficiency; lighter is higher."""
 
 
 def heat_maps(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
-    """A picture for each grid of ranks and periods, a panel for each task.
+    """One picture per grid of ranks and periods, one panel per task.
 
     Returns:
-        The pictures, and what could not be drawn: that no rows make a grid.
+        The pictures, and what could not be drawn: no rows form a grid.
     """
     found = grids(comparison.rows)
     if not found:
@@ -137,7 +137,7 @@ def _panel(figure: Figure, axes: Axes, grid: Grid, task: Task) -> None:
 
 
 def _ink(share: float) -> str:
-    """Black or white, whichever stands out more (relative luminance as in WCAG 2, where both are equal at 0.179)."""
+    """Black or white, whichever has more contrast (WCAG 2 relative luminance; both are equal at 0.179)."""
     red, green, blue = (
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colormaps[MAP](share)[:3]
     )

@@ -1,4 +1,4 @@
-"""What all figures share: their looks, which are told apart in grey too, and how they are written."""
+"""Style, layout and output shared by all figures; lines are distinguishable in greyscale too."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rosa.report.factors import groups, name, value
 from rosa.utils import files
 
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that a figure is the same everywhere
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so that a figure is the same everywhere
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.spines.top": False,
@@ -37,20 +37,20 @@ STYLE: dict[Any, Any] = {
     "lines.markersize": 4,
     "figure.constrained_layout.use": True,
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
-    "svg.fonttype": "none",  # text stays text: it can be searched, and read aloud
+    "svg.fonttype": "none",  # text stays text: searchable, and accessible to screen readers
     "svg.hashsalt": "rosa",  # element ids that do not change from run to run
     "savefig.dpi": 200,
 }
 WIDTH = 7.0
-"""Inches of a figure, as wide as a page of text."""
+"""Width of a figure in inches, that of a page's text."""
 CHARACTER = 0.066
-"""Inches of one character of small print, on average."""
+"""Mean width of a character in the small font, in inches."""
 METADATA: dict[str, dict[str, None]] = {"svg": {"Date": None}, "png": {"Software": None}}
-"""Of each kind of image: nothing that differs from day to day."""
+"""Image format -> metadata to omit, because it changes from day to day or between versions."""
 CONTROL = bytes(set(range(32)) - set(b"\t\n\r"))
-"""Characters that XML does not have, not even escaped."""
+"""Control characters that XML does not allow, even escaped."""
 BESIDE = 1.5
-"""Inches of a legend's text beside panels."""
+"""Width in inches of the text of a legend beside panels."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ LOOKS = (
     Look("#000000", ">", "--"),
     Look("#0072b2", "*", "-"),
 )
-"""Okabe and Ito's colours for every kind of colour vision; no two share a marker, nor colour and line both."""
+"""Okabe and Ito's colour-blind safe palette; no two looks share a marker, or both colour and line style."""
 
 
 def styled() -> AbstractContextManager[None]:
-    """matplotlib with the style of these figures, both to draw and to write; its own settings come back after."""
+    """Context with the matplotlib settings of these figures, needed to draw and to save; restores the old settings."""
     return matplotlib.rc_context(STYLE)
 
 
@@ -87,10 +87,10 @@ class Picture:
     """A figure and the numbers that it shows."""
 
     name: str
-    """File name without its ending, under the figures' folder."""
+    """Path under the figures' folder, without extension."""
     columns: tuple[str, ...]
     rows: tuple[Mapping[str, Any], ...]
-    """Lines of the csv; a value that is not there is empty."""
+    """Rows of the CSV file; a missing value is empty."""
     drawing: Figure
 
     def table(self) -> bytes:
@@ -105,7 +105,7 @@ class Picture:
         """The drawing as ``svg`` or ``png``; the same records give the same bytes."""
         buffer = io.BytesIO()
         with styled():
-            # Laid out once: each further time would move things by a hair.
+            # Lay out once only: repeated layout moves elements slightly, and the bytes would differ.
             engine = self.drawing.get_layout_engine()
             if engine is not None:
                 engine.execute(self.drawing)
@@ -114,10 +114,10 @@ class Picture:
         return buffer.getvalue().translate(None, CONTROL if ending == "svg" else b"")
 
     def write(self, folder: Path) -> list[Path]:
-        """Write the files, making their folder.
+        """Write the files; creates the folder.
 
         Raises:
-            OutputError: one of them cannot be written.
+            OutputError: a file cannot be written.
         """
         paths = []
         for ending, content in (("csv", self.table()), *((one, self.image(one)) for one in METADATA)):
@@ -129,20 +129,20 @@ class Picture:
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows that share a panel, few enough to be told apart."""
+    """Rows of one panel, at most as many as there are looks."""
 
     title: str
-    """What varies among them; empty where they are all rows there are."""
+    """The factor that varies; empty if the selection has all rows."""
     rows: tuple[Row, ...]
     labels: tuple[str, ...]
-    """Of each row: its own, or the value of what varies."""
+    """Label of each row: its own, or its value of the factor."""
 
 
 def selections(rows: Sequence[Row]) -> list[Selection]:
-    """All rows together, or where they are more than there are looks, those that differ by one factor alone.
+    """All rows in one selection; if there are more rows than looks, one selection per group that varies one factor.
 
-    A row that differs so from no other (full fine-tuning, say) is one to compare with: it joins each selection that has
-    a look left.
+    Rows in no group (such as full fine-tuning) serve as baselines: they join each selection that has looks left for
+    all of them.
     """
     if len(rows) <= len(LOOKS):
         return [Selection("", tuple(rows), tuple(row.label for row in rows))]
@@ -172,23 +172,23 @@ def file_name(comparison: Comparison, *parts: str) -> str:
 
 
 def task_name(task: Task) -> str:
-    """As tables write it."""
+    """A task's name as in tables."""
     return formatting.TASK_NAMES.get(task.name, task.name)
 
 
 def score_label(task: Task) -> str:
-    """An axis's label of the headline, and where it goes down to be better."""
+    """Axis label of the headline metric, with ``(lower is better)`` if it is."""
     return formatting.scaled_name(task.metric) + (" (lower is better)" if task.lower_is_better else "")
 
 
 def heading(comparison: Comparison) -> str:
-    """Experiment and model, and that the data are generated where they are."""
+    """Experiment and model, with a remark if the data are generated."""
     mini = any(run["config"]["data"].get("source") == "mini" for run in comparison.runs)
     return f"{comparison.experiment}, {comparison.rows[0].model}" + (", mini scale (generated data)" if mini else "")
 
 
 def seeds(tasks: Sequence[Task]) -> str:
-    """``seeds 0, 1, 2 (n = 3)``, by task where they differ."""
+    """``seeds 0, 1, 2 (n = 3)``; per task if they differ."""
     by_seeds: dict[tuple[int, ...], list[str]] = {}
     for task in tasks:
         by_seeds.setdefault(task.seeds, []).append(task_name(task))
@@ -201,7 +201,7 @@ def seeds(tasks: Sequence[Task]) -> str:
 
 
 def fewer_seeds(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
-    """A sentence that names the rows which lack a seed of their task; empty where none does."""
+    """A sentence that names the rows that lack a seed of a task; empty if none does."""
     parts = []
     for row in {row.label: row for row in rows}.values():
         for task in tasks:
@@ -212,17 +212,17 @@ def fewer_seeds(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
 
 
 def wrapped(text: str, inches: float) -> str:
-    """The text broken into lines of small print that are about ``inches`` wide at most."""
+    """Wrap a text in the small font to lines of at most about ``inches``."""
     return textwrap.fill(text, int(inches / CHARACTER), break_long_words=False, break_on_hyphens=False)
 
 
 def look(number: int) -> Look:
-    """The look of a panel's line or series by its number; from the eleventh on they come again."""
+    """The look of a panel's series by its index; repeats after the last of ``LOOKS``."""
     return LOOKS[number % len(LOOKS)]
 
 
 def legend_beside(panels: Sequence[Axes], title: str) -> None:
-    """One legend for a row of panels, to its right."""
+    """Add one legend to the right of a row of panels."""
     handles = _handles(panels)
     labels = [wrapped(label, BESIDE) for label in handles]
     panels[-1].legend(
@@ -232,7 +232,7 @@ def legend_beside(panels: Sequence[Axes], title: str) -> None:
 
 
 def legend_below(figure: Figure, panels: Sequence[Axes], title: str) -> None:
-    """One legend for a figure, at its bottom, in as many columns as fit."""
+    """Add one legend at the bottom of a figure, in as many columns as fit."""
     handles = _handles(panels)
     longest = max(map(len, handles), default=0) * CHARACTER + 0.6
     columns = max(1, min(len(handles), int(WIDTH / longest)))
@@ -241,7 +241,7 @@ def legend_below(figure: Figure, panels: Sequence[Axes], title: str) -> None:
 
 
 def _handles(panels: Sequence[Axes]) -> dict[str, Artist]:
-    """What stands for each label in the panels' legends."""
+    """Label -> legend handle, over all panels."""
     found: dict[str, Artist] = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()

@@ -1,4 +1,4 @@
-"""Quality against what it costs: trainable parameters, and peak memory."""
+"""Figures of quality against cost: trainable parameters, training state and peak memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = (
     *("quantity", "cost", "n", "seeds", "scores", "mean", "deviation"),
 )
 FIGURES = {"parameters": TRAINABLE, "training-state": STATE, "memory": PEAK}
-"""The part of a file's name -> what is on the axis."""
+"""Part of the file name -> quantity on the axis."""
 RANK = "method.rank"
 
 
@@ -33,21 +33,21 @@ class Point:
     row: Row
     lr: float
     cost: float
-    """In the axis's unit."""
+    """Cost in the axis's unit."""
     scores: dict[int, float]
-    """By seed, as recorded."""
+    """Seed -> score, as recorded."""
 
 
 Series = dict[str, list[Row]]
-"""Label -> rows that differ by their rank alone, ascending."""
+"""Label -> rows that differ by rank alone, by ascending rank."""
 
 
 def tradeoffs(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
-    """A picture for each cost: a panel for each task, a line for the rows that differ by their rank alone.
+    """One picture per cost: a panel per task, a line per set of rows that differ by rank alone.
 
     Returns:
-        The pictures, and what could not be drawn: costs that no finished run has measured, and of more series than
-        can be told apart those that have one rank and are not alone of their method.
+        The pictures, and what could not be drawn: costs that no finished run has measured; and, with more series than
+        looks, the series of a single rank whose method has other series.
     """
     pictures = []
     series, left_out = _told_apart(_series(comparison.rows))
@@ -72,14 +72,14 @@ def _series(rows: Sequence[Row]) -> Series:
         members.sort(key=lambda row: float(row.settings.get(RANK, 0)))
         label = members[0].label
         if len(members) > 1:
-            # The ranks stand at the points.
+            # The points are labelled with the ranks.
             label = label.replace(f" r={members[0].settings[RANK]}", "", 1)
         found[label] = members
     return found
 
 
 def _told_apart(series: Series) -> tuple[Series, list[str]]:
-    """The series to draw, and what is left out: with few series nothing."""
+    """The series to draw, and those left out if there are more series than looks."""
     if len(series) <= len(style.LOOKS):
         return series, []
     methods = [rows[0].method for rows in series.values()]
@@ -150,7 +150,7 @@ def _draw(comparison: Comparison, series: Series, quantity: Quantity) -> Figure:
 
 
 def _make_readable(axes: Axes) -> None:
-    """Few labels on the logarithmic axis, written as tables write counts."""
+    """Put few labels on the logarithmic axis, formatted like counts in tables."""
     lowest, highest = axes.get_xlim()
     decades = math.log10(highest / lowest)
     steps = (1, 1.5, 2, 3, 5, 7) if decades < 0.7 else (1, 2, 5) if decades < 2 else (1,)

@@ -86,7 +86,7 @@ def inline(svg: bytes, prefix: str, label: str) -> str:
         for child in list(parent):
             if child.tag == f"{SVG}style" or child.tag == f"{SVG}metadata":
                 parent.remove(child)
-    # What matplotlib's style element says of all elements, in a place from which it reaches this drawing alone.
+    # The rules of matplotlib's style element, as attributes of the root so that they apply to this drawing alone.
     root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt", "role": "img", "aria-label": label}
     referred = {name for element in root.iter() for name in _referred(element)}
     for element in root.iter():
@@ -98,7 +98,7 @@ def inline(svg: bytes, prefix: str, label: str) -> str:
                 element.set(key, value.replace("#", f"#{prefix}", 1))
             elif "url(#" in value:
                 element.set(key, value.replace("url(#", f"url(#{prefix}"))
-    # Spelt out, an empty element reads the same as HTML and as XML.
+    # Explicit closing tags: an empty element then parses equally as HTML and as XML.
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
 
 

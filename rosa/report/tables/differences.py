@@ -26,7 +26,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """One of ``better``, ``worse`` and ``open``; open too where too few seeds give no test."""
+        """One of ``better``, ``worse`` and ``open``; also open if there are too few seeds for a test."""
         if self.p_holm is None or self.p_holm >= LEVEL or self.paired.difference is None:
             return OPEN
         return BETTER if (self.paired.difference < 0) == self.task.lower_is_better else WORSE

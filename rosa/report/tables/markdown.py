@@ -1,4 +1,4 @@
-"""A finished table, and how it is written as Markdown and as LaTeX."""
+"""Write a table as Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lines under a table: what it shows, how it was chosen, and how to repeat it."""
+"""The notes under a table: contents, selection, data, provenance and commands."""
 
 from __future__ import annotations
 

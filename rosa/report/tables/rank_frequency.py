@@ -76,7 +76,7 @@ def _period(row: Row) -> tuple[int, str]:
 
 
 def rank_frequency_tables(comparison: Comparison) -> list[Table]:
-    """A table for each grid and task: ranks down, periods across, LoRA of the same rank in the last column."""
+    """One table per grid and task: rows are ranks, columns periods, the last column is LoRA of the same rank."""
     columns = task_columns(comparison)
     return [
         _table(comparison, grid, task, columns[task.name].column)
@@ -86,7 +86,7 @@ def rank_frequency_tables(comparison: Comparison) -> list[Table]:
 
 
 def _table(comparison: Comparison, grid: Grid, task: Task, column: Column) -> Table:
-    # LoRA competes: the best cell is the best of all that the table shows.
+    # LoRA is included when the best cell is determined.
     standing = standings(column, [*grid.cells.values(), *grid.beside.values()])
     rows = []
     for rank in grid.ranks:
