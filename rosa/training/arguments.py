@@ -53,6 +53,8 @@ def training_arguments(config: TrainConfig, folder: Path, seed: int, updates: in
         report_to="none",
         label_names=["labels"],
         dataloader_pin_memory=config.device == "cuda",
+        # From pinned memory, so that the host goes on while a batch is on its way.
+        accelerator_config={"non_blocking": config.device != "cpu"},
     )
     # Otherwise a single process that sees several GPUs would train on all of them, with a batch each (DataParallel).
     arguments._n_gpu = min(arguments.n_gpu, 1)

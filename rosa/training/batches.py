@@ -81,7 +81,7 @@ def _counted(batch: Mapping[str, Tensor]) -> Tensor:
     labels = batch["labels"]
     if "input_ids" in batch and labels.shape == batch["input_ids"].shape:
         return (labels[:, 1:] != IGNORED).sum()  # a causal model does not predict the first token
-    return torch.tensor(len(labels), device=labels.device)
+    return torch.full((), len(labels), device=labels.device)  # torch.tensor would wait for the device
 
 
 class EpochSampler(Sampler[int]):

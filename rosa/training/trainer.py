@@ -171,7 +171,7 @@ class HarnessTrainer(Trainer):
             self._globalstep_last_logged = self._resumed["logged_at"]
             self._resumed = {}
         loss = super().training_step(model, inputs, num_items_in_batch)
-        step = torch.tensor(self.state.global_step, device=loss.device)
+        step = torch.full((), self.state.global_step, device=loss.device)  # torch.tensor would wait for the device
         candidate = torch.where(torch.isfinite(loss), torch.iinfo(torch.int64).max, step)
         self._first_bad_step = torch.minimum(self._first_bad_step, candidate)
         if loss.device.type == "cpu":

@@ -1,0 +1,74 @@
+"""Training on a device that is not the CPU, without one: every method ends as on the CPU, and no update waits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.training.pretend_runs import CASES
+
+Outcome = dict[str, Any]
+
+MIXING = """
+import torch
+from tests.training import pretend_device
+
+alive = pretend_device.register()
+with pretend_device.available(), pretend_device.counting():
+    there, here = torch.ones(2, device=pretend_device.NAME), torch.ones(2)
+    float(there.sum())
+    (wait,) = pretend_device.waits
+    assert wait.startswith("_local_scalar_dense at "), wait
+    there + here
+"""
+
+
+def in_a_process_of_its_own(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+    )
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    tiny_model: Path, tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, ...], Outcome]:
+    """What each run did, by method, precision, task and device."""
+    folder = tmp_path_factory.mktemp("pretend")
+    roberta = folder / "roberta"
+    shutil.copytree(tiny_model, roberta)
+    config = json.loads((roberta / "config.json").read_text())
+    # PyTorch draws dropout by another kernel on a device: other numbers of the same stream.
+    config |= {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0, "classifier_dropout": 0}
+    (roberta / "config.json").write_text(json.dumps(config))
+    done = in_a_process_of_its_own("-m", "tests.training.pretend_runs", str(roberta), str(tiny_gpt2), str(folder))
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {tuple(run.pop(key) for key in ("method", "precision", "task", "device")): run for run in found}
+
+
+def test_the_device_counts_waits_and_refuses_mixed_tensors() -> None:
+    done = in_a_process_of_its_own("-c", MIXING)
+    assert "found cpu and pretend:0 in add" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids="-".join)
+def test_a_run_is_that_of_the_cpu_and_its_updates_wait_for_nothing(
+    outcomes: dict[tuple[str, ...], Outcome], case: tuple[str, ...]
+) -> None:
+    there, here = outcomes[(*case, "pretend")], outcomes[(*case, "cpu")]
+    assert len(here["losses"]) > 4
+    exact = case[1] == "fp32"  # autocast lowers other operators on the CPU than on a device
+    assert there["losses"] == pytest.approx(here["losses"], rel=1e-6 if exact else 0.02)
+    assert there["resamples"] == here["resamples"] == (1 if case[0] == "rosa" else 0)
+    assert not [wait for wait in there["waits"] if "masking_utils.py" not in wait]
