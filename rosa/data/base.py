@@ -195,7 +195,8 @@ def read_label(label: Any, task: TaskConfig) -> int | float:
         return _number(label, task.label_range)
     if isinstance(label, str) and label in task.labels:
         return task.labels.index(label)
-    number = int(label) if str(label).isascii() and str(label).isdigit() else -1
+    written = isinstance(label, str) and label.isascii() and label.isdigit()
+    number = int(label) if written or isinstance(label, int) else -1
     # Where names are numbers themselves, a number is a name: class 0 of the labels 1, 2 and 3 is not written 0.
     if 0 <= number < len(task.labels) and not any(name.isdigit() for name in task.labels):
         return number

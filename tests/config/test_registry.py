@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -29,9 +28,9 @@ def build(*_: object) -> list[object]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays_registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_else_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registered", {})
-    return None
+    monkeypatch.setattr(registry, "_installed", dict)
 
 
 def test_the_projects_methods_can_be_built_and_told_apart() -> None:

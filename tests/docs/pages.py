@@ -1,9 +1,17 @@
-"""The fenced blocks of a page of docs/, for the tests that run them."""
+"""The fenced blocks of a page of docs/, and a folder to run them in, for the tests that do."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import ROOT
 
 
 @dataclass(frozen=True)
@@ -18,3 +26,45 @@ class Block:
 def blocks(page: str) -> list[Block]:
     fenced = re.finditer(r"^```([^\n]*)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     return [Block(match[1], match[2], page.count("\n", 0, match.start(2))) for match in fenced]
+
+
+class Checkout:
+    """A folder with the project's commands and configuration, where a page's files are written and its commands run.
+
+    Args:
+        folder: a new one; beside it packages can be made.
+        site: a folder for packages that the commands see as installed.
+    """
+
+    def __init__(self, folder: Path, site: Path) -> None:
+        self.folder = folder
+        self.site = site
+        for name in ("scripts", "conf", "experiments"):
+            shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def write(self, block: Block) -> Path:
+        """Write a block whose label is ``LANGUAGE file PATH``, the path from the checkout."""
+        path = self.folder / block.label.split(" file ")[1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.text, encoding="utf-8")
+        return path
+
+    def run(self, commands: str, changes: Mapping[str, str] | None = None, status: int = 0) -> str:
+        """Run shell commands, and give back what they print on both streams.
+
+        Args:
+            commands: as a page prints them.
+            changes: words of the commands to replace; each has to be there.
+            status: the exit status that is expected.
+        """
+        for old, new in (changes or {}).items():
+            assert old in commands, f"{old!r} is not in {commands!r}"
+            commands = commands.replace(old, new)
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": f"{ROOT}:{self.site}", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            ["bash", "-ec", commands], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == status, f"{commands}\n{said}"
+        return said
