@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +55,8 @@ def check(run: FinishedRun, kind: str, folder: Path) -> Agreement:
     """
     config = run.config
     # Builds data, collator and metrics as the run did; the model that it builds too is not used.
-    parts = build.gather(dataclasses.replace(config, model=mini_model.located(config)))
+    texts = build.read(config)
+    parts = build.gather(build.complete(config, mini_model.located(config), texts), texts)
     reduce = parts.scorer.reduce
     loaded = _loaded(run, kind, folder)
     scores, difference, largest = [], 0.0, 0.0

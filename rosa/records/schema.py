@@ -183,7 +183,9 @@ class Data(TypedDict, total=False):
     """The data that was read."""
 
     source: str
-    """``hub``, ``local``, ``mini`` or ``teacher``."""
+    """``hub``, ``local``, ``files``, ``mini`` or ``teacher``."""
+    labels: list[str]
+    """Found in the training file, where ``task.labels`` names none (``files``)."""
     splits: dict[str, dict[str, Any]]
     """By name: ``rows``, ``sha256``, and what the source adds (see ``rosa.data.TaskData.facts``)."""
     limit: dict[str, int] | None

@@ -16,7 +16,7 @@ from transformers import (
 
 from rosa import data, models
 from rosa.adapters import attach, attachment
-from rosa.config import Config, TaskConfig
+from rosa.config import Config, ModelConfig, TaskConfig
 from rosa.data import e2e, tokenization
 from rosa.data import regression as regression_data
 from rosa.errors import ModelError
@@ -28,6 +28,8 @@ from rosa.training import TrainerParts
 from rosa.utils.names import IGNORED
 from rosa.utils.seeding import generator
 
+Texts = data.TaskData | e2e.GenerationData
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parts(TrainerParts):
@@ -37,19 +39,65 @@ class Parts(TrainerParts):
     data_facts: dict[str, Any]
 
 
-def gather(config: Config) -> Parts:
-    """Load the model and the data of a run.
+def read(config: Config) -> Texts | None:
+    """The texts of a run, not yet tokenized; None for a regression of vectors, which are made for the model.
+
+    Raises:
+        DataError: they cannot be had.
+    """
+    if config.task.kind == "vector_regression":
+        return None
+    load = e2e.load if config.task.kind == "generation" else data.load
+    return load(config.task, config.data, config.seed, config.holdout_share)
+
+
+def complete(config: Config, model: ModelConfig, texts: Texts | None) -> Config:
+    """The configuration with what only reading and making can tell.
+
+    Args:
+        config: with its device resolved.
+        model: with ``path`` set where the project makes the model itself.
+        texts: from :func:`read`; they name the labels where ``task.labels`` does not.
+    """
+    task = data.resolved_task(config.task, texts.facts) if texts else config.task
+    return dataclasses.replace(config, model=model, task=task)
+
+
+def gather(config: Config, texts: Texts | None) -> Parts:
+    """Load the model of a run, and tokenize its texts for it.
 
     The model is pretrained, on the CPU, in evaluation mode, with a freshly drawn head where the task has one.
 
     Args:
-        config: with its device resolved, and ``model.path`` set where the project makes the model itself.
+        config: with its device resolved, and completed by :func:`complete`.
+        texts: from :func:`read`.
 
     Raises:
-        ModelError, DataError: model or data cannot be loaded, or do not fit each other.
+        ModelError, DataError: one of them cannot be had, or does not fit the other.
     """
-    makers = {"vector_regression": _vectors, "generation": _pairs}
-    return makers.get(config.task.kind, _texts)(config)
+    if texts is None:
+        return _vectors(config)
+    model, tokenizer, facts = models.load(config.model, config.task, config.seed)
+    limit = models.length_limit(config.train.max_length, model)
+    multiple = 8 if config.train.device == "cuda" else None  # a GPU is fastest at lengths of a multiple of eight tokens
+    collator: DataCollatorForSeq2Seq | DataCollatorWithPadding
+    if isinstance(texts, e2e.GenerationData):
+        tokenized = tokenization.tokenize_pairs(texts, config.task, tokenizer, limit)
+        # Named for the models it was written for; what it does is to pad labels along with the inputs.
+        collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=multiple)
+    else:
+        tokenized = data.tokenize(texts, tokenizer, limit)
+        collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
+    return Parts(
+        model=model,
+        model_facts=facts,
+        tokenizer=tokenizer,
+        collator=collator,
+        train=tokenized.train,
+        evaluation=tokenized.evaluation,
+        data_facts=tokenized.facts,
+        scorer=scorer(config.task),
+    )
 
 
 def attach_method(config: Config, parts: Parts, record: dict[str, Any], progress: bool) -> None:
@@ -89,60 +137,11 @@ def scorer(task: TaskConfig) -> Scorer:
     return kinds.get(task.kind, classification.Scorer)(task)
 
 
-def read(config: Config) -> data.TaskData | e2e.GenerationData:
-    """The texts of a run, not yet tokenized.
-
-    Raises:
-        DataError: they cannot be loaded.
-    """
-    load = e2e.load if config.task.kind == "generation" else data.load
-    return load(config.task, config.data, config.seed, config.holdout_share)
-
-
 def pretrained(config: Config) -> nn.Module:
     """The model of a run alone, before a method is attached; arguments and errors as for :func:`gather`."""
     if config.task.kind == "vector_regression":
         return perceptron.load(config.model)[0]
     return models.load(config.model, config.task, config.seed)[0]
-
-
-def _texts(config: Config) -> Parts:
-    loaded = data.load(config.task, config.data, config.seed, config.holdout_share)
-    model, tokenizer, facts = models.load(config.model, config.task, config.seed)
-    tokenized = data.tokenize(loaded, tokenizer, models.length_limit(config.train.max_length, model))
-    return Parts(
-        model=model,
-        model_facts=facts,
-        tokenizer=tokenizer,
-        collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=_multiple(config)),
-        train=tokenized.train,
-        evaluation=tokenized.evaluation,
-        data_facts=tokenized.facts,
-        scorer=scorer(config.task),
-    )
-
-
-def _pairs(config: Config) -> Parts:
-    loaded = e2e.load(config.task, config.data, config.seed, config.holdout_share)
-    model, tokenizer, facts = models.load(config.model, config.task, config.seed)
-    limit = models.length_limit(config.train.max_length, model)
-    tokenized = tokenization.tokenize_pairs(loaded, config.task, tokenizer, limit)
-    return Parts(
-        model=model,
-        model_facts=facts,
-        tokenizer=tokenizer,
-        # Despite its name, the collator just pads labels along with the inputs.
-        collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=_multiple(config)),
-        train=tokenized.train,
-        evaluation=tokenized.evaluation,
-        data_facts=tokenized.facts,
-        scorer=scorer(config.task),
-    )
-
-
-def _multiple(config: Config) -> int | None:
-    """The number whose multiples batches are padded to: GPUs are fastest at multiples of eight tokens."""
-    return 8 if config.train.device == "cuda" else None
 
 
 def _vectors(config: Config) -> Parts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -64,12 +63,13 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
         progress = progress and distributed.is_main()
         with recording.kept(config, folder, start) as tracker:
             _set_up_process(config)
+            texts = None if start.trained else distributed.together(lambda: build.read(config))
             model = distributed.from_main(lambda: mini_model.located(config))
-            located = dataclasses.replace(config, model=model)
+            whole = build.complete(config, model, texts)
             if not start.trained:
                 with stop_signals(handed_on=distributed.launched()) as stop:
-                    parts = distributed.together(lambda: build.gather(located))
-                    distributed.together(lambda: build.attach_method(located, parts, record, progress))
+                    parts = distributed.together(lambda: build.gather(whole, texts))
+                    distributed.together(lambda: build.attach_method(whole, parts, record, progress))
                     trainer = build_trainer(
                         parts,
                         config.train,
@@ -80,11 +80,11 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
                     )
                     trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
                     record.update(
-                        distributed.from_main(lambda: recording.conclude(located, folder, record, trainer, parts))
+                        distributed.from_main(lambda: recording.conclude(whole, folder, record, trainer, parts))
                     )
             distributed.leave()  # only the main process decodes the test split
             if config.task.test and distributed.is_main():
-                test_split.score(located, folder, record, progress)
+                test_split.score(whole, folder, record, progress)
     return Outcome(record, folder, skipped=False)
 
 

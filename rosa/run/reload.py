@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rosa import models, records
 from rosa.adapters import attach, merge
 from rosa.config import Config, MethodConfig, from_dict
+from rosa.data import resolved_task
 from rosa.errors import ExportError
 from rosa.run import mini_model
 from rosa.run.folder import WEIGHTS
@@ -59,6 +61,7 @@ def load(folder: Path, weights: str | None = None) -> FinishedRun:
     """
     record = _finished_record(folder)
     config = from_dict(record["config"])
+    config = dataclasses.replace(config, task=resolved_task(config.task, record["data"]))
     if config.model.source == "perceptron":
         raise ExportError(
             f"{folder}: the run's model={config.model.name} is a perceptron, which neither Hugging Face nor PEFT "

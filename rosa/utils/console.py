@@ -59,5 +59,5 @@ def silence_transformers() -> None:
 
 def first_line(kind: str, message: str) -> str:
     """An error in one line: its type, and the first line of its message if it has one."""
-    lines = message.strip().splitlines()
+    lines = message.strip().split("\n")  # other line ends may stand in a quoted value
     return ": ".join(part for part in (kind, *lines[:1]) if part)

@@ -7,8 +7,6 @@ import csv
 import functools
 import hashlib
 import json
-import sys
-import types
 from pathlib import Path
 
 import datasets
@@ -362,10 +360,7 @@ def test_mini_rows_are_asked_for_by_split_and_size(monkeypatch: pytest.MonkeyPat
         asked.append((task_name, split, size, seed))
         return [{"sentence1": split, "sentence2": str(row), "label": row % 2} for row in range(size)]
 
-    stand_in = types.ModuleType("rosa.mini.text")
-    stand_in.examples = examples  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "rosa.mini.text", stand_in)
-    monkeypatch.setattr("rosa.mini.text", stand_in, raising=False)
+    monkeypatch.setattr("rosa.data.sources.mini_text.examples", examples)
     data = load(task_of("rte"), DataConfig(source="mini", train_size=6, evaluation_size=3, seed=5), seed=1)
     assert asked == [("rte", "train", 6, 5), ("rte", "validation", 3, 5)]
     assert rows_of(data.evaluation["validation"]) == [

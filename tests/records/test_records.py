@@ -110,7 +110,7 @@ def test_a_really_full_device_is_reported(tmp_path, monkeypatch):
     opened = Path.open
 
     def on_full_device(self: Path, *arguments: Any, **options: Any) -> Any:
-        return opened(Path("/dev/full"), "w", **options) if self.suffix == ".tmp" else opened(self, *arguments)
+        return opened(Path("/dev/full"), "wb", **options) if self.suffix == ".tmp" else opened(self, *arguments)
 
     monkeypatch.setattr(Path, "open", on_full_device)
     with pytest.raises(RecordError, match="No space left"):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from rosa import records
-from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, ModelConfig, RosaConfig
+from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, ModelConfig, RosaConfig, to_dict
 from rosa.errors import OutputError, ReportError
 from rosa.report.comparison import Row, compare
 from rosa.report.factors import groups, name, reference, value
@@ -90,7 +90,7 @@ def lines(picture: Picture) -> list[dict[str, str]]:
 
 def own(found: list[dict[str, Any]], method: MethodConfig, task: str) -> list[dict[str, Any]]:
     """The runs of a method and task, by their configuration."""
-    wanted = records.to_dict(method)
+    wanted = to_dict(method)
     return [one for one in found if (one["config"]["method"], one["identity"]["task"]) == (wanted, task)]
 
 

@@ -44,9 +44,9 @@ class Watch(TrainerCallback):
         """Of all gradients, after clipping."""
         self.optimizer: Any = None
 
-    def __call__(self, model: Any, *arguments: Any, **named: Any) -> Any:
-        self.head = {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith("classifier")}
-        self.trainer = self.build(model, *arguments, **named)
+    def __call__(self, parts: Any, *arguments: Any, **named: Any) -> Any:
+        self.head = {n: p.detach().clone() for n, p in parts.model.named_parameters() if n.startswith("classifier")}
+        self.trainer = self.build(parts, *arguments, **named)
         self.trainer.add_callback(self)
         step = self.trainer.training_step
 

@@ -1,0 +1,57 @@
+"""docs/own_data.md: its files are written and its commands run as they are printed, with a smaller model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rosa import records
+from tests.conftest import ROOT
+from tests.docs.pages import Block, Checkout, blocks
+
+PAGE = blocks((ROOT / "docs" / "own_data.md").read_text(encoding="utf-8"))
+SMALL = "train.epochs=1 train.batch_size=2 train.device=cpu logger=none"
+
+
+def commands(label: str = "sh") -> list[Block]:
+    return [block for block in PAGE if block.label == label]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """The project's commands and the page's files."""
+    folder = tmp_path_factory.mktemp("own-data")
+    made = Checkout(folder / "project", folder / "site")
+    for block in PAGE:
+        if " file " in block.label:
+            made.write(block)
+    return made
+
+
+@pytest.mark.slow
+def test_the_commands_train_on_the_files(checkout: Checkout, tiny_model: Path, tiny_gpt2: Path) -> None:
+    classes, pairs, numbers, texts, comparison = commands()
+    roberta = f"model=folder model.name=tiny model.path={tiny_model} {SMALL}"
+    for block in (classes, pairs, numbers):
+        checkout.run(block.text, {"model=minilm": roberta})
+    gpt2 = f"model=folder model.name=tiny model.path={tiny_gpt2} decoding=greedy {SMALL}"
+    checkout.run(texts.text, {"model=gpt2": gpt2})
+    checkout.run(comparison.text, {"experiment=reviews\n": f"experiment=reviews jobs=1 {roberta}\n"})
+
+    found, problems = records.find(checkout.folder / "results")
+    assert not problems
+    assert {record["status"] for record in found} == {"done"}
+    labels = {record["identity"]["task"]: record["data"].get("labels") for record in found}
+    assert labels["text_classification"] == labels["reviews"] == ["bad", "good"]
+    assert labels["questions"] == ["when", "who"]
+    assert sum(record["identity"]["experiment"] == "reviews" for record in found) == 4
+    (written,) = (record["generation"] for record in found if record["identity"]["task"] == "text_to_text")
+    assert written["split"] == "test"
+    assert {"bleu", "nist", "rouge_l", "cider"} <= set(written["scores"])
+    assert "LoRA r=8" in (checkout.folder / "results/tables/reviews.md").read_text()
+
+
+def test_a_wrong_column_is_refused_as_printed(checkout: Checkout) -> None:
+    (refused,), (printed,) = commands("sh refused"), commands("text printed")
+    assert printed.text.strip() in checkout.run(refused.text, status=2)
