@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -26,9 +27,20 @@ LIBRARY = {"torch", "transformers", "numpy", "scipy", "threadpoolctl", "safetens
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def command(*arguments: object, **options: Any) -> str:
-    """Run a command to its end; what it printed. A failure shows both of its outputs."""
-    done = subprocess.run([str(part) for part in arguments], capture_output=True, text=True, check=False, **options)
+def command(*arguments: object, cwd: Path) -> str:
+    """Run a command in a folder to its end; what it printed. A failure shows both of its outputs.
+
+    Neither the working folder nor PYTHONPATH may be the checkout: an editable install leaves its metadata there, which
+    pip takes for an installed package.
+    """
+    done = subprocess.run(
+        [str(part) for part in arguments],
+        cwd=cwd,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -78,10 +90,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a new virtual environment with the wheel, what it requires, and no other package."""
     folder = tmp_path_factory.mktemp("fresh")
-    command(sys.executable, "-m", "venv", "--without-pip", folder)
+    command(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
     python = folder / "bin" / "python"
-    command(*pip(python), "install", "--quiet", "--no-index", "--no-deps", wheel)
-    packages = Path(command(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    command(*pip(python), "install", "--quiet", "--no-index", "--no-deps", wheel, cwd=folder)
+    packages = Path(command(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
     (metadata,) = packages.glob("rosa_finetune-*.dist-info")
     ours = required(importlib.metadata.Distribution.at(metadata))
     assert ours == LIBRARY
@@ -193,7 +205,7 @@ def test_the_library_imports_what_it_declares(told: dict[str, Any]) -> None:
 
 def test_pip_finds_the_environment_complete(fresh: Path) -> None:
     """The declared ranges hold the pinned versions."""
-    assert "No broken requirements" in command(*pip(fresh), "check")
+    assert "No broken requirements" in command(*pip(fresh), "check", cwd=fresh.parent)
 
 
 def test_the_wheel_holds_every_file_of_the_package(fresh: Path) -> None:

@@ -22,6 +22,7 @@ from rosa.records.summary import summary
 from rosa.report.samples import page
 from rosa.run import reload, run, test_split
 from rosa.run.folder import WEIGHTS
+from scripts.make_samples import read_groups
 from tests import causal
 from tests.conftest import Composer
 
@@ -207,7 +208,7 @@ def test_the_page_of_samples_shows_each_row_beside_the_references(make, e2e_dir)
         ).folder,
     }
     results = Path(config.results_dir)
-    made = page(results, "default", None, seed=0, number=3, command="the command of the page")
+    made = page(results, "default", None, seed=0, number=3, command="the command of the page", read_groups=read_groups)
 
     written = {label: (folder / "test.best.txt").read_text().split("\n") for label, folder in folders.items()}
     with (e2e_dir / "testset_w_refs.csv").open(newline="", encoding="utf-8") as file:
@@ -228,11 +229,11 @@ def test_the_page_of_samples_shows_each_row_beside_the_references(make, e2e_dir)
     assert "`the first command`" in made
 
     with pytest.raises(SamplesError, match="no finished run of seed 7 wrote texts at the best epoch"):
-        page(results, "default", "best", seed=7, number=3, command="")
+        page(results, "default", "best", seed=7, number=3, command="", read_groups=read_groups)
     texts = folders["ROSA r=2, every 1 epoch"] / "test.best.txt"
     texts.write_text(texts.read_text() + "one more\n")
     with pytest.raises(SamplesError, match=r"test\.best\.txt: not the texts that the run's record knows"):
-        page(results, "default", "best", seed=0, number=3, command="")
+        page(results, "default", "best", seed=0, number=3, command="", read_groups=read_groups)
     texts.unlink()
     with pytest.raises(SamplesError, match=r"test\.best\.txt: cannot be read"):
-        page(results, "default", "best", seed=0, number=3, command="")
+        page(results, "default", "best", seed=0, number=3, command="", read_groups=read_groups)
