@@ -1,7 +1,7 @@
-"""The data of a task: read, checked, sampled and tokenized.
+"""Read, check, sample and tokenize the data of a task.
 
-``load`` brings a GLUE task from the hub, from local files or from the project's own generator into one shape;
-``tokenize`` turns its texts into token ids. What was read is described by ``TaskData.facts``, for the run's record.
+``load`` reads a GLUE task from the hub, from local files or from the project's generator into a ``TaskData``;
+``tokenize`` turns its texts into token ids. ``TaskData.facts`` describes the data for the run's record.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every source of data shares: the shape of a loaded task, and the checks of each row."""
+"""Types and checks shared by all data sources: a loaded task, a split, and the check of each row."""
 
 from __future__ import annotations
 
@@ -28,21 +28,23 @@ _LISTED = 12
 
 @dataclass(frozen=True)
 class TaskData:
-    """The splits of a task, and what a record has to say about them."""
+    """The splits of a task, and the facts about them for the run's record."""
 
     train: datasets.Dataset
     """Columns ``text_a``, ``text_b`` (tasks of two texts), ``label``: a class number, or a float for regression."""
     evaluation: dict[str, datasets.Dataset]
-    """By split name: the holdout where there is one, then as in ``TaskConfig.evaluation``."""
+    """Split name -> the same columns: the holdout, if any, then the splits of ``TaskConfig.evaluation`` in order."""
     facts: dict[str, Any]
-    """Plain values that JSON can hold.
+    """JSON values:
 
-    ``source`` and what identifies it; ``labels``, where they were found in the files; ``splits``: for each split
-    ``rows``, ``sha256`` (of a file's bytes, else of the rows in order), ``malformed`` (rows left out), and
-    ``label_counts``, or ``label_mean`` with ``label_range``, or without labels ``given``, the number of different first
-    texts; ``limit``: None, or ``seed``, ``rows`` kept and the ``of`` they were drawn from. The train split's and the
-    holdout's ``rows`` and label facts are of the rows kept, their ``sha256`` is of everything read. After tokenizing
-    also ``max_length`` and, for each split, ``tokens`` and ``truncated`` (examples cut to that length).
+    - ``source``, with the keys that identify it.
+    - ``labels``, if they were found in the files.
+    - ``limit``: None, or ``rows`` (kept), ``of`` (rows that they were drawn from) and ``seed``.
+    - ``splits``: for each split ``rows``; ``sha256`` of the file's bytes, or of the rows in order; ``malformed``, the
+      number of rows left out; and ``label_counts`` (classes), ``label_mean`` and ``label_range`` (numbers), or
+      ``given``, the number of distinct first texts (no labels). ``rows`` and the label facts count the rows that are
+      left after ``limit`` and holdout; ``sha256`` is of everything read.
+    - After tokenizing, ``max_length``, and for each split ``tokens`` and ``truncated`` (examples cut to that length).
     """
 
 
@@ -51,21 +53,22 @@ class Split:
     """The checked rows of one split, by column."""
 
     texts: tuple[list[str], ...]
-    """One list a text column."""
+    """One list per text column."""
     labels: list[int] | list[float]
-    """As many as rows; none for a task without labels."""
+    """One per row; empty for a task without labels."""
     sha256: str
     malformed: int
+    """Number of rows left out."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """What the source adds, such as the file's name."""
+    """Further facts from the source, such as the file's name."""
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """Number of rows."""
         return len(self.texts[0])
 
     def take(self, rows: Sequence[int]) -> Split:
-        """The same split with these rows only."""
+        """A split of the given rows only."""
         texts = tuple([column[row] for row in rows] for column in self.texts)
         labels = [self.labels[row] for row in rows] if self.labels else []
         return Split(texts, labels, self.sha256, self.malformed, self.facts)
@@ -84,7 +87,7 @@ class Split:
         return {**known, "label_counts": counts}
 
     def dataset(self, task: TaskConfig) -> datasets.Dataset:
-        """The split as a data set in memory, with the columns that ``TaskData`` promises."""
+        """The split as an in-memory dataset with the columns of ``TaskData.train``."""
         import datasets
 
         names = TEXT_COLUMNS[: len(self.texts)]
@@ -95,13 +98,13 @@ class Split:
 
 
 class RowCollector:
-    """Gathers the rows of one split, and stops at a malformed one, or leaves it out and counts it.
+    """Checks and collects the rows of one split; a malformed row raises, or is skipped and counted.
 
     Args:
-        task: what the labels may be; another one may be set before the first row is added.
-        place: where the rows come from: a file, or a data set and split.
-        row_mark: what stands between the place and a row's number: ``:`` for lines, ``, row `` elsewhere.
-        skip_malformed: leave malformed rows out; None where the source has no such choice.
+        task: defines the valid labels; may be replaced before the first row is added.
+        place: the source of the rows, for messages: a file, or a dataset and split.
+        row_mark: text between the place and a row's number in messages: ``:`` for lines, else ``, row ``.
+        skip_malformed: skip and count malformed rows; None if the source has no such option.
     """
 
     def __init__(self, task: TaskConfig, place: str, row_mark: str, skip_malformed: bool | None) -> None:
@@ -117,7 +120,8 @@ class RowCollector:
         """Check a row and keep it.
 
         Raises:
-            DataError: a text that is missing, no text that says anything, or a label that the task does not have.
+            DataError: a text is missing, all texts are blank, or the label is not one of the task's; unless malformed
+                rows are skipped.
         """
         problem = self._problem_of_texts(texts)
         if problem is None and self.task.is_labelled:
@@ -134,29 +138,33 @@ class RowCollector:
             self._labels.append(value)
 
     def refuse(self, number: int, problem: str) -> None:
-        """Stop at a malformed row, or leave it out and count it.
+        """Raise for a malformed row, or skip and count it.
 
         Raises:
-            DataError: unless malformed rows are to be left out.
+            DataError: unless malformed rows are skipped.
         """
         where = f"{self._place}{self._row_mark}{number}"
         if self._skip_malformed:
             if self._malformed == 0:
-                log.warning("leaving out malformed rows; the first is %s: %s", where, problem)
+                log.warning("skipping malformed rows; the first is %s: %s", where, problem)
             self._malformed += 1
             return
-        choice = " (data.skip_malformed=true leaves such rows out)" if self._skip_malformed is False else ""
+        choice = " (data.skip_malformed=true skips such rows)" if self._skip_malformed is False else ""
         raise DataError(f"{where}: {problem}{choice}")
 
     def finish(self, sha256: str | None = None, facts: dict[str, Any] | None = None) -> Split:
-        """The split, once every row has been added; without ``sha256`` that of the rows is taken.
+        """The split of all rows added so far.
+
+        Args:
+            sha256: hash of the source; None hashes the rows.
+            facts: further facts for the record.
 
         Raises:
-            DataError: no row is left.
+            DataError: there are no rows.
         """
         if not self._texts[0]:
-            left_out = f" but {self._malformed} malformed ones" if self._malformed else ""
-            raise DataError(f"{self._place}: no rows{left_out}")
+            skipped = f"; all {self._malformed} are malformed" if self._malformed else ""
+            raise DataError(f"{self._place}: no rows{skipped}")
         if sha256 is None:
             sha256 = hash_rows(self._texts, self._labels)
         return Split(self._texts, self._labels, sha256, self._malformed, facts or {})
@@ -164,30 +172,31 @@ class RowCollector:
     def _problem_of_texts(self, texts: Sequence[Any]) -> str | None:
         for name, text in zip(self.task.texts, texts, strict=True):
             if not isinstance(text, str):
-                return f"{name} is {shorten(text)}, expected a text"
+                return f"{name} is {shorten(text)}; expected text"
             if not self.task.is_labelled and not text.strip():
                 return f"{name} is empty"
-        # One empty text of two is kept: the official QQP has such questions, and the hub keeps them too.
+        # A pair with one empty text is valid: the official QQP has such questions, and the hub keeps them.
         if not any(text.strip() for text in texts):
             return "empty text" if len(texts) == 1 else "both texts are empty"
         return None
 
 
 def resolved_task(task: TaskConfig, facts: Mapping[str, Any]) -> TaskConfig:
-    """The task with the labels that reading its data has found; the same task where it names them itself.
+    """The task with the labels found in its data; unchanged if the configuration names them.
 
     Args:
         task: as configured.
-        facts: of the data, from :attr:`TaskData.facts` or a record.
+        facts: :attr:`TaskData.facts`, possibly from a record.
     """
     return dataclasses.replace(task, labels=facts["labels"]) if "labels" in facts else task
 
 
 def read_label(label: Any, task: TaskConfig) -> int | float:
-    """A label as files and data sets write it -> its class number, or its value for regression.
+    """Convert a label from a file or dataset to its class number, or to a float for regression.
 
     Raises:
-        DataError: not one of the task's labels, by name or by number; not a finite number in the task's range.
+        DataError: it is neither the name nor the number of one of the task's labels (classification), or not a finite
+            number in the task's range (regression).
     """
     if label is None:
         raise DataError("no label")
@@ -197,29 +206,29 @@ def read_label(label: Any, task: TaskConfig) -> int | float:
         return task.labels.index(label)
     written = isinstance(label, str) and label.isascii() and label.isdigit()
     number = int(label) if written or isinstance(label, int) else -1
-    # Where names are numbers themselves, a number is a name: class 0 of the labels 1, 2 and 3 is not written 0.
+    # If the label names are numbers, a number is read as a name: with the labels 1, 2 and 3, 0 is not class 0.
     if 0 <= number < len(task.labels) and not any(name.isdigit() for name in task.labels):
         return number
     expected = listing([f"{name} ({number})" for number, name in enumerate(task.labels)])
-    hint = "; -1 marks rows whose labels were never published" if label in (-1, "-1") else ""
+    hint = "; -1 marks rows without a published label" if label in (-1, "-1") else ""
     raise DataError(f"unknown label {shorten(label)}; {task.name} has {expected}{hint}")
 
 
 def _number(label: Any, limits: Sequence[float]) -> float:
-    """The value of a regression's label; any finite one without limits."""
+    """The label as a float in ``limits`` (smallest, largest); empty limits allow any finite number."""
     low, high = limits or (-math.inf, math.inf)
-    expected = f"one in [{low:g}, {high:g}]" if limits else "a finite one"
+    expected = f"a number in [{low:g}, {high:g}]" if limits else "a finite number"
     try:
         value = float(label)
     except (TypeError, ValueError):
         raise DataError(f"label {shorten(label)} is not a number; expected {expected}") from None
     if not (low <= value <= high and math.isfinite(value)):  # also refuses nan
-        raise DataError(f"label {shorten(label)} is not in range; expected {expected}")
+        raise DataError(f"label {shorten(label)} is out of range; expected {expected}")
     return value
 
 
 def hash_rows(texts: Sequence[Sequence[str]], labels: Sequence[float]) -> str:
-    """SHA-256 of the rows in order, each as a JSON array of its texts, and label if any, on a line of its own."""
+    """SHA-256 of the rows in order: one line per row, a JSON array of its texts and its label, if any."""
     digest = hashlib.sha256()
     for row in zip(*texts, *([labels] if labels else []), strict=True):
         digest.update(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
@@ -227,14 +236,14 @@ def hash_rows(texts: Sequence[Sequence[str]], labels: Sequence[float]) -> str:
 
 
 def shorten(value: object) -> str:
-    """A value as an error message quotes it: its ``repr``, of bounded length."""
+    """The ``repr`` of a value, shortened to quote in an error message."""
     quote = reprlib.Repr()
     quote.maxstring = quote.maxother = 60
     return quote.repr(value)
 
 
 def listing(names: Sequence[str]) -> str:
-    """Names as an error message lists them."""
+    """Join names by commas for an error message, at most 12 of them."""
     if not names:
         return "nothing"
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""

@@ -1,4 +1,7 @@
-"""Load a task of text from text: E2E NLG (Novikova, Dusek and Rieser 2017), an MR and several references of it."""
+"""Load a text-to-text task such as E2E NLG (Novikova, Dusek and Rieser 2017).
+
+E2E pairs each meaning representation (MR) with several reference texts.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,15 @@ if TYPE_CHECKING:
     import datasets
 
 PAIR_COLUMNS = ("mr", "ref")
-"""Names of a loaded split's columns: the given text (a meaning representation) and a wanted one (a reference)."""
+"""Columns of a loaded split: the input text (a meaning representation) and a target text (a reference)."""
 
 _LINE_ENDS = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
-"""Whatever some program takes for the end of a line: a text is one line in the files that scorers read."""
+"""Every line end known to Python or Java, with surrounding white space: the scorers read one text per line."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A meaning representation and all references of it, as a split has them."""
+    """A meaning representation and all its references in one split."""
 
     mr: str
     references: tuple[str, ...]
@@ -31,23 +34,23 @@ class Group:
 
 @dataclass(frozen=True)
 class GenerationData:
-    """The splits of a task of text from text, and what a record has to say about them."""
+    """The splits of a text-to-text task, and the facts about them for the run's record."""
 
     train: datasets.Dataset
-    """Columns ``mr`` and ``ref``: one row a reference."""
+    """Columns ``mr`` and ``ref``: one row per reference."""
     evaluation: dict[str, datasets.Dataset]
-    """Likewise, by split name: the holdout where there is one, then as in ``TaskConfig.evaluation``."""
+    """Split name -> the same columns: the holdout, if any, then the splits of ``TaskConfig.evaluation`` in order."""
     groups: dict[str, tuple[Group, ...]]
-    """For the evaluation splits and the test split: each MR once, in the order of first appearance."""
+    """Evaluation or test split -> each distinct MR once, in the order of first appearance."""
     facts: dict[str, Any]
-    """As ``TaskData.facts``; each split but that of training also has ``in_train``: its MRs that the training rows have
-    too."""
+    """As ``TaskData.facts``; every split except the training split also has ``in_train``, the number of its MRs that
+    occur in the training rows."""
 
 
 def load(task: TaskConfig, data: DataConfig, seed: int, holdout: float = 0.0) -> GenerationData:
-    """Load every split of a task; arguments and errors as for ``sources.read``.
+    """Load all splits of a text-to-text task; arguments and errors as for :func:`rosa.data.sources.read`.
 
-    An MR whose rows do not stand together is one group all the same. Line ends inside a text become blanks.
+    Rows with the same MR form one group, adjacent or not. Line ends inside a text become spaces.
     """
     splits, facts = sources.read(task, data, seed, holdout)
     pairs = {name: _pairs(split) for name, split in splits.items()}
@@ -65,7 +68,7 @@ def load(task: TaskConfig, data: DataConfig, seed: int, holdout: float = 0.0) ->
 
 
 def group(pairs: Iterable[tuple[str, str]]) -> tuple[Group, ...]:
-    """(MR, reference) pairs by MR, in the order of first appearance."""
+    """Group (MR, reference) pairs by MR, in the order of first appearance."""
     references: dict[str, list[str]] = {}
     for mr, reference in pairs:
         references.setdefault(mr, []).append(reference)
@@ -73,7 +76,7 @@ def group(pairs: Iterable[tuple[str, str]]) -> tuple[Group, ...]:
 
 
 def prompt(task: TaskConfig, mr: str) -> str:
-    """What the model is given to go on from, in training and decoding alike."""
+    """The prompt for an MR, the same in training and decoding."""
     return task.prompt.format(given=mr)
 
 

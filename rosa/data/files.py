@@ -1,11 +1,11 @@
-"""Read a task from files of one's own, one for each split: CSV, TSV, JSON lines or Parquet.
+"""Read a task from the user's files (``data=files``), one per split: CSV, TSV, JSON lines or Parquet.
 
-The columns are ``task.texts`` and ``task.label``; further columns are not read. CSV and TSV hold text and nothing else:
-no value is taken for a number, a date or a missing one. In a TSV file a quote is a character like any other. JSON and
-Parquet have types: a label may be a text, a number or a boolean.
+The columns are ``task.texts`` and ``task.label``; other columns are ignored. Every CSV or TSV value is text: none is
+parsed as a number, a date or a missing value. In a TSV file a quote is an ordinary character. JSON and Parquet are
+typed: a label may be a string, a number or a boolean.
 
-``datasets.load_dataset`` reads Parquet. It does not read CSV here: the pandas behind it answers a row with a field too
-many by moving every column by one, takes the texts ``NA`` and ``null`` for missing ones, and names no line.
+Parquet is read by ``datasets.load_dataset``. CSV is not, since pandas, which it uses, shifts all columns by one if a
+row has a field too many, reads the texts ``NA`` and ``null`` as missing, and reports no line numbers.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from rosa.data.local_files import read as read_bytes
 from rosa.errors import DataError
 
 Row = tuple[int, Mapping[str, Any] | str]
-"""A row's line, or in Parquet its number from 0; and its values by column, or what is wrong with it."""
+"""(line number, or in Parquet the row number from 0; values by column, or a description of what is wrong)."""
 Table = tuple[list[str], Iterator[Row]]
-"""The names of the columns, and the rows."""
+"""(column names, rows)."""
 
 
 def read(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:
-    """Every split of a task, and the facts that a record keeps.
+    """Read all splits of a task, and the facts about them for the record.
 
-    Where the task names no labels, they are those of the training file, sorted (numbers by size), and ``labels`` of the
-    facts.
+    If the configuration names no labels, they are the distinct labels of the training file, sorted (whole numbers by
+    value), and are added to the facts as ``labels``.
 
     Raises:
-        DataError: a file is missing, empty, of an unknown kind or unreadable, or lacks a column; a row is malformed,
-            unless ``data.skip_malformed``; or all labels are one. The message names the file, and the line or column.
+        DataError: a file is missing, empty, of an unknown format or unreadable, or lacks a column; a row is malformed,
+            unless ``data.skip_malformed``; or all labels are equal. The message names the file and the line or column.
     """
     facts: dict[str, Any] = {"source": "files"}
     splits = {}
@@ -68,7 +68,7 @@ def read(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str
 
 
 def _wanted(task: TaskConfig) -> list[tuple[str, str]]:
-    """The columns of a task, each after the key that names it."""
+    """(configuration key, column) of each column that the task reads."""
     return [*(("task.texts", name) for name in task.texts), *([("task.label", task.label)] if task.is_labelled else [])]
 
 
@@ -76,44 +76,47 @@ def _wanted(task: TaskConfig) -> list[tuple[str, str]]:
 
 
 def _label(value: Any) -> Any:
-    """A label as text, whatever its type in the file; None where there is none."""
+    """A label of any JSON or Parquet type as text; None if it is missing or empty."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # a column of whole numbers with a gap is one of floats in Parquet
+        return str(int(value))  # Parquet stores integers with missing values as floats
     return None if value is None or value == "" else str(value)
 
 
 def _labels(labels: Sequence[str], column: str, path: Path) -> list[str]:
-    """The different labels of a file, sorted.
+    """The distinct labels of a file, sorted.
 
     Raises:
-        DataError: they are fewer than two, or as many as the rows.
+        DataError: there are fewer than two, or as many as rows.
     """
     found = sorted(set(labels))
     if len(found) < 2:
-        held = f"no label but {shorten(found[0])}" if found else "no label"
-        raise DataError(f"{path}: the column {column!r} has {held}; expected two different ones at least")
+        held = f"only the label {shorten(found[0])}" if found else "no labels"
+        raise DataError(f"{path}: the column {column!r} has {held}; expected at least two different labels")
     if len(found) == len(labels) > 2:
         raise DataError(
-            f"{path}: each row has a label of its own in the column {column!r}, such as {listing(found[:3])}; name the "
-            "label's column with task.label, or use task=text_regression for numbers"
+            f"{path}: every row has a different label in the column {column!r}, such as {listing(found[:3])}; set "
+            "task.label to the column of the labels, or use task=text_regression if the labels are numbers"
         )
     return sorted(found, key=int) if all(label.isascii() and label.isdigit() for label in found) else found
 
 
 def _refuse_constant(split: Split, name: str, path: Path, task: TaskConfig) -> None:
-    """Stop where a split's labels are all one: no class to tell apart in training, no correlation to compute."""
+    """Raise if all labels of a split are equal: nothing to learn from in training, no correlation in regression."""
     if task.is_labelled and len(set(split.labels)) == 1 and (name == TRAIN or task.kind == "regression"):
         only = task.labels[int(split.labels[0])] if task.kind == "classification" else f"{split.labels[0]:g}"
-        raise DataError(f"{path}: every row has the label {only} in the column {task.label!r}; expected different ones")
+        raise DataError(
+            f"{path}: every row has the label {only} in the column {task.label!r}; expected at least two "
+            "different labels"
+        )
 
 
-# --- the kinds of files ----------------------------------------------------------------------------------------------
+# --- file formats ----------------------------------------------------------------------------------------------------
 
 
 def _table(path: Path, content: bytes) -> Table:
-    """The columns and rows of a file, by its ending."""
+    """The columns and rows of a file; its suffix determines the format."""
     kind = path.suffix.lower()
     if kind in (".csv", ".tsv"):
         return _separated(path, content, "comma" if kind == ".csv" else "tab")
@@ -121,7 +124,7 @@ def _table(path: Path, content: bytes) -> Table:
         return _json_lines(path, content)
     if kind == ".parquet":
         return _parquet(path)
-    raise DataError(f"{path}: expected a file that ends in .csv, .tsv, .json, .jsonl or .parquet")
+    raise DataError(f"{path}: unknown format; expected a file name ending in .csv, .tsv, .json, .jsonl or .parquet")
 
 
 def _separated(path: Path, content: bytes, separator: str) -> Table:
@@ -148,8 +151,8 @@ def _object(text: str) -> dict[str, Any] | str:
     try:
         row = json.loads(text)
     except ValueError as error:
-        return f"no JSON: {error}"
-    return row if isinstance(row, dict) else f'expected an object, as in {{"text": ...}}; it is {shorten(row)}'
+        return f"not JSON: {error}"
+    return row if isinstance(row, dict) else f'expected a JSON object such as {{"text": ...}}; found {shorten(row)}'
 
 
 def _parquet(path: Path) -> Table:
@@ -160,7 +163,7 @@ def _parquet(path: Path) -> Table:
             table = datasets.load_dataset(
                 "parquet", data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True
             )
-    except Exception as error:  # of pyarrow or datasets, by what is broken
+    except Exception as error:  # pyarrow and datasets raise many types
         cause = error.__cause__ or error
         raise DataError(f"{path}: cannot be read as Parquet: {type(cause).__name__}: {cause}") from error
     rows = table.to_list()

@@ -1,4 +1,4 @@
-"""Bring a data set from the Hugging Face hub, or from its cache, and say at once when neither can be had."""
+"""Load a dataset from the Hugging Face hub or its local cache, and fail at once if neither has it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INSTEAD = (
-    "Without a network, take files that you have: data=local data.dir=DIR (the official GLUE folders, E2E's CSV files, "
-    "or what `datasets` saved to disk), or data=mini, which is made on the spot"
+    "Without a network, use local files: data=local data.dir=DIR (the official GLUE folders, E2E's CSV files, or "
+    "datasets written by `save_to_disk`), or generated data: data=mini"
 )
 
 
 def fetch(path: str, name: str, revision: str) -> tuple[dict[str, datasets.Dataset], str]:
-    """The splits of a data set, and the commit that they are of.
+    """Load all splits of a dataset, and return them with their commit.
 
-    A pinned commit never changes, so a copy of it in the cache is used without asking the hub. Otherwise one short
-    connection shows whether the hub can be reached, since its client would retry for up to minutes; if it cannot, the
-    latest copy in the cache serves where no commit is asked for.
+    A cached copy of the requested commit is used without asking the hub. Otherwise a short connection attempt tests
+    whether the hub is reachable, since the hub's client would retry for minutes. If it is not, the latest cached copy
+    is used, provided that no revision was requested.
 
     Args:
-        path: the hub's name of the data set.
-        name: its configuration (GLUE's task).
-        revision: a commit, a branch or a tag; empty for the newest.
+        path: the dataset's name on the hub.
+        name: its configuration (for GLUE, the task).
+        revision: a commit, branch or tag; empty for the newest.
 
     Raises:
-        DataError: it is not in the cache and the hub cannot be reached, or the hub refuses it.
+        DataError: it is not in the cache and the hub is unreachable, or the hub refuses the request.
     """
     import datasets
 
@@ -47,33 +47,33 @@ def fetch(path: str, name: str, revision: str) -> tuple[dict[str, datasets.Datas
         if cached is not None and not revision:
             log.warning("%s %s: %s; using commit %s from the cache", path, name, unreachable, cached[1])
             return cached
-        other = f" (the latest copy in the cache is of commit {cached[1]})" if cached is not None else ""
+        other = f" (the cache has commit {cached[1]})" if cached is not None else ""
         wanted = f"at revision {revision} " if revision else ""
         raise DataError(f"{path} {name}: {wanted}not in the cache{other}, and {unreachable}. {INSTEAD}")
     try:
         builder = datasets.load_dataset_builder(path, name, revision=revision or None)
         builder.download_and_prepare()
         return builder.as_dataset(), builder.hash
-    except Exception as error:  # the hub's client raises its own, the HTTP library's and OS errors
+    except Exception as error:  # the hub's client raises its own types, the HTTP library's and OSError
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"{path} {name}: cannot be loaded from the hub: {reason}. {INSTEAD}") from error
 
 
 def _from_cache(path: str, name: str) -> tuple[dict[str, datasets.Dataset], str] | None:
-    """The latest copy in the local cache and its commit, without a look at the network; None where there is none."""
+    """The latest cached copy and its commit, without network access; None if there is none."""
     import datasets
 
     with offline(), quiet():
         try:
             builder = datasets.load_dataset_builder(path, name)
             return builder.as_dataset(), builder.hash
-        except (OSError, ValueError):  # nothing cached, nothing of this configuration, or a broken file
+        except (OSError, ValueError):  # not cached, another configuration cached, or a broken file
             return None
 
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Keep ``datasets`` off the network: its only switch that can be set after import is this module attribute."""
+    """Disable network access of ``datasets``; after import, only this module attribute can do so."""
     import datasets
 
     before = datasets.config.HF_HUB_OFFLINE
@@ -86,7 +86,7 @@ def offline() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the warnings of ``datasets``, and its progress bars."""
+    """Hide the warnings and progress bars of ``datasets``."""
     import datasets
 
     before, bars = datasets.logging.get_verbosity(), not datasets.are_progress_bars_disabled()

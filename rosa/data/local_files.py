@@ -1,8 +1,8 @@
-"""Read local files: the tab-separated ones of the official GLUE download, the comma-separated ones of E2E NLG.
+"""Read local files (``data=local``): the TSV files of the official GLUE download and the CSV files of E2E NLG.
 
-GLUE's format has no quoting: a double quote is a character like any other (MRPC has unbalanced ones). Lines end with LF
-or CRLF and with nothing else, although the texts hold characters that Python's ``str.splitlines`` takes for line ends.
-In E2E's, quoted fields may hold commas, quotes and line ends.
+GLUE's TSV has no quoting: a double quote is an ordinary character (MRPC has unbalanced ones). Only LF and CRLF end a
+line; the texts contain other characters that Python's ``str.splitlines`` would split at. In E2E's CSV a quoted field
+may contain commas, quotes and line ends.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from rosa.utils.console import nearest
 
 
 def read_split(folder: Path, file_name: str, task: TaskConfig, skip_malformed: bool) -> Split:
-    """Read and check one file: E2E's CSV for a task of generation, else GLUE's TSV.
+    """Read and check the file of one split: CSV for text generation, otherwise TSV.
 
     Args:
-        folder: of the file.
-        file_name: the file in it.
-        task: its ``local`` part says which columns to take, and names them where the file has no header line.
-        skip_malformed: leave malformed rows out and count them.
+        folder: the file's folder.
+        file_name: its name.
+        task: ``task.local`` names the columns to read, and all columns if the file has no header line.
+        skip_malformed: skip and count malformed rows.
 
     Raises:
-        DataError: the file is missing, is not UTF-8, is no CSV, lacks a column or has no rows; or a row is malformed
-            (with the line that it starts on), unless ``skip_malformed``.
+        DataError: the file is missing, not UTF-8, not valid CSV, lacks a column or has no rows; or a row is malformed
+            (the message names its first line), unless ``skip_malformed``.
     """
     path, local = folder / file_name, task.local
     content = read(path)
@@ -52,17 +52,17 @@ def read_split(folder: Path, file_name: str, task: TaskConfig, skip_malformed: b
 
 
 def fields(content: bytes, path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """:func:`csv_fields` of a file whose separator is a ``comma``, :func:`tsv_fields` where it is a ``tab``."""
+    """:func:`csv_fields` if ``separator`` is ``comma``, :func:`tsv_fields` if it is ``tab``."""
     return csv_fields(content, path) if separator == "comma" else tsv_fields(content, path)
 
 
 def csv_fields(content: bytes, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The line on which each row starts, and its fields; the first row is the header.
+    """Yield (number of its first line, fields) of each row; the first row is the header.
 
     Raises:
-        DataError: not UTF-8, or no CSV, with the line.
+        DataError: the file is not UTF-8 or not valid CSV; the message names the line.
     """
-    # Line ends are the reader's business: those inside quotes belong to the text.
+    # newline="" leaves line ends to the reader: inside quotes they are part of the text.
     reader = csv.reader(io.StringIO(decode(content, path), newline=""), strict=True)
     line = 1
     try:
@@ -70,17 +70,19 @@ def csv_fields(content: bytes, path: Path) -> Iterator[tuple[int, list[str]]]:
             yield line, values
             line = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}:{line}: no CSV: {error}; a quoted field starts and ends with a quote") from error
+        raise DataError(
+            f"{path}:{line}: not valid CSV: {error}; a quoted field starts and ends with a double quote"
+        ) from error
 
 
 def tsv_fields(content: bytes, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The number of each line, and its fields; an empty line has none.
+    """Yield (line number, fields) of each line; a blank line has no fields.
 
     Raises:
-        DataError: not UTF-8, with the line.
+        DataError: the file is not UTF-8; the message names the line.
     """
     lines = decode(content, path).split("\n")
-    if lines[-1] == "":  # what follows the last line's end
+    if lines[-1] == "":  # the text after the last line end
         lines.pop()
     for number, line in enumerate(lines, start=1):
         text = line.removesuffix("\r")
@@ -88,7 +90,7 @@ def tsv_fields(content: bytes, path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def wrong_number(values: Sequence[str], columns: Sequence[str], separator: str) -> str:
-    """What is wrong with a row that has not a field for each column; the separator is named as ``comma`` or ``tab``."""
+    """Describe a row whose number of fields is not that of the columns; ``separator`` is ``comma`` or ``tab``."""
     return f"{len(values)} {separator}-separated fields, expected {len(columns)}" if values else "empty line"
 
 
@@ -96,13 +98,13 @@ def read(path: Path) -> bytes:
     """The bytes of a file.
 
     Raises:
-        DataError: it is missing (with what its folder holds), or cannot be read.
+        DataError: it is missing (the message lists the files of its folder) or cannot be read.
     """
     try:
         return path.read_bytes()
     except FileNotFoundError:
         held = listing(sorted(entry.name for entry in path.parent.iterdir())) if path.parent.is_dir() else "nothing"
-        raise DataError(f"{path}: no such file; its folder holds {held}") from None
+        raise DataError(f"{path}: no such file; its folder contains {held}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -111,31 +113,31 @@ def decode(content: bytes, path: Path) -> str:
     """The text of a UTF-8 file, without a byte-order mark.
 
     Raises:
-        DataError: it is not UTF-8, with the line.
+        DataError: it is not UTF-8; the message names the line.
     """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # The codec counts from after a byte-order mark, and hands its input along.
+        # error.start and error.object both exclude a byte-order mark.
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}:{line}: not UTF-8: {error.reason} (byte {error.object[error.start]:#04x})") from None
 
 
 def column_position(name: str, columns: Sequence[str], where: str, key: str) -> int:
-    """Where a column stands.
+    """The index of a column.
 
     Args:
-        name: of the column.
-        columns: all names.
-        where: what lists them, for the error: a file's header, or a configuration key.
-        key: what asks for the column, for the error: a configuration key.
+        name: the column's name.
+        columns: all column names, in order.
+        where: the place that lists the columns, for the message: a file's header or a configuration key.
+        key: the configuration key that names the column, for the message.
 
     Raises:
-        DataError: there is no such column (with the nearest name), or more than one.
+        DataError: no column (the message suggests the nearest name) or several columns have this name.
     """
     if columns.count(name) == 1:
         return columns.index(name)
     if name in columns:
-        raise DataError(f"{where} names {name!r} {columns.count(name)} times")
+        raise DataError(f"{where} has {columns.count(name)} columns named {name!r}; expected one")
     held = listing([shorten(column) for column in columns])
-    raise DataError(f"{where} has no column {name!r} ({key}), it has {held}{nearest(name, columns)}")
+    raise DataError(f"{where} has no column {name!r} ({key}); it has {held}{nearest(name, columns)}")

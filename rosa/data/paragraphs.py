@@ -1,4 +1,4 @@
-"""Read text to pretrain on: the references of an E2E file, without their meaning representations, or plain text."""
+"""Read text for pretraining: the references of an E2E file, or the lines of a plain text file."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from rosa.data.local_files import column_position, csv_fields, decode, read, wro
 from rosa.errors import DataError
 
 COLUMNS = (("mr", "ref"), ("meaning_representation", "human_reference"))
-"""The columns of an E2E file, as the challenge names them and as the hub does."""
+"""(meaning representation, reference) columns of an E2E file, as the challenge and as the hub name them."""
 
 
 def read_paragraphs(path: Path) -> tuple[tuple[tuple[str, ...], ...], dict[str, Any]]:
-    """The paragraphs of a file, each one or several texts about one thing; empty ones are left out.
+    """The paragraphs of a file, each a tuple of texts; blank ones are left out.
 
-    Of a CSV file (its name ends in ``.csv``) a paragraph is all references of one meaning representation, which says
-    which of them belong together and is not read otherwise. Of another file a paragraph is a line.
+    In a CSV file (its name ends in ``.csv``) a paragraph is all references of one meaning representation; the meaning
+    representation only groups them. In any other file each line is a paragraph.
 
     Returns:
-        The paragraphs in the order of first appearance, and what a record of them needs: ``file`` (its name, without
-        the folder) and ``sha256`` of its bytes.
+        The paragraphs in the order of first appearance, and facts for the record: ``file`` (name without folder) and
+        ``sha256`` of its bytes.
 
     Raises:
-        DataError: the file is missing, is not UTF-8, is no CSV, lacks a column, or holds no text.
+        DataError: the file is missing, not UTF-8, not valid CSV, lacks a column, or has no text.
     """
     content = read(path)
     if path.suffix.lower() == ".csv":
@@ -38,7 +38,7 @@ def read_paragraphs(path: Path) -> tuple[tuple[tuple[str, ...], ...], dict[str, 
         if texts:
             paragraphs.append(texts)
     if not paragraphs:
-        raise DataError(f"{path}: no text")
+        raise DataError(f"{path}: no text; expected E2E's references in a .csv file, or one paragraph per line")
     return tuple(paragraphs), {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
 
 

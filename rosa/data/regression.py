@@ -1,7 +1,7 @@
-"""Regression data made on the spot: Gaussian vectors, labelled by a teacher near the student's pretrained weights.
+"""Generate vector regression data: Gaussian inputs, labelled by a teacher model close to the student.
 
-The teacher is the student with a random matrix of low rank added to each weight, so that fine-tuning the student has a
-solution without error, at a known rank from where it starts. Labels carry no noise.
+The teacher is the student plus a random low-rank matrix in each weight. So fine-tuning can reach zero error, and the
+rank of the weight change that does so is known. The labels have no noise.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from rosa.utils.seeding import generator
 
 
 class Vectors(Dataset[dict[str, Tensor]]):
-    """Examples of ``features`` (in,) and ``labels`` (out,), kept as tensors.
+    """Dataset of ``features`` (in,) and ``labels`` (out,) in two tensors.
 
-    A ``datasets.Dataset`` takes longer to hand out a batch of vectors than a small model takes to learn from it.
+    Reading a batch of vectors from a ``datasets.Dataset`` would take longer than a training step of a small model.
 
     Args:
         features: (n, in).
@@ -43,29 +43,26 @@ class Vectors(Dataset[dict[str, Tensor]]):
 
 @dataclass(frozen=True)
 class VectorData:
-    """The splits of a regression, and what a record has to say about them."""
+    """The splits of a vector regression, and the facts about them for the run's record."""
 
     train: Vectors
     evaluation: dict[str, Vectors]
-    """By split name, in the order of ``TaskConfig.evaluation``."""
+    """Split name -> vectors, in the order of ``TaskConfig.evaluation``."""
     facts: dict[str, Any]
-    """Plain values that JSON can hold.
-
-    ``source``, ``seed`` and ``splits``: for each split ``rows``, ``sha256`` (of its vectors and labels) and
-    ``pretrained_mse``, the mean squared error of the student before any training.
-    """
+    """JSON values: ``source``, ``seed`` and ``splits``: for each split ``rows``, ``sha256`` of its inputs and labels,
+    and ``pretrained_mse``, the student's mean squared error before training."""
 
 
 def load(task: TaskConfig, data: DataConfig, student: nn.Module) -> VectorData:
-    """Draw the train split and every evaluation split, and have the teacher label them.
+    """Generate the training split and all evaluation splits.
 
     Args:
-        task: names its evaluation splits.
-        data: sizes, seed, and how far away the teacher is.
-        student: with its pretrained weights, a model whose output is a dictionary with ``logits``.
+        task: names the evaluation splits.
+        data: sizes, seed, and the rank of the teacher's difference.
+        student: the model with its pretrained weights; its output is a dictionary with ``logits`` (n, out).
 
     Raises:
-        DataError: a weight too small for the rank of the difference.
+        DataError: ``data.teacher.rank`` exceeds the smaller side of a weight.
     """
     teacher = make_teacher(student, data.teacher.rank, data.seed)
     width = next(student.parameters()).shape[1]
@@ -85,12 +82,12 @@ def load(task: TaskConfig, data: DataConfig, student: nn.Module) -> VectorData:
 
 
 def make_teacher(student: nn.Module, rank: int, seed: int) -> nn.Module:
-    """A float64 copy of a model with a random matrix of this rank added to each weight matrix.
+    """A float64 copy of a model, with a random matrix of the given rank added to each weight matrix.
 
-    The matrix is a product of two Gaussian ones, scaled to the Frobenius norm of the weight that it is added to.
+    The added matrix is a product of two Gaussian matrices, scaled to the Frobenius norm of the weight.
 
     Raises:
-        DataError: the rank is more than a weight's smaller side.
+        DataError: the rank exceeds the smaller side of a weight.
     """
     teacher = copy.deepcopy(student).double()
     stream = generator(seed, "teacher.difference")
@@ -99,8 +96,8 @@ def make_teacher(student: nn.Module, rank: int, seed: int) -> nn.Module:
             out_features, in_features = weight.shape
             if rank > min(weight.shape):
                 raise DataError(
-                    f"data.teacher.rank={rank}: {name} is {out_features} x {in_features}, so the difference can have "
-                    f"rank {min(weight.shape)} at most"
+                    f"data.teacher.rank={rank}: {name} is {out_features} x {in_features}; expected a rank of at most "
+                    f"{min(weight.shape)}"
                 )
             left = torch.randn(out_features, rank, dtype=torch.float64, generator=stream)
             right = torch.randn(rank, in_features, dtype=torch.float64, generator=stream)

@@ -1,6 +1,6 @@
-"""Read a task's splits: from the hub, from local files, or made on the spot; check and sample them.
+"""Read a task's splits from the hub, from local files or from the generator; check and sample them.
 
-What a task's columns, labels and files are called is said by ``conf/task/``.
+``conf/task/`` names each task's columns, labels and files.
 """
 
 from __future__ import annotations
@@ -22,21 +22,20 @@ if TYPE_CHECKING:
     import datasets
 
 SAVED_MARK = "dataset_dict.json"
-"""The file that ``DatasetDict.save_to_disk`` writes first."""
+"""File that ``DatasetDict.save_to_disk`` writes first; marks a folder as its output."""
 
 
 def check(task: TaskConfig, data: DataConfig) -> None:
-    """Refuse a task that its source cannot have, without making or downloading anything.
+    """Check that the source can provide the task, without generating or downloading anything.
 
     Raises:
-        DataError: a task or split that the project generates no text for, a folder that is not there, or files that
-            cannot be read.
+        DataError: the generator does not know the task or split, the folder does not exist, or a file cannot be read.
     """
     if data.source == "mini":
         known = mini_text.splits(task.name)
         for name in task.splits:
             if name not in known:
-                raise DataError(f"task={task.name} with data=mini: no split {name!r}, it has {listing(known)}")
+                raise DataError(f"task={task.name} with data=mini: no split {name!r}; it has {listing(known)}")
     elif data.source == "local":
         _root(data)
     elif data.source == "files":
@@ -46,19 +45,19 @@ def check(task: TaskConfig, data: DataConfig) -> None:
 def read(
     task: TaskConfig, data: DataConfig, seed: int, holdout: float = 0.0
 ) -> tuple[dict[str, Split], dict[str, Any]]:
-    """Every split of a task, checked, the training split sampled where ``data.limit`` asks for it.
+    """Read and check all splits of a task, sample the training split to ``data.limit``, and split off the holdout.
 
     Args:
-        task: its columns, labels and splits.
-        data: the source, and how many training rows to keep.
-        seed: the run's, for ``data.limit`` and the holdout; the text of a mini task follows ``data.seed``.
+        task: names the columns, labels and splits.
+        data: the source, and the number of training rows to keep.
+        seed: the run's seed, for the sample and the holdout; generated text depends on ``data.seed`` instead.
         holdout: share of the training rows that becomes the split ``holdout``; 0 for none.
 
     Returns:
-        The splits by name, and the facts that a record keeps (see ``TaskData.facts``).
+        The splits by name, and the facts about them for the record (see ``TaskData.facts``).
 
     Raises:
-        DataError: something is missing, malformed, or out of reach; the message names the place.
+        DataError: data is missing, malformed or unreachable; the message names the place.
     """
     readers = {"hub": _read_hub, "local": _read_local, "mini": _read_mini, "files": files.read}
     splits, facts = readers[data.source](task, data)
@@ -78,32 +77,34 @@ def read(
 
 
 def sample(labels: Sequence[float], limit: int, seed: int, task: TaskConfig) -> list[int]:
-    """Draw ``limit`` row numbers without replacement, in ascending order; every class that is there stays there.
+    """Draw ``limit`` row numbers without replacement, in ascending order, with at least one row of each class.
 
-    The rows are the first ``limit`` of a random permutation; where those lack a class, its first row in the permutation
-    takes the place of the last rows drawn. So the draw is uniform unless a class would be lost.
+    The rows are the first ``limit`` of a random permutation. If those lack a class, its first row in the permutation
+    replaces the last row drawn. So the sample is uniform unless a class would be lost.
 
     Raises:
-        DataError: fewer rows than classes.
+        DataError: ``limit`` is less than the number of classes.
     """
     order = np.random.default_rng(seeding.derive(seed, "data.limit")).permutation(len(labels))
     needed: np.ndarray = np.empty(0, dtype=order.dtype)
     if task.kind == "classification":
         classes, first = np.unique(np.asarray(labels)[order], return_index=True)
         if limit < len(classes):
-            raise DataError(f"data.limit={limit}: {task.name} has {len(classes)} classes, each needs a row at least")
+            raise DataError(
+                f"data.limit={limit}: expected at least {len(classes)}, one row for each class of {task.name}"
+            )
         needed = order[first]
     others = order[~np.isin(order, needed)]
     return sorted(int(row) for row in np.concatenate([needed, others[: limit - len(needed)]]))
 
 
 def keep_aside(split: Split, share: float, seed: int, task: TaskConfig) -> tuple[list[int], list[int]]:
-    """Draw a share of a split's different texts, for a holdout: equal texts are on one side.
+    """Split off a share of the rows as a holdout; rows with equal texts go to the same side.
 
-    A text that is written from another goes with it, so that no meaning representation is on both sides.
+    For text generation, rows with equal input texts go to the same side, so that no meaning representation is on both.
 
     Returns:
-        The row numbers that are left, and those kept aside, each in ascending order.
+        The row numbers that remain, and those of the holdout, each in ascending order.
 
     Raises:
         DataError: one of the two would be empty.
@@ -113,19 +114,19 @@ def keep_aside(split: Split, share: float, seed: int, task: TaskConfig) -> tuple
     deciding = split.texts if task.is_labelled else split.texts[:1]
     texts = [tuple(text.strip() for text in row) for row in zip(*deciding, strict=True)]
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    # scikit-learn takes 32 bits.
+    # scikit-learn accepts seeds of 32 bits.
     drawing = GroupShuffleSplit(n_splits=1, test_size=share, random_state=seeding.derive(seed, "data.holdout") % 2**32)
     try:
         left, aside = next(drawing.split(texts, groups=[numbers[text] for text in texts]))
     except ValueError as error:
         raise DataError(
-            f"data.holdout={share}: cannot be drawn from {len(numbers)} different training texts: {error}"
+            f"data.holdout={share}: cannot split {len(numbers)} different training texts: {error}"
         ) from error
     return left.tolist(), aside.tolist()
 
 
 def evaluated(splits: Mapping[str, Split], task: TaskConfig) -> list[str]:
-    """The splits that each epoch is scored on, the holdout first."""
+    """Names of the splits that are scored after each epoch, the holdout first."""
     return [*([HOLDOUT] if HOLDOUT in splits else []), *task.evaluation]
 
 
@@ -155,16 +156,16 @@ def _read_local(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], d
     folder = root / task.local.folder
     if not folder.is_dir():
         held = listing(sorted(entry.name for entry in root.iterdir()))
-        hint = f"; data.dir is the folder that holds {task.local.folder}" if root.name == task.local.folder else ""
+        hint = f"; set data.dir to the folder that contains {task.local.folder}" * (root.name == task.local.folder)
         raise DataError(
-            f"data.dir={data.dir}: expected the folder {task.local.folder} of the official download, or what "
-            f"`datasets` saved to disk, there or in {task.name}; it holds {held}{hint}"
+            f"data.dir={data.dir}: expected the folder {task.local.folder} of the official download, or a dataset "
+            f"written by `save_to_disk`, here or in {task.name}; it contains {held}{hint}"
         )
     named = {TRAIN: task.local.train}
     for name in task.splits[1:]:
         if name not in task.local.evaluation:
             known = listing(list(task.local.evaluation))
-            raise DataError(f"task.local.evaluation names no file for the split {name!r}; it has {known}")
+            raise DataError(f"task.local.evaluation names no file for the split {name!r}; it has the splits {known}")
         named[name] = task.local.evaluation[name]
     splits = {name: local_files.read_split(folder, file, task, data.skip_malformed) for name, file in named.items()}
     return splits, {"source": "local", "format": "csv" if task.kind == "generation" else "tsv"}
@@ -185,8 +186,8 @@ def _read_saved(folder: Path, task: TaskConfig, data: DataConfig) -> tuple[dict[
     except (OSError, ValueError, KeyError) as error:  # ValueError: broken JSON or Arrow
         reason = f"{type(error).__name__}: {error}"
         raise DataError(
-            f"{folder}: has a {SAVED_MARK}, and cannot be read ({reason}); was its writing cut short? "
-            "Save it again with DatasetDict.save_to_disk"
+            f"{folder}: contains {SAVED_MARK} but cannot be loaded ({reason}); if saving it was interrupted, save it "
+            "again with DatasetDict.save_to_disk"
         ) from error
     splits = _from_datasets(found, task, str(folder), data.skip_malformed)
     return splits, {"source": "local", "format": "datasets"}
@@ -195,11 +196,11 @@ def _read_saved(folder: Path, task: TaskConfig, data: DataConfig) -> tuple[dict[
 def _from_datasets(
     found: Mapping[str, datasets.Dataset], task: TaskConfig, place: str, skip_malformed: bool | None
 ) -> dict[str, Split]:
-    """Take the task's splits out of a data set whose columns and labels are those of the hub's."""
+    """The task's splits of a dataset that has the hub's columns and labels."""
     splits = {}
     for name in task.splits:
         if name not in found:
-            raise DataError(f"{place}: no split {name!r}, it has {listing(list(found))}")
+            raise DataError(f"{place}: no split {name!r}; it has {listing(list(found))}")
         table = found[name]
         _check_columns(table, task, f"{place}, split {name}")
         rows = RowCollector(task, f"{place}, split {name}", ", row ", skip_malformed)
@@ -214,26 +215,28 @@ def _from_datasets(
 def _check_columns(table: datasets.Dataset, task: TaskConfig, place: str) -> None:
     for column in (*task.texts, *((task.label,) if task.is_labelled else ())):
         if column not in table.column_names:
-            raise DataError(f"{place}: no column {column!r}, it has {listing(table.column_names)}")
+            raise DataError(f"{place}: no column {column!r}; it has {listing(table.column_names)}")
     if not task.is_labelled:
         return
-    # A number means nothing without the order of the names: WNLI and RTE have the same two, the other way round.
+    # Class numbers depend on the order of the names: WNLI and RTE have the same two names in opposite order.
     names = getattr(table.features[task.label], "names", None)
     if names is not None and list(names) != list(task.labels):
-        raise DataError(f"{place}: its labels are {shorten(names)} in this order, expected {shorten(task.labels)}")
+        raise DataError(f"{place}: its labels are {shorten(names)}; expected {shorten(task.labels)}, in this order")
 
 
 def _refuse_twins(splits: Mapping[str, Split], task: TaskConfig) -> None:
-    """Two splits with the same content are a copied file: a score on it would say nothing."""
+    """Raise if two splits have the same content, as a copied file would: a score on it would be meaningless."""
     seen: dict[str, str] = {}
     for name, split in splits.items():
         twin = seen.setdefault(split.sha256, name)
         if twin != name:
-            raise DataError(f"{task.name}: the splits {twin!r} and {name!r} hold the very same rows")
+            raise DataError(
+                f"{task.name}: the splits {twin!r} and {name!r} have the same rows; expected different data"
+            )
 
 
 def load(task: TaskConfig, data: DataConfig, seed: int, holdout: float = 0.0) -> TaskData:
-    """Load the train split and every evaluation split of a task; arguments and errors as for :func:`read`."""
+    """Load the training split and all evaluation splits of a task; arguments and errors as for :func:`read`."""
     splits, facts = read(task, data, seed, holdout)
     task = resolved_task(task, facts)
     return TaskData(

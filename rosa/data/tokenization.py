@@ -1,4 +1,4 @@
-"""Texts to token ids."""
+"""Tokenize the texts of a task."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ log = logging.getLogger(__name__)
 
 
 BATCH = 1000
+"""Rows tokenized at a time."""
 PROGRESS_ROWS = 50_000
-"""A split with more rows than this shows a progress bar."""
+"""Splits with more rows than this show a progress bar."""
 
 
 def tokenize(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TaskData:
-    """Replace the texts by ``input_ids``, ``attention_mask`` and whatever else the tokenizer makes.
+    """Replace the texts by ``input_ids``, ``attention_mask`` and the tokenizer's further outputs.
 
-    Nothing is padded: a batch is padded to its own longest example, by the collator. A pair that is too long loses
-    tokens from its longer text first. The limit is ``max_length`` or what the tokenizer says the model can take,
-    whichever is less; ``facts["max_length"]`` holds it.
+    Nothing is padded here: the collator pads each batch to its longest example. Too long pairs lose tokens from the
+    longer text first. The limit is the smaller of ``max_length`` and the tokenizer's ``model_max_length``, and is
+    stored in ``facts["max_length"]``.
 
     Raises:
-        DataError: ``max_length`` leaves no room for a token of each text.
+        DataError: the limit leaves no room for a token of each text.
     """
     texts = [column for column in TEXT_COLUMNS if column in data.train.column_names]
     limit = min(max_length, tokenizer.model_max_length)
     special = tokenizer.num_special_tokens_to_add(pair=len(texts) == 2)
     if limit < special + len(texts):
         raise DataError(
-            f"train.max_length={limit}: too short for {len(texts)} text(s) and the {special} special tokens that the "
-            f"tokenizer adds; at least {special + len(texts)}"
+            f"train.max_length={limit}: expected at least {special + len(texts)}: {special} special tokens of the "
+            f"tokenizer, and a token for each of {len(texts)} text(s)"
         )
     facts = copy.deepcopy(data.facts)
     facts["max_length"] = limit
@@ -65,7 +66,7 @@ def _tokenize_split(
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
         columns = [batch[column] for column in texts]
         encoded = dict(tokenizer(*columns, truncation=False, verbose=False))
-        # Encoding twice what is too long is how any tokenizer, fast or not, can tell how much that was.
+        # Encoding without truncation first counts the too long texts with any tokenizer, fast or slow.
         too_long = [row for row, ids in enumerate(encoded["input_ids"]) if len(ids) > limit]
         if too_long:
             cut = tokenizer(
@@ -84,7 +85,7 @@ def _tokenize_split(
 def mapped(
     split: datasets.Dataset, encode: Callable[[dict[str, list[Any]]], Any], texts: list[str]
 ) -> datasets.Dataset:
-    """A split whose text columns are replaced by what ``encode`` makes of a batch of rows, in memory."""
+    """The split with its text columns replaced by the output of ``encode`` on batches of rows, in memory."""
     with _progress_bar(len(split) > PROGRESS_ROWS):
         return split.map(
             encode,
@@ -93,7 +94,7 @@ def mapped(
             remove_columns=texts,
             keep_in_memory=True,
             load_from_cache_file=False,
-            # Given, so that the library need not hash the tokenizer; nothing is ever looked up by it.
+            # Avoids hashing the tokenizer; no cache uses this name.
             new_fingerprint=f"{split._fingerprint}-tokens",
             desc="tokenize",
         )
@@ -101,7 +102,7 @@ def mapped(
 
 @contextmanager
 def _progress_bar(shown: bool) -> Iterator[None]:
-    """Hide the bars of ``datasets`` unless ``shown``, and leave the user's own choice as it was."""
+    """Hide the progress bars of ``datasets`` unless ``shown``; restores the user's setting."""
     import datasets
 
     hide = not shown and not datasets.are_progress_bars_disabled()
@@ -117,7 +118,7 @@ def _progress_bar(shown: bool) -> Iterator[None]:
 def tokenize_pairs(
     data: GenerationData, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> TaskData:
-    """Replace MR and reference by ``input_ids``, ``attention_mask`` and ``labels``.
+    """Replace the MR and reference by ``input_ids``, ``attention_mask`` and ``labels``.
 
     ::
 
@@ -125,16 +126,15 @@ def tokenize_pairs(
         |-- prompt, tokenized alone --|   |- " " + reference -|
         |-- labels: ignored ----------|   |-- labels: the tokens -----|     (loss_on=reference)
 
-    Before the prompt stands what the tokenizer begins every text with, if anything (``<bos>``). The prompt is tokenized
-    alone, as it is when there is nothing after it to decode yet, so that its tokens are the same in both. An example
-    that is longer than the limit loses the end of its reference, with the end token; how many did is in the facts, and
-    logged.
+    The tokens that the tokenizer begins every text with (``<bos>``), if any, precede the prompt. The prompt is
+    tokenized alone, as in decoding, so that its tokens are the same there. An example that is too long loses the end of
+    its reference, including the end token; the number of such examples is in the facts, and logged.
 
     Raises:
-        DataError: the prompt alone leaves no room for a token of the reference, or the tokenizer has no end token.
+        DataError: the prompt leaves no room for a token of the reference, or the tokenizer has no end token.
     """
     if tokenizer.eos_token_id is None:
-        raise DataError(f"{task.name}: the tokenizer has no end token, so no sentence could ever end")
+        raise DataError(f"{task.name}: the tokenizer has no end token (eos_token), which text generation needs")
     limit = min(max_length, tokenizer.model_max_length)
     facts = copy.deepcopy(data.facts)
     facts["max_length"] = limit
@@ -150,7 +150,7 @@ def tokenize_pairs(
         facts["splits"][name].update(counts)
         if counts["truncated"]:
             log.warning(
-                "%s: %d of %d examples of %s are longer than train.max_length=%d tokens and lose their end",
+                "%s: %d of %d examples of %s are longer than train.max_length=%d tokens; their end is cut off",
                 task.name,
                 counts["truncated"],
                 len(split),
@@ -181,8 +181,8 @@ def _encode(
     for text, start, rest in zip(prompts, given, wanted, strict=True):
         if len(start) >= limit:
             raise DataError(
-                f"{place}: the prompt {shorten(text)} has {len(start)} tokens, which leaves no room for a reference in "
-                f"{limit} (train.max_length, or what the model can take)"
+                f"{place}: the prompt {shorten(text)} has {len(start)} tokens; expected fewer than {limit}, the "
+                "smaller of train.max_length and the model's limit, to leave room for the reference"
             )
         whole = [*start, *rest, tokenizer.eos_token_id]
         ids = whole[:limit]
@@ -191,7 +191,7 @@ def _encode(
         columns["attention_mask"].append([1] * len(ids))
         columns["labels"].append([IGNORED] * ignored + ids[ignored:])
         counts["tokens"] += len(ids)
-        # A model predicts every token but the first one.
+        # The first token is not predicted.
         counts["scored_tokens"] += len(ids) - max(ignored, 1)
         counts["truncated"] += len(whole) > limit
     return columns

@@ -94,8 +94,8 @@ def test_an_mr_in_two_places_is_one_group(task, folder):
         (b"mr,ref\nname[A],One.\n  ,Two.\n", r"trainset\.csv:3: meaning_representation is empty"),
         (b'mr,ref\n"name[A]","One\ntwo"\nname[A]\n', r"trainset\.csv:4: 1 comma-separated fields, expected 2"),
         (b"mr,ref\nname[A],One.\n\nname[A],Two.\n", r"trainset\.csv:3: empty line"),
-        (b'mr,ref\nname[A],One.\n"name[A],Two.\n', r"trainset\.csv:3: no CSV: unexpected end of data"),
-        (b'mr,ref\n"name"[A],One.\n', r"trainset\.csv:2: no CSV"),
+        (b'mr,ref\nname[A],One.\n"name[A],Two.\n', r"trainset\.csv:3: not valid CSV: unexpected end of data"),
+        (b'mr,ref\n"name"[A],One.\n', r"trainset\.csv:2: not valid CSV"),
         (b"mr,reff\nname[A],One.\n", r"trainset\.csv:1: the header has no column 'ref'.*did you mean reff"),
         (b"mr,ref\n", r"trainset\.csv: no rows"),
         (b"", r"trainset\.csv: no rows"),
@@ -114,7 +114,7 @@ def test_malformed_rows_can_be_left_out_and_are_counted(task, folder):
 
 
 def test_a_copied_split_is_refused(task, folder):
-    with pytest.raises(DataError, match="'validation' and 'test' hold the very same rows"):
+    with pytest.raises(DataError, match="'validation' and 'test' have the same rows"):
         load(task, folder(dev=b"mr,ref\nname[B],T.\n"))
 
 
@@ -122,7 +122,7 @@ def test_a_missing_file_is_named(task, folder):
     place = folder()
     (place / "testset_w_refs.csv").unlink()
     with pytest.raises(
-        DataError, match=r"testset_w_refs\.csv: no such file; its folder holds devset\.csv, trainset\.csv"
+        DataError, match=r"testset_w_refs\.csv: no such file; its folder contains devset\.csv, trainset\.csv"
     ):
         load(task, place)
 
@@ -174,11 +174,13 @@ def test_truncation_is_counted_and_said(task, folder, tokenizer, caplog):
         longest - 1,
         len("Input: name[B] Output: Three.") + 1,
     ]
-    assert "2 of 3 examples of train are longer than train.max_length=36 tokens and lose their end" in caplog.text
+    assert "2 of 3 examples of train are longer than train.max_length=36 tokens; their end is cut off" in caplog.text
 
 
 def test_a_prompt_without_room_for_a_reference_is_refused(task, folder, tokenizer):
-    with pytest.raises(DataError, match=r"the prompt 'Input: name\[A\], area\[b\] Output:' has 31 tokens.*in 31"):
+    with pytest.raises(
+        DataError, match=r"the prompt 'Input: name\[A\], area\[b\] Output:' has 31 tokens; expected fewer than 31"
+    ):
         tokens(task, folder(), tokenizer, limit=31)
 
 

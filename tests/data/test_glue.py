@@ -186,7 +186,7 @@ def test_facts_can_be_written_and_checked(tmp_path: Path) -> None:
         ("", "empty line"),
         ("2\tx\ty\tperhaps", "unknown label 'perhaps'; rte has entailment (0), not_entailment (1)"),
         ("2\tx\ty\t2", "unknown label '2'"),
-        ("2\tx\ty\t-1", "never published"),
+        ("2\tx\ty\t-1", "without a published label"),
         ("2\tx\ty\t\u00b2", "unknown label"),
         ("2\t \t\tentailment", "both texts are empty"),
     ],
@@ -240,7 +240,7 @@ def test_a_header_without_the_column_names_the_nearest(tmp_path: Path) -> None:
 
 def test_a_column_named_twice_is_refused(tmp_path: Path) -> None:
     root = rte(tmp_path, RTE_TRAIN.replace("index", "label"))
-    with pytest.raises(DataError, match=r"train.tsv:1: .*'label' 2 times"):
+    with pytest.raises(DataError, match=r"train.tsv:1: .*2 columns named 'label'"):
         load(task_of("rte"), local(root), seed=0)
 
 
@@ -254,22 +254,22 @@ def test_a_split_without_rows_is_refused(tmp_path: Path, content: str) -> None:
 def test_a_missing_file_is_named_beside_what_is_there(tmp_path: Path) -> None:
     root = rte(tmp_path)
     (root / "RTE" / "dev.tsv").rename(root / "RTE" / "valid.tsv")
-    with pytest.raises(DataError, match=r"dev\.tsv: no such file; its folder holds train\.tsv, valid\.tsv"):
+    with pytest.raises(DataError, match=r"dev\.tsv: no such file; its folder contains train\.tsv, valid\.tsv"):
         load(task_of("rte"), local(root), seed=0)
 
 
 def test_a_missing_folder_is_named_beside_what_is_there(tmp_path: Path) -> None:
     root = rte(tmp_path)
-    with pytest.raises(DataError, match=r"expected the folder WNLI .* holds RTE"):
+    with pytest.raises(DataError, match=r"expected the folder WNLI .* contains RTE"):
         load(task_of("wnli"), local(root), seed=0)
-    with pytest.raises(DataError, match=r"data\.dir is the folder that holds RTE"):
+    with pytest.raises(DataError, match=r"set data\.dir to the folder that contains RTE"):
         load(task_of("rte"), local(root / "RTE"), seed=0)
     with pytest.raises(DataError, match=r"data\.dir=.*absent: no such folder"):
         load(task_of("rte"), local(root / "absent"), seed=0)
 
 
 def test_a_copied_split_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'train' and 'validation' hold the very same rows"):
+    with pytest.raises(DataError, match="'train' and 'validation' have the same rows"):
         load(task_of("rte"), local(rte(tmp_path, dev=RTE_TRAIN)), seed=0)
 
 
@@ -313,7 +313,9 @@ def test_a_half_written_data_set_is_refused(tmp_path: Path, broken: str) -> None
         target.rename(tmp_path / "moved")
     else:
         target.write_text(target.read_text()[:20])
-    with pytest.raises(DataError, match=r"rte: has a dataset_dict.json, and cannot be read .* writing cut short"):
+    with pytest.raises(
+        DataError, match=r"rte: contains dataset_dict.json but cannot be loaded .* saving it was interrupted"
+    ):
         load(task_of("rte"), local(tmp_path), seed=0)
 
 
@@ -321,7 +323,7 @@ def test_a_truncated_arrow_file_is_refused(tmp_path: Path) -> None:
     saved_rte().save_to_disk(tmp_path)
     (arrow,) = (tmp_path / "train").glob("*.arrow")
     arrow.write_bytes(arrow.read_bytes()[:200])
-    with pytest.raises(DataError, match="writing cut short"):
+    with pytest.raises(DataError, match="saving it was interrupted"):
         load(task_of("rte"), local(tmp_path), seed=0)
 
 
@@ -334,11 +336,11 @@ def test_saved_labels_in_another_order_are_refused(tmp_path: Path) -> None:
 def test_saved_data_without_a_split_or_column_is_refused(tmp_path: Path) -> None:
     found = saved_rte()
     found.remove_columns("sentence2").save_to_disk(tmp_path / "a")
-    with pytest.raises(DataError, match="split train: no column 'sentence2', it has sentence1, label"):
+    with pytest.raises(DataError, match="split train: no column 'sentence2'; it has sentence1, label"):
         load(task_of("rte"), local(tmp_path / "a"), seed=0)
     del found["validation"]
     found.save_to_disk(tmp_path / "b")
-    with pytest.raises(DataError, match="no split 'validation', it has train, test"):
+    with pytest.raises(DataError, match="no split 'validation'; it has train, test"):
         load(task_of("rte"), local(tmp_path / "b"), seed=0)
 
 
@@ -346,7 +348,7 @@ def test_saved_rows_without_a_label_are_named(tmp_path: Path) -> None:
     found = saved_rte()
     found["validation"] = found["test"]
     found.save_to_disk(tmp_path)
-    with pytest.raises(DataError, match=r"split validation, row 0: unknown label -1.*never published"):
+    with pytest.raises(DataError, match=r"split validation, row 0: unknown label -1.*without a published label"):
         load(task_of("rte"), local(tmp_path), seed=0)
 
 
@@ -413,7 +415,7 @@ def test_a_limit_of_a_regression_task_needs_no_classes() -> None:
 
 
 def test_a_limit_below_the_number_of_classes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.limit=1: rte has 2 classes"):
+    with pytest.raises(DataError, match=r"data\.limit=1: expected at least 2, one row for each class of rte"):
         limited(rte(tmp_path), 1, seed=0)
 
 

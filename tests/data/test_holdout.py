@@ -94,5 +94,5 @@ def test_a_meaning_representation_is_on_one_side_with_all_its_references(tmp_pat
 
 def test_a_share_that_leaves_nothing_is_refused(pairs):
     pairs.limit = 2
-    with pytest.raises(DataError, match=r"data\.holdout=0\.9: cannot be drawn from 2 different training texts"):
+    with pytest.raises(DataError, match=r"data\.holdout=0\.9: cannot split 2 different training texts"):
         data.load(PAIRS, pairs, seed=0, holdout=0.9)

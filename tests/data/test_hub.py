@@ -219,4 +219,4 @@ def test_a_download_is_used_again_without_a_network(tmp_path: Path, stand_in: st
     pinned, newest, missing = load_elsewhere(tmp_path, nowhere, REVISION, "", other)
     assert pinned == expected
     assert newest == expected
-    assert f"at revision {other} not in the cache (the latest copy in the cache is of commit {REVISION})" in missing
+    assert f"at revision {other} not in the cache (the cache has commit {REVISION})" in missing

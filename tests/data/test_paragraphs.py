@@ -38,9 +38,9 @@ def test_a_line_of_plain_text_is_a_paragraph(tmp_path: Path) -> None:
     [
         ("a.csv", b"mr,text\nx,y\n", "a.csv:1: expected the columns mr and ref or meaning_representation and"),
         ("a.csv", b"", "a.csv:1: expected the columns mr and ref"),
-        ("a.csv", b"mr,ref,ref\nx,y,z\n", "a.csv:1: the header names 'ref' 2 times"),
+        ("a.csv", b"mr,ref,ref\nx,y,z\n", "a.csv:1: the header has 2 columns named 'ref'"),
         ("a.csv", b'mr,ref\nx,"y\nz"\nx,y,z\n', "a.csv:4: 3 comma-separated fields, expected 2"),
-        ("a.csv", b'mr,ref\nx,"y\n', "a.csv:2: no CSV"),
+        ("a.csv", b'mr,ref\nx,"y\n', "a.csv:2: not valid CSV"),
         ("a.csv", b"mr,ref\nx,\n", "a.csv: no text"),
         ("a.txt", b"\n \n", "a.txt: no text"),
         ("a.txt", b"fine\n\xff\n", "a.txt:2: not UTF-8"),
@@ -54,7 +54,7 @@ def test_a_bad_file_is_refused_with_its_line(tmp_path: Path, name: str, content:
 
 def test_a_missing_file_is_named_with_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "trainset.csv").write_text("mr,ref\n")
-    with pytest.raises(DataError, match=r"train\.csv: no such file; its folder holds trainset\.csv"):
+    with pytest.raises(DataError, match=r"train\.csv: no such file; its folder contains trainset\.csv"):
         read_paragraphs(tmp_path / "train.csv")
 
 

@@ -58,7 +58,7 @@ def test_every_run_of_a_sweep_is_checked_before_the_first_model_is_made(
 @pytest.mark.parametrize(
     ("overrides", "kind", "message"),
     [
-        (["task.evaluation=[dev]"], DataError, r"task=cola with data=mini: no split 'dev', it has train, validation"),
+        (["task.evaluation=[dev]"], DataError, r"task=cola with data=mini: no split 'dev'; it has train, validation"),
         (["data=local", "data.dir=nowhere"], DataError, "data.dir=nowhere: no such folder"),
         (
             ["task.metrics=[acuracy]", "task.headline=acuracy"],
