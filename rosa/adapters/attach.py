@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from rosa.adapters.base import Adapter, oriented
+from rosa.adapters.checkpointing import support_checkpointing
 from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, refuse_wrapper, replace
 from rosa.adapters.targets import drawn_names, head_names, named_head, target_layers
 from rosa.config import MethodConfig, TargetedConfig
 from rosa.config.registry import builder
 from rosa.errors import AdapterError, ConfigError
+from rosa.utils.seeding import require_cpu
 
 
 def attach(
@@ -47,6 +49,7 @@ def attach(
     except ConfigError as error:
         raise AdapterError(str(error)) from error
     refuse_wrapper(model)
+    require_cpu(generator)
     head = _head(model, config)
     total = sum(parameter.numel() for parameter in model.parameters())
     trained_before = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -81,6 +84,7 @@ def attach(
         config.name, config, tuple(layers), tuple(head), trainable - head_trainable, head_trainable, total, tuple(cast)
     )
     setattr(model, ATTRIBUTE, done)
+    support_checkpointing(model)
     if verbose:
         print(done.table(), flush=True)
     return model

@@ -31,8 +31,19 @@ START = "subspace.safetensors"
 
 
 def updates_per_epoch(train_dataloader: Any, args: TrainingArguments) -> int:
-    """Optimizer updates in one epoch of a Trainer."""
-    return max(math.ceil(len(train_dataloader) / args.gradient_accumulation_steps), 1)
+    """Optimizer updates in one epoch of a Trainer.
+
+    Raises:
+        AdapterError: the data has no length, as that of an ``IterableDataset``.
+    """
+    try:
+        batches = len(train_dataloader)
+    except TypeError as error:
+        raise AdapterError(
+            "unit=epoch: the training data is a stream without a length, so its epochs cannot be counted in updates; "
+            "use unit=step (RosaConfig(every=..., unit='step') or ResampleCallback(every=..., unit='step'))"
+        ) from error
+    return max(math.ceil(batches / args.gradient_accumulation_steps), 1)
 
 
 class ResampleCallback(TrainerCallback):
@@ -67,6 +78,8 @@ class ResampleCallback(TrainerCallback):
         self.rewarm_steps = rewarm_steps
         self.seed = seed
         self._start: diagnostics.Factors | None = None
+        self._end: dict[str, Any] | None = None
+        """The last subspace's log entry, where the Trainer replaces the weights before it calls ``on_train_end``."""
         self._before_update: list[tuple[nn.Parameter, Tensor]] = []
         """While rewarming: the factors and their values before the update, of which the share ``_share`` is applied."""
         self._share = 1.0
@@ -80,6 +93,7 @@ class ResampleCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Store the factors at the start of the current subspace; on a resume, read them from the checkpoint."""
+        self._end = None
         if state.global_step:
             saved = self._checkpoint(args, state) / START
             self._start = _unpack(load_file(saved)) if saved.is_file() else None
@@ -157,6 +171,18 @@ class ResampleCallback(TrainerCallback):
                 factor.copy_(before.lerp(factor, self._share))
         self._before_update = []
 
+    def on_epoch_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Compute the norms before ``load_best_model_at_end`` puts the factors of another subspace into the model."""
+        if model is not None and args.load_best_model_at_end:
+            self._end = self._subspace_end(model, state)
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save the factors at the start of the current subspace in the checkpoint."""
         folder = self._checkpoint(args, state)
@@ -173,7 +199,7 @@ class ResampleCallback(TrainerCallback):
     ) -> None:
         """Append the last subspace's norms to the log history."""
         if model is not None:
-            state.log_history.append(self._subspace_end(model, state))
+            state.log_history.append(self._end or self._subspace_end(model, state))
 
     def _subspace_end(self, model: nn.Module, state: TrainerState) -> dict[str, Any]:
         event: dict[str, Any] = {"step": state.global_step, "epoch": state.epoch}

@@ -39,8 +39,8 @@ def draw(
     if config.factorization == "random_add":
         # LoRA's initialization: Kaiming uniform with a = sqrt(5), as in loralib and peft.
         bound = 1 / math.sqrt(in_features)
-        return torch.empty(rank, in_features).uniform_(-bound, bound, generator=generator)
-    return torch.randn(rank, in_features, generator=generator)
+        return torch.empty(rank, in_features, device="cpu").uniform_(-bound, bound, generator=generator)
+    return torch.randn(rank, in_features, generator=generator, device="cpu")
 
 
 def factorize(config: RosaConfig, weights: Tensor, drawn: Tensor) -> Split:

@@ -55,7 +55,7 @@ class LoraLinear(AddingAdapter):
             "merge_weights": False,
             "bias": base.bias is not None,
         }
-        with global_stream(seed):  # loralib draws from the global generator
+        with global_stream(seed), torch.device("cpu"):  # loralib draws from the global generator
             if transposed and matches(name, FUSED_QUERY_KEY_VALUE) and out_features == 3 * in_features:
                 layer = loralib.MergedLinear(in_features, out_features, enable_lora=[True, True, True], **options)
             else:
@@ -112,5 +112,5 @@ def build(model: nn.Module, config: LoraConfig, generator: torch.Generator | Non
     """Yield an adapter for each target layer."""
     layers = target_layers(model, config.targets)
     for name, rank in layer_ranks(layers, config).items():
-        seed = int(torch.randint(2**62, (1,), generator=generator))
+        seed = int(torch.randint(2**62, (1,), generator=generator, device="cpu"))
         yield name, LoraLinear(name, layers[name], rank, config, seed)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from rosa.adapters.base import Adapter
+from rosa.adapters.checkpointing import end_support
 from rosa.errors import AdapterError
 from rosa.utils.formatting import aligned
 
@@ -132,4 +133,5 @@ def merge(model: nn.Module) -> nn.Module:
                 parameter = module.get_parameter(name)
                 parameter.data = parameter.data.to(dtype)
             delattr(module, ATTRIBUTE)
+            end_support(module)
     return model

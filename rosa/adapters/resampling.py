@@ -12,6 +12,7 @@ from rosa.adapters.base import ResampledAdapter
 from rosa.adapters.linalg.subspace import Split
 from rosa.adapters.modules import adapters
 from rosa.errors import AdapterError, FactorizationError
+from rosa.utils.seeding import require_cpu
 
 PRUNED_SHARE = 0.9
 """The share of a factor's entries whose moments ``optimizer_state=prune`` sets to zero."""
@@ -50,6 +51,7 @@ def resample(
     found = resampled(model)
     if not found:
         raise AdapterError(f"{type(model).__name__} has nothing to resample; attach RosaConfig to it first")
+    require_cpu(generator)
     # Every process draws for every layer, so that the generators stay in the same state.
     drawn = [adapter.draw(generator) for adapter in found.values()]
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:

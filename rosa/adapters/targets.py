@@ -165,8 +165,9 @@ def _multiplies(layer: LinearLayer) -> bool:
     if "forward" not in vars(layer) and type(layer).forward in (nn.Linear.forward, Conv1D.forward):
         return True
     weight = oriented(layer, layer.weight)
-    stream = torch.Generator().manual_seed(0)
-    x = torch.randn(5, weight.shape[1], generator=stream) * torch.tensor([[1e-3], [1e-1], [1.0], [1e1], [1e3]])
+    stream = torch.Generator("cpu").manual_seed(0)
+    x = torch.randn(5, weight.shape[1], generator=stream, device="cpu")
+    x = x * torch.tensor([[1e-3], [1e-1], [1.0], [1e1], [1e3]], device="cpu")
     x = x.to(weight.device, weight.dtype)
     expected = functional.linear(x, weight, layer.bias)
     try:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rosa.adapters.modules import unwrapped
+from rosa.errors import ExportError
 from rosa.export.difference import refuse_attached, refuse_not_finite
 from rosa.export.folders import CARD, new_folder, size_of
 
@@ -13,7 +16,7 @@ WEIGHTS = "*.safetensors"
 
 
 def to_merged(
-    plain: PreTrainedModel,
+    plain: nn.Module,
     folder: str | Path,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -23,7 +26,7 @@ def to_merged(
     """Write a merged model as ``from_pretrained`` reads it: weights (safetensors), configuration, tokenizer.
 
     Args:
-        plain: the model after ``rosa.merge``.
+        plain: the transformers model after ``rosa.merge``; it may lie in a wrapper, such as that of ``torch.compile``.
         folder: the target; it appears only when complete.
         tokenizer: saved beside the model.
         overwrite: replace an earlier export in that folder.
@@ -33,8 +36,12 @@ def to_merged(
         Size of the weights in bytes.
 
     Raises:
-        ExportError: an adapter is attached, a weight is not finite, or the folder cannot be used.
+        ExportError: no transformers model, an adapter is attached, a weight is not finite, or the folder cannot be
+            used.
     """
+    plain = unwrapped(plain)
+    if not isinstance(plain, PreTrainedModel):
+        raise ExportError(f"plain: {type(plain).__name__} is no transformers model, which alone has save_pretrained")
     refuse_attached(plain, "plain")
     refuse_not_finite(plain)
     with new_folder(Path(folder), overwrite) as unfinished:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rosa.adapters.base import oriented
 from rosa.adapters.linalg.subspace import rounding_level
+from rosa.adapters.modules import unwrapped
 from rosa.adapters.targets import linear_layers
 from rosa.errors import ExportError
 from rosa.export.difference import Difference, compare
@@ -100,7 +101,8 @@ def to_peft(
 
     Args:
         base: the pretrained model, with the head that training started from; it is not changed.
-        plain: the same model after fine-tuning and ``rosa.merge``.
+        plain: the same model after fine-tuning and ``rosa.merge``. Either may lie in a wrapper, such as that of
+            ``torch.compile``.
         folder: the target; it appears only when complete.
         tolerance: largest truncated share of each layer's change (Frobenius norm), in [0, 1). Singular values at the
             level of rounding are dropped in any case.
@@ -113,6 +115,7 @@ def to_peft(
     """
     if not 0 <= tolerance < 1:
         raise ExportError(f"tolerance={tolerance}: expected a number in [0, 1)")
+    base, plain = unwrapped(base), unwrapped(plain)
     difference = compare(base, plain)
     factors, layers = _factorize(base, plain, difference, tolerance)
     if not factors:

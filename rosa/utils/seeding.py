@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 import torch
 
+from rosa.errors import AdapterError
+
 
 def derive(seed: int, purpose: str, index: int = 0) -> int:
     """A 63-bit seed for one purpose of a run (and, where it recurs, for its ``index``-th time)."""
@@ -22,7 +24,17 @@ def derive(seed: int, purpose: str, index: int = 0) -> int:
 
 def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
     """A CPU generator for one purpose of a run."""
-    return torch.Generator().manual_seed(derive(seed, purpose, index))
+    return torch.Generator("cpu").manual_seed(derive(seed, purpose, index))
+
+
+def require_cpu(stream: torch.Generator | None) -> None:
+    """Refuse a generator of another device: what is drawn must not depend on where the model lies.
+
+    Raises:
+        AdapterError: names the generator's device.
+    """
+    if stream is not None and stream.device.type != "cpu":
+        raise AdapterError(f"generator is on {stream.device}: expected a CPU generator, torch.Generator('cpu')")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import pickle
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from rosa.adapters import adapters, attach, attachment, merge, resample
 from rosa.adapters.base import Adapter
 from rosa.config import RosaConfig
-from rosa.errors import FactorizationError
+from rosa.errors import AdapterError, FactorizationError
 from rosa.utils.seeding import generator
 from tests.adapters import tiny
 from tests.adapters.tiny import METHODS, attached, build, logits, perturb, relative_difference, train_steps
@@ -140,6 +141,44 @@ def test_a_float64_model_stays_one(name: str, method: str) -> None:
     trained = logits(model, name)
     assert relative_difference(trained, expected) > 1e-3
     assert relative_difference(logits(merge(model), name), trained) <= 1e-13
+
+
+# --- another default device -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [*METHODS, "rosa-window", "rosa-orthogonal", "rosa-add"])
+def test_what_is_drawn_does_not_depend_on_the_default_device(method: str) -> None:
+    """A script may call ``torch.set_default_device("cuda")``; on the meta device, no number could come back."""
+    options = {"window": {"sampling": "window"}}
+    options |= {name: {"factorization": f"random_{name}"} for name in ("orthogonal", "add")}
+    variant = method.removeprefix("rosa-")
+    config = RosaConfig(rank=4, **options[variant]) if variant in options else METHODS[method]()
+
+    def state() -> dict[str, Tensor]:
+        model = build("gpt2")
+        attach(model, config, generator=generator(0, "adapter"), verbose=False)
+        if config.name == "rosa":
+            resample(model, generator=generator(0, "resample"))
+        return state_of(model)
+
+    expected = state()
+    with torch.device("meta"):
+        actual = state()
+    assert_same(actual, expected)
+
+
+@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "full"])
+def test_a_generator_of_another_device_is_refused(method: str) -> None:
+    model = build("roberta")
+    before = state_of(model)
+    elsewhere: Any = types.SimpleNamespace(device=torch.device("cuda:0"))
+    with pytest.raises(AdapterError, match=r"generator is on cuda:0: expected a CPU generator"):
+        attach(model, METHODS[method](), generator=elsewhere, verbose=False)
+    assert_same(state_of(model), before)
+    if method == "rosa":
+        attach(model, METHODS[method](), verbose=False)
+        with pytest.raises(AdapterError, match="generator is on cuda:0"):
+            resample(model, generator=elsewhere)
 
 
 # --- copies ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,14 +15,19 @@ from transformers import (
     BloomForCausalLM,
     DebertaConfig,
     DebertaForSequenceClassification,
+    FalconMambaConfig,
+    FalconMambaForCausalLM,
     GPTBigCodeConfig,
     GPTBigCodeForCausalLM,
+    JambaConfig,
+    JambaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
     PreTrainedModel,
     WavLMConfig,
     WavLMForSequenceClassification,
 )
+from transformers.models.detr.modeling_detr import DetrMHAttentionMap
 
 from rosa.adapters import adapters, attach, changing_state, load_changing_state, merge
 from rosa.config import IA3Config, LoraConfig, MethodConfig, RosaConfig
@@ -51,16 +57,45 @@ def _mamba() -> PreTrainedModel:
     return MambaForCausalLM(MambaConfig(vocab_size=40, **shape))
 
 
+def _falcon_mamba() -> PreTrainedModel:
+    shape: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4, "time_step_rank": 4}
+    return FalconMambaForCausalLM(FalconMambaConfig(vocab_size=40, **shape))
+
+
+def _jamba() -> PreTrainedModel:
+    shape: dict[str, Any] = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "num_experts": 1, "num_experts_per_tok": 1, "mamba_d_state": 4, "mamba_dt_rank": 4,
+        "attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False, "mamba_d_conv": 4,
+    }  # fmt: skip
+    return JambaForCausalLM(JambaConfig(vocab_size=40, pad_token_id=0, **shape))
+
+
+class MaskHead(nn.Module):
+    """DETR's attention over an image, whose key is a convolution with a linear layer's weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bbox_attention = DetrMHAttentionMap(16, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        image = x.view(2, 16, 2, 2)
+        return SimpleNamespace(logits=self.bbox_attention(x.view(2, 4, 16), image))
+
+
 def _deberta() -> PreTrainedModel:
     shape: dict[str, Any] = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 16}
     return DebertaForSequenceClassification(DebertaConfig(**tiny.ENCODER, **shape))
 
 
 TOKENS = torch.randint(3, 40, (2, 7), generator=torch.Generator().manual_seed(0))
-READERS: dict[str, tuple[Callable[[], PreTrainedModel], Tensor]] = {
+READERS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "bloom": (_bloom, TOKENS),
     "wavlm": (_wavlm, inputs(2, 400)),
     "mamba": (_mamba, TOKENS),
+    "falcon_mamba": (_falcon_mamba, TOKENS),
+    "jamba": (_jamba, TOKENS),
+    "detr": (MaskHead, inputs(2, 64)),
     "deberta": (_deberta, TOKENS),
 }
 
@@ -126,6 +161,19 @@ def test_a_layer_that_computes_something_else_is_refused_by_name(kind: type[nn.L
     said = rf"bert\.encoder\.layer\.1\.attention\.self\.key \({kind.__name__}\) does not compute x W\^T"
     with pytest.raises(AdapterError, match=said):
         attach(model, config, verbose=False)
+
+
+@pytest.mark.parametrize("how", ["emptied", "distributed"])
+def test_a_layer_of_which_only_a_shard_is_here_is_refused_by_name(how: str) -> None:
+    """ZeRO-3 empties a parameter between its uses; FSDP leaves a distributed tensor, which names its devices."""
+    model = build("bert")
+    layer = model.bert.encoder.layer[1].attention.self.key
+    if how == "emptied":
+        layer.weight.data = torch.empty(0)
+    else:
+        layer.weight.device_mesh = "two devices"
+    with pytest.raises(AdapterError, match=r"layer\.1\.attention\.self\.key \(Linear\) holds only a shard .*ZeRO-3"):
+        attach(model, RosaConfig(rank=2), verbose=False)
 
 
 def test_an_offloaded_layer_is_refused_by_name() -> None:

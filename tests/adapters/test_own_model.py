@@ -23,7 +23,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 import rosa
-from rosa.adapters.callback import EVENT
+from rosa.adapters.callback import EVENT, MOVED
 from tests.adapters import tiny
 from tests.adapters.tiny import build, logits, relative_difference
 
@@ -331,6 +331,9 @@ def test_the_best_model_at_the_end_is_that_of_its_subspace(tmp_path: Path) -> No
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     best = losses.index(max(losses))
     assert best == 0
+    straight = trained("bert", tmp_path / "straight", eval_strategy="epoch")
+    assert MOVED in trainer.state.log_history[-1]
+    assert trainer.state.log_history[-1] == straight.state.log_history[-1]  # of the last subspace, not of the best
     assert torch.equal(logits(model, "bert"), watch.outputs[best])
     assert relative_difference(logits(rosa.merge(model), "bert"), watch.outputs[best]) <= 1e-5
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import rosa
@@ -313,6 +314,29 @@ def test_a_model_without_adapter_is_refused(tmp_path: Path) -> None:
 def test_a_method_that_has_no_subspace_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="nothing to resample"):
         Run(tmp_path, ResampleCallback(every=1, unit="step"), LoraConfig(rank=4), epochs=1)
+
+
+class Stream(IterableDataset):
+    """Examples without a number of them."""
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return iter([{"input_ids": torch.tensor([3, 4, 5]), "labels": torch.tensor(0)}] * 8)
+
+
+def test_a_stream_has_steps_and_no_epochs(tmp_path: Path) -> None:
+    def train(unit: str) -> Trainer:
+        model = attached("roberta", RosaConfig(rank=2, every=2, unit=unit))
+        args = TrainingArguments(
+            str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True, max_steps=5,
+            per_device_train_batch_size=1, save_strategy="no",
+        )  # fmt: skip
+        trainer = Trainer(model, args, train_dataset=Stream(), callbacks=[ResampleCallback()])
+        trainer.train()
+        return trainer
+
+    with pytest.raises(AdapterError, match=r"without a length.*use unit=step"):
+        train("epoch")
+    assert [entry["step"] for entry in train("step").state.log_history if EVENT in entry] == [2, 4]
 
 
 # --- the optimizer's state -------------------------------------------------------------------------------------------

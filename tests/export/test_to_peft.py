@@ -13,12 +13,13 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from transformers import PreTrainedModel
 
 import rosa
 from rosa.adapters import merge, resample
 from rosa.config import MethodConfig, RosaConfig
-from rosa.export import ExportError, PeftExport, to_peft
+from rosa.export import ExportError, PeftExport, to_merged, to_peft
 from rosa.utils.seeding import generator
 from tests.adapters.tiny import METHODS, OneLayer, attached, batch, build, logits, relative_difference, train_steps
 
@@ -67,6 +68,36 @@ def test_peft_gives_the_same_logits_and_the_weights_back(name: str, tmp_path: Pa
     assert all(layer.dropped < 1e-5 for layer in export.layers)
     assert all(torch.equal(tensor, state[key]) for key, tensor in base.state_dict().items()), "base was changed"
     assert not any("lora" in key for key, _ in base.named_modules())
+
+
+WRAPPERS: dict[str, Any] = {
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+    "parallel": nn.DataParallel,
+    "averaged": AveragedModel,
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_wrapper_leaves_no_trace_in_an_export(wrapper: str, tmp_path: Path) -> None:
+    """A wrapper's state has names of its own (``_orig_mod.``, ``module.``), which nobody else knows."""
+    wrap = WRAPPERS[wrapper]
+    base, model = build("bert"), attached("bert", RosaConfig(rank=1))
+    train_steps(model, "bert")
+    plain = merge(wrap(model)).eval()
+    expected = logits(model, "bert")
+    to_peft(wrap(base), plain, tmp_path / "adapter")
+    to_merged(plain, tmp_path / "merged")
+    assert relative_difference(logits(reloaded(base, tmp_path / "adapter"), "bert"), expected) < 1e-5
+    inner = model if wrapper != "averaged" else plain.module
+    whole, found = type(inner).from_pretrained(tmp_path / "merged", output_loading_info=True)
+    assert not found["missing_keys"]
+    assert not found["unexpected_keys"]
+    assert torch.equal(logits(whole.eval(), "bert"), logits(inner, "bert"))
+
+
+def test_a_model_that_transformers_cannot_save_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="plain: Linear is no transformers model"):
+        to_merged(nn.Linear(2, 2), tmp_path / "merged")
 
 
 def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:

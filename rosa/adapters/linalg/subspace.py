@@ -82,14 +82,14 @@ def draw_indices(n: int, r: int, sampling: str, generator: torch.Generator | Non
     if not 1 <= r <= n:
         raise AdapterError(f"cannot draw r={r} of n={n} singular triplets")
     if sampling == "random":
-        return torch.randperm(n, generator=generator)[:r].sort().values
+        return torch.randperm(n, generator=generator, device="cpu")[:r].sort().values
     if sampling == "top":
-        return torch.arange(r)
+        return torch.arange(r, device="cpu")
     if sampling == "bottom":
-        return torch.arange(n - r, n)
+        return torch.arange(n - r, n, device="cpu")
     if sampling == "window":
-        start = int(torch.randint(n - r + 1, (1,), generator=generator))
-        return torch.arange(start, start + r)
+        start = int(torch.randint(n - r + 1, (1,), generator=generator, device="cpu"))
+        return torch.arange(start, start + r, device="cpu")
     raise AdapterError(f"sampling={sampling!r}: expected random, top, bottom or window")
 
 
@@ -268,7 +268,7 @@ def _gram_eigenpairs(W: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]
             pass  # Fall back to the full decomposition below.
         else:
             values, vectors = (torch.from_numpy(np.stack([pairs[i] for pairs in found])) for i in range(2))
-            return values, vectors, torch.tensor([pairs.largest for pairs in found], dtype=W.dtype)
+            return values, vectors, torch.tensor([pairs.largest for pairs in found], dtype=W.dtype, device=W.device)
     all_values, all_vectors = torch.linalg.eigh(tall.mT @ tall)
     return all_values.gather(1, ascending), _columns(all_vectors, ascending), all_values[:, -1]
 
