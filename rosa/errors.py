@@ -55,6 +55,10 @@ class RecordError(RosaError, ValueError):
     """The record's file, set by :func:`rosa.records.locate`."""
 
 
+class CheckpointError(RosaError, ValueError):
+    """A checkpoint or file of weights cannot be used; the message names the file and what is wrong with it."""
+
+
 class ReportError(RosaError, ValueError):
     """A table or figure cannot be made from the records; the message names the experiment or file."""
 

@@ -86,6 +86,11 @@ Composer = Callable[..., Config]
 @pytest.fixture
 def composed(tmp_path: Path, tiny_model: Path) -> Composer:
     """Compose a small run from the real configuration files; arguments are Hydra overrides."""
+    return composer(tmp_path, tiny_model)
+
+
+def composer(folder: Path, model: Path) -> Composer:
+    """As the fixture ``composed``, of another scope: results and caches lie in ``folder``."""
 
     def make(*overrides: str) -> Config:
         register()
@@ -96,15 +101,15 @@ def composed(tmp_path: Path, tiny_model: Path) -> Composer:
                     overrides=[
                         "model=folder",
                         "model.name=tiny",
-                        f"model.path={tiny_model}",
+                        f"model.path={model}",
                         "data.train_size=96",
                         "data.evaluation_size=32",
                         "train.epochs=3",
                         "train.batch_size=16",
                         "train.device=cpu",
                         "logger=none",
-                        f"results_dir={tmp_path / 'results'}",
-                        f"cache_dir={tmp_path / 'cache'}",
+                        f"results_dir={folder / 'results'}",
+                        f"cache_dir={folder / 'cache'}",
                         *overrides,
                     ],
                 )

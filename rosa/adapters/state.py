@@ -1,6 +1,8 @@
-"""The tensors of a model that training changes and a checkpoint must hold."""
+"""The tensors of a model that training changes and a checkpoint must hold, and the hash of all others."""
 
 from __future__ import annotations
+
+import hashlib
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,21 @@ def changing_state(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of :func:`changing_names`, detached."""
     state = unwrapped(model).state_dict()
     return {name: state[name].detach() for name in changing_names(model)}
+
+
+def frozen_hash(model: nn.Module) -> str:
+    """SHA-256 over every tensor of a model's state that training does not change, with its name, dtype and shape.
+
+    It depends on neither the device nor the order of the modules. Of full fine-tuning, it is that of the buffers.
+    """
+    model = unwrapped(model)
+    state, changing = model.state_dict(), set(changing_names(model))
+    digest = hashlib.sha256()
+    for name in sorted(state.keys() - changing):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_changing_state(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:

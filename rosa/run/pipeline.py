@@ -12,7 +12,7 @@ import torch
 
 from rosa import records
 from rosa.config import Config
-from rosa.errors import AdapterError, DivergedError, InterruptedRun
+from rosa.errors import AdapterError, CheckpointError, DivergedError, InterruptedRun
 from rosa.run import build, mini_model, recording, test_split
 from rosa.run.folder import CHECKPOINTS, begin
 from rosa.run.resolve import check_request, check_shares, resolve
@@ -21,7 +21,7 @@ from rosa.training.signals import stop_signals
 from rosa.utils import distributed
 from rosa.utils.console import silence_transformers
 
-SAME_EVERYWHERE = (InterruptedRun, DivergedError, AdapterError)
+SAME_EVERYWHERE = (InterruptedRun, DivergedError, AdapterError, CheckpointError)
 """Errors that every process of a run raises at the same point."""
 
 

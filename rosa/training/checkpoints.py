@@ -1,34 +1,38 @@
 """Save and load checkpoints and best weights.
 
 A checkpoint holds what training changes (factors, ``W_f`` of resampled layers, head; everything for full fine-tuning)
-instead of the whole model. It is used only if it is complete; only then is the previous one removed.
+instead of the whole model. It is used only if all of its files are as they were written
+(:mod:`rosa.training.manifest`). The one before is kept until the next one is about to be written, and is used if the
+newest is torn.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rosa.adapters.callback import updates_per_epoch
 from rosa.adapters.modules import attachment
 from rosa.adapters.state import changing_state, load_changing_state
-from rosa.errors import AdapterError, InterruptedRun
+from rosa.errors import AdapterError, CheckpointError, InterruptedRun
+from rosa.training import manifest
 from rosa.utils import distributed
 
-COMPLETE = "complete"
-"""The file written last into a checkpoint's folder; a folder without it is incomplete and not used."""
+log = logging.getLogger(__name__)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -53,31 +57,63 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     Raises:
         AdapterError: the file is of another method, method configuration, rank or model.
+        CheckpointError: it cannot be read.
     """
     present = attachment(model)
     expected = dataclasses.asdict(present.config) if present else {}
-    with safe_open(path, framework="pt") as file:
-        saved = json.loads((file.metadata() or {}).get("method", "{}"))
-        if saved != expected:
-            keys = sorted(key for key in saved.keys() | expected.keys() if saved.get(key) != expected.get(key))
-            differences = ", ".join(f"{key}={saved.get(key)!r} (now {expected.get(key)!r})" for key in keys)
-            raise AdapterError(
-                f"{path} is a checkpoint of another method or rank: {differences}. "
-                "Remove it, or start over with train.force=true"
-            )
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
+    saved, tensors = _read_weights(path)
+    if saved != expected:
+        keys = sorted(key for key in saved.keys() | expected.keys() if saved.get(key) != expected.get(key))
+        differences = ", ".join(f"{key}={saved.get(key)!r} (now {expected.get(key)!r})" for key in keys)
+        raise AdapterError(
+            f"{path} is a checkpoint of another method or rank: {differences}. "
+            "Remove it, or start over with train.force=true"
+        )
     load_changing_state(model, tensors, str(path))
 
 
+def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The method's configuration and the tensors of a file from :func:`save_weights`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            method = json.loads((file.metadata() or {}).get("method", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a readable file of weights: {error}") from error
+    if not isinstance(method, dict):
+        raise CheckpointError(f"{path}: its method is {method!r}, expected the configuration of one")
+    return method, tensors
+
+
 def find_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint, None without one; incomplete ones are removed."""
-    complete = []
-    for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        if (checkpoint / COMPLETE).exists():
-            complete.append(checkpoint)
-        else:
+    """The newest checkpoint that is whole, None without one; torn ones are removed, with a warning each."""
+    found = _by_age(folder)
+    for number, checkpoint in enumerate(found):
+        problem = manifest.problem(checkpoint)
+        if problem is None:
+            return checkpoint
+        before = f"trying {found[number + 1].name}" if number + 1 < len(found) else "starting over"
+        log.warning("%s is torn (%s): %s", checkpoint, problem, before)
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return None
+
+
+def keep_newest(folder: Path) -> None:
+    """Remove all checkpoints but the newest one that is whole, to make room for the next."""
+    kept = find_checkpoint(folder)
+    for checkpoint in _by_age(folder):
+        if checkpoint != kept:
             shutil.rmtree(checkpoint)
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _by_age(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, whole or not, the newest first."""
+    steps = {}
+    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        number = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name, re.ASCII)
+        if number and path.is_dir():
+            steps[path] = int(number[1])
+    return sorted(steps, key=steps.__getitem__, reverse=True)
 
 
 class CheckpointCallback(TrainerCallback):
@@ -111,7 +147,7 @@ class CheckpointCallback(TrainerCallback):
         control.should_save = state.global_step < state.max_steps
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the new checkpoint complete, then remove older ones.
+        """Write the new checkpoint's manifest.
 
         Rank 0 does this after every rank has written the state of its random numbers, the only file of other ranks.
 
@@ -120,11 +156,7 @@ class CheckpointCallback(TrainerCallback):
         """
         distributed.wait_for_all()
         if distributed.is_main():
-            newest = self.folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            (newest / COMPLETE).touch()
-            for checkpoint in self.folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-                if checkpoint != newest:
-                    shutil.rmtree(checkpoint)
+            manifest.seal(self.folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
         if self.stop_requested():
             raise InterruptedRun(f"stopped at step {state.global_step} of {state.max_steps}; run it again to resume")
 

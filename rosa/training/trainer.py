@@ -6,7 +6,7 @@ What differs from the stock Trainer, and why:
   run needs no replay of random numbers;
 * the loss of an update is the mean over its examples, or its tokens, for any number of batches and processes
   (:mod:`rosa.training.batches`);
-* checkpoints are small (:mod:`rosa.training.checkpoints`);
+* checkpoints are small, verified, and refused for another backbone (:mod:`rosa.training.checkpoints`);
 * a loss that is not finite stops the run; the error names the step and the layers.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,19 +30,22 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 
 from rosa.adapters.callback import updates_per_epoch
-from rosa.adapters.state import undecayed_names
+from rosa.adapters.state import frozen_hash, undecayed_names
 from rosa.config import TrainConfig
-from rosa.errors import DivergedError, ProcessesError
+from rosa.errors import CheckpointError, DivergedError, ProcessesError, RosaError
 from rosa.evaluation.scorer import Scorer
 from rosa.training.arguments import training_arguments
 from rosa.training.batches import BatchShares, EpochSampler, Examples, by_length, lengths, loss_weights
 from rosa.training.callbacks import CostCallback, EpochOrderCallback, ProgressCallback
-from rosa.training.checkpoints import CheckpointCallback, load_weights, save_weights
+from rosa.training.checkpoints import CheckpointCallback, keep_newest, load_weights, save_weights
 from rosa.training.costs import CostMeter
 from rosa.utils import distributed
+from rosa.utils.console import first_line
 
 WEIGHTS = "changed.safetensors"
 PROGRESS = "progress.json"
@@ -76,6 +80,7 @@ class HarnessTrainer(Trainer):
         self._weights: Iterator[Tensor | float] = iter(())
         self._loss_since_log = 0.0
         self._resumed: dict[str, Any] = {}
+        self._frozen_hash: str | None = None
         self._first_bad_step = torch.full((), torch.iinfo(torch.int64).max, device=self.args.device)
 
     def train(self, *arguments: Any, **options: Any) -> Any:
@@ -199,6 +204,8 @@ class HarnessTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._loss_since_log = float(distributed.total(self._tr_loss)) / distributed.count()  # collective: every rank
+        if distributed.is_main():
+            keep_newest(Path(str(self.args.output_dir)))
         super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -209,14 +216,67 @@ class HarnessTrainer(Trainer):
             "costs": self.costs.meter.state(),
             "loss_since_log": self._loss_since_log,
             "logged_at": self._globalstep_last_logged,
+            "backbone": self._backbone(),
         }
         (folder / PROGRESS).write_text(json.dumps(progress))
 
+    def _backbone(self) -> str:
+        """The hash of the frozen weights, computed once: training does not change them."""
+        if self._frozen_hash is None:
+            self._frozen_hash = frozen_hash(self.accelerator.unwrap_model(self.model))
+        return self._frozen_hash
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
+        with _reading(folder / PROGRESS):
+            progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+            backbone = progress["backbone"]
+        if backbone != self._backbone():
+            raise CheckpointError(
+                f"{folder}: its training started from other frozen weights: their sha256 was {backbone}, those of this "
+                f"model have {self._backbone()}. Go on with the model that the run started from, or start over with "
+                "train.force=true"
+            )
         load_weights(self.accelerator.unwrap_model(self.model) if model is None else model, folder / WEIGHTS)
-        self._resumed = json.loads((folder / PROGRESS).read_text())
-        self.costs.meter.load(self._resumed["costs"])
+        with _reading(folder / PROGRESS):
+            self.costs.meter.load(progress["costs"])
+            self._resumed = {key: progress[key] for key in ("loss_since_log", "logged_at")}
+        with _reading(folder / TRAINER_STATE_NAME):
+            state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
+            if folder.name.rpartition("-")[2] != str(state.global_step) or not isinstance(state.train_batch_size, int):
+                raise CheckpointError(f"{folder / TRAINER_STATE_NAME}: it is of step {state.global_step!r}")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _reading(Path(str(checkpoint))):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with _reading(Path(str(checkpoint))):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _reading(Path(str(checkpoint))):
+            super()._load_rng_state(checkpoint)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong with a checkpoint's content into an error that names it.
+
+    The optimizer's and the random numbers' state are read with ``weights_only=True``, which refuses to run code.
+
+    Raises:
+        CheckpointError: the content is not what a Trainer of this project has written.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, RosaError):
+            raise
+        raise CheckpointError(
+            f"{path}: not a checkpoint of this run ({first_line(type(error).__name__, str(error))}). Remove it, or "
+            "start over with train.force=true"
+        ) from error
 
 
 def describe_norms(model: nn.Module, most: int = 3) -> str:

@@ -295,7 +295,7 @@ def test_torchrun_hands_a_signal_on(composed: Composer, tmp_path: Path, tiny_mod
     log = tmp_path / "log"
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
-        while process.poll() is None and not any((folder_of(config) / CHECKPOINTS).glob("*/complete")):
+        while process.poll() is None and not any((folder_of(config) / CHECKPOINTS).glob("*/manifest.json")):
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGTERM)
         status = process.wait()

@@ -69,7 +69,7 @@ def records_in(folder: Path) -> int:
 def in_the_middle(job: Job) -> bool:
     """Whether a run has a checkpoint to go on from."""
     try:
-        return any(folder_of(job).glob("checkpoints/checkpoint-*/complete"))
+        return any(folder_of(job).glob("checkpoints/checkpoint-*/manifest.json"))
     except FileNotFoundError:
         return False  # it went while it was looked at
 

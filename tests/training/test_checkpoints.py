@@ -1,0 +1,236 @@
+"""What a checkpoint is used for, and what it is refused for: torn files, another backbone, code in a pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertForSequenceClassification
+
+from rosa import attach
+from rosa.adapters.state import changing_names, frozen_hash
+from rosa.config import Config, FullConfig, IA3Config, LoraConfig, RosaConfig
+from rosa.errors import AdapterError, CheckpointError
+from rosa.run import pipeline, run
+from rosa.run.folder import CHECKPOINTS
+from rosa.training import find_checkpoint, manifest
+from tests.conftest import composer
+from tests.run.test_resume import KillAt, Killed, folder_of, results
+
+pytestmark = pytest.mark.slow
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flip(path: Path) -> None:
+    """One bit, in the middle; the size and, of most files, the format stay as they were."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+TEARS: list[Callable[[Path], None]] = [cut, empty, flip, Path.unlink]
+
+
+@dataclasses.dataclass
+class Half:
+    """A run killed at step 9 of 18, with its checkpoints of steps 6 and 8, and one that was left alone."""
+
+    config: Config
+    whole: dict[str, Any]
+
+    @property
+    def checkpoints(self) -> Path:
+        return folder_of(self.config) / CHECKPOINTS
+
+    def copy(self, folder: Path) -> Half:
+        shutil.copytree(self.config.results_dir, folder)
+        return Half(dataclasses.replace(self.config, results_dir=str(folder)), self.whole)
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Half:
+    folder = tmp_path_factory.mktemp("half")
+    config = composer(folder, tiny_model)("method=rosa", "method.rank=4", "method.every=1", "train.save_steps=2")
+    whole = run(dataclasses.replace(config, results_dir=str(folder / "whole")), "command", progress=False).record
+    build = pipeline.build_trainer
+
+    def killed(*args: Any, **kwargs: Any) -> Any:
+        trainer = build(*args, **kwargs)
+        trainer.add_callback(KillAt(9))
+        return trainer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "build_trainer", killed)
+        with pytest.raises(Killed):
+            run(config, "command", progress=False)
+    return Half(config, whole)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.name == "rosa.training.checkpoints"]
+
+
+# --- torn files ------------------------------------------------------------------------------------------------------
+
+
+def test_every_tear_of_every_file_is_noticed(half: Half, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert names(half.checkpoints) == ["checkpoint-6", "checkpoint-8"]
+    files = names(half.checkpoints / "checkpoint-8")
+    assert {"changed.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= set(files)
+    for name in files:
+        for number, tear in enumerate(TEARS):
+            folder = tmp_path / f"{name}-{number}"
+            shutil.copytree(half.checkpoints, folder)
+            tear(folder / "checkpoint-8" / name)
+            caplog.clear()
+            assert find_checkpoint(folder) == folder / "checkpoint-6", (name, tear)
+            assert names(folder) == ["checkpoint-6"]
+            (warning,) = warned(caplog)
+            assert re.fullmatch(rf".*checkpoint-8 is torn \(.*{re.escape(name)}.*\): trying checkpoint-6", warning)
+
+
+def test_a_whole_checkpoint_is_used_without_a_word(half: Half, tmp_path: Path, caplog: Any) -> None:
+    shutil.copytree(half.checkpoints, tmp_path / "copy")
+    assert find_checkpoint(tmp_path / "copy") == tmp_path / "copy" / "checkpoint-8"
+    assert warned(caplog) == []
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_torn_one(half: Half, tmp_path: Path, caplog: Any) -> None:
+    copy = half.copy(tmp_path / "copy")
+    cut(copy.checkpoints / "checkpoint-8" / "optimizer.pt")
+    assert results(run(copy.config, "command", progress=False).record) == results(half.whole)
+    assert len(warned(caplog)) == 1
+
+
+def test_a_run_whose_checkpoints_are_all_torn_starts_over(half: Half, tmp_path: Path, caplog: Any) -> None:
+    copy = half.copy(tmp_path / "copy")
+    flip(copy.checkpoints / "checkpoint-6" / "changed.safetensors")
+    (copy.checkpoints / "checkpoint-8" / manifest.MANIFEST).unlink()
+    assert results(run(copy.config, "command", progress=False).record) == results(half.whole)
+    assert [line.rpartition(": ")[2] for line in warned(caplog)] == ["trying checkpoint-6", "starting over"]
+
+
+def test_what_is_no_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    for name in ("checkpoint-x", "checkpoint-7.bak", "notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-3").touch()
+    assert find_checkpoint(tmp_path) is None
+    assert len(names(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"files": {"a": 1}}', "\xff", "[" * 100_000, '{"files": {}}'])
+def test_a_manifest_of_another_kind_is_torn(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / manifest.MANIFEST).write_text(text, encoding="latin-1")
+    assert manifest.problem(tmp_path) is not None
+
+
+# --- another backbone ------------------------------------------------------------------------------------------------
+
+
+def test_another_backbone_is_refused_with_both_hashes(half: Half, tmp_path: Path, tiny_model: Path) -> None:
+    """The model's folder holds other weights than when the run was killed: one number of an embedding, no adapter."""
+    copy = half.copy(tmp_path / "copy")
+    other = tmp_path / "model"
+    shutil.copytree(tiny_model, other)
+    weights = load_file(other / "model.safetensors")
+    (name,) = [name for name in weights if name.endswith("word_embeddings.weight")]
+    weights[name][0, 0] += 1
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    model = dataclasses.replace(copy.config.model, path=str(other))
+    shutil.move(folder_of(copy.config), folder_of(dataclasses.replace(copy.config, model=model)))
+    with pytest.raises(CheckpointError, match=r"checkpoint-8: .*sha256 was (\w{64}), those .* have (?!\1)\w{64}"):
+        run(dataclasses.replace(copy.config, model=model), "command", progress=False)
+
+
+def tiny_bert(seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    shape = BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=8,
+    )  # fmt: skip
+    return BertForSequenceClassification(shape)
+
+
+@pytest.mark.parametrize("method", [RosaConfig(rank=2), LoraConfig(rank=2), IA3Config()])
+def test_the_hash_is_of_the_frozen_weights_alone(method: Any) -> None:
+    model = attach(tiny_bert(), method, verbose=False)
+    before = frozen_hash(model)
+    changing = set(changing_names(model))
+    state = model.state_dict()
+    assert changing < state.keys()
+    with torch.no_grad():
+        for name in changing:
+            state[name].fill_(1)
+        assert frozen_hash(model) == before
+        for name in state.keys() - changing:
+            kept = state[name].clone()
+            state[name].view(-1)[-1] += 1
+            assert frozen_hash(model) != before, name
+            state[name].copy_(kept)
+        assert frozen_hash(model) == before
+
+
+def test_the_hash_of_bfloat16_weights_is_of_their_bits() -> None:
+    hashes = {dtype: frozen_hash(attach(tiny_bert().to(dtype), LoraConfig(rank=2), verbose=False))
+              for dtype in (torch.float32, torch.bfloat16)}  # fmt: skip
+    assert len(set(hashes.values())) == 2
+    assert frozen_hash(attach(tiny_bert(), FullConfig(), verbose=False)) not in hashes.values()
+
+
+# --- content that no Trainer of this project has written -------------------------------------------------------------
+
+
+class Bomb:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_pickle_that_runs_code_is_refused(name: str, half: Half, tmp_path: Path) -> None:
+    """Whole by its manifest, as one who can write there would make it."""
+    copy = half.copy(tmp_path / "copy")
+    checkpoint = copy.checkpoints / "checkpoint-8"
+    torch.save(Bomb(tmp_path / "exploded"), checkpoint / name)
+    manifest.seal(checkpoint)
+    with pytest.raises(CheckpointError, match="checkpoint-8"):
+        run(copy.config, "command", progress=False)
+    assert not (tmp_path / "exploded").exists()
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "exploded")))
+    assert (tmp_path / "exploded").exists(), "the bomb was a dud"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"backbone": 1}', b"\xff\xfe", b"[" * 100_000, b"\0" * 64])
+@pytest.mark.parametrize("name", ["progress.json", "trainer_state.json", "changed.safetensors", "optimizer.pt"])
+def test_other_content_under_a_right_manifest_is_refused(name: str, content: bytes, half: Half, tmp_path: Path) -> None:
+    copy = half.copy(tmp_path / "copy")
+    checkpoint = copy.checkpoints / "checkpoint-8"
+    (checkpoint / name).write_bytes(content)
+    manifest.seal(checkpoint)
+    with pytest.raises((CheckpointError, AdapterError), match="checkpoint-8"):
+        run(copy.config, "command", progress=False)
