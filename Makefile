@@ -20,12 +20,12 @@ setup: .venv/ready  ## make the virtual environment from the pinned requirements
 	@touch $@
 
 reproduce-glue: setup  ## the GLUE table; SCALE=mini (default, no network) or SCALE=paper (roberta-base, the hub's GLUE)
-	$(if $(filter mini,$(SCALE)),$(RUN) scripts/train.py -m experiment=glue_mini_tune)
+	$(RUN) scripts/train.py -m experiment=glue_$(SCALE)_tune
 	$(RUN) scripts/train.py -m experiment=glue_$(SCALE)
 	$(RUN) scripts/make_tables.py --experiment glue_$(SCALE)
 
 reproduce-e2e: setup  ## the E2E table; SCALE=mini (default, no network) or SCALE=paper (three sizes of GPT-2, the hub's E2E set)
-	$(if $(filter mini,$(SCALE)),$(RUN) scripts/train.py -m experiment=e2e_mini_tune)
+	$(RUN) scripts/train.py -m experiment=e2e_$(SCALE)_tune
 	$(RUN) scripts/train.py -m experiment=e2e_$(SCALE)
 	$(RUN) scripts/make_tables.py --experiment e2e_$(SCALE)
 

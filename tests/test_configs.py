@@ -121,6 +121,11 @@ def test_defaults_are_the_protocol() -> None:
         (["task=colla"], f"task=colla: no such task; did you mean cola? Available: {', '.join(named('task'))}"),
         (["experiment=glue_mimi"], "did you mean glue_mini"),
         (["train.epochs=abc"], "train.epochs"),
+        (
+            ["train.warmup=1.5"],
+            "train.warmup=1.5: expected a share of all updates in [0, 1), or a whole number of updates",
+        ),
+        (["train.optimizer=adam"], "train.optimizer='adam': expected one of adamw, sgd"),
         (["train.epochs=0"], "train.epochs=0: expected a number above 0"),
         (["train.lr=fast"], "train.lr='fast': expected a number above 0, or 'tuned'"),
         (["train.lr=nan"], "train.lr=nan"),

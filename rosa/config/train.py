@@ -15,6 +15,8 @@ TUNED = "tuned"
 SAME = "same"
 """``train.tuning.task=same``: the task of the run."""
 
+WARMUPS = "a share of all updates in [0, 1), or a whole number of updates"
+
 
 @dataclass
 class TuningConfig:
@@ -42,12 +44,14 @@ class TrainConfig:
     """Gradient accumulation: batches an optimizer update."""
     evaluation_batch_size: int = 64
     """Examples that a process scores at a time."""
+    optimizer: str = "adamw"
+    """``adamw``, or ``sgd``: without momentum, so beta1, beta2 and epsilon do not apply."""
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-6
     warmup: float = 0.06
-    """Share of all updates in which the learning rate rises from 0."""
+    """Updates in which the learning rate rises from 0: a share of all below 1, a whole number from 1 on."""
     schedule: str = "linear"
     """``linear`` (to 0), ``cosine`` (to 0) or ``constant``, each after the warm-up."""
     label_smoothing: float = 0.0
@@ -91,8 +95,11 @@ class TrainConfig:
                 self.lr,
                 f"a number above 0, or {TUNED!r}",
             )
-        for key in ("beta1", "beta2", "warmup", "label_smoothing"):
+        for key in ("beta1", "beta2", "label_smoothing"):
             require(0 <= getattr(self, key) < 1, f"train.{key}", getattr(self, key), "a number in [0, 1)")
+        share = 0 <= self.warmup < 1
+        require(share or (self.warmup >= 1 and self.warmup % 1 == 0), "train.warmup", self.warmup, WARMUPS)
+        choice("train.optimizer", self.optimizer, ("adamw", "sgd"))
         choice("train.schedule", self.schedule, ("linear", "cosine", "constant"))
         choice("train.precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         choice("train.device", self.device, ("auto", "cpu", "cuda"))

@@ -37,7 +37,7 @@ def training_arguments(config: TrainConfig, folder: Path, seed: int, updates: in
         adam_epsilon=config.epsilon,
         max_grad_norm=config.max_grad_norm,
         label_smoothing_factor=config.label_smoothing,
-        optim="adamw_torch_fused",
+        optim={"adamw": "adamw_torch_fused", "sgd": "sgd"}[config.optimizer],
         bf16=config.precision == "bf16",
         fp16=config.precision == "fp16",
         use_cpu=config.device == "cpu",

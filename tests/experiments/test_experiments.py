@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,14 @@ SMALLEST = [
     "data.train_size=32", "data.evaluation_size=16", "train.max_steps=2", "train.epochs=1", "train.batch_size=16",
     "train.lr=1e-3", "train.device=cpu", "train.threads=1", "train.keep=none", "logger=none",
 ]  # fmt: skip
+
+COMMANDS = [
+    (path.stem, shlex.split(line)[4:])
+    for path in sorted((ROOT / "experiments").glob("*.yaml"))
+    for line in path.read_text(encoding="utf-8").splitlines()
+    if re.match(r"#\s+python scripts/train\.py -m ", line)
+]
+"""The commands in the files' comments: the file, and what follows ``-m``."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +48,28 @@ def test_two_updates_of_the_first_run(
         overrides += ["model=folder", "model.name=tiny", f"model.path={model}", "data=mini"]
     if name.startswith("e2e"):
         overrides += ["decoding.max_new_tokens=4", "data.evaluation_size=4", "model.mini.text="]
+        if name == "e2e_workshop":
+            overrides.append("method.rank=2")
         monkeypatch.setenv("PATH", "")  # METEOR takes ten seconds of Java
     job = next(expand(CONF, overrides))
     record = run(job.config, job.command, progress=False).record
     assert record["status"] == "done"
     assert record["costs"]["steps"] == 2
     assert record["identity"]["experiment"] == job.config.experiment_name
+
+
+@pytest.mark.parametrize(("name", "overrides"), COMMANDS)
+def test_the_commands_of_a_file_make_runs_of_it(name: str, overrides: list[str]) -> None:
+    filled = [override.replace("=DIR", "=folder").replace("=N", "=100") for override in overrides]
+    job = next(expand(CONF, filled))
+    assert any(override.startswith("experiment=") for override in overrides)
+    assert name.startswith(job.config.experiment_name.partition("_")[0])
+
+
+def test_the_workshops_runs_are_plain_gradient_descent() -> None:
+    job = next(expand(CONF, ["experiment=e2e_workshop"]))
+    assert (job.config.train.optimizer, job.config.train.warmup) == ("sgd", 500)
+    assert (job.config.method.split, job.config.method.every) == ("symmetric", 1)
 
 
 def test_rank_frequency_is_the_whole_grid() -> None:

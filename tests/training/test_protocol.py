@@ -107,6 +107,22 @@ def test_parameter_groups_and_optimizer(method: str, composed: Composer, monkeyp
     assert all(norm == pytest.approx(0.01, rel=1e-3) for norm in watch.norms), "gradients are clipped"
 
 
+def test_plain_gradient_descent_with_a_number_of_warm_up_updates(
+    composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SGD has no momentum, and decay as configured; four warm-up updates are a quarter of the rate each."""
+    watch = watched(composed, monkeypatch, *METHODS["rosa"], "train.optimizer=sgd", "train.warmup=4", "train.lr=0.002")
+    assert type(watch.optimizer.optimizer) is torch.optim.SGD
+    decayed, spared = watch.groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    for group in (decayed, spared):
+        assert (group["momentum"], group["nesterov"]) == (0, False)
+        assert group["initial_lr"] == 0.002
+    assert watch.trainer.args.get_warmup_steps(1000) == 4
+    rates = [watch.trainer.lr_scheduler.lr_lambdas[0](step) for step in range(5)]
+    assert rates == [0, 0.25, 0.5, 0.75, 1]
+
+
 def test_two_methods_of_one_seed_share_head_and_order(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = [watched(composed, monkeypatch, *METHODS[method]) for method in ("rosa", "lora", "full")]
     for other in seen[1:]:
