@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
+    CONFIG_NAME,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -22,7 +22,7 @@ from transformers import (
 
 from rosa.config import ModelConfig, TaskConfig
 from rosa.errors import ModelError
-from rosa.utils.hub import why_unreachable
+from rosa.utils.hub import is_commit, why_refused, why_unreachable
 from rosa.utils.seeding import derive, global_stream
 
 PRETRAINING = "pretraining.json"
@@ -38,19 +38,7 @@ def locate(model: ModelConfig) -> tuple[str, dict[str, Any]]:
         ModelError: the folder or package is missing, or the model is not in the cache and the hub is unreachable.
     """
     if model.source == "hub":
-        unreachable = why_unreachable()
-        options: dict[str, Any] = {"revision": model.revision} if model.revision else {}
-        if unreachable:
-            try:
-                AutoConfig.from_pretrained(model.path, local_files_only=True, **options)
-            except (OSError, ValueError) as error:
-                raise ModelError(
-                    f"model.path={model.path}: not in the hub's cache on this machine, and {unreachable}. Without a "
-                    "network use a model that you have (model=folder model.path=DIR, as save_pretrained writes it), "
-                    "model=minilm (an installed package), or the mini scale (model=mini-roberta)"
-                ) from error
-            options["local_files_only"] = True
-        return model.path, options
+        return model.path, _revision(model)
     if model.source == "package":
         package, _, inner = model.path.partition("/")
         spec = importlib.util.find_spec(package)
@@ -63,6 +51,40 @@ def locate(model: ModelConfig) -> tuple[str, dict[str, Any]]:
         holds = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) if folder.is_dir() else "no such folder"
         raise ModelError(f"model.path={model.path}: expected config.json in {folder}; found: {holds}")
     return str(folder), {"local_files_only": True}
+
+
+def _revision(model: ModelConfig) -> dict[str, Any]:
+    """The options of ``from_pretrained`` that name the commit of a model on the hub.
+
+    A branch, or no revision, is resolved once, so that the weights and the tokenizer are of one commit.
+
+    Raises:
+        ModelError: the hub cannot be reached and the cache does not have it, or the hub refuses it, or gives another
+            commit than the pinned one.
+    """
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(model.path, CONFIG_NAME, revision=model.revision or None)
+    cached = Path(found).parent.name if isinstance(found, str) else ""
+    unreachable = why_unreachable()
+    if unreachable and not cached:
+        raise ModelError(
+            f"model.path={model.path}: not in the hub's cache on this machine, and {unreachable}. Without a "
+            "network use a model that you have (model=folder model.path=DIR, as save_pretrained writes it), "
+            "model=minilm (an installed package), or the mini scale (model=mini-roberta)"
+        )
+    if unreachable:
+        return {"revision": cached, "local_files_only": True}
+    if cached and cached == model.revision:
+        return {"revision": cached}
+    wanted = f"model.path={model.path}" + (f" model.revision={model.revision}" if model.revision else "")
+    try:
+        commit = huggingface_hub.HfApi().model_info(model.path, revision=model.revision or None).sha
+    except Exception as error:  # the hub's client raises its own, the HTTP library's and OS errors
+        raise ModelError(f"{wanted}: cannot be loaded from the hub: {why_refused(error)}") from error
+    if is_commit(model.revision) and commit != model.revision:
+        raise ModelError(f"{wanted}: the hub returned commit {commit}; another commit may have other weights")
+    return {"revision": commit}
 
 
 def load(
@@ -104,11 +126,13 @@ def load(
             network, drawn = _network(kind, place, {**described, **options}, fresh_head=model.head == "fresh")
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         advice = "" if model.attention == "auto" else "; model.attention=auto lets transformers choose"
-        raise ModelError(f"{what} cannot serve {task.name}: {error}{advice}") from error
+        reason = why_refused(error) if model.source == "hub" else str(error)
+        raise ModelError(f"{what} cannot serve {task.name}: {reason}{advice}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         # Without tokenizer files, transformers builds a tokenizer that has only special tokens.
         raise ModelError(f"{what}: there is no tokenizer; save it beside the weights (tokenizer.save_pretrained)")
-    facts: dict[str, Any] = {"name": model.name, "source": model.source, "path": model.path, "revision": model.revision}
+    facts: dict[str, Any] = {"name": model.name, "source": model.source, "path": model.path}
+    facts["revision"] = options.get("revision", model.revision)
     facts["attention"] = network.config._attn_implementation
     facts["drawn"] = drawn
     weights = sorted(Path(place).glob("*.safetensors")) if model.source != "hub" else []

@@ -11,13 +11,12 @@ import torch
 
 from rosa import models
 from rosa.config import TUNED, Config
-from rosa.data import sources
+from rosa.data import hub, sources
 from rosa.errors import ConfigError
 from rosa.records import selection
 from rosa.run import build, mini_model
 from rosa.utils import distributed
 from rosa.utils.console import silence_transformers
-from rosa.utils.hub import why_unreachable
 
 
 def check_request(config: Config) -> None:
@@ -77,7 +76,7 @@ def reach(configs: Iterable[Config]) -> None:
                 models.locate(config.model)
         if config.data.source == "hub" and config.task.name not in tasks_seen:
             tasks_seen.add(config.task.name)
-            if why_unreachable():
+            if hub.why_out_of_reach():
                 build.read(config)
 
 

@@ -1,7 +1,8 @@
-"""Check at once whether the Hugging Face hub is reachable; its client would retry for minutes."""
+"""The Hugging Face hub: whether it is reachable (its client would retry for minutes), and why it refused something."""
 
 from __future__ import annotations
 
+import re
 import socket
 import urllib.request
 from urllib.parse import urlsplit
@@ -10,6 +11,13 @@ CONNECT_SECONDS = 5.0
 """How long a hub that does not answer is waited for, before anything is asked of it."""
 
 _PORTS = {"http": 80, "https": 443}
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_LONGEST = 300
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a whole commit hash, which names one content for ever; branches and tags move."""
+    return _COMMIT.fullmatch(revision) is not None
 
 
 def why_unreachable() -> str | None:
@@ -31,3 +39,22 @@ def why_unreachable() -> str | None:
     except (OSError, ValueError) as error:
         return f"{target.hostname} cannot be reached ({error})"
     return None
+
+
+def why_refused(error: BaseException) -> str:
+    """What the hub answered, in one line, from an error of its client or one that was raised from such an error."""
+    from huggingface_hub import errors
+
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, errors.HfHubHTTPError):
+        found = found.__cause__ or found.__context__
+    if isinstance(found, errors.GatedRepoError):
+        return "it is gated: accept its terms on the hub, then log in (hf auth login, or the variable HF_TOKEN)"
+    if isinstance(found, errors.RepositoryNotFoundError):
+        return "the hub has no such repository, or it is private and you are not logged in (hf auth login)"
+    if isinstance(found, errors.RevisionNotFoundError):
+        return "the hub has no such revision of it"
+    if isinstance(found, errors.HfHubHTTPError) and found.response.status_code == 429:
+        return "the hub refuses further requests for now (429, too many requests): wait, or log in (hf auth login)"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:_LONGEST]}{' ...' if len(text) > _LONGEST else ''}"

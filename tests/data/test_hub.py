@@ -1,16 +1,9 @@
-"""The hub: what happens without one, and a download from a stand-in server that answers as the hub does."""
+"""The hub: what happens without one, which commit is taken, and how it fails; from a stand-in for it."""
 
 from __future__ import annotations
 
 import io
-import json
-import os
 import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import datasets
@@ -22,8 +15,8 @@ import pytest
 from rosa.config import DataConfig, TaskConfig
 from rosa.data import load
 from rosa.errors import DataError
+from tests import stand_in_hub
 
-PROJECT = Path(__file__).resolve().parents[2]
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 TASK = TaskConfig(
     name="cola", texts=["sentence"], labels=["unacceptable", "acceptable"], metrics=["accuracy"], headline="accuracy"
@@ -119,104 +112,137 @@ def parquet(sentences: list[str], labels: list[int]) -> bytes:
     return buffer.getvalue()
 
 
-FILES = {
-    "README.md": CARD.encode(),
-    "cola/train-00000-of-00001.parquet": parquet(["Fine.", "Not fine it."], [1, 0]),
-    "cola/validation-00000-of-00001.parquet": parquet(["Also fine."], [1]),
-}
+def commit(first: str) -> dict[str, bytes]:
+    """The files of a commit whose first training sentence is this one."""
+    return {
+        "README.md": CARD.encode(),
+        "cola/train-00000-of-00001.parquet": parquet([first, "Not fine it."], [1, 0]),
+        "cola/validation-00000-of-00001.parquet": parquet([f"Also {first}"], [1]),
+    }
 
 
-class StandIn(BaseHTTPRequestHandler):
-    """Answers the few requests that loading a data set of parquet files takes."""
+OLDER, NEWER, ABSENT = "a" * 40, "b" * 40, "c" * 40
+GLUE = {"datasets/nyu-mll/glue": {OLDER: commit("Older."), NEWER: commit("Newer.")}}
 
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-    def reply(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = self.path.split("?")[0]
-        if "/resolve/" in path:
-            name = path.split("/resolve/")[1].split("/", 1)[1]
-            if name in FILES:
-                self.reply(200, FILES[name], X_Repo_Commit=REVISION, ETag=f'"{name}"')
-                return
-        elif "/tree/" in path:
-            folder = path.split("/tree/")[1].partition("/")[2]
-            tree: list[dict] = [
-                {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
-                for name, content in FILES.items()
-                if name.rpartition("/")[0] == folder
-            ]
-            if not folder:
-                tree.append({"type": "directory", "path": "cola", "oid": "0" * 40})
-            self.reply(200, json.dumps(tree).encode())
-            return
-        elif path.startswith("/api/datasets/"):
-            files = [{"rfilename": name} for name in FILES]
-            self.reply(200, json.dumps({"id": "nyu-mll/glue", "sha": REVISION, "siblings": files}).encode())
-            return
-        self.reply(404, b"{}", X_Error_Code="EntryNotFound")
-
-
-@pytest.fixture
-def stand_in() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-LOADER = """
-import json, sys
+LOAD = """
 from rosa.config import DataConfig, TaskConfig
-from rosa.data import DataError, load
+from rosa.data import load
+
 task = TaskConfig(name="cola", texts=["sentence"], labels=["unacceptable", "acceptable"], metrics=["accuracy"],
                   headline="accuracy")
-for revision in sys.argv[1:]:
-    try:
-        data = load(task, DataConfig(source="hub", path="nyu-mll/glue", revision=revision), seed=0)
-        print(json.dumps([data.train.to_dict(), len(data.evaluation["validation"]), data.facts["revision"]]))
-    except DataError as error:
-        print(json.dumps(str(error)))
+
+def answer(revision):
+    data = load(task, DataConfig(source="hub", path="nyu-mll/glue", revision=revision), seed=0)
+    return [data.train["text_a"][0], data.evaluation["validation"]["text_a"][0], data.facts["revision"]]
 """
+OF_OLDER, OF_NEWER = ["Older.", "Also Older.", OLDER], ["Newer.", "Also Newer.", NEWER]
 
 
-def load_elsewhere(cache: Path, endpoint: str, *revisions: str) -> list:
-    """What a fresh process loads: the hub's libraries read their address at import."""
-    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-    environment.update(HF_HOME=str(cache), HF_ENDPOINT=endpoint, PYTHONPATH=str(PROJECT), HF_HUB_OFFLINE="0")
-    for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_DATASETS_OFFLINE", "HF_TOKEN"):
-        environment.pop(name, None)
-    done = subprocess.run(
-        [sys.executable, "-c", LOADER, *revisions], env=environment, capture_output=True, text=True, check=True
-    )
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def asking(*revisions: str) -> list[dict[str, str]]:
+    return [{"revision": revision} for revision in revisions]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds both commits, the older one downloaded first."""
+    folder = tmp_path_factory.mktemp("cache")
+    with stand_in_hub.running(GLUE) as hub:
+        assert stand_in_hub.ask(LOAD, hub.address, folder, asking(OLDER, NEWER, "")) == [OF_OLDER, OF_NEWER, OF_NEWER]
+    return folder
 
 
 @pytest.mark.slow
-def test_a_download_is_used_again_without_a_network(tmp_path: Path, stand_in: str) -> None:
-    expected = [{"text_a": ["Fine.", "Not fine it."], "label": [1, 0]}, 1, REVISION]
-    assert load_elsewhere(tmp_path, stand_in, REVISION) == [expected]
+@pytest.mark.parametrize("variable", ["", "HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE"])
+def test_without_a_network_each_pin_finds_its_own_copy_and_no_other(cache: Path, variable: str) -> None:
+    """Both pins are in the cache, the asked one not always the newest; a third one is in no cache."""
+    with stand_in_hub.running(GLUE) as hub:
+        address = hub.address if variable else "http://127.0.0.1:9"  # the discard port: nothing listens
+        environment = {variable: "1"} if variable else {}
+        steps = asking(OLDER, NEWER, "", ABSENT)
+        older, newer, latest, absent = stand_in_hub.ask(LOAD, address, cache, steps, **environment)
+        assert (older, newer, latest) == (OF_OLDER, OF_NEWER, OF_NEWER)
+        assert f"at revision {ABSENT} not in the cache (the latest commit there is {NEWER})" in absent
+        assert (f"{variable}" if variable else "cannot be reached") in absent
+        assert hub.asked == []
 
-    nowhere = "http://127.0.0.1:9"  # the discard port: nothing listens
-    other = "f" * 40
-    pinned, newest, missing = load_elsewhere(tmp_path, nowhere, REVISION, "", other)
-    assert pinned == expected
-    assert newest == expected
-    assert f"at revision {other} not in the cache (the cache has commit {REVISION})" in missing
+
+@pytest.mark.slow
+def test_a_hub_that_refuses_is_quoted_and_no_other_commit_is_taken(cache: Path) -> None:
+    """`datasets` answers each of these refusals with its newest copy, of whatever commit."""
+    steps = asking(ABSENT)
+    for behaviour in ("fail=gated", "fail=missing", "fail=throttled", f"commit={NEWER}"):
+        steps += [{"hub": behaviour}, *asking(ABSENT)]
+    with stand_in_hub.running(GLUE) as hub:
+        absent, gated, missing, throttled, other = stand_in_hub.ask(LOAD, hub.address, cache, steps)
+    assert "has no such revision" in absent
+    assert "gated" in gated
+    assert "has no such repository" in missing
+    assert "too many requests" in throttled
+    assert f"returned commit {NEWER}" in other
+    for message in (absent, gated, missing, throttled, other):
+        assert message.startswith(f"nyu-mll/glue cola at revision {ABSENT}: ")
+        assert len(message) < 600
+
+
+@pytest.mark.slow
+def test_a_download_that_breaks_off_is_an_error_and_leaves_no_copy(tmp_path: Path) -> None:
+    steps = [{"hub": "cut=cola/train-00000-of-00001.parquet"}, *asking(OLDER), {"hub": "as=ever"}, *asking(OLDER)]
+    with stand_in_hub.running(GLUE) as hub:
+        broken, again = stand_in_hub.ask(LOAD, hub.address, tmp_path, steps)
+    assert broken.startswith(f"nyu-mll/glue cola at revision {OLDER}: cannot be loaded from the hub: ")
+    assert again == OF_OLDER
+
+
+@pytest.mark.slow
+def test_a_damaged_copy_is_named(cache: Path) -> None:
+    (folder,) = cache.glob(f"datasets/*/cola/*/{NEWER}")
+    for file in folder.glob("*.arrow"):
+        kept = file.read_bytes()
+        file.write_bytes(kept[: len(kept) // 2])
+    (damaged,) = stand_in_hub.ask(LOAD, "http://127.0.0.1:9", cache, asking(NEWER))
+    assert "the copy in the cache is damaged" in damaged
+    assert f"remove the folder {folder}" in damaged
+
+
+def pairs(*rows: tuple[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    columns = {"meaning_representation": [mr for mr, _ in rows], "human_reference": [text for _, text in rows]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
+    return buffer.getvalue()
+
+
+LOAD_E2E = """
+from hydra import compose, initialize_config_dir
+from rosa.config import from_hydra, register
+from rosa.data import e2e
+
+register()
+with initialize_config_dir("CONF", version_base="1.3"):
+    config = from_hydra(compose("config", overrides=["task=e2e", "model=mini-gpt2", "data=hub"]))
+
+def answer():
+    data = e2e.load(config.task, config.data, 0)
+    groups = [[group.mr, list(group.references)] for group in data.groups["test"]]
+    return [data.train.to_dict(), data.evaluation["validation"].to_dict(), groups, data.facts["revision"]]
+"""
+
+
+@pytest.mark.slow
+def test_e2e_is_read_from_the_layout_that_its_commit_has(tmp_path: Path) -> None:
+    """A commit of the hub's own branch of Parquet files: CONFIGURATION/SPLIT/NUMBER.parquet and no card."""
+    pinned = "5061e4307d2e553f9b51ccb73998d7039fe6ed90"
+    files = {
+        "default/test/0000.parquet": pairs(("name[C]", "C."), ("name[C]", "It is C.")),
+        "default/train/0000.parquet": pairs(("name[A]", "A.")),
+        "default/validation/0000.parquet": pairs(("name[B]", "B.")),
+    }
+    main = {"README.md": b"---\nlicense: cc-by-sa-4.0\n---\n", "e2e_nlg.py": b"raise SystemExit"}
+    setup = LOAD_E2E.replace("CONF", str(stand_in_hub.PROJECT / "conf"))
+    with stand_in_hub.running({"datasets/tuetschek/e2e_nlg": {pinned: files, NEWER: main}}) as hub:
+        (found,) = stand_in_hub.ask(setup, hub.address, tmp_path, [{}])
+    assert found == [
+        {"mr": ["name[A]"], "ref": ["A."]},
+        {"mr": ["name[B]"], "ref": ["B."]},
+        [["name[C]", ["C.", "It is C."]]],
+        pinned,
+    ]
