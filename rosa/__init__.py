@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rosa import export
     from rosa.adapters import AdapterError, attach, merge, resample
     from rosa.adapters.callback import ResampleCallback
-    from rosa.config import FullConfig, IA3Config, LoraConfig, Method, RosaConfig, register_method
+    from rosa.config import FullConfig, IA3Config, LoraConfig, Method, RobustConfig, RosaConfig, register_method
 
 __all__ = [
     "AdapterError",
@@ -21,6 +21,7 @@ __all__ = [
     "LoraConfig",
     "Method",
     "ResampleCallback",
+    "RobustConfig",
     "RosaConfig",
     "attach",
     "export",
@@ -38,6 +39,7 @@ _HOME = {
     "IA3Config": "rosa.config",
     "LoraConfig": "rosa.config",
     "Method": "rosa.config",
+    "RobustConfig": "rosa.config",
     "RosaConfig": "rosa.config",
     "register_method": "rosa.config",
     "ResampleCallback": "rosa.adapters.callback",

@@ -6,7 +6,7 @@ into the layer. Weight shapes are (out, in) throughout; :func:`oriented` hides t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,10 @@ class Adapter(nn.Module):
     def undecayed(self) -> list[str]:
         """Names, within this module, of the factors that are exempt from weight decay."""
         return []
+
+    def rate_ratios(self) -> dict[str, float]:
+        """Learning rates of factors over the training's own, by name within this module; others train at it."""
+        return {}
 
     def effective_weight(self, cast: Cast = exact) -> Tensor:
         """The weight (out, in) of the equivalent plain linear layer, differentiable in the factors.
@@ -124,4 +128,21 @@ class ResampledAdapter(AddingAdapter):
 
     def optimizer_state(self) -> str:
         """How a resample treats the optimizer's state of the factors: ``reset``, ``keep`` or ``prune``."""
+        raise NotImplementedError
+
+
+class SupportedAdapter(Adapter):
+    """An adapter with a sparse part, whose positions the gradient of the whole weight decides during training."""
+
+    shape: tuple[int, int]
+    """(out, in)."""
+    index: Tensor | None
+    """(k,) sorted flat positions of the sparse part in (out, in), -1 before they are chosen; None without one."""
+
+    def collect(self, take: Callable[[Tensor], None] | None) -> None:
+        """Pass the gradient (out, in) of the weight to ``take`` in every backward pass; None ends that."""
+        raise NotImplementedError
+
+    def choose(self, index: Tensor) -> None:
+        """Fix the positions, in place; the sparse part is 0 there."""
         raise NotImplementedError

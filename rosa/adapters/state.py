@@ -28,6 +28,11 @@ def undecayed_names(model: nn.Module) -> set[str]:
     return {f"{prefix}.{name}" for prefix, adapter in adapters(model) for name in adapter.undecayed()}
 
 
+def rate_ratios(model: nn.Module) -> dict[str, float]:
+    """Learning rates over the training's own, of the parameters for which adapters ask for another, by name."""
+    return {f"{prefix}.{name}": ratio for prefix, a in adapters(model) for name, ratio in a.rate_ratios().items()}
+
+
 def changing_state(model: nn.Module) -> dict[str, Tensor]:
     """The tensors of :func:`changing_names`, detached."""
     state = unwrapped(model).state_dict()

@@ -18,6 +18,7 @@ from rosa.config.method import (
     LoraConfig,
     MethodConfig,
     RankedConfig,
+    RobustConfig,
     RosaConfig,
     TargetedConfig,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "ModelConfig",
     "PerceptronConfig",
     "RankedConfig",
+    "RobustConfig",
     "RosaConfig",
     "TargetedConfig",
     "TaskConfig",

@@ -151,6 +151,79 @@ class LoraConfig(RankedConfig):
 
 
 @dataclass
+class RobustConfig(RankedConfig):
+    """RoSA, robust adaptation (arXiv 2401.04679): a low-rank and a sparse update of each weight, trained together.
+
+    Not ROSA, random subspace adaptation, which is ``RosaConfig``.
+    """
+
+    alpha: float = 16.0
+    """The low-rank update is scaled by alpha / rank; the sparse one is not scaled."""
+    dropout: float = 0.0
+    """Dropout on the low-rank part's input, in [0, 1)."""
+    density: float = 0.006
+    """Share of a weight's entries that the sparse part trains, in (0, 1): ``int(density * entries)`` a layer."""
+    density_pattern: dict[str, float] = field(default_factory=dict)
+    """Other densities for the layers that match a pattern (as in ``targets``); the last that matches counts."""
+    lr_sparse: float = 2 / 7
+    """The sparse values' learning rate over ``train.lr``. The authors train them at 2e-4 beside 7e-4."""
+    schedule: str = "joint"
+    """``joint``: both parts from the start, the support from a first pass; ``warmup``: the low-rank part alone for
+    ``warmup_steps``, then the support is chosen, then both; ``sparse_only``: the paper's SpA; ``low_rank_only``:
+    LoRA."""
+    warmup_steps: int = 64
+    """Of ``schedule=warmup``: updates before the support is chosen."""
+    restart: bool = False
+    """Of ``schedule=warmup``: start over with the support that was chosen, as the authors recommend."""
+    score: str = "gradient_squared"
+    """The support is where the score of the whole weight's gradient is largest: ``gradient_squared``, the mean of its
+    square, or ``gradient_magnitude``, that of its absolute value, over the collected updates."""
+    collect_steps: int = 1
+    """Updates whose gradients are scored."""
+    support: str = ""
+    """A file with the support (``support.safetensors`` of another run); empty to choose it."""
+
+    NAME: ClassVar[str] = "robust"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("method.alpha", self.alpha)
+        require(0 <= self.dropout < 1, "method.dropout", self.dropout, "a number in [0, 1)")
+        _density("method.density", self.density)
+        for pattern, density in self.density_pattern.items():
+            _density(f"method.density_pattern.{pattern}", density)
+        positive("method.lr_sparse", self.lr_sparse)
+        choice("method.schedule", self.schedule, ("joint", "warmup", "sparse_only", "low_rank_only"))
+        choice("method.score", self.score, ("gradient_squared", "gradient_magnitude"))
+        for key, least in (("warmup_steps", 1), ("collect_steps", 1)):
+            value = getattr(self, key)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+            require(whole, f"method.{key}", value, f"a whole number of at least {least}")
+        if self.schedule != "warmup":
+            require(not self.restart, "method.restart", self.restart, "false: only schedule=warmup starts over")
+        if self.schedule in ("warmup", "low_rank_only"):
+            expected = f"none: method.schedule={self.schedule} " + (
+                "chooses one" if self.sparse else "has no sparse part"
+            )
+            require(not self.support, "method.support", self.support, expected)
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether there is a low-rank part."""
+        return self.schedule != "sparse_only"
+
+    @property
+    def sparse(self) -> bool:
+        """Whether there is a sparse part."""
+        return self.schedule != "low_rank_only"
+
+
+def _density(key: str, value: object) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    require(number and 0 < float(str(value)) < 1, key, value, "a share of the weight's entries, between 0 and 1")
+
+
+@dataclass
 class IA3Config(MethodConfig):
     """(IA)3 (arXiv 2205.05638): learned vectors, starting at 1, that scale activations and never weights."""
 

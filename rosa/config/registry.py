@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa.config.checks import choice, require
-from rosa.config.method import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
+from rosa.config.method import FullConfig, IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
 from rosa.errors import ConfigError
 
 GROUP = "rosa.methods"
@@ -95,6 +95,7 @@ OWN = (
     Method(FullConfig, None, "Full", Look("#777777", "o")),
     Method(LoraConfig, "rosa.adapters.lora:build", "LoRA", Look("#0072b2", "s")),
     Method(IA3Config, "rosa.adapters.ia3:build", "(IA)3", Look("#56b4e9", "D")),
+    Method(RobustConfig, "rosa.adapters.robust:build", "RoSA (robust)", Look("#009e73", "v")),
     Method(RosaConfig, "rosa.adapters.rosa:build", "ROSA", Look("#d55e00", "^")),
 )
 """The project's methods in the order of a table's rows: the reference first, ROSA last. The colours are those of Okabe

@@ -35,7 +35,7 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 
 from rosa.adapters.callback import updates_per_epoch
-from rosa.adapters.state import frozen_hash, undecayed_names
+from rosa.adapters.state import frozen_hash, rate_ratios, undecayed_names
 from rosa.config import TrainConfig
 from rosa.errors import CheckpointError, DivergedError, ProcessesError, RosaError
 from rosa.evaluation.scorer import Scorer
@@ -115,6 +115,24 @@ class HarnessTrainer(Trainer):
         """The stock Trainer's parameters (no biases, no normalization) without those that adapters exempt."""
         exempt = undecayed_names(model)
         return [name for name in super().get_decay_parameter_names(model) if name not in exempt]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The stock Trainer's optimizer, with groups of their own for what adapters train at another learning rate."""
+        present = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        bare = self.accelerator.unwrap_model(self.model)
+        ratios = rate_ratios(bare)
+        wanted = {id(p): ratios[name] for name, p in bare.named_parameters() if ratios.get(name, 1.0) != 1.0}
+        if present or not wanted:
+            return optimizer
+        for group in list(optimizer.param_groups):
+            apart: dict[float, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                apart.setdefault(wanted.get(id(parameter), 1.0), []).append(parameter)
+            group["params"] = apart.pop(1.0, [])
+            for ratio, parameters in apart.items():
+                optimizer.add_param_group({**group, "params": parameters, "lr": group["lr"] * ratio})
+        return optimizer
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device

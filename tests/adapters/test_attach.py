@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import rosa
 from rosa.adapters import adapters, attach, attachment, changing_state, load_changing_state, merge, resample
 from rosa.adapters.state import undecayed_names
-from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
+from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
 from rosa.errors import AdapterError, ConfigError
 from rosa.utils.seeding import generator
 from tests.adapters import tiny
@@ -72,23 +72,27 @@ def expected_factors(model: str, method: str, train: str) -> set[str]:
         return {f"{layer}.{factor.upper()}" for layer in ATTENTION[model] for factor in train}
     if method == "lora":
         return {f"{layer}.lora.lora_{factor}" for layer in ATTENTION[model] for factor in "AB"}
+    if method == "robust":
+        return {f"{layer}.{factor}" for layer in ATTENTION[model] for factor in ("lora_A", "lora_B", "values")}
     return {f"{layer}.scale" for layer in (SCALED if method == "ia3" else ATTENTION)[model]}
 
 
 @pytest.mark.parametrize("head", ["train", "freeze"])
-@pytest.mark.parametrize("method", ["rosa-ab", "rosa-a", "rosa-b", "lora", "ia3", "ia3-inputs"])
+@pytest.mark.parametrize("method", ["rosa-ab", "rosa-a", "rosa-b", "lora", "robust", "ia3", "ia3-inputs"])
 @pytest.mark.parametrize("name", tiny.BUILDERS)
 def test_exactly_the_expected_parameters_train(name: str, method: str, head: str) -> None:
     kind, _, train = method.partition("-") if method.startswith("rosa") else (method, "", "")
     config: MethodConfig = {
         "rosa": lambda: RosaConfig(rank=4, train=train, head=head),
         "lora": lambda: LoraConfig(rank=4, head=head),
+        "robust": lambda: RobustConfig(rank=4, density=0.05, head=head),
         "ia3": lambda: IA3Config(head=head),
         "ia3-inputs": lambda: IA3Config(variant="attention_inputs", head=head),
     }[kind]()
     model = build(name)
     total = sum(parameter.numel() for parameter in model.parameters())
     attach(model, config, verbose=False)
+    tiny.give_support(model)
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     factors = expected_factors(name, kind, train)
     assert set(trainable) == factors | set(HEAD[name] if head == "train" else [])
@@ -164,7 +168,7 @@ def test_attaching_and_merging_keep_the_training_mode(method: str, training: boo
     assert all(module.training == training for module in merge(model).modules())
 
 
-@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "ia3-inputs"])
+@pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3", "ia3-inputs"])
 @pytest.mark.parametrize("name", ["roberta", "gpt2", "t5"])
 def test_trainable_parameters_are_float32_on_a_bfloat16_backbone(name: str, method: str) -> None:
     model = build(name).bfloat16()
@@ -182,7 +186,7 @@ def logits_under_autocast(model: nn.Module, name: str) -> Tensor:
         return logits(model, name)
 
 
-@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "ia3-inputs"])
+@pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3", "ia3-inputs"])
 @pytest.mark.parametrize("name", tiny.BUILDERS)
 def test_bfloat16_backbone_is_within_its_own_rounding(name: str, method: str) -> None:
     """No further from the float32 model than the plain bfloat16 model is, give or take another such rounding."""
@@ -194,7 +198,7 @@ def test_bfloat16_backbone_is_within_its_own_rounding(name: str, method: str) ->
     assert 0 < relative_difference(logits_under_autocast(model, name), reference) <= 2 * own_rounding
 
 
-@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "ia3-inputs"])
+@pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3", "ia3-inputs"])
 def test_bfloat16_layers_need_no_autocast(method: str) -> None:
     """GPT-2 has no head of its own here, so that nothing but the factors is float32."""
     model = build("gpt2").bfloat16()
@@ -222,7 +226,7 @@ def test_works_under_autocast(name: str, method: str) -> None:
             assert torch.isfinite(parameter.grad).all()
 
 
-@pytest.mark.parametrize("method", ["rosa", "lora", "ia3-inputs"])
+@pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3-inputs"])
 @pytest.mark.parametrize("kind", ["linear", "conv1d"])
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("shape", [(10,), (3, 10), (2, 3, 10), (2, 2, 3, 10)], ids=str)
@@ -240,7 +244,7 @@ def test_inputs_of_any_number_of_dimensions(shape: tuple[int, ...], autocast: bo
     assert relative_difference(actual.detach(), expected) < (2e-2 if autocast else 1e-6)
 
 
-@pytest.mark.parametrize("method", ["rosa", "lora", "ia3"])
+@pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3"])
 def test_a_layer_answers_for_its_weight_and_bias(method: str) -> None:
     """Model code that reads them instead of calling the layer gets what the layer computes, and gradients."""
     model = attached("gpt2", METHODS[method]())
@@ -260,7 +264,7 @@ def test_a_layer_answers_for_its_weight_and_bias(method: str) -> None:
             assert relative_difference(one, other) <= 1e-4
 
 
-@pytest.mark.parametrize("method", ["rosa", "lora"])
+@pytest.mark.parametrize("method", ["rosa", "lora", "robust"])
 def test_the_generator_alone_decides_the_factors(method: str) -> None:
     def factors(seed: int, drawn_before: int) -> dict[str, Tensor]:
         torch.manual_seed(drawn_before)
@@ -273,14 +277,14 @@ def test_the_generator_alone_decides_the_factors(method: str) -> None:
 
     first, second, other = factors(0, 3), factors(0, 5), factors(1, 3)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    # LoRA's B is 0 whatever is drawn.
-    assert all(not torch.equal(first[name], other[name]) for name in first if not name.endswith("lora_B"))
+    # LoRA's B and sparse values are 0 whatever is drawn.
+    assert all(not torch.equal(first[name], other[name]) for name in first if not name.endswith(("lora_B", "values")))
 
 
 def test_only_what_holds_pretrained_weight_is_spared_weight_decay() -> None:
     rosa_model = attached("gpt2", RosaConfig(rank=4))
     assert undecayed_names(rosa_model) == {f"{layer}.{factor}" for layer in ATTENTION["gpt2"] for factor in "AB"}
-    for method in ("lora", "full"):
+    for method in ("lora", "robust", "full"):
         assert undecayed_names(attached("gpt2", METHODS[method]())) == set()
     for method in ("ia3", "ia3-inputs"):  # its vectors start at 1, and decay pulls towards 0
         model = attached("gpt2", METHODS[method]())
@@ -480,7 +484,7 @@ def test_tensors_of_another_method_or_rank_are_refused(other: str) -> None:
 # --- odds and ends ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "ia3-inputs"])
+@pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3", "ia3-inputs"])
 def test_a_copy_of_an_attached_model_is_independent(method: str) -> None:
     model = attached("gpt2", METHODS[method]())
     expected = logits(model, "gpt2")
@@ -515,7 +519,7 @@ class ForbiddenOperations(torch.utils._python_dispatch.TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-WATCHED = [(method, name) for method in ("rosa", "lora", "ia3", "ia3-inputs") for name in ("roberta", "gpt2")]
+WATCHED = [(method, name) for method in ("rosa", "lora", "robust", "ia3", "ia3-inputs") for name in ("roberta", "gpt2")]
 
 
 @pytest.mark.parametrize(("method", "name"), WATCHED)

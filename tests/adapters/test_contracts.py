@@ -100,6 +100,7 @@ def test_attaching_and_merging_a_narrow_model_returns_the_very_bits(name: str, m
     model = narrow(name, dtype)
     before = state_of(model)
     attach(model, METHODS[method](), generator=generator(0, "adapter"), verbose=False)
+    tiny.give_support(model)
     if method == "rosa":
         for step in range(20):
             resample(model, generator=generator(0, "resample", step))
@@ -127,12 +128,13 @@ def test_what_training_adds_to_a_narrow_weight_is_not_rounded_away(factorization
     assert float((change - added).norm()) <= 40**0.5 * 2.0**-16 * float(start.norm())
 
 
-@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "ia3-inputs"])
+@pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3", "ia3-inputs"])
 @pytest.mark.parametrize("name", tiny.BUILDERS)
 def test_a_float64_model_stays_one(name: str, method: str) -> None:
     model = build(name).double()
     expected = logits(model, name)
     attach(model, METHODS[method](), generator=generator(0, "adapter"), verbose=False)
+    tiny.give_support(model)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
     assert relative_difference(logits(model, name), expected) <= 1e-13
     train_steps(model, name, steps=2)
@@ -228,6 +230,7 @@ def test_a_copy_is_the_model_and_merges_to_the_same_bits(name: str, method: str,
         pytest.skip("the tiny model that it is loaded into is float32")
     model = build(name).to(dtype)
     attach(model, METHODS[method](), generator=generator(0, "adapter"), verbose=False)
+    tiny.give_support(model)
     perturb(model)
     if method == "rosa":
         resample(model, generator=generator(0, "resample"))

@@ -24,9 +24,10 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from rosa.adapters import attach, resample
+from rosa.adapters import adapters, attach, resample
+from rosa.adapters.base import SupportedAdapter
 from rosa.adapters.rosa import RosaLinear
-from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
+from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
 from rosa.utils.seeding import generator
 
 VOCABULARY = 40
@@ -120,6 +121,7 @@ METHODS: dict[str, Callable[[], MethodConfig]] = {
     "lora": lambda: LoraConfig(rank=4),
     "ia3": IA3Config,
     "ia3-inputs": lambda: IA3Config(variant="attention_inputs"),
+    "robust": lambda: RobustConfig(rank=4, density=0.05),
     "full": FullConfig,
 }
 
@@ -128,7 +130,17 @@ def attached(name: str, config: MethodConfig, seed: int = 0) -> PreTrainedModel:
     """A fresh tiny model with a method attached."""
     model = build(name)
     attach(model, config, generator=generator(seed, "adapter"), verbose=False)
+    give_support(model, seed)
     return model
+
+
+def give_support(model: nn.Module, seed: int = 0) -> None:
+    """Choose a random support for every sparse part, as training would."""
+    stream = generator(seed, "support")
+    for _, adapter in adapters(model):
+        if isinstance(adapter, SupportedAdapter) and adapter.index is not None:
+            places = torch.randperm(adapter.shape[0] * adapter.shape[1], generator=stream)
+            adapter.choose(places[: len(adapter.index)].sort().values)
 
 
 def perturb(model: nn.Module, size: float = 0.05, seed: int = 0) -> None:

@@ -1,0 +1,198 @@
+"""RoSA, robust adaptation: a low-rank and a sparse update of each weight, trained together (arXiv 2401.04679).
+
+Not to be confused with ROSA, random subspace adaptation (:mod:`rosa.adapters.rosa`): the two share a name by accident.
+
+::
+
+            x (…, in)
+            |-------------------------------.
+       W + S (out, in)                dropout(x) (…, in)
+       W frozen; S has k trained            |
+       entries at fixed places        lora_A (r, in)
+            |                         lora_B (out, r), times alpha / r
+            '--------------(+)--------------'
+                            |
+                            y (…, out) = x (W + S)^T + b + (alpha / r) dropout(x) A^T B^T
+
+A is Kaiming-uniform, B = 0 and S = 0 at the start, so that the function is unchanged. Where the entries of S stand is
+chosen during training by the gradient of the whole weight (:mod:`rosa.adapters.support`); until then S takes no part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rosa.adapters.base import AddingAdapter, LinearLayer, SupportedAdapter, oriented
+from rosa.adapters.linalg.precision import Cast, exact
+from rosa.adapters.sparse import SparseLinear, Support, dense, index_dtype
+from rosa.adapters.targets import layer_ranks, matches, target_layers
+from rosa.config import RobustConfig
+from rosa.errors import AdapterError
+from rosa.utils.seeding import global_stream
+
+
+class RobustLinear(SupportedAdapter, AddingAdapter):
+    """RoSA on one layer.
+
+    Args:
+        base: the layer to wrap.
+        rank: of the low-rank part; None for a sparse part alone.
+        count: k, the number of entries of the sparse part; 0 for a low-rank part alone.
+        config: the method's options.
+        seed: of A.
+    """
+
+    index: Tensor | None
+    """(k,) sorted flat positions in (out, in), all -1 until a support is chosen; None without a sparse part."""
+
+    def __init__(self, base: LinearLayer, rank: int | None, count: int, config: RobustConfig, seed: int) -> None:
+        super().__init__()
+        self.base = base
+        self.rank = rank
+        self._config = config
+        self._collect: Callable[[Tensor], None] | None = None
+        self._checked: tuple[Tensor, int, bool] | None = None
+        weight = oriented(base, base.weight)
+        self.shape = (weight.shape[0], weight.shape[1])
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        if rank is not None:
+            A = torch.empty(rank, self.shape[1], dtype=dtype)
+            with global_stream(seed):
+                nn.init.kaiming_uniform_(A, a=math.sqrt(5))
+            self.lora_A = nn.Parameter(A.to(weight.device))
+            self.lora_B = nn.Parameter(torch.zeros(self.shape[0], rank, dtype=dtype, device=weight.device))
+        if count:
+            self.values = nn.Parameter(torch.zeros(count, dtype=dtype, device=weight.device))
+        unknown = torch.full((count,), -1, dtype=index_dtype(self.shape), device=weight.device)
+        self.register_buffer("index", unknown if count else None)
+        self._remember(False)
+
+    @property
+    def support(self) -> Support | None:
+        """The positions of S; None before they are chosen, and without a sparse part."""
+        if self.index is None:
+            return None
+        known = self._checked
+        if known is None or known[0] is not self.index or known[1] != self.index._version:
+            self._remember(bool(self.index[0] >= 0))  # waits for the device, once after a checkpoint was loaded
+        assert self._checked is not None
+        return Support(self.index, self.shape) if self._checked[2] else None
+
+    @torch.no_grad()
+    def choose(self, index: Tensor) -> None:
+        """Fix the support, in place: sorted flat positions (k,). ``values`` start at 0 there."""
+        assert self.index is not None
+        assert index.shape == self.index.shape, "a support of another density"
+        self.index.copy_(index)
+        self.values.zero_()
+        self._remember(True)
+
+    def collect(self, take: Callable[[Tensor], None] | None) -> None:
+        """Pass the gradient (out, in) of the weight to ``take`` in every backward pass; None ends that."""
+        self._collect = take
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x (W + S)^T + b + (alpha / r) dropout(x) A^T B^T``; (…, in) -> (…, out)."""
+        device = x.device.type
+        autocast = torch.is_autocast_enabled(device) and x.dtype != torch.float64
+        x = x.to(torch.get_autocast_dtype(device)) if autocast else x
+        if self.index is None:
+            out = self.base(x)
+        else:
+            out = SparseLinear.apply(x, self.values, self.base.bias, self.support, self._weight, self._collect)
+        if self.rank is None:
+            return out
+        dropped = functional.dropout(x, self._config.dropout, self.training)
+        low = functional.linear(dropped, self.lora_A.to(x.dtype))
+        B = self.lora_B.to(x.dtype)
+        scaled = torch.addmm(out.reshape(-1, len(B)), low.reshape(-1, self.rank), B.T, alpha=self._scaling)
+        return scaled.view(out.shape)
+
+    def factors(self) -> dict[str, nn.Parameter]:
+        """``lora_A`` (r, in) and ``lora_B`` (out, r), whose product is B A, and ``values`` (k,)."""
+        return dict(self.named_parameters(recurse=False))
+
+    def changing(self) -> list[str]:
+        """The factors, and where the sparse values stand."""
+        return [*self.factors(), *(["index"] if self.index is not None else [])]
+
+    def rate_ratios(self) -> dict[str, float]:
+        """The sparse values' learning rate over that of the rest."""
+        return {"values": self._config.lr_sparse} if self.index is not None else {}
+
+    def delta_weight(self, cast: Cast = exact) -> Tensor:
+        """``S + (alpha / r) B A`` (out, in)."""
+        parts = []
+        if self.rank is not None:
+            parts.append(self._scaling * (cast(self.lora_B) @ cast(self.lora_A)))
+        if self.index is not None:
+            values = cast(self.values)
+            support = self.support
+            # Without a support the values take no part, but have a gradient, as DistributedDataParallel requires.
+            parts.append((0 * values).sum() if support is None else dense(values, support))
+        return sum(parts[1:], parts[0]).expand(self.shape)
+
+    def effective_weight(self, cast: Cast = exact) -> Tensor:
+        """The base layer's weight plus :meth:`delta_weight`; its gradient is collected where gradients are."""
+        weight = super().effective_weight(cast)
+        if self._collect is not None and weight.requires_grad:
+            weight.register_hook(self._collect)
+        return weight
+
+    @property
+    def _scaling(self) -> float:
+        assert self.rank is not None
+        return self._config.alpha / self.rank
+
+    def _remember(self, chosen: bool) -> None:
+        """Keep whether the support is chosen, for the tensor as it is now."""
+        self._checked = None if self.index is None else (self.index, self.index._version, chosen)
+
+    def _weight(self) -> Tensor:
+        return oriented(self.base, self.base.weight).detach()
+
+
+def build(
+    model: nn.Module, config: RobustConfig, generator: torch.Generator | None
+) -> Iterator[tuple[str, RobustLinear]]:
+    """Yield an adapter for each target layer."""
+    layers = target_layers(model, config.targets)
+    ranks = layer_ranks(layers, config) if config.low_rank else {}
+    counts = layer_counts(layers, config)
+    for name, layer in layers.items():
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        yield name, RobustLinear(layer, ranks.get(name), counts[name], config, seed)
+
+
+def layer_counts(layers: Mapping[str, LinearLayer], config: RobustConfig) -> dict[str, int]:
+    """k of each layer, by name: the last matching ``density_pattern``, or else ``density``, times out times in.
+
+    Raises:
+        AdapterError: it is below 1, or a pattern matches no layer.
+    """
+    if not config.sparse:
+        return dict.fromkeys(layers, 0)
+    for pattern in config.density_pattern:
+        if not any(matches(name, pattern) for name in layers):
+            raise AdapterError(
+                f"method.density_pattern: {pattern!r} matches none of the {len(layers)} layers that method.targets "
+                f"chooses: {', '.join(list(layers)[:4])}, ..."
+            )
+    counts = {}
+    for name, layer in layers.items():
+        asked = [("method.density", config.density)]
+        asked += [(f"method.density_pattern.{p}", d) for p, d in config.density_pattern.items() if matches(name, p)]
+        key, density = asked[-1]
+        out_features, in_features = oriented(layer, layer.weight).shape
+        counts[name] = int(density * out_features * in_features)
+        if counts[name] < 1:
+            raise AdapterError(
+                f"{name} ({out_features} x {in_features}): {key}={density} leaves no entry to train; expected at least "
+                f"{1 / (out_features * in_features):.2g}"
+            )
+    return counts

@@ -1,0 +1,185 @@
+"""A linear layer whose weight has a sparse trainable part: ``y = x (W + S)^T + b``, with a backward pass of its own.
+
+W (out, in) is frozen; S has its k entries ``values`` at the sorted flat positions ``index = row * in + column``.
+Between the forward and the backward pass nothing of W's size is kept: each rebuilds W + S, uses it and frees it, and
+the gradient of S is computed at its k entries only, ``dS_i = sum_n dy[n, row_i] x[n, column_i]``, as a sampled product.
+
+In a dtype of less than 32 bits W + S would be rounded as a whole, and an entry of S below the spacing of W's be lost;
+there the sparse product is a separate one in float32, ``x W^T + x S^T``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from rosa.adapters.linalg.precision import is_narrow, readable
+
+CHUNK = 2**20
+"""Numbers in a temporary of the products that are made of index operations."""
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """The positions of the nonzero entries of an (out, in) matrix."""
+
+    index: Tensor
+    """(k,) int32 or int64: sorted flat positions, ``row * in + column``."""
+    shape: tuple[int, int]
+    """(out, in)."""
+
+    @property
+    def rows(self) -> Tensor:
+        """(k,) row of each entry."""
+        return self.index // self.shape[1]
+
+    @property
+    def columns(self) -> Tensor:
+        """(k,) column of each entry."""
+        return self.index % self.shape[1]
+
+
+def index_dtype(shape: tuple[int, int]) -> torch.dtype:
+    """int32 if the flat positions of a matrix of this shape fit in it, otherwise int64."""
+    return torch.int32 if shape[0] * shape[1] <= torch.iinfo(torch.int32).max else torch.int64
+
+
+def dense(values: Tensor, support: Support) -> Tensor:
+    """The sparse matrix as a dense one (out, in); differentiable in ``values``."""
+    empty = values.new_zeros(support.shape[0] * support.shape[1])
+    return empty.index_put((support.index.long(),), values).view(support.shape)
+
+
+def rebuilt(weight: Tensor, values: Tensor, support: Support) -> Tensor:
+    """``weight + S`` as a new (out, in) tensor in the layout of ``weight``, which may be a transposed view."""
+    total = weight.clone()
+    down, across = total.stride()
+    flat = support.rows * down + support.columns * across
+    total.as_strided((total.numel(),), (1,)).index_add_(0, flat, values.to(total.dtype))
+    return total
+
+
+def times(values: Tensor, support: Support, x: Tensor) -> Tensor:
+    """``S x``: (out, in) times (in, n)."""
+    if _has_kernels(x.device):
+        return _csr(values, support) @ x
+    rows, columns = support.rows, support.columns
+    out = x.new_zeros(support.shape[0], x.shape[1])
+    step = max(CHUNK // max(x.shape[1], 1), 1)
+    for start in range(0, len(values), step):
+        part = slice(start, start + step)
+        out.index_add_(0, rows[part], x[columns[part]] * values[part, None])
+    return out
+
+
+def transposed_times(values: Tensor, support: Support, y: Tensor) -> Tensor:
+    """``S^T y``: (in, out) times (out, n)."""
+    out_features, in_features = support.shape
+    rows, columns = support.rows, support.columns
+    order = torch.argsort(columns, stable=True)
+    flipped = Support(columns[order] * out_features + rows[order], (in_features, out_features))
+    return times(values[order], flipped, y)
+
+
+def sampled(left: Tensor, right: Tensor, support: Support) -> Tensor:
+    """The entries of ``left^T right`` at the support, without the rest of it; (n, out), (n, in) -> (k,)."""
+    left, right = left.T.contiguous(), right.T.contiguous()
+    if _has_kernels(left.device):
+        pattern = _csr(left.new_zeros(len(support.index)), support)
+        return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
+    rows, columns = support.rows, support.columns
+    step = max(CHUNK // max(left.shape[1], 1), 1)
+    parts = [slice(start, start + step) for start in range(0, len(rows), step)]
+    return torch.cat([torch.linalg.vecdot(left[rows[part]], right[columns[part]]) for part in parts])
+
+
+def _has_kernels(device: torch.device) -> bool:
+    """Whether PyTorch has sparse products for this device."""
+    return device.type == "cuda" or (device.type == "cpu" and torch.backends.mkl.is_available())
+
+
+def _csr(values: Tensor, support: Support) -> Tensor:
+    out_features, in_features = support.shape
+    starts = torch.arange(out_features + 1, dtype=torch.int64, device=values.device) * in_features
+    rows = torch.searchsorted(support.index, starts.to(support.index.dtype))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # that CSR tensors are in beta, and are not checked
+        return torch.sparse_csr_tensor(
+            rows.to(support.index.dtype), support.columns, values, support.shape, check_invariants=False
+        )
+
+
+class SparseLinear(torch.autograd.Function):
+    """``x (W + S)^T + b``, differentiable in x, ``values`` and b, once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        values: Tensor,
+        bias: Tensor | None,
+        support: Support | None,
+        read: Callable[[], Tensor],
+        collect: Callable[[Tensor], None] | None,
+    ) -> Tensor:
+        """(…, in) -> (…, out), in the dtype of x.
+
+        Args:
+            ctx: of PyTorch.
+            x: the input, in the dtype to compute in.
+            values: (k,), float32 or wider.
+            bias: (out,) or None.
+            support: where the values stand; None leaves S out, and gives ``values`` a gradient of 0.
+            read: makes the frozen weight (out, in); called again in the backward pass.
+            collect: takes the gradient (out, in) of W + S, float32 or wider, in the backward pass; None to not compute
+                it.
+        """
+        ctx.save_for_backward(x, values, *(() if support is None else (support.index,)))
+        ctx.shape, ctx.read, ctx.collect = None if support is None else support.shape, read, collect
+        with torch.autocast(x.device.type, enabled=False):
+            weight = read().to(x.dtype)
+            bias = None if bias is None else bias.to(x.dtype)
+            if support is None:
+                return functional.linear(x, weight, bias)
+            if not is_narrow(x.dtype):
+                return functional.linear(x, rebuilt(weight, values, support), bias)
+            y = functional.linear(x, weight, bias)
+            flat = readable(x.reshape(-1, x.shape[-1]))
+            return y + times(values, support, flat.T).T.to(y.dtype).view(y.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x, ``values`` and the bias."""
+        x, values, *saved = ctx.saved_tensors
+        support = Support(saved[0], ctx.shape) if saved else None
+        needs_x, needs_values, needs_bias = ctx.needs_input_grad[:3]
+        flat_x, flat = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+        grad_x: Tensor | None = None
+        grad_values: Tensor | None = None
+        with torch.autocast(grad.device.type, enabled=False):
+            if ctx.collect is not None:
+                ctx.collect(readable(flat).T @ readable(flat_x))
+            if needs_values:
+                grad_values = torch.zeros_like(values)
+                if support is not None:
+                    grad_values = sampled(readable(flat), readable(flat_x), support).to(values.dtype)
+            if needs_x:
+                weight = ctx.read().to(x.dtype)
+                if support is None:
+                    grad_x = flat @ weight
+                elif not is_narrow(x.dtype):
+                    grad_x = flat @ rebuilt(weight, values, support)
+                else:
+                    sparse = transposed_times(values, support, readable(flat).T).T
+                    grad_x = flat @ weight + sparse.to(x.dtype)
+                grad_x = grad_x.view(x.shape)
+        grad_bias = flat.sum(0) if needs_bias else None
+        return grad_x, grad_values, grad_bias, None, None, None
