@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
 from rosa.adapters.base import Adapter, oriented
 from rosa.adapters.checkpointing import support_checkpointing
-from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, refuse_wrapper, replace
+from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, merge, refuse_wrapper, replace
+from rosa.adapters.probe import Probe
 from rosa.adapters.targets import drawn_names, head_names, named_head, target_layers
 from rosa.config import MethodConfig, TargetedConfig
 from rosa.config.registry import builder
@@ -18,7 +21,12 @@ from rosa.utils.seeding import require_cpu
 
 
 def attach(
-    model: nn.Module, config: MethodConfig, *, generator: torch.Generator | None = None, verbose: bool = True
+    model: nn.Module,
+    config: MethodConfig,
+    *,
+    generator: torch.Generator | None = None,
+    verbose: bool = True,
+    example: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Wrap the target layers of a model with one method's adapters, in place, and print a table of them.
 
@@ -31,13 +39,15 @@ def attach(
         config: ``RosaConfig``, ``LoraConfig``, ``IA3Config``, ``FullConfig``, or that of a registered method.
         generator: CPU generator for subspaces and initial factors; None for PyTorch's global one.
         verbose: print the table of adapted layers.
+        example: keyword arguments of the model's forward, on its device. The model is then run on them before and
+            after: an output that changed is refused, and layers on which no output depends are named in a warning.
 
     Returns:
         The same model.
 
     Raises:
         AdapterError: a method is attached already, no layer matches the targets, or the rank does not fit a layer; the
-            model is then unchanged.
+            model is then unchanged. Or an output for the example has changed; the adapters are then merged again.
     """
     present = attachment(model)
     if present is not None:
@@ -53,6 +63,7 @@ def attach(
     head = _head(model, config)
     total = sum(parameter.numel() for parameter in model.parameters())
     trained_before = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    probe = None if example is None else Probe(model, example)
     built: list[tuple[str, Adapter]] = []
     try:
         if build is None:
@@ -62,8 +73,7 @@ def attach(
             model.requires_grad_(False)
             built = list(build(model, config, generator))
     except Exception:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in trained_before)
+        _restore_flags(model, trained_before)
         raise
     layers = [_describe(name, adapter) for name, adapter in built]
     for name, adapter in built:
@@ -85,9 +95,23 @@ def attach(
     )
     setattr(model, ATTRIBUTE, done)
     support_checkpointing(model)
+    if probe is not None:
+        try:
+            if config.keeps_function:
+                probe.require_same(model)
+        except AdapterError:
+            merge(model)
+            _restore_flags(model, trained_before)
+            raise
+        probe.warn_of_idle(model)
     if verbose:
         print(done.table(), flush=True)
     return model
+
+
+def _restore_flags(model: nn.Module, trained: set[str]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
 
 
 def _head(model: nn.Module, config: MethodConfig) -> list[str]:

@@ -32,6 +32,11 @@ class MethodConfig:
 
     NAME: ClassVar[str] = ""
 
+    @property
+    def keeps_function(self) -> bool:
+        """Whether a model computes the same before and after the method is attached."""
+        return True
+
     def __post_init__(self) -> None:
         self.name = self.name or self.NAME
         require(self.name == self.NAME, "method.name", self.name, f"{self.NAME!r} for {type(self).__name__}")
@@ -121,6 +126,11 @@ class RosaConfig(RankedConfig):
     def has_triplets(self) -> bool:
         """Whether A B is made of singular triplets of the weight."""
         return self.factorization.startswith("svd")
+
+    @property
+    def keeps_function(self) -> bool:
+        """All factorizations but ``svd_add``, which adds the drawn triplets to the weights."""
+        return self.factorization != "svd_add"
 
     def _check_together(self) -> None:
         if not self.has_triplets:

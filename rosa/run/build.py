@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +27,11 @@ from rosa.evaluation import regression as regression_scores
 from rosa.evaluation.scorer import Scorer
 from rosa.models import perceptron
 from rosa.training import TrainerParts
+from rosa.utils import distributed
 from rosa.utils.names import IGNORED
 from rosa.utils.seeding import generator
+
+logger = logging.getLogger(__name__)
 
 Texts = data.TaskData | e2e.GenerationData
 
@@ -106,7 +111,7 @@ def attach_method(config: Config, parts: Parts, record: dict[str, Any], progress
     Args:
         config: as for :func:`gather`.
         parts: their model is changed in place.
-        record: gets ``model``, ``data``, ``params`` and ``adapted``.
+        record: gets ``model``, ``data``, ``params``, ``adapted`` and ``warnings``, which are printed too.
         progress: print the table of adapted layers.
 
     Raises:
@@ -115,7 +120,18 @@ def attach_method(config: Config, parts: Parts, record: dict[str, Any], progress
     """
     record["model"], record["data"] = parts.model_facts, parts.data_facts
     parts.model.to(torch.device(config.train.device))
-    attach(parts.model, config.method, generator=generator(config.seed, "adapter"), verbose=progress)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        attach(
+            parts.model,
+            config.method,
+            generator=generator(config.seed, "adapter"),
+            verbose=progress,
+            example=_example(parts, config.train.device),
+        )
+    record["warnings"] = [str(each.message) for each in caught if issubclass(each.category, UserWarning)]
+    for text in record["warnings"] if distributed.is_main() else ():
+        logger.warning("warning: %s", text)
     done = attachment(parts.model)
     if done is None or (config.task.has_head and not done.head):
         raise ModelError(f"model {config.model.name} has no head for {config.task.name}")
@@ -125,6 +141,13 @@ def attach_method(config: Config, parts: Parts, record: dict[str, Any], progress
         "total": done.total_parameters,
     }
     record["adapted"] = [dataclasses.asdict(layer) for layer in done.layers]
+
+
+def _example(parts: Parts, device: str) -> dict[str, Any]:
+    """The first two training examples as a batch on a device."""
+    examples: Any = parts.train
+    batch = parts.collator([examples[i] for i in range(min(2, len(examples)))])
+    return {name: values.to(torch.device(device)) for name, values in batch.items()}
 
 
 def scorer(task: TaskConfig) -> Scorer:

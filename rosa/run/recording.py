@@ -171,7 +171,7 @@ def conclude(
     """
     finish(config, record, trainer)
     record["diagnostics"] = diagnose(config, parts.model, trainer.state.log_history)
-    record["warnings"] = parts.scorer.warnings
+    record["warnings"] = [*record["warnings"], *parts.scorer.warnings]
     if "last" in _kept_weights(config):
         save_weights(parts.model, folder / WEIGHTS["last"])
     return record

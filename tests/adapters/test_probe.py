@@ -1,0 +1,103 @@
+"""An example shows what no look at a layer can: that a weight is used behind the adapter's back."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rosa.adapters import attach, attachment
+from rosa.config import IA3Config, LoraConfig, MethodConfig, RosaConfig
+from rosa.errors import AdapterError
+from rosa.utils.seeding import generator
+from tests.adapters import tiny
+from tests.adapters.tiny import METHODS, build, inputs
+
+X = inputs(4, 12)
+
+
+class Held(nn.Module):
+    """Uses a layer's weight that it holds from the start, or reads it through ``.data`` at each call, or calls it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.attention = nn.Module()
+        self.attention.used = nn.Linear(12, 12)
+        self.attention.layer = nn.Linear(12, 12)
+        self.how = how
+        self.held = [self.attention.layer.weight]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.attention.used(x)
+        if self.how == "called":
+            return self.attention.layer(x)
+        return functional.linear(x, self.held[0] if self.how == "held" else self.attention.layer.weight.data)
+
+
+def probed(how: str, config: MethodConfig) -> tuple[nn.Module, list[str]]:
+    """The model with the method attached, and what was warned of."""
+    torch.manual_seed(0)
+    model = Held(how).train()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        attach(model, config, generator=generator(0, "adapter"), verbose=False, example={"x": X})
+    return model, [str(each.message) for each in caught]
+
+
+def test_a_weight_that_was_held_before_is_refused_and_everything_is_as_it_was() -> None:
+    torch.manual_seed(0)
+    model = Held("held")
+    model.attention.used.bias.requires_grad_(False)
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    expected = model(X)
+    with pytest.raises(AdapterError, match=r"attaching changes an output of Held by \S+ % for the example"):
+        attach(model, RosaConfig(rank=4), verbose=False, example={"x": X})
+    assert attachment(model) is None
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
+    assert torch.allclose(model(X), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("how", "config"),
+    [("held", LoraConfig(rank=2)), ("data", RosaConfig(rank=2)), ("data", LoraConfig(rank=2))],
+    ids=["held-lora", "data-rosa", "data-lora"],
+)
+def test_layers_on_which_no_output_depends_are_named(how: str, config: MethodConfig) -> None:
+    _, said = probed(how, config)
+    assert len(said) == 1
+    assert "depends on 1 of the adapted layers, so they may never train: attention.layer" in said[0]
+
+
+@pytest.mark.parametrize("config", [RosaConfig(rank=2), LoraConfig(rank=2)], ids=["rosa", "lora"])
+def test_layers_that_are_called_pass_and_keep_their_modes(config: MethodConfig) -> None:
+    model, said = probed("called", config)
+    assert said == []
+    assert all(module.training for module in model.modules())
+
+
+def test_a_factorization_that_changes_the_function_is_let_through() -> None:
+    model, said = probed("called", RosaConfig(rank=2, factorization="svd_add"))
+    assert said == []
+    assert attachment(model) is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", tiny.BUILDERS)
+def test_real_architectures_pass(name: str, method: str, dtype: torch.dtype) -> None:
+    batch: dict[str, Any] = tiny.batch(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attach(build(name).to(dtype), METHODS[method](), verbose=False, example=batch)
+
+
+def test_no_number_of_the_global_stream_is_drawn() -> None:
+    torch.manual_seed(0)
+    attach(build("bert"), IA3Config(), verbose=False, example=tiny.batch("bert"))
+    drawn = torch.rand(3)
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(3), drawn)

@@ -1,0 +1,63 @@
+"""The parts of a run: what attaching a method says, and where it is kept."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, RobertaForSequenceClassification
+
+from rosa.errors import AdapterError
+from rosa.run import run
+from tests.conftest import Composer
+
+
+@pytest.fixture
+def language_model(tmp_path: Path, tiny_model: Path) -> Path:
+    """A masked language model, which has neither a pooler nor a classifier."""
+    folder = tmp_path / "language_model"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    torch.manual_seed(0)
+    shape = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    BertForMaskedLM(
+        BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id, **shape)
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_random_parameters_that_stay_frozen_are_said_aloud_and_recorded(
+    language_model: Path, composed: Composer, caplog: pytest.LogCaptureFixture
+) -> None:
+    drawn = "bert.pooler.dense.weight, bert.pooler.dense.bias, classifier.weight, classifier.bias"
+    options = (f"model.path={language_model}", "train.epochs=1", "method=rosa", "method.rank=2")
+    with caplog.at_level(logging.WARNING, "rosa"):
+        record = run(composed(*options, "method.head=freeze"), "command", progress=False).record
+    said = f"method.head=freeze: {drawn} were not in the checkpoint, and stay randomly initialized"
+    assert said in record["warnings"]
+    assert said in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "rosa"):
+        record = run(composed(*options, "method.head=[bert.pooler]"), "command", progress=False).record
+    assert "were not in the checkpoint" not in caplog.text  # what was drawn trains, whatever is named
+    assert record["params"]["head"] == 16 * 16 + 16 + 2 * 16 + 2
+
+
+def test_a_method_that_changes_the_pretrained_function_is_refused(
+    composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that reads its layers' weights behind the adapters' backs."""
+    stock = RobertaForSequenceClassification.forward
+
+    def forward(self: RobertaForSequenceClassification, *arguments: object, **named: object) -> object:
+        found = stock(self, *arguments, **named)
+        layer = self.roberta.encoder.layer[0].attention.self.query
+        found.logits = found.logits + 10 * getattr(layer, "base", layer).weight.sum()
+        return found
+
+    monkeypatch.setattr(RobertaForSequenceClassification, "forward", forward)
+    with pytest.raises(AdapterError, match="attaching changes an output of RobertaForSequenceClassification"):
+        run(composed("method=rosa", "method.rank=8"), "command", progress=False)
