@@ -3,7 +3,7 @@ PYTHON ?= python3
 SCALE ?= mini
 RUN := .venv/bin/python
 
-.PHONY: help setup reproduce-glue reproduce-e2e sweep status tables figures report benchmark test test-quick test-lowest test-slurm coverage lint clean clean-runs
+.PHONY: help setup reproduce-glue reproduce-e2e sweep status tables figures report benchmark test test-quick test-long test-lowest test-slurm coverage lint clean clean-runs
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -58,6 +58,9 @@ test-quick: setup  ## the tests that are not slow: before each commit
 
 LOWEST = $(shell $(RUN) -c 'import tomllib; needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
   print(*(need.partition(",")[0].replace(">=", "==") for need in needs))')
+
+test-long: setup  ## 20 kills of each method, kind of task and precision, and of a sweep
+	ROSA_KILLS=20 $(RUN) -m pytest -n 2 --dist load tests/run/test_kill_trials.py tests/sweep/test_kills.py
 
 test-lowest: setup  ## the library's tests with the lowest versions that pyproject.toml allows, in an environment of their own
 	$(PYTHON) -m venv .venv-lowest

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -70,3 +72,32 @@ def prompts(count: int, seed: int = 0, lengths: Sequence[int] = (1, 2, 3, 5, 9, 
     texts = [" ".join(f"w{draw.randrange(WORDS)}" for _ in range(lengths[i % len(lengths)])) for i in range(count)]
     draw.shuffle(texts)
     return texts
+
+
+# --- a task of E2E's kind --------------------------------------------------------------------------------------------
+
+NAMES = [f"w{i}" for i in range(40)]
+
+
+def write_e2e(folder: Path) -> Path:
+    """Two references of each of many MRs, over a vocabulary of words, as E2E's files; returns the folder."""
+    spans = {"trainset": range(30), "devset": range(30, 35), "testset_w_refs": range(35, 40)}
+    for name, span in spans.items():
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["mr", "ref"])
+            for i in span:
+                mr = f"name[ {NAMES[i]} ] food[ {NAMES[(i * 7) % 40]} ]"
+                writer.writerow([mr, f"{NAMES[i]} serves {NAMES[(i * 7) % 40]} food ."])
+                writer.writerow([mr, f"there is {NAMES[(i * 7) % 40]} food at {NAMES[i]} ."])
+    return folder
+
+
+def save_for_e2e(folder: Path) -> Path:
+    """A random model and the tokenizer of these files, as save_pretrained writes them; returns the folder."""
+    words = ["Input:", "Output:", "name[", "]", "food[", "serves", "food", ".", "there", "is", "at", *NAMES]
+    tokenizer = build_tokenizer(words)
+    tokenizer.backend_tokenizer.decoder = decoders.WordPiece(cleanup=False)  # joins words with blanks
+    build_model(vocabulary=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

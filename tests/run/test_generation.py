@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import decoders
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rosa import records
@@ -26,8 +25,6 @@ from scripts.make_samples import read_groups
 from tests import causal
 from tests.conftest import Composer
 
-NAMES = [f"w{i}" for i in range(40)]
-
 
 @pytest.fixture(autouse=True)
 def without_java(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,29 +34,12 @@ def without_java(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def e2e_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two references of each of many MRs, over a vocabulary of words."""
-    folder = tmp_path_factory.mktemp("e2e")
-    spans = {"trainset": range(30), "devset": range(30, 35), "testset_w_refs": range(35, 40)}
-    for name, span in spans.items():
-        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["mr", "ref"])
-            for i in span:
-                mr = f"name[ {NAMES[i]} ] food[ {NAMES[(i * 7) % 40]} ]"
-                writer.writerow([mr, f"{NAMES[i]} serves {NAMES[(i * 7) % 40]} food ."])
-                writer.writerow([mr, f"there is {NAMES[(i * 7) % 40]} food at {NAMES[i]} ."])
-    return folder
+    return causal.write_e2e(tmp_path_factory.mktemp("e2e"))
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    words = ["Input:", "Output:", "name[", "]", "food[", "serves", "food", ".", "there", "is", "at", *NAMES]
-    tokenizer = causal.build_tokenizer(words)
-    tokenizer.backend_tokenizer.decoder = decoders.WordPiece(cleanup=False)  # joins words with blanks
-    causal.build_model(vocabulary=len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return causal.save_for_e2e(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture
