@@ -139,8 +139,8 @@ def test_defaults_are_the_protocol() -> None:
         (["method.targets=[]"], "method.targets=[]: expected a list of at least one pattern"),
         (["seed=-1"], "seed=-1"),
         (["data=local"], "data=local data.dir=DIR"),
-        (["train.precision=fp16", "train.device=cpu"], "half precision needs a GPU"),
-        (["task=regression"], "a regression of vectors is task=regression with data=teacher and model=linear"),
+        (["train.precision=fp16", "train.device=cpu"], "fp16 needs a GPU"),
+        (["task=regression"], "vector regression needs task=regression, data=teacher, and model=linear"),
         (["data=teacher"], "task=cola with data.source=teacher and model.source=package"),
     ],
 )

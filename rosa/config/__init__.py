@@ -1,8 +1,8 @@
-"""The typed configuration of a run, and every check that needs no data and no model.
+"""Typed configuration of a run, with all checks that need neither data nor model.
 
-Each group of ``conf/`` has a dataclass here. Hydra composes YAML files into these types, so a misspelt key or a value
-of the wrong type is refused while composing; ranges are checked in ``__post_init__`` and conflicts between groups in
-:func:`check`. Nothing here imports torch: a wrong configuration is refused in well under a second.
+Each group of ``conf/`` has a dataclass here. Hydra composes YAML files into these types and refuses a misspelt key or a
+value of the wrong type. ``__post_init__`` checks ranges, and :func:`check` checks conflicts between groups. Nothing
+here imports torch, so a wrong configuration fails at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compose Hydra's files into a :class:`Config`; an unknown key is refused."""
+"""Register the configuration types with Hydra, and convert composed configurations to :class:`Config`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rosa.errors import ConfigError
 
 
 def register() -> None:
-    """Tell Hydra the types of every group; called once by an entry point, before composing."""
+    """Register the types of all groups, and the registered methods' presets, with Hydra; call once before composing."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
@@ -29,19 +29,19 @@ def register() -> None:
     for name, method in methods().items():
         schema = OmegaConf.structured(method.config)
         if "rank_pattern" in schema:
-            OmegaConf.set_struct(schema.rank_pattern, False)  # its keys are the user's
+            OmegaConf.set_struct(schema.rank_pattern, False)  # users choose its keys
         store.store(group="method", name=f"{name}_schema", node=schema)
-        if method not in OWN:  # the choices of those are the files of conf/method
+        if method not in OWN:  # the presets of the project's methods are the files of conf/method
             choices = {name: schema} | {path.stem: OmegaConf.load(path) for path in method.preset_files()}
             for choice, settings in choices.items():
                 store.store(group="method", name=choice, node=settings)
 
 
 def from_hydra(composed: Any) -> Config:
-    """Turn what Hydra composed into the checked dataclasses.
+    """Convert a configuration composed by Hydra to the checked dataclasses.
 
     Raises:
-        ConfigError: a value out of range, a missing value, or two settings that do not go together.
+        ConfigError: an unknown key, a missing value, a value out of range, or conflicting settings.
     """
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -54,12 +54,14 @@ def from_hydra(composed: Any) -> Config:
         except OmegaConfBaseException as error:
             raise ConfigError(str(error)) from error
     if not isinstance(plain, Config):
-        raise ConfigError(f"composed to {type(plain).__name__}, expected Config: is 'schema' in the defaults list?")
+        raise ConfigError(
+            f"the configuration is a {type(plain).__name__}, expected Config; put 'schema' first in the defaults list"
+        )
     return plain
 
 
 def _refuse_added_keys(node: Any, prefix: str = "") -> None:
-    """Hydra's ``+key=value`` adds keys that no dataclass has, and that nothing would read."""
+    """Raise for keys that no dataclass has: Hydra's ``+key=value`` adds them, but nothing reads them."""
     from omegaconf import DictConfig, OmegaConf
 
     kind = OmegaConf.get_type(node)

@@ -1,4 +1,4 @@
-"""The configuration of the ``data`` group, and its checks."""
+"""Configuration of the ``data`` group."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from rosa.config.checks import choice, not_negative, positive, require
 
 FILES = ("train", "validation", "test")
-"""The splits that ``data=files`` can have, and the keys that name their files."""
+"""Splits of ``data=files``; each is also the key of its file."""
 
 
 @dataclass
 class TeacherConfig:
-    """How the model that labels a regression's data differs from the one that learns (used by ``source: teacher``)."""
+    """Difference between the model that labels vector regression data and the trained one (``source: teacher``)."""
 
     rank: int = 24
     """Rank of the difference in each layer's weight."""
@@ -23,39 +23,38 @@ class TeacherConfig:
 
 @dataclass
 class DataConfig:
-    """Where the examples come from, and how many of them."""
+    """Source of the examples, and their number."""
 
     source: str = "mini"
-    """``hub``, ``local`` (``data.dir``), ``files`` (one for each split), or generated: ``mini`` (texts) or ``teacher``
-    (vectors)."""
+    """``hub``, ``local`` (GLUE or E2E in ``data.dir``), ``files`` (one per split), or generated: ``mini`` (texts) or
+    ``teacher`` (vectors)."""
     dir: str = ""
-    """The folder that holds the tasks' folders (``local``)."""
+    """Folder that contains the tasks' folders (``local``)."""
     train: str = ""
-    """The training split's file (``files``); its ending says the format: csv, tsv, json or jsonl (an object a line), or
-    parquet. The columns are ``task.texts`` and ``task.label``."""
+    """File of the training split (``files``): .csv, .tsv, .json or .jsonl (an object per line), or .parquet, with the
+    columns ``task.texts`` and ``task.label``."""
     validation: str = ""
-    """The validation split's file (``files``)."""
+    """File of the validation split (``files``)."""
     test: str = ""
-    """The test split's file (``files``)."""
+    """File of the test split (``files``)."""
     limit: int = 0
-    """At most this many training rows, sampled with the run's seed; 0 takes all."""
+    """Maximum number of training rows, sampled with the run's seed; 0 uses all."""
     holdout: float = 0.1
-    """Share of the training rows, of those that ``limit`` leaves, that ``selection=holdout`` keeps aside, drawn with
-    the run's seed."""
+    """Share of the training rows (after ``limit``) that ``selection=holdout`` holds out, drawn with the run's seed."""
     path: str = ""
-    """Hub name of the data set."""
+    """The dataset's name on the hub."""
     name: str = ""
-    """The hub's name of the task within the data set."""
+    """The dataset's configuration on the hub; empty for the task's name."""
     revision: str = ""
-    """Commit of the hub's data set."""
+    """The dataset's commit on the hub."""
     skip_malformed: bool = False
-    """Leave out malformed rows of local files, and count them in the record, where the default stops with an error."""
+    """Skip malformed rows of local files and count them in the record, instead of stopping with an error."""
     train_size: int = 1000
-    """Training rows, where they are made on the spot."""
+    """Training rows of generated data."""
     evaluation_size: int = 500
-    """Rows of each evaluation split, where they are made on the spot."""
+    """Rows of each evaluation split of generated data."""
     seed: int = 0
-    """Seed of what is made on the spot: the same data for every run seed, as with a real data set."""
+    """Seed of generated data, which is the same for every run seed, as a real dataset is."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
     def __post_init__(self) -> None:
@@ -69,14 +68,14 @@ class DataConfig:
                 not self.limit, "data.limit", self.limit, "0 for data.source=teacher: data.train_size sets the rows"
             )
         if self.source == "local":
-            require(bool(self.dir), "data.dir", self.dir, "the folder of the data: data=local data.dir=DIR")
+            require(bool(self.dir), "data.dir", self.dir, "the folder of the data, as in data=local data.dir=DIR")
         if self.source == "hub":
-            require(bool(self.path), "data.path", self.path, "the hub's name of the data set")
+            require(bool(self.path), "data.path", self.path, "the dataset's name on the hub")
         if self.source != "files":
             for split, file in self.files.items():
-                require(False, f"data.{split}", file, f"no file with data.source={self.source}; data=files reads it")
+                require(False, f"data.{split}", file, f"no file with data.source={self.source}; use data=files")
 
     @property
     def files(self) -> dict[str, str]:
-        """The files that are named, by split."""
+        """Split -> its file, for the splits that have one."""
         return {split: file for split in FILES if (file := getattr(self, split))}

@@ -1,4 +1,4 @@
-"""How a causal language model continues a prompt."""
+"""Configuration of the ``decoding`` group: how a causal language model continues a prompt."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ class DecodingConfig:
     """Beam search, or greedy decoding with one beam. The defaults are those of ROSA's released code."""
 
     beams: int = 5
-    """Hypotheses kept at each token; 1 is greedy decoding."""
+    """Number of beams; 1 is greedy decoding."""
     length_penalty: float = 1.0
-    """A finished beam's log probability is divided by its number of tokens to this power: above 0 favours long ones."""
+    """Exponent of the length by which a finished beam's log probability is divided: above 0 favours long texts."""
     no_repeat_ngram: int = 4
-    """No sequence of this many tokens occurs twice; 0 forbids nothing."""
+    """No n-gram of this many tokens may occur twice; 0 allows all."""
     no_repeat_prompt: bool = True
-    """Whether a sequence that the prompt holds counts as having occurred, as it does in ``transformers``. LoRA's code
-    looks at the hypothesis alone. It matters where names of the prompt are of as many tokens as are forbidden."""
+    """Whether n-grams of the prompt count as occurrences, as in ``transformers``; LoRA's released code only counts the
+    hypothesis. It matters when the prompt contains names of ``no_repeat_ngram`` tokens or more."""
     max_new_tokens: int = 128
-    """Tokens of a hypothesis at most, its end among them."""
+    """Maximum number of tokens of a hypothesis, including the end token."""
     batch_size: int = 32
-    """Prompts decoded together. It changes no hypothesis."""
+    """Prompts decoded at a time; does not change any hypothesis."""
 
     def __post_init__(self) -> None:
         for key in ("beams", "max_new_tokens", "batch_size"):
@@ -33,5 +33,5 @@ class DecodingConfig:
         finite = math.isfinite(self.length_penalty)
         require(finite, "decoding.length_penalty", self.length_penalty, "a finite number")
         if self.beams == 1:
-            expected = "1.0 with decoding.beams=1, which compares nothing"
+            expected = "1.0 with decoding.beams=1, since greedy decoding compares no beams"
             require(self.length_penalty == 1.0, "decoding.length_penalty", self.length_penalty, expected)

@@ -1,4 +1,4 @@
-"""Errors of Hydra and OmegaConf in a user's words, with the nearest valid name."""
+"""Translate errors of Hydra and OmegaConf for users, and suggest the nearest valid name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def leaf_keys(node: Any, prefix: str = "") -> list[str]:
 
 
 def group_options(conf: Path) -> dict[str, list[str]]:
-    """The choices of each configuration group: the YAML files that are there, and other packages' methods."""
+    """Configuration group -> its choices: the names of its YAML files, and the methods of other packages."""
     options = {
         group.relative_to(conf).as_posix(): {path.stem for path in group.glob("*.yaml")}
         for group in sorted([*conf.iterdir(), *conf.glob("hydra/*")])
@@ -38,7 +38,7 @@ def group_options(conf: Path) -> dict[str, list[str]]:
 
 
 def valid_keys(conf: Path, overrides: Sequence[str]) -> list[str]:
-    """Every key that a command's choice of groups has; ``overrides`` as typed, values and unknown choices left out."""
+    """Every key of the configuration that the valid group choices among ``overrides`` select."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
@@ -55,7 +55,7 @@ def valid_keys(conf: Path, overrides: Sequence[str]) -> list[str]:
 
 @contextmanager
 def explained(conf: Path, overrides: Sequence[str]) -> Iterator[None]:
-    """Turn what Hydra or OmegaConf raises in the block into a ConfigError with :func:`explain`'s message."""
+    """Convert errors of Hydra or OmegaConf in the block to a ConfigError with the message of :func:`explain`."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -66,10 +66,10 @@ def explained(conf: Path, overrides: Sequence[str]) -> Iterator[None]:
 
 
 def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
-    """Turn an error of Hydra's or OmegaConf's into a message for the person who typed the command.
+    """The message for an error that Hydra or OmegaConf raised while composing.
 
     Args:
-        error: what composing raised.
+        error: the error.
         conf: the folder of the configuration groups.
         overrides: the command's arguments.
     """

@@ -1,4 +1,4 @@
-"""The configuration of the ``logger`` group, and its checks."""
+"""Configuration of the ``logger`` group."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from rosa.config.checks import choice
 
 @dataclass
 class LoggerConfig:
-    """Weights & Biases; the records under ``results_dir`` are written whatever is set here."""
+    """Weights & Biases; the records under ``results_dir`` are always written."""
 
     enabled: bool = True
     project: str = "rosa"
     entity: str = ""
+    """User or team; empty for the account's default."""
     mode: str = "offline"
-    """``offline``, ``online`` or ``disabled``; the environment's ``WANDB_MODE`` goes first."""
+    """``offline``, ``online`` or ``disabled``; the environment variable ``WANDB_MODE`` takes precedence."""
 
     def __post_init__(self) -> None:
         choice("logger.mode", self.mode, ("offline", "online", "disabled"))

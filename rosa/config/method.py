@@ -1,4 +1,4 @@
-"""The methods and their options; these classes are the Python API too (``rosa.attach(model, rosa.RosaConfig())``)."""
+"""Configuration of the ``method`` group; also the Python API's options: ``rosa.attach(model, rosa.RosaConfig())``."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def _rank(key: str, value: object) -> None:
 
 
 ATTENTION = ("*attention*", "*attn*")
-"""Default targets: every linear layer inside a module whose name says attention, in any Hugging Face architecture."""
+"""Default targets: the linear layers inside attention modules, as most Hugging Face architectures name them."""
 
 
 @dataclass
 class MethodConfig:
-    """What every method has: a name, and what becomes of the task's head."""
+    """Options of every method."""
 
     name: str = ""
     head: Any = "train"
-    """``train`` (the field's standard), ``freeze`` (what the authors' released code does), or a list of shell patterns
-    of the modules and parameters to train. Under ``train`` and a list, what a loader drew anew trains in any case."""
+    """``train`` (standard practice), ``freeze`` (as in the authors' released code), or a list of shell patterns of the
+    modules and parameters to train. With ``train`` or a list, weights that the loader initialised train too."""
 
     NAME: ClassVar[str] = ""
 
@@ -49,10 +49,11 @@ class MethodConfig:
 
 @dataclass
 class TargetedConfig(MethodConfig):
-    """A method that adapts the layers whose names match a pattern."""
+    """Options of a method that adapts the layers whose names match a pattern."""
 
     targets: list[str] = field(default_factory=lambda: list(ATTENTION))
-    """Shell patterns (``*``, ``?``), matched without case against a module's dotted name or any dotted suffix of it."""
+    """Shell patterns (``*``, ``?``), matched case-insensitively against a module's dotted name and each of its dotted
+    suffixes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,12 +63,12 @@ class TargetedConfig(MethodConfig):
 
 @dataclass
 class RankedConfig(TargetedConfig):
-    """A method whose adapters have a rank."""
+    """Options of a method whose adapters have a rank."""
 
     rank: Any = 8
-    """R of each adapted weight: an int, or a float in (0, 1), a share of min(out, in)."""
+    """Rank R of each adapter: an int, or a float in (0, 1), a share of min(out, in)."""
     rank_pattern: dict[str, Any] = field(default_factory=dict)
-    """Other ranks for the layers that match a pattern (as in ``targets``); of several that match, the last counts."""
+    """Pattern (as in ``targets``) -> rank of the layers that match it; if several match, the last one applies."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,34 +79,38 @@ class RankedConfig(TargetedConfig):
 
 @dataclass
 class RosaConfig(RankedConfig):
-    """ROSA: train a random subspace of the singular vectors of each weight, and draw a new one every so often.
+    """ROSA: train each weight in a random subspace of its singular vectors, and resample the subspace periodically.
 
-    Source: arXiv 2407.07802, section 3 and algorithm 1; ``factorization`` spans the ablations of its section 5. PiSSA
+    Source: arXiv 2407.07802, section 3 and algorithm 1; ``factorization`` covers the ablations of its section 5. PiSSA
     (arXiv 2404.02948) is ``sampling=top split=symmetric every=0``; merge-and-restart LoRA (ReLoRA, arXiv 2307.05695)
     is ``factorization=random_add``.
     """
 
     factorization: str = "svd_equal"
-    """How a weight W becomes W_f + A B. ``svd_equal``: A B is made of singular triplets, which are taken out of W_f.
-    ``svd_add``: they stay in W_f = W too, so that the function changes. ``random_add``: A = 0, B random, W_f = W.
-    ``random_orthogonal``: B is a random orthonormal basis in the input space, A = W B^T, taken out of W_f."""
+    """How a weight W is factorized into W_f + A B. ``svd_equal``: A B is the sum of the sampled singular triplets, and
+    W_f = W - A B. ``svd_add``: the same A B with W_f = W, which changes the model's function. ``random_add``: A = 0,
+    B random, W_f = W. ``random_orthogonal``: B is a random orthonormal basis of a subspace of the input space,
+    A = W B^T, and W_f = W - A B."""
     split: str = "one_sided"
-    """Of svd factorizations: ``one_sided``, A = U S and B = V^T; ``symmetric``, S^(1/2) on each side."""
+    """Where the singular values S go (svd factorizations): ``one_sided``, A = U S and B = V^T; ``symmetric``,
+    A = U S^(1/2) and B = S^(1/2) V^T."""
     solver: str = "auto"
-    """Of svd factorizations: eigenvectors of the smaller Gram matrix (``gram``), a full ``svd``, or ``auto``."""
+    """How singular vectors are computed (svd factorizations): ``gram``, as eigenvectors of the smaller Gram matrix;
+    ``svd``, by a full SVD; or ``auto``."""
     every: int = 2
-    """Units between two resamples; 0 never resamples (an SVD initialisation only)."""
+    """Resampling period in ``unit``; 0 never resamples (SVD initialisation only)."""
     unit: str = "epoch"
-    """What ``every`` counts: ``epoch`` or ``step`` (optimizer updates)."""
+    """Unit of ``every``: ``epoch`` or ``step`` (optimizer update)."""
     sampling: str = "random"
-    """``random`` subset without replacement, ``top``, ``bottom``, or ``window``: a random contiguous block."""
+    """Which singular triplets are chosen: a ``random`` subset without replacement, the ``top`` or ``bottom`` ones, or a
+    random contiguous block (``window``)."""
     train: str = "ab"
-    """Which factors get gradients: ``ab``, ``a`` or ``b``."""
+    """Which of A and B are trained: ``ab``, ``a`` or ``b``."""
     optimizer_state: str = "reset"
-    """What a resample does to the optimizer's state of A and B: ``reset``, ``keep``, or ``prune``, which sets the
-    entries with the largest 90 % of first moments to zero in every moment."""
+    """What resampling does to the optimizer state of A and B: ``reset``, ``keep``, or ``prune``, which zeroes every
+    moment at the entries with the largest 90 % of first moments."""
     rewarm_steps: int = 0
-    """Updates over which the learning rate of A and B rises linearly after each resample, times the schedule."""
+    """Updates after a resample in which the learning rate of A and B rises linearly to that of the schedule."""
 
     NAME: ClassVar[str] = "rosa"
 
@@ -124,7 +129,7 @@ class RosaConfig(RankedConfig):
 
     @property
     def has_triplets(self) -> bool:
-        """Whether A B is made of singular triplets of the weight."""
+        """Whether A B consists of singular triplets of the weight."""
         return self.factorization.startswith("svd")
 
     @property
@@ -135,22 +140,22 @@ class RosaConfig(RankedConfig):
     def _check_together(self) -> None:
         if not self.has_triplets:
             for name, default in (("sampling", "random"), ("split", "one_sided"), ("solver", "auto")):
-                expected = f"{default!r}: method.factorization={self.factorization} has no singular triplets to choose"
+                expected = f"{default!r}, since method.factorization={self.factorization} uses no singular triplets"
                 require(getattr(self, name) == default, f"method.{name}", getattr(self, name), expected)
         if self.rewarm_steps:
-            require(self.every > 0, "method.rewarm_steps", self.rewarm_steps, "0: method.every=0 never resamples")
+            require(self.every > 0, "method.rewarm_steps", self.rewarm_steps, "0, since method.every=0 never resamples")
             fits = self.unit == "epoch" or self.rewarm_steps < self.every
             require(fits, "method.rewarm_steps", self.rewarm_steps, f"fewer than method.every={self.every} steps")
 
 
 @dataclass
 class LoraConfig(RankedConfig):
-    """LoRA (arXiv 2106.09685) through ``loralib``: W stays, B A x alpha/r is added."""
+    """LoRA (arXiv 2106.09685) through ``loralib``: W stays frozen, and (alpha / rank) B A is added to it."""
 
     alpha: float = 16.0
     """The update is scaled by alpha / rank."""
     dropout: float = 0.0
-    """Dropout on the adapter's input, in [0, 1)."""
+    """Dropout probability of the adapter's input, in [0, 1)."""
 
     NAME: ClassVar[str] = "lora"
 
@@ -235,11 +240,11 @@ def _density(key: str, value: object) -> None:
 
 @dataclass
 class IA3Config(MethodConfig):
-    """(IA)3 (arXiv 2205.05638): learned vectors, starting at 1, that scale activations and never weights."""
+    """(IA)3 (arXiv 2205.05638): learned vectors, initialised to 1, that scale activations."""
 
     variant: str = "paper"
-    """``paper``: keys, values and the feed-forward's inner activations; ``attention_inputs``: the inputs of every
-    attention linear, as the ROSA authors' released code does."""
+    """``paper``: scale keys, values and the feed-forward's inner activations; ``attention_inputs``: scale the inputs of
+    all linear layers of attention, as in the ROSA authors' released code."""
 
     NAME: ClassVar[str] = "ia3"
 
@@ -256,4 +261,4 @@ class FullConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.head == "train", "method.head", self.head, "'train': full fine-tuning trains everything")
+        require(self.head == "train", "method.head", self.head, "'train', since full fine-tuning trains everything")

@@ -1,4 +1,4 @@
-"""The configuration of the ``model`` group, and its checks."""
+"""Configuration of the ``model`` group."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ ATTENTION_KINDS = ("auto", "eager", "sdpa", "flash_attention_2", "flex_attention
 
 @dataclass
 class MiniModelConfig:
-    """Shape and pretraining of the small model that the project makes itself (used by ``source: mini``)."""
+    """Shape and pretraining of the small models that the project pretrains itself (``source: mini``)."""
 
     layers: int = 4
     hidden: int = 128
     heads: int = 4
     intermediate: int = 512
     sentences: int = 20000
-    """Sentences of generated text to pretrain on."""
+    """Sentences of generated text for pretraining."""
     steps: int = 1500
     batch_size: int = 64
     lr: float = 1e-3
     seed: int = 0
     architecture: str = "roberta"
-    """``roberta``, for the GLUE tasks, or ``gpt2``, for E2E."""
+    """``roberta`` for GLUE, ``gpt2`` for E2E."""
     vocabulary: int = 2000
-    """Tokens at most, the 256 bytes and the two special ones among them (gpt2; roberta knows the grammar's words)."""
+    """Maximum vocabulary size, including the 256 bytes and two special tokens (gpt2 only; roberta's vocabulary is the
+    grammar's words)."""
     context: int = 256
-    """Tokens of an input at most (gpt2)."""
+    """Maximum length of an input in tokens (gpt2)."""
     text: str = ""
-    """A file to pretrain on in place of generated text (gpt2): the references of an E2E CSV, or a line a paragraph."""
+    """File to pretrain on instead of generated text (gpt2): an E2E CSV, whose references are used, or plain text with a
+    paragraph per line."""
 
     def __post_init__(self) -> None:
         numbers = ("layers", "hidden", "heads", "intermediate", "sentences", "steps", "batch_size", "lr", "context")
@@ -38,19 +40,20 @@ class MiniModelConfig:
             positive(f"model.mini.{key}", getattr(self, key))
         require(self.hidden % self.heads == 0, "model.mini.hidden", self.hidden, f"a multiple of heads={self.heads}")
         choice("model.mini.architecture", self.architecture, ("roberta", "gpt2"))
-        require(self.vocabulary >= 258, "model.mini.vocabulary", self.vocabulary, "at least 258: each byte is a token")
+        bytes_and_special = "at least 258: 256 bytes and two special tokens"
+        require(self.vocabulary >= 258, "model.mini.vocabulary", self.vocabulary, bytes_and_special)
         if self.architecture == "roberta":
-            require(not self.text, "model.mini.text", self.text, "a text of one's own for architecture=gpt2 alone")
+            require(not self.text, "model.mini.text", self.text, "no file with model.mini.architecture=roberta")
 
 
 @dataclass
 class PerceptronConfig:
-    """Shape of the linear map or multilayer perceptron of a regression (used by ``source: perceptron``)."""
+    """Shape of the linear map or multilayer perceptron for vector regression (``source: perceptron``)."""
 
     widths: list[int] = field(default_factory=list)
-    """Of the input, of each hidden layer, and of the output: two widths are a linear map."""
+    """Widths of the input, each hidden layer and the output; two widths make a linear map."""
     seed: int = 0
-    """Of the weights before fine-tuning: the same for every run seed, as a pretrained model's are."""
+    """Seed of the weights before fine-tuning, which are the same for every run seed, as pretrained weights are."""
 
     def __post_init__(self) -> None:
         for width in self.widths:
@@ -59,23 +62,25 @@ class PerceptronConfig:
 
 @dataclass
 class ModelConfig:
-    """Which backbone, and where its weights come from."""
+    """The pretrained model and the source of its weights."""
 
     name: str = ""
+    """Short name for tables and folders."""
     source: str = "hub"
-    """``hub``, ``folder`` (as ``save_pretrained`` writes), ``package`` (an installed package's folder), ``mini`` or
-    ``perceptron`` (drawn on the spot)."""
+    """``hub``, ``folder`` (written by ``save_pretrained``), ``package`` (folder of an installed package), ``mini``
+    (pretrained by the project) or ``perceptron`` (random weights)."""
     path: str = ""
     """Hub name, folder, or ``package/folder``; empty for ``mini`` and ``perceptron``."""
     revision: str = ""
-    """Commit of the hub's repository; empty elsewhere."""
+    """Commit on the hub; empty for other sources."""
     dtype: str = "float32"
-    """Of the frozen weights: ``float32`` or ``bfloat16``; trainable parameters are float32 always."""
+    """Type of the frozen weights: ``float32`` or ``bfloat16``. Trainable parameters are always float32."""
     attention: str = "auto"
-    """How attention is computed: ``auto`` is transformers' choice for the architecture, which is ``sdpa`` where it has
-    that; or ``eager``, ``sdpa``, ``flash_attention_2``, ``flex_attention``."""
+    """Attention implementation: ``auto`` (transformers' default, ``sdpa`` if the architecture supports it), ``eager``,
+    ``sdpa``, ``flash_attention_2`` or ``flex_attention``."""
     head: str = "saved"
-    """``saved``: the classifier's head is what the weights hold, and drawn where they hold none; ``fresh``: drawn."""
+    """``saved``: keep the classifier's head of the pretrained weights, if they have one; ``fresh``: always
+    initialise a new head."""
     mini: MiniModelConfig = field(default_factory=MiniModelConfig)
     perceptron: PerceptronConfig = field(default_factory=PerceptronConfig)
 
@@ -86,9 +91,9 @@ class ModelConfig:
         choice("model.head", self.head, ("saved", "fresh"))
         if self.source == "perceptron":
             widths = self.perceptron.widths
-            require(len(widths) >= 2, "model.perceptron.widths", widths, "at least two: of the input and of the output")
+            require(len(widths) >= 2, "model.perceptron.widths", widths, "at least two widths, for input and output")
             for key, only in (("dtype", "float32"), ("attention", "auto"), ("head", "saved")):
                 choice(f"model.{key}", getattr(self, key), (only,))
         elif self.source != "mini":
-            require(bool(self.path), "model.path", self.path, f"a path for model.source={self.source}")
-        require(bool(self.name), "model.name", self.name, "a short name, used in tables and folders")
+            require(bool(self.path), "model.path", self.path, f"a path, which model.source={self.source} needs")
+        require(bool(self.name), "model.name", self.name, "a short name for tables and folders")

@@ -1,4 +1,4 @@
-"""A whole run: its groups together, what may not go together, its identity, and how Hydra composes it."""
+"""Configuration of a whole run: all groups, the checks across them, and the run's identity."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ from rosa.config.train import TrainConfig
 from rosa.errors import ConfigError
 
 HOLDOUT = "holdout"
-"""Name of the split that ``selection=holdout`` takes from the training split."""
+"""Name of the split that ``selection=holdout`` splits off the training split."""
 SELECTIONS = ("dev-best", "dev-last", HOLDOUT)
 
 
 @dataclass
 class Config:
-    """One run."""
+    """Configuration of one run.
+
+    Raises:
+        ConfigError: a value out of range, or conflicting settings.
+    """
 
     model: ModelConfig
     task: TaskConfig
@@ -37,19 +41,19 @@ class Config:
     data: DataConfig
     logger: LoggerConfig
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    """Of a task whose outputs are texts."""
+    """Used by text generation only."""
     selection: str = "dev-best"
-    """What chooses the epoch, and with ``train.lr=tuned`` the learning rate: ``dev-best``, the best epoch's score on
-    the first evaluation split, as is the field's custom; ``dev-last``, the last epoch's score on it; ``holdout``, the
-    best epoch's score on a part of the training split that is kept aside, so that no evaluation split chooses."""
+    """Score that selects the epoch, and with ``train.lr=tuned`` the learning rate. ``dev-best``: the best epoch's score
+    on the first evaluation split (common practice); ``dev-last``: the last epoch's score on it; ``holdout``: the best
+    epoch's score on a held-out part of the training split, so that no evaluation split is used for selection."""
     seed: int = 0
     experiment_name: str = "default"
-    """The first part of a run's identity; files under ``experiments/`` set it."""
+    """First part of a run's identity; set by the files under ``experiments/``."""
     results_dir: str = "results"
     cache_dir: str = ".cache"
-    """Where models that the project makes itself are kept."""
+    """Folder of the models that the project pretrains itself."""
     jobs: int = 0
-    """Runs at a time in a local sweep; 0 is one a CPU core, or one where the runs use a GPU."""
+    """Simultaneous runs of a local sweep; 0 is one per CPU core, or one if the runs use a GPU."""
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number in [0, 2^32)")
@@ -61,30 +65,30 @@ class Config:
 
     @property
     def holdout_share(self) -> float:
-        """Share of the training split that is kept aside to select by; 0 where nothing is."""
+        """Share of the training split that is held out for selection; 0 for none."""
         return self.data.holdout if self.selection == HOLDOUT else 0.0
 
     @property
     def evaluated(self) -> tuple[str, ...]:
-        """The splits that each epoch is scored on; the first one selects."""
+        """Splits that are scored after each epoch; the first one is used for selection."""
         return (*((HOLDOUT,) if self.holdout_share else ()), *self.task.evaluation)
 
     @property
     def chosen_epoch(self) -> str:
-        """``best`` or ``last``: the epoch whose score chooses a learning rate and whose weights write texts."""
+        """``best`` or ``last``: the epoch whose score selects the learning rate and whose weights are decoded."""
         return "last" if self.selection == "dev-last" else "best"
 
 
 def check(config: Config) -> None:
-    """Refuse settings that are each fine and do not go together.
+    """Check settings against each other.
 
     Raises:
-        ConfigError: with both keys, their values and what would be right.
+        ConfigError: two settings conflict; the message names both keys, their values and what would be right.
     """
     if config.model.dtype == "bfloat16" and config.train.precision not in ("bf16", "auto"):
         raise ConfigError(
-            f"model.dtype=bfloat16 with train.precision={config.train.precision}: a bfloat16 backbone needs "
-            "train.precision=bf16, since the float32 trainable parameters meet it under autocast"
+            f"model.dtype=bfloat16 with train.precision={config.train.precision}: a bfloat16 model with float32 "
+            "trainable parameters needs autocast; use train.precision=bf16"
         )
     if config.model.dtype == "bfloat16" and config.method.name == "full":
         raise ConfigError(
@@ -99,45 +103,53 @@ def check(config: Config) -> None:
     if any(vectors) and not all(vectors):
         raise ConfigError(
             f"task={config.task.name} with data.source={config.data.source} and model.source={config.model.source}: "
-            "a regression of vectors is task=regression with data=teacher and model=linear or model=mlp"
+            "vector regression needs task=regression, data=teacher, and model=linear or model=mlp together"
         )
     if config.selection == HOLDOUT and all(vectors):
-        raise ConfigError("selection=holdout with task=regression: its vectors are drawn; use dev-best or dev-last")
+        raise ConfigError("selection=holdout with task=regression: expected dev-best or dev-last for generated vectors")
     if config.selection != HOLDOUT and config.data.holdout != DataConfig.holdout:
-        raise ConfigError(f"data.holdout={config.data.holdout} with selection={config.selection}: it needs holdout")
+        raise ConfigError(
+            f"data.holdout={config.data.holdout} with selection={config.selection}: it has no effect; use "
+            "selection=holdout, or leave data.holdout out"
+        )
     if HOLDOUT in config.task.evaluation:
-        raise ConfigError(f"task.evaluation={config.task.evaluation}: {HOLDOUT} is what selection=holdout makes")
+        raise ConfigError(
+            f"task.evaluation={config.task.evaluation}: the name {HOLDOUT!r} is reserved for selection=holdout; use "
+            "another split"
+        )
     _check_files(config)
     if config.model.source == "mini" and config.task.kind != "vector_regression":
         wanted = "gpt2" if config.task.kind == "generation" else "roberta"
         if config.model.mini.architecture != wanted:
             raise ConfigError(
-                f"model={config.model.name} with task={config.task.name}: a task of {config.task.kind} needs "
-                f"model.mini.architecture={wanted}, as model=mini-{wanted} has"
+                f"model={config.model.name} with task={config.task.name}: task.kind={config.task.kind} needs "
+                f"model.mini.architecture={wanted}; use model=mini-{wanted}"
             )
     if config.model.head == "fresh" and not config.task.has_head:
         raise ConfigError(f"model.head=fresh with task={config.task.name}: the task has no head; use saved")
     if config.task.kind != "generation" and config.decoding != DecodingConfig(batch_size=config.decoding.batch_size):
-        raise ConfigError(f"decoding with task={config.task.name}: the task writes no texts; leave its keys out")
+        raise ConfigError(
+            f"decoding with task={config.task.name}: the task generates no text; leave the decoding keys out"
+        )
     if config.train.label_smoothing and config.task.kind != "generation":
         raise ConfigError(
-            f"train.label_smoothing={config.train.label_smoothing} with task={config.task.name}: it is for generation; "
-            "use 0"
+            f"train.label_smoothing={config.train.label_smoothing} with task={config.task.name}: only text generation "
+            "supports it; use 0"
         )
     if config.train.precision == "fp16" and config.train.device == "cpu":
-        raise ConfigError("train.precision=fp16 with train.device=cpu: half precision needs a GPU; use fp32 or bf16")
+        raise ConfigError("train.precision=fp16 with train.device=cpu: fp16 needs a GPU; use fp32 or bf16")
 
 
 def _check_files(config: Config) -> None:
-    """Refuse a task that needs a file that is not named, or the other way round."""
+    """Check that ``data=files`` names a file for each of the task's splits and no other."""
     task, data = config.task, config.data
     if data.source != "files":
         unnamed = {"classification": ("labels", task.labels), "regression": ("label_range", task.label_range)}
         key, value = unnamed.get(task.kind, ("", True))
         if not value:
             raise ConfigError(
-                f"task.{key}={value} with data.source={data.source}: only data=files takes what the training file has; "
-                + ("name the labels" if key == "labels" else "give [smallest, largest]")
+                f"task.{key}={value} with data.source={data.source}: only data=files finds it in the training file; "
+                + ("set task.labels to the label names" if key == "labels" else "set it to [smallest, largest]")
             )
         return
     for split in task.splits:
@@ -145,10 +157,10 @@ def _check_files(config: Config) -> None:
             continue
         if split not in FILES:
             raise ConfigError(
-                f"task={task.name} has the split {split!r}: data=files has data.validation and data.test alone; set "
+                f"task={task.name} has the split {split!r}: data=files only has data.validation and data.test; set "
                 "task.evaluation=[validation]"
             )
-        without = "; task.test='' decodes no test split" if split == task.test else ""
+        without = "; or set task.test='' to have no test split" if split == task.test else ""
         raise ConfigError(
             f"data.{split}='': expected a csv, tsv, jsonl or parquet file, as in data=files data.train=a.csv "
             f"data.validation=b.csv{without}"
@@ -156,8 +168,8 @@ def _check_files(config: Config) -> None:
     for split, file in data.files.items():
         if split not in task.splits:
             raise ConfigError(
-                f"data.{split}={file}: task={task.name} has the splits {', '.join(task.splits)}; "
-                f"task.evaluation=[validation,{split}] scores it after each epoch and never selects by it"
+                f"data.{split}={file}: task={task.name} only has the splits {', '.join(task.splits)}; set "
+                f"task.evaluation=[validation,{split}] to score it after each epoch without selecting by it"
             )
 
 
@@ -166,25 +178,25 @@ NOT_IDENTITY = {
     "train": ("tuning", "device", "threads", "log_steps", "save_steps", "keep", "force", "fail_fast"),
     "decoding": ("batch_size",),
 }
-"""Keys that change nothing about a run's result (or are a part of its folder's name already)."""
+"""Group -> keys left out of :func:`identity_hash`: they do not change a run's result, or are in its folder's name."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain dictionaries, lists and numbers."""
+    """Convert a configuration to plain dictionaries, lists and numbers."""
     return dataclasses.asdict(config)
 
 
 def from_dict(settings: Mapping[str, Any]) -> Config:
-    """A configuration as :func:`to_dict` gave it; a key that it does not have, as it is older, has its default.
+    """Convert the output of :func:`to_dict` back; keys missing from an older version's output get their defaults.
 
     Raises:
-        ConfigError: a key that this version does not know, or a value that it refuses.
+        ConfigError: a key that this version does not know, or an invalid value.
     """
     name = settings["method"]["name"]
     if name not in methods():
         raise ConfigError(
-            f"method.name={name!r}: expected one of {', '.join(methods())}; a method of another package is known only "
-            "where that package is installed"
+            f"method.name={name!r}: expected one of {', '.join(methods())}; for a method of another package, install "
+            "that package"
         )
     method = _typed(methods()[name].config, settings["method"], "method.")
     return _typed(Config, dict(settings) | {"method": method}, "")
@@ -196,17 +208,17 @@ def _typed(kind: type[Any], values: Mapping[str, Any], place: str) -> Any:
     given = dict(values)
     for name, value in values.items():
         if name not in known:
-            raise ConfigError(f"{place}{name}: this version of the project has no such key")
+            raise ConfigError(f"{place}{name}: this version of rosa has no such key")
         if dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping):
             given[name] = _typed(hints[name], value, f"{place}{name}.")
     return kind(**given)
 
 
 def identity_hash(config: Config) -> str:
-    """Eight hexadecimal digits that name the settings of a run.
+    """Hash of a run's settings: eight hexadecimal digits, part of the run's folder name.
 
-    Only values that differ from a dataclass's own default count, so that an option added later, whose default is the
-    old behaviour, leaves every earlier run its name.
+    Only values that differ from the dataclasses' defaults are hashed. So a new option whose default is the old
+    behaviour does not change the hashes of earlier runs.
     """
     kept = _different_from_default(config)
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))

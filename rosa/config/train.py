@@ -1,4 +1,4 @@
-"""How a run is trained, and where it is mirrored."""
+"""Configuration of the ``train`` group."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from rosa.config.checks import choice, not_negative, positive, require
 
 TUNED = "tuned"
-"""``train.lr=tuned``: the learning rate that won the tuning experiment (see ``TuningConfig``)."""
+"""``train.lr=tuned``: the learning rate selected by the tuning experiment (see :class:`TuningConfig`)."""
 
 
 SAME = "same"
@@ -20,17 +20,19 @@ WARMUPS = "a share of all updates in [0, 1), or a whole number of updates"
 
 @dataclass
 class TuningConfig:
-    """Where ``train.lr=tuned`` looks: the finished runs of another experiment, on one task and one seed."""
+    """The finished runs from which ``train.lr=tuned`` selects the learning rate."""
 
     experiment: str = ""
+    """The tuning experiment's name."""
     task: str = "cola"
-    """The task whose runs choose for all, or ``same``: each task has runs of its own."""
+    """The task whose runs select the rate for all tasks, or ``same``: each task's own runs."""
     seed: int = 0
+    """The tuning runs' seed."""
 
 
 @dataclass
 class TrainConfig:
-    """Optimisation, precision and checkpoints. Defaults are the protocol's (docs/protocol.md)."""
+    """Optimisation, precision and checkpoints; defaults as in docs/protocol.md."""
 
     epochs: int = 10
     max_steps: int = 0
@@ -39,45 +41,45 @@ class TrainConfig:
     """Peak learning rate, or ``tuned``. (Any: OmegaConf cannot merge a Union; checked below.)"""
     tuning: TuningConfig = field(default_factory=TuningConfig)
     batch_size: int = 32
-    """Examples a batch, over all processes of the run (``torchrun``), which share it equally."""
+    """Examples per batch, divided equally among the processes of the run (``torchrun``)."""
     accumulation: int = 1
-    """Gradient accumulation: batches an optimizer update."""
+    """Batches per optimizer update (gradient accumulation)."""
     evaluation_batch_size: int = 64
-    """Examples that a process scores at a time."""
+    """Examples per evaluation batch of a process."""
     optimizer: str = "adamw"
-    """``adamw``, or ``sgd``: without momentum, so beta1, beta2 and epsilon do not apply."""
+    """``adamw`` or ``sgd`` (no momentum, so beta1, beta2 and epsilon have no effect)."""
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-6
     warmup: float = 0.06
-    """Updates in which the learning rate rises from 0: a share of all below 1, a whole number from 1 on."""
+    """Updates in which the learning rate rises from 0: below 1 a share of all updates, otherwise their number."""
     schedule: str = "linear"
-    """``linear`` (to 0), ``cosine`` (to 0) or ``constant``, each after the warm-up."""
+    """Schedule after the warm-up: ``linear`` or ``cosine`` (both to 0), or ``constant``."""
     label_smoothing: float = 0.0
-    """Probability that is spread evenly over the vocabulary in the training loss (generation)."""
+    """Probability spread evenly over the vocabulary in the training loss (generation)."""
     max_grad_norm: float = 1.0
-    """Gradients are clipped to this norm; 0 does not clip."""
+    """Maximum gradient norm (clipping); 0 does not clip."""
     max_length: int = 512
-    """Tokens of an example at most; batches are padded to their own longest example only."""
+    """Maximum number of tokens of an example. Each batch is padded to its longest example."""
     group_by_length: bool = True
-    """Batch examples of similar length together."""
+    """Whether to batch examples of similar length."""
     precision: str = "auto"
-    """``fp32``, ``bf16`` or ``fp16`` (both as autocast); ``auto`` is bf16 on a GPU that has it and fp32 elsewhere."""
+    """``fp32``, or autocast to ``bf16`` or ``fp16``; ``auto`` is bf16 on GPUs that support it, otherwise fp32."""
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda``."""
     threads: int = 0
-    """CPU threads of a run; 0 leaves PyTorch's own choice."""
+    """CPU threads of a run; 0 is PyTorch's default."""
     log_steps: int = 50
-    """Updates between two log lines of loss and learning rate."""
+    """Updates between log lines of loss and learning rate."""
     save_steps: int = 0
-    """Updates between two checkpoints within an epoch; each epoch's end is always one."""
+    """Updates between checkpoints within an epoch; 0 for none. The end of each epoch is always saved."""
     keep: str = "both"
-    """Which weights stay after the run: ``best`` (by the headline), ``last``, ``both`` or ``none``."""
+    """Weights kept after the run: of the ``best`` epoch (by the headline), the ``last``, ``both`` or ``none``."""
     force: bool = False
-    """Start over although a finished or interrupted run is there; once, where a batch system starts the job again."""
+    """Start over even if the run is finished or interrupted; a job that a batch system restarts is resumed instead."""
     fail_fast: bool = False
-    """Stop a local sweep after its first failed run: those that are running write a checkpoint, the rest is left."""
+    """Stop a local sweep after its first failed run: runs in progress write a checkpoint and stop."""
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "accumulation", "evaluation_batch_size", "epsilon", "max_length"):

@@ -238,7 +238,7 @@ def test_visited_directions_are_counted() -> None:
         ({"solver": "qr"}, r"method\.solver='qr'.*auto, gram, svd"),
         ({"optimizer_state": "clear"}, r"method\.optimizer_state='clear'.*reset, keep, prune"),
         ({"rewarm_steps": -1}, r"method\.rewarm_steps=-1"),
-        ({"factorization": "random_add", "sampling": "top"}, r"method\.sampling='top'.*random_add has no singular"),
+        ({"factorization": "random_add", "sampling": "top"}, r"method\.sampling='top'.*random_add uses no singular"),
         ({"factorization": "random_orthogonal", "split": "symmetric"}, r"method\.split='symmetric'.*no singular"),
         ({"every": 0, "rewarm_steps": 5}, r"method\.rewarm_steps=5.*method\.every=0 never resamples"),
         ({"every": 5, "unit": "step", "rewarm_steps": 5}, r"method\.rewarm_steps=5.*fewer than method\.every=5"),

@@ -70,7 +70,7 @@ def test_a_name_is_given_once() -> None:
     class Another(LoraConfig):
         NAME: ClassVar[str] = "lora"
 
-    with pytest.raises(ConfigError, match=r"'lora': rosa\.config\.method\.LoraConfig has this name.*another NAME"):
+    with pytest.raises(ConfigError, match=r"'lora': .*LoraConfig already has this name.*another NAME"):
         register_method(Method(Another, build, "Another"))
 
 
@@ -86,7 +86,7 @@ def test_a_class_that_is_defined_again_takes_its_own_place() -> None:
     register_method(Method(first, build, "First"))
     register_method(Method(second, build, "Second"))
     assert methods()["cell"].config is second
-    with pytest.raises(ConfigError, match="is no method's configuration"):
+    with pytest.raises(ConfigError, match="is not the configuration of a registered method"):
         registry.builder(first())
 
 
@@ -109,10 +109,10 @@ class Spaced(MethodConfig):
     [
         ((int, build, "Int"), "expected a dataclass derived from"),
         ((Plain, build, "Plain"), "expected a class decorated with @dataclass"),
-        ((Nameless, build, "Nameless"), "expected a name of its own"),
-        ((Spaced, build, "Spaced"), "expected a name of its own, of a-z"),
-        ((OtherConfig, build, " "), "expected a name to show"),
-        ((OtherConfig, build, "Other", Look("red", "o")), "expected #rrggbb"),
+        ((Nameless, build, "Nameless"), "expected a name of a-z, 0-9 and _, set in this class"),
+        ((Spaced, build, "Spaced"), "expected a name of a-z"),
+        ((OtherConfig, build, " "), "expected a name for tables and figures"),
+        ((OtherConfig, build, "Other", Look("red", "o")), "expected a colour #rrggbb"),
         ((OtherConfig, build, "Other", Look("#ff0000", "q")), "expected one of o, s"),
         ((OtherConfig, build, "Other", None, Path("nowhere")), "expected a folder of YAML files"),
     ],
@@ -180,7 +180,7 @@ def test_an_installed_packages_method_is_known(tmp_path: Path) -> None:
         ),
         (MODULE, "far:MEHTOD", "entry point far = 'far:MEHTOD' of far cannot be loaded: AttributeError"),
         (MODULE, "far:Config", "expected a rosa.Method"),
-        (MODULE.replace('"far"', '"ia3"'), "far:METHOD", "method 'ia3': rosa.config.method.IA3Config has this name"),
+        (MODULE.replace('"far"', '"ia3"'), "far:METHOD", "rosa.config.method.IA3Config already has this name"),
     ],
 )
 def test_a_package_that_is_broken_is_named(tmp_path: Path, module: str, value: str, message: str) -> None:

@@ -275,8 +275,8 @@ TWO = ["data.train=a.csv", "data.validation=b.csv"]
     [
         (["task=text_classification"], r"data\.train='': expected a csv, tsv, jsonl or parquet file"),
         (["task=text_classification", "data.train=a.csv"], r"data\.validation='': expected a csv"),
-        (["task=text_to_text", "model=gpt2", *TWO], r"data\.test='': .*task\.test='' decodes no test split"),
-        (["task=cola", *TWO, "data.test=c.csv"], r"task\.evaluation=\[validation,test\] scores it"),
+        (["task=text_to_text", "model=gpt2", *TWO], r"data\.test='': .*set task\.test='' to have no test split"),
+        (["task=cola", *TWO, "data.test=c.csv"], r"task\.evaluation=\[validation,test\] to score it"),
         (["task=mnli", *TWO], r"task=mnli has the split 'validation_matched'"),
         (["data=mini", "data.train=a.csv"], r"data\.train='a\.csv': expected no file with data\.source=mini"),
         (["task=text_classification", "data=mini"], r"task\.labels=\[\] with data\.source=mini"),

@@ -168,9 +168,7 @@ def test_run_that_cannot_be_exported_is_refused(
     assert outcome.record["model"]["sha256"]["model.safetensors"] in said
     method = outcome.record["config"]["method"] | {"warp": 9}
     rewrite(outcome.folder, config=outcome.record["config"] | {"method": method})
-    assert "method.warp: this version of the project has no such key" in refused(
-        monkeypatch, capsys, outcome.folder, out
-    )
+    assert "method.warp: this version of rosa has no such key" in refused(monkeypatch, capsys, outcome.folder, out)
 
 
 def test_ia3_run_is_refused_as_an_adapter(

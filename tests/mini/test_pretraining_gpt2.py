@@ -271,7 +271,7 @@ def test_the_robertas_of_earlier_runs_keep_their_name_and_their_place_in_the_cac
         ({"architecture": "bert"}, "model.mini.architecture='bert': expected one of roberta, gpt2"),
         ({"vocabulary": 257}, "model.mini.vocabulary=257: expected at least 258"),
         ({"context": 0}, "model.mini.context=0: expected a number above 0"),
-        ({"text": "some.txt"}, "model.mini.text='some.txt': expected a text of one's own for architecture=gpt2 alone"),
+        ({"text": "some.txt"}, "model.mini.text='some.txt': expected no file with model.mini.architecture=roberta"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:

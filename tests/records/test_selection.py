@@ -113,7 +113,7 @@ def test_weights_are_kept_of_the_epoch_that_was_chosen(composed: Composer) -> No
             ("selection=holdout", "task=regression", "data=teacher", "model=linear"),
             "selection=holdout with task=regression",
         ),
-        (("selection=holdout", "task.evaluation=[holdout]"), "is what selection=holdout makes"),
+        (("selection=holdout", "task.evaluation=[holdout]"), "is reserved for selection=holdout"),
     ],
 )
 def test_what_cannot_be_selected_by_is_refused(overrides: tuple[str, ...], message: str, composed: Composer) -> None:
