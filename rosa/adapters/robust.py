@@ -61,7 +61,7 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         self.shape = (weight.shape[0], weight.shape[1])
         dtype = torch.promote_types(weight.dtype, torch.float32)
         if rank is not None:
-            A = torch.empty(rank, self.shape[1], dtype=dtype)
+            A = torch.empty(rank, self.shape[1], dtype=dtype, device="cpu")
             with global_stream(seed):
                 nn.init.kaiming_uniform_(A, a=math.sqrt(5))
             self.lora_A = nn.Parameter(A.to(weight.device))
@@ -165,7 +165,7 @@ def build(
     ranks = layer_ranks(layers, config) if config.low_rank else {}
     counts = layer_counts(layers, config)
     for name, layer in layers.items():
-        seed = int(torch.randint(2**62, (1,), generator=generator))
+        seed = int(torch.randint(2**62, (1,), generator=generator, device="cpu"))
         yield name, RobustLinear(layer, ranks.get(name), counts[name], config, seed)
 
 
