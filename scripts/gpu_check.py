@@ -15,6 +15,7 @@ import copy
 import dataclasses
 import functools
 import gc
+import math
 import multiprocessing
 import os
 import shutil
@@ -51,6 +52,7 @@ from rosa.adapters import resample
 from rosa.adapters.linalg.subspace import draw_indices, layers_at_once, split
 from rosa.config import Config
 from rosa.errors import RosaError
+from rosa.records import Record
 from rosa.records.environment import environment
 from rosa.report.tables.markdown import markdown
 from rosa.report.tables.table import Table
@@ -124,15 +126,15 @@ def runs(place: Place) -> None:
         raise CheckError("not every run is done")
 
 
-def _run_row(record: dict[str, Any]) -> tuple:
+def _run_row(record: Record) -> tuple:
     config = record["config"]
     cells = [config["method"]["name"], config["train"]["precision"], record["status"]]
     if record["status"] != "done":
         return row(*cells, *["–"] * 5)
     first, last = (entry["loss"] for entry in (record["training"][0], record["training"][-1]))
     costs_of_run = record["costs"]
-    peak = costs_of_run["device_bytes"] or costs_of_run["host_bytes"]
-    step = 1000 * costs_of_run["seconds_per_step_median"]
+    peak = costs_of_run["device_bytes"] or costs_of_run["host_bytes"] or math.nan
+    step = 1000 * (costs_of_run["seconds_per_step_median"] or math.nan)
     return row(
         *cells, f"{first:.4f}", f"{last:.4f}", f"{records.score(record):.3f}", f"{step:.1f}", f"{peak / 2**20:.0f}"
     )
@@ -195,7 +197,7 @@ def _speak_nccl(meeting: Path) -> None:
     print(f"NCCL {'.'.join(map(str, torch.cuda.nccl.version()))} speaks.\n")
 
 
-def _only(results: Path) -> dict[str, Any]:
+def _only(results: Path) -> Record:
     """The only record under a folder; its run must be finished."""
     (record,), _ = records.find(results)
     if record["status"] != "done":
@@ -203,10 +205,10 @@ def _only(results: Path) -> dict[str, Any]:
     return record
 
 
-def _apart(one: dict[str, Any], other: dict[str, Any]) -> float:
+def _apart(one: Record, other: Record) -> float:
     """The largest relative difference between two runs' training losses."""
-    pairs = zip(one["training"], other["training"], strict=True)
-    return max(abs(a["loss"] - b["loss"]) / b["loss"] for a, b in pairs)
+    losses = ([math.nan if line["loss"] is None else line["loss"] for line in run["training"]] for run in (one, other))
+    return max(abs(a - b) / b for a, b in zip(*losses, strict=True))
 
 
 def train_command(place: Place, results: Path, *overrides: str) -> list[str]:
@@ -420,9 +422,9 @@ def arguments() -> argparse.Namespace:
 
 def facts(device: str) -> str:
     """The machine and the software, as a Markdown table."""
-    known = environment(device)
-    packages = known.pop("packages")
-    table = facts_table("facts", "What was checked, and where", {**known, **packages, "GPU": _gpu()})
+    found = environment(device)
+    known = {name: value for name, value in found.items() if name != "packages"}
+    table = facts_table("facts", "What was checked, and where", {**known, **found["packages"], "GPU": _gpu()})
     return markdown(table)
 
 

@@ -11,8 +11,9 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
+from rosa.records import Record
 from rosa.report.cli import each_experiment, parser, records_folder
-from rosa.report.comparison import Comparison, Record, by_model, compare, own_rule
+from rosa.report.comparison import Comparison, by_model, compare, own_rule
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.costs import costs
 from rosa.report.figures.curves import HEADLINE, curves

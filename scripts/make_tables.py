@@ -13,8 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rosa.records import Record
 from rosa.report.cli import each_experiment, parser, records_folder
-from rosa.report.comparison import Record, own_rule
+from rosa.report.comparison import own_rule
 from rosa.report.published import Published, read_all_published, read_published
 from rosa.report.tables.experiment import costs, differences, tables
 from rosa.report.tables.latex import latex

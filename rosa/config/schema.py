@@ -8,7 +8,7 @@ import json
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rosa.config.checks import choice, not_negative, require
 from rosa.config.data import FILES, DataConfig
@@ -74,7 +74,7 @@ class Config:
         return (*((HOLDOUT,) if self.holdout_share else ()), *self.task.evaluation)
 
     @property
-    def chosen_epoch(self) -> str:
+    def chosen_epoch(self) -> Literal["best", "last"]:
         """``best`` or ``last``: the epoch whose score selects the learning rate and whose weights are decoded."""
         return "last" if self.selection == "dev-last" else "best"
 

@@ -16,6 +16,7 @@ from transformers import (
     EvalPrediction,
 )
 
+from rosa.records import by_split
 from rosa.run import build, mini_model
 from rosa.run.reload import FinishedRun
 from rosa.training.batches import by_length
@@ -68,7 +69,7 @@ def check(run: FinishedRun, kind: str, folder: Path) -> Agreement:
             largest = max(largest, float(expected.abs().max()))
             kept.append(reduce(actual, batch["labels"]) if reduce else actual)
             labels.append(batch["labels"].flatten())
-        recorded = run.record["metrics"][run.weights][split]
+        recorded = by_split(run.record["metrics"][run.weights])[split]
         found = parts.scorer(EvalPrediction(torch.cat(kept).numpy(), torch.cat(labels).numpy()))
         scores += [(split, metric, value, recorded[metric]) for metric, value in found.items()]
     return Agreement(tuple(scores), difference / largest)

@@ -7,10 +7,9 @@ from rosa.errors import RecordError
 from rosa.records.record import (
     LOCK,
     RECORD,
-    RULES,
     SCHEMA,
-    STATUSES,
     describe,
+    error_line,
     folder,
     identity,
     lower_is_better,
@@ -23,6 +22,7 @@ from rosa.records.record import (
     selection_rule,
     write,
 )
+from rosa.records.schema import RULES, STATUSES, Costs, Evaluation, Generation, Record, Rule, Split, Subspace, by_split
 from rosa.records.settings import default_settings, learning_rate, settings
 from rosa.records.store import find, locate
 
@@ -33,9 +33,18 @@ __all__ = [
     "RULES",
     "SCHEMA",
     "STATUSES",
+    "Costs",
+    "Evaluation",
+    "Generation",
+    "Record",
     "RecordError",
+    "Rule",
+    "Split",
+    "Subspace",
+    "by_split",
     "default_settings",
     "describe",
+    "error_line",
     "find",
     "folder",
     "identity",

@@ -7,9 +7,10 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from rosa.records.schema import Checkout, Environment
 
 PACKAGES = (
     "torch",
@@ -33,7 +34,7 @@ CODE = ("rosa", "scripts", "conf", "experiments", "pyproject.toml")
 """What decides a run's result, seen from the project's root: other changes do not make a checkout dirty."""
 
 
-def environment(device: str) -> dict[str, Any]:
+def environment(device: str) -> Environment:
     """The software and hardware of this process, without names of the user or the machine.
 
     Args:
@@ -71,7 +72,7 @@ def _cpu_model() -> str | None:
     return platform.processor() or None
 
 
-def git_state(file: Path) -> dict[str, str | bool | None]:
+def git_state(file: Path) -> Checkout:
     """The commit of the checkout that a file belongs to.
 
     Returns:

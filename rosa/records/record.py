@@ -4,9 +4,7 @@ A run's folder is named by its identity (experiment, model, task, method, settin
 ``record.json`` is the only source of tables and figures. A record is replaced as a whole, so a killed process or
 a full disk leaves either the old record or the new one, never a part.
 
-The keys of a record are listed in ``_TYPES``; ``params`` counts ``trainable`` (adapter, without the head), ``head``
-(the head's trainable parameters) and ``total``; ``data`` holds ``splits``: ``{name: {"rows": int, "sha256": str}}``;
-``generation`` is empty except for text generation, where it holds what was decoded, how, and the scores.
+The keys of a record are those of :class:`rosa.records.schema.Record`.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rosa.config import (
     Config,
@@ -24,50 +22,30 @@ from rosa.config import (
     to_dict,
 )
 from rosa.errors import RecordError
+from rosa.records.schema import (
+    GROUPS,
+    IDENTITY,
+    RULES,
+    STATUSES,
+    TYPES,
+    Configuration,
+    Identity,
+    Record,
+    Tuning,
+    by_split,
+)
 from rosa.utils import files
+from rosa.utils.console import first_line
 
 RECORD = "record.json"
 LOCK = ".lock"
 """In a run's folder: held by the process that is doing the run."""
 SCHEMA = 1
-STATUSES = ("running", "done", "failed")
-RULES = ("best", "last")
-"""Which epoch's scores: the one with the best headline on the selection split, or the last one."""
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "schema": (int,),
-    "status": (str,),
-    "identity": (dict,),
-    "command": (str,),
-    "config": (dict,),
-    "metrics": (dict,),
-    "warnings": (list,),
-    "history": (list,),
-    "training": (list,),
-    "resamples": (list,),
-    "params": (dict,),
-    "adapted": (list,),
-    "costs": (dict,),
-    "environment": (dict,),
-    "diagnostics": (dict,),
-    "generation": (dict,),
-    "data": (dict,),
-    "model": (dict,),
-    "tuning": (dict, type(None)),
-    "wandb": (dict, type(None)),
-    "started": (str,),
-    "finished": (str, type(None)),
-    "error": (dict, type(None)),
-}
-_LATER = ("diagnostics", "generation")
-"""Keys that older records do not have."""
-_IDENTITY: dict[str, type] = {"experiment": str, "model": str, "task": str, "method": str, "hash": str, "seed": int}
-
 
 # --- one record ------------------------------------------------------------------------------------------------------
 
 
-def identity(config: Config) -> dict[str, Any]:
+def identity(config: Config) -> Identity:
     """The identity of a run: experiment, model, task, method, the hash of its settings, and the seed."""
     return {
         "experiment": config.experiment_name,
@@ -84,25 +62,32 @@ def folder(config: Config) -> Path:
     return run_folder(Path(config.results_dir), identity(config))
 
 
-def run_folder(results_dir: Path, run: Mapping[str, Any]) -> Path:
+def run_folder(results_dir: Path, run: Identity) -> Path:
     """The folder of the run with this identity."""
     # A hub name has a slash ("org/name"), which would add a level to the tree.
-    parts = [str(run[key]).replace("/", "--") for key in ("experiment", "model", "task")]
+    parts = [part.replace("/", "--") for part in (run["experiment"], run["model"], run["task"])]
     for part in parts:
         if part in (".", ".."):
             raise RecordError(f"{part!r} in {run}: cannot name a folder")
     return Path(results_dir, "runs", *parts, f"{run['method']}-{run['hash']}", f"seed{run['seed']}")
 
 
-def new(config: Config, command: str) -> dict[str, Any]:
-    """A new record for a run that starts now; ``command`` is the shell command that repeats it."""
-    empty: dict[str, Any] = {key: (None if type(None) in kinds else kinds[0]()) for key, kinds in _TYPES.items()}
-    return empty | {
+def new(config: Config, command: str, tuning: Tuning | None = None) -> Record:
+    """A new record for a run that starts now.
+
+    Args:
+        config: the run.
+        command: the shell command that repeats it.
+        tuning: how its learning rate was chosen, with ``train.lr=tuned``.
+    """
+    empty = {key: (None if type(None) in kinds else kinds[0]()) for key, kinds in TYPES.items()}
+    return cast(Record, empty) | {
         "schema": SCHEMA,
         "status": "running",
         "identity": identity(config),
         "command": command,
-        "config": to_dict(config),
+        "config": cast(Configuration, to_dict(config)),
+        "tuning": tuning,
         "started": now(),
     }
 
@@ -112,7 +97,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def write(folder: Path, record: Mapping[str, Any]) -> None:
+def write(folder: Path, record: Record) -> None:
     """Write ``record`` to ``folder/record.json`` atomically; a float that is not finite becomes null.
 
     Raises:
@@ -128,7 +113,7 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
         raise RecordError(f"{folder}: cannot write {RECORD}: {error}") from error
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Record:
     """Read and validate the record in file ``path``.
 
     Raises:
@@ -166,17 +151,17 @@ def _check(record: Any, path: Path) -> None:
     require(isinstance(record, Mapping), f"holds a {type(record).__name__}, expected an object")
     schema = record.get("schema")
     require(schema == SCHEMA, f"schema={schema!r}, but this version of the project reads schema {SCHEMA}")
-    for key, kinds in _TYPES.items():
-        if key in _LATER and key not in record:
+    for key, kinds in TYPES.items():
+        if key in Record.__optional_keys__ and key not in record:
             continue
         names = " or ".join(kind.__name__ for kind in kinds)
         require(key in record, f"{key} is missing")
         require(isinstance(record[key], kinds), f"{key}={record[key]!r}, expected {names}")
     require(record["status"] in STATUSES, f"status={record['status']!r}, expected one of {', '.join(STATUSES)}")
-    for key, kind in _IDENTITY.items():
+    for key, kind in IDENTITY.items():
         value = record["identity"].get(key)
         require(isinstance(value, kind), f"identity.{key}={value!r}, expected {kind.__name__}")
-    for group in ("model", "task", "method", "train", "data"):
+    for group in GROUPS:
         require(isinstance(record["config"].get(group), dict), f"config.{group} is missing")
     lr = record["config"]["train"].get("lr")
     require(isinstance(lr, (int, float)), f"config.train.lr={lr!r}, expected the number that the run uses")
@@ -188,7 +173,7 @@ def _check(record: Any, path: Path) -> None:
             raise RecordError(f"{path}: {error}") from error
 
 
-def score(record: Mapping[str, Any], rule: str = "best") -> float:
+def score(record: Record, rule: str = "best") -> float:
     """The headline metric on the selection split, at the epoch that ``rule`` selects; NaN if the run diverged.
 
     Raises:
@@ -199,8 +184,8 @@ def score(record: Mapping[str, Any], rule: str = "best") -> float:
     metrics = record["metrics"]
     try:
         split, metric = metrics["selection"]["split"], metrics["selection"]["metric"]
-        value = metrics[rule][split][metric]
-    except (KeyError, TypeError) as error:
+        value = by_split(metrics[rule])[split][metric]
+    except (KeyError, TypeError, AttributeError) as error:
         where = f"metrics.{rule} with the metric that metrics.selection names"
         raise RecordError(f"{describe(record)} (status {record['status']}) has no {where}: {error!r}") from error
     if value is None:
@@ -210,28 +195,32 @@ def score(record: Mapping[str, Any], rule: str = "best") -> float:
     return float(value)
 
 
-def lower_is_better(record: Mapping[str, Any]) -> bool:
+def lower_is_better(record: Record) -> bool:
     """Whether a lower headline is better, as for perplexity; False for records written before this option existed."""
     return bool(record["config"]["task"].get("lower_is_better", False))
 
 
-def selection_rule(record: Mapping[str, Any]) -> str:
+def selection_rule(record: Record) -> str:
     """The run's ``Config.selection``; the default for records written before this option existed."""
     return str(record["config"].get("selection", Config.selection))
 
 
-def describe(record: Mapping[str, Any]) -> str:
+def describe(record: Record) -> str:
     """A run's name in a message."""
     run = record["identity"]
     return f"run {run['experiment']}/{run['model']}/{run['task']}/{run['method']}-{run['hash']}/seed{run['seed']}"
 
 
-def order_key(record: Mapping[str, Any]) -> tuple[Any, ...]:
+def error_line(record: Record) -> str:
+    """``RuntimeError: out of memory``: the type of a run's error and the first line of its message; empty without one.
+
+    A record that another program has written may lack either.
+    """
+    error = record["error"]
+    return first_line(error.get("type", ""), error.get("message", "")) if error else ""
+
+
+def order_key(record: Record) -> tuple[Any, ...]:
     """Sort key of a record; makes every output deterministic."""
-    return tuple(record["identity"][key] for key in _IDENTITY)
-
-
-# --- settings --------------------------------------------------------------------------------------------------------
-
-
-# --- many records ----------------------------------------------------------------------------------------------------
+    run = record["identity"]
+    return run["experiment"], run["model"], run["task"], run["method"], run["hash"], run["seed"]

@@ -6,16 +6,17 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rosa.config import SAME, Config, to_dict
 from rosa.errors import RecordError
 from rosa.records.record import describe, lower_is_better, order_key, score
-from rosa.records.settings import learning_rate, settings
+from rosa.records.schema import Configuration, Record, Rule, Tuning, TuningCell
+from rosa.records.settings import learning_rate, resolved_settings, settings
 from rosa.records.store import find
 
 
-def select_lr(records: Sequence[Mapping[str, Any]], rule: str = "best") -> tuple[float, dict[float, tuple[float, int]]]:
+def select_lr(records: Sequence[Record], rule: Rule = "best") -> tuple[float, dict[float, tuple[float, int]]]:
     """Select the learning rate with the best score, among runs that differ only by learning rate and seed.
 
     The best score is the highest, or the lowest if the headline is an error.
@@ -32,7 +33,7 @@ def select_lr(records: Sequence[Mapping[str, Any]], rule: str = "best") -> tuple
     return best_lr(records, rule)
 
 
-def best_lr(records: Sequence[Mapping[str, Any]], rule: str = "best") -> tuple[float, dict[float, tuple[float, int]]]:
+def best_lr(records: Sequence[Record], rule: Rule = "best") -> tuple[float, dict[float, tuple[float, int]]]:
     """The same as :func:`select_lr`, without the check that runs differ only by learning rate and seed.
 
     Raises:
@@ -58,7 +59,7 @@ def best_lr(records: Sequence[Mapping[str, Any]], rule: str = "best") -> tuple[f
     return min(finished, key=lambda lr: (lr in failed, sign * grid[lr][0], lr)), grid
 
 
-def _refuse_other_differences(records: Sequence[Mapping[str, Any]]) -> None:
+def _refuse_other_differences(records: Sequence[Record]) -> None:
     first = settings(records[0]) if records else {}
     for record in records:
         own = settings(record)
@@ -70,7 +71,7 @@ def _refuse_other_differences(records: Sequence[Mapping[str, Any]]) -> None:
                 )
 
 
-def tuned_lr(results_dir: Path, config: Config) -> tuple[float, dict[str, Any]]:
+def tuned_lr(results_dir: Path, config: Config) -> tuple[float, Tuning]:
     """The learning rate for ``train.lr=tuned``: the best one among the runs of the tuning experiment.
 
     The runs are those on the tuning task and seed with the same model, the same method settings and the same
@@ -87,7 +88,7 @@ def tuned_lr(results_dir: Path, config: Config) -> tuple[float, dict[str, Any]]:
     """
     tuning = config.train.tuning
     task = config.task.name if tuning.task == SAME else tuning.task
-    wanted, rule = _fixed_settings(settings({"config": to_dict(config)})), config.chosen_epoch
+    wanted, rule = _fixed_settings(resolved_settings(cast(Configuration, to_dict(config)))), config.chosen_epoch
     records, problems = find(results_dir, tuning.experiment)
     runs = [
         record
@@ -117,7 +118,7 @@ def tuned_lr(results_dir: Path, config: Config) -> tuple[float, dict[str, Any]]:
         chosen, _ = select_lr(runs, rule)
     except RecordError as error:
         raise RecordError(f"{what}: {error} ({where})") from error
-    grid = []
+    grid: list[TuningCell] = []
     for record in sorted(runs, key=lambda r: (learning_rate(r), order_key(r))):
         value = score(record, rule) if record["status"] == "done" else math.nan
         status = "diverged" if record["status"] == "done" and math.isnan(value) else record["status"]

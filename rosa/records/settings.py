@@ -18,6 +18,7 @@ from rosa.config import (
     methods,
     to_dict,
 )
+from rosa.records.schema import Configuration, Record
 
 
 @functools.cache
@@ -44,12 +45,16 @@ def default_settings(method: str) -> dict[str, Any]:
     return found
 
 
-def settings(record: Mapping[str, Any]) -> dict[str, Any]:
+def settings(record: Record) -> dict[str, Any]:
     """Every setting that can change a run's result, by dotted key.
 
     A key that is missing because the record was written before the option existed gets the option's default.
     """
-    config = record["config"]
+    return resolved_settings(record["config"])
+
+
+def resolved_settings(config: Configuration) -> dict[str, Any]:
+    """The same as :func:`settings`, of a configuration."""
     flat = dict(default_settings(config["method"]["name"]))
     _flatten(config, "", flat)
     return {key: value for key, value in flat.items() if not _left_out(key)}
@@ -71,6 +76,6 @@ def _flatten(node: Mapping[str, Any], prefix: str, found: dict[str, Any]) -> Non
             found[f"{prefix}{key}"] = value
 
 
-def learning_rate(record: Mapping[str, Any]) -> float:
+def learning_rate(record: Record) -> float:
     """The peak learning rate that a run used; with ``train.lr=tuned``, the selected one."""
     return float(record["config"]["train"]["lr"])

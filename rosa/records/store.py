@@ -8,15 +8,16 @@ from typing import Any
 
 from rosa.errors import RecordError
 from rosa.records.record import RECORD, order_key, read
+from rosa.records.schema import Record
 
 
-def find(results_dir: Path, experiment: str | None = None) -> tuple[list[dict[str, Any]], list[RecordError]]:
+def find(results_dir: Path, experiment: str | None = None) -> tuple[list[Record], list[RecordError]]:
     """Every record of an experiment, or of all, sorted by identity, and the errors; see :func:`locate`."""
     located, problems = locate(results_dir)
     return [r for r in located.values() if experiment in (None, r["identity"]["experiment"])], problems
 
 
-def locate(results_dir: Path) -> tuple[dict[Path, dict[str, Any]], list[RecordError]]:
+def locate(results_dir: Path) -> tuple[dict[Path, Record], list[RecordError]]:
     """Every record under ``results_dir/runs`` and ``results_dir/records`` by its file, sorted by identity.
 
     Where both hold the same run, the one in ``runs`` is used if it is done or the other is not. A corrupt record, or a
@@ -34,8 +35,8 @@ def locate(results_dir: Path) -> tuple[dict[Path, dict[str, Any]], list[RecordEr
     return dict(kept[key] for key in sorted(kept)), problems
 
 
-def _read_all(paths: Iterator[Path], problems: list[RecordError]) -> dict[tuple[Any, ...], tuple[Path, dict[str, Any]]]:
-    found: dict[tuple[Any, ...], tuple[Path, dict[str, Any]]] = {}
+def _read_all(paths: Iterator[Path], problems: list[RecordError]) -> dict[tuple[Any, ...], tuple[Path, Record]]:
+    found: dict[tuple[Any, ...], tuple[Path, Record]] = {}
     for path in sorted(paths):
         try:
             record = read(path)

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from rosa.records.schema import RULES, Generation, Record, by_split
 from rosa.utils.formatting import aligned, written
 
 
-def headline(record: dict[str, Any]) -> str:
+def headline(record: Record) -> str:
     """The headline score of a finished run at its best and last epoch."""
     selection = record["metrics"]["selection"]
     shown = []
-    for rule in ("best", "last"):
-        value = record["metrics"][rule][selection["split"]][selection["metric"]]
+    for rule in RULES:
+        value = by_split(record["metrics"][rule])[selection["split"]][selection["metric"]]
         shown.append(f"{rule} {written(selection['metric'], value)}")
     return f"{selection['metric']} {', '.join(shown)}"
 
 
-def summary(record: dict[str, Any]) -> str:
+def summary(record: Record) -> str:
     """All metrics at the best and the last epoch, trainable parameters, costs and warnings."""
     best, last = record["metrics"]["best"], record["metrics"]["last"]
     rows = [("split", "metric", f"best (epoch {best['epoch']:.4g})", f"last (epoch {last['epoch']:.4g})")]
-    for split, scores in best.items():
-        if isinstance(scores, dict):
-            for metric, value in scores.items():
-                rows.append((split, metric, written(metric, value), written(metric, last[split][metric])))
+    for split, scores in by_split(best).items():
+        for metric, value in scores.items():
+            rows.append((split, metric, written(metric, value), written(metric, by_split(last)[split][metric])))
     lines = aligned(rows)
-    lines += _tried(record.get("generation", {}))
+    if record.get("generation"):
+        lines += _tried(record["generation"])
     params, costs = record["params"], record["costs"]
     lines.append(
         f"trained {params['trainable']:,} parameters and {params['head']:,} in the head, of {params['total']:,}"
@@ -41,10 +40,8 @@ def summary(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _tried(generation: dict[str, Any]) -> list[str]:
-    """The scores of the decoded test split, as the official scorer writes them; nothing for a task without texts."""
-    if not generation:
-        return []
+def _tried(generation: Generation) -> list[str]:
+    """The scores of the decoded test split, as the official scorer writes them."""
     rows = [
         (generation["split"], name, "missing" if value is None else f"{value:.4f}")
         for name, value in generation["scores"].items()

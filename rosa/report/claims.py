@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rosa import records
+from rosa.records import Record
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Record, Row, Task, compare
+from rosa.report.comparison import Comparison, Row, Task, compare
 from rosa.report.significance import LEVEL, Paired, compare_with, holm
 from rosa.report.tables.costs import PEAK, STATE, Quantity, measured, ratio
 from rosa.report.tables.markdown import markdown
@@ -208,9 +210,7 @@ def _rate_line(row: Row, task: Task) -> tuple[Cell, ...]:
         for entry in (run["tuning"] or {"grid": []})["grid"]
         if entry["lr"] == trial.lr
     }
-    scores = [
-        run["metrics"][trial.rule][run["metrics"]["selection"]["split"]][task.metric] for run in trial.scored.values()
-    ]
+    scores = [records.score(run, trial.rule) for run in trial.scored.values()]
     before = max((score for score in tuned if score is not None), default=None)
     holds = formatting.MISSING if before is None else "no" if min(scores, default=before) < HELD * before else "yes"
     return (

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rosa.errors import ReportError
-from rosa.records import RULES, find
-from rosa.report.comparison import Record
+from rosa.records import RULES, Record, find
 from rosa.report.wandb_records import download
 
 

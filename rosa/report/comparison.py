@@ -16,10 +16,8 @@ from typing import Any
 from rosa import records
 from rosa.config import registry
 from rosa.errors import ReportError
-from rosa.records import selection
+from rosa.records import Record, Rule, by_split, selection
 from rosa.report import formatting
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Trial:
     lr: float
     runs: tuple[Record, ...]
     """Sorted by seed."""
-    rule: str
+    rule: Rule
 
     @property
     def scored(self) -> dict[int, Record]:
@@ -50,7 +48,8 @@ class Trial:
 
     def scores(self, split: str, metric: str) -> dict[int, float]:
         """Seed -> score, for the seeds that have it."""
-        values = {seed: run["metrics"][self.rule].get(split, {}).get(metric) for seed, run in self.scored.items()}
+        shown = {seed: by_split(run["metrics"][self.rule]) for seed, run in self.scored.items()}
+        values = {seed: scores.get(split, {}).get(metric) for seed, scores in shown.items()}
         return {seed: float(value) for seed, value in sorted(values.items()) if value is not None}
 
 
@@ -109,7 +108,7 @@ class Comparison:
     """The records of one experiment, grouped."""
 
     experiment: str
-    rule: str
+    rule: Rule
     tasks: tuple[Task, ...]
     rows: tuple[Row, ...]
     unequal: tuple[tuple[str, Mapping[str, tuple[str, ...]]], ...]
@@ -155,7 +154,7 @@ def complete(result: Result, task: Task) -> bool:
     return tuple(sorted(result.selected.scored)) == task.seeds and not result.selected.failed
 
 
-def compare(found: Sequence[Record], experiment: str, rule: str = "best") -> Comparison:
+def compare(found: Sequence[Record], experiment: str, rule: Rule = "best") -> Comparison:
     """Group the records of one experiment; the result does not depend on their order.
 
     Raises:
@@ -181,7 +180,7 @@ def compare(found: Sequence[Record], experiment: str, rule: str = "best") -> Com
     return Comparison(experiment, rule, _tasks(runs), tuple(rows), unequal)
 
 
-def at_epoch(comparison: Comparison, rule: str) -> Comparison:
+def at_epoch(comparison: Comparison, rule: Rule) -> Comparison:
     """The same comparison by another epoch selection rule, which may select other learning rates."""
     rows = tuple(
         replace(row, results={task: _result(_runs(result), rule) for task, result in row.results.items()})
@@ -190,7 +189,7 @@ def at_epoch(comparison: Comparison, rule: str) -> Comparison:
     return replace(comparison, rule=rule, rows=rows)
 
 
-def own_rule(found: Sequence[Record], experiment: str) -> str:
+def own_rule(found: Sequence[Record], experiment: str) -> Rule:
     """The experiment's own epoch rule: ``last`` if all its runs have ``selection=dev-last``, otherwise ``best``.
 
     Raises:
@@ -224,11 +223,11 @@ def _of_experiment(found: Sequence[Record], experiment: str) -> list[Record]:
     return runs
 
 
-def _selection(run: Record, rule: str) -> str:
+def _selection(run: Record, rule: Rule) -> str:
     return records.HOLDOUT if records.selection_rule(run) == records.HOLDOUT else f"dev-{rule}"
 
 
-def _finished(run: Record, rule: str) -> bool:
+def _finished(run: Record, rule: Rule) -> bool:
     return run["status"] == "done" and math.isfinite(records.score(run, rule))
 
 
@@ -274,7 +273,7 @@ def _row(
     split_by: Sequence[str],
     varying: set[tuple[Any, str]],
     several_models: bool,
-    rule: str,
+    rule: Rule,
 ) -> Row:
     model, method = runs[0]["identity"]["model"], runs[0]["identity"]["method"]
     defaults = records.default_settings(method)
@@ -299,7 +298,7 @@ def _runs(result: Result) -> list[Record]:
     return [run for trial in result.trials for run in trial.runs]
 
 
-def _result(runs: Sequence[Record], rule: str) -> Result:
+def _result(runs: Sequence[Record], rule: Rule) -> Result:
     by_lr: dict[float, list[Record]] = {}
     for run in sorted(runs, key=lambda run: (run["identity"]["seed"], run["identity"]["hash"])):
         by_lr.setdefault(records.learning_rate(run), []).append(run)

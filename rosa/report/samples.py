@@ -10,7 +10,8 @@ from typing import Protocol
 from rosa import records
 from rosa.config import Config, from_dict
 from rosa.errors import SamplesError
-from rosa.report.comparison import Record, compare, own_rule
+from rosa.records import Record, Rule
+from rosa.report.comparison import compare, own_rule
 from rosa.report.tables.markdown import markdown_text
 
 REFERENCES = 3
@@ -36,7 +37,7 @@ GroupReader = Callable[[Config, str], Sequence[Group]]
 def page(
     results_dir: Path,
     experiment: str,
-    rule: str | None,
+    rule: Rule | None,
     seed: int,
     number: int,
     command: str,
@@ -88,7 +89,7 @@ def page(
     return "\n".join(lines) + "\n"
 
 
-def _written(found: Sequence[Record], experiment: str, rule: str, seed: int) -> dict[str, Record]:
+def _written(found: Sequence[Record], experiment: str, rule: Rule, seed: int) -> dict[str, Record]:
     """Row label -> its run that generated texts with the weights of the rule's epoch."""
     shown: dict[str, Record] = {}
     for row in compare(found, experiment, rule).rows:

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -26,6 +26,8 @@ from rosa.evaluation import classification, perplexity
 from rosa.evaluation import regression as regression_scores
 from rosa.evaluation.scorer import Scorer
 from rosa.models import perceptron
+from rosa.records import Record
+from rosa.records.schema import AdaptedLayer, Data, Model
 from rosa.training import TrainerParts
 from rosa.utils import distributed
 from rosa.utils.names import IGNORED
@@ -40,8 +42,8 @@ Texts = data.TaskData | e2e.GenerationData
 class Parts(TrainerParts):
     """The parts of a run, and the facts about them for its record."""
 
-    model_facts: dict[str, Any]
-    data_facts: dict[str, Any]
+    model_facts: Model
+    data_facts: Data
 
 
 def read(config: Config) -> Texts | None:
@@ -95,17 +97,17 @@ def gather(config: Config, texts: Texts | None) -> Parts:
         collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
     return Parts(
         model=model,
-        model_facts=facts,
+        model_facts=cast(Model, facts),
         tokenizer=tokenizer,
         collator=collator,
         train=tokenized.train,
         evaluation=tokenized.evaluation,
-        data_facts=tokenized.facts,
+        data_facts=cast(Data, tokenized.facts),
         scorer=scorer(config.task),
     )
 
 
-def attach_method(config: Config, parts: Parts, record: dict[str, Any], progress: bool) -> None:
+def attach_method(config: Config, parts: Parts, record: Record, progress: bool) -> None:
     """Move the model to the run's device, attach the method to it, and fill in the record.
 
     Args:
@@ -140,7 +142,7 @@ def attach_method(config: Config, parts: Parts, record: dict[str, Any], progress
         "head": done.head_parameters,
         "total": done.total_parameters,
     }
-    record["adapted"] = [dataclasses.asdict(layer) for layer in done.layers]
+    record["adapted"] = [cast(AdaptedLayer, dataclasses.asdict(layer)) for layer in done.layers]
 
 
 def _example(parts: Parts, device: str) -> dict[str, Any]:
@@ -172,11 +174,11 @@ def _vectors(config: Config) -> Parts:
     examples = regression_data.load(config.task, config.data, model)
     return Parts(
         model=model,
-        model_facts=facts,
+        model_facts=cast(Model, facts),
         tokenizer=None,
         collator=default_data_collator,
         train=examples.train,
         evaluation=examples.evaluation,
-        data_facts=examples.facts,
+        data_facts=cast(Data, examples.facts),
         scorer=scorer(config.task),
     )

@@ -16,7 +16,7 @@ from rosa.config import DataConfig, DecodingConfig, ModelConfig, TaskConfig, reg
 from rosa.data import e2e
 from rosa.errors import DecodingError
 from rosa.evaluation.generation.hypotheses import Written, write
-from rosa.records import RECORD
+from rosa.records import RECORD, Rule
 from rosa.run import reload
 from rosa.run.resolve import device_for
 
@@ -46,7 +46,7 @@ class Source:
         return self.folder / ".".join(part for part in parts if part)
 
 
-def find(folder: Path, conf: Path, weights: str | None = None, data_dir: Path | None = None) -> Source:
+def find(folder: Path, conf: Path, weights: Rule | None = None, data_dir: Path | None = None) -> Source:
     """The model in a folder: of a finished run, or as ``save_pretrained`` wrote it.
 
     Args:
@@ -124,7 +124,7 @@ def changed(settings: DecodingConfig, changes: Mapping[str, Any]) -> DecodingCon
     return dataclasses.replace(settings, **{name: value for name, value in changes.items() if value is not None})
 
 
-def _from_run(folder: Path, weights: str | None, data_dir: Path | None) -> Source:
+def _from_run(folder: Path, weights: Rule | None, data_dir: Path | None) -> Source:
     run = reload.load(folder, weights)
     config = run.config
     if config.task.kind != "generation":

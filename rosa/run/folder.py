@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from rosa import records
 from rosa.config import Config
 from rosa.errors import BusyError
+from rosa.records import Record
+from rosa.records.schema import Failure, Tuning
 from rosa.run.resolve import resolve
 from rosa.training import find_checkpoint
 from rosa.training.signals import stop_signals
@@ -36,7 +37,7 @@ RESTARTS = {"SLURM_RESTART_COUNT": "SLURM_JOB_ID", "TORCHELASTIC_RESTART_COUNT":
 class Start:
     """The state of a run when it starts, sent by the main process, which holds the lock, to the others."""
 
-    record: dict[str, Any]
+    record: Record
     done: bool = False
     trained: bool = False
     """Training was over when an earlier call was stopped; only the test split is left to do."""
@@ -44,7 +45,7 @@ class Start:
     """To go on from."""
 
 
-def begin(config: Config, tuning: dict[str, Any] | None, command: str, folder: Path, held: ExitStack) -> Start:
+def begin(config: Config, tuning: Tuning | None, command: str, folder: Path, held: ExitStack) -> Start:
     """Take the run's lock until ``held`` closes, read its earlier record, and mark the run as running."""
     held.enter_context(locked(folder))
     _remove_unfinished(folder)
@@ -54,9 +55,10 @@ def begin(config: Config, tuning: dict[str, Any] | None, command: str, folder: P
     earlier = _earlier_record(folder)
     if earlier is not None and earlier["status"] == "done":
         return Start(earlier, done=True)
-    record, trained = records.new(config, command) | {"tuning": tuning}, False
+    record, trained = records.new(config, command, tuning), False
     if earlier is not None and config.task.test and earlier["metrics"] and selected_weights(config, folder).is_file():
-        record, trained = earlier | {"status": "running", "finished": None, "error": None}, True
+        record, trained = earlier, True
+        record |= {"status": "running", "finished": None, "error": None}
     records.write(folder, record)
     return Start(record, trained=trained, checkpoint=find_checkpoint(folder / CHECKPOINTS))
 
@@ -77,7 +79,7 @@ def note_death(config: Config, command: str, reason: str) -> None:
     folder = records.folder(config)
     with locked(folder):
         path = folder / records.RECORD
-        record = records.read(path) if path.exists() else records.new(config, command) | {"tuning": tuning}
+        record = records.read(path) if path.exists() else records.new(config, command, tuning)
         if record["status"] == "running":
             close(folder, record, {"type": "KilledProcess", "message": reason, "traceback": ""})
 
@@ -97,7 +99,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def close(folder: Path, record: dict[str, Any], failure: dict[str, str] | None = None) -> None:
+def close(folder: Path, record: Record, failure: Failure | None = None) -> None:
     """Write the final record: the run is done, or it failed and why."""
     record["status"] = "failed" if failure else "done"
     record["finished"] = records.now()
@@ -107,13 +109,13 @@ def close(folder: Path, record: dict[str, Any], failure: dict[str, str] | None =
         records.write(folder, record)
 
 
-def failure(error: BaseException) -> dict[str, str]:
-    """The ``failure`` entry of a record for an error."""
+def failure(error: BaseException) -> Failure:
+    """The ``error`` entry of a record for an error."""
     trace = "".join(traceback.format_exception(error))
     return {"type": type(error).__name__, "message": str(error), "traceback": trace}
 
 
-def _earlier_record(folder: Path) -> dict[str, Any] | None:
+def _earlier_record(folder: Path) -> Record | None:
     path = folder / records.RECORD
     return records.read(path) if path.exists() else None
 

@@ -6,13 +6,13 @@ import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from rosa import records
 from rosa.config import Config
 from rosa.errors import AdapterError, CheckpointError, DivergedError, InterruptedRun
+from rosa.records import Record
 from rosa.run import build, mini_model, recording, test_split
 from rosa.run.folder import CHECKPOINTS, begin
 from rosa.run.resolve import check_request, check_shares, resolve
@@ -29,7 +29,7 @@ SAME_EVERYWHERE = (InterruptedRun, DivergedError, AdapterError, CheckpointError)
 class Outcome:
     """What :func:`run` did."""
 
-    record: dict[str, Any]
+    record: Record
     folder: Path
     skipped: bool
     """True if the run was finished before, and nothing was done."""

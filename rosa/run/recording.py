@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from transformers import TrainerCallback
@@ -19,7 +19,8 @@ from rosa.adapters.callback import EVENT, MOVED, ResampleCallback
 from rosa.adapters.resampling import resampled
 from rosa.config import Config
 from rosa.errors import InterruptedRun
-from rosa.records import environment, tracking
+from rosa.records import Record, environment, tracking
+from rosa.records.schema import Costs, Diagnostics, Evaluation, LayerChange, Loss, Resample, Subspace
 from rosa.run import build
 from rosa.run.folder import CHECKPOINTS, WEIGHTS, Start, close, failure
 from rosa.training import BestWeightsCallback, HarnessTrainer, best_index, costs, save_weights
@@ -71,7 +72,7 @@ def callbacks(
     config: Config,
     model: nn.Module,
     folder: Path,
-    record: dict[str, Any],
+    record: Record,
     tracker: tracking.Tracker,
     progress: bool,
 ) -> list[TrainerCallback]:
@@ -113,7 +114,7 @@ class RecordCallback(TrainerCallback):
         splits: Sequence[str],
         metrics: Sequence[str],
         folder: Path,
-        record: dict[str, Any],
+        record: Record,
         tracker: tracking.Tracker,
     ) -> None:
         self.splits = splits
@@ -142,28 +143,24 @@ class RecordCallback(TrainerCallback):
         records.write(self.folder, self.record)
 
 
-def fill_history(
-    record: dict[str, Any], splits: Sequence[str], metrics: Sequence[str], log: list[dict[str, Any]]
-) -> None:
+def fill_history(record: Record, splits: Sequence[str], metrics: Sequence[str], log: list[dict[str, Any]]) -> None:
     """Sort a Trainer's log into the record's ``history`` (evaluations), ``training`` (losses) and ``resamples``."""
-    evaluations: dict[int, dict[str, Any]] = {}
+    evaluations: dict[int, Evaluation] = {}
     record["training"], record["resamples"] = [], []
     for entry in log:
         if EVENT in entry:
-            record["resamples"].append(entry)
+            record["resamples"].append(cast(Resample, entry))
         elif "loss" in entry:
-            record["training"].append(entry)
+            record["training"].append(cast(Loss, entry))
         for split in splits:
             scores = {name: entry.get(f"eval_{split}_{name}") for name in (*metrics, "loss")}
             if any(value is not None for value in scores.values()):
                 at = evaluations.setdefault(entry["step"], {"epoch": entry["epoch"], "step": entry["step"]})
-                at[split] = scores
+                at.update(cast(Evaluation, {split: scores}))
     record["history"] = [evaluations[step] for step in sorted(evaluations)]
 
 
-def conclude(
-    config: Config, folder: Path, record: dict[str, Any], trainer: HarnessTrainer, parts: build.Parts
-) -> dict[str, Any]:
+def conclude(config: Config, folder: Path, record: Record, trainer: HarnessTrainer, parts: build.Parts) -> Record:
     """Fill in what is known once training is over, and keep the last epoch's weights where they are asked for.
 
     Returns:
@@ -177,12 +174,13 @@ def conclude(
     return record
 
 
-def finish(config: Config, record: dict[str, Any], trainer: HarnessTrainer) -> None:
+def finish(config: Config, record: Record, trainer: HarnessTrainer) -> None:
     """Fill in the history, the best and the last epoch, the rule that selects between them, and the costs."""
     task = config.task
     fill_history(record, config.evaluated, task.metrics, trainer.state.log_history)
     split, headline = config.evaluated[0], task.headline
-    scores = [evaluation[split][headline] for evaluation in record["history"]]
+    reached = [records.by_split(evaluation)[split][headline] for evaluation in record["history"]]
+    scores = [math.nan if value is None else value for value in reached]
     best = f"{'lowest' if task.lower_is_better else 'highest'} {headline} on {split}, first of equals"
     rule = {"best": best, "last": "last epoch"}[config.chosen_epoch]
     record["metrics"] = {
@@ -190,33 +188,33 @@ def finish(config: Config, record: dict[str, Any], trainer: HarnessTrainer) -> N
         "last": record["history"][-1],
         "selection": {"split": split, "metric": headline, "rule": rule},
     }
-    record["costs"] = {
+    measured = {
         **trainer.costs.meter.summary(),
         **trainer.costs.memory,
         **costs.peak_memory(config.train.device),
     }
+    record["costs"] = cast(Costs, measured)
 
 
-def diagnose(config: Config, model: nn.Module, log: list[dict[str, Any]]) -> dict[str, Any]:
+def diagnose(config: Config, model: nn.Module, log: list[dict[str, Any]]) -> Diagnostics:
     """Compute the record's diagnostics: how adapted weights differ from the pretrained ones, which are loaded again."""
-    found: dict[str, Any] = {}
+    found: Diagnostics = {}
     if diagnostics.adds_to_weights(model):
         changes = diagnostics.changes(model, build.pretrained(config))
-        found["layers"] = [dataclasses.asdict(change) for change in changes]
+        found["layers"] = [cast(LayerChange, dataclasses.asdict(change)) for change in changes]
     # The last subspace ends with training, not with a resample.
     ends = [entry for entry in log if MOVED in entry and EVENT not in entry]
     if ends:
-        found["last_subspace"] = ends[-1]
+        found["last_subspace"] = cast(Subspace, ends[-1])
     return found
 
 
-def summary(record: dict[str, Any]) -> dict[str, float]:
+def summary(record: Record) -> dict[str, float]:
     """The numbers of a finished run for W&B's overview, by flat names: ``best/validation/accuracy``."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for rule in records.RULES:
-        for split, scores in record["metrics"][rule].items():
-            if isinstance(scores, dict):
-                flat.update({f"{rule}/{split}/{name}": value for name, value in scores.items()})
+        for split, scores in records.by_split(record["metrics"][rule]).items():
+            flat.update({f"{rule}/{split}/{name}": value for name, value in scores.items()})
     texts = record["generation"]
     flat.update({f"{texts['split']}/{name}": value for name, value in texts.get("scores", {}).items()})
     for group in ("params", "costs"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from rosa.adapters import attach, merge
 from rosa.config import Config, MethodConfig, from_dict
 from rosa.data import resolved_task
 from rosa.errors import ExportError
+from rosa.records import Record, Rule
+from rosa.records.schema import Model
 from rosa.run import mini_model
 from rosa.run.folder import WEIGHTS
 from rosa.training import load_weights
@@ -25,9 +28,9 @@ from rosa.training import load_weights
 class FinishedRun:
     """A run's record, its pretrained model and its fine-tuned model."""
 
-    record: dict[str, Any]
+    record: Record
     config: Config
-    weights: str
+    weights: Rule
     """``best`` or ``last``: the epoch that ``plain`` is of."""
     base: PreTrainedModel
     """The pretrained model, with the head that training started from."""
@@ -47,7 +50,7 @@ class FinishedRun:
         )
 
 
-def load(folder: Path, weights: str | None = None) -> FinishedRun:
+def load(folder: Path, weights: Rule | None = None) -> FinishedRun:
     """Rebuild the pretrained model as the run did, and the fine-tuned one from the run's weights.
 
     Args:
@@ -83,7 +86,7 @@ def load(folder: Path, weights: str | None = None) -> FinishedRun:
     return FinishedRun(record, config, weights, base, plain, tokenizer)
 
 
-def _finished_record(folder: Path) -> dict[str, Any]:
+def _finished_record(folder: Path) -> Record:
     path = folder / records.RECORD
     if not path.is_file():
         raise ExportError(f"{folder}: not the folder of a run, which holds {records.RECORD}")
@@ -95,7 +98,7 @@ def _finished_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _refuse_other_weights(recorded: dict[str, Any], found: dict[str, Any]) -> None:
+def _refuse_other_weights(recorded: Model, found: Mapping[str, Any]) -> None:
     """Refuse pretrained weights whose hash differs from the record's; hub models have a revision instead of a hash."""
     if recorded["sha256"] != found["sha256"]:
         raise ExportError(

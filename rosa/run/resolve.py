@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from rosa.config import TUNED, Config
 from rosa.data import hub, sources
 from rosa.errors import ConfigError
 from rosa.records import selection
+from rosa.records.schema import Tuning
 from rosa.run import build, mini_model
 from rosa.utils import distributed
 from rosa.utils.console import silence_transformers
@@ -87,7 +87,7 @@ def resolve_device(config: Config) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, device=device, precision=precision))
 
 
-def resolve(config: Config) -> tuple[Config, dict[str, Any] | None]:
+def resolve(config: Config) -> tuple[Config, Tuning | None]:
     """Replace ``train.lr=tuned``, ``train.device=auto`` and ``train.precision=auto`` by their values here.
 
     Returns:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,6 +13,7 @@ from rosa.config import Config
 from rosa.data import e2e
 from rosa.evaluation import nlg
 from rosa.evaluation.generation import hypotheses
+from rosa.records import Generation, Record
 from rosa.run.folder import selected_weights
 from rosa.run.reload import restore
 
@@ -21,7 +21,7 @@ KEPT = ("prompts", "unended", "empty", "limited", "hypotheses", "decoding", "war
 """What the record keeps of the facts beside the hypotheses."""
 
 
-def score(config: Config, folder: Path, record: dict[str, Any], progress: bool) -> None:
+def score(config: Config, folder: Path, record: Record, progress: bool) -> None:
     """Decode and score the test split with the selected weights, which training has saved in the run's folder.
 
     Args:
@@ -51,7 +51,7 @@ def on_test_split(
     folder: Path,
     epoch: float,
     progress: bool,
-) -> dict[str, Any]:
+) -> Generation:
     """Decode the test split into the run's folder, and score it.
 
     After an interruption it resumes; existing hypotheses are not decoded again.
@@ -84,10 +84,12 @@ def on_test_split(
     )
     scores = nlg.score(written.texts, [group.references for group in groups])
     kept = {name: written.facts[name] for name in KEPT}
-    return {"split": split, "weights": config.chosen_epoch, "epoch": epoch, **kept, **scores.as_dict()}
+    return cast(
+        Generation, {"split": split, "weights": config.chosen_epoch, "epoch": epoch, **kept, **scores.as_dict()}
+    )
 
 
-def warnings(found: Mapping[str, Any]) -> list[str]:
+def warnings(found: Generation) -> list[str]:
     """Warnings for readers of the scores."""
     missing = [f"{nlg.METRICS[name]} is missing: {why}" for name, why in found["scorer"]["missing"].items()]
     return [*found["warnings"], *missing]

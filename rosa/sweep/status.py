@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from rosa import records
 from rosa.config import TUNED, Config
-from rosa.records import selection
+from rosa.records import Record, selection
 from rosa.sweep.jobs import Job
 from rosa.utils.console import first_line
 from rosa.utils.formatting import aligned
@@ -52,17 +51,15 @@ def in_progress(folder: Path) -> bool:
     return False
 
 
-def run_of(results_dir: Path, record: Mapping[str, Any]) -> Run:
+def run_of(results_dir: Path, record: Record) -> Run:
     """The state of a run that has a record."""
     folder = records.run_folder(results_dir, record["identity"])
-    state, active, line = record["status"], record["finished"] or record["started"], ""
+    state, active = str(record["status"]), record["finished"] or record["started"]
     if state == "running":
         state = "running" if in_progress(folder) else "stopped"
         written = datetime.fromtimestamp((folder / records.RECORD).stat().st_mtime, UTC)
         active = written.isoformat(timespec="seconds")
-    elif state == "failed":
-        line = first_line(record["error"]["type"], record["error"]["message"])
-    return Run(records.describe(record), state, line, record["command"], active)
+    return Run(records.describe(record), state, records.error_line(record), record["command"], active)
 
 
 def asked_for(jobs: Iterable[Job], results_dir: Path) -> Iterator[Run]:

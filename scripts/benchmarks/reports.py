@@ -8,7 +8,7 @@ import random
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
 from benchmarks.timing import seconds, spread
@@ -25,6 +25,7 @@ from rosa.config import (
     TaskConfig,
     TrainConfig,
 )
+from rosa.records.schema import Costs, Environment, Evaluation, Record
 from rosa.report.html.contents import contents
 from rosa.report.html.render import html
 from rosa.report.tables import experiment
@@ -43,7 +44,7 @@ EPOCHS = 10
 EXPERIMENT = "sweep"
 
 
-def made_up(count: int) -> Iterator[dict[str, Any]]:
+def made_up(count: int) -> Iterator[Record]:
     """Generate records of a sweep's finished runs, of real size: ranks, periods, tasks, learning rates and seeds."""
     methods: list[MethodConfig] = [RosaConfig(rank=r, every=e) for r in (1, 2, 4, 8) for e in (0, 1, 2)]
     methods += [LoraConfig(rank=r) for r in (1, 2, 4, 8)]
@@ -55,7 +56,7 @@ def made_up(count: int) -> Iterator[dict[str, Any]]:
         yield _record(task, method, lr, seed, chance)
 
 
-def _record(task: str, method: MethodConfig, lr: float, seed: int, chance: random.Random) -> dict[str, Any]:
+def _record(task: str, method: MethodConfig, lr: float, seed: int, chance: random.Random) -> Record:
     config = Config(
         model=ModelConfig(name="mini-roberta", source="mini"),
         task=TaskConfig(task, texts=["a"], labels=["no", "yes"], metrics=["accuracy"], headline="accuracy"),
@@ -66,28 +67,31 @@ def _record(task: str, method: MethodConfig, lr: float, seed: int, chance: rando
         seed=seed,
         experiment_name=EXPERIMENT,
     )
-    history = [
-        {"epoch": float(epoch), "step": 100 * epoch, "validation": {"accuracy": chance.random(), "loss": 0.5}}
-        for epoch in range(1, EPOCHS + 1)
-    ]
-    return records.new(config, f"python scripts/train.py task={task} seed={seed}") | {
-        "status": "done",
-        "history": history,
-        "metrics": {
-            "best": max(history, key=lambda entry: entry["validation"]["accuracy"]),  # type: ignore[index]
-            "last": history[-1],
-            "selection": {"split": "validation", "metric": "accuracy", "rule": "highest"},
-        },
-        "params": {"trainable": 147456, "head": 592130, "total": 125_000_000},
-        "adapted": [
-            {"name": f"encoder.layer.{i}.query", "kind": "Linear", "shape": [768, 768], "rank": 8, "trainable": 12288}
-            for i in range(LAYERS)
-        ],
-        "costs": {"seconds_per_step_median": 0.1 + chance.random() / 100, "host_bytes": 2**30},
-        "environment": {"commit": "0" * 40, "dirty": False},
-        "data": {"splits": {split: {"rows": 100, "sha256": split} for split in ("train", "validation")}},
-        "finished": records.now(),
+    record = records.new(config, f"python scripts/train.py task={task} seed={seed}")
+    record["history"] = [_evaluation(epoch, chance) for epoch in range(1, EPOCHS + 1)]
+    record["metrics"] = {
+        "best": max(record["history"], key=lambda entry: records.by_split(entry)["validation"]["accuracy"] or 0.0),
+        "last": record["history"][-1],
+        "selection": {"split": "validation", "metric": "accuracy", "rule": "highest"},
     }
+    record["params"] = {"trainable": 147456, "head": 592130, "total": 125_000_000}
+    record["adapted"] = [
+        {"name": f"encoder.layer.{i}.query", "kind": "Linear", "shape": [768, 768], "rank": 8, "trainable": 12288}
+        for i in range(LAYERS)
+    ]
+    seconds_per_step = 0.1 + chance.random() / 100
+    record["costs"] = cast(Costs, {"seconds_per_step_median": seconds_per_step, "host_bytes": 2**30})
+    record["environment"] = cast(Environment, {"commit": "0" * 40, "dirty": False})
+    record["data"] = {
+        "source": "mini",
+        "splits": {split: {"rows": 100, "sha256": split} for split in ("train", "validation")},
+    }
+    return record | {"status": "done", "finished": records.now()}
+
+
+def _evaluation(epoch: int, chance: random.Random) -> Evaluation:
+    scores = {"accuracy": chance.random(), "loss": 0.5}
+    return cast(Evaluation, {"epoch": float(epoch), "step": 100 * epoch, "validation": scores})
 
 
 def make_tables(results: Path) -> int:

@@ -101,6 +101,6 @@ def _check_writable(folder: Path) -> None:
 def _environment(config: Config) -> dict[str, Any]:
     """The environment as a flat dictionary, without packages that no benchmark uses."""
     facts = environment.environment(config.train.device)
-    packages = facts.pop("packages")
     used = ("torch", "scipy", "transformers", "loralib", "peft")
-    return {**facts, **{name: packages[name] for name in used}}
+    known = {name: value for name, value in facts.items() if name != "packages"}
+    return {**known, **{name: facts["packages"][name] for name in used}}

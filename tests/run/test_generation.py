@@ -24,6 +24,7 @@ from rosa.run.folder import WEIGHTS
 from scripts.make_samples import read_groups
 from tests import causal
 from tests.conftest import Composer
+from tests.records.declared import undeclared
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +116,7 @@ def test_train_select_decode_score(make, e2e_dir, tmp_path):
     assert tried["scorer"]["versions"]["sacrebleu"]
     assert f"{tried['scores']['nist']:.4f}" in summary(record)
     assert records.read(folder / "record.json") == json.loads(json.dumps(record))
+    assert undeclared(record) == []
 
 
 def test_weights_are_kept_as_asked_and_the_test_split_needs_no_asking(make):

@@ -25,6 +25,7 @@ from rosa.run import reload, run
 from rosa.run.resolve import prepare, resolve
 from rosa.training import load_weights
 from tests.conftest import ROOT
+from tests.records.declared import undeclared
 from tests.run.test_resume import interrupted_then_resumed, results
 
 METHODS = {
@@ -61,6 +62,7 @@ def test_a_run_learns_and_its_record_tells_all(method: str, model: str, regressi
     config = regression(*METHODS[method], "train.log_steps=1", model=model)
     outcome = run(config, "command", progress=False)
     record = records.read(outcome.folder / "record.json")
+    assert undeclared(record) == []
     assert record["status"] == "done"
     assert record["params"]["head"] == 0
     weights = {"linear": [(12, 20)], "mlp": [(16, 20), (12, 16)]}[model]

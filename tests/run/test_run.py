@@ -27,6 +27,7 @@ from rosa.run import pipeline, recording, run
 from rosa.run.resolve import resolve
 from rosa.training import best_index, load_weights
 from tests.conftest import Composer
+from tests.records.declared import undeclared
 
 METHODS = ("rosa", "lora", "ia3", "full")
 
@@ -154,6 +155,7 @@ def test_record_tells_all(method: str, composed: Composer) -> None:
     config = composed(f"method={method}", "task=mnli", "train.log_steps=1", "train.accumulation=2")
     outcome = run(config, "the command", progress=False)
     record = records.read(outcome.folder / "record.json")
+    assert undeclared(record) == []
     assert record["status"] == "done"
     assert record["command"] == "the command"
     assert record["error"] is None

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from rosa.records import Record, by_split
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Record, Row, Task, summarise
+from rosa.report.comparison import Comparison, Row, Task, summarise
 from rosa.report.figures import style
 from rosa.utils.formatting import DECIMALS
 
@@ -78,7 +79,7 @@ def _points(row: Row, task: Task, metric: str) -> list[Point]:
 def history(run: Record, split: str, metric: str) -> Iterator[tuple[float, float]]:
     """(epoch, value) of every evaluation of a run at which the metric is finite."""
     for entry in run["history"]:
-        number = entry.get(split, {}).get(metric)
+        number = by_split(entry).get(split, {}).get(metric)
         if number is not None and math.isfinite(number):
             yield float(entry["epoch"]), float(number)
 

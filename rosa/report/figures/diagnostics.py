@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rosa.errors import ReportError
-from rosa.records import describe
-from rosa.report.comparison import Comparison, Record, Task, summarise
+from rosa.records import Record, Subspace, describe
+from rosa.report.comparison import Comparison, Task, summarise
 from rosa.report.figures import style
 
 COLUMNS = (
@@ -112,27 +112,28 @@ def _numbers(run: Record) -> Iterator[tuple[str, str, int | None, float]]:
     if not changes:
         return
     for change in changes:
-        for quantity in ("effective_rank", "visited"):
-            if change[quantity] is not None:
-                yield quantity, change["name"], None, float(change[quantity])
+        yield "effective_rank", change["name"], None, float(change["effective_rank"])
+        if change["visited"] is not None:
+            yield "visited", change["name"], None, float(change["visited"])
     names = [layer["name"] for layer in run["adapted"]]
-    ends = [*run["resamples"], *([found["last_subspace"]] if "last_subspace" in found else [])]
-    seconds = [_by_layer(run, end, "factorization_seconds", names) for end in ends if "factorization_seconds" in end]
+    timed = [(end, end["factorization_seconds"]) for end in run["resamples"] if "factorization_seconds" in end]
+    seconds = [_by_layer(run, end, "factorization_seconds", numbers, names) for end, numbers in timed]
+    ends: list[Subspace] = [*run["resamples"], *([found["last_subspace"]] if "last_subspace" in found else [])]
     for name in names if seconds else ():
         yield "factorization_ms", name, None, 1000 * sum(one[name] for one in seconds) / len(seconds)
     for number, end in enumerate(ends, 1):
-        if MOVED in end:
-            for name, norm in _by_layer(run, end, MOVED, names).items():
+        if "subspace_moved" in end:
+            for name, norm in _by_layer(run, end, MOVED, end["subspace_moved"], names).items():
                 yield MOVED, name, number, norm
 
 
-def _by_layer(run: Record, event: Mapping[str, Any], key: str, names: Sequence[str]) -> dict[str, float]:
-    if len(event[key]) != len(names):
+def _by_layer(run: Record, end: Subspace, key: str, numbers: Sequence[float], names: Sequence[str]) -> dict[str, float]:
+    if len(numbers) != len(names):
         raise ReportError(
-            f"{describe(run)}: {key} at step {event['step']} has {len(event[key])} numbers, "
+            f"{describe(run)}: {key} at step {end['step']} has {len(numbers)} numbers, "
             f"expected one for each of the {len(names)} adapted layers"
         )
-    return dict(zip(names, map(float, event[key]), strict=True))
+    return dict(zip(names, map(float, numbers), strict=True))
 
 
 def arrange(names: Iterable[str]) -> list[Layer]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rosa.config import registry
 from rosa.errors import RecordError
-from rosa.records import order_key
+from rosa.records import Record, Rule, order_key
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Record, by_model, compare, own_rule
+from rosa.report.comparison import Comparison, by_model, compare, own_rule
 from rosa.report.html.figures import Drawings, FigureView
 from rosa.report.html.missing import Gap, counts, gaps
 from rosa.report.html.runs import Runs
@@ -77,7 +77,7 @@ def contents(
     located: Mapping[Path, Record],
     problems: Sequence[RecordError] = (),
     experiments: Sequence[str] = (),
-    rule: str | None = None,
+    rule: Rule | None = None,
     published: Sequence[Published] = (),
     drawings: Drawings | None = None,
     linked: bool = True,
@@ -116,7 +116,7 @@ def contents(
 def _section(
     name: str,
     found: Sequence[Record],
-    rule: str,
+    rule: Rule,
     runs: Runs,
     published: Sequence[Published],
     drawings: Drawings,

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rosa.records import learning_rate
+from rosa.records import Record, Rule, error_line, learning_rate
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Record, Row, Task
-from rosa.report.html.runs import DIVERGED, Runs, error_line, status
+from rosa.report.comparison import Comparison, Row, Task
+from rosa.report.html.runs import DIVERGED, Runs, status
 
 MISSING = "missing"
 COUNTED = ("done", "failed", "running", MISSING)
@@ -54,7 +54,7 @@ def gaps(comparison: Comparison, runs: Runs) -> list[Gap]:
     return found
 
 
-def counts(found: Sequence[Record], lacking: Sequence[Gap], rule: str) -> Counter[str]:
+def counts(found: Sequence[Record], lacking: Sequence[Gap], rule: Rule) -> Counter[str]:
     """State in ``COUNTED`` -> number of runs."""
     states = Counter(status(run, rule) for run in found)
     states["failed"] += states.pop(DIVERGED, 0)
@@ -62,7 +62,7 @@ def counts(found: Sequence[Record], lacking: Sequence[Gap], rule: str) -> Counte
     return states
 
 
-def _unfinished(row: Row, task: Task, rule: str, runs: Runs) -> Iterator[Gap]:
+def _unfinished(row: Row, task: Task, rule: Rule, runs: Runs) -> Iterator[Gap]:
     trials = row.results[task.name].trials if task.name in row.results else ()
     for trial in trials:
         for run in trial.runs:

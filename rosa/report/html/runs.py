@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rosa.records import RULES, default_settings, learning_rate, order_key, score, settings
+from rosa.records import (
+    RULES,
+    Record,
+    Rule,
+    by_split,
+    default_settings,
+    error_line,
+    learning_rate,
+    order_key,
+    score,
+    settings,
+)
 from rosa.report import formatting
-from rosa.report.comparison import Record, Result, Row, Task, frozen
+from rosa.report.comparison import Result, Row, Task, frozen
 from rosa.report.figures.curves import history
-from rosa.utils.console import first_line
 
 DIVERGED = "diverged"
 NAMED_ELSEWHERE = ("task.", "model.name", "method.name", "train.lr")
@@ -64,7 +74,7 @@ class Runs:
         return self._numbers[key]
 
     def _facts(self, run: Record, result: Result, task: Task) -> dict[str, Any]:
-        facts = {
+        facts: dict[str, Any] = {
             "seed": run["identity"]["seed"],
             "lr": formatting.rate(learning_rate(run)),
             "shown": learning_rate(run) == result.selected.lr,
@@ -89,17 +99,10 @@ class Runs:
         return self._settings[key]
 
 
-def status(run: Record, rule: str) -> str:
+def status(run: Record, rule: Rule) -> str:
     """``done``, ``failed``, ``running`` (or stopped), or ``diverged``: finished with a score that is not finite."""
     finished = run["status"] == "done"
     return DIVERGED if finished and not math.isfinite(score(run, rule)) else str(run["status"])
-
-
-def error_line(run: Record) -> str:
-    """``RuntimeError: out of memory``: the kind of error and the first line of its message; empty without an error."""
-    if not run["error"]:
-        return ""
-    return first_line(str(run["error"].get("type", "")), str(run["error"].get("message", "")))
 
 
 def different_settings(run: Record) -> list[tuple[str, str, str]]:
@@ -125,9 +128,11 @@ def _curve_name(task: Task) -> str:
     return f"{formatting.scaled_name(task.metric)} ({task.splits[0]})"
 
 
-def _score(run: Record, rule: str, task: Task) -> str:
+def _score(run: Record, rule: Rule, task: Task) -> str:
     """The headline score on every split, and its epoch; empty if the run has none."""
-    found = run["metrics"].get(rule) or {}
-    values: Sequence[float | None] = [found.get(split, {}).get(task.metric) for split in task.splits]
+    if not run["metrics"]:
+        return ""
+    found = run["metrics"][rule]
+    values = [by_split(found).get(split, {}).get(task.metric) for split in task.splits]
     shown = [formatting.score(value, task.metric) for value in values if value is not None and math.isfinite(value)]
     return f"{' / '.join(shown)} (epoch {found['epoch']:g})" if shown else ""

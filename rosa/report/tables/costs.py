@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rosa.records import Record
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Record, Row
+from rosa.report.comparison import Comparison, Row
 from rosa.report.significance import lora_of
 from rosa.report.tables import notes
 from rosa.report.tables.results import trainable
@@ -31,14 +32,12 @@ class Quantity:
     of: Callable[[Record], float | None]
 
 
-def _recorded(key: str) -> Callable[[Record], float | None]:
-    return lambda run: run["costs"].get(key)
-
-
 def state_bytes(run: Record) -> float | None:
     """Bytes of weights, gradients and optimizer state: the memory that depends on the method."""
-    parts = [run["costs"].get(f"{part}_bytes") for part in ("weights", "gradients", "optimizer_state")]
-    return sum(parts) if all(part is not None for part in parts) else None
+    costs = run["costs"]
+    if not {"weights_bytes", "gradients_bytes", "optimizer_state_bytes"} <= costs.keys():
+        return None
+    return costs["weights_bytes"] + costs["gradients_bytes"] + costs["optimizer_state_bytes"]
 
 
 def peak_bytes(run: Record) -> float | None:
@@ -53,9 +52,11 @@ def trainable_parameters(run: Record) -> float | None:
     return params["trainable"] + params["head"] if {"trainable", "head"} <= params.keys() else None
 
 
-STEP = Quantity("seconds_per_step", "Step (ms)", 1e-3, _recorded("seconds_per_step_median"))
-RESAMPLE = Quantity("seconds_per_resample", "Resample (ms)", 1e-3, _recorded("seconds_per_resample_median"))
-THROUGHPUT = Quantity("examples_per_second", "Examples/s", 1, _recorded("examples_per_second"))
+STEP = Quantity("seconds_per_step", "Step (ms)", 1e-3, lambda run: run["costs"].get("seconds_per_step_median"))
+RESAMPLE = Quantity(
+    "seconds_per_resample", "Resample (ms)", 1e-3, lambda run: run["costs"].get("seconds_per_resample_median")
+)
+THROUGHPUT = Quantity("examples_per_second", "Examples/s", 1, lambda run: run["costs"].get("examples_per_second"))
 STATE = Quantity("state_bytes", "Training state (MiB)", MIB, state_bytes)
 PEAK = Quantity("peak_bytes", "Peak memory (MiB)", MIB, peak_bytes)
 TRAINABLE = Quantity("trainable_parameters", "Trainable parameters", 1, trainable_parameters)

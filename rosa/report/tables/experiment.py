@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rosa.report.comparison import Comparison, Record, by_model, compare, tuning_experiments
+from rosa.records import Record, Rule
+from rosa.report.comparison import Comparison, by_model, compare, tuning_experiments
 from rosa.report.published import Published
 from rosa.report.tables.costs import costs_csv, costs_table
 from rosa.report.tables.differences import differences_table
@@ -17,7 +18,7 @@ from rosa.report.tables.table import Table
 
 
 def tables(
-    found: Sequence[Record], experiment: str, rule: str = "best", published: Sequence[Published] = ()
+    found: Sequence[Record], experiment: str, rule: Rule = "best", published: Sequence[Published] = ()
 ) -> list[Table]:
     """The tables of each model of an experiment: results, texts, rank x frequency, and the learning-rate grid.
 
@@ -49,7 +50,7 @@ def tables(
     return made
 
 
-def costs(found: Sequence[Record], experiment: str, rule: str = "best") -> tuple[list[Table], str]:
+def costs(found: Sequence[Record], experiment: str, rule: Rule = "best") -> tuple[list[Table], str]:
     """The costs table of each model of an experiment, and one CSV text of all of them.
 
     Raises:
@@ -65,7 +66,7 @@ def costs(found: Sequence[Record], experiment: str, rule: str = "best") -> tuple
     return made, costs_csv(comparisons)
 
 
-def differences(found: Sequence[Record], experiment: str, rule: str = "best") -> list[Table]:
+def differences(found: Sequence[Record], experiment: str, rule: Rule = "best") -> list[Table]:
     """The table of differences from LoRA for each model of an experiment that has seeds to pair.
 
     Raises:
@@ -81,7 +82,7 @@ def differences(found: Sequence[Record], experiment: str, rule: str = "best") ->
 
 
 def _results(
-    runs: Sequence[Record], experiment: str, rule: str, published: Sequence[Published], label: str
+    runs: Sequence[Record], experiment: str, rule: Rule, published: Sequence[Published], label: str
 ) -> list[Table]:
     """One table of all tasks with one score, and one table per text generation task."""
     writing = [run for run in runs if run["config"]["task"]["kind"] == KIND]

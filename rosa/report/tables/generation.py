@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rosa.records import Generation, Record, Rule
+from rosa.records.schema import Scorer, Settings
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Record, Row, Task, Trial, complete, summarise
+from rosa.report.comparison import Comparison, Row, Task, Trial, complete, summarise
 from rosa.report.published import Published
 from rosa.report.tables import notes
 from rosa.report.tables.highlights import Column, Standings, legend, standings
@@ -28,14 +30,14 @@ KIND = "generation"
 """``task.kind`` of these tasks."""
 
 
-def generated(run: Record) -> Mapping[str, Any]:
-    """A record's entry on the run's generated texts; empty if there are none."""
-    return run.get("generation") or {}
+def generated(run: Record) -> Generation | None:
+    """A record's entry on the run's generated texts; None if there are none."""
+    return run.get("generation") or None
 
 
 def generated_splits(trial: Trial) -> list[str]:
     """The splits for which a trial's runs generated texts with the weights of the trial's rule."""
-    return sorted({found["split"] for found in map(generated, trial.scored.values()) if _scored(found, trial.rule)})
+    return sorted({found["split"] for run in trial.scored.values() if (found := _scored(run, trial.rule))})
 
 
 def generated_scores(trial: Trial, metric: str, split: str) -> dict[int, float]:
@@ -43,13 +45,15 @@ def generated_scores(trial: Trial, metric: str, split: str) -> dict[int, float]:
     values = {
         seed: found["scores"].get(metric)
         for seed, run in sorted(trial.scored.items())
-        if _scored(found := generated(run), trial.rule) and found["split"] == split
+        if (found := _scored(run, trial.rule)) and found["split"] == split
     }
     return {seed: float(value) for seed, value in values.items() if value is not None}
 
 
-def _scored(found: Mapping[str, Any], rule: str) -> bool:
-    return bool(found.get("scores")) and found["weights"] == rule
+def _scored(run: Record, rule: Rule) -> Generation | None:
+    """The run's texts, if they are scored and were generated with the weights of the rule."""
+    found = generated(run)
+    return found if found and found.get("scores") and found["weights"] == rule else None
 
 
 def generation_table(comparison: Comparison, task: Task, published: Sequence[Published] = ()) -> Table:
@@ -79,7 +83,7 @@ def generation_table(comparison: Comparison, task: Task, published: Sequence[Pub
 
 def _split(comparison: Comparison, task: Task) -> str:
     """The split of the texts; ``test`` until a run has written some."""
-    found = {generated(run)["split"] for run in comparison.runs_of(task.name) if generated(run)}
+    found = {texts["split"] for run in comparison.runs_of(task.name) if (texts := generated(run))}
     return sorted(found)[-1] if found else "test"
 
 
@@ -135,7 +139,7 @@ def _reasons(trial: Trial, metric: str, split: str) -> list[str]:
 
 def _texts_notes(comparison: Comparison, split: str) -> list[Line]:
     """Notes on the decoded split, the decoding options and the scorer; a warning if rows differ in them."""
-    found = [texts for run in comparison.shown if _scored(texts := generated(run), comparison.rule)]
+    found = [texts for run in comparison.shown if (texts := _scored(run, comparison.rule))]
     if not found:
         return []
     lines = []
@@ -160,7 +164,7 @@ def _texts_notes(comparison: Comparison, split: str) -> list[Line]:
     return lines
 
 
-def _scorer(scorer: Mapping[str, Any]) -> dict[str, Any]:
+def _scorer(scorer: Scorer) -> Settings:
     """The scorer's fields that must agree for scores to be comparable; missing scores have footnotes instead."""
     return {"tokenizer": scorer.get("tokenizer"), **scorer.get("versions", {}), **scorer.get("options", {})}
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rosa.config import registry
-from rosa.records import HOLDOUT, default_settings
+from rosa.records import HOLDOUT, Record, default_settings
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Record, Result, Row, Task, complete, frozen
+from rosa.report.comparison import Comparison, Result, Row, Task, complete, frozen
 from rosa.report.tables.table import Line, Span
 
 COMMANDS = 3

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rosa.records import RULES
+from rosa.records import RULES, Record
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Record, Row, Task, Trial, at_epoch, compare, summarise
+from rosa.report.comparison import Comparison, Row, Task, Trial, at_epoch, compare, summarise
 from rosa.report.significance import compare_with, lora_of
 from rosa.report.tables.generation import SCORES, generated_scores, generated_splits
 
@@ -112,8 +112,8 @@ def _trial_lines(trial: Trial, task: Task, selected: bool) -> list[dict[str, Any
         "status": _status(trial, task),
         "failed_seeds": spaced(trial.failed),
         "running_seeds": spaced(trial.running),
-        "trainable": _counts(params, "trainable"),
-        "head": _counts(params, "head"),
+        "trainable": _counts(found["trainable"] for found in params),
+        "head": _counts(found["head"] for found in params),
         "commands": "\n".join(sorted({run["command"] for run in trial.runs})),
     }
     lines = []
@@ -133,8 +133,8 @@ def _trial_lines(trial: Trial, task: Task, selected: bool) -> list[dict[str, Any
     return lines
 
 
-def _counts(params: Collection[Mapping[str, int]], key: str) -> str:
-    return spaced(sorted({found[key] for found in params if key in found}))
+def _counts(numbers: Iterable[int]) -> str:
+    return spaced(sorted(set(numbers)))
 
 
 def _status(trial: Trial, task: Task) -> str:
