@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from rosa.config import from_hydra, register
 from rosa.config.explain import explained
+from rosa.config.overrides import readable
 from rosa.errors import ConfigError
 from rosa.records.summary import summary
 from rosa.sweep.jobs import Job, command, expand, preflight
@@ -59,6 +60,7 @@ def main() -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("rosa").setLevel(logging.INFO)
     register()
+    sys.argv[1:] = readable(sys.argv[1:])
     multirun = bool({"-m", "--multirun"} & set(sys.argv[1:]))
     if multirun and launched():
         raise ConfigError(

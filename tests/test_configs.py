@@ -141,6 +141,17 @@ def test_defaults_are_the_protocol() -> None:
         (["data=local"], "data=local data.dir=DIR"),
         (["train.precision=fp16", "train.device=cpu"], "fp16 needs a GPU"),
         (["task=regression"], "vector regression needs task=regression, data=teacher, and model=linear"),
+        (
+            ["data=local", "data.dir=/a=b"],
+            """data.dir=/a=b: quote the value, and the quotes from the shell: 'data.dir="/a=b"'""",
+        ),
+        (["data=local", "data.dir=/a(b)"], """'data.dir="/a(b)"'"""),
+        (["data=local", "data.dir=/\u00e9t\u00e9"], """'data.dir="/\u00e9t\u00e9"'"""),
+        (["data=local", "data.dir=/a,b"], """'data.dir="/a,b"' (with -m and no quotes it is a sweep over data.dir)"""),
+        (["~logger"], "~logger: logger cannot be left out: expected a value, logger=...; logger=none switches W&B off"),
+        (["~method.rank"], "~method.rank: method.rank cannot be left out"),
+        (["model.name=???"], "model.name: has no value; expected model.name=..."),
+        (['method.rank_pattern={"*.query": 0}'], "method.rank_pattern.*.query=0: expected a whole number"),
         (["data=teacher"], "task=cola with data.source=teacher and model.source=package"),
     ],
 )

@@ -44,13 +44,15 @@ def from_hydra(composed: Any) -> Config:
         ConfigError: an unknown key, a missing value, a value out of range, or conflicting settings.
     """
     from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
     plain = composed
     if isinstance(composed, DictConfig):
         _refuse_added_keys(composed)
         try:
             plain = OmegaConf.to_object(composed)
+        except MissingMandatoryValue as error:
+            raise ConfigError(f"{error.full_key}: has no value; expected {error.full_key}=...") from error
         except OmegaConfBaseException as error:
             raise ConfigError(str(error)) from error
     if not isinstance(plain, Config):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rosa.config.overrides import quoted, unreadable
 from rosa.config.registry import methods
 from rosa.errors import ConfigError
 from rosa.utils.console import nearest
@@ -89,6 +90,14 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
             siblings = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == group]
             suggestion = nearest(leaf, siblings).replace("mean ", f"mean {group}{dot}") or nearest(key, keys)
             return f"{key}: no such key{suggestion or (f'; {group} has: ' + ', '.join(siblings) if siblings else '')}"
+    word = unreadable(overrides)
+    ambiguous = re.search(r"Ambiguous value for argument '(.*)'$", text.partition("\n")[0])
+    if word is not None or ambiguous:
+        word = word or (ambiguous.group(1) if ambiguous else "")
+        key, _, value = word.partition("=")
+        if value and not value.startswith(("[", "{")):
+            several = f" (with -m and no quotes it is a sweep over {key})" if ambiguous else ""
+            return f"{word}: quote the value, and the quotes from the shell: {quoted(word)}{several}"
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
     said = [line for line in lines if not re.match(r"(full_key|object_type|reference_type)[:=]", line)]
     where = re.search(r"full_key: (\S+)", reason)

@@ -70,6 +70,11 @@ def csv_fields(content: bytes, path: Path) -> Iterator[tuple[int, list[str]]]:
             yield line, values
             line = reader.line_num + 1
     except csv.Error as error:
+        if "field limit" in str(error):
+            raise DataError(
+                f"{path}:{line}: a field has more than {csv.field_size_limit():,} characters, as after a quote that is "
+                "never closed; expected shorter texts, and a quote in a text written twice"
+            ) from error
         raise DataError(
             f"{path}:{line}: not valid CSV: {error}; a quoted field starts and ends with a double quote"
         ) from error

@@ -93,6 +93,12 @@ def test_a_quote_in_tsv_is_a_character(tmp_path: Path) -> None:
     assert data.evaluation["validation"]["text_a"][:] == ["a, b"]
 
 
+def test_a_field_that_never_ends_is_named_by_its_line(tmp_path: Path) -> None:
+    write(tmp_path, 'text,label\na,pos\n"open,neg\n' + 200_000 * "b")
+    with pytest.raises(DataError, match=r"train\.csv:3: a field has more than 131,072 characters.*never closed"):
+        read(settings(tmp_path, "csv"))
+
+
 def test_pairs_and_named_columns(tmp_path: Path) -> None:
     write(tmp_path, "q,topic,a\nwhy,x,so\nwho,y,me\n", "a,q,topic\nno,where,x\n")
     data = read(settings(tmp_path, "csv", "task.texts=[q,a]", "task.label=topic"))
