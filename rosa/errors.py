@@ -48,6 +48,10 @@ class ScoringError(RosaError, ValueError):
     """Texts or predictions cannot be scored; the message names the file and line, the segment or the shape."""
 
 
+class ChangedRunError(RosaError, ValueError):
+    """A run that was done under this name had other settings, data or weights; the message has both values."""
+
+
 class RecordError(RosaError, ValueError):
     """A record cannot be written, read or used; the message names the file or run and what is wrong."""
 

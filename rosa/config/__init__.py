@@ -10,6 +10,7 @@ from __future__ import annotations
 from rosa.config.compose import from_hydra, register
 from rosa.config.data import DataConfig, TeacherConfig
 from rosa.config.decoding import DecodingConfig
+from rosa.config.identity import NOT_IDENTITY, canonical, identity_hash, without_places
 from rosa.config.logger import LoggerConfig
 from rosa.config.method import (
     ATTENTION,
@@ -24,7 +25,7 @@ from rosa.config.method import (
 )
 from rosa.config.model import MiniModelConfig, ModelConfig, PerceptronConfig
 from rosa.config.registry import Look, Method, methods, register_method
-from rosa.config.schema import HOLDOUT, NOT_IDENTITY, Config, check, from_dict, identity_hash, to_dict
+from rosa.config.schema import HOLDOUT, Config, check, from_dict, to_dict
 from rosa.config.task import TRAIN, LocalTaskConfig, TaskConfig
 from rosa.config.train import SAME, TUNED, TrainConfig, TuningConfig
 from rosa.errors import ConfigError
@@ -59,6 +60,7 @@ __all__ = [
     "TeacherConfig",
     "TrainConfig",
     "TuningConfig",
+    "canonical",
     "check",
     "from_dict",
     "from_hydra",
@@ -67,4 +69,5 @@ __all__ = [
     "register",
     "register_method",
     "to_dict",
+    "without_places",
 ]

@@ -1,10 +1,8 @@
-"""Configuration of a whole run: all groups, the checks across them, and the run's identity."""
+"""Configuration of a whole run: all groups, and the checks across them."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -173,14 +171,6 @@ def _check_files(config: Config) -> None:
             )
 
 
-NOT_IDENTITY = {
-    "": ("seed", "experiment_name", "results_dir", "cache_dir", "jobs", "logger"),
-    "train": ("tuning", "device", "threads", "log_steps", "save_steps", "keep", "force", "fail_fast"),
-    "decoding": ("batch_size",),
-}
-"""Group -> keys left out of :func:`identity_hash`: they do not change a run's result, or are in its folder's name."""
-
-
 def to_dict(config: Any) -> dict[str, Any]:
     """Convert a configuration to plain dictionaries, lists and numbers."""
     return dataclasses.asdict(config)
@@ -212,36 +202,3 @@ def _typed(kind: type[Any], values: Mapping[str, Any], place: str) -> Any:
         if dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping):
             given[name] = _typed(hints[name], value, f"{place}{name}.")
     return kind(**given)
-
-
-def identity_hash(config: Config) -> str:
-    """Hash of a run's settings: eight hexadecimal digits, part of the run's folder name.
-
-    Only values that differ from the dataclasses' defaults are hashed. So a new option whose default is the old
-    behaviour does not change the hashes of earlier runs.
-    """
-    kept = _different_from_default(config)
-    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _different_from_default(node: Any, group: str = "") -> dict[str, Any]:
-    kept: dict[str, Any] = {}
-    for f in dataclasses.fields(node):
-        if f.name in NOT_IDENTITY.get(group, ()):
-            continue
-        value = getattr(node, f.name)
-        if dataclasses.is_dataclass(value):
-            inner = _different_from_default(value, f.name)
-            if inner:
-                kept[f.name] = inner
-            continue
-        if f.default is not dataclasses.MISSING:
-            default = f.default
-        elif f.default_factory is not dataclasses.MISSING:
-            default = f.default_factory()
-        else:
-            default = dataclasses.MISSING
-        if value != default:
-            kept[f.name] = value
-    return kept

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,28 @@ def read(
         splits |= {TRAIN: splits[TRAIN].take(left), HOLDOUT: splits[TRAIN].take(aside)}
     facts["splits"] = {name: split.describe(task) for name, split in splits.items()}
     return splits, facts
+
+
+def hashes(task: TaskConfig, data: DataConfig) -> dict[str, str]:
+    """SHA-256 of each split, as :func:`read` has it in the facts, without reading rows where files are hashed whole.
+
+    Empty for the hub, whose data a commit names, and for vectors, which the settings determine.
+
+    Raises:
+        DataError: the data cannot be had.
+    """
+    if data.source in ("hub", "teacher"):
+        return {}
+    if data.source == "files":
+        paths = {name: Path(data.files[name]).expanduser() for name in task.splits}
+        return {name: hashlib.sha256(local_files.read(path)).hexdigest() for name, path in paths.items()}
+    if data.source == "local":
+        folder = _root(data) / task.local.folder
+        if not any((place / SAVED_MARK).is_file() for place in (_root(data) / task.name, _root(data))):
+            named = _local_names(task)
+            return {name: hashlib.sha256(local_files.read(folder / file)).hexdigest() for name, file in named.items()}
+    splits, _ = (_read_local if data.source == "local" else _read_mini)(task, data)
+    return {name: split.sha256 for name, split in splits.items()}
 
 
 def sample(labels: Sequence[float], limit: int, seed: int, task: TaskConfig) -> list[int]:
@@ -161,14 +184,20 @@ def _read_local(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], d
             f"data.dir={data.dir}: expected the folder {task.local.folder} of the official download, or a dataset "
             f"written by `save_to_disk`, here or in {task.name}; it contains {held}{hint}"
         )
+    named = _local_names(task)
+    splits = {name: local_files.read_split(folder, file, task, data.skip_malformed) for name, file in named.items()}
+    return splits, {"source": "local", "format": "csv" if task.kind == "generation" else "tsv"}
+
+
+def _local_names(task: TaskConfig) -> dict[str, str]:
+    """The file of each split in the task's folder."""
     named = {TRAIN: task.local.train}
     for name in task.splits[1:]:
         if name not in task.local.evaluation:
             known = listing(list(task.local.evaluation))
             raise DataError(f"task.local.evaluation names no file for the split {name!r}; it has the splits {known}")
         named[name] = task.local.evaluation[name]
-    splits = {name: local_files.read_split(folder, file, task, data.skip_malformed) for name, file in named.items()}
-    return splits, {"source": "local", "format": "csv" if task.kind == "generation" else "tsv"}
+    return named
 
 
 def _root(data: DataConfig) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +20,7 @@ from transformers import (
 
 from rosa.config import ModelConfig, TaskConfig
 from rosa.errors import ModelError
+from rosa.utils import files
 from rosa.utils.hub import is_commit, why_refused, why_unreachable
 from rosa.utils.seeding import derive, global_stream
 
@@ -40,11 +39,11 @@ def locate(model: ModelConfig) -> tuple[str, dict[str, Any]]:
     if model.source == "hub":
         return model.path, _revision(model)
     if model.source == "package":
-        package, _, inner = model.path.partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
+        within = files.package_folder(model.path)
+        if within is None:
+            package = model.path.partition("/")[0]
             raise ModelError(f"model.path={model.path}: the package {package} is not installed; see requirements.txt")
-        folder = Path(spec.submodule_search_locations[0]) / inner
+        folder = within
     else:
         folder = Path(model.path)
     if not (folder / "config.json").is_file():
@@ -136,7 +135,7 @@ def load(
     facts["attention"] = network.config._attn_implementation
     facts["drawn"] = drawn
     weights = sorted(Path(place).glob("*.safetensors")) if model.source != "hub" else []
-    facts["sha256"] = {path.name: _sha256(path) for path in weights}
+    facts["sha256"] = {path.name: files.sha256(path) for path in weights}
     made = Path(place) / PRETRAINING
     if made.is_file():
         facts["pretraining"] = json.loads(made.read_text(encoding="utf-8"))
@@ -232,8 +231,3 @@ def length_limit(requested: int, model: PreTrainedModel) -> int:
     positions = getattr(model.config, "max_position_embeddings", requested)
     offset = model.config.pad_token_id + 1 if model.config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
     return min(requested, positions - offset)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,6 +17,7 @@ from rosa.config import (
     TrainConfig,
     methods,
     to_dict,
+    without_places,
 )
 from rosa.records.schema import Configuration, Record
 
@@ -48,7 +49,8 @@ def default_settings(method: str) -> dict[str, Any]:
 def settings(record: Record) -> dict[str, Any]:
     """Every setting that can change a run's result, by dotted key.
 
-    A key that is missing because the record was written before the option existed gets the option's default.
+    A key that is missing because the record was written before the option existed gets the option's default. Where
+    files lie is no such setting.
     """
     return resolved_settings(record["config"])
 
@@ -57,7 +59,7 @@ def resolved_settings(config: Configuration) -> dict[str, Any]:
     """The same as :func:`settings`, of a configuration."""
     flat = dict(default_settings(config["method"]["name"]))
     _flatten(config, "", flat)
-    return {key: value for key, value in flat.items() if not _left_out(key)}
+    return without_places({key: value for key, value in flat.items() if not _left_out(key)})
 
 
 @functools.cache

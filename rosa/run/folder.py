@@ -17,6 +17,7 @@ from rosa.config import Config
 from rosa.errors import BusyError
 from rosa.records import Record
 from rosa.records.schema import Failure, Tuning
+from rosa.run.earlier import Inputs, refuse_other_run
 from rosa.run.resolve import resolve
 from rosa.training import find_checkpoint
 from rosa.training.signals import stop_signals
@@ -46,13 +47,20 @@ class Start:
 
 
 def begin(config: Config, tuning: Tuning | None, command: str, folder: Path, held: ExitStack) -> Start:
-    """Take the run's lock until ``held`` closes, read its earlier record, and mark the run as running."""
+    """Take the run's lock until ``held`` closes, read its earlier record, and mark the run as running.
+
+    Raises:
+        BusyError: another process is working on this run.
+        ChangedRunError: what is there was made with other settings, data or weights.
+    """
     held.enter_context(locked(folder))
     _remove_unfinished(folder)
     if config.train.force and not _forced_by_this_job(folder):
         _clear(folder)
         (folder / FORCED).write_text(_job(), encoding="utf-8")
-    earlier = _earlier_record(folder)
+    earlier, checkpoint = _earlier_record(folder), find_checkpoint(folder / CHECKPOINTS)
+    if earlier is not None and (earlier["status"] == "done" or checkpoint):
+        refuse_other_run(earlier, config, folder, Inputs())
     if earlier is not None and earlier["status"] == "done":
         return Start(earlier, done=True)
     record, trained = records.new(config, command, tuning), False
@@ -60,7 +68,7 @@ def begin(config: Config, tuning: Tuning | None, command: str, folder: Path, hel
         record, trained = earlier, True
         record |= {"status": "running", "finished": None, "error": None}
     records.write(folder, record)
-    return Start(record, trained=trained, checkpoint=find_checkpoint(folder / CHECKPOINTS))
+    return Start(record, trained=trained, checkpoint=checkpoint)
 
 
 def note_death(config: Config, command: str, reason: str) -> None:

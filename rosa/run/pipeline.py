@@ -14,6 +14,7 @@ from rosa.config import Config
 from rosa.errors import AdapterError, CheckpointError, DivergedError, InterruptedRun
 from rosa.records import Record
 from rosa.run import build, mini_model, recording, test_split
+from rosa.run.earlier import note_other_precision
 from rosa.run.folder import CHECKPOINTS, begin
 from rosa.run.resolve import check_request, check_shares, resolve
 from rosa.training import build_trainer, costs
@@ -51,8 +52,11 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
         InterruptedRun: stopped by a signal, after a checkpoint; the same call resumes it.
         Exception: whatever stopped the run; its record says ``failed`` and why.
     """
+    precision = config.train.precision
     config, tuning = resolve(config)
     check_shares(config)
+    if precision == "auto" and distributed.is_main():
+        note_other_precision(config)
     folder = records.folder(config)
     with distributed.joined(config.train.device, SAME_EVERYWHERE), ExitStack() as held:
         distributed.from_main(lambda: check_request(config))

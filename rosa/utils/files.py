@@ -1,8 +1,10 @@
-"""Atomic file replacement: after a kill or on a full disk, the old or the new file is there, never a part."""
+"""Files: replaced atomically (after a kill or on a full disk, the old or the new one is there), hashed and found."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib.util
 import os
 import secrets
 from pathlib import Path
@@ -40,3 +42,17 @@ def write(path: Path, content: str | bytes) -> None:
         replace(path, content)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def package_folder(path: str) -> Path | None:
+    """The folder that ``package/inner/folder`` names; None if the package, which is not imported, is not installed."""
+    package, _, inner = path.partition("/")
+    spec = importlib.util.find_spec(package)
+    found = spec.submodule_search_locations if spec else None
+    return Path(found[0]) / inner if found else None

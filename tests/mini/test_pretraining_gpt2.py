@@ -15,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rosa.config import Config, MiniModelConfig, from_hydra, identity_hash, register
+from rosa.config import Config, MiniModelConfig, from_hydra, register
 from rosa.errors import ConfigError, DataError, ModelError
 from rosa.mini import text as mini_text
 from rosa.mini.pretraining import cache, gpt2, roberta
@@ -257,12 +257,10 @@ def composed(*overrides: str) -> Config:
         return from_hydra(compose("config", overrides=["logger=none", "train.device=cpu", *overrides]))
 
 
-def test_the_robertas_of_earlier_runs_keep_their_name_and_their_place_in_the_cache() -> None:
+def test_the_robertas_of_earlier_runs_keep_their_place_in_the_cache() -> None:
     config = composed("model=mini-roberta").model.mini
     text = mini_text.corpus(config.sentences, config.seed)
     assert roberta.cache_key(text, mini_text.vocabulary(), config) == "b308e002a4c53a81"
-    # As a run had it before there was a GPT-2.
-    assert identity_hash(composed("model=mini-roberta", "task=cola", "method=rosa")) == "feb0d244"
 
 
 @pytest.mark.parametrize(

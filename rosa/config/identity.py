@@ -1,0 +1,84 @@
+"""The identity of a run: which settings count, and the hash that names them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rosa.config.schema import Config
+
+NOT_IDENTITY = {
+    "": ("seed", "experiment_name", "results_dir", "cache_dir", "jobs", "logger"),
+    "task": ("local",),
+    "data": ("dir", "train", "validation", "test"),
+    "train": (
+        "tuning", "device", "threads", "log_steps", "save_steps", "keep", "force", "fail_fast", "evaluation_batch_size",
+    ),
+    "decoding": ("batch_size",),
+}  # fmt: skip
+"""Keys that change nothing about a run's result, that say where files lie, or that are a part of the folder's name
+already. What lies there does change a result: a finished run is skipped only where the hashes of the data and of the
+model's weights are those of its record."""
+
+
+def identity_hash(config: Config) -> str:
+    """Hash of a run's settings: eight hexadecimal digits, part of the run's folder name.
+
+    Only values that differ from the dataclasses' defaults are hashed. So a new option whose default is the old
+    behaviour does not change the hashes of earlier runs. 1 and 1.0 are one value; the order of a user's keys counts.
+    """
+    text = json.dumps(_different_from_default(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def canonical(value: Any) -> Any:
+    """A setting's value as lists, whole numbers, other numbers and texts: equal settings have equal ones."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return [[key, canonical(inner)] for key, inner in value.items()]
+    return [canonical(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted key without those that only say where the model lies or where its text was read.
+
+    A model's path is its name on the hub and in a package, and a place for a folder; of a text to pretrain on, it
+    counts whether there is one.
+    """
+    kept = dict(settings)
+    if kept.get("model.source") == "folder":
+        kept.pop("model.path", None)
+    if kept.get("model.mini.text"):
+        kept["model.mini.text"] = "a file"
+    return kept
+
+
+def _different_from_default(config: Config) -> dict[str, Any]:
+    flat = without_places({"model.source": config.model.source} | _flat(config, ""))
+    if config.model.source == type(config.model).source:
+        del flat["model.source"]
+    return flat
+
+
+def _flat(node: Any, prefix: str) -> dict[str, Any]:
+    """The values that count and differ from their defaults, by dotted key."""
+    kept: dict[str, Any] = {}
+    for f in dataclasses.fields(node):
+        if f.name in NOT_IDENTITY.get(prefix.rstrip("."), ()):
+            continue
+        value = getattr(node, f.name)
+        if dataclasses.is_dataclass(value):
+            kept |= _flat(value, f"{prefix}{f.name}.")
+            continue
+        default: Any = dataclasses.MISSING
+        if f.default is not dataclasses.MISSING:
+            default = f.default
+        elif f.default_factory is not dataclasses.MISSING:
+            default = f.default_factory()
+        if canonical(value) != canonical(default):
+            kept[f"{prefix}{f.name}"] = canonical(value)
+    return kept

@@ -1,0 +1,123 @@
+"""An earlier run of the same name: whether its settings, data and weights are those that are asked for now."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from rosa import records
+from rosa.config import Config, ModelConfig, canonical, to_dict
+from rosa.data import sources
+from rosa.errors import ChangedRunError
+from rosa.records.schema import Configuration, Model, Record
+from rosa.records.settings import resolved_settings
+from rosa.utils import files
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = ("fp32", "bf16")
+"""What ``train.precision=auto`` is, by machine."""
+SHOWN = 12
+"""Digits of a hash in a message."""
+
+
+class Inputs:
+    """SHA-256 of the data and the weights that runs would read now; each is computed once."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, dict[str, str]] = {}
+        self._weights: dict[Path, dict[str, str]] = {}
+
+    def data(self, config: Config) -> dict[str, str]:
+        """By split; see :func:`rosa.data.sources.hashes`.
+
+        Raises:
+            DataError: the data cannot be had.
+        """
+        question = repr((config.task, config.data))
+        if question not in self._data:
+            self._data[question] = sources.hashes(config.task, config.data)
+        return self._data[question]
+
+    def weights(self, config: Config, recorded: Model) -> dict[str, str]:
+        """By file; empty where no folder holds them, as with a model of the hub, which a commit names.
+
+        Args:
+            config: the run.
+            recorded: ``model`` of its record; of a model that the project makes, it names the folder in the cache.
+        """
+        folder = _weights_folder(config.model, Path(config.cache_dir, Path(recorded.get("path", "")).name))
+        if folder is None:
+            return {}
+        if folder not in self._weights:
+            self._weights[folder] = {path.name: files.sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+        return self._weights[folder]
+
+
+def refuse_other_run(record: Record, config: Config, folder: Path, inputs: Inputs) -> None:
+    """Refuse to take a run for the one that is asked for if anything differs that can change its result.
+
+    The name alone does not tell: a default of the code may have changed, and files may have been replaced.
+
+    Args:
+        record: what is there under the run's name.
+        config: what is asked for, resolved.
+        folder: the run's.
+        inputs: hashes of what the run would read.
+
+    Raises:
+        ChangedRunError: the message has each difference with both values.
+    """
+    found = _differences(records.settings(record), resolved_settings(cast(Configuration, to_dict(config))), "")
+    hashes = {name: split["sha256"] for name, split in record["data"].get("splits", {}).items()}
+    if hashes:
+        now = inputs.data(config)
+        found += _differences({name: hashes.get(name, "") for name in now}, now, "data, split ")
+    weights = record["model"].get("sha256")
+    if weights:
+        now = inputs.weights(config, record["model"])
+        found += _differences(weights, now, "weights, file ") if now else []
+    if found:
+        raise ChangedRunError(
+            f"{folder}: this run was {'finished' if record['status'] == 'done' else 'begun'} with "
+            f"{'; '.join(found)}. train.force=true does it over; another experiment_name keeps both"
+        )
+
+
+def note_other_precision(config: Config) -> None:
+    """Log that a run is done in another precision, where ``train.precision=auto`` asks for a new one here.
+
+    Args:
+        config: the run, with ``auto`` resolved.
+    """
+    for precision in PRECISIONS if not (records.folder(config) / records.RECORD).exists() else ():
+        other = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
+        path = records.folder(other) / records.RECORD
+        if path.exists() and records.read(path)["status"] == "done":
+            log.info(
+                "train.precision=auto is %s here, so this is a new run; train.precision=%s takes %s, which is done",
+                config.train.precision, precision, path.parent,
+            )  # fmt: skip
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any], what: str) -> list[str]:
+    """In words, the values that differ."""
+    keys = dict.fromkeys((*then, *now))
+    return [
+        f"{what}{key}={_short(then.get(key))}, now {_short(now.get(key))}"
+        for key in keys
+        if canonical(then.get(key)) != canonical(now.get(key))
+    ]
+
+
+def _short(value: Any) -> str:
+    return value[:SHOWN] if isinstance(value, str) and len(value) == 64 else str(value)
+
+
+def _weights_folder(model: ModelConfig, in_cache: Path) -> Path | None:
+    if model.source == "package":
+        return files.package_folder(model.path)
+    return {"folder": Path(model.path), "mini": in_cache}.get(model.source)
