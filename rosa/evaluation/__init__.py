@@ -1,1 +1,1 @@
-"""What a trained model is worth: metrics over its predictions."""
+"""Evaluation of trained models: metrics of their predictions, decoding, and scores of generated text."""

@@ -1,15 +1,15 @@
-"""GLUE's metrics as ``evaluate`` metrics that need no hub, and the way from a model's logits to them.
+"""GLUE's metrics, computed from a model's logits, as ``evaluate`` metrics that do not need the hub.
 
-Every score is a fraction: accuracy and F1 lie in [0, 1], Matthews, Pearson and Spearman in [-1, 1]. Where a score is
-not defined, this is what comes back:
+Every score is a fraction: accuracy and F1 are in [0, 1], Matthews, Pearson and Spearman in [-1, 1]. The values of
+undefined scores are:
 
-===================== ============================================= =================================================
-metric                not defined when                              value
-===================== ============================================= =================================================
-f1                    class 1 is neither predicted nor referenced   0.0, scikit-learn's convention
-matthews_correlation  predictions or references are all one class   0.0, scikit-learn's convention
-pearson, spearmanr    predictions or references are constant, n < 2 NaN: no convention, and 0 would be a made-up score
-===================== ============================================= =================================================
+===================== ============================================== ================================================
+metric                undefined if                                   value
+===================== ============================================== ================================================
+f1                    class 1 is neither predicted nor a reference   0.0, as in scikit-learn
+matthews_correlation  predictions or references are a single class   0.0, as in scikit-learn
+pearson, spearmanr    predictions or references are constant, n < 2  NaN, since no convention gives them a value
+===================== ============================================== ================================================
 """
 
 from __future__ import annotations
@@ -30,24 +30,25 @@ if TYPE_CHECKING:
     from transformers import EvalPrediction
 
 CONSTANT = 1e-6
-"""Regression predictions whose spread is below this share of their size (or of 1) count as one value: float32 noise."""
+"""Regression predictions whose range is below this fraction of their magnitude (at least 1) are considered equal: the
+differences are float32 rounding."""
 
 
 class _Metric(evaluate.Metric):
-    """A metric over two columns, ``predictions`` and ``references``, that leaves no trace on the disk.
+    """A metric of the columns ``predictions`` and ``references`` that writes nothing to disk.
 
-    ``evaluate`` otherwise writes both columns to a locked file under the user's home, where the runs of a sweep wait
-    for each other and a read-only home is an error.
+    By default ``evaluate`` writes both columns to a locked file under the user's home: the runs of a sweep would wait
+    for each other, and a read-only home would raise.
     """
 
     DTYPE: ClassVar[str]
-    """Type of both columns, as ``datasets`` spells it."""
+    """Type of both columns, by its name in ``datasets``."""
 
     def __init__(self) -> None:
         super().__init__(keep_in_memory=True)
 
     def _build_data_dir(self) -> str:
-        """Name no folder: the base class would create one under the home even for a metric kept in memory."""
+        """Return no folder: the base class would create one under the home even for an in-memory metric."""
         return ""
 
     def _info(self) -> evaluate.MetricInfo:
@@ -61,7 +62,7 @@ class _Metric(evaluate.Metric):
 
 
 class Accuracy(_Metric):
-    """The share of examples whose predicted class is the reference."""
+    """Share of examples whose predicted class is the reference."""
 
     DTYPE = "int64"
 
@@ -70,7 +71,7 @@ class Accuracy(_Metric):
 
 
 class F1(_Metric):
-    """The harmonic mean of precision and recall of class 1, of two classes."""
+    """Harmonic mean of precision and recall of class 1, for two classes."""
 
     DTYPE = "int64"
 
@@ -79,18 +80,18 @@ class F1(_Metric):
 
 
 class MatthewsCorrelation(_Metric):
-    """The correlation of predicted and reference classes, for any number of classes (Gorodkin, 2004)."""
+    """Matthews correlation of predicted and reference classes, for any number of classes (Gorodkin 2004)."""
 
     DTYPE = "int64"
 
     def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        # scikit-learn gives 0 here too, after a warning about the shape of a confusion matrix that we never see.
+        # scikit-learn also returns 0, but with a confusing warning.
         undefined = _is_constant(predictions) or _is_constant(references)
         return {"matthews_correlation": 0.0 if undefined else float(matthews_corrcoef(references, predictions))}
 
 
 class Pearson(_Metric):
-    """The linear correlation of predicted and reference values."""
+    """Linear correlation of predicted and reference values."""
 
     DTYPE = "float64"
 
@@ -100,7 +101,7 @@ class Pearson(_Metric):
 
 
 class Spearman(_Metric):
-    """The correlation of the ranks of predicted and reference values; equal values share their mean rank."""
+    """Rank correlation of predicted and reference values; equal values get their mean rank."""
 
     DTYPE = "float64"
 
@@ -116,61 +117,61 @@ METRICS: dict[str, type[_Metric]] = {
     "pearson": Pearson,
     "spearmanr": Spearman,
 }
-"""The name of a metric in a task's configuration, and in a record -> its class."""
+"""Metric name, in ``task.metrics`` and records -> its class."""
 
 
 def _is_constant(values: np.ndarray) -> bool:
-    """Whether all values are equal, as they are where there is only one."""
+    """Whether all values (n,) are equal; true for n = 1."""
     return bool(np.all(values == values[0]))
 
 
 def compute(names: Sequence[str], predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-    """Score predictions.
+    """Compute metrics of predictions.
 
     Args:
         names: keys of ``METRICS``.
-        predictions: shape (n,); class numbers for the classification metrics, values for the correlations.
-        references: shape (n,), likewise.
+        predictions: (n,) class numbers for the classification metrics, values for the correlations.
+        references: (n,), likewise.
 
     Returns:
-        Name -> score, in the order of ``names``; see the table at the top of this module for undefined scores.
+        Metric name -> score, in the order of ``names``; the module's table gives the values of undefined scores.
 
     Raises:
-        ScoringError: no examples, two shapes that differ, or fractions where a class is expected.
+        ScoringError: n = 0, the shapes differ, or classes are not integers.
     """
     if predictions.ndim != 1 or predictions.shape != references.shape or len(predictions) == 0:
         raise ScoringError(
-            f"predictions have shape {predictions.shape} and references {references.shape}: "
-            "expected one of each for every example, and at least one example"
+            f"predictions have shape {predictions.shape} and references {references.shape}: expected both to be (n,) "
+            "with the same n > 0"
         )
     classes = [name for name in names if METRICS[name].DTYPE == "int64"]
     for column, values in (("predictions", predictions), ("references", references)):
-        # The conversion to int64 would cut 0.7 down to class 0 without a word.
+        # The conversion to int64 would silently truncate 0.7 to class 0.
         if classes and not np.issubdtype(values.dtype, np.integer):
             raise ScoringError(
-                f"{classes[0]} compares class numbers: expected integers as {column}, not {values.dtype}"
+                f"{classes[0]} compares class numbers: {column} have dtype {values.dtype}; expected integers"
             )
     combined = evaluate.combine([METRICS[name]() for name in names])
     return combined.compute(predictions=predictions, references=references)
 
 
 def require_finite(logits: np.ndarray) -> None:
-    """Refuse to score a model that has diverged.
+    """Raise if a logit or predicted value is not finite.
 
     Raises:
-        DivergedError: a logit, or a predicted value, is not finite.
+        DivergedError: the message names their number and the first row.
     """
     broken = ~np.isfinite(logits)
     if broken.any():
         first = int(np.argwhere(broken)[0][0])
         raise DivergedError(
             f"{int(broken.sum())} of {logits.size} logits are not finite (the first in row {first}): training has "
-            "diverged, and a score over them would mean nothing; a lower train.lr is the usual cure"
+            "diverged; try a lower train.lr"
         )
 
 
 def predictions_of(logits: np.ndarray, kind: str) -> np.ndarray:
-    """What a model predicts: the class of the largest logit, or the value itself.
+    """Predictions from logits: the class of the largest logit, or the value itself for regression.
 
     Args:
         logits: shape (n, classes) for ``classification``; (n, 1) or (n,) for ``regression``.
@@ -181,24 +182,24 @@ def predictions_of(logits: np.ndarray, kind: str) -> np.ndarray:
 
     Raises:
         DivergedError: a logit is not finite.
-        ScoringError: a shape that does not fit the kind.
+        ScoringError: an unknown kind, or a shape that does not fit it.
     """
     require_finite(logits)
     if kind == "classification":
         if logits.ndim != 2 or logits.shape[1] < 2:
-            raise ScoringError(f"logits of a classification have shape {logits.shape}: expected (n, classes)")
+            raise ScoringError(f"classification logits have shape {logits.shape}: expected (n, classes)")
         return logits.argmax(axis=1).astype(np.int64)
     if kind == "regression":
         if logits.ndim == 2 and logits.shape[1] == 1:
             logits = logits[:, 0]
         if logits.ndim != 1:
-            raise ScoringError(f"predictions of a regression have shape {logits.shape}: expected (n, 1) or (n,)")
+            raise ScoringError(f"regression predictions have shape {logits.shape}: expected (n, 1) or (n,)")
         return logits.astype(np.float64)
     raise ScoringError(f"task.kind={kind!r}: expected 'classification' or 'regression'")
 
 
 def warnings_for(predictions: np.ndarray, kind: str) -> list[str]:
-    """Say in words what makes a score of these predictions worthless; empty where nothing does.
+    """Warnings about predictions that make their score meaningless; empty if there are none.
 
     Args:
         predictions: shape (n,), from :func:`predictions_of`.
@@ -209,19 +210,22 @@ def warnings_for(predictions: np.ndarray, kind: str) -> list[str]:
         return []
     low, high = predictions.min(), predictions.max()
     if kind == "classification" and low == high:
-        return [f"all {n} predictions are class {low}: the model tells no two examples apart"]
+        return [f"all {n} predictions are class {low}: the model does not distinguish the examples"]
     if kind == "regression" and high - low <= CONSTANT * max(1.0, abs(low), abs(high)):
-        return [f"all {n} predictions are {low:.6g}: the model tells no two examples apart, so no correlation exists"]
+        return [
+            f"all {n} predictions are {low:.6g}: the model does not distinguish the examples, and their correlation is "
+            "undefined"
+        ]
     return []
 
 
 class Scorer(scorer.Scorer):
-    """Scores a classification, or a regression of texts; raises what :func:`predictions_of` and :func:`compute` do."""
+    """Scores text classification or regression; raises the errors of :func:`predictions_of` and :func:`compute`."""
 
     METRICS = METRICS
 
     def __call__(self, evaluation: EvalPrediction) -> dict[str, float]:
-        """Score logits of shape (n, classes) or (n, 1) against n labels."""
+        """Score logits (n, classes) or (n, 1) against labels (n,)."""
         predictions = predictions_of(np.asarray(evaluation.predictions), self.task.kind)
         self.warnings = warnings_for(predictions, self.task.kind)
         return compute(self.task.metrics, predictions, np.asarray(evaluation.label_ids))

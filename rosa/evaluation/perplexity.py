@@ -1,8 +1,7 @@
-"""How well a language model predicts texts, from the summed losses of all tokens of a split.
+"""Perplexity of a language model, from the summed loss of all tokens of a split.
 
-``perplexity`` is ``exp`` of the mean loss (in nats) of a token, and ``bits_per_token`` the same mean in bits. The mean
-is over tokens, not over batches or examples: a mean of batches' means, or of their exponentials, depends on how
-examples fall into batches.
+``perplexity`` is ``exp`` of the mean loss per token (in nats), and ``bits_per_token`` is this mean in bits. The mean is
+over tokens: a mean of the batches' means, or of their exponentials, would depend on the batches.
 """
 
 from __future__ import annotations
@@ -25,25 +24,28 @@ if TYPE_CHECKING:
 
 
 def perplexity(nats: float) -> float:
-    """Of the mean loss of a token; infinite where a double cannot hold it."""
+    """Perplexity from the mean loss per token in nats; infinite if a double overflows."""
     return math.exp(nats) if nats < math.log(torch.finfo(torch.float64).max) else math.inf
 
 
 def bits_per_token(nats: float) -> float:
-    """Of the mean loss of a token."""
+    """Bits per token from the mean loss per token in nats."""
     return nats / math.log(2)
 
 
 METRICS = {"perplexity": perplexity, "bits_per_token": bits_per_token}
-"""The name of a metric in a task's configuration, and in a record -> its function of the mean loss."""
+"""Metric name, in ``task.metrics`` and records -> its function of the mean loss per token."""
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """The summed loss and the number of counted tokens of each example: (examples, 2), float64.
+    """Summed loss in nats and number of counted tokens of each example.
 
     Args:
-        logits: (examples, tokens, vocabulary); those at a position predict the next one's token.
-        labels: (examples, tokens); ``IGNORED`` where a token is not counted.
+        logits: (examples, tokens, vocabulary); each position predicts the next token.
+        labels: (examples, tokens); ``IGNORED`` for tokens that are not counted.
+
+    Returns:
+        (examples, 2), float64.
     """
     counted = labels[:, 1:]
     losses = functional.cross_entropy(
@@ -53,14 +55,14 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class Scorer(scorer.Scorer):
-    """Scores a language model from the :func:`token_losses` that are kept instead of logits."""
+    """Scores a language model by the :func:`token_losses` of each example."""
 
     METRICS = METRICS
-    OF = "of a language model"
+    KIND = "text generation"
 
     @property
     def reduce(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """:func:`token_losses`: logits over a vocabulary would not fit in memory."""
+        """Keep :func:`token_losses` instead of the logits of a whole split, which would not fit in memory."""
         return token_losses
 
     def __call__(self, evaluation: EvalPrediction) -> dict[str, float]:
@@ -68,11 +70,13 @@ class Scorer(scorer.Scorer):
 
         Raises:
             ScoringError: no token is counted.
-            DivergedError: a loss is not finite.
+            DivergedError: the loss is not finite.
         """
         loss, tokens = np.asarray(evaluation.predictions, dtype=np.float64).sum(axis=0)
         if tokens == 0:
-            raise ScoringError("no token of the split is counted: are all references empty?")
+            raise ScoringError("no token of the split is counted; expected at least one reference with text")
         if not np.isfinite(loss):
-            raise DivergedError(f"the summed loss of {tokens:.0f} tokens is {loss}: training has diverged")
+            raise DivergedError(
+                f"the summed loss of {tokens:.0f} tokens is {loss}: training has diverged; try a lower train.lr"
+            )
         return {name: METRICS[name](float(loss / tokens)) for name in self.task.metrics}

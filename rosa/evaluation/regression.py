@@ -1,8 +1,8 @@
-"""How well vectors are predicted: the metrics of a regression of vectors, and the way to them from a model's output.
+"""Metrics of vector regression.
 
-``mse`` is the mean over all examples and components of the squared error. ``r2``, the coefficient of determination, is
-the share of the labels' variance that the predictions explain, all components together: 1 at best, below 0 where the
-mean label would be the better prediction, NaN where the labels do not vary (a share of nothing).
+``mse`` is the mean squared error over all examples and components. ``r2``, the coefficient of determination, is the
+share of the labels' variance, over all components, that the predictions explain: at most 1, below 0 if the mean label
+predicts better, NaN if the labels are constant.
 """
 
 from __future__ import annotations
@@ -21,36 +21,38 @@ if TYPE_CHECKING:
 
 
 def mean_squared_error(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Of two (n, components) arrays."""
+    """Mean squared error of two arrays (n, components)."""
     return float(np.mean((predictions - references) ** 2))
 
 
 def r2(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Of two (n, components) arrays; each component's variance is about its own mean."""
+    """Coefficient of determination of two arrays (n, components); each component's variance is about its own mean."""
     variance = float(np.mean((references - references.mean(axis=0)) ** 2))
     return 1 - mean_squared_error(predictions, references) / variance if variance > 0 else float("nan")
 
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"r2": r2, "mse": mean_squared_error}
-"""The name of a metric in a task's configuration, and in a record -> its function."""
+"""Metric name, in ``task.metrics`` and records -> its function."""
 
 
 class Scorer(scorer.Scorer):
-    """Scores a regression of vectors."""
+    """Scores vector regression."""
 
     METRICS = METRICS
-    OF = "of vectors"
+    KIND = "vector regression"
 
     def __call__(self, evaluation: EvalPrediction) -> dict[str, float]:
         """Score predictions of shape (n, components) against labels of the same shape.
 
         Raises:
             DivergedError: a prediction is not finite.
-            ScoringError: two shapes that differ.
+            ScoringError: the shapes differ.
         """
         predictions = np.asarray(evaluation.predictions, dtype=np.float64)
         references = np.asarray(evaluation.label_ids, dtype=np.float64)
         if predictions.shape != references.shape:
-            raise ScoringError(f"predictions have shape {predictions.shape} and labels {references.shape}")
+            raise ScoringError(
+                f"predictions have shape {predictions.shape} and labels {references.shape}; expected the same shape"
+            )
         require_finite(predictions)
         return {name: METRICS[name](predictions, references) for name in self.task.metrics}

@@ -1,4 +1,4 @@
-"""What the scorers of all kinds of task share."""
+"""Base class of the scorers of all task kinds."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
 
 class Scorer(ABC):
-    """The ``compute_metrics`` of a Hugging Face ``Trainer``: every metric of a task, of one evaluation split.
+    """Computes all metrics of a task on one split; serves as ``compute_metrics`` of a Hugging Face ``Trainer``.
 
     Args:
         task: its kind and the names of its metrics.
 
     Raises:
-        ConfigError: ``task.metrics`` names one that is not in ``METRICS``; raised here, before any training.
+        ConfigError: ``task.metrics`` names an unknown metric; raised when constructed, before any training.
     """
 
     METRICS: ClassVar[Iterable[str]]
-    """The names of the metrics that this scorer computes."""
-    OF: ClassVar[str] = ""
-    """What they are metrics of, for the message: ``of vectors``."""
+    """Names of the metrics that this scorer can compute."""
+    KIND: ClassVar[str] = ""
+    """The kind of task in messages, such as ``vector regression``."""
 
     def __init__(self, task: TaskConfig) -> None:
         known = list(self.METRICS)
         for name in task.metrics:
             if name not in known:
-                called = f"no metric {self.OF} is called" if self.OF else "no metric is called"
-                there = f"(there are {', '.join(known)})"
-                raise ConfigError(f"task.metrics: {called} {name!r} {there}{nearest(name, known)}")
+                kind = f" of {self.KIND}" if self.KIND else ""
+                expected = f"expected some of {', '.join(known)}"
+                raise ConfigError(f"task.metrics: unknown metric{kind} {name!r}; {expected}{nearest(name, known)}")
         self.task = task
         self.warnings: list[str] = []
-        """What makes the scores of the latest evaluation doubtful, in words."""
+        """Warnings about the scores of the latest evaluation."""
 
     @property
     def reduce(self) -> Callable[[Tensor, Tensor], Tensor] | None:
@@ -48,4 +48,4 @@ class Scorer(ABC):
 
     @abstractmethod
     def __call__(self, evaluation: EvalPrediction) -> dict[str, float]:
-        """The scores by name, in the order of ``task.metrics``."""
+        """Metric name -> score, in the order of ``task.metrics``."""

@@ -329,7 +329,7 @@ def test_a_truncated_arrow_file_is_refused(tmp_path: Path) -> None:
 
 def test_saved_labels_in_another_order_are_refused(tmp_path: Path) -> None:
     saved_rte(["not_entailment", "entailment"]).save_to_disk(tmp_path)
-    with pytest.raises(DataError, match=r"split train: its labels are .* in this order"):
+    with pytest.raises(DataError, match=r"split train: its labels are .*, in this order"):
         load(task_of("rte"), local(tmp_path), seed=0)
 
 

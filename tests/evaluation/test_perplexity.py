@@ -81,7 +81,5 @@ def test_no_token_and_a_diverged_model_are_refused():
 
 
 def test_an_unknown_metric_is_refused_before_training():
-    with pytest.raises(
-        ValueError, match="no metric of a language model is called 'perplexiti' .*; did you mean perplexity"
-    ):
+    with pytest.raises(ValueError, match="unknown metric of text generation 'perplexiti'; .*; did you mean perplexity"):
         Scorer(task("perplexiti"))

@@ -36,7 +36,7 @@ def test_ends_of_the_scale() -> None:
 
 
 def test_what_cannot_be_scored_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"no metric of vectors is called 'msee' .*; did you mean mse"):
+    with pytest.raises(ValueError, match=r"unknown metric of vector regression 'msee'; .*; did you mean mse"):
         scorer("msee")
     with pytest.raises(ValueError, match=r"shape \(2, 3\) and labels \(2, 2\)"):
         scorer("mse")(EvalPrediction(np.zeros((2, 3)), np.zeros((2, 2))))

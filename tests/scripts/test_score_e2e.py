@@ -74,7 +74,7 @@ def test_meteor_can_be_left_out(
 ) -> None:
     assert script(monkeypatch, *corpus, "--no-meteor") == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("METEOR")]
-    assert row.split() == ["METEOR", "–", "not", "asked", "for"]
+    assert row.split() == ["METEOR", "–", "not", "requested"]
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Decode prompts, and keep the hypotheses with the settings that made them."""
+"""Decode prompts, and store the hypotheses with the settings that produced them."""

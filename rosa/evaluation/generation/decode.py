@@ -1,15 +1,15 @@
-"""Continue prompts with a causal language model: beam search in batches, which changes no hypothesis.
+"""Continue prompts with a causal language model: batched greedy decoding or beam search.
 
-A batch is padded on the left, so that the last token of every prompt stands in the last column, with a mask that hides
-the padding and positions that do not count it. Beams of different prompts share nothing but the matrix products, so a
-prompt has the same hypothesis in any batch, up to the rounding of those products: two tokens whose probabilities
-agree to the last digit of a float32 may change places, and in bfloat16 more of them agree.
+A hypothesis does not depend on the batch that its prompt is in. Batches are padded on the left, with an attention mask
+and positions that exclude the padding, so different prompts only share the matrix products. Their rounding may differ:
+two tokens whose probabilities are equal up to float32 rounding may swap, and in bfloat16 this is more frequent.
 
-Three things of ``transformers`` would make it otherwise, and are kept out here:
+Three defaults of ``transformers`` are overridden, since they would change hypotheses:
 
-* settings that are not given are taken from the model's own ``generation_config``: it is replaced meanwhile;
-* a model may write its padding token, of which nothing was learnt: that token is forbidden;
-* the room for new tokens is one number a batch: prompts that leave less room than asked for have batches of their own.
+* Settings that are not given come from the model's ``generation_config``; it is replaced while decoding.
+* A model may generate its padding token, which was never trained; that token is suppressed.
+* All prompts of a batch have the same maximum number of new tokens; prompts whose context leaves less room than
+  ``max_new_tokens`` go to separate batches.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ from rosa.evaluation.generation.journal import Journal
 from rosa.utils.tokens import begin_tokens
 
 SHOWN = 60
-"""Characters of a prompt that an error quotes."""
+"""Maximum number of characters of a prompt quoted in an error."""
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a model wrote behind a prompt."""
+    """The tokens that a model generated after a prompt."""
 
     tokens: tuple[int, ...]
     """Without the end token."""
     ended: bool
-    """Whether the model ended it; otherwise the room for new tokens did."""
+    """Whether the model generated the end token; otherwise the maximum length was reached."""
 
 
 @dataclass(frozen=True)
@@ -61,34 +61,34 @@ class Hypotheses:
 
     continuations: tuple[Continuation, ...]
     texts: tuple[str, ...]
-    """Each on one line."""
+    """Without line ends."""
     limited: int
-    """Prompts that left less room in the model's context than ``max_new_tokens``."""
+    """Number of prompts that leave less room in the model's context than ``max_new_tokens``."""
 
     @property
     def unended(self) -> int:
-        """Hypotheses that the model never ended."""
+        """Number of hypotheses without an end token."""
         return sum(not continuation.ended for continuation in self.continuations)
 
     @property
     def empty(self) -> int:
-        """Hypotheses without a visible character."""
+        """Number of hypotheses without a visible character."""
         return sum(not text for text in self.texts)
 
     def warnings(self) -> list[str]:
-        """What a reader of the scores should know: hypotheses cut off or empty."""
+        """Warnings about truncated or empty hypotheses."""
         count, found = len(self.texts), []
         if self.unended:
             found.append(
-                f"{self.unended} of {count} hypotheses were never ended by the model, and are cut off: it needs more "
-                "training, or more room (decoding.max_new_tokens)"
+                f"{self.unended} of {count} hypotheses reach the maximum length without an end token, and are cut off; "
+                "train longer, or raise decoding.max_new_tokens"
             )
         if self.empty:
             found.append(f"{self.empty} of {count} hypotheses are empty")
         if self.limited:
             found.append(
                 f"{self.limited} of {count} prompts leave less room in the model's context than "
-                "decoding.max_new_tokens; their hypotheses end there at the latest"
+                "decoding.max_new_tokens; the context limits their hypotheses"
             )
         return found
 
@@ -102,20 +102,20 @@ def decode(
     model_key: str = "",
     progress: bool = True,
 ) -> Hypotheses:
-    """Continue each prompt, and cut the prompt off again by the position of its tokens.
+    """Continue each prompt; the texts exclude the prompt, which is removed by the number of its tokens.
 
     Args:
         model: a causal language model, on its device; with or without adapters.
-        tokenizer: with an end token, and a padding token that is another one.
-        prompts: without the space that the continuation begins with.
+        tokenizer: has an end token, and a different padding token.
+        prompts: without the space that begins the continuation.
         config: how to decode.
-        journal: finished prompts, which are not decoded again; every batch is added to it.
-        model_key: names the model's weights in the journal.
-        progress: draw a bar on standard error.
+        journal: continuations of an interrupted call, which are not decoded again; each finished batch is added.
+        model_key: identifies the model's weights in the journal.
+        progress: show a progress bar on standard error.
 
     Raises:
-        DecodingError: no prompts, an empty one, one that fills the model's context, or a tokenizer whose end and
-            padding tokens do not serve.
+        DecodingError: there are no prompts, a prompt is empty or fills the model's context, or the tokenizer's end or
+            padding token cannot be used.
         JournalError: the journal cannot be written.
     """
     end, padding = _special_tokens(model, tokenizer)
@@ -126,7 +126,7 @@ def decode(
     times = Counter(keys)
     finished = journal.entries if journal is not None else {}
     found = {key: _from_journal(finished[key]) for key in times if key in finished}
-    # A prompt that is there twice is decoded once.
+    # Equal prompts are decoded once.
     missing = {key: row for row, key in enumerate(keys) if key not in found}
     done = sum(times[key] for key in found)
     bar = tqdm(total=len(keys), initial=done, desc="decode", unit="prompt", dynamic_ncols=True, disable=not progress)
@@ -148,18 +148,18 @@ def _from_journal(entry: Mapping[str, Any]) -> Continuation:
 
 
 def one_line(text: str) -> str:
-    """A text without line ends and control characters, U+0085, U+2028 and U+2029 among them; white space is a space."""
+    """Replace line ends, control characters and runs of white space by single spaces, and strip the text."""
     return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", text).split())
 
 
 def batches(lengths: Sequence[int], rooms: Sequence[int], rows: Sequence[int], size: int) -> list[list[int]]:
-    """Put rows of similar length together, the longest first: what does not fit in memory fails at once.
+    """Batch prompts of similar length, the longest first, so that a lack of memory shows at once.
 
     Args:
-        lengths: tokens of each prompt.
-        rooms: new tokens that each may get; a batch has one room.
-        rows: which prompts.
-        size: rows of a batch at most.
+        lengths: number of tokens of each prompt.
+        rooms: maximum number of new tokens of each prompt; equal within a batch.
+        rows: indices of the prompts to batch.
+        size: maximum size of a batch.
     """
     found: list[list[int]] = []
     for row in sorted(rows, key=lambda row: (-lengths[row], row)):
@@ -169,43 +169,45 @@ def batches(lengths: Sequence[int], rooms: Sequence[int], rows: Sequence[int], s
     return found
 
 
-# --- what is asked for -----------------------------------------------------------------------------------------------
+# --- the request -----------------------------------------------------------------------------------------------------
 
 
 def _special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """The end and the padding token's ids."""
+    """The ids of the end token and the padding token."""
     end, padding, name = tokenizer.eos_token_id, tokenizer.pad_token_id, repr(tokenizer.name_or_path)
     if end is None:
-        raise DecodingError(f"the tokenizer {name} has no end token, so that nothing would ever end")
+        raise DecodingError(f"the tokenizer {name} has no end token (eos_token), which decoding needs")
     if padding is None:
-        raise DecodingError(f"the tokenizer {name} has no padding token, which batches need")
+        raise DecodingError(f"the tokenizer {name} has no padding token (pad_token), which batches need")
     if padding == end:
         raise DecodingError(
-            f"the tokenizer {name} pads with its end token, {tokenizer.eos_token!r}: a model trained "
-            "so may never have learnt to stop; give the tokenizer a padding token of its own before training"
+            f"the tokenizer {name} pads with its end token, {tokenizer.eos_token!r}, so its model may not have learnt "
+            "to end a text; set a different pad_token before training"
         )
     rows = model.config.vocab_size
     if max(end, padding, len(tokenizer) - 1) >= rows:
         raise DecodingError(
-            f"the tokenizer {name} has {len(tokenizer)} tokens and the model's vocabulary {rows}: "
-            "they do not belong together"
+            f"the tokenizer {name} has {len(tokenizer)} tokens, but the model's vocabulary {rows}; use the model's own "
+            "tokenizer"
         )
     return end, padding
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
     if not prompts:
-        raise DecodingError("no prompts: there is nothing to decode")
+        raise DecodingError("no prompts to decode; expected at least one")
     encoded = tokenizer(list(prompts), add_special_tokens=False, verbose=False)["input_ids"]
     for number, ids in enumerate(encoded):
         if not ids:
-            raise DecodingError(f"prompt {number + 1} of {len(prompts)}, {prompts[number]!r}, has no tokens")
+            raise DecodingError(
+                f"prompt {number + 1} of {len(prompts)}, {prompts[number]!r}, has no tokens; expected text"
+            )
     begin = begin_tokens(tokenizer)
     return [[*begin, *ids] for ids in encoded]
 
 
 def _rooms(model: PreTrainedModel, prompts: Sequence[str], encoded: Sequence[Sequence[int]], most: int) -> list[int]:
-    """New tokens that each prompt may get."""
+    """The maximum number of new tokens of each prompt."""
     context = getattr(model.config, "max_position_embeddings", None)
     if context is None:
         return [most] * len(encoded)
@@ -213,14 +215,14 @@ def _rooms(model: PreTrainedModel, prompts: Sequence[str], encoded: Sequence[Seq
         if len(ids) >= context:
             quoted = prompts[number] if len(prompts[number]) <= SHOWN else prompts[number][: SHOWN - 3] + "..."
             raise DecodingError(
-                f"prompt {number + 1} of {len(prompts)}, {quoted!r}, has {len(ids)} tokens; the model's context holds "
-                f"{context}, one of them at least for the hypothesis"
+                f"prompt {number + 1} of {len(prompts)}, {quoted!r}, has {len(ids)} tokens; expected fewer than the "
+                f"model's context of {context} tokens, to leave room for the hypothesis"
             )
     return [min(most, context - len(ids)) for ids in encoded]
 
 
 def _settings_key(model_key: str, config: DecodingConfig, end: int) -> str:
-    """All that a continuation depends on besides the prompt."""
+    """Text that identifies everything that a continuation depends on besides the prompt."""
     settings = {name: value for name, value in to_dict(config).items() if name not in NOT_IDENTITY["decoding"]}
     return json.dumps([model_key, settings, end, torch.__version__, transformers.__version__], sort_keys=True)
 
@@ -229,11 +231,11 @@ def _settings_key(model_key: str, config: DecodingConfig, end: int) -> str:
 
 
 class NoRepeat(LogitsProcessor):
-    """Forbid the tokens that would repeat a sequence.
+    """Forbids tokens that would repeat an n-gram.
 
     Args:
-        size: tokens of a sequence.
-        start: the column from which on sequences count.
+        size: n, in tokens.
+        start: the first column whose n-grams count.
     """
 
     def __init__(self, size: int, start: int) -> None:
@@ -252,11 +254,11 @@ def continue_prompts(
 
     Args:
         model: a causal language model.
-        encoded: the tokens of each prompt.
-        room: new tokens at most.
-        config: beams, length penalty and what may not be repeated.
-        end: the end token.
-        padding: another token, which is never written.
+        encoded: token ids of each prompt.
+        room: maximum number of new tokens.
+        config: beams, length penalty and n-grams not to repeat.
+        end: id of the end token.
+        padding: id of the padding token, which is never generated.
     """
     width = max(map(len, encoded))
     ids = torch.full((len(encoded), width), padding)  # (prompts, width)
@@ -267,11 +269,11 @@ def continue_prompts(
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     processors = LogitsProcessorList()
     if config.no_repeat_ngram:
-        # No token of a hypothesis is the padding token, so the padding before a prompt forbids nothing.
+        # Hypotheses contain no padding token, so n-grams of the padding before a prompt forbid nothing.
         processors.append(NoRepeat(config.no_repeat_ngram, 0 if config.no_repeat_prompt else width))
     settings = _generation_config(config, room, end, padding)
     with _own_settings(model, settings), torch.inference_mode():
-        sequences = model.generate(  # type: ignore[operator]  # a mixin that mypy takes for a submodule
+        sequences = model.generate(  # type: ignore[operator]  # mypy mistakes the mixin for a submodule
             ids.to(model.device),
             generation_config=settings,
             attention_mask=mask.to(model.device),
@@ -299,7 +301,7 @@ def _generation_config(config: DecodingConfig, room: int, end: int, padding: int
 
 @contextmanager
 def _own_settings(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
-    """Let ``generate`` see these settings alone, with the model in evaluation mode."""
+    """Replace the model's ``generation_config`` and put the model in evaluation mode; restore both at the end."""
     saved, training = model.generation_config, model.training
     model.generation_config = settings
     model.eval()
@@ -311,6 +313,6 @@ def _own_settings(model: PreTrainedModel, settings: GenerationConfig) -> Iterato
 
 
 def _cut(tokens: list[int], end: int) -> Continuation:
-    """The tokens before the end; what stands behind it fills the batch up."""
+    """The tokens before the first end token; those after it pad the batch."""
     ended = end in tokens
     return Continuation(tuple(tokens[: tokens.index(end)] if ended else tokens), ended)

@@ -1,8 +1,8 @@
-"""A file of hypotheses, one line a prompt, and beside it what it was made from.
+"""Write hypotheses to a file, one line per prompt, with a JSON file of facts beside it.
 
-``test.txt`` holds the texts and ``test.txt.json`` the facts: hashes of weights and prompts, the settings, how many
-hypotheses were cut off or are empty, and the hash of ``test.txt`` itself. While they are made there is a journal,
-``.test.txt.journal``, from which an interrupted decoding goes on.
+``test.txt`` has the texts and ``test.txt.json`` the facts: hashes of weights, prompts and ``test.txt``, the settings,
+and the numbers of truncated and empty hypotheses. During decoding, finished hypotheses are in the journal
+``.test.txt.journal``, from which an interrupted decoding resumes.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Written:
     path: Path
     texts: tuple[str, ...]
     facts: dict[str, Any]
-    """What ``path`` + ``.json`` holds."""
+    """The content of ``path`` + ``.json``."""
     skipped: bool
-    """It was there already, made from the same weights, prompts and settings."""
+    """Whether the file already existed, from the same weights, prompts and settings."""
 
 
 def write(
@@ -50,22 +50,22 @@ def write(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Written:
-    """Decode prompts into a file; go on where that was interrupted, and do nothing where it is done.
+    """Decode prompts to a file; resumes an interrupted call, and does nothing if the file is complete.
 
     Args:
         model: a causal language model, on its device.
         tokenizer: the model's.
-        prompts: see :func:`rosa.evaluation.generation.decode.decode`.
+        prompts: as for :func:`rosa.evaluation.generation.decode.decode`.
         config: how to decode.
-        path: of the file; it appears once it is whole.
-        origin: what the facts say about where model and prompts come from (split, weights, epoch ...).
-        overwrite: replace a file that holds something else.
-        progress: draw a bar on standard error.
+        path: the file to write; it appears only when it is complete.
+        origin: facts to add about the source of model and prompts (split, weights, epoch ...).
+        overwrite: replace an existing file with other content.
+        progress: show a progress bar on standard error.
 
     Raises:
-        DecodingError: the prompts, the tokenizer or the model do not serve, the file holds something else, or another
-            process is writing it.
-        JournalError: the journal cannot be used.
+        DecodingError: as for ``decode``; or the file has other content, cannot be written, or is being written by
+            another process.
+        JournalError: the journal cannot be read or written.
     """
     made_from = {
         "weights_sha256": weights_sha256(model),
@@ -78,8 +78,8 @@ def write(
             return earlier
         if path.exists() and not overwrite:
             raise DecodingError(
-                f"{path}: exists, and was made from other weights, prompts or settings, or by something else; name "
-                "another file, or have it overwritten (--overwrite)"
+                f"{path}: already exists, with other content than these weights, prompts and settings produce; choose "
+                "another file, or overwrite it (--overwrite)"
             )
         journal = Journal(path.with_name(f".{path.name}.journal"))
         found = decode(model, tokenizer, prompts, config, journal, str(made_from["weights_sha256"]), progress)
@@ -96,7 +96,7 @@ def write(
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
         try:
-            # In this order a process killed in between leaves nothing that looks like a file of somebody else's.
+            # Facts first: a process killed in between leaves no text file without facts, which would be refused.
             files.replace(_facts_path(path), json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
             files.replace(path, _lines(found.texts))
         except OSError as error:
@@ -106,7 +106,7 @@ def write(
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """A hash of every parameter and buffer that a checkpoint keeps: names, types, shapes and values."""
+    """SHA-256 of a model's ``state_dict``: names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -115,7 +115,7 @@ def weights_sha256(model: nn.Module) -> str:
 
 
 def _earlier(path: Path, made_from: Mapping[str, Any]) -> Written | None:
-    """A whole file that was made from the same, if that is what is there."""
+    """The existing file, if it is complete and was made from the same weights, prompts and settings; else None."""
     try:
         facts = json.loads(_facts_path(path).read_text(encoding="utf-8"))
         text = path.read_bytes().decode("utf-8")
@@ -140,13 +140,13 @@ def _sha256(texts: Iterable[str]) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from the file meanwhile."""
+    """Lock the file against other processes; raises a DecodingError if it is locked."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
         lock.acquire()
     except Timeout as error:
-        raise DecodingError(f"{path}: another process is decoding into it") from error
+        raise DecodingError(f"{path}: another process is writing it; wait for it, or choose another file") from error
     except OSError as error:
         raise DecodingError(f"{path}: cannot be written: {error}") from error
     with lock:

@@ -1,4 +1,4 @@
-"""What a long computation has finished so far, one JSON line each, so that it goes on where it was stopped."""
+"""Journal of a long computation: its finished parts, one JSON line each, from which it resumes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rosa.errors import JournalError
 
 
 class Journal:
-    """Entries by key, in a file that only grows.
+    """Entries by key, appended to a file.
 
-    A process that is killed while it writes leaves a last line without its newline; that line is cut off, and its work
-    done again.
+    A process killed while writing leaves a last line without a newline; that line is removed, and its entry computed
+    again.
 
     Args:
-        path: the file; it need not be there.
+        path: the file; created by the first :meth:`add`.
 
     Raises:
-        JournalError: the file cannot be read, or a whole line in it is none of a journal's.
+        JournalError: the file cannot be read, or a complete line is not a journal entry.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,10 +39,10 @@ class Journal:
                 entry = json.loads(line)
                 self.entries[entry.pop("key")] = entry
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise JournalError(f"{path}:{number}: no line of a journal; remove the file to start over") from error
+                raise JournalError(f"{path}:{number}: not a journal entry; remove the file to start over") from error
 
     def add(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write entries down; they survive whatever comes after this call.
+        """Append entries, and flush them to disk before returning.
 
         Raises:
             JournalError: the file cannot be written.
@@ -59,5 +59,5 @@ class Journal:
         self.entries.update({key: dict(entry) for key, entry in entries.items()})
 
     def remove(self) -> None:
-        """Delete the file: what it held has found its place."""
+        """Delete the file, once its entries are in the output file."""
         self.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Scoring generated text as the E2E NLG Challenge's official scorer does: BLEU, NIST, METEOR, ROUGE-L and CIDEr."""
+"""Score generated text as the E2E NLG Challenge's official scorer does: BLEU, NIST, METEOR, ROUGE-L and CIDEr."""
 
 from __future__ import annotations
 

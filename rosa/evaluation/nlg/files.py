@@ -35,7 +35,7 @@ def read(references: Path, hypotheses: Path) -> Corpus:
         ScoringError: a file is missing, empty, not UTF-8 or a CSV, a group has no references, or the numbers of groups
             and hypotheses differ; names file and line.
     """
-    outputs = _lines(hypotheses, "one hypothesis a line")
+    outputs = _lines(hypotheses, "one hypothesis per line")
     groups = _groups(references)
     if len(groups) == 1 and len(outputs) == len(groups[0].texts):
         groups = [_Group(line, [text]) for line, text in enumerate(groups[0].texts, start=1)]
@@ -63,14 +63,14 @@ class _Group:
 def _groups(path: Path) -> list[_Group]:
     groups: list[_Group] = []
     inside = False
-    for number, line in enumerate(_lines(path, "one reference a line, with a blank line between groups"), start=1):
+    for number, line in enumerate(_lines(path, "one reference per line, with a blank line between groups"), start=1):
         if line.strip():
             if not inside:
                 groups.append(_Group(number, []))
             groups[-1].texts.append(line)
         elif not inside:
-            what = "two blank lines" if groups else "a blank line before the first reference"
-            raise ScoringError(f"{path}:{number}: {what}, so a group without references; groups are parted by one")
+            what = "a second blank line" if groups else "a blank line before the first reference"
+            raise ScoringError(f"{path}:{number}: {what}; expected exactly one blank line between groups of references")
         inside = bool(line.strip())
     return groups
 
@@ -111,5 +111,5 @@ def _sign_of_csv(lines: Sequence[str]) -> tuple[int, str] | None:
     # A CSV writer quotes, in a file of one column, the lines that contain a comma.
     commas = [(number, line) for number, line in filled if "," in line]
     if commas and all(_QUOTED_LINE.fullmatch(line) for _, line in commas):
-        return commas[0][0], "every line that holds a comma is quoted"
+        return commas[0][0], "every line that contains a comma is quoted"
     return None

@@ -78,7 +78,7 @@ def program(arguments: Sequence[str], limit: float) -> Iterator[Program]:
     """
     java = shutil.which("java")
     if java is None:
-        raise JavaError(f"there is no `java` on the PATH; install {PACKAGE} (apt-get install {PACKAGE})")
+        raise JavaError(f"no `java` on the PATH; install it, on Debian by `apt-get install {PACKAGE}`")
     # An unnamed file is deleted with this process and, unlike a pipe that nobody reads, never fills up.
     with tempfile.TemporaryFile() as said:
         try:
@@ -132,4 +132,4 @@ def run(arguments: Sequence[str], text: str, limit: float) -> tuple[str, str]:
         try:
             return output.decode("utf-8"), running.version()
         except UnicodeDecodeError:
-            raise running.failure("printed something else than text") from None
+            raise running.failure("printed output that is not UTF-8") from None

@@ -1,7 +1,7 @@
 """METEOR 1.5 (Denkowski and Lavie 2014) by the Java program in pycocoevalcap.
 
-Uses the protocol of pycocoevalcap's wrapper, with a time limit and a check of every answer: the wrapper waits for ever
-if Java does not answer, and fails to parse an answer that is not a number.
+Uses the protocol of pycocoevalcap's wrapper, but with a time limit and a check of every answer: that wrapper waits
+forever if Java does not answer, and fails to parse an answer that is not a number.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Scores:
     bleu: float
     nist: float
     meteor: float | None
-    """None where it cannot be computed."""
+    """None if it cannot be computed."""
     rouge_l: float
     cider: float
     segments: int
@@ -81,7 +81,7 @@ def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, wit
     tokenized = tokens.tokenize(references, hypotheses)
     meteor_value, problem = None, tokenized.problem
     if not with_meteor:
-        problem = "not asked for"
+        problem = "not requested"
     elif problem is None:
         try:
             meteor_value = meteor.score(tokenized.hypotheses, tokenized.references)
@@ -113,14 +113,16 @@ def _check(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> No
     if isinstance(hypotheses, str):
         raise ScoringError("hypotheses are one text; expected a sequence of texts")
     if len(hypotheses) != len(references):
-        raise ScoringError(f"{len(hypotheses)} hypotheses, but references of {len(references)} segments")
+        raise ScoringError(
+            f"{len(hypotheses)} hypotheses, but references of {len(references)} segments; expected the same number"
+        )
     if not hypotheses:
-        raise ScoringError("no hypotheses: there is nothing to score")
+        raise ScoringError("no hypotheses to score; expected at least one")
     for i, group in enumerate(references):
         if isinstance(group, str):
             raise ScoringError(f"references[{i}] is one text; expected a sequence of texts")
         if not group:
-            raise ScoringError(f"references[{i}] is empty; a segment needs at least one reference")
+            raise ScoringError(f"references[{i}] is empty; expected at least one reference per segment")
         for j, text in enumerate(group):
             if not text.strip():
                 raise ScoringError(f"references[{i}][{j}] is empty; leave empty references out")

@@ -211,7 +211,7 @@ def test_a_model_that_never_ends_or_says_nothing_is_reported(
     lean_towards(model, causal.END, -1000.0)
     endless = decode(model, tokenizer, texts, settings(), progress=False)
     assert (endless.unended, endless.empty) == (5, 0)
-    assert any("5 of 5 hypotheses were never ended" in warning for warning in endless.warnings())
+    assert any("5 of 5 hypotheses reach the maximum length" in warning for warning in endless.warnings())
     lean_towards(model, causal.END, 1000.0)
     silent = decode(model, tokenizer, texts, settings(), progress=False)
     assert (silent.unended, silent.empty, set(silent.texts)) == (0, 5, {""})
@@ -271,7 +271,8 @@ def test_prompts_that_cannot_be_decoded(model: GPT2LMHeadModel, tokenizer: PreTr
         decode(model, tokenizer, ["w1", ""], settings(), progress=False)
     long = " ".join(["w1"] * causal.CONTEXT)
     with pytest.raises(
-        DecodingError, match=rf"prompt 3 of 3, 'w1 w1 .*\.\.\.', has {causal.CONTEXT} tokens; .*{causal.CONTEXT},"
+        DecodingError,
+        match=rf"prompt 3 of 3, 'w1 w1 .*\.\.\.', has {causal.CONTEXT} tokens; .*of {causal.CONTEXT} tokens",
     ):
         decode(model, tokenizer, ["w1", "w2", long], settings(), progress=False)
 
@@ -282,7 +283,7 @@ def test_prompts_that_cannot_be_decoded(model: GPT2LMHeadModel, tokenizer: PreTr
         (lambda tokenizer: setattr(tokenizer, "pad_token", None), "has no padding token"),
         (lambda tokenizer: setattr(tokenizer, "eos_token", None), "has no end token"),
         (lambda tokenizer: setattr(tokenizer, "pad_token", "<end>"), "pads with its end token, '<end>'"),
-        (lambda tokenizer: tokenizer.add_tokens(["more"]), "64 tokens and the model's vocabulary 63"),
+        (lambda tokenizer: tokenizer.add_tokens(["more"]), "64 tokens, but the model's vocabulary 63"),
     ],
 )
 def test_tokenizers_that_do_not_serve(
@@ -344,7 +345,7 @@ def test_a_file_that_is_no_journal_is_named(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     for line in ("The Eagle is a pub.", "[1]", "{}", "3"):
         path.write_text(f'{{"key": "a", "tokens": [], "ended": true}}\n{line}\n')
-        with pytest.raises(JournalError, match=rf"{path}:2: no line of a journal"):
+        with pytest.raises(JournalError, match=rf"{path}:2: not a journal entry"):
             Journal(path)
     with pytest.raises(JournalError, match="cannot be read"):
         Journal(tmp_path)

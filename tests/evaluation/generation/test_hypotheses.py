@@ -51,7 +51,7 @@ def test_what_is_done_is_done_and_what_is_there_is_kept(tmp_path: Path) -> None:
     again = written(path, batch_size=5)
     assert (again.skipped, again.texts, path.stat().st_mtime_ns) == (True, first.texts, stamp)
     for changes in ({"count": 7}, {"seed": 1}, {"beams": 3}):
-        with pytest.raises(DecodingError, match=r"test.txt: exists, and was made from other"):
+        with pytest.raises(DecodingError, match=r"test.txt: already exists, with other content"):
             written(path, **changes)
     assert path.stat().st_mtime_ns == stamp
     other = written(path, overwrite=True, beams=3)
@@ -63,12 +63,12 @@ def test_what_is_done_is_done_and_what_is_there_is_kept(tmp_path: Path) -> None:
 def test_a_file_that_was_changed_is_not_taken_for_ours(tmp_path: Path, touched: str) -> None:
     written(tmp_path / "test.txt")
     (tmp_path / touched).write_text("The Eagle.\n")
-    with pytest.raises(DecodingError, match="or by something else"):
+    with pytest.raises(DecodingError, match="already exists, with other content"):
         written(tmp_path / "test.txt")
 
 
 def test_only_one_process_writes_a_file(tmp_path: Path) -> None:
-    with FileLock(tmp_path / ".test.txt.lock"), pytest.raises(DecodingError, match="another process is decoding"):
+    with FileLock(tmp_path / ".test.txt.lock"), pytest.raises(DecodingError, match="another process is writing"):
         written(tmp_path / "test.txt")
     (tmp_path / "file").write_text("")
     with pytest.raises(DecodingError, match="cannot be written"):
