@@ -47,7 +47,7 @@ figures: setup  ## every figure, from the records alone
 report: setup  ## results/report.html: every table, figure and run in one page, from the records alone
 	$(RUN) scripts/make_report.py
 
-benchmark: setup  ## step time, padding, memory, factorization side by side; ARGS="--data-dir DIR" for real text
+benchmark: setup  ## what each method costs, side by side: time, memory, resampling; ARGS="--data-dir DIR" for real text
 	$(RUN) scripts/benchmark.py $(ARGS)
 
 test: setup  ## all tests that this machine can run

@@ -1,6 +1,6 @@
 """Measure speed and memory, the methods side by side.
 
-python scripts/benchmark.py [steps|padding|factorization|solvers|stages|decoding|scoring|full_size|reports ...]
+python scripts/benchmark.py [costs|padding|factorization|solvers|stages|decoding|scoring|full_size|reports|all ...]
     [--model minilm] [--data-dir DIR] [--e2e-dir DIR] [--device auto] [--batch-size 32] [--repeats N]
     [--results results]
 """
@@ -21,7 +21,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Measure speed and memory, the methods side by side.")
-    parser.add_argument("names", nargs="*", metavar="BENCHMARK", help=f"{', '.join(NAMES)}; default: all")
+    parser.add_argument("names", nargs="*", metavar="BENCHMARK", help=f"{', '.join(NAMES)}, or all; default: costs")
     parser.add_argument("--model", default="minilm", help="a name under conf/model, or a saved model's folder")
     parser.add_argument("--data-dir", type=Path, help="the folder that holds CoLA; default: generated text like it")
     parser.add_argument("--e2e-dir", type=Path, help="the folder of E2E's CSV files; default: generated text like it")

@@ -32,10 +32,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # to run from a clone without an installation
 
 import torch
-from benchmarks import memory, steps
-from benchmarks.contenders import LABELS, RANK, Contender
+from benchmarks import costs, memory
+from benchmarks.contenders import RANK, Contender
 from benchmarks.factorization import split_by_svd
 from benchmarks.findings import facts_table, row, with_quartiles
+from benchmarks.measured import Case, case_label, cases_at
 from benchmarks.timing import Spread, ratio, seconds, spread
 from benchmarks.workload import Batch, configure
 from torch import Tensor, distributed
@@ -48,7 +49,6 @@ from transformers import (
 )
 
 from rosa import records
-from rosa.adapters import resample
 from rosa.adapters.linalg.subspace import draw_indices, layers_at_once, split
 from rosa.config import Config
 from rosa.errors import RosaError
@@ -274,10 +274,11 @@ def settings(place: Place, precision: str) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
 
 
-def contend(name: str, plain: PreTrainedModel, config: Config) -> Contender:
+def contend(case: Case, plain: PreTrainedModel, config: Config) -> Contender:
     """A contender on the device, made from a copy of a model; the original stays on the host."""
     gc.collect()  # optimizers hold reference cycles; free the previous one before measuring the peak
-    return Contender(name, copy.deepcopy(plain).to(config.train.device), config)  # type: ignore[arg-type]
+    copied = copy.deepcopy(plain).to(config.train.device)  # type: ignore[arg-type]
+    return Contender(case[0], copied, config, case[1] or RANK)
 
 
 def timed(action: Callable[[], object], place: Place) -> Spread:
@@ -298,14 +299,18 @@ def steps_of(place: Place, build: Callable[[Place], tuple[PreTrainedModel, Batch
 def _steps_in(place: Place, plain: PreTrainedModel, batch: Batch, precision: str) -> None:
     config = settings(place, precision)
     # One at a time: on a GPU the peak counts everything allocated.
-    held = {name: memory.of_steps(contend(name, plain, config), batch, place.device) for name in LABELS}
-    contenders = {name: contend(name, plain, config) for name in LABELS}
-    taken = steps.interleaved(contenders, [batch] * (2 if place.small else STEPS), place.device)
-    trainable = {name: contender.trainable_parameters for name, contender in contenders.items()}
+    held = {case: memory.of_steps(contend(case, plain, config), batch, place.device) for case in cases_at([RANK])}
+    on_device = copy.deepcopy(plain).to(place.device)  # type: ignore[arg-type]
+    batches = [batch] * (2 if place.small else STEPS)
+    name = type(plain).__name__
+    found = costs.measure(f"{name}, {precision}", on_device, config, batches, cases_at([RANK]))
+    whole = costs.interleaved({case: contend(case, plain, config) for case in held}, batches, place.device)
     print(f"### {precision}\n")
-    print(markdown(steps.findings(taken, trainable, held).table))
-    moves = timed(functools.partial(resample, contenders["rosa"].model), place)
-    print(f"A resample of all layers: {with_quartiles(moves, 1000)} ms.\n", flush=True)
+    for table in costs.findings([dataclasses.replace(found, memory=held)]).tables:
+        print(markdown(table))
+    print("Whole steps, without waits inside, ms: ", end="")
+    print("; ".join(f"{case_label(case)} {with_quartiles(spread(taken), 1000)}" for case, taken in whole.items()))
+    print(flush=True)
 
 
 def steps_roberta(place: Place) -> None:
@@ -340,17 +345,17 @@ def compiled(place: Place) -> None:
     plain, batch = roberta(place)
     batches = [batch] * (2 if place.small else STEPS)
     rows = []
-    for name in ("rosa", "lora", "full"):
-        contender = contend(name, plain, settings(place, "bf16"))
-        eager = steps.interleaved({name: contender}, batches, place.device)[name]
+    for case in (("rosa", RANK), ("lora", RANK), ("full", 0)):
+        contender = contend(case, plain, settings(place, "bf16"))
+        eager = costs.interleaved({case: contender}, batches, place.device)[case]
         start = time.perf_counter()
         contender.model = torch.compile(contender.model)  # type: ignore[assignment]
         contender.step(batch)
         first = time.perf_counter() - start
-        after = steps.interleaved({name: contender}, batches, place.device)[name]
+        after = costs.interleaved({case: contender}, batches, place.device)[case]
         times = (with_quartiles(spread(eager), 1000), with_quartiles(spread(after), 1000))
-        rows.append(row(LABELS[name], *times, with_quartiles(ratio(eager, after)), f"{first:.0f}"))
-        print(f"{LABELS[name]}: {times[0]} ms, compiled {times[1]} ms\n", flush=True)  # in case the next one hangs
+        rows.append(row(case_label(case), *times, with_quartiles(ratio(eager, after)), f"{first:.0f}"))
+        print(f"{case_label(case)}: {times[0]} ms, compiled {times[1]} ms\n", flush=True)  # in case the next one hangs
     header = ("method", "step, ms", "compiled, ms", "faster", "first step, s")
     print(markdown(Table("compile", "torch.compile", header, tuple(rows), ())))
 

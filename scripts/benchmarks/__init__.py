@@ -10,7 +10,7 @@ from __future__ import annotations
 from rosa.errors import RosaError
 
 NAMES = (
-    "steps",
+    "costs",
     "padding",
     "factorization",
     "solvers",

@@ -5,37 +5,46 @@ from __future__ import annotations
 import warnings
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks import BenchmarkError
+from benchmarks.timing import seconds
 from benchmarks.workload import Batch
-from rosa.adapters import attach, head_names
+from rosa.adapters import attach, changing_state, head_names
 from rosa.adapters.targets import target_layers
 from rosa.config import Config, FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
 from rosa.config.registry import label
 from rosa.utils.seeding import generator
 
 RANK = 8
-ALPHA = 16
+"""The rank of every benchmark but those that vary it."""
 LEARNING_RATE = 1e-6
 """Small, so that no method diverges; a step takes the same time at any rate."""
 
-PEFT = "peft"
-METHODS: dict[str, MethodConfig] = {
-    "rosa": RosaConfig(rank=RANK),
-    "lora": LoraConfig(rank=RANK, alpha=ALPHA),
-    "ia3": IA3Config(),
-    "full": FullConfig(),
-}
+PEFT, DORA = "peft", "dora"
 LABELS = {
     "rosa": label("rosa"),
     "lora": f"{label('lora')} (loralib)",
     PEFT: f"{label('lora')} (peft)",
+    DORA: "DoRA (peft)",
     "ia3": label("ia3"),
     "full": label("full"),
 }
 """The contenders, in the order of a table's rows."""
 LORAS = ("lora", PEFT)
+PARTS = ("forward", "backward", "optimizer")
+"""Of a training step; clipping belongs to the optimizer's part."""
+RANKED = ("rosa", "lora", PEFT, DORA)
+"""Those that have a rank."""
+
+
+def own_method(name: str, rank: int) -> MethodConfig:
+    """The configuration of one of the project's own methods; alpha is twice the rank."""
+    if name == "rosa":
+        return RosaConfig(rank=rank)
+    if name == "lora":
+        return LoraConfig(rank=rank, alpha=2 * rank)
+    return {"ia3": IA3Config(), "full": FullConfig()}[name]
 
 
 class Contender:
@@ -45,16 +54,18 @@ class Contender:
         name: a key of ``LABELS``.
         model: a plain model, which is changed in place.
         config: a resolved run's: precision, optimizer, clipping, seed.
+        rank: of a method that has one.
 
     Raises:
         BenchmarkError: peft is not installed.
     """
 
-    def __init__(self, name: str, model: nn.Module, config: Config) -> None:
-        if name == PEFT:
-            self.model = with_peft_lora(model)
+    def __init__(self, name: str, model: nn.Module, config: Config, rank: int = RANK) -> None:
+        if name in (PEFT, DORA):
+            self.model = with_peft(model, rank, dora=name == DORA)
         else:
-            self.model = attach(model, METHODS[name], generator=generator(config.seed, "adapter"), verbose=False)
+            stream = generator(config.seed, "adapter")
+            self.model = attach(model, own_method(name, rank), generator=stream, verbose=False)
         self.model.train()
         self._train = config.train
         self._trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -72,24 +83,65 @@ class Contender:
         """The number of trainable parameters, including the head's."""
         return sum(parameter.numel() for parameter in self._trainable)
 
-    def update(self, batch: Batch) -> None:
-        """A training step up to the optimizer's update; the gradients are kept."""
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss, in the run's precision."""
         bf16 = self._train.precision == "bf16"
         with torch.autocast(self._train.device, dtype=torch.bfloat16, enabled=bf16):
-            loss = self.model(**batch).loss
-        loss.backward()
+            return self.model(**batch).loss
+
+    def optimize(self) -> None:
+        """Clip the gradients and update what is trained."""
         if self._train.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(self._trainable, self._train.max_grad_norm)
         self.optimizer.step()
+
+    def update(self, batch: Batch) -> None:
+        """A training step up to the optimizer's update; the gradients are kept."""
+        self.forward(batch).backward()
+        self.optimize()
 
     def step(self, batch: Batch) -> None:
         """A training step: forward, backward, clipping, update, clearing of the gradients."""
         self.update(batch)
         self.optimizer.zero_grad()
 
+    def step_in_parts(self, batch: Batch) -> dict[str, float]:
+        """A training step, and the seconds of each of ``PARTS``; on a GPU each part is waited for."""
+        device, losses = self._train.device, []
+        taken = (
+            seconds(lambda: losses.append(self.forward(batch)), device),
+            seconds(lambda: losses[0].backward(), device),
+            seconds(self.optimize, device),
+        )
+        self.optimizer.zero_grad()
+        return dict(zip(PARTS, taken, strict=True))
 
-def with_peft_lora(model: nn.Module) -> nn.Module:
-    """LoRA of the peft library on the layers that ours adapts, at the same rank, with the head trained.
+    def saved_bytes(self, batch: Batch) -> int:
+        """Bytes that a forward pass keeps for the backward pass beside the parameters, each storage counted once."""
+        weights = {tensor.untyped_storage().data_ptr() for tensor in (*self.model.parameters(), *self.model.buffers())}
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = self.forward(batch)
+        del loss
+        return sum(kept.values())
+
+    def checkpoint_bytes(self) -> int:
+        """Bytes of the tensors that a checkpoint must hold to give the trained model again beside its pretrained one.
+
+        For ROSA the frozen parts are among them, because resampling changes them.
+        """
+        return sum(tensor.numel() * tensor.element_size() for tensor in changing_state(self.model).values())
+
+
+def with_peft(model: nn.Module, rank: int, dora: bool) -> nn.Module:
+    """LoRA or DoRA of the peft library on the layers that ours adapts, with the head trained.
 
     Raises:
         BenchmarkError: peft is not installed.
@@ -100,7 +152,9 @@ def with_peft_lora(model: nn.Module) -> nn.Module:
         raise BenchmarkError("peft is not installed; pip install -r requirements.txt") from error
     targets = list(target_layers(model, LoraConfig().targets))
     head = head_names(model)
-    settings = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, bias="none", target_modules=targets)
+    settings = peft.LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, bias="none", target_modules=targets, use_dora=dora
+    )
     with warnings.catch_warnings():
         # peft asks the model for an attribute that transformers is about to rename.
         warnings.simplefilter("ignore", FutureWarning)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.timing import Spread
+from rosa.report.figures.style import Picture
 from rosa.report.formatting import significant as number
 from rosa.report.tables.table import Cell, Line, Span, Table
 
@@ -31,6 +32,14 @@ class Findings:
 
     table: Table
     measurements: tuple[Measurement, ...]
+    further: tuple[Table, ...] = ()
+    """Tables beside the first."""
+    pictures: tuple[Picture, ...] = ()
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables."""
+        return (self.table, *self.further)
 
 
 def with_quartiles(value: Spread, scale: float = 1.0) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from benchmarks.contenders import LABELS, Contender
+from benchmarks.contenders import Contender
 from benchmarks.workload import Batch, Workload, load_model
 from rosa.config import Config
 from rosa.training import costs
@@ -35,18 +35,19 @@ class Memory:
     optimizer_state: int
 
 
-def measure(name: str, config: Config, batch: Batch) -> Memory:
+def measure(name: str, rank: int, config: Config, batch: Batch) -> Memory:
     """Measure one contender in this process.
 
     Args:
         name: a key of ``contenders.LABELS``.
+        rank: of a method that has one.
         config: a resolved configuration.
         batch: the batch of every step, on any device.
     """
     device = config.train.device
     costs.reset_peak_memory(device)
     before = costs.peak_memory(device)
-    contender = Contender(name, load_model(config), config)
+    contender = Contender(name, load_model(config), config, rank)
     batch = {key: tensor.to(device) for key, tensor in batch.items()}
     return of_steps(contender, batch, device, before["host_bytes"])
 
@@ -77,18 +78,30 @@ def of_steps(contender: Contender, batch: Batch, device: str, before: int | None
     )
 
 
-def measure_apart(workload: Workload, names: Sequence[str] = tuple(LABELS)) -> dict[str, Memory]:
-    """Measure each contender in a fresh process, one after the other, on the widest of the batches."""
-    batches = [workload.batch(number) for number in range(min(BATCHES, workload.steps_per_epoch))]
-    widest = max(batches, key=lambda batch: batch["input_ids"].numel())
+def of_parameters(contender: Contender, batch: Batch) -> Memory:
+    """The memory of weights, gradients and optimizer state after one update; the peak is not measured."""
+    contender.update(batch)
+    parts = costs.parameter_memory(contender.model, contender.optimizer)
+    contender.optimizer.zero_grad()
+    return Memory(None, None, True, parts["weights_bytes"], parts["gradients_bytes"], parts["optimizer_state_bytes"])
+
+
+def measure_apart(workload: Workload, cases: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Memory]:
+    """Measure contenders, by name and rank, each in a fresh process, on the widest of the batches."""
+    batch = {key: tensor.cpu() for key, tensor in widest(workload).items()}
     found = {}
     # A process may keep the memory that another method freed, which would distort the peak.
     fresh = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(max_workers=1, mp_context=fresh, max_tasks_per_child=1) as pool,
-        tqdm(names, desc="memory", unit="method", dynamic_ncols=True) as bar,
+        tqdm(cases, desc="memory", unit="method", dynamic_ncols=True) as bar,
     ):
-        for name in bar:
-            on_host = {key: tensor.cpu() for key, tensor in widest.items()}
-            found[name] = pool.submit(measure, name, workload.config, on_host).result()
+        for name, rank in bar:
+            found[name, rank] = pool.submit(measure, name, rank, workload.config, batch).result()
     return found
+
+
+def widest(workload: Workload) -> Batch:
+    """Of the first batches, the one with the most tokens."""
+    batches = [workload.batch(number) for number in range(min(BATCHES, workload.steps_per_epoch))]
+    return max(batches, key=lambda batch: batch["input_ids"].numel())

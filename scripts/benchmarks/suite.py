@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks import (
     NAMES,
     BenchmarkError,
+    costs,
     decoding,
     factorization,
     full_size,
@@ -18,19 +19,22 @@ from benchmarks import (
     scoring,
     solvers,
     stages,
-    steps,
 )
 from benchmarks.findings import Findings, facts_table, long_csv
 from benchmarks.workload import Workload, prepare
 from rosa.config import Config
 from rosa.records import environment
+from rosa.report.tables.latex import latex
 from rosa.report.tables.markdown import markdown
 from rosa.utils import files
+
+ALL = "all"
+DEFAULT = ("costs",)
 
 Benchmark = Callable[[Workload, int], Findings]
 
 BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
-    "steps": (steps.benchmark, steps.ROUNDS),
+    "costs": (costs.benchmark, costs.ROUNDS),
     "padding": (padding.benchmark, padding.ROUNDS),
     "factorization": (factorization.benchmark, factorization.ROUNDS),
     "solvers": (solvers.benchmark, solvers.ROUNDS),
@@ -50,12 +54,14 @@ def run(
     repeats: int | None = None,
     e2e_dir: Path | None = None,
 ) -> str:
-    """Run benchmarks and write ``tables/benchmark.md`` and ``tables/benchmark.csv``.
+    """Run benchmarks and write their tables as Markdown, LaTeX and CSV, and their figures.
+
+    The tables' files are ``tables/costs.*`` where costs alone were measured, and ``tables/benchmark.*`` otherwise.
 
     Args:
         config: from :func:`benchmarks.workload.configure`.
         results: the results folder.
-        names: which of ``NAMES``; none for all.
+        names: which of ``NAMES``; ``all`` for all, none for ``costs``.
         repeats: rounds of each benchmark; by default each benchmark's own number.
         e2e_dir: the folder of E2E's files; None for generated text.
 
@@ -65,9 +71,9 @@ def run(
     Raises:
         BenchmarkError: an unknown name, fewer than one repeat, or a folder that is not writable.
     """
-    unknown = [name for name in names if name not in NAMES]
+    unknown = [name for name in names if name not in (*NAMES, ALL)]
     if unknown:
-        raise BenchmarkError(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        raise BenchmarkError(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}, and {ALL}")
     if repeats is not None and repeats < 1:
         raise BenchmarkError(f"--repeats {repeats}: expected at least 1")
     tables_folder = results / "tables"
@@ -75,17 +81,22 @@ def run(
     workload = prepare(config, e2e_dir)
     found = {}
     for name in NAMES:
-        if name in names or not names:
+        if name in (names or DEFAULT) or ALL in names:
             benchmark, rounds = BENCHMARKS[name]
             found[name] = benchmark(workload, repeats or rounds)
     facts: dict[str, dict[str, Any]] = {"workload": workload.describe(), "environment": _environment(config)}
-    tables = [findings.table for findings in found.values()]
+    tables = [table for findings in found.values() for table in findings.tables]
     tables.append(
         facts_table("benchmark_facts", "What was measured, and where", {**facts["workload"], **_environment(config)})
     )
-    text = "\n".join(markdown(table) for table in tables)
-    files.write(tables_folder / "benchmark.md", text)
-    files.write(tables_folder / "benchmark.csv", long_csv(found, facts))
+    text = "\n".join(map(markdown, tables))
+    stem = DEFAULT[0] if tuple(found) == DEFAULT else "benchmark"
+    files.write(tables_folder / f"{stem}.md", text)
+    files.write(tables_folder / f"{stem}.tex", "\n".join(map(latex, tables)))
+    files.write(tables_folder / f"{stem}.csv", long_csv(found, facts))
+    for findings in found.values():
+        for picture in findings.pictures:
+            picture.write(results / "figures")
     return text
 
 

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from benchmarks import (
     NAMES,
     BenchmarkError,
+    costs,
     decoding,
     factorization,
     full_size,
@@ -25,14 +27,15 @@ from benchmarks import (
     padding,
     reports,
     scoring,
+    shapes,
     solvers,
     stages,
-    steps,
     suite,
     timing,
 )
-from benchmarks.contenders import LABELS, PEFT, Contender
+from benchmarks.contenders import DORA, LABELS, PARTS, PEFT, RANKED, Contender
 from benchmarks.findings import Findings, number, with_quartiles
+from benchmarks.measured import MIB, Case, Measured, case_label, cases_at
 from benchmarks.memory import Memory
 from benchmarks.timing import Spread, interleave, ratio, spread
 from benchmarks.workload import Workload, configure, load_model, prepare
@@ -43,6 +46,7 @@ from rosa.adapters.linalg.subspace import draw_indices, split
 from rosa.config import Config
 from rosa.errors import ConfigError
 from rosa.evaluation.nlg import score
+from rosa.training.checkpoints import save_weights
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -168,10 +172,12 @@ def test_a_batch_larger_than_the_data_is_refused(config: Config) -> None:
 # --- the contenders --------------------------------------------------------------------------------------------------
 
 
-def test_both_loras_adapt_the_same_layers_and_train_the_same_head(workload: Workload) -> None:
+@pytest.mark.parametrize(("name", "more"), [(PEFT, 0), (DORA, 32)])
+def test_the_loras_adapt_the_same_layers_and_train_the_same_head(workload: Workload, name: str, more: int) -> None:
+    """DoRA has a magnitude for each of a layer's outputs, 32 here, beside the factors."""
     config = workload.config
     ours = Contender("lora", load_model(config), config)
-    theirs = Contender(PEFT, load_model(config), config)
+    theirs = Contender(name, load_model(config), config)
     wrapped = {name for name, _ in adapters(ours.model)}
     assert {
         name.removeprefix("base_model.model.")
@@ -188,7 +194,15 @@ def test_both_loras_adapt_the_same_layers_and_train_the_same_head(workload: Work
 
     assert head(ours) == head(theirs)
     assert all(name.startswith("classifier.") for name in head(ours))
-    assert ours.trainable_parameters == theirs.trainable_parameters
+    assert theirs.trainable_parameters - ours.trainable_parameters == more * len(wrapped)
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_a_rank_makes_factors_of_that_rank(workload: Workload, name: str) -> None:
+    """Each rank more is 32 + 32 parameters a layer."""
+    counts = [Contender(name, load_model(workload.config), workload.config, r).trainable_parameters for r in (2, 3)]
+    layers = len(list(adapters(Contender("lora", load_model(workload.config), workload.config).model)))
+    assert counts[1] - counts[0] == 64 * layers
 
 
 @pytest.mark.parametrize("name", LABELS)
@@ -209,43 +223,107 @@ def test_a_step_moves_what_is_trained_and_nothing_else(workload: Workload, name:
     assert all(parameter.grad is None for parameter in contender.model.parameters())
 
 
-# --- steps -----------------------------------------------------------------------------------------------------------
+# --- costs -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_ratio_is_to_the_faster_lora() -> None:
-    seconds = {name: [1.0, 1.0, 2.0] for name in LABELS}
-    seconds["lora"], seconds["peft"], seconds["rosa"] = [3.0, 3.0, 6.0], [2.0, 2.0, 4.0], [1.8, 2.0, 3.0]
-    held = {name: Memory(2 * steps.MIB, None, True, steps.MIB, 0, 0) for name in LABELS}
-    found = steps.findings(seconds, dict.fromkeys(LABELS, 5), held)
+def parts_of(steps: Sequence[float]) -> list[dict[str, float]]:
+    """Rounds whose parts take a quarter, a half and a quarter of a step."""
+    return [dict(zip(PARTS, (step / 4, step / 2, step / 4), strict=True)) for step in steps]
 
-    assert value(found, "rosa", "step relative to peft") == spread([0.9, 1.0, 0.75])
-    assert value(found, "lora", "step relative to peft") == spread([1.5, 1.5, 1.5])
-    assert [cells[0].text for cells in found.table.rows] == list(LABELS.values())
-    rosa, peft = (next(row for row in found.table.rows if row[0].text == LABELS[name]) for name in ("rosa", "peft"))
-    assert [cell.text for cell in rosa[1:]] == [
-        "5",
-        "2,000 (1,900–2,500)",
-        "0.900 (0.825–0.950)",
-        "2.00",
-        "1.00",
-        "0",
-        "0",
-    ]
-    assert peft[3].text == "1"
-    assert "0.900 (0.825–0.950) times as long as that of LoRA (peft)" in found.table.notes[0][0].text
+
+def measured_as(seconds: dict[Case, Sequence[float]], held: Memory) -> Measured:
+    return Measured(
+        model="tiny",
+        batch_tokens=[100] * len(next(iter(seconds.values()))),
+        parts={case: parts_of(steps) for case, steps in seconds.items()},
+        trainable=dict.fromkeys(seconds, 5),
+        memory=dict.fromkeys(seconds, held),
+        saved=dict.fromkeys(seconds, MIB // 2),
+        checkpoint={case: MIB for case in seconds if case[0] not in (PEFT, DORA)},
+        moves={8: [0.5, 0.7, 0.6]},
+        layers=4,
+        merged={("rosa", 8): Spread(1.0, 0.9, 1.1, 3)},
+        steps_per_epoch=10,
+    )
+
+
+def test_the_ratio_is_to_the_faster_lora_of_its_rank() -> None:
+    seconds: dict[Case, Sequence[float]] = {case: [1.0, 1.0, 2.0] for case in cases_at([8])}
+    seconds["lora", 8], seconds["peft", 8], seconds["rosa", 8] = [3.0, 3.0, 6.0], [2.0, 2.0, 4.0], [1.8, 2.0, 3.0]
+    found = costs.findings([measured_as(seconds, Memory(2 * MIB, None, True, MIB, 0, 0))])
+
+    assert value(found, "tiny: ROSA r=8", "step relative to LoRA (peft) r=8") == spread([0.9, 1.0, 0.75])
+    assert value(found, "tiny: LoRA (loralib) r=8", "step relative to LoRA (peft) r=8") == spread([1.5, 1.5, 1.5])
+    times, memory_table, moves, merged = found.tables
+    assert [cells[0].text for cells in times.rows] == [case_label(case) for case in seconds]
+    shown = {cells[0].text: [cell.text for cell in cells[1:]] for cells in times.rows}
+    assert shown["ROSA r=8"] == ["5", "500", "1,000", "500", "2,000 (1,900–2,500)", "0.900 (0.825–0.950)", "50"]
+    assert shown["LoRA (peft) r=8"][5] == "1"
+    assert "0.900 (0.825–0.950) times as long as that of LoRA (peft) r=8" in times.notes[0][0].text
+    shown = {cells[0].text: [cell.text for cell in cells[1:]] for cells in memory_table.rows}
+    assert shown["ROSA r=8"] == ["2.00", "1.00", "0", "0", "0.500", "1.00"]
+    assert shown["DoRA (peft) r=8"][-1] == "–"
+    assert [cell.text for cell in moves.rows[0]] == ["tiny, r=8", "4", "600 (550–650)", "150", "3.00 % of 20.0 s"]
+    assert [cell.text for cell in merged.rows[0]] == ["tiny", "ROSA r=8", "1.00 (0.900–1.10)"]
 
 
 def test_memory_is_said_to_be_unknown_where_it_is() -> None:
-    held = {name: Memory(None, None, False, 1, 1, 1) for name in LABELS}
-    found = steps.findings({name: [1.0] for name in LABELS}, dict.fromkeys(LABELS, 5), held)
-    assert {cells[4].text for cells in found.table.rows} == {"unknown"}
-    assert "cannot reset" in found.table.notes[-1][0].text
+    found = costs.findings([measured_as({case: [1.0] for case in cases_at([8])}, Memory(None, None, False, 1, 1, 1))])
+    assert {cells[1].text for cells in found.tables[1].rows} == {"unknown"}
+    assert "cannot reset" in found.tables[1].notes[-1][0].text
     assert not any(line.quantity == "peak memory" for line in found.measurements)
+    assert [picture.name for picture in found.pictures] == ["costs/tiny"]
+
+
+def test_what_is_kept_for_the_backward_pass_is_counted_once() -> None:
+    """A squared linear layer keeps its input, for the weight's gradient, and its output, for the square's."""
+
+    class Squared(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(6, 10)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return SimpleNamespace(loss=self.linear(x).square().sum())
+
+    contender = Contender("full", Squared(), configure(CONF, "minilm", None, "cpu", 4))
+    assert contender.saved_bytes({"x": torch.randn(7, 6)}) == 4 * (7 * 6 + 7 * 10)
+
+
+@pytest.mark.parametrize("name", ["rosa", "lora", "ia3", "full"])
+def test_a_checkpoint_has_the_bytes_of_its_file(workload: Workload, name: str, tmp_path: Path) -> None:
+    contender = Contender(name, load_model(workload.config), workload.config)
+    save_weights(contender.model, tmp_path / "weights")
+    written = (tmp_path / "weights").read_bytes()
+    header = int.from_bytes(written[:8], "little")
+    assert contender.checkpoint_bytes() == len(written) - 8 - header
+
+
+def test_every_case_is_measured_on_a_model(workload: Workload) -> None:
+    batches = [workload.batch(number) for number in range(2)]
+    plain = load_model(workload.config)
+    before = {key: tensor.clone() for key, tensor in plain.state_dict().items()}
+    found = costs.measure("tiny", plain, workload.config, batches, cases_at([2, 3]))
+    assert all(torch.equal(plain.state_dict()[key], tensor) for key, tensor in before.items())
+    assert list(found.parts) == cases_at([2, 3]) == list(found.memory) == list(found.saved)
+    assert all(set(parts) == set(PARTS) for rounds in found.parts.values() for parts in rounds)
+    assert all(len(rounds) == 2 for rounds in found.parts.values())
+    assert set(found.moves) == {2, 3}
+    assert found.batch_tokens == [batch["input_ids"].numel() for batch in batches]
+
+
+@pytest.mark.parametrize("shape", ["roberta-base", "gpt2", "gpt2-medium"])
+def test_shapes_have_the_published_numbers_of_parameters(shape: str) -> None:
+    """As the checkpoints of the hub; RoBERTa's classifier of two classes has 592,130 parameters."""
+    with torch.device("meta"):
+        model = shapes.random_model(shape)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count == {"roberta-base": 124_055_040 + 592_130, "gpt2": 124_439_808, "gpt2-medium": 354_823_168}[shape]
 
 
 @pytest.mark.parametrize(("name", "factors"), [("rosa", 2), ("full", 2)])
 def test_memory_counts_gradients_and_both_moments_of_adam(workload: Workload, name: str, factors: int) -> None:
-    held = memory.measure(name, workload.config, workload.batch(0))
+    held = memory.measure(name, 8, workload.config, workload.batch(0))
     model = load_model(workload.config)
     trainable = Contender(name, model, workload.config).trainable_parameters
     parameters = sum(1 for parameter in model.parameters() if parameter.requires_grad)
@@ -257,8 +335,8 @@ def test_memory_counts_gradients_and_both_moments_of_adam(workload: Workload, na
 
 @pytest.mark.slow
 def test_memory_is_measured_in_another_process(workload: Workload) -> None:
-    (apart,) = memory.measure_apart(workload, ["rosa"]).values()
-    here = memory.measure("rosa", workload.config, workload.batch(0))
+    (apart,) = memory.measure_apart(workload, [("rosa", 8)]).values()
+    here = memory.measure("rosa", 8, workload.config, workload.batch(0))
     for key in ("weights", "gradients", "optimizer_state"):
         assert getattr(apart, key) == getattr(here, key)
     assert (apart.peak is None) == (here.peak is None)
@@ -496,10 +574,11 @@ def test_every_stage_of_the_full_size_is_measured() -> None:
 def test_everything_is_written_for_people_and_for_programs(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def here(workload: Workload) -> dict[str, Memory]:
-        return {name: memory.measure(name, workload.config, workload.batch(0)) for name in LABELS}
+    def here(workload: Workload, cases: Sequence[Case]) -> dict[Case, Memory]:
+        return dict.fromkeys(cases, memory.measure("rosa", 2, workload.config, workload.batch(0)))
 
-    monkeypatch.setattr(steps, "measure_apart", here)  # five processes take long, and one is tested above
+    monkeypatch.setattr(costs, "measure_apart", here)  # a process a case takes long, and one is tested above
+    monkeypatch.setattr(costs, "SHAPES", ())
     monkeypatch.setitem(suite.BENCHMARKS, "solvers", (lambda w, n: solvers.benchmark(w, n, SMALL_MODELS), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "stages", (lambda w, n: stages.benchmark(w, n, [32, 40]), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "scoring", (lambda w, n: scoring.measure(SMALL_CORPUS, n, "a corpus"), 1))
@@ -508,7 +587,7 @@ def test_everything_is_written_for_people_and_for_programs(
     full = full_size.findings([full_size.measure(small_gpt2(), "cpu")[0]], 1)
     monkeypatch.setitem(suite.BENCHMARKS, "full_size", (lambda w, n: full, 1))
     monkeypatch.setitem(suite.BENCHMARKS, "reports", (lambda w, n: reports.benchmark(w, n, 40), 1))
-    text = suite.run(config, tmp_path, repeats=1)
+    text = suite.run(config, tmp_path, ["all"], repeats=1)
 
     assert (tmp_path / "tables" / "benchmark.md").read_text() == text
     with (tmp_path / "tables" / "benchmark.csv").open(newline="") as file:
@@ -518,12 +597,15 @@ def test_everything_is_written_for_people_and_for_programs(
     assert facts["torch"] == torch.__version__
     assert facts["device"] == "cpu"
     assert facts["data"].startswith("generated text in the shape of CoLA's training split, 96 examples")
-    timed = {line["case"]: line for line in lines if line["quantity"] == "step" and line["benchmark"] == "steps"}
-    assert list(timed) == list(LABELS)
-    for name, label in LABELS.items():
-        (shown,) = [row for row in text.splitlines() if row.startswith(f"| {label} ")]
-        assert number(1000 * float(timed[name]["value"])) in shown
-        assert timed[name]["samples"] == "1"
+    timed = {line["case"]: line for line in lines if line["quantity"] == "step" and line["benchmark"] == "costs"}
+    model = config.model.name
+    assert list(timed) == [f"{model}: {case_label(case)}" for case in cases_at(costs.RANKS)]
+    first_table = text.split("\n\n")[1]
+    for label, line in timed.items():
+        (shown,) = [row for row in first_table.splitlines() if row.startswith(f"| {label.partition(': ')[2]} ")]
+        assert number(1000 * float(line["value"])) in shown
+        assert line["samples"] == "1"
+    assert (tmp_path / "figures" / "costs" / f"{model}.svg").is_file()
 
 
 @pytest.fixture
@@ -567,7 +649,7 @@ def test_the_script_measures_on_real_files_and_an_own_model(
     ("arguments", "message"),
     [
         (["--model", "minilmm"], "--model minilmm: neither one of"),
-        (["step"], "no benchmark step; there are steps, padding, factorization, solvers, stages, decoding, scoring,"),
+        (["cost"], "no benchmark cost; there are costs, padding, factorization, solvers, stages, decoding, scoring,"),
         (["--repeats", "0"], "--repeats 0: expected at least 1"),
         (["--batch-size", "0"], "train.batch_size=0"),
         (["--results", __file__], "--results: cannot write in"),

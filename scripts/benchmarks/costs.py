@@ -1,0 +1,305 @@
+"""Measure what each method costs: a training step and its parts, memory, storage, factorization, latency once merged.
+
+The same model under every method and rank, interleaved step by step on the same batches.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from benchmarks.contenders import DORA, PARTS, PEFT, RANK, Contender
+from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
+from benchmarks.measured import MIB, Case, Measured, case_label, cases_at
+from benchmarks.memory import Memory, measure_apart, of_parameters, widest
+from benchmarks.pictures import picture
+from benchmarks.shapes import SHAPES, random_model, random_texts
+from benchmarks.timing import Spread, interleave, ratio, spread
+from benchmarks.workload import Batch, Workload, load_model
+from rosa.adapters import adapters, merge, resample
+from rosa.config import Config
+from rosa.report.tables.table import Line, Table
+
+ROUNDS = 20
+SHAPE_ROUNDS = 3
+"""A step of a full-size model takes seconds on a CPU."""
+RANKS = (2, 8, 32)
+WARM_UP = 2
+"""Steps of each method before the first that counts: they allocate the optimizer's state."""
+
+
+def benchmark(workload: Workload, rounds: int) -> Findings:
+    """Measure the workload's model at ``RANKS``, and ``SHAPES`` with random weights at ``RANK``."""
+    found = [measure_workload(workload, rounds)]
+    for shape in SHAPES:
+        plain = random_model(shape).to(torch.device(workload.device))  # type: ignore[arg-type]  # transformers wraps it
+        texts = [random_texts(shape, seed, workload.device) for seed in range(min(rounds, SHAPE_ROUNDS))]
+        found.append(measure(shape, plain, workload.config, texts, cases_at([RANK])))
+    return findings(found)
+
+
+def measure_workload(workload: Workload, rounds: int, ranks: Sequence[int] = RANKS) -> Measured:
+    """Measure the workload's model; memory in a fresh process for each case, on the widest of the batches."""
+    batches = [workload.batch(number) for number in range(rounds)]
+    cases = cases_at(ranks)
+    found = measure(workload.config.model.name, load_model(workload.config), workload.config, batches, cases)
+    held = measure_apart(workload, cases)
+    saved = saved_bytes(load_model(workload.config), workload.config, widest(workload), cases)
+    return replace(found, memory=held, saved=saved, steps_per_epoch=workload.steps_per_epoch)
+
+
+def saved_bytes(plain: nn.Module, config: Config, batch: Batch, cases: Sequence[Case]) -> dict[Case, int]:
+    """Bytes that each case keeps of a batch for the backward pass."""
+    return {case: contend(case, plain, config).saved_bytes(batch) for case in cases}
+
+
+def contend(case: Case, plain: nn.Module, config: Config) -> Contender:
+    """A contender made from a copy of a model."""
+    return Contender(case[0], copy.deepcopy(plain), config, case[1] or RANK)
+
+
+def measure(name: str, plain: nn.Module, config: Config, batches: Sequence[Batch], cases: Sequence[Case]) -> Measured:
+    """Measure every case on the same batches, in this process.
+
+    Args:
+        name: the model's, for the tables.
+        plain: the model, on the device; it stays as it is.
+        config: a resolved run's.
+        batches: one a round, on the device.
+        cases: of these, ``lora`` and ``peft`` at each rank.
+    """
+    device = config.train.device
+    contenders = {case: contend(case, plain, config) for case in cases}
+    held = {case: of_parameters(contender, batches[0]) for case, contender in contenders.items()}
+    saved = {case: contender.saved_bytes(batches[0]) for case, contender in contenders.items()}
+    parts = time_parts(contenders, batches, device)
+    own = {case: one for case, one in contenders.items() if case[0] not in (PEFT, DORA)}
+    checkpoint = {case: contender.checkpoint_bytes() for case, contender in own.items()}
+    stream = torch.Generator().manual_seed(config.seed)
+    rosas = {rank: contender.model for (method, rank), contender in own.items() if method == "rosa"}
+    actions = {str(rank): functools.partial(_move, model, stream) for rank, model in rosas.items()}
+    moves = interleave(actions, len(batches), device, "resamples")
+    at_rank = {case: contender for case, contender in own.items() if case[1] in (0, RANK)}
+    return Measured(
+        model=name,
+        batch_tokens=[batch["input_ids"].numel() for batch in batches],
+        parts=parts,
+        trainable={case: contender.trainable_parameters for case, contender in contenders.items()},
+        memory=held,
+        saved=saved,
+        checkpoint=checkpoint,
+        moves={rank: moves[str(rank)] for rank in rosas},
+        layers=len(list(adapters(next(iter(rosas.values()))))) if rosas else 0,
+        merged=_merged_latency(plain, at_rank, batches, device),
+    )
+
+
+def _move(model: nn.Module, stream: torch.Generator, _: int) -> None:
+    resample(model, generator=stream)
+
+
+def time_parts(
+    contenders: Mapping[Case, Contender], batches: Sequence[Batch], device: str
+) -> dict[Case, list[dict[str, float]]]:
+    """Time the parts of each contender's step on each batch, in seconds, after its warm-up."""
+    taken: dict[Case, list[dict[str, float]]] = {case: [] for case in contenders}
+
+    def step(case: Case, position: int) -> None:
+        taken[case].append(contenders[case].step_in_parts(batches[position]))
+
+    _interleaved(contenders, batches, device, step)
+    return taken
+
+
+def interleaved(contenders: Mapping[Case, Contender], batches: Sequence[Batch], device: str) -> dict[Case, list[float]]:
+    """Time each contender's whole step on each batch, in seconds, after its warm-up: on a GPU without waits inside."""
+    return _interleaved(contenders, batches, device, lambda case, position: contenders[case].step(batches[position]))
+
+
+def _interleaved(
+    contenders: Mapping[Case, Contender], batches: Sequence[Batch], device: str, step: Callable[[Case, int], None]
+) -> dict[Case, list[float]]:
+    for contender in contenders.values():
+        for _ in range(WARM_UP):
+            contender.step(batches[0])
+    actions = {case_label(case): functools.partial(step, case) for case in contenders}
+    taken = interleave(actions, len(batches), device, "training steps")
+    return {case: taken[case_label(case)] for case in contenders}
+
+
+def _merged_latency(
+    plain: nn.Module, contenders: Mapping[Case, Contender], batches: Sequence[Batch], device: str
+) -> dict[Case, Spread]:
+    """Latency of a forward pass without gradients after ``merge``, relative to the model before any method."""
+    models = {case_label(case): merge(contender.model).eval() for case, contender in contenders.items()}
+    base = "base"
+    models[base] = copy.deepcopy(plain).eval()
+
+    def forward(label: str, position: int) -> None:
+        with torch.no_grad():
+            models[label](**batches[position])
+
+    for label in models:
+        forward(label, 0)
+    actions = {label: functools.partial(forward, label) for label in models}
+    taken = interleave(actions, len(batches), device, "merged models")
+    return {case: ratio(taken[case_label(case)], taken[base]) for case in contenders}
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def findings(found: Sequence[Measured]) -> Findings:
+    """Build the tables of time, of memory, and of what ROSA adds, and the measurements behind them."""
+    one = found[0]
+    tables = (_times(one), _memory(one), *(_times(other) for other in found[1:]), _moves(found), _merged(found))
+    lines = tuple(line for measured in found for line in _lines(measured))
+    return Findings(tables[0], lines, tables[1:], tuple(picture(measured) for measured in found))
+
+
+def _times(measured: Measured) -> Table:
+    rows = []
+    for case in measured.parts:
+        reference, relative = measured.relative(case)
+        parts = [spread([taken[part] for taken in measured.parts[case]]) for part in PARTS]
+        step = measured.step(case)
+        speed = statistics.median(tokens / seconds for tokens, seconds in zip(measured.batch_tokens, step, strict=True))
+        rows.append(
+            row(
+                case_label(case),
+                f"{measured.trainable[case]:,}",
+                *(number(1000 * part.median) for part in parts),
+                with_quartiles(spread(step), 1000),
+                "1" if case == reference else with_quartiles(relative),
+                f"{speed:,.0f}",
+            )
+        )
+    notes: list[Line] = []
+    for rank in measured.moves:
+        reference, relative = measured.relative(("rosa", rank))
+        notes.append(
+            note(
+                f"Rank {rank}: ROSA's step takes {with_quartiles(relative)} times as long as that of "
+                f"{case_label(reference)}, the faster of the two LoRAs (at most 0.95 is wanted in fp32, 0.97 in bf16)."
+            )
+        )
+    count = len(next(iter(measured.parts.values())))
+    tokens = " to ".join(f"{size:,}" for size in sorted({min(measured.batch_tokens), max(measured.batch_tokens)}))
+    notes.append(
+        note(
+            f"{count} steps a method, interleaved, on the same batches of {tokens} tokens, with "
+            "padding. Medians (quartiles); a ratio is the median of the ratios of steps on the same batch, to the "
+            f"faster LoRA of the same rank, of rank {RANK} for methods without one. Clipping belongs to the "
+            "optimizer's part (fused AdamW). Trainable parameters include the head."
+        )
+    )
+    header = ("method", "trainable", "forward, ms", "backward", "optimizer", "step", "x faster LoRA", "tokens/s")
+    caption = f"{measured.model}: a training step"
+    return Table(
+        "costs" if measured.steps_per_epoch else f"costs_{measured.model}", caption, header, tuple(rows), tuple(notes)
+    )
+
+
+def _memory(measured: Measured) -> Table:
+    rows = []
+    for case, held in measured.memory.items():
+        parts = (held.peak, held.weights, held.gradients, held.optimizer_state, measured.saved[case])
+        shown = ["unknown" if part is None else number(part / MIB) for part in parts]
+        stored = measured.checkpoint.get(case)
+        rows.append(row(case_label(case), *shown, "–" if stored is None else number(stored / MIB)))
+    notes = [
+        note(
+            "MiB, on the batch with the most tokens. Weights include frozen ones; saved: what the forward pass keeps "
+            "for the backward pass beside the parameters. Checkpoint: the tensors that a resume needs beside the "
+            "pretrained model; ROSA's frozen parts are among them, because resampling changes them."
+        ),
+        *_memory_notes(measured.memory),
+    ]
+    header = ("method", "peak", "weights", "gradients", "optimizer", "saved", "checkpoint")
+    return Table("costs_memory", f"{measured.model}: memory and storage", header, tuple(rows), tuple(notes))
+
+
+def _memory_notes(memory: Mapping[Case, Memory]) -> list[Line]:
+    before = [held.before for held in memory.values() if held.before is not None]
+    notes = []
+    if before:
+        notes.append(
+            note(
+                "The peak is the resident memory of a process that does nothing else; Python and its libraries had "
+                f"{number(statistics.median(before) / MIB)} MiB of it before the model was loaded."
+            )
+        )
+    if not all(held.reset for held in memory.values()):
+        notes.append(note("This system cannot reset a process's peak: it may be that of loading the model."))
+    return notes
+
+
+def _moves(found: Sequence[Measured]) -> Table:
+    rows = []
+    for measured in found:
+        for rank, seconds in measured.moves.items():
+            taken = spread(seconds)
+            share = "–"
+            if measured.steps_per_epoch:
+                epoch = measured.steps_per_epoch * statistics.median(measured.step(("rosa", rank)))
+                share = f"{number(100 * taken.median / epoch)} % of {number(epoch)} s"
+            rows.append(
+                row(
+                    f"{measured.model}, r={rank}",
+                    str(measured.layers),
+                    with_quartiles(taken, 1000),
+                    number(1000 * taken.median / measured.layers),
+                    share,
+                )
+            )
+    header = ("model", "layers", "resample, ms", "a layer, ms", "share of an epoch")
+    notes = (note("All adapted layers merged, factorized, drawn and split anew; medians (quartiles)."),)
+    return Table("costs_resample", "What resampling adds", header, tuple(rows), notes)
+
+
+def _merged(found: Sequence[Measured]) -> Table:
+    rows = [
+        row(measured.model, case_label(case), with_quartiles(latency))
+        for measured in found
+        for case, latency in measured.merged.items()
+    ]
+    notes = (
+        note(
+            "A forward pass without gradients after merge, relative to the model before any method on the same batch: "
+            "median (quartiles) of the ratios. The merged models have the base's modules, so any difference is noise."
+        ),
+    )
+    return Table("costs_merged", "Latency once merged", ("model", "method", "x base"), tuple(rows), notes)
+
+
+def _lines(measured: Measured) -> list[Measurement]:
+    lines = []
+    for case, rounds in measured.parts.items():
+        label = f"{measured.model}: {case_label(case)}"
+        reference, relative = measured.relative(case)
+        lines.append(Measurement(label, "trainable parameters", "", measured.trainable[case]))
+        lines += [Measurement(label, part, "s", spread([taken[part] for taken in rounds])) for part in PARTS]
+        lines.append(Measurement(label, "step", "s", spread(measured.step(case))))
+        lines.append(Measurement(label, f"step relative to {case_label(reference)}", "", relative))
+        held = measured.memory[case]
+        amounts = {
+            "peak memory": held.peak,
+            "memory before the model": held.before,
+            "weights": held.weights,
+            "gradients": held.gradients,
+            "optimizer state": held.optimizer_state,
+            "saved for the backward pass": measured.saved[case],
+            "checkpoint": measured.checkpoint.get(case),
+        }
+        lines += [Measurement(label, kind, "byte", amount) for kind, amount in amounts.items() if amount is not None]
+        if case in measured.merged:
+            lines.append(Measurement(label, "latency once merged, relative to the base", "", measured.merged[case]))
+    for rank, seconds in measured.moves.items():
+        lines.append(Measurement(f"{measured.model}: {case_label(('rosa', rank))}", "resample", "s", spread(seconds)))
+    return lines
