@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+
+from rosa.adapters import attach
 from rosa.config import Config, ModelConfig
 from rosa.data.paragraphs import read_paragraphs
 from rosa.mini import text as mini_text
-from rosa.mini.pretraining.gpt2 import cached_gpt2
-from rosa.mini.pretraining.roberta import cached_roberta
+from rosa.mini.pretraining import gpt2, roberta
 from rosa.mini.text import restaurants
+from rosa.utils.seeding import generator, global_stream
 
 
 def located(config: Config) -> ModelConfig:
@@ -27,9 +32,37 @@ def located(config: Config) -> ModelConfig:
             text, origin = read_paragraphs(Path(shape.text))
         else:
             text, origin = restaurants.corpus(shape.sentences, shape.seed), {"generated": "restaurants"}
-        folder = cached_gpt2(text, shape, cache_dir, origin, device)
+        folder = gpt2.cached_gpt2(text, shape, cache_dir, origin, device)
     else:
-        folder = cached_roberta(
+        folder = roberta.cached_roberta(
             mini_text.corpus(shape.sentences, shape.seed), mini_text.vocabulary(), shape, cache_dir, device
         )
     return dataclasses.replace(config.model, path=str(folder))
+
+
+def check_method(config: Config) -> None:
+    """Refuse a method that does not fit the model, before that is pretrained: attach it to an untrained one.
+
+    Other models are not checked here: they are loaded as they are, and the method is attached at once.
+
+    Raises:
+        AdapterError: no layer has a name that the method targets, or its rank does not fit a layer.
+    """
+    if config.model.source != "mini" or config.task.kind == "vector_regression":
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run repeats what is to be told
+        attach(_untrained(config), config.method, generator=generator(0, "adapter"), verbose=False)
+
+
+def _untrained(config: Config) -> PreTrainedModel:
+    """A model like the one that :func:`located` makes, with weights drawn at random and the task's head."""
+    mini = config.model.mini
+    with global_stream(0):
+        if mini.architecture == "gpt2":
+            model = AutoModelForCausalLM.from_config(gpt2.architecture(mini, mini.vocabulary))
+        else:
+            # The size of the vocabulary changes no layer that a method can target.
+            shape = roberta.architecture(mini, len(mini_text.vocabulary()))
+            model = AutoModelForSequenceClassification.from_config(shape)
+    return model.to(getattr(torch, config.model.dtype))

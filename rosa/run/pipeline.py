@@ -16,7 +16,7 @@ from rosa.records import Record
 from rosa.run import build, mini_model, recording, test_split
 from rosa.run.earlier import note_other_precision
 from rosa.run.folder import CHECKPOINTS, begin
-from rosa.run.resolve import check_request, check_shares, resolve
+from rosa.run.resolve import check_requests, check_shares, resolve
 from rosa.training import build_trainer, costs
 from rosa.training.signals import stop_signals
 from rosa.utils import distributed
@@ -47,7 +47,8 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
         progress: draw a progress bar and print what is adapted.
 
     Raises:
-        ConfigError, DataError: the request cannot be carried out; nothing has been downloaded, pretrained or written.
+        ConfigError, DataError, AdapterError: the request cannot be carried out; nothing has been downloaded,
+            pretrained or written.
         BusyError: another process is working on this run.
         InterruptedRun: stopped by a signal, after a checkpoint; the same call resumes it.
         Exception: whatever stopped the run; its record says ``failed`` and why.
@@ -59,7 +60,7 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
         note_other_precision(config)
     folder = records.folder(config)
     with distributed.joined(config.train.device, SAME_EVERYWHERE), ExitStack() as held:
-        distributed.from_main(lambda: check_request(config))
+        distributed.from_main(lambda: check_requests([config]))
         start = distributed.from_main(lambda: begin(config, tuning, command, folder, held))
         record = start.record
         if start.done:

@@ -19,15 +19,21 @@ from rosa.utils import distributed
 from rosa.utils.console import silence_transformers
 
 
-def check_request(config: Config) -> None:
+def check_requests(configs: Iterable[Config]) -> None:
     """Refuse an invalid run before anything is downloaded, pretrained or written.
 
     Raises:
         ConfigError: an unknown metric.
         DataError: the data source does not have the task.
+        AdapterError: the method does not fit a model that the project would pretrain.
     """
-    build.scorer(config.task)
-    sources.check(config.task, config.data)
+    methods = {}
+    for config in configs:
+        build.scorer(config.task)
+        sources.check(config.task, config.data)
+        methods[repr((config.model, config.method))] = config
+    for config in methods.values():
+        mini_model.check_method(config)
 
 
 def check_shares(config: Config) -> None:
@@ -50,12 +56,11 @@ def prepare(configs: Iterable[Config]) -> None:
     """Check the runs of a sweep on this machine, then pretrain the mini models that they share.
 
     Raises:
-        ConfigError, DataError, ModelError: a run is invalid; nothing has been pretrained.
+        ConfigError, DataError, AdapterError, ModelError: a run is invalid; nothing has been pretrained.
     """
     silence_transformers()
     resolved = [resolve_device(config) for config in configs]
-    for config in resolved:
-        check_request(config)
+    check_requests(resolved)
     reach(resolved)
     for config in {repr(config.model): config for config in resolved}.values():
         mini_model.located(config)

@@ -10,16 +10,18 @@ import pytest
 import torch
 
 from rosa.config import Config
-from rosa.errors import ConfigError, DataError
+from rosa.errors import AdapterError, ConfigError, DataError
 from rosa.run import mini_model, run
-from rosa.run.resolve import prepare
+from rosa.run.resolve import check_requests, prepare
 from tests.conftest import ROOT, Composer
 
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
+QUERY = "roberta.encoder.layer.0.attention.self.query"
 WRONG = [
     (["task.name=mine", "task=mine with data=mini: text is generated for cola, sst2,"], ()),
     (["task.metrics=[acuracy]", "task.headline='matthews_correlation': expected one of task.metrics=['acuracy']"], ()),
+    (["method=rosa", "method.rank=100000", f"{QUERY} (128 x 128): method.rank: rank 100000: expected 1 to min"], ()),
     (["train.device=cuda", "train.device=cuda, but PyTorch sees no CUDA device"], WITHOUT_GPU),
     (["-m", "seed=0,1", "task.metrics=[acuracy]", "task.headline=acuracy", "task.metrics: unknown metric"], ()),
 ]
@@ -53,6 +55,45 @@ def test_every_run_of_a_sweep_is_checked_before_the_first_model_is_made(
     good, wrong = composed(), composed("task.name=mine")
     with pytest.raises(DataError, match="task=mine with data=mini"):
         prepare(iter([good, wrong]))
+
+
+MINI = {
+    "roberta": ["model=mini-roberta", "model.name=mini-roberta", "model.path=''"],
+    "gpt2": ["model=mini-gpt2", "model.name=mini-gpt2", "model.path=''", "task=e2e"],
+}
+
+
+@pytest.mark.parametrize("architecture", MINI)
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (["method=rosa", "method.rank=129"], r"method\.rank: rank 129: expected 1 to min\(out, in\) = 128"),
+        (["method=robust", "method.rank=0.001"], r"rank 0\.001 \(a share of 128\) is 0: expected 1"),
+        (["method=ia3", "method.targets=[nowhere]"], r"\['nowhere'\] match none of"),
+        (["method=full", "method.head=[nowhere]"], r"method\.head: 'nowhere' matches nothing"),
+    ],
+)
+def test_a_method_that_does_not_fit_is_refused_before_a_model_is_made_for_it(
+    architecture: str, method: list[str], message: str, composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mini_model, "located", lambda _: pytest.fail("pretrained a model"))
+    good, wrong = composed(*MINI[architecture]), composed(*MINI[architecture], *method)
+    with pytest.raises(AdapterError, match=message):
+        prepare([good, wrong])
+    with pytest.raises(AdapterError, match=message):
+        run(wrong, "command", progress=False)
+    assert not Path(wrong.results_dir).exists()
+
+
+@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "robust", "full"])
+@pytest.mark.parametrize("architecture", MINI)
+def test_the_methods_as_configured_fit_and_the_check_draws_nothing(
+    architecture: str, method: str, composed: Composer
+) -> None:
+    config = composed(*MINI[architecture], f"method={method}")
+    before = torch.random.get_rng_state()
+    check_requests([config])
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(

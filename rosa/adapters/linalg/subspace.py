@@ -58,8 +58,8 @@ def resolve_rank(rank: int | float, out_features: int, in_features: int) -> int:
     # 0.29 * 100 is 28.999... in floating point; 29 is meant.
     resolved = int(rank * full + 1e-9) if isinstance(rank, float) else rank
     if not 1 <= resolved <= full:
-        share = f" (a share of {full})" if isinstance(rank, float) else ""
-        raise AdapterError(f"rank {rank}{share} is {resolved}: expected 1 to min(out, in) = {full}")
+        share = f" (a share of {full}) is {resolved}" if isinstance(rank, float) else ""
+        raise AdapterError(f"rank {rank}{share}: expected 1 to min(out, in) = {full}")
     return resolved
 
 

@@ -22,7 +22,7 @@ from rosa.utils.names import IGNORED
 from rosa.utils.seeding import global_stream
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
+    from transformers import GPT2Config, GPT2LMHeadModel
 
 HELD_OUT_SHARE = 0.02
 """Paragraphs that the model is judged by and not trained on."""
@@ -32,14 +32,11 @@ VERSION = 1
 """Part of the cache's key: raise it when a change here, or in what this uses, gives other weights."""
 
 
-def build_model(mini: MiniModelConfig, vocabulary_size: int) -> GPT2LMHeadModel:
-    """A GPT-2 of the configured shape with weights drawn from ``mini.seed``; the global RNG is not used.
+def architecture(mini: MiniModelConfig, vocabulary_size: int) -> GPT2Config:
+    """transformers' configuration of a GPT-2 of the configured shape."""
+    from transformers import GPT2Config
 
-    Input and output embeddings are tied; :func:`rosa.mini.pretraining.induction.induce` initializes some heads.
-    """
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    shape = GPT2Config(
+    return GPT2Config(
         vocab_size=vocabulary_size,
         n_positions=mini.context,
         n_embd=mini.hidden,
@@ -54,8 +51,17 @@ def build_model(mini: MiniModelConfig, vocabulary_size: int) -> GPT2LMHeadModel:
         embd_pdrop=0.0,
         attn_pdrop=0.0,
     )
+
+
+def build_model(mini: MiniModelConfig, vocabulary_size: int) -> GPT2LMHeadModel:
+    """A GPT-2 of the configured shape with weights drawn from ``mini.seed``; the global RNG is not used.
+
+    Input and output embeddings are tied; :func:`rosa.mini.pretraining.induction.induce` initializes some heads.
+    """
+    from transformers import GPT2LMHeadModel
+
     with global_stream(mini.seed):
-        model = GPT2LMHeadModel(shape)
+        model = GPT2LMHeadModel(architecture(mini, vocabulary_size))
         with torch.no_grad():
             induce(model)
         return model

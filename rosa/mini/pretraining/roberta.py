@@ -36,7 +36,7 @@ from rosa.utils.names import IGNORED
 from rosa.utils.seeding import global_stream
 
 if TYPE_CHECKING:
-    from transformers import RobertaForMaskedLM
+    from transformers import RobertaConfig, RobertaForMaskedLM
 
 JUDGED_SHARE = 0.4
 """Inputs that are shown without hidden words, for the model to judge word by word; the others have hidden words."""
@@ -50,11 +50,11 @@ NOT_READ = ("architecture", "vocabulary", "context", "text")
 """Settings of GPT-2, which make no difference to a RoBERTa and are no part of its key."""
 
 
-def build_model(mini: MiniModelConfig, vocabulary_size: int) -> RobertaForMaskedLM:
-    """A RoBERTa of the configured shape with random weights drawn from ``mini.seed``; the global RNG is not used."""
-    from transformers import RobertaConfig, RobertaForMaskedLM
+def architecture(mini: MiniModelConfig, vocabulary_size: int) -> RobertaConfig:
+    """transformers' configuration of a RoBERTa of the configured shape."""
+    from transformers import RobertaConfig
 
-    shape = RobertaConfig(
+    return RobertaConfig(
         vocab_size=vocabulary_size,
         hidden_size=mini.hidden,
         num_hidden_layers=mini.layers,
@@ -71,8 +71,14 @@ def build_model(mini: MiniModelConfig, vocabulary_size: int) -> RobertaForMasked
         attention_probs_dropout_prob=0.0,
         classifier_dropout=0.1,
     )
+
+
+def build_model(mini: MiniModelConfig, vocabulary_size: int) -> RobertaForMaskedLM:
+    """A RoBERTa of the configured shape with random weights drawn from ``mini.seed``; the global RNG is not used."""
+    from transformers import RobertaForMaskedLM
+
     with global_stream(mini.seed):
-        model = RobertaForMaskedLM(shape)
+        model = RobertaForMaskedLM(architecture(mini, vocabulary_size))
         with torch.no_grad():
             compare_texts(model)
         return model
