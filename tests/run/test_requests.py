@@ -69,7 +69,7 @@ MINI = {
     [
         (["method=rosa", "method.rank=129"], r"method\.rank: rank 129: expected 1 to min\(out, in\) = 128"),
         (["method=robust", "method.rank=0.001"], r"rank 0\.001 \(a share of 128\) is 0: expected 1"),
-        (["method=ia3", "method.targets=[nowhere]"], r"\['nowhere'\] match none of"),
+        (["method=lora", "method.targets=[nowhere]"], r"\['nowhere'\] match none of"),
         (["method=full", "method.head=[nowhere]"], r"method\.head: 'nowhere' matches nothing"),
     ],
 )
