@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rosa import export
+    from rosa import export, peft
     from rosa.adapters import AdapterError, attach, merge, resample
     from rosa.adapters.callback import ResampleCallback
     from rosa.config import FullConfig, IA3Config, LoraConfig, Method, RobustConfig, RosaConfig, register_method
@@ -26,6 +26,7 @@ __all__ = [
     "attach",
     "export",
     "merge",
+    "peft",
     "register_method",
     "resample",
 ]
@@ -46,7 +47,7 @@ _HOME = {
 }
 
 
-_MODULES = ("export",)
+_MODULES = ("export", "peft")
 """Submodules that are reached through the package, as in ``rosa.export.to_peft``."""
 
 

@@ -79,6 +79,10 @@ class ExportError(RosaError, ValueError):
     """Weights cannot be exported as asked; the message names the layer, file or folder and what would be right."""
 
 
+class DependencyError(RosaError, ImportError):
+    """An optional package is missing or too old; the message names it and how to install it."""
+
+
 # --- the work failed -------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ ORDER = (
     {"records"},
     {"run"},
     {"sweep", "export", "report"},
+    {"peft"},
 )
 """The packages of ``rosa`` from the bottom up: each may import itself and those below, never one beside it."""
 
@@ -259,6 +260,23 @@ def test_a_pattern_that_matches_nothing_fails():
 @pytest.mark.slow
 def test_no_module_loads_wandb():
     assert importing(modules_under("rosa/**/*.py"), "wandb") == ""
+
+
+def importers(package: str) -> set[str]:
+    """The packages of ``rosa`` with a module that imports a package of others when it is loaded itself."""
+    found = set()
+    for path in ROOT.glob("rosa/**/*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            named += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            if any(inside(name, package) for name in named):
+                found.add(module_name(path, ROOT).split(".")[1])
+    return found
+
+
+def test_one_package_alone_imports_peft():
+    assert importers("peft") == {"peft"}
+    assert {"adapters", "models"} <= importers("transformers")
 
 
 def test_an_unwanted_import_is_found():

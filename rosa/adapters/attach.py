@@ -52,7 +52,7 @@ def attach(
     present = attachment(model)
     if present is not None:
         raise AdapterError(
-            f"{type(model).__name__} has {present.method} attached already; call rosa.merge(model) first"
+            f"{type(model).__name__} has {present.method} attached already; call {present.removal} first"
         )
     try:
         build = builder(config)

@@ -29,6 +29,8 @@ class Adapter(nn.Module):
 
     base: LinearLayer
     rank: int | None = None
+    active: bool = True
+    """False while another adapter of the same layer is in use (as PEFT's ``set_adapter`` leaves it)."""
 
     @property
     def weight(self) -> Tensor:
@@ -125,6 +127,12 @@ class ResampledAdapter(AddingAdapter):
     def enter(self, factors: Split, drawn: Tensor) -> None:
         """Move to the subspace of these factors, in place: the Parameter objects stay the same."""
         raise NotImplementedError
+
+    def before_move(self) -> None:
+        """Called on every process before one of them calls :meth:`enter`; does nothing here."""
+
+    def after_move(self) -> None:
+        """Called on every process once the adapter is in its next subspace; does nothing here."""
 
     def optimizer_state(self) -> str:
         """How a resample treats the optimizer's state of the factors: ``reset``, ``keep`` or ``prune``."""

@@ -50,6 +50,8 @@ class Attachment:
     """Parameters of the model before adapters were attached."""
     cast: tuple[tuple[str, torch.dtype], ...] = ()
     """Parameters converted to float32 for training, with their original dtypes."""
+    removal: str = "rosa.merge(model)"
+    """What takes the method off the model again."""
 
     def table(self) -> str:
         """A text table of the layers, grouped by name pattern, kind, shape and rank, and of the parameter counts."""
@@ -102,9 +104,9 @@ def attachment(model: nn.Module) -> Attachment | None:
 
 
 def adapters(model: nn.Module) -> Iterator[tuple[str, Adapter]]:
-    """The adapters of a model with their dotted names, in the order of its modules."""
+    """The adapters of a model that are in use, with their dotted names, in the order of its modules."""
     for name, module in model.named_modules():
-        if isinstance(module, Adapter):
+        if isinstance(module, Adapter) and module.active:
             yield name, module
 
 
@@ -123,7 +125,13 @@ def merge(model: nn.Module) -> nn.Module:
 
     Returns:
         The same model.
+
+    Raises:
+        AdapterError: another library put the adapters there, and takes them off.
     """
+    found = attachment(model)
+    if found is not None and found.removal != Attachment.removal:
+        raise AdapterError(f"{type(model).__name__}: {found.method} was not attached by rosa.attach; {found.removal}")
     for name, adapter in list(adapters(model)):
         replace(model, name, adapter.merge())
     for module in model.modules():

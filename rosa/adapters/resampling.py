@@ -76,7 +76,9 @@ def move(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> list[f
     """
     factors, seconds = _factorize(members, drawn)
     for member, split, chosen in zip(members, factors, drawn, strict=True):
+        member.before_move()
         member.enter(split, chosen)
+        member.after_move()
     return seconds
 
 
@@ -101,12 +103,15 @@ def _move_shared(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[f
     problems = [problem for _, problem in reports if problem is not None]
     if problems:
         raise FactorizationError("; ".join(problems))
+    for member in members:
+        member.before_move()
     for i, split in zip(mine, factors, strict=True):
         members[i].enter(split, drawn[i])
     for i, member in enumerate(members):
         tensors = member.state_dict()
         for name in member.changing():
             distributed.broadcast(tensors[name], src=i % processes)
+        member.after_move()
     return [reports[i % processes][0][i // processes] for i in range(len(members))]
 
 

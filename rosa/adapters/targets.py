@@ -56,9 +56,9 @@ def named_head(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     """
     drawn = set(drawn_names(model))
     found = [name for name, _ in model.named_parameters() if name in drawn or _below(name, patterns)]
-    tied = _tied(model)
+    ties = tied(model)
     for pattern in patterns:
-        shared = next((f"{name} is tied to {tied[name]}" for name in tied if _below(name, [pattern])), None)
+        shared = next((f"{name} is tied to {ties[name]}" for name in ties if _below(name, [pattern])), None)
         if shared is not None:
             raise AdapterError(f"method.head: {pattern!r}: {shared}, so training one would train the other")
         if not any(_below(name, [pattern]) for name in found):
@@ -81,7 +81,7 @@ def _output_layer(model: nn.Module) -> nn.Module | None:
     return model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
 
 
-def _tied(model: nn.Module) -> dict[str, str]:
+def tied(model: nn.Module) -> dict[str, str]:
     """For each tied parameter, its further names mapped to its first name."""
     first = {id(parameter): name for name, parameter in model.named_parameters()}
     names = ((name, first[id(parameter)]) for name, parameter in model.named_parameters(remove_duplicate=False))
@@ -129,20 +129,20 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, Linear
     if not found or (unmatched and tuple(patterns) != ATTENTION):
         shapes = sorted({".".join("*" if part.isdigit() else part for part in name.split(".")) for name in available})
         ties = "".join(
-            f"; {name} is tied to {original}" for name, original in _tied(model).items() if _below(name, unmatched)
+            f"; {name} is tied to {original}" for name, original in tied(model).items() if _below(name, unmatched)
         )
         raise AdapterError(
             f"targets {unmatched} match none of the {len(available)} linear layers of "
             f"{type(model).__name__}; it has: {', '.join(shapes) or 'none'}{ties}"
         )
     for name, layer in found.items():
-        problem = _problem(layer)
+        problem = layer_problem(layer)
         if problem is not None:
             raise AdapterError(f"{name} ({type(layer).__name__}) {problem}, or leave the layer out of method.targets")
     return found
 
 
-def _problem(layer: LinearLayer) -> str | None:
+def layer_problem(layer: LinearLayer) -> str | None:
     """The reason why a layer cannot be adapted, with a remedy; None if it can."""
     weight = layer.weight
     if weight.dtype not in WEIGHT_DTYPES:

@@ -1,0 +1,121 @@
+"""Save an adapter of ROSA as an ordinary LoRA adapter, which loads without this project."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, PeftType
+from peft.utils.other import ModulesToSaveWrapper
+from torch import nn
+
+from rosa.adapters.base import LinearLayer, oriented
+from rosa.adapters.modules import ATTRIBUTE
+from rosa.errors import ExportError
+from rosa.export.peft_adapter import TOLERANCE, PeftExport, to_peft
+from rosa.peft.layer import RosaTunerLinear, own_copy
+
+MARK = "rosa_as_lora"
+"""The attribute of a ``save_pretrained`` that knows ``as_lora``."""
+
+
+def save_as_lora(
+    model: PeftModel, folder: str | Path, *, adapter_name: str | None = None, tolerance: float = TOLERANCE
+) -> PeftExport:
+    """Write what an adapter of ROSA changed as a LoRA adapter; the model stays as it is.
+
+    A layer's change has at most rank 2 R for each subspace visited; modules that ``modules_to_save`` names are saved
+    whole (:func:`rosa.export.to_peft`).
+
+    Args:
+        model: of ``get_peft_model``.
+        folder: the target; as ``save_pretrained`` does, this replaces files of the same names and leaves others.
+        adapter_name: which adapter; by default the active one.
+        tolerance: largest truncated share of each layer's change (Frobenius norm).
+
+    Raises:
+        ExportError: the adapter is not one of ROSA, or :func:`rosa.export.to_peft` refuses.
+    """
+    name = model.active_adapter if adapter_name is None else adapter_name
+    if name not in model.peft_config:
+        raise ExportError(f"adapter {name!r}: the model has {', '.join(map(repr, model.peft_config))}")
+    kind = model.peft_config[name].peft_type
+    if kind != PeftType["ROSA"]:
+        kind = getattr(kind, "value", kind)
+        raise ExportError(f"as_lora: adapter {name!r} is of {kind}; peft.save_as_lora converts some other methods")
+    base, plain = without_adapters(model, None), without_adapters(model, name)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".as_lora.") as unfinished:
+        inside = Path(unfinished, folder.resolve().name)
+        done = to_peft(base, plain, inside, tolerance=tolerance, origin="Trained with ROSA.")
+        for path in done.folder.iterdir():
+            path.replace(folder / path.name)
+    return replace(done, folder=folder)
+
+
+@torch.no_grad()
+def without_adapters(model: PeftModel, adapter_name: str | None) -> nn.Module:
+    """A plain copy of the model inside: the pretrained one, or with one adapter merged.
+
+    It shares every parameter that the adapter does not change with the model.
+
+    Args:
+        model: of ``get_peft_model``; not changed.
+        adapter_name: the adapter to merge; None for the pretrained model.
+    """
+    inner = model.get_base_model()
+    twins: dict[int, Any] = {id(tensor): tensor for tensor in (*inner.parameters(), *inner.buffers())}
+    for module in inner.modules():
+        if isinstance(module, RosaTunerLinear):
+            twins[id(module)] = _plain_layer(module, adapter_name)
+        elif isinstance(module, ModulesToSaveWrapper):
+            kept = module.modules_to_save
+            pretrained = adapter_name is None or adapter_name not in kept
+            twins[id(module)] = module.original_module if pretrained else kept[str(adapter_name)]
+    twin = copy.deepcopy(inner, twins)
+    for name in ("peft_config", ATTRIBUTE):
+        vars(twin).pop(name, None)
+    return twin
+
+
+def _plain_layer(layer: RosaTunerLinear, adapter_name: str | None) -> LinearLayer:
+    plain = own_copy(layer.base_layer)
+    plain.weight.copy_(layer.pretrained())
+    if adapter_name is not None and adapter_name in layer.rosa_layer:
+        weight = layer.adapter(adapter_name).effective_weight()
+        oriented(plain, plain.weight).copy_(weight)
+    return plain
+
+
+def teach_save_pretrained() -> None:
+    """Let ``PeftModel.save_pretrained`` take ``as_lora``, which PEFT would pass over in silence; once."""
+    original: Callable[..., None] = PeftModel.save_pretrained
+    if hasattr(original, MARK):
+        return
+
+    @functools.wraps(original)
+    def save_pretrained(
+        self: PeftModel, save_directory: str | Path, *args: Any, as_lora: bool = False, **kwargs: Any
+    ) -> None:
+        if not as_lora:
+            original(self, save_directory, *args, **kwargs)
+            return
+        chosen = kwargs.pop("selected_adapters", None)
+        writes = kwargs.pop("is_main_process", True)
+        if args or kwargs:
+            given = ", ".join([*(repr(one) for one in args), *kwargs])
+            raise ExportError(f"save_pretrained(as_lora=True) takes selected_adapters and is_main_process, not {given}")
+        if chosen is not None and len(chosen) != 1:
+            raise ExportError(f"save_pretrained(as_lora=True): selected_adapters={chosen}: expected one name in a list")
+        if writes:
+            save_as_lora(self, save_directory, adapter_name=None if chosen is None else chosen[0])
+
+    setattr(save_pretrained, MARK, True)
+    PeftModel.save_pretrained = save_pretrained  # type: ignore[method-assign]
