@@ -56,6 +56,7 @@ from rosa.records import Record
 from rosa.records.environment import environment
 from rosa.report.tables.markdown import markdown
 from rosa.report.tables.table import Table
+from rosa.utils.formatting import MIB
 
 ROOT = Path(__file__).resolve().parent.parent
 PRECISIONS = ("fp32", "bf16")
@@ -136,7 +137,7 @@ def _run_row(record: Record) -> tuple:
     peak = costs_of_run["device_bytes"] or costs_of_run["host_bytes"] or math.nan
     step = 1000 * (costs_of_run["seconds_per_step_median"] or math.nan)
     return row(
-        *cells, f"{first:.4f}", f"{last:.4f}", f"{records.score(record):.3f}", f"{step:.1f}", f"{peak / 2**20:.0f}"
+        *cells, f"{first:.4f}", f"{last:.4f}", f"{records.score(record):.3f}", f"{step:.1f}", f"{peak / MIB:.0f}"
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rosa.records import find
 from rosa.report.claims import page
+from rosa.report.cli import add_results, tell_left_out
 from rosa.utils import files
 from rosa.utils.console import run_command
 
@@ -19,12 +20,11 @@ from rosa.utils.console import run_command
 def main() -> None:
     """Write the page and print its name."""
     options = argparse.ArgumentParser(description="Write the page of the papers' claims from the records.")
-    options.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
+    add_results(options)
     options.add_argument("--out", type=Path, default=Path("docs/claims.md"), help="default: docs/claims.md")
     chosen = options.parse_args()
     found, problems = find(chosen.results)
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
+    tell_left_out(problems)
     files.write(chosen.out, page(found))
     print(chosen.out)
 

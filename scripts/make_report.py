@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from rosa.records import locate
-from rosa.report.cli import no_records, parser, records_folder
+from rosa.report.cli import no_records, parser, records_folder, tell_left_out
 from rosa.report.html.contents import contents
 from rosa.report.html.figures import PANELS, Drawings
 from rosa.report.html.render import html
@@ -40,8 +40,7 @@ def main() -> None:
     out = options.out or options.results / "report.html"
     with records_folder(options) as folder:
         located, problems = locate(folder)
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
+    tell_left_out(problems)
     if not located:
         raise no_records(folder)
     page = contents(

@@ -14,6 +14,7 @@ from pathlib import Path
 from rosa.config import Config
 from rosa.data import e2e
 from rosa.records import RULES
+from rosa.report.cli import add_results
 from rosa.report.samples import Group, page
 from rosa.utils import files
 from rosa.utils.console import run_command
@@ -23,7 +24,7 @@ def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Make a page of decoded texts, each input's side by side.")
     parser.add_argument("experiment", metavar="EXPERIMENT", help="whose runs wrote texts, here: they are in runs/")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
+    add_results(parser)
     parser.add_argument("--rule", choices=RULES, help="which epoch's texts (default: as the tables)")
     parser.add_argument("--seed", type=int, default=0, help="of the runs (default: 0)")
     parser.add_argument("--number", type=int, default=10, metavar="N", help="inputs, evenly spread (default: 10)")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from rosa.config import register
 from rosa.config.explain import explained
 from rosa.records import find
-from rosa.report.cli import no_records
+from rosa.report.cli import add_results, no_records, tell_left_out
 from rosa.sweep.jobs import command, expand
 from rosa.sweep.status import Run, asked_for, run_of, table, to_do
 from rosa.utils.console import run_command
@@ -27,7 +27,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     options = argparse.ArgumentParser(description="Say which runs are done, failed, running, stopped and missing.")
-    options.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
+    add_results(options)
     options.add_argument("--experiment", metavar="NAME", help="a file of experiments/, whose every run is asked for")
     options.add_argument("overrides", nargs="*", help="with --experiment: what scripts/train.py was or will be told")
     found = options.parse_args()
@@ -50,8 +50,7 @@ def main() -> None:
         runs[options.experiment] = list(asked_for(jobs, options.results))
     else:
         found, problems = find(options.results)
-        for problem in problems:
-            print(f"corrupt: {problem}", file=sys.stderr)
+        tell_left_out(problems)
         for record in found:
             runs.setdefault(record["identity"]["experiment"], []).append(run_of(options.results, record))
     if not runs:

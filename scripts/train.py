@@ -22,6 +22,7 @@ from rosa.config import from_hydra, register
 from rosa.config.explain import explained
 from rosa.config.overrides import readable
 from rosa.errors import ConfigError
+from rosa.records import RECORD
 from rosa.records.summary import summary
 from rosa.sweep.jobs import Job, command, expand, preflight
 from rosa.sweep.local import Result, run_all
@@ -94,7 +95,7 @@ def run_alone(job: Job) -> int:
     if is_main():
         print(summary(outcome.record))
         print("finished before, nothing to do" if outcome.skipped else "done", end=": ")
-        print(outcome.folder / "record.json")
+        print(outcome.folder / RECORD)
     return 0
 
 

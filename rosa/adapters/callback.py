@@ -17,14 +17,8 @@ from rosa.adapters import diagnostics
 from rosa.adapters.modules import adapters, attachment
 from rosa.adapters.resampling import resample, resampled
 from rosa.errors import AdapterError, ConfigError
+from rosa.utils.names import EVENT, MOVED
 from rosa.utils.seeding import generator
-
-EVENT = "resample_layers"
-"""The key that marks a resample in a Trainer's log history."""
-
-MOVED = "subspace_moved"
-"""The key in a Trainer's log history of each layer's ``||A B - A_0 B_0||`` (Frobenius) since the last resample: one
-number a layer, in the order of the model's modules."""
 
 START = "subspace.safetensors"
 """The file in a checkpoint with the factors at the start of the current subspace."""

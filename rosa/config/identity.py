@@ -64,6 +64,11 @@ def _different_from_default(config: Config) -> dict[str, Any]:
     return flat
 
 
+def default_of(setting: dataclasses.Field[Any]) -> Any:
+    """The default of a dataclass's field, made anew where a factory makes it; ``dataclasses.MISSING`` without one."""
+    return setting.default if setting.default_factory is dataclasses.MISSING else setting.default_factory()
+
+
 def _flat(node: Any, prefix: str) -> dict[str, Any]:
     """The values that count and differ from their defaults, by dotted key."""
     kept: dict[str, Any] = {}
@@ -74,11 +79,6 @@ def _flat(node: Any, prefix: str) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             kept |= _flat(value, f"{prefix}{f.name}.")
             continue
-        default: Any = dataclasses.MISSING
-        if f.default is not dataclasses.MISSING:
-            default = f.default
-        elif f.default_factory is not dataclasses.MISSING:
-            default = f.default_factory()
-        if canonical(value) != canonical(default):
+        if canonical(value) != canonical(default_of(f)):
             kept[f"{prefix}{f.name}"] = canonical(value)
     return kept

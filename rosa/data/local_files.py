@@ -16,6 +16,7 @@ from pathlib import Path
 from rosa.config import TaskConfig
 from rosa.data.base import RowCollector, Split, listing, shorten
 from rosa.errors import DataError
+from rosa.utils import files
 from rosa.utils.console import nearest
 
 
@@ -120,12 +121,7 @@ def decode(content: bytes, path: Path) -> str:
     Raises:
         DataError: it is not UTF-8; the message names the line.
     """
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # error.start and error.object both exclude a byte-order mark.
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8: {error.reason} (byte {error.object[error.start]:#04x})") from None
+    return files.decode(content, path, DataError)
 
 
 def column_position(name: str, columns: Sequence[str], where: str, key: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rosa.config import TaskConfig
+from rosa.config import TRAIN, TaskConfig
 from rosa.data.base import TEXT_COLUMNS, TaskData, shorten
 from rosa.data.e2e import PAIR_COLUMNS, GenerationData, prompt
 from rosa.errors import DataError
@@ -54,7 +54,7 @@ def tokenize(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int
         facts["splits"][name].update(counts)
         return result
 
-    train = tokenized("train", data.train)
+    train = tokenized(TRAIN, data.train)
     return TaskData(train, {name: tokenized(name, split) for name, split in data.evaluation.items()}, facts)
 
 
@@ -159,7 +159,7 @@ def tokenize_pairs(
             )
         return result
 
-    train = tokenized("train", data.train)
+    train = tokenized(TRAIN, data.train)
     return TaskData(train, {name: tokenized(name, split) for name, split in data.evaluation.items()}, facts)
 
 

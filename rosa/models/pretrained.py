@@ -22,10 +22,9 @@ from rosa.config import ModelConfig, TaskConfig
 from rosa.errors import ModelError
 from rosa.utils import files
 from rosa.utils.hub import is_commit, why_refused, why_unreachable
+from rosa.utils.names import PRETRAINING
 from rosa.utils.seeding import derive, global_stream
 
-PRETRAINING = "pretraining.json"
-"""The file beside a model that the project pretrained: on which text, and with what result."""
 PADDING = "<|pad|>"
 """The padding token added to a language model that lacks one."""
 

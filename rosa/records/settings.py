@@ -19,6 +19,7 @@ from rosa.config import (
     to_dict,
     without_places,
 )
+from rosa.config.identity import default_of
 from rosa.records.schema import Configuration, Record
 
 
@@ -37,10 +38,8 @@ def default_settings(method: str) -> dict[str, Any]:
     found: dict[str, Any] = {"selection": Config.selection}
     for group, kind in groups.items():
         for field in dataclasses.fields(kind):
-            if field.default is not dataclasses.MISSING:
-                found[f"{group}.{field.name}"] = field.default
-            elif field.default_factory is not dataclasses.MISSING:
-                value = field.default_factory()
+            value = default_of(field)
+            if value is not dataclasses.MISSING:
                 plain = to_dict(value) if dataclasses.is_dataclass(value) else value
                 _flatten({field.name: plain}, f"{group}.", found)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rosa.records.schema import RULES, Generation, Record, by_split
-from rosa.utils.formatting import aligned, written
+from rosa.utils.formatting import MIB, aligned, written
 
 
 def headline(record: Record) -> str:
@@ -34,7 +34,7 @@ def summary(record: Record) -> str:
     if step is not None and memory is not None:
         lines.append(
             f"{costs['steps']} updates in {costs['seconds_total']:.0f} s, {1000 * step:.0f} ms each (median); "
-            f"peak memory {memory / 2**20:.0f} MiB"
+            f"peak memory {memory / MIB:.0f} MiB"
         )
     lines += [f"warning: {warning}" for warning in record["warnings"]]
     return "\n".join(lines)

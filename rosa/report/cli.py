@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def parser(what: str, out: str = "") -> argparse.ArgumentParser:
         out: default output path under the results folder; empty: ``what/``.
     """
     made = argparse.ArgumentParser(description=f"Make the {what} of every experiment from the records.")
-    made.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
+    add_results(made)
     made.add_argument("--experiment", nargs="+", default=[], metavar="NAME", help="default: all that have records")
     made.add_argument("--rule", choices=RULES, help="which epoch's scores (default: best; last for selection=dev-last)")
     made.add_argument("--from", dest="source", choices=("files", "wandb"), default="files", help="default: files")
@@ -30,6 +30,17 @@ def parser(what: str, out: str = "") -> argparse.ArgumentParser:
     made.add_argument("--entity", default="", help="owner of the project; default: that of the W&B key")
     made.add_argument("--out", type=Path, help=f"default: the results folder's {out or f'{what}/'}")
     return made
+
+
+def add_results(options: argparse.ArgumentParser) -> None:
+    """Add the option that names the results folder."""
+    options.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
+
+
+def tell_left_out(problems: Iterable[object]) -> None:
+    """Print why records or runs were left out, a line each, to standard error."""
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
 
 
 @contextmanager
@@ -43,8 +54,7 @@ def records_folder(options: argparse.Namespace) -> Iterator[Path]:
         yield options.results
         return
     with tempfile.TemporaryDirectory(prefix="rosa-wandb-") as folder:
-        for line in download(Path(folder), options.project, options.entity):
-            print(f"left out: {line}", file=sys.stderr)
+        tell_left_out(download(Path(folder), options.project, options.entity))
         yield Path(folder)
 
 
@@ -60,8 +70,7 @@ def each_experiment(results: Path, asked: Sequence[str], make: Callable[[str, Se
         ReportError: there are no records.
     """
     found, problems = find(results)
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
+    tell_left_out(problems)
     names = asked or sorted({record["identity"]["experiment"] for record in found})
     if not names:
         raise no_records(results)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from rosa import records
 from rosa.config import Config
@@ -21,7 +18,7 @@ from rosa.run.earlier import Inputs, refuse_other_run
 from rosa.run.resolve import resolve
 from rosa.training import find_checkpoint
 from rosa.training.signals import stop_signals
-from rosa.utils import distributed
+from rosa.utils import distributed, files
 
 CHECKPOINTS = "checkpoints"
 
@@ -92,19 +89,13 @@ def note_death(config: Config, command: str, reason: str) -> None:
             close(folder, record, {"type": "KilledProcess", "message": reason, "traceback": ""})
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder; create the folder if it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / records.LOCK, timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise BusyError(f"{folder}: another process is doing this run") from error
-    except OSError as error:
-        raise records.RecordError(f"{folder}: cannot write in the run's folder (results_dir): {error}") from error
-    with lock:
-        yield
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """The lock of a run's folder, which is created if it is missing."""
+    return files.locked(
+        folder / records.LOCK,
+        BusyError(f"{folder}: another process is doing this run"),
+        lambda error: records.RecordError(f"{folder}: cannot write in the run's folder (results_dir): {error}"),
+    )
 
 
 def close(folder: Path, record: Record, failure: Failure | None = None) -> None:

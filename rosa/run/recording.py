@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from rosa import records
 from rosa.adapters import diagnostics
-from rosa.adapters.callback import EVENT, MOVED, ResampleCallback
+from rosa.adapters.callback import ResampleCallback
 from rosa.adapters.resampling import resampled
 from rosa.config import Config
 from rosa.errors import InterruptedRun
@@ -26,6 +26,7 @@ from rosa.run.folder import CHECKPOINTS, WEIGHTS, Start, close, failure
 from rosa.training import BestWeightsCallback, HarnessTrainer, best_index, costs, save_weights
 from rosa.training.callbacks import ProgressCallback
 from rosa.utils import distributed
+from rosa.utils.names import EVENT, MOVED
 from rosa.utils.seeding import derive
 
 

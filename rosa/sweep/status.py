@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from rosa import records
 from rosa.config import TUNED, Config
+from rosa.errors import BusyError, OutputError
 from rosa.records import Record, selection
 from rosa.sweep.jobs import Job
+from rosa.utils import files
 from rosa.utils.console import first_line
 from rosa.utils.formatting import aligned
 
@@ -42,11 +42,11 @@ def in_progress(folder: Path) -> bool:
     lock = folder / records.LOCK
     try:
         if lock.exists():
-            with FileLock(lock, timeout=0):
+            with files.locked(lock, BusyError(str(lock)), lambda error: OutputError(f"{lock}: {error}")):
                 pass
-    except Timeout:
+    except BusyError:
         return True
-    except OSError:
+    except OutputError:
         return False  # a process that is working on the run can write here
     return False
 

@@ -10,11 +10,12 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rosa.adapters.callback import EVENT, updates_per_epoch
+from rosa.adapters.callback import updates_per_epoch
 from rosa.training.batches import EpochSampler
 from rosa.training.costs import CostMeter, parameter_memory
 from rosa.utils import distributed
 from rosa.utils.formatting import written
+from rosa.utils.names import EVENT
 
 
 class EpochOrderCallback(TrainerCallback):

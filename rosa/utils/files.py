@@ -1,4 +1,7 @@
-"""Files: replaced atomically (after a kill or on a full disk, the old or the new one is there), hashed and found."""
+"""Files: replaced atomically, locked, decoded, hashed and found.
+
+After a kill or on a full disk, the old or the new file is there, never a part.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ import hashlib
 import importlib.util
 import os
 import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rosa.errors import OutputError
+from rosa.errors import OutputError, RosaError
 
 
 def replace(path: Path, content: str | bytes) -> None:
@@ -56,3 +60,42 @@ def package_folder(path: str) -> Path | None:
     spec = importlib.util.find_spec(package)
     found = spec.submodule_search_locations if spec else None
     return Path(found[0]) / inner if found else None
+
+
+@contextlib.contextmanager
+def locked(lock: Path, busy: RosaError, refused: Callable[[OSError], RosaError]) -> Iterator[None]:
+    """Hold a lock that the system releases when its holder dies; do not wait for it.
+
+    Args:
+        lock: its file; the folder is created if missing.
+        busy: raised if another process holds it.
+        refused: makes the error that is raised if the file cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock, timeout=0)
+        held.acquire()
+    except Timeout as error:
+        raise busy from error
+    except OSError as error:
+        raise refused(error) from error
+    with held:
+        yield
+
+
+def decode(content: bytes, path: Path, kind: type[RosaError]) -> str:
+    """The text of a UTF-8 file, without a byte-order mark.
+
+    Args:
+        content: the file's bytes.
+        path: the file's name, for the message.
+        kind: of the error raised if it is not UTF-8; the message names the line.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # error.start and error.object both exclude a byte-order mark.
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise kind(f"{path}:{line}: not UTF-8: {error.reason} (byte {error.object[error.start]:#04x})") from None

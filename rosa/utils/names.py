@@ -1,6 +1,17 @@
-"""Constants of token labels, shared by the code that makes and that reads them."""
+"""Names and values that one part of the code writes and another reads."""
 
 from __future__ import annotations
 
+from typing import Final
+
 IGNORED = -100
 """The label of a token whose loss does not count, as PyTorch's cross entropy has it."""
+
+PRETRAINING = "pretraining.json"
+"""File beside the weights of a model that the project pretrained: how it did."""
+
+EVENT: Final = "resample_layers"
+"""The key that marks a resample in a Trainer's log history."""
+MOVED: Final = "subspace_moved"
+"""The key in a Trainer's log history of each layer's ``||A B - A_0 B_0||`` (Frobenius) since the last resample: one
+number a layer, in the order of the model's modules."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from benchmarks.contenders import DORA, PARTS, PEFT, RANK, Contender
 from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
-from benchmarks.measured import MIB, Case, Measured, case_label, cases_at
+from benchmarks.measured import Case, Measured, case_label, cases_at
 from benchmarks.memory import Memory, measure_apart, of_parameters, widest
 from benchmarks.pictures import picture
 from benchmarks.shapes import SHAPES, random_model, random_texts
@@ -25,6 +25,7 @@ from benchmarks.workload import Batch, Workload, load_model
 from rosa.adapters import adapters, merge, resample
 from rosa.config import Config
 from rosa.report.tables.table import Line, Table
+from rosa.utils.formatting import MIB
 
 ROUNDS = 20
 SHAPE_ROUNDS = 3

@@ -20,12 +20,12 @@ from rosa.config import DecodingConfig, RosaConfig
 from rosa.evaluation.generation.decode import continue_prompts
 from rosa.report.tables.table import Table
 from rosa.training import costs
+from rosa.utils.formatting import MIB
 
 ROUNDS = 1
 """The first call of a stage is what a run pays."""
 EXAMPLES, TOKENS = 8, 64
 PROMPTS, NEW_TOKENS = 4, 8
-MIB = 2**20
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ from benchmarks.contenders import LABELS, LORAS, RANK, RANKED
 from benchmarks.memory import Memory
 from benchmarks.timing import Spread, ratio
 
-MIB = 2**20
-
 Case = tuple[str, int]
 """A contender's name and rank; the rank of a method without one is 0."""
 

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.contenders import LABELS
-from benchmarks.measured import MIB, Case, Measured, case_label
+from benchmarks.measured import Case, Measured, case_label
 from rosa.report.figures import style
 from rosa.report.figures.style import Picture
+from rosa.utils.formatting import MIB
 
 COLUMNS = ("model", "method", "rank", "step_relative", "lower_quartile", "upper_quartile", "relative_to", "peak_mib")
 

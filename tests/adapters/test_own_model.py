@@ -23,7 +23,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 import rosa
-from rosa.adapters.callback import EVENT, MOVED
+from rosa.utils.names import EVENT, MOVED
 from tests.adapters import tiny
 from tests.adapters.tiny import build, logits, relative_difference
 

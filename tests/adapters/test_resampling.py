@@ -16,9 +16,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import rosa
 from rosa.adapters import adapters, resample
-from rosa.adapters.callback import EVENT, MOVED, ResampleCallback, updates_per_epoch
+from rosa.adapters.callback import ResampleCallback, updates_per_epoch
 from rosa.config import LoraConfig, MethodConfig, RosaConfig
 from rosa.errors import AdapterError
+from rosa.utils.names import EVENT, MOVED
 from rosa.utils.seeding import derive, generator
 from tests.adapters import tiny
 from tests.adapters.tiny import attached, build, logits, relative_difference, train_steps

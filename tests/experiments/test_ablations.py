@@ -11,8 +11,9 @@ from rosa.config import Config, from_hydra, identity_hash, register
 from rosa.records import find
 from rosa.report.comparison import compare
 from rosa.report.figures.ablation import ablation
-from rosa.report.figures.diagnostics import MOVED, diagnostics
+from rosa.report.figures.diagnostics import diagnostics
 from rosa.run import run
+from rosa.utils.names import MOVED
 from tests.conftest import ROOT, Composer
 
 VARIES = {

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from rosa.errors import ModelError
-from rosa.mini.pretraining.cache import FACTS, cached, key, refuse_existing
+from rosa.mini.pretraining.cache import cached, key, refuse_existing
+from rosa.utils.names import PRETRAINING
 
-FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", FACTS)
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", PRETRAINING)
 
 
 def make(folder: Path) -> None:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rosa.config import Config, MiniModelConfig, from_hydra, register
 from rosa.errors import ConfigError, DataError, ModelError
 from rosa.mini import text as mini_text
-from rosa.mini.pretraining import cache, gpt2, roberta
+from rosa.mini.pretraining import gpt2, roberta
 from rosa.mini.pretraining.gpt2 import (
     build_model,
     cache_key,
@@ -30,6 +30,7 @@ from rosa.mini.pretraining.gpt2 import (
 )
 from rosa.mini.pretraining.gpt2_text import END, PAD, build_tokenizer, contexts, encode, names, renamed
 from rosa.run.mini_model import located
+from rosa.utils.names import PRETRAINING
 from tests.conftest import ROOT
 
 TINY = MiniModelConfig(
@@ -169,7 +170,7 @@ def test_the_loss_is_that_of_transformers_and_padding_has_none() -> None:
 def test_embeddings_are_one_matrix_before_and_after_saving(saved: Path) -> None:
     for model in (build_model(TINY, 50), AutoModelForCausalLM.from_pretrained(saved)):
         assert model.lm_head.weight is model.transformer.wte.weight
-    facts = json.loads((saved / cache.FACTS).read_text())
+    facts = json.loads((saved / PRETRAINING).read_text())
     model = AutoModelForCausalLM.from_pretrained(saved)
     assert facts["parameters"] == sum(p.numel() for p in model.parameters())
     assert facts["vocabulary"] == model.config.vocab_size == len(AutoTokenizer.from_pretrained(saved))
@@ -286,7 +287,7 @@ SMALL = [
 def test_a_run_gets_the_model_of_its_text_wherever_the_file_lies(tmp_path: Path) -> None:
     def facts(*overrides: str) -> tuple[str, dict[str, object]]:
         folder = Path(located(composed(*SMALL, f"cache_dir={tmp_path / 'cache'}", *overrides)).path)
-        return folder.name, json.loads((folder / cache.FACTS).read_text())
+        return folder.name, json.loads((folder / PRETRAINING).read_text())
 
     generated, its_facts = facts()
     assert its_facts["text"]["generated"] == "restaurants"

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from rosa.config import MiniModelConfig
 from rosa.errors import ModelError
 from rosa.mini import text as mini_text
-from rosa.mini.pretraining import cache, roberta, roberta_text
+from rosa.mini.pretraining import roberta, roberta_text
 from rosa.mini.pretraining.loop import batches
 from rosa.mini.pretraining.roberta import build_model, cache_key, cached_roberta, pretrain_roberta
 from rosa.mini.pretraining.roberta_text import (
@@ -27,7 +27,7 @@ from rosa.mini.pretraining.roberta_text import (
     mask_tokens,
     masking_rates,
 )
-from rosa.utils.names import IGNORED
+from rosa.utils.names import IGNORED, PRETRAINING
 
 TINY = MiniModelConfig(layers=1, hidden=32, heads=2, intermediate=64, sentences=40, steps=3, batch_size=4, lr=1e-3)
 WORDS = ["a", "b", "c", "d", "."]
@@ -188,7 +188,7 @@ def test_training_learns_more_than_word_frequencies(tmp_path: Path, monkeypatch:
     config = MiniModelConfig(layers=1, hidden=48, heads=2, intermediate=96, steps=250, batch_size=32, lr=5e-3)
     facts = pretrain_roberta(paragraphs, words, config, tmp_path / "model")
     assert facts["loss"] < 0.5 * math.log(8)
-    assert json.loads((tmp_path / "model" / cache.FACTS).read_text()) == facts
+    assert json.loads((tmp_path / "model" / PRETRAINING).read_text()) == facts
 
 
 def test_the_saved_folder_loads_as_a_classifier_with_the_trained_body(tmp_path: Path) -> None:
@@ -265,10 +265,10 @@ def test_the_key_names_text_words_shape_training_and_version(monkeypatch: pytest
 def test_a_second_call_finds_the_model_and_a_broken_folder_is_replaced(tmp_path: Path) -> None:
     folder = cached_roberta(TEXT, WORDS, TINY, tmp_path)
     first = weights(folder)
-    stamp = (folder / cache.FACTS).stat().st_mtime_ns
+    stamp = (folder / PRETRAINING).stat().st_mtime_ns
     assert cached_roberta(TEXT, WORDS, TINY, tmp_path) == folder
-    assert (folder / cache.FACTS).stat().st_mtime_ns == stamp
-    for lost in ("model.safetensors", cache.FACTS, "tokenizer.json"):
+    assert (folder / PRETRAINING).stat().st_mtime_ns == stamp
+    for lost in ("model.safetensors", PRETRAINING, "tokenizer.json"):
         (folder / lost).unlink()
         (folder / "config.json").write_text("{")
         assert cached_roberta(TEXT, WORDS, TINY, tmp_path) == folder

@@ -96,7 +96,7 @@ def test_the_script(config: Config) -> None:
     done = status()
     assert done.returncode == 0
     assert "failed: run default/tiny/cola/rosa-" in done.stdout
-    assert f"corrupt: {broken / records.RECORD}: not a readable record" in done.stderr
+    assert f"left out: {broken / records.RECORD}: not a readable record" in done.stderr
     asked = status("--experiment", "rank_frequency", "method.rank=1", "seed=0")
     assert asked.returncode == 0, asked.stderr
     assert "missing: 3 runs\n  all of them: python scripts/train.py -m experiment=rank_frequency" in asked.stdout

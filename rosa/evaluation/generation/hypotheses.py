@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from filelock import FileLock, Timeout
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -138,16 +137,10 @@ def _sha256(texts: Iterable[str]) -> str:
     return hashlib.sha256(_lines(texts).encode()).hexdigest()
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Lock the file against other processes; raises a DecodingError if it is locked."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise DecodingError(f"{path}: another process is writing it; wait for it, or choose another file") from error
-    except OSError as error:
-        raise DecodingError(f"{path}: cannot be written: {error}") from error
-    with lock:
-        yield
+def _locked(path: Path) -> AbstractContextManager[None]:
+    """A lock of the file against other processes; raises a DecodingError if it is locked."""
+    return files.locked(
+        path.with_name(f".{path.name}.lock"),
+        DecodingError(f"{path}: another process is writing it; wait for it, or choose another file"),
+        lambda error: DecodingError(f"{path}: cannot be written: {error}"),
+    )

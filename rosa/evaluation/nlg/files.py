@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rosa.errors import ScoringError
+from rosa.utils.files import decode
 
 _HEADER = re.compile(r'"?mr"?\s*[,;\t]', re.IGNORECASE)
 _QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"[,;\t](?!\s)')
@@ -81,14 +82,7 @@ def _lines(path: Path, expected: str) -> list[str]:
         content = path.read_bytes()
     except OSError as error:
         raise ScoringError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # error.start and error.object both exclude a byte-order mark.
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise ScoringError(
-            f"{path}:{line}: not UTF-8: {error.reason} (byte {error.object[error.start]:#04x})"
-        ) from None
+    text = decode(content, path, ScoringError)
     if not text:
         raise ScoringError(f"{path}: the file is empty; expected {expected}")
     lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rosa.errors import ModelError
+from rosa.utils.names import PRETRAINING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-FACTS = "pretraining.json"
 
 
 def key(recipe: Any) -> str:
@@ -32,7 +31,7 @@ def save_whole(
     try:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        (temporary / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        (temporary / PRETRAINING).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         # mkdtemp makes a private folder, but a cache may be shared.
         temporary.chmod(0o755)
         temporary.rename(folder)
@@ -72,5 +71,5 @@ def cached(folder: Path, make: Callable[[Path], object]) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    needed = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", FACTS)
+    needed = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", PRETRAINING)
     return all((folder / name).is_file() for name in needed)

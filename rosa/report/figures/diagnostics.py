@@ -17,6 +17,7 @@ from rosa.errors import ReportError
 from rosa.records import Record, Subspace, describe
 from rosa.report.comparison import Comparison, Task, summarise
 from rosa.report.figures import style
+from rosa.utils.names import MOVED
 
 COLUMNS = (
     *("experiment", "model", "task", "panel", "row", "layer", "kind", "quantity", "subspace"),
@@ -28,8 +29,6 @@ LINES = {
     "factorization_ms": "one factorization\n(ms)",
 }
 """Quantities with one number per layer -> axis label."""
-MOVED = "subspace_moved"
-"""Change of a layer's product A B within one subspace (Frobenius norm): one number per layer and subspace."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,8 @@ def _numbers(run: Record) -> Iterator[tuple[str, str, int | None, float]]:
     for name in names if seconds else ():
         yield "factorization_ms", name, None, 1000 * sum(one[name] for one in seconds) / len(seconds)
     for number, end in enumerate(ends, 1):
-        if "subspace_moved" in end:
-            for name, norm in _by_layer(run, end, MOVED, end["subspace_moved"], names).items():
+        if MOVED in end:
+            for name, norm in _by_layer(run, end, MOVED, end[MOVED], names).items():
                 yield MOVED, name, number, norm
 
 

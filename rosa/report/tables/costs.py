@@ -16,8 +16,7 @@ from rosa.report.tables import notes
 from rosa.report.tables.results import trainable
 from rosa.report.tables.scores_csv import spaced, write
 from rosa.report.tables.table import Cell, Line, Table
-
-MIB = 2**20
+from rosa.utils.formatting import MIB
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rosa.config import registry
+from rosa.config import TRAIN, registry
 from rosa.records import HOLDOUT, Record, default_settings
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Result, Row, Task, complete, frozen
@@ -266,7 +266,7 @@ def _source(run: Record) -> str:
 
 def _sizes(run: Record) -> str:
     splits: dict[str, Any] = run["data"]["splits"]
-    order = ["train", HOLDOUT, *run["config"]["task"]["evaluation"]]
+    order = [TRAIN, HOLDOUT, *run["config"]["task"]["evaluation"]]
     return ", ".join(f"{split} {splits[split]['rows']}" for split in order if split in splits)
 
 
