@@ -23,7 +23,7 @@ def main() -> None:
     add_results(options)
     options.add_argument("--out", type=Path, default=Path("docs/claims.md"), help="default: docs/claims.md")
     chosen = options.parse_args()
-    found, problems = find(chosen.results)
+    found, problems = find(chosen.results, evidence="alone")
     tell_left_out(problems)
     files.write(chosen.out, page(found))
     print(chosen.out)

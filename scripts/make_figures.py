@@ -1,6 +1,6 @@
 """Make the figures of every experiment from the records, one set for each of its models: svg, png and csv.
 
-python scripts/make_figures.py [--results results] [--experiment NAME ...] [--rule best|last] [--out DIR]
+python scripts/make_figures.py [--results results] [--experiment NAME ...] [--rule best|last] [--evidence] [--out DIR]
     [--figure differences|ablation|curves|diagnostics|quality|rank_frequency|costs ...]
     [--metric headline|loss|NAME ...] [--from wandb --project P [--entity E]]
 """
@@ -72,7 +72,7 @@ def main() -> None:
                     print(f"{out / picture.name}.{{svg,png,csv}}")
 
     with records_folder(options) as folder:
-        each_experiment(folder, options.experiment, make)
+        each_experiment(options, folder, make)
 
 
 if __name__ == "__main__":

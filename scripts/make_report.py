@@ -1,7 +1,7 @@
 """Make the report from the records: one HTML file with every experiment's tables, figures and runs.
 
-python scripts/make_report.py [--results results] [--experiment NAME ...] [--rule best|last] [--panels N] [--out FILE]
-    [--from wandb --project P [--entity E]]
+python scripts/make_report.py [--results results] [--experiment NAME ...] [--rule best|last] [--evidence]
+    [--panels N] [--out FILE] [--from wandb --project P [--entity E]]
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from rosa.records import locate
-from rosa.report.cli import no_records, parser, records_folder, tell_left_out
+from rosa.report.cli import located, parser, records_folder
 from rosa.report.html.contents import contents
 from rosa.report.html.figures import PANELS, Drawings
 from rosa.report.html.render import html
@@ -39,12 +38,9 @@ def main() -> None:
     options = arguments()
     out = options.out or options.results / "report.html"
     with records_folder(options) as folder:
-        located, problems = locate(folder)
-    tell_left_out(problems)
-    if not located:
-        raise no_records(folder)
+        found, problems = located(options, folder)
     page = contents(
-        {relative(path, out.parent): record for path, record in located.items()},
+        {relative(path, out.parent): record for path, record in found.items()},
         problems,
         options.experiment,
         options.rule,

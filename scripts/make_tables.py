@@ -2,8 +2,8 @@
 
 Costs and differences from LoRA are separate files: EXPERIMENT_costs and, with several seeds, EXPERIMENT_differences.
 
-python scripts/make_tables.py [--results results] [--experiment NAME ...] [--rule best|last] [--out DIR] [--paper CSV]
-    [--from wandb --project P [--entity E]]
+python scripts/make_tables.py [--results results] [--experiment NAME ...] [--rule best|last] [--evidence] [--out DIR]
+    [--paper CSV] [--from wandb --project P [--entity E]]
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
         print(*map(markdown, made), sep="\n")
 
     with records_folder(options) as folder:
-        each_experiment(folder, options.experiment, make)
+        each_experiment(options, folder, make)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The state of every experiment, from the records; with --experiment, also which of its runs are missing.
+"""The state of this folder's runs, by experiment, from their records; with --experiment, also which are missing.
 
 python scripts/status.py [--results results]
 python scripts/status.py --experiment rank_frequency [OVERRIDES, as for scripts/train.py]
@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from rosa.config import register
 from rosa.config.explain import explained
+from rosa.errors import ReportError
 from rosa.records import find
-from rosa.report.cli import add_results, no_records, tell_left_out
+from rosa.report.cli import add_results, tell_left_out
 from rosa.sweep.jobs import command, expand
 from rosa.sweep.status import Run, asked_for, run_of, table, to_do
 from rosa.utils.console import run_command
@@ -49,12 +50,14 @@ def main() -> None:
         sweep = command(["-m", *overrides])
         runs[options.experiment] = list(asked_for(jobs, options.results))
     else:
-        found, problems = find(options.results)
+        found, problems = find(options.results, evidence="none")
         tell_left_out(problems)
         for record in found:
             runs.setdefault(record["identity"]["experiment"], []).append(run_of(options.results, record))
     if not runs:
-        raise no_records(options.results)
+        raise ReportError(
+            f"no runs under {options.results}/runs; make tables shows the committed records, if there are any"
+        )
     print("\n".join([*table(runs), *to_do([run for group in runs.values() for run in group], sweep)]))
 
 

@@ -24,9 +24,10 @@ from rosa.records.record import (
 )
 from rosa.records.schema import RULES, STATUSES, Costs, Evaluation, Generation, Record, Rule, Split, Subspace, by_split
 from rosa.records.settings import default_settings, learning_rate, settings
-from rosa.records.store import find, locate
+from rosa.records.store import Evidence, find, is_committed, locate
 
 __all__ = [
+    "Evidence",
     "HOLDOUT",
     "LOCK",
     "RECORD",
@@ -48,6 +49,7 @@ __all__ = [
     "find",
     "folder",
     "identity",
+    "is_committed",
     "learning_rate",
     "locate",
     "lower_is_better",

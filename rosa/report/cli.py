@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rosa.errors import ReportError
-from rosa.records import RULES, Record, find
+from rosa.errors import RecordError, ReportError
+from rosa.records import RULES, Record, is_committed, locate
+from rosa.records.store import EVIDENCE, Located
 from rosa.report.wandb_records import download
 
 
@@ -28,6 +29,11 @@ def parser(what: str, out: str = "") -> argparse.ArgumentParser:
     made.add_argument("--from", dest="source", choices=("files", "wandb"), default="files", help="default: files")
     made.add_argument("--project", default="rosa", help="of W&B, with --from wandb (default: rosa)")
     made.add_argument("--entity", default="", help="owner of the project; default: that of the W&B key")
+    made.add_argument(
+        "--evidence", action="store_true",
+        help="show committed records (records/) beside this folder's own runs, and mark them; without it, they are "
+        "shown only for experiments of which this folder has run nothing",
+    )  # fmt: skip
     made.add_argument("--out", type=Path, help=f"default: the results folder's {out or f'{what}/'}")
     return made
 
@@ -58,23 +64,43 @@ def records_folder(options: argparse.Namespace) -> Iterator[Path]:
         yield Path(folder)
 
 
-def each_experiment(results: Path, asked: Sequence[str], make: Callable[[str, Sequence[Record]], None]) -> None:
-    """Call ``make(experiment, all records)`` for each experiment; print records that cannot be read to stderr.
+def located(options: argparse.Namespace, folder: Path) -> tuple[Located, list[RecordError]]:
+    """The records that a command shows, by file, and the errors of those left out, which are named on stderr.
 
     Args:
-        results: folder of ``runs/`` and ``records/``.
-        asked: names of experiments; empty: all that have records.
+        options: of :func:`parser`.
+        folder: of ``runs/`` and ``records/``.
+
+    Raises:
+        ReportError: there are no records.
+    """
+    found, problems = locate(folder, evidence="beside" if options.evidence else "instead")
+    tell_left_out(problems)
+    if not found:
+        raise no_records(folder)
+    own = {record["identity"]["experiment"] for record in found.values() if not is_committed(record)}
+    beside = sorted(name for name in own if (folder / EVIDENCE / name).is_dir())
+    if beside and not options.evidence:
+        print(
+            f"left out: committed records of {', '.join(beside)}, which this folder has runs of; --evidence shows both",
+            file=sys.stderr,
+        )
+    return found, problems
+
+
+def each_experiment(options: argparse.Namespace, folder: Path, make: Callable[[str, Sequence[Record]], None]) -> None:
+    """Call ``make(experiment, all records)`` for each experiment; see :func:`located`.
+
+    Args:
+        options: of :func:`parser`; ``experiment`` has the names asked for, or none for all that have records.
+        folder: of ``runs/`` and ``records/``.
         make: called once per experiment.
 
     Raises:
         ReportError: there are no records.
     """
-    found, problems = find(results)
-    tell_left_out(problems)
-    names = asked or sorted({record["identity"]["experiment"] for record in found})
-    if not names:
-        raise no_records(results)
-    for name in names:
+    found = list(located(options, folder)[0].values())
+    for name in options.experiment or sorted({record["identity"]["experiment"] for record in found}):
         make(name, found)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rosa.errors import ReportError
 from rosa.records import RECORD
+from rosa.records.store import RUNS
 
 
 def download(folder: Path, project: str, entity: str = "", api: Any = None) -> list[str]:
@@ -29,7 +30,7 @@ def download(folder: Path, project: str, entity: str = "", api: Any = None) -> l
     """
     path = f"{entity}/{project}" if entity else project
     try:
-        left_out = list(_fetch((api or _api()).runs(path), folder / "records"))
+        left_out = list(_fetch((api or _api()).runs(path), folder))
     except ReportError:
         raise
     # W&B's errors have no common base class.
@@ -54,6 +55,6 @@ def _fetch(runs: Iterable[Any], folder: Path) -> Iterator[str]:
         if not found:
             yield f"W&B run {run.id} ({run.name}, {run.state}): it has no {RECORD}"
             continue
-        place = folder / run.id
+        place = folder.joinpath(RUNS, *["wandb"] * 4, run.id)  # as deep as runs lie
         place.mkdir(parents=True)
         found[0].download(root=str(place), replace=True)

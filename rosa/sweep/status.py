@@ -67,9 +67,9 @@ def asked_for(jobs: Iterable[Job], results_dir: Path) -> Iterator[Run]:
 
     Args:
         jobs: the sweep's runs.
-        results_dir: the folder of ``runs/`` and ``records/``.
+        results_dir: the folder of ``runs/``; committed records are no runs of it.
     """
-    found, _ = records.find(results_dir)
+    found, _ = records.find(results_dir, evidence="none")
     there = {records.order_key(record): record for record in found}
     chosen: dict[str, float | records.RecordError] = {}
     for job in jobs:

@@ -229,48 +229,47 @@ def test_settings_leave_out_what_changes_no_result():
 # --- find ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_record_is_located_in_the_tree_that_counts(tmp_path):
-    settings = config(results_dir=str(tmp_path))
-    run = records.folder(settings)
-    kept = tmp_path / "records" / run.relative_to(tmp_path / "runs")
-    records.write(kept, record(settings, command="kept"))
-    records.write(run, record(settings, status="running", metrics={}, command="running"))
-    located, _ = records.locate(tmp_path)
-    assert {path: found["command"] for path, found in located.items()} == {kept / "record.json": "kept"}
-    records.write(run, record(settings, command="done"))
-    located, _ = records.locate(tmp_path)
-    assert {path: found["command"] for path, found in located.items()} == {run / "record.json": "done"}
+def evidence(results, *made):
+    """Put records where committed ones are; the paths."""
+    paths = [results / "records" / one["identity"]["experiment"] / str(number) for number, one in enumerate(made)]
+    for path, one in zip(paths, made, strict=True):
+        records.write(path, one)
+    return paths
 
 
 def test_find_reads_both_trees_and_reports_what_it_cannot_read(tmp_path):
     made = [
         record(config(task, seed=seed, experiment=e), 0.5) for task in ("rte", "cola") for seed in (1, 0) for e in "ab"
     ]
-    paths = put(tmp_path, *made[:5])
-    for number, one in enumerate(made[5:]):
-        records.write(tmp_path / "records" / str(number), one)
+    own, committed = ([one for one in made if one["identity"]["experiment"] == name] for name in "ab")
+    paths = put(tmp_path, *own)
+    evidence(tmp_path, *committed)
     found, problems = records.find(tmp_path)
     assert problems == []
     assert found == sorted(made, key=lambda one: tuple(one["identity"].values()))
+    assert [records.is_committed(one) for one in found] == [one["identity"]["experiment"] == "b" for one in found]
     assert records.find(tmp_path, "a")[0] == [one for one in found if one["identity"]["experiment"] == "a"]
 
     paths[0].write_text("{")
     remaining, problems = records.find(tmp_path)
-    assert remaining == [one for one in found if one["identity"] != made[0]["identity"]]
+    assert remaining == [one for one in found if one["identity"] != own[0]["identity"]]
     assert [str(paths[0]) in str(problem) for problem in problems] == [True]
     assert records.find(tmp_path / "nothing") == ([], [])
 
 
-@pytest.mark.parametrize(
-    ("own", "kept", "winner"),
-    [("done", "done", "own"), ("running", "done", "kept"), ("done", "failed", "own"), ("failed", "running", "own")],
-)
-def test_the_runs_own_record_counts_if_it_is_done(tmp_path, own, kept, winner):
-    put(tmp_path, record(config(), status=own, command="own"))
-    records.write(tmp_path / "records", record(config(), status=kept, command="kept"))
-    found, problems = records.find(tmp_path)
-    assert [one["command"] for one in found] == [winner]
-    assert problems == []
+@pytest.mark.parametrize("state", ["done", "failed", "running"])
+def test_own_runs_come_before_committed_records_whatever_became_of_them(tmp_path, state):
+    """A failed run of one's own is never hidden behind somebody else's score."""
+    evidence(tmp_path, *(record(config(seed=seed), command=f"committed {seed}") for seed in (0, 1)))
+
+    def commands(choice):
+        return [one["command"] for one in records.find(tmp_path, evidence=choice)[0]]
+
+    assert commands("instead") == commands("beside") == ["committed 0", "committed 1"]
+    put(tmp_path, record(config(seed=0), status=state, command="own 0"))
+    assert commands("instead") == commands("none") == ["own 0"]
+    assert commands("beside") == ["own 0", "committed 1"]
+    assert commands("alone") == ["committed 0", "committed 1"]
 
 
 def test_a_copied_run_is_not_counted_twice(tmp_path):

@@ -191,7 +191,7 @@ def test_texts_and_other_tasks_of_one_experiment_have_tables_of_their_own():
 
 def test_the_script_writes_the_same_bytes_again(tmp_path):
     for number, one in enumerate(four_methods()):
-        records.write(tmp_path / "records" / str(number), one)
+        records.write(tmp_path.joinpath("runs", *"abcd", str(number)), one)
     written_files = []
     for _ in range(2):
         done = run_script("--results", str(tmp_path))

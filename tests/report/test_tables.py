@@ -567,3 +567,25 @@ def test_published_numbers_are_the_default_for_roberta_base_on_real_data_only(tm
     done = run_script("--results", str(tmp_path), "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert ("Hu et al. 2021" in done.stdout) == cited
+
+
+def test_committed_records_are_shown_as_such_and_never_in_place_of_own_runs(tmp_path):
+    def script(*more):
+        done = run_script("--results", str(tmp_path), *more)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    for seed in (0, 1):
+        records.write(tmp_path / "records" / "glue" / str(seed), record(config(seed=seed), 0.5))
+    assert "- Runs: 2, from records that are committed with the project; this folder has run none" in script().stdout
+    failed = record(config(seed=0), status="failed")
+    records.write(records.run_folder(tmp_path, failed["identity"]), failed)
+    done = script()
+    assert "left out: committed records of glue, which this folder has runs of; --evidence shows both" in done.stderr
+    assert "| failed" in done.stdout
+    assert "50.0" not in done.stdout
+    assert "committed" not in done.stdout
+    beside = script("--evidence").stdout
+    assert "| 50.0 (n=1, 1 failed)<sup>a</sup>" in beside
+    assert "(a) Of a record that is committed with the project; this folder has not done the run." in beside
+    assert "- Runs: 2, 1 of them from records that are committed with the project." in beside

@@ -101,3 +101,16 @@ def test_the_script(config: Config) -> None:
     assert asked.returncode == 0, asked.stderr
     assert "missing: 3 runs\n  all of them: python scripts/train.py -m experiment=rank_frequency" in asked.stdout
     assert status("--experiment", "rank_frequncy").stderr.startswith("error: experiment=rank_frequncy: no such")
+
+
+@pytest.mark.slow
+def test_committed_records_are_no_runs_of_this_folder(config: Config, tmp_path: Path) -> None:
+    """A fresh clone has run nothing, whatever its evidence says."""
+    results = Path(config.results_dir)
+    folder = written(config, status="done")
+    folder.rename((results / "records").mkdir() or results / "records" / "default")
+    assert [run.state for run in asked_for([Job(config, "x")], results)] == ["missing"]
+    command = [sys.executable, "scripts/status.py", "--results", str(results)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no runs under" in done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rosa.config import registry
 from rosa.errors import RecordError
-from rosa.records import Record, Rule, order_key
+from rosa.records import Record, Rule, is_committed, order_key
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, by_model, compare, own_rule
 from rosa.report.html.figures import Drawings, FigureView
@@ -43,6 +43,8 @@ class Section:
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
     runs: int
+    committed: int
+    """Of them, those from records that are committed with the project."""
     states: Counter[str]
     """State in :data:`rosa.report.html.missing.COUNTED` -> number of runs."""
     commits: tuple[str, ...]
@@ -135,6 +137,7 @@ def _section(
         tuple(formatting.task_order({run["identity"]["task"] for run in own})),
         tuple(sorted({run["identity"]["method"] for run in own}, key=registry.order)),
         len(own),
+        sum(map(is_committed, own)),
         counts(own, lacking, rule),
         tuple(sorted({notes.commit(run) for run in own})),
         max((run["finished"] for run in own if run["finished"]), default=""),

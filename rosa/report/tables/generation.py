@@ -16,10 +16,10 @@ from rosa.report.tables.highlights import Column, Standings, legend, standings
 from rosa.report.tables.notes import Footnotes
 from rosa.report.tables.results import (
     published_cell,
+    remarks,
     standing_cell,
     trainable,
     trial_text,
-    warnings,
     with_what_is_lost,
 )
 from rosa.report.tables.table import Cell, Line, Table
@@ -64,7 +64,9 @@ def generation_table(comparison: Comparison, task: Task, published: Sequence[Pub
     footnotes = Footnotes()
     split = _split(comparison, task)
     columns = _columns(comparison, task, split)
-    rows = [_row(row, task, columns, split, footnotes) for row in comparison.rows if task.name in row.results]
+    rows = [
+        _row(row, task, comparison, columns, split, footnotes) for row in comparison.rows if task.name in row.results
+    ]
     rows += _published_rows(task, published, footnotes)
     headline = f"{formatting.scaled_name(task.metric)} ({task.splits[0]})"
     header = ("Method", *map(formatting.scaled_name, SCORES), headline[0].upper() + headline[1:], "Trainable")
@@ -102,7 +104,9 @@ def _columns(comparison: Comparison, task: Task, split: str) -> dict[str, Standi
     return {name: standings(column, comparison.rows) for name, column in columns.items()}
 
 
-def _row(row: Row, task: Task, columns: Mapping[str, Standings], split: str, footnotes: Footnotes) -> tuple[Cell, ...]:
+def _row(
+    row: Row, task: Task, comparison: Comparison, columns: Mapping[str, Standings], split: str, footnotes: Footnotes
+) -> tuple[Cell, ...]:
     trial = row.results[task.name].selected
     cells = [Cell(row.label)]
     for metric in SCORES:
@@ -112,7 +116,7 @@ def _row(row: Row, task: Task, columns: Mapping[str, Standings], split: str, foo
         reasons = _reasons(trial, metric, split) if len(values) < len(trial.scored) else []
         written = with_what_is_lost(shown, len(values), trial, task)
         cells.append(standing_cell(written, columns[metric][row.label], tuple(map(footnotes.mark, reasons))))
-    letters = tuple(map(footnotes.mark, warnings(trial)))
+    letters = tuple(map(footnotes.mark, remarks(trial, comparison)))
     cells.append(standing_cell(trial_text(trial, task), columns[task.metric][row.label], letters))
     return (*cells, Cell(trainable(row)))
 

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rosa.config import TRAIN, registry
-from rosa.records import HOLDOUT, Record, default_settings
+from rosa.records import HOLDOUT, Record, default_settings, is_committed
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Result, Row, Task, complete, frozen
 from rosa.report.tables.table import Line, Span
 
 COMMANDS = 3
 """Largest number of commands listed; the CSV file has them all."""
+COMMITTED = "Of a record that is committed with the project; this folder has not done the run."
 NAMED_ROWS = 4
 """Largest number of rows named in one note."""
 
@@ -276,7 +277,7 @@ def provenance(comparison: Comparison) -> list[Line]:
     more = f", and {len(commands) - COMMANDS} more in the CSV file" if len(commands) > COMMANDS else ""
     return [
         (
-            Span(f"Runs: {len(comparison.runs)}. Commit: "),
+            Span(f"Runs: {len(comparison.runs)}{_committed(comparison)}. Commit: "),
             *_joined(sorted({commit(run) for run in comparison.runs})),
             Span("."),
         ),
@@ -289,6 +290,14 @@ def provenance(comparison: Comparison) -> list[Line]:
             Span("."),
         ),
     ]
+
+
+def _committed(comparison: Comparison) -> str:
+    """How many of the runs are committed records."""
+    number = sum(map(is_committed, comparison.runs))
+    if number == len(comparison.runs):
+        return ", from records that are committed with the project; this folder has run none of them"
+    return f", {number} of them from records that are committed with the project" if number else ""
 
 
 def commit(run: Record) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from rosa.records import is_committed
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task, Trial, complete, summarise
 from rosa.report.published import Published
@@ -94,7 +95,7 @@ def _results_row(
     cells = [Cell(row.label)]
     for task in comparison.tasks:
         result = row.results.get(task.name)
-        letters = tuple(map(footnotes.mark, warnings(result.selected))) if result else ()
+        letters = tuple(map(footnotes.mark, remarks(result.selected, comparison))) if result else ()
         written = formatting.MISSING if result is None else trial_text(result.selected, task)
         cells.append(standing_cell(written, columns[task.name][row.label], letters))
     if _can_average(comparison.tasks):
@@ -108,9 +109,12 @@ def standing_cell(text: str, standing: Standing, letters: tuple[str, ...] = ()) 
     return Cell(text, standing.best, (*standing.marks, *letters), standing.close)
 
 
-def warnings(trial: Trial) -> list[str]:
-    """The warnings of a cell's runs, as footnotes."""
-    return [f"Warning of the run: {text}" for text in sorted({w for r in trial.scored.values() for w in r["warnings"]})]
+def remarks(trial: Trial, comparison: Comparison) -> list[str]:
+    """Footnotes of a cell: warnings of its runs, and that some are committed where others of the table are not."""
+    found = [f"Warning of the run: {w}" for w in sorted({w for r in trial.scored.values() for w in r["warnings"]})]
+    if any(map(is_committed, trial.runs)) and not all(map(is_committed, comparison.runs)):
+        found.append(notes.COMMITTED)
+    return found
 
 
 def _average(row: Row, tasks: Sequence[Task], columns: dict[str, Standings]) -> str:
