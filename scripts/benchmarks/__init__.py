@@ -15,6 +15,7 @@ NAMES = (
     "factorization",
     "solvers",
     "stages",
+    "scaling",
     "decoding",
     "scoring",
     "full_size",

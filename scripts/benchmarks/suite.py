@@ -16,6 +16,7 @@ from benchmarks import (
     full_size,
     padding,
     reports,
+    scaling,
     scoring,
     solvers,
     stages,
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "factorization": (factorization.benchmark, factorization.ROUNDS),
     "solvers": (solvers.benchmark, solvers.ROUNDS),
     "stages": (stages.benchmark, stages.ROUNDS),
+    "scaling": (scaling.benchmark, scaling.ROUNDS),
     "decoding": (decoding.benchmark, decoding.ROUNDS),
     "scoring": (scoring.benchmark, scoring.ROUNDS),
     "full_size": (full_size.benchmark, full_size.ROUNDS),
@@ -56,7 +58,8 @@ def run(
 ) -> str:
     """Run benchmarks and write their tables as Markdown, LaTeX and CSV, and their figures.
 
-    The tables' files are ``tables/costs.*`` where costs alone were measured, and ``tables/benchmark.*`` otherwise.
+    The tables' files are ``tables/costs.*`` where costs alone were measured, ``tables/benchmark_NAME.*`` where another
+    benchmark was alone, and ``tables/benchmark.*`` where there were several.
 
     Args:
         config: from :func:`benchmarks.workload.configure`.
@@ -90,7 +93,7 @@ def run(
         facts_table("benchmark_facts", "What was measured, and where", {**facts["workload"], **_environment(config)})
     )
     text = "\n".join(map(markdown, tables))
-    stem = DEFAULT[0] if tuple(found) == DEFAULT else "benchmark"
+    stem = _stem(tuple(found))
     files.write(tables_folder / f"{stem}.md", text)
     files.write(tables_folder / f"{stem}.tex", "\n".join(map(latex, tables)))
     files.write(tables_folder / f"{stem}.csv", long_csv(found, facts))
@@ -98,6 +101,13 @@ def run(
         for picture in findings.pictures:
             picture.write(results / "figures")
     return text
+
+
+def _stem(names: tuple[str, ...]) -> str:
+    """The name of the tables' files."""
+    if names == DEFAULT:
+        return names[0]
+    return f"benchmark_{names[0]}" if len(names) == 1 else "benchmark"
 
 
 def _check_writable(folder: Path) -> None:

@@ -26,6 +26,7 @@ from benchmarks import (
     memory,
     padding,
     reports,
+    scaling,
     scoring,
     shapes,
     solvers,
@@ -568,6 +569,29 @@ def test_every_stage_of_the_full_size_is_measured() -> None:
     assert value(found, "decode", "peak memory") == measured[5].peak
 
 
+# --- scaling ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_of_the_costs_scales_each_term_on_its_own() -> None:
+    """Twice as wide: eight times both terms. Twice as long in one direction: twice the Gram matrix alone."""
+    one = scaling.Width(Spread(1.0, 1, 1, 1), Spread(10.0, 10, 10, 1), Spread(0.1, 0.1, 0.1, 1))
+    assert scaling.modelled((100, 100), 100, one) == 11
+    assert scaling.modelled((200, 200), 100, one) == 88
+    assert scaling.modelled((200, 100), 100, one) == scaling.modelled((100, 200), 100, one) == 12
+    found = scaling.findings({100: one, 50: one})
+    assert [cells[3].text for cells in found.table.rows] == ["0.125", "–"]
+    assert [cells[3].text for cells in found.further[0].rows] == ["beyond"] * 3
+
+
+def test_the_language_models_have_their_attention_parameters() -> None:
+    """Two square layers and two of the key and value heads' width, in each of 16, 32 and 80."""
+    for (name, layers), (count, width, heads) in zip(
+        scaling.LANGUAGE_MODELS.items(), [(16, 2048, 512), (32, 4096, 1024), (80, 8192, 1024)], strict=True
+    ):
+        parameters = sum(out * into * number for (out, into), number in layers.items())
+        assert parameters == count * (2 * width * width + 2 * heads * width), name
+
+
 # --- everything together ---------------------------------------------------------------------------------------------
 
 
@@ -581,6 +605,7 @@ def test_everything_is_written_for_people_and_for_programs(
     monkeypatch.setattr(costs, "SHAPES", ())
     monkeypatch.setitem(suite.BENCHMARKS, "solvers", (lambda w, n: solvers.benchmark(w, n, SMALL_MODELS), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "stages", (lambda w, n: stages.benchmark(w, n, [32, 40]), 1))
+    monkeypatch.setitem(suite.BENCHMARKS, "scaling", (lambda w, n: scaling.benchmark(w, n, [32, 40]), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "scoring", (lambda w, n: scoring.measure(SMALL_CORPUS, n, "a corpus"), 1))
 
     shrink_decoding(monkeypatch)
@@ -638,10 +663,10 @@ def test_the_script_measures_on_real_files_and_an_own_model(
     options = ["--model", tiny_model, "--data-dir", cola_folder, "--batch-size", 8, "--device", "cpu"]
     assert script(monkeypatch, "factorization", *options, "--repeats", 1, "--results", results) == 0
     said = capsys.readouterr()
-    assert (results / "tables" / "benchmark.md").read_text().strip() == said.out.strip()
+    assert (results / "tables" / "benchmark_factorization.md").read_text().strip() == said.out.strip()
     assert "the real CoLA's training split, 40 examples" in said.out
     assert "factorization: 100%" in said.err
-    with (results / "tables" / "benchmark.csv").open(newline="") as file:
+    with (results / "tables" / "benchmark_factorization.csv").open(newline="") as file:
         assert {line["benchmark"] for line in csv.DictReader(file)} == {"factorization", "workload", "environment"}
 
 
@@ -649,7 +674,7 @@ def test_the_script_measures_on_real_files_and_an_own_model(
     ("arguments", "message"),
     [
         (["--model", "minilmm"], "--model minilmm: neither one of"),
-        (["cost"], "no benchmark cost; there are costs, padding, factorization, solvers, stages, decoding, scoring,"),
+        (["cost"], "no benchmark cost; there are costs, padding, factorization, solvers, stages, scaling, decoding,"),
         (["--repeats", "0"], "--repeats 0: expected at least 1"),
         (["--batch-size", "0"], "train.batch_size=0"),
         (["--results", __file__], "--results: cannot write in"),
