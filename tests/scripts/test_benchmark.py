@@ -36,7 +36,7 @@ from benchmarks import (
 )
 from benchmarks.contenders import DORA, LABELS, PARTS, PEFT, RANKED, Contender
 from benchmarks.findings import Findings, number, with_quartiles
-from benchmarks.measured import MIB, Case, Measured, case_label, cases_at
+from benchmarks.measured import Case, Measured, case_label, cases_at
 from benchmarks.memory import Memory
 from benchmarks.timing import Spread, interleave, ratio, spread
 from benchmarks.workload import Workload, configure, load_model, prepare
@@ -48,6 +48,7 @@ from rosa.config import Config
 from rosa.errors import ConfigError
 from rosa.evaluation.nlg import score
 from rosa.training.checkpoints import save_weights
+from rosa.utils.formatting import MIB
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
