@@ -20,15 +20,15 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description="Measure speed and memory, the methods side by side.")
-    parser.add_argument("names", nargs="*", metavar="BENCHMARK", help=f"{', '.join(NAMES)}, or all; default: costs")
-    parser.add_argument("--model", default="minilm", help="a name under conf/model, or a saved model's folder")
-    parser.add_argument("--data-dir", type=Path, help="the folder that holds CoLA; default: generated text like it")
-    parser.add_argument("--e2e-dir", type=Path, help="the folder of E2E's CSV files; default: generated text like it")
+    parser = argparse.ArgumentParser(description="Measure speed and memory of all methods.")
+    parser.add_argument("names", nargs="*", metavar="BENCHMARK", help=f"{', '.join(NAMES)}, or all (default: costs)")
+    parser.add_argument("--model", default="minilm", help="a name under conf/model, or the folder of a saved model")
+    parser.add_argument("--data-dir", type=Path, help="folder that contains CoLA/ (default: generated text like it)")
+    parser.add_argument("--e2e-dir", type=Path, help="folder of E2E's CSV files (default: generated text like it)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--batch-size", type=int, default=32, help="examples a step (default: 32)")
-    parser.add_argument("--repeats", type=int, help="rounds of each benchmark; default: each its own")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="the tables go to its tables/")
+    parser.add_argument("--batch-size", type=int, default=32, help="examples per step (default: 32)")
+    parser.add_argument("--repeats", type=int, help="rounds of each benchmark (default: depends on the benchmark)")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="tables are written to its tables/")
     return parser.parse_args()
 
 

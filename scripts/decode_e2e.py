@@ -18,29 +18,31 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 SETTINGS = {
     "beams": (int, "hypotheses kept at each token"),
     "length_penalty": (float, "exponent of a hypothesis's length; above 0 favours long ones"),
-    "no_repeat_ngram": (int, "no sequence of so many tokens twice; 0 forbids nothing"),
-    "max_new_tokens": (int, "tokens of a hypothesis at most"),
-    "batch_size": (int, "prompts decoded together; changes no hypothesis"),
+    "no_repeat_ngram": (int, "no n-gram of this many tokens occurs twice; 0 allows all"),
+    "max_new_tokens": (int, "maximum number of tokens of a hypothesis"),
+    "batch_size": (int, "prompts decoded at a time; does not change any hypothesis"),
 }
 
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description="Decode E2E's meaning representations. Stopped, it goes on where it was when asked again."
+        description="Decode E2E's meaning representations; an interrupted command resumes when it is repeated."
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of a finished run, or of a saved language model")
-    parser.add_argument("--weights", choices=RULES, help="of a run: of which epoch (default: the selected one)")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="E2E's CSV files; default: the run's data")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a finished run or a saved model")
+    parser.add_argument("--weights", choices=RULES, help="which epoch of the run (default: the selected one)")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="folder of E2E's CSV files (default: the run's data)"
+    )
     parser.add_argument("--split", choices=("validation", "test"), default="test", help="(default: test)")
     presets = sorted(path.stem for path in (CONF / "decoding").glob("*.yaml"))
-    parser.add_argument("--preset", choices=presets, help="default: the run's settings; of a checkpoint, reference")
+    parser.add_argument("--preset", choices=presets, help="default: the run's settings; for a saved model, reference")
     for name, (kind, what) in SETTINGS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=what)
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N meaning representations")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: SPLIT.WEIGHTS.txt in FOLDER")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="output file (default: SPLIT.WEIGHTS.txt in FOLDER)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that holds something else")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file with other content")
     return parser.parse_args()
 
 
@@ -58,8 +60,8 @@ def main() -> None:
     )
     for warning in written.facts["warnings"]:
         print(f"warning: {warning}")
-    print(f"{len(written.texts)} hypotheses of split {options.split}; what they were made from: {written.path}.json")
-    print("finished before, nothing to do" if written.skipped else "done", end=f": {written.path}\n")
+    print(f"{len(written.texts)} hypotheses of split {options.split}; settings and hashes: {written.path}.json")
+    print("already finished" if written.skipped else "done", end=f": {written.path}\n")
 
 
 if __name__ == "__main__":

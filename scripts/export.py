@@ -17,7 +17,7 @@ from rosa.utils.console import run_command, silence_transformers
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Export the model of a finished run.")
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, which holds record.json")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run, with record.json")
     parser.add_argument(
         "--format",
         choices=("merged", "peft"),
@@ -25,9 +25,9 @@ def arguments() -> argparse.Namespace:
         help="merged: a plain checkpoint; peft: the low-rank difference to the pretrained weights, and the head",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
-    parser.add_argument("--weights", choices=RULES, help="of which epoch (default: the selected one)")
+    parser.add_argument("--weights", choices=RULES, help="which epoch (default: the selected one)")
     parser.add_argument(
-        "--tolerance", type=float, help="peft: share of each layer's change that may be left out (default: 1e-5)"
+        "--tolerance", type=float, help="peft: relative error allowed in each layer's change (default: 1e-5)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in FOLDER")
     parser.add_argument(
@@ -35,7 +35,7 @@ def arguments() -> argparse.Namespace:
     )
     options = parser.parse_args()
     if options.format == "merged" and options.tolerance is not None:
-        parser.error("--tolerance goes with --format peft; a merged model is exact")
+        parser.error("--tolerance needs --format peft; a merged model is exact")
     return options
 
 

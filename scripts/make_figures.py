@@ -30,10 +30,11 @@ FIGURES = ("differences", "ablation", "curves", "diagnostics", "quality", "rank_
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     options = parser("figures")
-    options.add_argument("--figure", nargs="+", default=FIGURES, choices=FIGURES, help="default: all")
+    options.add_argument("--figure", nargs="+", default=FIGURES, choices=FIGURES, help="which figures (default: all)")
     options.add_argument(
-        "--metric", nargs="+", default=[HEADLINE, "loss"], metavar="NAME", help="of curves; default: headline loss"
-    )
+        "--metric", nargs="+", default=[HEADLINE, "loss"], metavar="NAME",
+        help="metrics of the curves (default: headline loss)",
+    )  # fmt: skip
     return options.parse_args()
 
 

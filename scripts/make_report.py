@@ -25,7 +25,7 @@ def arguments() -> argparse.Namespace:
     options = parser("report", "report.html")
     options.add_argument(
         "--panels", type=int, default=PANELS, metavar="N",
-        help=f"draw at most so many panels of figures; 0: none (default: {PANELS})",
+        help=f"maximum number of figure panels; 0 for none (default: {PANELS})",
     )  # fmt: skip
     chosen = options.parse_args()
     if chosen.panels < 0:

@@ -22,13 +22,13 @@ from rosa.utils.console import run_command
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description="Make a page of decoded texts, each input's side by side.")
-    parser.add_argument("experiment", metavar="EXPERIMENT", help="whose runs wrote texts, here: they are in runs/")
+    parser = argparse.ArgumentParser(description="Show the decoded texts of all methods for the same inputs.")
+    parser.add_argument("experiment", metavar="EXPERIMENT", help="experiment whose decoded texts are in runs/")
     add_results(parser)
-    parser.add_argument("--rule", choices=RULES, help="which epoch's texts (default: as the tables)")
-    parser.add_argument("--seed", type=int, default=0, help="of the runs (default: 0)")
-    parser.add_argument("--number", type=int, default=10, metavar="N", help="inputs, evenly spread (default: 10)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: the results folder's samples/EXPERIMENT.md")
+    parser.add_argument("--rule", choices=RULES, help="which epoch's texts (default: as in the tables)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the runs (default: 0)")
+    parser.add_argument("--number", type=int, default=10, metavar="N", help="number of inputs (default: 10)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: samples/EXPERIMENT.md in the results folder")
     return parser.parse_args()
 
 

@@ -24,13 +24,13 @@ def arguments() -> argparse.Namespace:
         "references",
         type=Path,
         metavar="REFERENCES",
-        help="text file: a reference a line, a blank line between the references of one input and those of the next",
+        help="text file: one reference per line, with a blank line between the references of different inputs",
     )
     parser.add_argument(
-        "hypotheses", type=Path, metavar="HYPOTHESES", help="text file: the output for each input, one a line"
+        "hypotheses", type=Path, metavar="HYPOTHESES", help="text file: one output per line, in the order of the inputs"
     )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write scores, versions and options to this file too")
-    parser.add_argument("--no-meteor", action="store_true", help="leave out METEOR, which takes the longest by far")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write scores, versions and options to this file")
+    parser.add_argument("--no-meteor", action="store_true", help="leave out METEOR, which takes longest")
     return parser.parse_args()
 
 

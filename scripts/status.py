@@ -27,13 +27,13 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
-    options = argparse.ArgumentParser(description="Say which runs are done, failed, running, stopped and missing.")
+    options = argparse.ArgumentParser(description="List which runs are done, failed, running, stopped and missing.")
     add_results(options)
-    options.add_argument("--experiment", metavar="NAME", help="a file of experiments/, whose every run is asked for")
-    options.add_argument("overrides", nargs="*", help="with --experiment: what scripts/train.py was or will be told")
+    options.add_argument("--experiment", metavar="NAME", help="also list the missing runs of this file of experiments/")
+    options.add_argument("overrides", nargs="*", help="with --experiment: the overrides given to scripts/train.py")
     found = options.parse_args()
     if found.overrides and not found.experiment:
-        options.error(f"{found.overrides[0]}: overrides go with --experiment")
+        options.error(f"{found.overrides[0]}: overrides need --experiment NAME")
     return found
 
 

@@ -34,10 +34,10 @@ from rosa.utils.distributed import is_main, launched
 CONF = Path(__file__).resolve().parent.parent / "conf"
 LOCAL_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 jobs: list[Job] = []
-"""The runs asked for. Hydra composes them one after the other, and would run them so; here they are done together."""
+"""The requested runs. Hydra calls ``compose`` for one after the other; they are collected here to run in parallel."""
 
 refused: list[ConfigError] = []
-"""Why runs cannot be; raised when Hydra is done, which would print lines of its own."""
+"""Errors of requested runs; raised after Hydra ends, since Hydra would print further lines."""
 
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
@@ -65,8 +65,8 @@ def main() -> int:
     multirun = bool({"-m", "--multirun"} & set(sys.argv[1:]))
     if multirun and launched():
         raise ConfigError(
-            "-m under torchrun: all its processes are of one run; leave -m out, or start the sweep without "
-            "torchrun, which gives each run a GPU of its own"
+            "-m under torchrun: its processes all work on a single run; leave -m out, or start the sweep without "
+            "torchrun, which gives each run its own GPU"
         )
     if multirun:
         preflight(CONF, sys.argv[1:])
@@ -94,7 +94,7 @@ def run_alone(job: Job) -> int:
     outcome = run(job.config, job.command, progress=True)
     if is_main():
         print(summary(outcome.record))
-        print("finished before, nothing to do" if outcome.skipped else "done", end=": ")
+        print("already finished" if outcome.skipped else "done", end=": ")
         print(outcome.folder / RECORD)
     return 0
 

@@ -115,7 +115,7 @@ def build(model: nn.Module, config: IA3Config, generator: torch.Generator | None
     for found, what in ((attention, "key and value"), (feed_forward, "feed-forward output")):
         if not found:
             raise AdapterError(
-                f"(IA)3 knows no {what} layer in {type(model).__name__}; its linear layers are: {', '.join(layers)}"
+                f"(IA)3 found no {what} layer in {type(model).__name__}; its linear layers are: {', '.join(layers)}"
             )
     for name, base in attention.items():
         out_features, in_features = oriented(base, base.weight).shape
@@ -125,8 +125,8 @@ def build(model: nn.Module, config: IA3Config, generator: torch.Generator | None
             yield name, ScaledOutput(base, out_features - in_features)  # the query's outputs, as many as inputs, first
         else:
             raise AdapterError(
-                f"{name} ({out_features} x {in_features}): (IA)3 cannot tell where its keys and values are; "
-                "variant=attention_inputs scales the inputs instead"
+                f"{name} ({out_features} x {in_features}): (IA)3 cannot locate the keys and values of this fused "
+                "layer; use method.variant=attention_inputs, which scales its inputs instead"
             )
     for name, base in feed_forward.items():
         yield name, ScaledInput(base)

@@ -93,9 +93,7 @@ def refuse_wrapper(model: nn.Module) -> None:
     inner = unwrapped(model)
     if inner is not model:
         wrapper = type(model).__name__
-        raise AdapterError(
-            f"{wrapper} wraps {type(inner).__name__}: attach to the model itself, and wrap it afterwards"
-        )
+        raise AdapterError(f"{wrapper} wraps {type(inner).__name__}: attach to the inner model first, then wrap it")
 
 
 def attachment(model: nn.Module) -> Attachment | None:

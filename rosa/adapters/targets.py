@@ -60,7 +60,7 @@ def named_head(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         shared = next((f"{name} is tied to {ties[name]}" for name in ties if _below(name, [pattern])), None)
         if shared is not None:
-            raise AdapterError(f"method.head: {pattern!r}: {shared}, so training one would train the other")
+            raise AdapterError(f"method.head: {pattern!r}: {shared}, so both would train; leave it out")
         if not any(_below(name, [pattern]) for name in found):
             children = ", ".join(dict.fromkeys(name.partition(".")[0] for name, _ in model.named_parameters()))
             raise AdapterError(

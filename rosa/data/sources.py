@@ -83,7 +83,7 @@ def hashes(task: TaskConfig, data: DataConfig) -> dict[str, str]:
     Empty for the hub, whose data a commit names, and for vectors, which the settings determine.
 
     Raises:
-        DataError: the data cannot be had.
+        DataError: the data cannot be read.
     """
     if data.source in ("hub", "teacher"):
         return {}

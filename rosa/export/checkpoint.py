@@ -41,7 +41,7 @@ def to_merged(
     """
     plain = unwrapped(plain)
     if not isinstance(plain, PreTrainedModel):
-        raise ExportError(f"plain: {type(plain).__name__} is no transformers model, which alone has save_pretrained")
+        raise ExportError(f"plain: {type(plain).__name__}: expected a transformers model (PreTrainedModel)")
     refuse_attached(plain, "plain")
     refuse_not_finite(plain)
     with new_folder(Path(folder), overwrite) as unfinished:

@@ -82,14 +82,14 @@ def refuse_not_finite(model: nn.Module) -> None:
     """
     broken = [name for name, parameter in model.named_parameters() if not bool(torch.isfinite(parameter).all())]
     if broken:
-        raise ExportError(f"not finite: {_listed(broken)}; training diverged, and there is no model to export")
+        raise ExportError(f"weights that are not finite cannot be exported: {_listed(broken)}; training diverged")
 
 
 def _refuse_others(base: nn.Module, plain: nn.Module) -> None:
     """Refuse two models whose parameters differ in name, shape or dtype, or whose buffers differ in value."""
     before, after = dict(base.named_parameters()), dict(plain.named_parameters())
-    problems = [f"{name} is in plain alone" for name in after if name not in before]
-    problems += [f"{name} is in base alone" for name in before if name not in after]
+    problems = [f"{name} is only in plain" for name in after if name not in before]
+    problems += [f"{name} is only in base" for name in before if name not in after]
     for name in before.keys() & after.keys():
         here, there = before[name], after[name]
         if here.shape != there.shape:
@@ -101,7 +101,9 @@ def _refuse_others(base: nn.Module, plain: nn.Module) -> None:
     buffers = dict(base.named_buffers())
     moved = [name for name, buffer in plain.named_buffers() if not _same(buffer, buffers.get(name))]
     if moved:
-        raise ExportError(f"buffers changed, which an adapter cannot carry: {_listed(moved)}; export the merged model")
+        raise ExportError(
+            f"buffers changed, which a PEFT adapter cannot store: {_listed(moved)}; export the merged model"
+        )
 
 
 def _same(buffer: torch.Tensor, other: torch.Tensor | None) -> bool:
@@ -115,7 +117,10 @@ def _head_module(model: nn.Module, name: str, head: set[str]) -> str:
         module = ".".join(parts[:end])
         if all(f"{module}.{inner}" in head for inner, _ in model.get_submodule(module).named_parameters()):
             return module
-    raise ExportError(f"{name} lies beside other parameters of {type(model).__name__}, where no adapter can reach it")
+    raise ExportError(
+        f"{name} is in a module of {type(model).__name__} that also has backbone parameters, so a PEFT adapter cannot "
+        "store it separately; export the merged model"
+    )
 
 
 def _refuse_what_cannot_go_along(model: nn.Module, name: str) -> None:
@@ -123,10 +128,16 @@ def _refuse_what_cannot_go_along(model: nn.Module, name: str) -> None:
     parameter = model.get_parameter(name)
     names = [other for other, shared in model.named_parameters(remove_duplicate=False) if shared is parameter]
     if len(names) > 1:
-        raise ExportError(f"{' and '.join(names)} are one weight, which changed: an adapter would part them")
+        raise ExportError(
+            f"the tied weight {' and '.join(names)} changed, which a PEFT adapter cannot store as one; export the "
+            "merged model"
+        )
     owner = name.rpartition(".")[0]
     if not owner or any(True for _ in model.get_submodule(owner).children()):
-        raise ExportError(f"{name} changed and lies beside other modules, where no adapter can reach it alone")
+        raise ExportError(
+            f"{name} changed, but its module contains other modules, so a PEFT adapter cannot store it; export the "
+            "merged model"
+        )
 
 
 def _listed(names: list[str]) -> str:

@@ -53,6 +53,6 @@ def _refuse_taken(folder: Path, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not any((folder / mark).is_file() for mark in MARKS):
-        raise ExportError(f"{folder}: exists, and holds something else than an export; name another folder")
+        raise ExportError(f"{folder}: already exists, and is not an export; choose another folder")
     if not overwrite:
-        raise ExportError(f"{folder}: holds an export already; name another folder, or ask for it to be overwritten")
+        raise ExportError(f"{folder}: already contains an export; choose another folder, or overwrite it (--overwrite)")

@@ -151,7 +151,7 @@ def _factorize(
         if found.rank * (out_features + in_features) >= out_features * in_features:
             raise ExportError(
                 f"{name} ({out_features} x {in_features}): its change has rank {found.rank} at tolerance "
-                f"{tolerance:g}, and factors of that rank are no smaller than the weight itself. Changes are not "
+                f"{tolerance:g}, and A and B of that rank are no smaller than the weight itself. Changes are not "
                 "low-rank after (IA)3, which rescales whole weights, after full fine-tuning, and after very many "
                 "subspaces: export the merged model, or give a coarser tolerance"
             )

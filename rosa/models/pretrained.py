@@ -125,10 +125,10 @@ def load(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         advice = "" if model.attention == "auto" else "; model.attention=auto lets transformers choose"
         reason = why_refused(error) if model.source == "hub" else str(error)
-        raise ModelError(f"{what} cannot serve {task.name}: {reason}{advice}") from error
+        raise ModelError(f"{what} cannot be loaded for task={task.name}: {reason}{advice}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         # Without tokenizer files, transformers builds a tokenizer that has only special tokens.
-        raise ModelError(f"{what}: there is no tokenizer; save it beside the weights (tokenizer.save_pretrained)")
+        raise ModelError(f"{what}: no tokenizer; save it beside the weights (tokenizer.save_pretrained)")
     facts: dict[str, Any] = {"name": model.name, "source": model.source, "path": model.path}
     facts["revision"] = options.get("revision", model.revision)
     facts["attention"] = network.config._attn_implementation
@@ -140,7 +140,7 @@ def load(
         facts["pretraining"] = json.loads(made.read_text(encoding="utf-8"))
     if task.kind == "generation":
         if tokenizer.eos_token_id is None:
-            raise ModelError(f"{what}: its tokenizer has no end token, so generation could not stop")
+            raise ModelError(f"{what}: its tokenizer has no end token (eos_token), which text generation needs")
         if not _is_causal(network):
             raise ModelError(
                 f"{what}: {type(network).__name__} is not a causal language model: its logits depend on later tokens"
@@ -149,7 +149,7 @@ def load(
         if facts["padding_added"]:
             add_padding(network, tokenizer)
     elif tokenizer.pad_token is None:
-        raise ModelError(f"{what}: its tokenizer has no padding token, which batches need")
+        raise ModelError(f"{what}: its tokenizer has no padding token (pad_token), which batches need")
     else:
         network.config.pad_token_id = tokenizer.pad_token_id  # decoder classifiers locate the last token by it
     return network.eval(), tokenizer, facts

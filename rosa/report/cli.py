@@ -24,23 +24,28 @@ def parser(what: str, out: str = "") -> argparse.ArgumentParser:
     """
     made = argparse.ArgumentParser(description=f"Make the {what} of every experiment from the records.")
     add_results(made)
-    made.add_argument("--experiment", nargs="+", default=[], metavar="NAME", help="default: all that have records")
+    made.add_argument("--experiment", nargs="+", default=[], metavar="NAME", help="default: all with records")
     made.add_argument("--rule", choices=RULES, help="which epoch's scores (default: best; last for selection=dev-last)")
-    made.add_argument("--from", dest="source", choices=("files", "wandb"), default="files", help="default: files")
-    made.add_argument("--project", default="rosa", help="of W&B, with --from wandb (default: rosa)")
-    made.add_argument("--entity", default="", help="owner of the project; default: that of the W&B key")
+    made.add_argument(
+        "--from", dest="source", choices=("files", "wandb"), default="files",
+        help="read the records from files or from Weights & Biases (default: files)",
+    )  # fmt: skip
+    made.add_argument("--project", default="rosa", help="W&B project, with --from wandb (default: rosa)")
+    made.add_argument("--entity", default="", help="owner of the W&B project (default: the API key's)")
     made.add_argument(
         "--evidence", action="store_true",
         help="show committed records (records/) beside this folder's own runs, and mark them; without it, they are "
         "shown only for experiments of which this folder has run nothing",
     )  # fmt: skip
-    made.add_argument("--out", type=Path, help=f"default: the results folder's {out or f'{what}/'}")
+    made.add_argument("--out", type=Path, help=f"output path (default: {out or f'{what}/'} in the results folder)")
     return made
 
 
 def add_results(options: argparse.ArgumentParser) -> None:
     """Add the option that names the results folder."""
-    options.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
+    options.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder with runs/ and records/ (default: results)"
+    )
 
 
 def tell_left_out(problems: Iterable[object]) -> None:

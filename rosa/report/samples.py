@@ -98,10 +98,10 @@ def _written(found: Sequence[Record], experiment: str, rule: Rule, seed: int) ->
             if run is not None and run["generation"].get("weights") == rule:
                 shown[row.label] = run
     if not shown:
-        raise SamplesError(f"{experiment}: no finished run of seed {seed} wrote texts at the {rule} epoch")
+        raise SamplesError(f"{experiment}: no finished run of seed {seed} has decoded texts of the {rule} epoch")
     of_what = {(run["identity"]["task"], run["generation"]["split"], _data(run)) for run in shown.values()}
     if len(of_what) > 1:
-        raise SamplesError(f"{experiment}: its runs wrote for different inputs: {sorted(of_what)}")
+        raise SamplesError(f"{experiment}: its runs decoded different inputs: {sorted(of_what)}")
     return shown
 
 
@@ -117,10 +117,14 @@ def _texts(results_dir: Path, run: Record, wanted: int) -> Sequence[str]:
     except OSError as error:
         raise SamplesError(f"{path}: cannot be read ({error}); repeat the run: {run['command']}") from error
     if hashlib.sha256(content).hexdigest() != kept["sha256"]:
-        raise SamplesError(f"{path}: not the texts that the run's record knows; repeat the run: {run['command']}")
+        raise SamplesError(
+            f"{path}: changed since the run (its sha256 is not the record's); repeat the run: {run['command']}"
+        )
     texts = content.decode("utf-8").split("\n")[:-1]
     if len(texts) != wanted:
-        raise SamplesError(f"{path}: {len(texts)} texts for the {wanted} inputs of the data as they are now")
+        raise SamplesError(
+            f"{path}: {len(texts)} texts, but the split has {wanted} inputs; the data changed since the run"
+        )
     return texts
 
 

@@ -50,7 +50,7 @@ def read(config: Config) -> Texts | None:
     """The texts of a run, not yet tokenized; None for a regression of vectors, which are made for the model.
 
     Raises:
-        DataError: they cannot be had.
+        DataError: the texts cannot be read.
     """
     if config.task.kind == "vector_regression":
         return None
@@ -80,7 +80,7 @@ def gather(config: Config, texts: Texts | None) -> Parts:
         texts: from :func:`read`.
 
     Raises:
-        ModelError, DataError: one of them cannot be had, or does not fit the other.
+        ModelError, DataError: model or data cannot be loaded, or do not fit each other.
     """
     if texts is None:
         return _vectors(config)

@@ -62,11 +62,13 @@ def find(folder: Path, conf: Path, weights: Rule | None = None, data_dir: Path |
     if (folder / RECORD).is_file():
         return _from_run(folder, weights, data_dir)
     if not (folder / "config.json").is_file():
-        raise DecodingError(f"{folder}: neither the folder of a run ({RECORD}) nor of a checkpoint (config.json)")
+        raise DecodingError(
+            f"{folder}: expected the folder of a run, with {RECORD}, or of a saved model, with config.json"
+        )
     if weights is not None:
-        raise DecodingError(f"--weights {weights}: {folder} is a checkpoint, which has one set of weights")
+        raise DecodingError(f"--weights {weights}: {folder} is a saved model, not a run; leave --weights out")
     if data_dir is None:
-        raise DecodingError(f"{folder}: a checkpoint says nothing about data; add --data-dir DIR, with E2E's CSV files")
+        raise DecodingError(f"{folder}: a saved model needs --data-dir DIR, the folder of E2E's CSV files")
     return _from_checkpoint(folder, conf, data_dir)
 
 
@@ -94,8 +96,8 @@ def decode_split(
         limit: decode only the first ``limit`` inputs of the split; 0 for all.
         out: the file; by default in the source's folder.
         device: ``auto``, ``cpu`` or ``cuda``.
-        overwrite: replace a file that holds something else.
-        progress: draw a bar on standard error.
+        overwrite: replace a file with other content.
+        progress: show a progress bar on standard error.
 
     Raises:
         DecodingError: no such split, or as :func:`rosa.evaluation.generation.hypotheses.write`.
@@ -104,7 +106,7 @@ def decode_split(
     """
     groups = e2e.load(source.task, source.data, source.seed).groups
     if split not in groups:
-        raise DecodingError(f"--split {split}: task {source.task.name} has {', '.join(groups)}")
+        raise DecodingError(f"--split {split}: expected one of {', '.join(groups)}, the splits of {source.task.name}")
     if limit < 0:
         raise DecodingError(f"--limit {limit}: expected at least 1, or 0 for the whole split")
     chosen = groups[split][:limit] if limit else groups[split]
@@ -128,7 +130,9 @@ def _from_run(folder: Path, weights: Rule | None, data_dir: Path | None) -> Sour
     run = reload.load(folder, weights)
     config = run.config
     if config.task.kind != "generation":
-        raise DecodingError(f"{folder}: a run of task {config.task.name}, which writes no texts; expected {TASK}")
+        raise DecodingError(
+            f"{folder}: a run of task={config.task.name}, which generates no text; expected a run of task={TASK}"
+        )
     data = config.data if data_dir is None else DataConfig(source="local", dir=str(data_dir))
     origin = {
         "run": run.record["identity"],

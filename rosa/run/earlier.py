@@ -35,7 +35,7 @@ class Inputs:
         """By split; see :func:`rosa.data.sources.hashes`.
 
         Raises:
-            DataError: the data cannot be had.
+            DataError: the data cannot be read.
         """
         question = repr((config.task, config.data))
         if question not in self._data:
@@ -83,7 +83,7 @@ def refuse_other_run(record: Record, config: Config, folder: Path, inputs: Input
     if found:
         raise ChangedRunError(
             f"{folder}: this run was {'finished' if record['status'] == 'done' else 'begun'} with "
-            f"{'; '.join(found)}. train.force=true does it over; another experiment_name keeps both"
+            f"{'; '.join(found)}. Use train.force=true to replace it, or another experiment_name to keep both"
         )
 
 

@@ -93,7 +93,7 @@ def locked(folder: Path) -> AbstractContextManager[None]:
     """The lock of a run's folder, which is created if it is missing."""
     return files.locked(
         folder / records.LOCK,
-        BusyError(f"{folder}: another process is doing this run"),
+        BusyError(f"{folder}: another process is working on this run; wait until it ends, or stop it"),
         lambda error: records.RecordError(f"{folder}: cannot write in the run's folder (results_dir): {error}"),
     )
 

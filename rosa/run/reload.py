@@ -74,9 +74,9 @@ def load(folder: Path, weights: Rule | None = None) -> FinishedRun:
     path = folder / WEIGHTS[weights]
     if not path.is_file():
         kept = [name for name, file in WEIGHTS.items() if (folder / file).is_file()]
-        other = f"ask for --weights {kept[0]}, or r" if kept else "r"
+        other = f"use --weights {kept[0]}, or r" if kept else "r"
         raise ExportError(
-            f"{path}: no such file; train.keep={record['config']['train'].get('keep')} of this run does not keep it: "
+            f"{path}: no such file (the run had train.keep={record['config']['train'].get('keep')}); "
             f"{other}un again with train.keep={weights} train.force=true"
         )
     plain, tokenizer, facts = models.load(mini_model.located(config), config.task, config.seed)
@@ -89,7 +89,7 @@ def load(folder: Path, weights: Rule | None = None) -> FinishedRun:
 def _finished_record(folder: Path) -> Record:
     path = folder / records.RECORD
     if not path.is_file():
-        raise ExportError(f"{folder}: not the folder of a run, which holds {records.RECORD}")
+        raise ExportError(f"{folder}: expected the folder of a run, with {records.RECORD}")
     record = records.read(path)
     if record["status"] != "done":
         raise ExportError(
@@ -102,8 +102,8 @@ def _refuse_other_weights(recorded: Model, found: Mapping[str, Any]) -> None:
     """Refuse pretrained weights whose hash differs from the record's; hub models have a revision instead of a hash."""
     if recorded["sha256"] != found["sha256"]:
         raise ExportError(
-            f"model.path={found['path']}: the pretrained weights there are not those that the run started from: "
-            f"sha256 {found['sha256']}, the record has {recorded['sha256']}"
+            f"model.path={found['path']}: these are not the pretrained weights of the run: their sha256 is "
+            f"{found['sha256']}, expected {recorded['sha256']}"
         )
 
 

@@ -47,8 +47,8 @@ def check_shares(config: Config) -> None:
         below, above = size // count * count, -(-size // count) * count
         nearest = f"{below} or {above}" if below else str(above)
         raise ConfigError(
-            f"train.batch_size={size} with {count} processes: expected a multiple of {count}, {nearest} for instance; "
-            "it is the batch of all processes together"
+            f"train.batch_size={size} with {count} processes: expected a multiple of {count}, such as {nearest}, since "
+            "the processes share a batch equally"
         )
 
 

@@ -31,7 +31,7 @@ def score(config: Config, folder: Path, record: Record, progress: bool) -> None:
         progress: draw a bar.
 
     Raises:
-        DataError, DecodingError, JournalError, ScoringError: the split cannot be had, decoded or scored.
+        DataError, DecodingError, JournalError, ScoringError: the split cannot be read, decoded or scored.
     """
     records.write(folder, record)
     model, tokenizer, _ = models.load(config.model, config.task, config.seed)
@@ -69,7 +69,7 @@ def on_test_split(
         hypotheses, the hypotheses' file and hash, decoding settings, scores and scorer.
 
     Raises:
-        DataError, DecodingError, JournalError, ScoringError: the split cannot be had, decoded or scored.
+        DataError, DecodingError, JournalError, ScoringError: the split cannot be read, decoded or scored.
     """
     split = config.task.test
     groups = e2e.load(config.task, config.data, config.seed).groups[split]

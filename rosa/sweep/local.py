@@ -270,11 +270,11 @@ def remarks(counts: Mapping[str, int], failures: Sequence[tuple[str, str]]) -> l
     """The lines of a summary after the counts: what they mean, and the error and command of each failure."""
     lines = []
     if counts.get("skipped") and counts["skipped"] == sum(counts.values()):
-        lines.append("every run was finished before; nothing was done twice (train.force=true starts over)")
+        lines.append("every run was already finished (train.force=true starts over)")
     if counts.get("elsewhere"):
-        lines.append(f"elsewhere: another process did {counts['elsewhere']} of these runs in the meantime")
+        lines.append(f"elsewhere: another process did {counts['elsewhere']} of these runs")
     for line, command in failures:
         lines += [f"failed: {line}", f"  again: {command}"]
     if counts.get("interrupted") or counts.get("not started"):
-        lines.append("stopped early: the same command goes on where this stopped")
+        lines.append("stopped early: run the same command again to resume")
     return lines

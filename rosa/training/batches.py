@@ -123,9 +123,9 @@ def lengths(split: Examples) -> list[int]:
     """
     if isinstance(split, (datasets.IterableDataset, torch.utils.data.IterableDataset)):
         raise DataError(
-            f"{type(split).__name__} is a stream without a length: expected a data set that knows its length, because "
-            "epochs, their order and a resume are counted in examples; read it into a datasets.Dataset first. (With a "
-            "Trainer of your own, ResampleCallback(unit='step') resamples on a stream)"
+            f"{type(split).__name__} is a stream without a length: expected a dataset with a length, since epochs and "
+            "resuming count examples; read it into a datasets.Dataset first. (With your own Trainer, "
+            "ResampleCallback(unit='step') can resample on a stream)"
         )
     if not isinstance(split, datasets.Dataset):
         return [1] * len(split)  # type: ignore[arg-type]  # PyTorch's class for any data set declares no length

@@ -69,8 +69,8 @@ class HarnessTrainer(Trainer):
         made = self.args.train_batch_size * distributed.count()
         if made != batch_size:
             raise ProcessesError(
-                f"train.batch_size={batch_size}, but the Trainer would make batches of {made} ({distributed.count()} "
-                f"processes with {self.args.n_gpu} devices each): expected one device a process"
+                f"train.batch_size={batch_size}, but the Trainer would use batches of {made} ({distributed.count()} "
+                f"processes with {self.args.n_gpu} devices each): expected one device per process"
             )
         self.sampler = sampler
         self.shares = BatchShares(sampler, batch_size, distributed.rank(), distributed.count())

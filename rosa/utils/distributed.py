@@ -76,9 +76,9 @@ def joined(device: str, alike: tuple[type[Exception], ...] = ()) -> Iterator[Non
         here = int(os.environ.get("LOCAL_WORLD_SIZE", count()))
         if here > cuda.device_count():
             raise ProcessesError(
-                f"{here} processes on this machine see {cuda.device_count()} GPUs, and each needs one of its own: "
-                "start as many (torchrun --nproc-per-node; on SLURM hydra.launcher.tasks_per_node, with gpus_per_node "
-                "and not gpus_per_task, which hides the others' GPUs), or use train.device=cpu"
+                f"{here} processes on this machine, but {cuda.device_count()} GPUs: expected a GPU for each process. "
+                "Start fewer processes (torchrun --nproc-per-node; on SLURM hydra.launcher.tasks_per_node, with "
+                "gpus_per_node and not gpus_per_task, which hides the other processes' GPUs), or use train.device=cpu"
             )
         cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, number, size = next(iter(distributed.rendezvous("env://")))

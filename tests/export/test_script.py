@@ -136,7 +136,7 @@ def test_folder_that_is_no_run_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refused(monkeypatch, capsys, tmp_path, tmp_path / "out")
-    assert f"{tmp_path}: not the folder of a run, which holds record.json" in said
+    assert f"{tmp_path}: expected the folder of a run, with record.json" in said
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
@@ -151,20 +151,17 @@ def test_run_that_cannot_be_exported_is_refused(
     out = tmp_path / "out"
     outcome = finished(composed, "train.max_steps=2", "train.epochs=1", "train.keep=last")
     said = refused(monkeypatch, capsys, outcome.folder, out)
-    assert (
-        "train.keep=last of this run does not keep it: ask for --weights last, or run again with train.keep=best"
-        in said
-    )
+    assert "no such file (the run had train.keep=last); use --weights last, or run again with train.keep=best" in said
     (outcome.folder / "last.safetensors").unlink()
     said = refused(monkeypatch, capsys, outcome.folder, out, "--format=merged", "--weights=last")
-    assert "does not keep it: run again with train.keep=last train.force=true" in said
+    assert "(the run had train.keep=last); run again with train.keep=last train.force=true" in said
     (outcome.folder / "best.safetensors").touch()
     rewrite(outcome.folder, status="running")
     said = refused(monkeypatch, capsys, outcome.folder, out)
     assert "status is running, expected done; finish it with: python scripts/train.py again" in said
     rewrite(outcome.folder, status="done", model=outcome.record["model"] | {"sha256": {"model.safetensors": "0" * 64}})
     said = refused(monkeypatch, capsys, outcome.folder, out)
-    assert "are not those that the run started from" in said
+    assert "are not the pretrained weights of the run" in said
     assert outcome.record["model"]["sha256"]["model.safetensors"] in said
     method = outcome.record["config"]["method"] | {"warp": 9}
     rewrite(outcome.folder, config=outcome.record["config"] | {"method": method})
@@ -184,4 +181,4 @@ def test_tolerance_of_a_merged_export_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert script(monkeypatch, tmp_path, "--format=merged", "--out", tmp_path, "--tolerance=0.1") == 2
-    assert "--tolerance goes with --format peft" in capsys.readouterr().err
+    assert "--tolerance needs --format peft" in capsys.readouterr().err

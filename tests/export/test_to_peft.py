@@ -96,7 +96,7 @@ def test_a_wrapper_leaves_no_trace_in_an_export(wrapper: str, tmp_path: Path) ->
 
 
 def test_a_model_that_transformers_cannot_save_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="plain: Linear is no transformers model"):
+    with pytest.raises(ExportError, match="plain: Linear: expected a transformers model"):
         to_merged(nn.Linear(2, 2), tmp_path / "merged")
 
 
@@ -290,7 +290,7 @@ def refused(base: nn.Module, plain: nn.Module, folder: Path, match: str, **optio
 
 def test_models_that_are_not_one_are_refused(tmp_path: Path) -> None:
     out, plain = tmp_path / "out", tuned("bert")
-    refused(build("roberta"), plain, out, r"not the model that plain was made from: bert\.\S+ is in plain alone")
+    refused(build("roberta"), plain, out, r"not the model that plain was made from: bert\.\S+ is only in plain")
     other = build("bert")
     other.classifier = nn.Linear(32, 5)
     refused(other, plain, out, r"classifier\.bias is \(5,\) in base and \(3,\) in plain")
@@ -300,7 +300,12 @@ def test_models_that_are_not_one_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_named(value: float, tmp_path: Path) -> None:
     plain = poisoned(tuned("bert"), value)
-    refused(build("bert"), plain, tmp_path / "out", r"not finite: bert\.encoder\.layer\.1\.attention\.self\.query\.w")
+    refused(
+        build("bert"),
+        plain,
+        tmp_path / "out",
+        r"not finite cannot be exported: bert\.encoder\.layer\.1\.attention\.self\.query\.w",
+    )
 
 
 def test_attached_models_are_refused(tmp_path: Path) -> None:
@@ -323,7 +328,7 @@ def test_tied_weights_that_changed_are_refused_by_name(tmp_path: Path) -> None:
     plain = tuned("gpt2")
     with torch.no_grad():
         plain.transformer.wte.weight.add_(1.0)
-    refused(build("gpt2"), plain, tmp_path / "out", r"transformer\.wte\.weight and lm_head\.weight are one weight")
+    refused(build("gpt2"), plain, tmp_path / "out", r"tied weight transformer\.wte\.weight and lm_head\.weight changed")
 
 
 def test_parameter_beside_other_modules_is_refused_by_name(tmp_path: Path) -> None:
@@ -332,7 +337,7 @@ def test_parameter_beside_other_modules_is_refused_by_name(tmp_path: Path) -> No
     plain = copy.deepcopy(base)
     with torch.no_grad():
         plain.token.add_(1.0)
-    refused(base, plain, tmp_path / "out", "token changed and lies beside other modules")
+    refused(base, plain, tmp_path / "out", "token changed, but its module contains other modules")
 
 
 def test_buffer_that_changed_is_refused_by_name(tmp_path: Path) -> None:
@@ -385,12 +390,12 @@ def test_folder_that_is_taken_is_refused_unless_it_is_an_export_to_overwrite(tmp
     theirs.mkdir()
     (theirs / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(ExportError, match="something else than an export"):
+        with pytest.raises(ExportError, match="is not an export"):
             exported(theirs, overwrite=overwrite)
     assert (theirs / "thesis.tex").read_text() == "years of work"
     ours = tmp_path / "deeper" / "ours"
     exported(ours)
-    with pytest.raises(ExportError, match="holds an export already"):
+    with pytest.raises(ExportError, match="already contains an export"):
         exported(ours)
     (ours / "adapter_model.safetensors").write_text("")
     exported(ours, overwrite=True)

@@ -222,7 +222,7 @@ def test_the_same_arguments_give_the_same_weights_and_leave_the_global_generator
 def test_nothing_is_overwritten_and_too_little_text_is_refused(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="model is there already"):
         pretrain_gpt2(TEXT, TINY, saved, {})
-    with pytest.raises(ValueError, match="expected at least two, one of them to judge the model by; got 1"):
+    with pytest.raises(ValueError, match="1 paragraphs: expected at least two, one of them for validation"):
         pretrain_gpt2(TEXT[:1], TINY, tmp_path / "model", {})
     assert list(tmp_path.iterdir()) == []
 

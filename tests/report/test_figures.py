@@ -293,7 +293,7 @@ def test_records_older_than_the_diagnostics_are_counted_and_left_out():
     old, new = done(LoraConfig()), done(START)
     del old["diagnostics"]
     (picture,), left_out = diagnostics(compare([old, new], "study"))
-    assert left_out == ["CoLA: 1 runs whose records are older than the diagnostics"]
+    assert left_out == ["CoLA: 1 runs without diagnostics, from an older version"]
     assert {line["row"] for line in lines(picture)} == {"ROSA r=8, every 1 epoch"}
     assert diagnostics(compare([old], "study"))[0] == []
     assert diagnostics(compare([done(IA3Config())], "study")) == ([], ["no finished run has diagnostics"])

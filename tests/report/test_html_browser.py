@@ -263,13 +263,13 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The source of axe-core, had from npm for this test alone."""
     npm = shutil.which("npm")
     if npm is None:
-        pytest.skip("npm is not installed: axe-core cannot be had")
+        pytest.skip("npm is not installed, so there is no axe-core")
     folder = tmp_path_factory.mktemp("axe")
     command = [npm, "pack", AXE, "--silent", "--cache", str(folder / "cache"), "--fetch-retries", "0"]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
     except subprocess.TimeoutExpired:
-        pytest.skip(f"npm did not answer within a minute: {AXE} cannot be had")
+        pytest.skip(f"npm did not answer within a minute: no {AXE}")
     if done.returncode:
         pytest.skip(f"npm cannot give {AXE}: {done.stderr.strip().splitlines()[-1:]}")
     (archive,) = folder.glob("*.tgz")

@@ -94,7 +94,7 @@ def test_a_run_and_its_exported_checkpoint_say_the_same(
     # Fine-tuning changed something, and the run's weights are those that were decoded.
     assert weights_sha256(finished.plain) != weights_sha256(finished.base)
     assert weights_sha256(finished.plain) in (folder / "test.last.txt.json").read_text()
-    assert "finished before" in decode(tmp_path / "merged", *options)[1]
+    assert "already finished" in decode(tmp_path / "merged", *options)[1]
 
 
 def test_options_reach_the_file(e2e_dir: Path, checkpoint: Path, decode: Decode, tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_what_is_refused(e2e_dir: Path, checkpoint: Path, decode: Decode, tmp_pa
     bare = tmp_path / "bare"
     shutil.copytree(checkpoint, bare, ignore=shutil.ignore_patterns("tokenizer*"))
     cases = [
-        ((tmp_path,), "neither the folder of a run (record.json) nor of a checkpoint"),
-        ((checkpoint,), "add --data-dir DIR"),
+        ((tmp_path,), "expected the folder of a run, with record.json, or of a saved model"),
+        ((checkpoint,), "a saved model needs --data-dir DIR"),
         ((checkpoint, "--data-dir", e2e_dir, "--weights", "last"), "--weights last: "),
         ((checkpoint, "--data-dir", tmp_path), "trainset.csv"),
         ((checkpoint, "--data-dir", e2e_dir, "--beams", 0), "decoding.beams=0: expected a number above 0"),

@@ -250,7 +250,7 @@ def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    refused = pytest.raises(distributed.ProcessesError, match="2 processes on this machine see 1 GPUs")
+    refused = pytest.raises(distributed.ProcessesError, match="2 processes on this machine, but 1 GPUs")
     with refused, distributed.joined("cuda"):
         raise AssertionError("it was joined")
 

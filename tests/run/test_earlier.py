@@ -56,7 +56,7 @@ def test_replaced_data_are_refused_with_both_hashes(composed: Composer, cola: Pa
     with pytest.raises(ChangedRunError) as refused:
         done(on(composed, cola))
     assert f"finished with data, split train={before[:12]}, now " in str(refused.value)
-    assert "train.force=true does it over; another experiment_name keeps both" in str(refused.value)
+    assert "Use train.force=true to replace it, or another experiment_name to keep both" in str(refused.value)
     assert (first.folder / "record.json").read_bytes() == written
     assert not done(on(composed, cola, "train.force=true")).skipped
     assert not done(on(composed, cola, "experiment_name=other")).skipped

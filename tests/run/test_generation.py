@@ -210,11 +210,11 @@ def test_the_page_of_samples_shows_each_row_beside_the_references(make, e2e_dir)
     assert "Made by `the command of the page`" in made
     assert "`the first command`" in made
 
-    with pytest.raises(SamplesError, match="no finished run of seed 7 wrote texts at the best epoch"):
+    with pytest.raises(SamplesError, match="no finished run of seed 7 has decoded texts of the best epoch"):
         page(results, "default", "best", seed=7, number=3, command="", read_groups=read_groups)
     texts = folders["ROSA r=2, every 1 epoch"] / "test.best.txt"
     texts.write_text(texts.read_text() + "one more\n")
-    with pytest.raises(SamplesError, match=r"test\.best\.txt: not the texts that the run's record knows"):
+    with pytest.raises(SamplesError, match=r"test\.best\.txt: changed since the run"):
         page(results, "default", "best", seed=0, number=3, command="", read_groups=read_groups)
     texts.unlink()
     with pytest.raises(SamplesError, match=r"test\.best\.txt: cannot be read"):

@@ -141,7 +141,7 @@ def test_nothing_has_to_be_fetched_before_a_sweep(regression: Regressions) -> No
 @pytest.mark.parametrize(
     ("overrides", "kind", "message"),
     [
-        (["method=ia3"], AdapterError, r"\(IA\)3 knows no key and value layer in Perceptron; .* layers\.0"),
+        (["method=ia3"], AdapterError, r"\(IA\)3 found no key and value layer in Perceptron; .* layers\.0"),
         (["method=rosa"], AdapterError, r"match none of the 1 linear layers of Perceptron; it has: layers\.\*"),
         ([*METHODS["rosa"], "method.rank=13"], AdapterError, r"layers\.0 \(12 x 20\): method\.rank"),
         ([*METHODS["rosa"], "data.teacher.rank=13"], DataError, r"data\.teacher\.rank=13: layers\.0\.weight"),

@@ -409,7 +409,7 @@ def test_model_without_the_expected_head_is_refused(composed: Composer, tmp_path
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     CLIPTextModel(CLIPTextConfig(vocab_size=400, **shape)).save_pretrained(folder)
     AutoTokenizer.from_pretrained(composed().model.path).save_pretrained(folder)
-    failed(composed(f"model.path={folder}"), models.ModelError, "cannot serve cola")
+    failed(composed(f"model.path={folder}"), models.ModelError, "cannot be loaded for task=cola")
 
 
 def test_missing_model_folder_is_named(composed: Composer, tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_ctrl_c_writes_checkpoints_and_the_same_command_goes_on(tmp_path: Path) 
     out, err = sweep.communicate()
     assert sweep.returncode == 1, err
     assert "0 done, 0 skipped, 0 failed, 1 interrupted, 2 not started" in out
-    assert "stopped early: the same command goes on where this stopped" in out
+    assert "stopped early: run the same command again to resume" in out
     assert in_the_middle(first)
     (record,), problems = records.find(tmp_path)
     assert (record["status"], problems) == ("running", [])

@@ -53,7 +53,7 @@ def test_sweep_runs_all_keeps_failures_apart_and_does_nothing_twice(tiny_model: 
 
     third = sweep(tiny_model, tmp_path, *overrides)
     assert third.returncode == 0
-    assert "nothing was done twice" in third.stdout
+    assert "every run was already finished" in third.stdout
 
 
 def test_sweep_without_a_hub_stops_before_its_first_run(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_summary_counts_and_repeats(composed: Composer) -> None:
         "2 runs in 00:03: 0 done, 0 skipped, 1 failed, 1 interrupted",
         "failed: OSError: full",
         "  again: python scripts/train.py x",
-        "stopped early: the same command goes on where this stopped",
+        "stopped early: run the same command again to resume",
     ]
 
 

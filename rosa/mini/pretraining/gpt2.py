@@ -136,7 +136,7 @@ def pretrain_gpt2(
     from tqdm.auto import tqdm
 
     if len(paragraphs) < 2:
-        raise DataError(f"paragraphs: expected at least two, one of them to judge the model by; got {len(paragraphs)}")
+        raise DataError(f"{len(paragraphs)} paragraphs: expected at least two, one of them for validation")
     cache.refuse_existing(folder)
     begun = time.perf_counter()
     rng = Random(mini.seed)

@@ -80,7 +80,7 @@ def diagnostics(comparison: Comparison) -> tuple[list[style.Picture], list[str]]
         }
         old = sum("diagnostics" not in run for found in runs.values() for run in found)
         if old:
-            left_out.append(f"{style.task_name(task)}: {old} runs whose records are older than the diagnostics")
+            left_out.append(f"{style.task_name(task)}: {old} runs without diagnostics, from an older version")
         measured = {label: list(_measure(found)) for label, found in runs.items()}
         rows = [row for row in comparison.rows if measured.get(row.label)]
         chosen = style.selections(rows)
