@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.contenders import LABELS
+from benchmarks.contenders import LABELS, PEFT
 from benchmarks.measured import Case, Measured, case_label
 from rosa.report.figures import style
 from rosa.report.figures.style import Picture
@@ -44,9 +44,9 @@ def _draw(measured: Measured, cases: Sequence[Case]) -> Figure:
     with_peak = any(measured.memory[case].peak is not None for case in cases)
     figure = Figure(figsize=(style.WIDTH, 0.19 * len(cases) + 1.0))
     panels = figure.subplots(1, 2 if with_peak else 1, sharey=True, squeeze=False)[0]
-    names = list(LABELS)
+    looks = dict(zip(LABELS, style.looks(["lora" if name == PEFT else name for name in LABELS]), strict=True))
     for place, case in enumerate(cases):
-        color = style.look(names.index(case[0])).color
+        color = looks[case[0]].color
         relative = measured.relative(case)[1]
         spread = [[relative.median - relative.low], [relative.high - relative.median]]
         panels[0].barh(place, relative.median, 0.7, color=color, xerr=spread, error_kw={"elinewidth": 0.8})

@@ -14,7 +14,7 @@ from rosa.config import FullConfig, LoraConfig, RosaConfig
 from rosa.report.comparison import compare
 from rosa.report.figures.costs import costs as cost_bars
 from rosa.report.figures.rank_frequency import _ink, heat_maps
-from rosa.report.figures.style import LOOKS, Picture
+from rosa.report.figures.style import MOST, Picture
 from rosa.report.figures.tradeoff import tradeoffs
 from tests.report.synthetic_records import config, costs, record
 from tests.report.test_costs import found as four_methods
@@ -48,11 +48,11 @@ def test_points_are_the_means_of_what_runs_cost_and_scored():
 
 def test_of_more_series_than_looks_only_those_that_say_something_are_drawn():
     found = [by_rank(LoraConfig, rank, 0) for rank in (1, 8)] + [by_rank(RosaConfig, rank, 0) for rank in (1, 8)]
-    found += [by_rank(RosaConfig, 8, 0, every=50 + number) for number in range(len(LOOKS))]
+    found += [by_rank(RosaConfig, 8, 0, every=50 + number) for number in range(MOST)]
     found += [record(config("cola", FullConfig()), 0.5) | {"costs": costs(0.01)}]
     pictures, left_out = tradeoffs(compare(found, "glue"))
     assert {line["series"] for line in lines(pictures[0])} == {"Full", "LoRA", "ROSA, every 2 epochs"}
-    assert len(left_out) == len(LOOKS)
+    assert len(left_out) == MOST
     assert left_out[0] == "ROSA r=8, every 50 epochs: one rank alone (see the ablation's figure)"
 
 

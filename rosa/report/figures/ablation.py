@@ -100,7 +100,7 @@ def _draw(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen: 
                 axes.tick_params(labelleft=False)
         line[0].set_ylabel(name(factor))
         if len(members) > 1:
-            handles = [_handle(number, group) for number, group in enumerate(members)]
+            handles = [_handle(group, look) for group, look in zip(members, _looks(members), strict=True)]
             line[-1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     for axes, task in zip(panels[0], comparison.tasks, strict=True):
         axes.set_title(style.task_name(task))
@@ -122,8 +122,7 @@ def _panel(axes: Axes, task: Task, members: Sequence[Group], chosen: Row) -> Non
     factor = members[0].factor
     order = _values(members)
     bold = set()
-    for number, group in enumerate(members):
-        look = style.look(number)
+    for number, (group, look) in enumerate(zip(members, _looks(members), strict=True)):
         shift = (number - (len(members) - 1) / 2) * 0.8 / len(members)
         for row in group.rows:
             place = order.index(value(row, factor)) + shift
@@ -176,6 +175,9 @@ def _values(members: Sequence[Group]) -> list[str]:
     return order
 
 
-def _handle(number: int, group: Group) -> Line2D:
-    look = style.look(number)
+def _looks(members: Sequence[Group]) -> list[style.Look]:
+    return style.looks([group.rows[0].method for group in members])
+
+
+def _handle(group: Group, look: style.Look) -> Line2D:
     return Line2D([], [], color=look.color, marker=look.marker, linestyle="", label=style.wrapped(group.label, 1.3))

@@ -124,8 +124,8 @@ def _draw(comparison: Comparison, chosen: Sequence[style.Selection], metric: str
     for line, selection in zip(panels, chosen, strict=True):
         for axes, task in zip(line, tasks, strict=True):
             scale = formatting.scale(_metric(task, metric))
-            for number, (row, label) in enumerate(zip(selection.rows, selection.labels, strict=True)):
-                _curve(axes, _points(row, task, metric), style.look(number), label, scale)
+            for row, label, look in zip(selection.rows, selection.labels, selection.looks, strict=True):
+                _curve(axes, _points(row, task, metric), look, label, scale)
             axes.set_ylabel(_axis_label(task, metric))
             axes.grid(axis="y")
             if _metric(task, metric) in LOGARITHMIC:

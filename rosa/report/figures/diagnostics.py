@@ -225,9 +225,9 @@ def _draw(
     grid = figure.subplots(len(heights), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})
     panels = list(grid[:, 0])
     for axes, quantity in zip(panels, quantities, strict=False):
-        for number, (label, row) in enumerate(named):
+        for (label, row), look in zip(named, selection.looks, strict=True):
             values = {one.layer: one for one in measured[row.label] if one.quantity == quantity}
-            _line(axes, layers, values, style.look(number), label)
+            _line(axes, layers, values, look, label)
         axes.set_ylabel(LINES[quantity])
         axes.set_ylim(bottom=0)
         axes.grid(axis="y")

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Task
+from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.figures import style
 from rosa.report.significance import LEVEL
 from rosa.report.tables.differences import Difference, differences
@@ -29,9 +29,9 @@ def forest(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
     found = [one for one in differences(comparison) if one.paired.interval is not None]
     if not found:
         return [], ["no row has two seeds in common with LoRA, with scores that vary"]
-    labels = [row.label for row in comparison.rows if any(one.row is row for one in found)]
+    rows_drawn = [row for row in comparison.rows if any(one.row is row for one in found)]
     with style.styled():
-        drawing = _draw(comparison, found, labels)
+        drawing = _draw(comparison, found, rows_drawn)
     rows = tuple(_lines(comparison, found))
     return [style.Picture(style.file_name(comparison, "differences"), COLUMNS, rows, drawing)], []
 
@@ -59,14 +59,16 @@ def _lines(comparison: Comparison, found: Sequence[Difference]) -> Iterator[dict
         }
 
 
-def _draw(comparison: Comparison, found: Sequence[Difference], labels: Sequence[str]) -> Figure:
+def _draw(comparison: Comparison, found: Sequence[Difference], rows: Sequence[Row]) -> Figure:
+    labels = [row.label for row in rows]
+    looks = dict(zip(labels, style.looks([row.method for row in rows]), strict=True))
     tasks = [task for task in comparison.tasks if any(one.task is task for one in found)]
     figure = Figure(figsize=(style.WIDTH, 0.22 * len(labels) + 1.3))
     panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
     for axes, task in zip(panels, tasks, strict=True):
         for one in found:
             if one.task is task:
-                _mark(axes, one, labels.index(one.row.label))
+                _mark(axes, one, labels.index(one.row.label), looks[one.row.label])
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_title(style.task_name(task))
         axes.set_xlabel(style.wrapped(_difference_label(task), style.WIDTH / (len(tasks) + 1)))
@@ -86,8 +88,8 @@ def _difference_label(task: Task) -> str:
     return f"{style.score_label(task)}, less LoRA's"
 
 
-def _mark(axes: Axes, one: Difference, place: int) -> None:
-    paired, scale, look = one.paired, formatting.scale(one.task.metric), style.look(place)
+def _mark(axes: Axes, one: Difference, place: int, look: style.Look) -> None:
+    paired, scale = one.paired, formatting.scale(one.task.metric)
     if paired.interval is None or paired.difference is None:
         return
     mean = scale * paired.difference

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rosa.config import registry
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.factors import groups, name, value
@@ -55,26 +57,18 @@ BESIDE = 1.5
 
 @dataclass(frozen=True)
 class Look:
-    """How one line or series is drawn."""
+    """Colour, marker and line style of one series."""
 
     color: str
     marker: str
     line: str
 
 
-LOOKS = (
-    Look("#000000", "o", "-"),
-    Look("#0072b2", "s", "--"),
-    Look("#d55e00", "^", "-."),
-    Look("#56b4e9", "D", ":"),
-    Look("#009e73", "v", "-"),
-    Look("#e69f00", "P", "--"),
-    Look("#cc79a7", "X", "-."),
-    Look("#777777", "<", ":"),
-    Look("#000000", ">", "--"),
-    Look("#0072b2", "*", "-"),
-)
-"""Okabe and Ito's colour-blind safe palette; no two looks share a marker, or both colour and line style."""
+LINES = ("-", "--", "-.", ":")
+SHADES = (0.0, -0.5, 0.45, -0.75, 0.7)
+"""Shades of a method's colour for further series of it: towards black below 0, towards white above."""
+MOST = len(registry.MARKERS)
+"""Maximum number of series of a panel, each with its own marker."""
 
 
 def styled() -> AbstractContextManager[None]:
@@ -129,7 +123,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of one panel, at most as many as there are looks."""
+    """Rows of one panel, at most :data:`MOST`."""
 
     title: str
     """The factor that varies; empty if the selection has all rows."""
@@ -137,14 +131,19 @@ class Selection:
     labels: tuple[str, ...]
     """Label of each row: its own, or its value of the factor."""
 
+    @property
+    def looks(self) -> list[Look]:
+        """Look of each row."""
+        return looks([row.method for row in self.rows])
+
 
 def selections(rows: Sequence[Row]) -> list[Selection]:
-    """All rows in one selection; if there are more rows than looks, one selection per group that varies one factor.
+    """All rows in one selection; if there are more than :data:`MOST`, one selection per group that varies one factor.
 
     Rows in no group (such as full fine-tuning) serve as baselines: they join each selection that has looks left for
     all of them.
     """
-    if len(rows) <= len(LOOKS):
+    if len(rows) <= MOST:
         return [Selection("", tuple(rows), tuple(row.label for row in rows))]
     found = groups(rows)
     grouped = {row.label for members in found.values() for group in members for row in group.rows}
@@ -153,7 +152,7 @@ def selections(rows: Sequence[Row]) -> list[Selection]:
     for factor, members in found.items():
         for group in members:
             title = f"{name(factor)} ({group.label})" if group.label else name(factor)
-            joining = alone if len(group.rows) + len(alone) <= len(LOOKS) else []
+            joining = alone if len(group.rows) + len(alone) <= MOST else []
             labels = [*(value(row, factor) for row in group.rows), *(row.label for row in joining)]
             chosen.append(Selection(title, (*group.rows, *joining), tuple(labels)))
     return chosen
@@ -216,9 +215,34 @@ def wrapped(text: str, inches: float) -> str:
     return textwrap.fill(text, int(inches / CHARACTER), break_long_words=False, break_on_hyphens=False)
 
 
-def look(number: int) -> Look:
-    """The look of a panel's series by its index; repeats after the last of ``LOOKS``."""
-    return LOOKS[number % len(LOOKS)]
+def looks(methods: Sequence[str]) -> list[Look]:
+    """The looks of a panel's series, given the method of each.
+
+    A method has the colour and marker of :mod:`rosa.config.registry` in every figure, and a solid line. Further series
+    of the same method have shades of its colour, other lines, and markers that no other series of the panel has.
+    """
+    own = [registry.look(method).marker for method in methods]
+    taken = {registry.look(method.name).marker for method in registry.OWN}
+    free = sorted((marker for marker in registry.MARKERS if marker not in own), key=lambda marker: marker in taken)
+    used: set[str] = set()
+    count: Counter[str] = Counter()
+    found = []
+    for method, marker in zip(methods, own, strict=True):
+        if marker in used and free:
+            marker = free.pop(0)
+        used.add(marker)
+        nth = count[method]
+        count[method] += 1
+        color = shaded(registry.look(method).color, SHADES[nth % len(SHADES)])
+        found.append(Look(color, marker, LINES[nth % len(LINES)]))
+    return found
+
+
+def shaded(color: str, shade: float) -> str:
+    """Mix a colour ``#rrggbb`` with black (``shade`` from -1 to 0) or white (0 to 1); 0 is the colour itself."""
+    end = 255 if shade > 0 else 0
+    channels = (int(color[place : place + 2], 16) for place in (1, 3, 5))
+    return "#" + "".join(f"{round(channel + abs(shade) * (end - channel)):02x}" for channel in channels)
 
 
 def legend_beside(panels: Sequence[Axes], title: str) -> None:

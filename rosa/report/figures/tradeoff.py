@@ -80,7 +80,7 @@ def _series(rows: Sequence[Row]) -> Series:
 
 def _told_apart(series: Series) -> tuple[Series, list[str]]:
     """The series to draw, and those left out if there are more series than looks."""
-    if len(series) <= len(style.LOOKS):
+    if len(series) <= style.MOST:
         return series, []
     methods = [rows[0].method for rows in series.values()]
     kept = {label: rows for label, rows in series.items() if len(rows) > 1 or methods.count(rows[0].method) == 1}
@@ -132,9 +132,10 @@ def _draw(comparison: Comparison, series: Series, quantity: Quantity) -> Figure:
     lines = -(-len(tasks) // columns)
     figure = Figure(figsize=(style.WIDTH, 2.3 * lines + 0.9 + 0.14 * len(series)))
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    looks = style.looks([rows[0].method for rows in series.values()])
     for axes, task in zip(panels, tasks, strict=False):
-        for number, (label, rows) in enumerate(series.items()):
-            _line(axes, _points(rows, task, quantity), task, style.look(number), label)
+        for (label, rows), look in zip(series.items(), looks, strict=True):
+            _line(axes, _points(rows, task, quantity), task, look, label)
         axes.set_title(style.task_name(task))
         axes.set_ylabel(style.score_label(task))
         axes.set_xlabel(quantity.name)

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from rosa.report.figures.style import LOOKS
+from rosa.report.figures.style import MOST, looks
 from rosa.report.html import missing
 from rosa.report.html.contents import Page
 
@@ -34,7 +34,8 @@ def html(page: Page) -> str:
     )
     script, style = asset("page.js"), asset("page.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    data = page.runs.data() | {"looks": [[look.color, look.line] for look in LOOKS]}
+    shades = {method: [[look.color, look.line] for look in looks([method] * MOST)] for method in page.methods}
+    data = page.runs.data() | {"looks": shades}
     text = environment.get_template("page.html.jinja").render(
         page=page,
         states=missing.COUNTED,

@@ -54,7 +54,7 @@ class Runs:
         title = f"{row.label}, {formatting.TASK_NAMES.get(task.name, task.name)}"
         if lr is not None:
             title += f", learning rate {formatting.rate(lr)}"
-        self._cells.append({"title": title, "curve": _curve_name(task), "runs": runs})
+        self._cells.append({"title": title, "method": row.method, "curve": _curve_name(task), "runs": runs})
         return len(self._cells) - 1
 
     def file(self, run: Record) -> str:

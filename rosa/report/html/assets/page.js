@@ -70,8 +70,9 @@ function show(number) {
   into.replaceChildren();
   const marked = runs.every((run) => run.shown) ? "" : "; the table shows the learning rate that is marked";
   node(into, "p", {}, `${runs.length} ${runs.length === 1 ? "run" : "runs"}${marked}.`);
-  drawCurves(into, runs, cell.curve);
-  listRuns(into, runs);
+  const looks = data.looks[cell.method];
+  drawCurves(into, runs, cell.curve, looks);
+  listRuns(into, runs, looks);
   listSettings(into, runs);
   listCommands(into, runs);
   const dialog = document.querySelector("dialog");
@@ -79,12 +80,12 @@ function show(number) {
   dialog.scrollTop = 0;
 }
 
-function look(place) {
-  const [color, line] = data.looks[place % data.looks.length];
+function look(looks, place) {
+  const [color, line] = looks[place % looks.length];
   return {stroke: color, "stroke-dasharray": DASHES[line], fill: "none"};
 }
 
-function drawCurves(into, runs, name) {
+function drawCurves(into, runs, name, looks) {
   const points = runs.flatMap((run) => run.curve);
   if (!points.length) {
     node(into, "p", {}, `No ${name} by epoch is recorded.`);
@@ -105,8 +106,8 @@ function drawCurves(into, runs, name) {
   write(320, 185, "middle", `epoch; ${name}`);
   runs.forEach((run, place) => {
     const faint = run.shown ? {"stroke-width": 2} : {"stroke-width": 1, opacity: 0.6};
-    node(svg, "polyline", {...look(place), ...faint, points: run.curve.map(([epoch, value]) => `${x(epoch)},${y(value)}`).join(" ")});
-    for (const [epoch, value] of run.curve) node(svg, "circle", {cx: x(epoch), cy: y(value), r: run.shown ? 2.5 : 1.5, fill: look(place).stroke});
+    node(svg, "polyline", {...look(looks, place), ...faint, points: run.curve.map(([epoch, value]) => `${x(epoch)},${y(value)}`).join(" ")});
+    for (const [epoch, value] of run.curve) node(svg, "circle", {cx: x(epoch), cy: y(value), r: run.shown ? 2.5 : 1.5, fill: look(looks, place).stroke});
   });
 }
 
@@ -119,14 +120,14 @@ function grid(into, caption, headings) {
   return node(table, "tbody");
 }
 
-function listRuns(into, runs) {
+function listRuns(into, runs, looks) {
   const several = runs.some((run) => !run.shown);
   const body = grid(into, "Runs", ["Learning rate", "Seed", "State", "Best epoch", "Last epoch", "Record"]);
   runs.forEach((run, place) => {
     const row = node(body, "tr");
     const heading = node(row, "th", {scope: "row"});
     const swatch = node(heading, "svg", {class: "swatch", width: 30, height: 12, "aria-hidden": "true"});
-    node(swatch, "path", {...look(place), d: "M0 6H30", "stroke-width": 2});
+    node(swatch, "path", {...look(looks, place), d: "M0 6H30", "stroke-width": 2});
     heading.append(several && run.shown ? `${run.lr} (shown)` : run.lr);
     for (const text of [run.seed, run.status, run.best, run.last]) node(row, "td", {}, text === "" ? "—" : text);
     if (run.status !== "done") row.cells[2].className = "bad";
