@@ -3,7 +3,7 @@ PYTHON ?= python3
 SCALE ?= mini
 RUN := .venv/bin/python
 
-.PHONY: help setup reproduce-glue reproduce-e2e sweep status tables figures report benchmark test test-quick test-long test-lowest test-slurm coverage lint clean clean-runs
+.PHONY: help setup reproduce-glue reproduce-e2e sweep status baselines tables figures report benchmark test test-quick test-long test-lowest test-slurm coverage lint clean clean-runs
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -22,21 +22,27 @@ setup: .venv/ready  ## make the virtual environment from the pinned requirements
 reproduce-glue: setup  ## the GLUE table; SCALE=mini (default, no network) or SCALE=paper (roberta-base, the hub's GLUE)
 	$(RUN) scripts/train.py -m experiment=glue_$(SCALE)_tune
 	$(RUN) scripts/train.py -m experiment=glue_$(SCALE)
+	$(RUN) scripts/make_baselines.py --experiment glue_$(SCALE)
 	$(RUN) scripts/make_tables.py --experiment glue_$(SCALE)
 
 reproduce-e2e: setup  ## the E2E table; SCALE=mini (default, no network) or SCALE=paper (three sizes of GPT-2, the hub's E2E set)
 	$(RUN) scripts/train.py -m experiment=e2e_$(SCALE)_tune
 	$(RUN) scripts/train.py -m experiment=e2e_$(SCALE)
+	$(RUN) scripts/make_baselines.py --experiment e2e_$(SCALE)
 	$(RUN) scripts/make_tables.py --experiment e2e_$(SCALE)
 
 sweep: setup  ## rank x factorization frequency, beside LoRA; then its tables and figures; ARGS="model=minilm ..." for another scale
 	$(RUN) scripts/train.py -m experiment=rank_frequency $(ARGS)
 	$(RUN) scripts/train.py -m experiment=rank_frequency_lora $(ARGS)
+	$(RUN) scripts/make_baselines.py --experiment rank_frequency
 	$(RUN) scripts/make_tables.py --experiment rank_frequency
 	$(RUN) scripts/make_figures.py --experiment rank_frequency
 
 status: setup  ## what is done, failed, running and stopped; ARGS="--experiment NAME" for what is missing too
 	$(RUN) scripts/status.py $(ARGS)
+
+baselines: setup  ## what needs no pretrained model, for the data of every record: rows below the methods in each table
+	$(RUN) scripts/make_baselines.py $(ARGS)
 
 tables: setup  ## every table, from the records alone
 	$(RUN) scripts/make_tables.py

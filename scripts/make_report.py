@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from rosa.report.cli import located, parser, records_folder
+from rosa.report.cli import baselines, located, parser, records_folder
 from rosa.report.html.contents import contents
 from rosa.report.html.figures import PANELS, Drawings
 from rosa.report.html.render import html
@@ -47,6 +47,7 @@ def main() -> None:
         read_all_published(options.results / "paper"),
         Drawings(options.panels),
         linked=folder == options.results,
+        baselines=baselines(options.results),
     )
     text = html(page)
     files.write(out, text)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rosa.records import Record
-from rosa.report.cli import each_experiment, parser, records_folder
+from rosa.report.cli import baselines, each_experiment, parser, records_folder
 from rosa.report.comparison import own_rule
 from rosa.report.published import Published, read_all_published, read_published
 from rosa.report.tables.experiment import costs, differences, tables
@@ -41,13 +41,14 @@ def main() -> None:
     """Write the tables and print them."""
     options = arguments()
     out = options.out or options.results / "tables"
+    known = baselines(options.results)
 
     def make(name: str, found: Sequence[Record]) -> None:
         rule = options.rule or own_rule(found, name)
-        made = tables(found, name, rule, published(options.paper, options.results))
+        made = tables(found, name, rule, published(options.paper, options.results), known)
         files.write(out / f"{name}.md", "\n".join(map(markdown, made)))
         files.write(out / f"{name}.tex", "\n".join(map(latex, made)))
-        files.write(out / f"{name}.csv", long_csv(found, name))
+        files.write(out / f"{name}.csv", long_csv(found, name, known))
         different = differences(found, name, rule)
         if different:
             files.write(out / f"{name}_differences.md", "\n".join(map(markdown, different)))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from rosa.errors import RecordError, ReportError
 from rosa.records import RULES, Record, is_committed, locate
+from rosa.records.baselines import Found
+from rosa.records.baselines import find as find_baselines
 from rosa.records.store import EVIDENCE, Located
 from rosa.report.wandb_records import download
 
@@ -107,6 +109,14 @@ def each_experiment(options: argparse.Namespace, folder: Path, make: Callable[[s
     found = list(located(options, folder)[0].values())
     for name in options.experiment or sorted({record["identity"]["experiment"] for record in found}):
         make(name, found)
+
+
+def baselines(results: Path) -> Found:
+    """The records of baselines in a results folder; print those that cannot be read to stderr."""
+    found, problems = find_baselines(results)
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    return found
 
 
 def no_records(results: Path) -> ReportError:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rosa import records
 from rosa.config import registry
 from rosa.errors import ReportError
 from rosa.records import Record, Rule, by_split, selection
+from rosa.records.baselines import Found
 from rosa.report import formatting
 
 
@@ -113,6 +114,8 @@ class Comparison:
     rows: tuple[Row, ...]
     unequal: tuple[tuple[str, Mapping[str, tuple[str, ...]]], ...]
     """Settings that differ between the rows of a task and are in no label: key, then value -> labels."""
+    baselines: Found = field(default_factory=dict)
+    """Records of baselines, of these runs' data and maybe of others."""
 
     @property
     def selections(self) -> tuple[str, ...]:
@@ -154,8 +157,16 @@ def complete(result: Result, task: Task) -> bool:
     return tuple(sorted(result.selected.scored)) == task.seeds and not result.selected.failed
 
 
-def compare(found: Sequence[Record], experiment: str, rule: Rule = "best") -> Comparison:
+def compare(
+    found: Sequence[Record], experiment: str, rule: Rule = "best", baselines: Found | None = None
+) -> Comparison:
     """Group the records of one experiment; the result does not depend on their order.
+
+    Args:
+        found: records, of this and of other experiments.
+        experiment: its name.
+        rule: epoch selection rule.
+        baselines: records of baselines, for the tables.
 
     Raises:
         ReportError: the experiment has no records.
@@ -177,7 +188,7 @@ def compare(found: Sequence[Record], experiment: str, rule: Rule = "best") -> Co
         _row([runs[i] for i in group], flat[group[0]], split_by, varying, several_models, rule) for group in members
     ]
     unequal = _unequal(runs, flat, members, [row.label for row in rows], split_by)
-    return Comparison(experiment, rule, _tasks(runs), tuple(rows), unequal)
+    return Comparison(experiment, rule, _tasks(runs), tuple(rows), unequal, baselines or {})
 
 
 def at_epoch(comparison: Comparison, rule: Rule) -> Comparison:

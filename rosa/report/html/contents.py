@@ -11,6 +11,7 @@ from pathlib import Path
 from rosa.config import registry
 from rosa.errors import RecordError
 from rosa.records import Record, Rule, is_committed, order_key
+from rosa.records.baselines import Found
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, by_model, compare, own_rule
 from rosa.report.html.figures import Drawings, FigureView
@@ -83,6 +84,7 @@ def contents(
     published: Sequence[Published] = (),
     drawings: Drawings | None = None,
     linked: bool = True,
+    baselines: Found | None = None,
 ) -> Page:
     """Collect the contents of the page.
 
@@ -94,6 +96,7 @@ def contents(
         published: scores to show beside the results of the same model on real data.
         drawings: draws the figures; None: one with the default limit.
         linked: whether the page can link to the records' files.
+        baselines: records of baselines, shown below the methods.
 
     Raises:
         ReportError: an experiment has no records.
@@ -103,7 +106,9 @@ def contents(
     names = experiments or sorted({run["identity"]["experiment"] for run in found})
     runs = Runs({order_key(run): path for path, run in located.items() if linked})
     drawings = drawings or Drawings()
-    sections = [_section(name, found, rule or own_rule(found, name), runs, published, drawings) for name in names]
+    sections = [
+        _section(name, found, rule or own_rule(found, name), runs, published, drawings, baselines) for name in names
+    ]
     tasks = formatting.task_order({task for section in sections for task in section.tasks})
     methods = sorted({method for section in sections for method in section.methods}, key=registry.order)
     return Page(
@@ -122,11 +127,12 @@ def _section(
     runs: Runs,
     published: Sequence[Published],
     drawings: Drawings,
+    baselines: Found | None,
 ) -> Section:
     others = [run for run in found if run["identity"]["experiment"] != name]
     models = [
         # All records, because other experiments tell whether this one is a learning-rate grid.
-        _model(model, compare(own, name, rule), [*own, *others], runs, published, drawings)
+        _model(model, compare(own, name, rule, baselines), [*own, *others], runs, published, drawings)
         for model, own in by_model(found, name).items()
     ]
     own = [run for run in found if run["identity"]["experiment"] == name]
@@ -152,7 +158,7 @@ def _model(
     published: Sequence[Published],
     drawings: Drawings,
 ) -> ModelView:
-    made = tables(found, comparison.experiment, comparison.rule, published)
+    made = tables(found, comparison.experiment, comparison.rule, published, comparison.baselines)
     costly, _ = costs(found, comparison.experiment, comparison.rule)
     crosses = itertools.product(grids(comparison.rows), comparison.tasks)
     methods = {one.label: one.method for one in published}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rosa.records import Record, Rule
+from rosa.records.baselines import Found
 from rosa.report.comparison import Comparison, by_model, compare, tuning_experiments
 from rosa.report.published import Published
 from rosa.report.tables.costs import costs_csv, costs_table
@@ -18,7 +19,11 @@ from rosa.report.tables.table import Table
 
 
 def tables(
-    found: Sequence[Record], experiment: str, rule: Rule = "best", published: Sequence[Published] = ()
+    found: Sequence[Record],
+    experiment: str,
+    rule: Rule = "best",
+    published: Sequence[Published] = (),
+    baselines: Found | None = None,
 ) -> list[Table]:
     """The tables of each model of an experiment: results, texts, rank x frequency, and the learning-rate grid.
 
@@ -29,6 +34,7 @@ def tables(
         experiment: its name.
         rule: epoch selection rule, ``best`` or ``last``.
         published: scores to show beside the results of the same model on real data.
+        baselines: records of baselines; those of the runs' own data are shown below the methods.
 
     Raises:
         ReportError: the experiment has no records.
@@ -43,7 +49,7 @@ def tables(
             # Published scores do not apply to generated data.
             real = all(run["config"]["data"].get("source") != "mini" for run in runs)
             beside = [one for one in published if real and one.model == model]
-            made += _results(runs, experiment, rule, beside, label)
+            made += _results(runs, experiment, rule, beside, baselines, label)
         if is_grid:
             name = f"{label}-grid" if tunes_itself else label
             made.append(replace(grid_table(compare(runs, experiment, rule)), name=name))
@@ -82,18 +88,23 @@ def differences(found: Sequence[Record], experiment: str, rule: Rule = "best") -
 
 
 def _results(
-    runs: Sequence[Record], experiment: str, rule: Rule, published: Sequence[Published], label: str
+    runs: Sequence[Record],
+    experiment: str,
+    rule: Rule,
+    published: Sequence[Published],
+    baselines: Found | None,
+    label: str,
 ) -> list[Table]:
     """One table of all tasks with one score, and one table per text generation task."""
     writing = [run for run in runs if run["config"]["task"]["kind"] == KIND]
     others = [run for run in runs if run["config"]["task"]["kind"] != KIND]
     made = []
     if others:
-        comparison = compare(others, experiment, rule)
+        comparison = compare(others, experiment, rule, baselines)
         made.append(replace(results_table(comparison, published), name=label))
         made += _rank_frequency(comparison, label)
     if writing:
-        comparison = compare(writing, experiment, rule)
+        comparison = compare(writing, experiment, rule, baselines)
         for task in comparison.tasks:
             only_one = not others and len(comparison.tasks) == 1
             name = label if only_one else f"{label}-{task.name}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from rosa.records import Generation, Record, Rule
 from rosa.records.schema import Scorer, Settings
-from rosa.report import formatting
+from rosa.report import baselines, formatting
 from rosa.report.comparison import Comparison, Row, Task, Trial, complete, summarise
 from rosa.report.published import Published
 from rosa.report.tables import notes
@@ -64,9 +64,9 @@ def generation_table(comparison: Comparison, task: Task, published: Sequence[Pub
     footnotes = Footnotes()
     split = _split(comparison, task)
     columns = _columns(comparison, task, split)
-    rows = [
-        _row(row, task, comparison, columns, split, footnotes) for row in comparison.rows if task.name in row.results
-    ]
+    shown = [row for row in comparison.rows if task.name in row.results]
+    rows = [_row(row, task, comparison, columns, split, footnotes) for row in shown]
+    rows += [_baseline_row(line, task, split) for line in baselines.lines(comparison, task).values()]
     rows += _published_rows(task, published, footnotes)
     headline = f"{formatting.scaled_name(task.metric)} ({task.splits[0]})"
     header = ("Method", *map(formatting.scaled_name, SCORES), headline[0].upper() + headline[1:], "Trainable")
@@ -76,6 +76,7 @@ def generation_table(comparison: Comparison, task: Task, published: Sequence[Pub
     explained = "Trainable: adapter + head parameters. " + legend(list(columns.values()))
     lines = [
         *notes.notes(comparison),
+        *notes.on_baselines(comparison),
         *_texts_notes(comparison, split),
         *map(notes.text, footnotes.lines()),
         notes.text(f"{explained} {formatting.MISSING}: no run, or no score."),
@@ -104,8 +105,22 @@ def _columns(comparison: Comparison, task: Task, split: str) -> dict[str, Standi
     return {name: standings(column, comparison.rows) for name, column in columns.items()}
 
 
+def _baseline_row(line: baselines.Line, task: Task, split: str) -> tuple[Cell, ...]:
+    cells = [Cell(line.label)]
+    for place in (*((split, metric) for metric in SCORES), (task.splits[0], task.metric)):
+        summary = summarise(line.scores.get(place, ()))
+        shown = formatting.mean_and_deviation(summary.mean, summary.deviation, place[1]) if summary else ""
+        cells.append(Cell(shown or formatting.MISSING))
+    return (*cells, Cell(formatting.MISSING))
+
+
 def _row(
-    row: Row, task: Task, comparison: Comparison, columns: Mapping[str, Standings], split: str, footnotes: Footnotes
+    row: Row,
+    task: Task,
+    comparison: Comparison,
+    columns: Mapping[str, Standings],
+    split: str,
+    footnotes: Footnotes,
 ) -> tuple[Cell, ...]:
     trial = row.results[task.name].selected
     cells = [Cell(row.label)]
@@ -115,6 +130,8 @@ def _row(
         shown = formatting.mean_and_deviation(summary.mean, summary.deviation, metric) if summary else ""
         reasons = _reasons(trial, metric, split) if len(values) < len(trial.scored) else []
         written = with_what_is_lost(shown, len(values), trial, task)
+        if baselines.not_above(comparison, trial, task, values.values(), (split, metric)):
+            reasons.append(notes.NOT_ABOVE)
         cells.append(standing_cell(written, columns[metric][row.label], tuple(map(footnotes.mark, reasons))))
     letters = tuple(map(footnotes.mark, remarks(trial, comparison)))
     cells.append(standing_cell(trial_text(trial, task), columns[task.metric][row.label], letters))

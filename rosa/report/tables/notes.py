@@ -7,7 +7,7 @@ from typing import Any
 
 from rosa.config import TRAIN, registry
 from rosa.records import HOLDOUT, Record, default_settings, is_committed
-from rosa.report import formatting
+from rosa.report import baselines, formatting
 from rosa.report.comparison import Comparison, Result, Row, Task, complete, frozen
 from rosa.report.tables.table import Line, Span
 
@@ -16,6 +16,17 @@ COMMANDS = 3
 COMMITTED = "Of a record that is committed with the project; this folder has not done the run."
 NAMED_ROWS = 4
 """Largest number of rows named in one note."""
+EXPLAINED = {
+    baselines.CONSTANT: "Constant answer: the most frequent class of the training rows, or their mean score.",
+    baselines.WORDS: (
+        "Bag of words: logistic or ridge regression on which words are there; of several forms the best on the split "
+        "shown, which flatters it, named by a letter."
+    ),
+    baselines.RETRIEVAL: "Retrieval: a reference of the training input with the most similar words.",
+}
+"""What each row of baselines is."""
+NOT_ABOVE = "Not above the best baseline for the same rows."
+"""The footnote of a method's score."""
 
 
 def text(*parts: str) -> Line:
@@ -269,6 +280,21 @@ def _sizes(run: Record) -> str:
     splits: dict[str, Any] = run["data"]["splits"]
     order = [TRAIN, HOLDOUT, *run["config"]["task"]["evaluation"]]
     return ", ".join(f"{split} {splits[split]['rows']}" for split in order if split in splits)
+
+
+def on_baselines(comparison: Comparison) -> list[Line]:
+    """What the rows of baselines are, or how to make them."""
+    texts = [task for task in comparison.tasks if task.kind != "vector_regression"]
+    command = Span(f"python scripts/make_baselines.py --experiment {comparison.experiment}", "code")
+    lacking = [_task(task.name) for task in texts if not baselines.lines(comparison, task)]
+    if not texts:
+        return []
+    if len(lacking) == len(texts):
+        return [(Span("Baselines, which tell what a score is worth: not computed; "), command, Span(" does."))]
+    missing = f" None for {', '.join(lacking)}." if lacking else ""
+    explained = " ".join(EXPLAINED[label] for label in baselines.labels(comparison))
+    body = f"Baselines use no pretrained model, and the rows that the methods use. {explained}{missing} Made by "
+    return [(Span(body), command, Span("."))]
 
 
 def provenance(comparison: Comparison) -> list[Line]:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rosa.config import registry
-from rosa.report import formatting
+from rosa.report import baselines, formatting
 from rosa.report.comparison import Comparison, Row, Task, frozen
 from rosa.report.tables import notes
 from rosa.report.tables.highlights import Column, Standings, legend, standings
-from rosa.report.tables.results import standing_cell, task_columns, trial_text
+from rosa.report.tables.notes import Footnotes
+from rosa.report.tables.results import not_above, standing_cell, task_columns, trial_text
 from rosa.report.tables.table import Cell, Table
 
 RANK = "Rank"
@@ -88,11 +89,11 @@ def rank_frequency_tables(comparison: Comparison) -> list[Table]:
 def _table(comparison: Comparison, grid: Grid, task: Task, column: Column) -> Table:
     # LoRA is included when the best cell is determined.
     standing = standings(column, [*grid.cells.values(), *grid.beside.values()])
-    rows = []
+    rows, footnotes = [], Footnotes()
     for rank in grid.ranks:
         line = [grid.cells.get((rank, period)) for period in grid.periods]
         line += [grid.beside.get(rank)] if grid.beside else []
-        rows.append((Cell(f"r={rank}"), *(_cell(row, task, standing) for row in line)))
+        rows.append((Cell(f"r={rank}"), *(_cell(comparison, row, task, standing, footnotes) for row in line)))
     name = formatting.TASK_NAMES.get(task.name, task.name)
     model = ", ".join(sorted({row.model for row in comparison.rows}))
     caption = (
@@ -100,11 +101,24 @@ def _table(comparison: Comparison, grid: Grid, task: Task, column: Column) -> Ta
         f"{formatting.scaled_name(task.metric)} at the {comparison.epoch}"
     )
     explained = legend([standing], "the table among cells")
-    lines = (*notes.notes(comparison), notes.text(f"{explained} {formatting.MISSING}: no run."))
+    place = (task.splits[0], task.metric)
+    found = baselines.lines(comparison, task).values()
+    below = [
+        f"{line.label} {formatting.score(mean, place[1])}" for line in found if (mean := line.mean(*place)) is not None
+    ]
+    lines = (
+        *notes.notes(comparison),
+        *notes.on_baselines(comparison),
+        *([notes.text(f"Here: {', '.join(below)}.")] if below else []),
+        *map(notes.text, footnotes.lines()),
+        notes.text(f"{explained} {formatting.MISSING}: no run."),
+    )
     return Table(f"{comparison.experiment}-rank-frequency", caption, (RANK, *grid.columns), tuple(rows), lines)
 
 
-def _cell(row: Row | None, task: Task, standing: Standings) -> Cell:
+def _cell(comparison: Comparison, row: Row | None, task: Task, standing: Standings, footnotes: Footnotes) -> Cell:
     if row is None or task.name not in row.results:
         return Cell(formatting.MISSING)
-    return standing_cell(trial_text(row.results[task.name].selected, task), standing[row.label])
+    trial = row.results[task.name].selected
+    letters = not_above(comparison, trial, task, footnotes)
+    return standing_cell(trial_text(trial, task), standing[row.label], letters)

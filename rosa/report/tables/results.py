@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from rosa.records import is_committed
-from rosa.report import formatting
+from rosa.report import baselines, formatting
 from rosa.report.comparison import Comparison, Row, Task, Trial, complete, summarise
 from rosa.report.published import Published
 from rosa.report.tables import notes
@@ -21,19 +21,22 @@ def results_table(comparison: Comparison, published: Sequence[Published] = ()) -
     """Rows are methods and settings, columns tasks, their average and the trainable parameters.
 
     Among the rows of one model that have a score for every seed, the best of a column is bold, and those within the
-    best's standard deviation are underlined. Published scores are listed below and get no highlights.
+    best's standard deviation are underlined. Baselines and published scores are listed below and get no highlights;
+    a score that is not above the best baseline has a footnote.
     """
     footnotes = Footnotes()
     averaged = _can_average(comparison.tasks)
     columns = task_columns(comparison)
     rows = [_results_row(row, comparison, columns, footnotes) for row in comparison.rows]
+    rows += [_baseline_row(label, comparison, averaged, footnotes) for label in baselines.labels(comparison)]
     rows += _published_rows(comparison, published, averaged, footnotes)
     names = [formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks]
     header = ("Method", *names, *([AVERAGE] if averaged else []), "Trainable")
     models = ", ".join(sorted({row.model for row in comparison.rows}))
     caption = f"{comparison.experiment}: {models}, {_shown(comparison.tasks)} at the {comparison.epoch}"
     lines = [*map(notes.text, footnotes.lines()), _legend(comparison, list(columns.values()), averaged)]
-    return Table(comparison.experiment, caption, header, tuple(rows), (*notes.notes(comparison), *lines))
+    lines = [*notes.notes(comparison), *notes.on_baselines(comparison), *lines]
+    return Table(comparison.experiment, caption, header, tuple(rows), tuple(lines))
 
 
 def task_columns(comparison: Comparison) -> dict[str, Standings]:
@@ -96,12 +99,36 @@ def _results_row(
     for task in comparison.tasks:
         result = row.results.get(task.name)
         letters = tuple(map(footnotes.mark, remarks(result.selected, comparison))) if result else ()
+        letters += not_above(comparison, result.selected, task, footnotes) if result else ()
         written = formatting.MISSING if result is None else trial_text(result.selected, task)
         cells.append(standing_cell(written, columns[task.name][row.label], letters))
     if _can_average(comparison.tasks):
         standing = columns[AVERAGE][row.label] if AVERAGE in columns else Standing()
         cells.append(standing_cell(_average(row, comparison.tasks, columns), standing))
     return (*cells, Cell(trainable(row)))
+
+
+def not_above(comparison: Comparison, trial: Trial, task: Task, footnotes: Footnotes) -> tuple[str, ...]:
+    """The letter of the footnote for a headline score that is not above every baseline."""
+    place = (task.splits[0], task.metric)
+    found = baselines.not_above(comparison, trial, task, trial.scores(*place).values(), place)
+    return (footnotes.mark(notes.NOT_ABOVE),) if found else ()
+
+
+def _baseline_row(label: str, comparison: Comparison, averaged: bool, footnotes: Footnotes) -> tuple[Cell, ...]:
+    cells, means = [Cell(label)], []
+    for task in comparison.tasks:
+        line = baselines.lines(comparison, task).get(label)
+        summaries = [summarise(line.scores.get((split, task.metric), ())) for split in task.splits] if line else []
+        shown = [formatting.mean_and_deviation(s.mean, s.deviation, task.metric) for s in summaries if s]
+        means += [summary.mean for summary in summaries[:1] if summary]
+        letters = (footnotes.mark(f"On {line.form}."),) if line and shown and label == baselines.WORDS else ()
+        cells.append(Cell(joined(shown) or formatting.MISSING, marks=letters))
+    if averaged:
+        whole = len(means) == len(comparison.tasks)
+        metric = comparison.tasks[0].metric
+        cells.append(Cell(formatting.score(statistics.fmean(means), metric) if whole else formatting.MISSING))
+    return (*cells, Cell(formatting.MISSING))
 
 
 def standing_cell(text: str, standing: Standing, letters: tuple[str, ...] = ()) -> Cell:
@@ -135,8 +162,12 @@ def trial_text(trial: Trial, task: Task) -> str:
     """``71.2 ± 0.4``, ``70.1 ± 0.3 / 69.8 ± 0.2`` with two splits; then missing seeds: ``(n=2, 1 failed)``."""
     summaries = [summarise(trial.scores(split, task.metric).values()) for split in task.splits]
     shown = [formatting.mean_and_deviation(s.mean, s.deviation, task.metric) for s in summaries if s]
-    joined = (" / " if "±" in "".join(shown) else "/").join(shown)
-    return with_what_is_lost(joined, len(trial.scored), trial, task)
+    return with_what_is_lost(joined(shown), len(trial.scored), trial, task)
+
+
+def joined(scores: Sequence[str]) -> str:
+    """The scores of several splits: ``70.1 ± 0.3 / 69.8 ± 0.2``, ``70.1/69.8``."""
+    return (" / " if "±" in "".join(scores) else "/").join(scores)
 
 
 def with_what_is_lost(shown: str, n: int, trial: Trial, task: Task) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rosa.records import RULES, Record
+from rosa.records.baselines import Found
 from rosa.report import formatting
+from rosa.report.baselines import forms
 from rosa.report.comparison import Comparison, Row, Task, Trial, at_epoch, compare, summarise
 from rosa.report.significance import compare_with, lora_of
 from rosa.report.tables.generation import SCORES, generated_scores, generated_splits
@@ -25,14 +27,15 @@ Scores = Mapping[tuple[str, str], Mapping[int, float]]
 """(split, metric) -> seed -> score."""
 
 
-def long_csv(found: Sequence[Record], experiment: str) -> str:
+def long_csv(found: Sequence[Record], experiment: str, baselines: Found | None = None) -> str:
     """All scores in the records of an experiment, in long form.
 
     One line per row, task, split of the data, official metric, rule (best and last epoch) and learning rate, selected
     or not; a cell without a finished run has a line with an empty mean. Scores are as recorded (not ×100). Lines of the
-    selected learning rate compare with LoRA: ``p_paired_t`` is the two-sided p-value over ``pairs`` seeds.
+    selected learning rate compare with LoRA: ``p_paired_t`` is the two-sided p-value over ``pairs`` seeds. Every form
+    of baseline has lines of the method ``baseline``, one score for each set of rows.
     """
-    comparison = compare(found, experiment)
+    comparison = compare(found, experiment, baselines=baselines)
     return write(COLUMNS, (line for rule in RULES for line in _lines(at_epoch(comparison, rule))))
 
 
@@ -75,6 +78,29 @@ def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 for line in _trial_lines(trial, task, chosen):
                     place = (line["split"], line["metric"])
                     yield {**head, **line, **(_paired(lora, trial, rival, place) if lora and place in rival else {})}
+    yield from _baseline_lines(comparison)
+
+
+def _baseline_lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    for task in comparison.tasks:
+        for form in forms(comparison, task):
+            for (split, metric), scores in form.scores.items():
+                summary = summarise(scores)
+                yield {
+                    "experiment": comparison.experiment,
+                    "method": "baseline",
+                    "row": f"{form.label}, {form.form}",
+                    "task": task.name,
+                    "split": split,
+                    "metric": metric,
+                    "headline": metric == task.metric and split in task.splits,
+                    "rule": comparison.rule,
+                    "status": "done",
+                    "n": len(scores),
+                    "scores": spaced(scores),
+                    "mean": summary.mean if summary else "",
+                    "deviation": summary.deviation if summary and summary.deviation is not None else "",
+                }
 
 
 def _rival(lora: Row, task: Task) -> Scores:

@@ -1,0 +1,130 @@
+"""Records of baselines: scores of what needs no pretrained model, for the data of finished runs.
+
+Runs on the same data share one record, ``baselines/<task>-<hash>.json`` in the results folder. The hash is of what
+identifies the data: a run finds the baselines of its own rows and no others.
+"""
+# No `from __future__ import annotations` here: a TypedDict could then not tell which keys are NotRequired.
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from rosa.errors import RecordError
+from rosa.records.record import Record
+from rosa.records.schema import Environment
+from rosa.utils import files
+
+FOLDER = "baselines"
+SCHEMA = 1
+
+
+class Form(TypedDict):
+    """One form of baseline, see :mod:`rosa.evaluation.baselines`."""
+
+    name: str
+    """``constant``, ``words``, ``both texts``, ``differences``, ``first text``, ``second text`` or ``retrieval``."""
+    seconds: float
+    """Duration of fitting and predicting."""
+    scores: dict[str, dict[str, float | None]]
+    """Split -> metric -> score; null where it is undefined."""
+
+
+class Baselines(TypedDict):
+    """The record of the baselines of one task on one set of rows."""
+
+    schema: int
+    method: str
+    """``baseline``."""
+    model: None
+    """Baselines have none."""
+    data: dict[str, Any]
+    """What identifies the rows, see :func:`data_key`."""
+    forms: list[Form]
+    command: str
+    """The command that made the record."""
+    scorer: NotRequired[dict[str, Any]]
+    """Of generated texts: what computed the scores."""
+    environment: Environment
+    """As in a run's record."""
+    started: str
+
+
+Found = Mapping[str, Baselines]
+"""Records of baselines by the hash of their rows, see :func:`find`."""
+
+_REQUIRED: dict[str, type] = {"data": dict, "forms": list, "command": str, "environment": dict, "started": str}
+
+
+def data_key(task: str, texts: list[str], facts: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What identifies the rows that a run trained and was scored on.
+
+    Args:
+        task: name of the task.
+        texts: ``task.texts``, the columns.
+        facts: of the data, from a record or :attr:`rosa.data.TaskData.facts`.
+        seed: of the run; part of the key only if it drew rows (``data.limit``, ``selection=holdout``).
+    """
+    splits = {name: [split["rows"], split["sha256"]] for name, split in sorted(facts["splits"].items())}
+    limit = facts.get("limit")
+    drawn = bool(limit) or "holdout" in splits
+    return {"task": task, "texts": list(texts), "splits": splits, "limit": limit, "seed": seed if drawn else None}
+
+
+def key_of_run(record: Record) -> dict[str, Any] | None:
+    """:func:`data_key` of a run; None if it failed before its data were read, or has no texts."""
+    facts, task = record["data"], record["config"]["task"]
+    if not facts.get("splits") or not task["texts"]:
+        return None
+    return data_key(task["name"], task["texts"], facts, record["identity"]["seed"])
+
+
+def path_of(results_dir: Path, key: Mapping[str, Any]) -> Path:
+    """The file of the baselines for these rows."""
+    return Path(results_dir, FOLDER, f"{key['task'].replace('/', '--')}-{hash_of(key)}.json")
+
+
+def hash_of(key: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits of a key."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def write(path: Path, record: Baselines) -> None:
+    """Write a record atomically.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    files.write(path, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read(path: Path) -> Baselines:
+    """Read and validate a record.
+
+    Raises:
+        RecordError: it is missing, is not JSON, or lacks a key; the message names the file.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: not a readable record of baselines: {error}") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise RecordError(f"{path}: not a record of baselines of schema {SCHEMA}")
+    for name, kind in _REQUIRED.items():
+        if not isinstance(record.get(name), kind):
+            raise RecordError(f"{path}: {name}={record.get(name)!r}, expected {kind.__name__}")
+    return record  # type: ignore[return-value]  # checked above
+
+
+def find(results_dir: Path) -> tuple[dict[str, Baselines], list[RecordError]]:
+    """Every record of baselines in a results folder, by :func:`hash_of` its rows, and the errors of unreadable ones."""
+    found, problems = {}, []
+    for path in sorted(Path(results_dir, FOLDER).glob("*.json")):
+        try:
+            record = read(path)
+            found[hash_of(record["data"])] = record
+        except RecordError as error:
+            error.path = path
+            problems.append(error)
+    return found, problems
