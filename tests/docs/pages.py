@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conftest import ROOT
+
+IN_ONE_PROCESS = """
+import json, runpy, shlex, sys
+for command in json.loads(sys.argv[1]):
+    python, script, *arguments = shlex.split(command)
+    assert python == "python", command
+    sys.argv = [script, *arguments]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, f"{command}: {end.code}"
+"""
+"""Runs commands ``python SCRIPT ...`` one after the other: PyTorch and transformers are imported once."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +71,24 @@ class Checkout:
             changes: words of the commands to replace; each has to be there.
             status: the exit status that is expected.
         """
-        for old, new in (changes or {}).items():
-            assert old in commands, f"{old!r} is not in {commands!r}"
-            commands = commands.replace(old, new)
+        return self._run(["bash", "-ec", replaced(commands, changes or {})], status)
+
+    def run_in_one_process(self, commands: str) -> str:
+        """Run shell commands that are all ``python SCRIPT ...``, a line each, in one process; all must succeed."""
+        return self._run([sys.executable, "-c", IN_ONE_PROCESS, json.dumps(commands.splitlines())], 0)
+
+    def _run(self, command: list[str], status: int) -> str:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, "PYTHONPATH": f"{ROOT}:{self.site}", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            ["bash", "-ec", commands], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
-        assert done.returncode == status, f"{commands}\n{said}"
+        assert done.returncode == status, f"{command}\n{said}"
         return said
+
+
+def replaced(commands: str, changes: Mapping[str, str]) -> str:
+    """Commands with words replaced; each word has to be there."""
+    for old, new in changes.items():
+        assert old in commands, f"{old!r} is not in {commands!r}"
+        commands = commands.replace(old, new)
+    return commands

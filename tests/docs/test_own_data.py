@@ -8,7 +8,7 @@ import pytest
 
 from rosa import records
 from tests.conftest import ROOT
-from tests.docs.pages import Block, Checkout, blocks
+from tests.docs.pages import Block, Checkout, blocks, replaced
 
 PAGE = blocks((ROOT / "docs" / "own_data.md").read_text(encoding="utf-8"))
 SMALL = "train.epochs=1 train.batch_size=2 train.device=cpu logger=none"
@@ -33,11 +33,13 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 def test_the_commands_train_on_the_files(checkout: Checkout, tiny_model: Path, tiny_gpt2: Path) -> None:
     classes, pairs, numbers, texts, comparison = commands()
     roberta = f"model=folder model.name=tiny model.path={tiny_model} {SMALL}"
-    for block in (classes, pairs, numbers):
-        checkout.run(block.text, {"model=minilm": roberta})
     gpt2 = f"model=folder model.name=tiny model.path={tiny_gpt2} decoding=greedy {SMALL}"
-    checkout.run(texts.text, {"model=gpt2": gpt2})
-    checkout.run(comparison.text, {"experiment=reviews\n": f"experiment=reviews jobs=1 {roberta}\n"})
+    changes = {
+        **{block: {"model=minilm": roberta} for block in (classes, pairs, numbers)},
+        texts: {"model=gpt2": gpt2},
+        comparison: {"experiment=reviews\n": f"experiment=reviews jobs=1 {roberta}\n"},
+    }
+    checkout.run_in_one_process("".join(replaced(block.text, found) for block, found in changes.items()))
 
     found, problems = records.find(checkout.folder / "results")
     assert not problems
