@@ -170,7 +170,13 @@ def test_several_processes_are_as_one(
         assert several["costs"][name] == one["costs"][name]
     assert one["costs"]["examples"] == 2 * 98
     assert 0 < several["costs"]["tokens"] <= one["costs"]["tokens"], "a part of a batch is never padded to more"
-    assert_close(results(several), results(one))
+    found, expected = results(several), results(one)
+    for ours, theirs in zip(*(each["diagnostics"].get("layers", []) for each in (found, expected)), strict=True):
+        # Both count singular values above a threshold, which one rounding can move across it; the norms tell.
+        assert abs(ours.pop("rank") - theirs.pop("rank")) <= 1
+        assert ours.pop("effective_rank") == pytest.approx(theirs.pop("effective_rank"), rel=1e-2)
+        assert ours["norm"] > 0
+    assert_close(found, expected)
     ours, theirs = (load_file(folder_of(c) / "last.safetensors") for c in (config, alone))
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():

@@ -5,6 +5,8 @@ The comparison of methods rests on these, and no score would show that one of th
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 from transformers import TrainerCallback
 
 from rosa.adapters import adapters
+from rosa.adapters.callback import ResampleCallback
 from rosa.run import pipeline, run
 from tests.conftest import Composer
 
@@ -25,6 +28,13 @@ METHODS = {
 FACTORS = {"rosa": ("A", "B"), "rosa-random": ("A", "B"), "lora": ("lora_A", "lora_B"), "ia3": ("scale",), "full": ()}
 DECAYED = {"rosa-random": ("A", "B"), "lora": ("lora_A", "lora_B")}
 """Factors that start at 0, or beside one that does: decay pulls them towards the pretrained weights."""
+
+
+OTHERS = (
+    *("train.beta1=0.85", "train.beta2=0.97", "train.epsilon=1e-7", "train.weight_decay=0.2"),
+    *("train.max_grad_norm=0.01", "train.lr=0.002"),
+)
+"""Neither the protocol's values nor AdamW's own."""
 
 
 class Watch(TrainerCallback):
@@ -43,6 +53,8 @@ class Watch(TrainerCallback):
         self.norms: list[float] = []
         """Of all gradients, after clipping."""
         self.optimizer: Any = None
+        self.rates: list[set[float]] = []
+        """The learning rates of all groups, at each update."""
 
     def __call__(self, parts: Any, *arguments: Any, **named: Any) -> Any:
         self.head = {n: p.detach().clone() for n, p in parts.model.named_parameters() if n.startswith("classifier")}
@@ -66,6 +78,7 @@ class Watch(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         trainable = [p for p in kwargs["model"].parameters() if p.requires_grad]
+        self.rates.append({group["lr"] for group in kwargs["optimizer"].param_groups})
         self.norms.append(float(torch.stack([p.grad.norm() for p in trainable]).norm()))
         self.optimizer = self.optimizer or kwargs["optimizer"]
         if not self.groups:
@@ -85,13 +98,13 @@ def watched(composed: Composer, monkeypatch: pytest.MonkeyPatch, *overrides: str
 @pytest.mark.parametrize("method", METHODS)
 def test_parameter_groups_and_optimizer(method: str, composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is trained, what of it decays, and AdamW's settings: none of them its own defaults."""
-    watch = watched(composed, monkeypatch, *METHODS[method], "train.max_grad_norm=0.01", "train.lr=0.002")
+    watch = watched(composed, monkeypatch, *METHODS[method], *OTHERS)
     decayed, spared = watch.groups
     assert type(watch.optimizer.optimizer) is torch.optim.AdamW  # within accelerate's wrapper
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.2, 0.0)
     for group in (decayed, spared):
-        assert group["betas"] == (0.9, 0.98)
-        assert group["eps"] == 1e-6
+        assert group["betas"] == (0.85, 0.97)
+        assert group["eps"] == 1e-7
         assert group["initial_lr"] == 0.002
     model = watch.trainer.model
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -123,6 +136,34 @@ def test_plain_gradient_descent_with_a_number_of_warm_up_updates(
     assert rates == [0, 0.25, 0.5, 0.75, 1]
 
 
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "linear": lambda share: 1 - share,
+    "cosine": lambda share: (1 + math.cos(math.pi * share)) / 2,
+    "constant": lambda share: 1.0,
+}
+"""The share of the peak after a share of the updates that follow the warm-up."""
+
+
+@pytest.mark.parametrize(
+    ("method", "schedule", "warmup"),
+    [*((method, "linear", 0.3) for method in METHODS), ("rosa", "cosine", 2), ("lora", "constant", 0.3)],
+)
+def test_the_schedule_of_every_update(
+    method: str, schedule: str, warmup: float, composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One rise and one fall over all updates, whatever the method and through its resamples."""
+    overrides = (f"train.schedule={schedule}", f"train.warmup={warmup}", "train.lr=0.002")
+    watch = watched(composed, monkeypatch, *METHODS[method], *overrides)
+    updates = 12
+    rising = math.ceil(updates * warmup) if warmup < 1 else warmup
+    expected = [
+        step / rising if step < rising else SCHEDULES[schedule]((step - rising) / (updates - rising))
+        for step in range(updates)
+    ]
+    assert all(len(rates) == 1 for rates in watch.rates)
+    assert [next(iter(rates)) for rates in watch.rates] == pytest.approx([0.002 * share for share in expected])
+
+
 def test_two_methods_of_one_seed_share_head_and_order(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = [watched(composed, monkeypatch, *METHODS[method]) for method in ("rosa", "lora", "full")]
     for other in seen[1:]:
@@ -139,6 +180,13 @@ def test_two_seeds_differ_in_all_that_is_drawn(composed: Composer, monkeypatch: 
         if name.endswith("weight"):
             assert not torch.equal(value, two.head[name])
     assert one.dropout[0] != two.dropout[0]
+    draws = [
+        callback.seed
+        for watch in (one, two)
+        for callback in watch.trainer.callback_handler.callbacks
+        if isinstance(callback, ResampleCallback)
+    ]
+    assert len(draws) == len(set(draws)) == 2
     for first, second in zip(one.factors, two.factors, strict=True):  # drawn at attach, and at the resample
         assert not torch.allclose(first["A"] @ first["B"], second["A"] @ second["B"], atol=1e-3)
 
