@@ -86,6 +86,12 @@ class DependencyError(RosaError, ImportError):
 # --- the work failed -------------------------------------------------------------------------------------------------
 
 
+class WriteError(OutputError):
+    """A run cannot write its weights or a checkpoint; the message names the file."""
+
+    exit_status = 1
+
+
 class FactorizationError(AdapterError):
     """A weight is not finite or its singular vectors cannot be computed; the message names the layer."""
 

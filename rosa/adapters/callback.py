@@ -16,7 +16,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rosa.adapters import diagnostics
 from rosa.adapters.modules import adapters, attachment
 from rosa.adapters.resampling import resample, resampled
-from rosa.errors import AdapterError, ConfigError
+from rosa.errors import AdapterError, ConfigError, WriteError
+from rosa.utils import files
 from rosa.utils.names import EVENT, MOVED
 from rosa.utils.seeding import generator
 
@@ -181,7 +182,8 @@ class ResampleCallback(TrainerCallback):
         """Save the factors at the start of the current subspace in the checkpoint."""
         folder = self._checkpoint(args, state)
         if self._start is not None and state.is_world_process_zero and folder.is_dir():
-            save_file(_pack(self._start), folder / START)
+            with files.writing(folder / START, WriteError):
+                save_file(_pack(self._start), folder / START)
 
     def on_train_end(
         self,

@@ -30,7 +30,7 @@ from torch.nn import functional
 from rosa.adapters.base import AddingAdapter, LinearLayer, SupportedAdapter, oriented
 from rosa.adapters.linalg.precision import Cast, exact
 from rosa.adapters.sparse import SparseLinear, Support, dense, index_dtype
-from rosa.adapters.targets import layer_ranks, matches, target_layers
+from rosa.adapters.targets import by_pattern, layer_ranks, target_layers
 from rosa.config import RobustConfig
 from rosa.errors import AdapterError
 from rosa.utils.seeding import global_stream
@@ -177,17 +177,9 @@ def layer_counts(layers: Mapping[str, LinearLayer], config: RobustConfig) -> dic
     """
     if not config.sparse:
         return dict.fromkeys(layers, 0)
-    for pattern in config.density_pattern:
-        if not any(matches(name, pattern) for name in layers):
-            raise AdapterError(
-                f"method.density_pattern: {pattern!r} matches none of the {len(layers)} layers that method.targets "
-                f"chooses: {', '.join(list(layers)[:4])}, ..."
-            )
     counts = {}
-    for name, layer in layers.items():
-        asked = [("method.density", config.density)]
-        asked += [(f"method.density_pattern.{p}", d) for p, d in config.density_pattern.items() if matches(name, p)]
-        key, density = asked[-1]
+    for name, (key, density) in by_pattern(layers, "density", config.density, config.density_pattern).items():
+        layer = layers[name]
         out_features, in_features = oriented(layer, layer.weight).shape
         counts[name] = int(density * out_features * in_features)
         if counts[name] < 1:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -181,23 +182,44 @@ def _multiplies(layer: LinearLayer) -> bool:
     return bool((difference <= 4 * torch.finfo(weight.dtype).eps ** 0.75 * size).all())
 
 
+def by_pattern(
+    layers: Iterable[str], option: str, value: Any, patterns: Mapping[str, Any]
+) -> dict[str, tuple[str, Any]]:
+    """The key that sets an option for each layer, and its value: the last matching pattern's, or else the option's.
+
+    Args:
+        layers: names.
+        option: of the method, such as ``rank``.
+        value: of the option.
+        patterns: of ``<option>_pattern``: values by pattern of layer names.
+
+    Raises:
+        AdapterError: a pattern matches no layer.
+    """
+    names = list(layers)
+    for pattern in patterns:
+        if not any(matches(name, pattern) for name in names):
+            raise AdapterError(
+                f"method.{option}_pattern: {pattern!r} matches none of the {len(names)} layers that method.targets "
+                f"chooses: {', '.join(names[:4])}, ..."
+            )
+    found = {}
+    for name in names:
+        asked = [(f"method.{option}", value)]
+        asked += [(f"method.{option}_pattern.{p}", own) for p, own in patterns.items() if matches(name, p)]
+        found[name] = asked[-1]
+    return found
+
+
 def layer_ranks(layers: Mapping[str, LinearLayer], config: RankedConfig) -> dict[str, int]:
     """The integer rank of each layer, by name: from the last matching ``rank_pattern``, or else ``rank``.
 
     Raises:
         AdapterError: a rank exceeds min(out, in), a fractional rank is below 1 there, or a pattern matches no layer.
     """
-    for pattern in config.rank_pattern:
-        if not any(matches(name, pattern) for name in layers):
-            raise AdapterError(
-                f"method.rank_pattern: {pattern!r} matches none of the {len(layers)} layers that method.targets "
-                f"chooses: {', '.join(list(layers)[:4])}, ..."
-            )
     ranks = {}
-    for name, layer in layers.items():
-        asked = [("method.rank", config.rank)]
-        asked += [(f"method.rank_pattern.{p}", rank) for p, rank in config.rank_pattern.items() if matches(name, p)]
-        key, rank = asked[-1]
+    for name, (key, rank) in by_pattern(layers, "rank", config.rank, config.rank_pattern).items():
+        layer = layers[name]
         out_features, in_features = oriented(layer, layer.weight).shape
         try:
             ranks[name] = resolve_rank(rank, out_features, in_features)

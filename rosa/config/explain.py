@@ -80,7 +80,8 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
     choice = re.search(r"Could not find '([\w/]+)/([^'/]+)'", text)
     if choice and choice.group(1) in options:
         group, name = choice.groups()
-        return f"{group}={name}: no such {group}{nearest(name, options[group])} Available: {', '.join(options[group])}"
+        suggestion = nearest(name, options[group]) or "."
+        return f"{group}={name}: no such {group}{suggestion} Available: {', '.join(options[group])}"
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", reason)
     if unknown and re.search(r"not in struct|Key '[^']+' not in|No match in the defaults list", reason):
         key = unknown.group(1)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from rosa.errors import ExportError
 
 MARKS = ("adapter_config.json", "config.json")
@@ -35,7 +37,7 @@ def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         if folder.exists():
             folder.replace(earlier)
         unfinished.replace(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
         if earlier.exists():
             earlier.replace(folder)
         raise ExportError(f"{folder}: cannot be written: {error}") from error

@@ -28,9 +28,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rosa.adapters.callback import updates_per_epoch
 from rosa.adapters.modules import attachment
 from rosa.adapters.state import changing_state, load_changing_state
-from rosa.errors import AdapterError, CheckpointError, InterruptedRun
+from rosa.errors import AdapterError, CheckpointError, InterruptedRun, WriteError
 from rosa.training import manifest
-from rosa.utils import distributed
+from rosa.utils import distributed, files
 
 log = logging.getLogger(__name__)
 
@@ -39,17 +39,18 @@ def save_weights(model: nn.Module, path: Path) -> None:
     """Write the tensors that training changes and the method's configuration to a safetensors file, atomically.
 
     Raises:
-        OSError: the file cannot be written; an existing file of that name is unchanged.
+        WriteError: the file cannot be written; an existing file of that name is unchanged.
     """
     present = attachment(model)
     method = dataclasses.asdict(present.config) if present else {}
     tensors = {name: tensor.contiguous().cpu() for name, tensor in changing_state(model).items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(tensors, temporary, metadata={"method": json.dumps(method, sort_keys=True)})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.writing(path, WriteError):
+        try:
+            save_file(tensors, temporary, metadata={"method": json.dumps(method, sort_keys=True)})
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -37,14 +37,14 @@ from transformers.trainer import TRAINER_STATE_NAME
 from rosa.adapters.callback import updates_per_epoch
 from rosa.adapters.state import frozen_hash, rate_ratios, undecayed_names
 from rosa.config import TrainConfig
-from rosa.errors import CheckpointError, DivergedError, ProcessesError, RosaError
+from rosa.errors import CheckpointError, DivergedError, ProcessesError, RosaError, WriteError
 from rosa.evaluation.scorer import Scorer
 from rosa.training.arguments import training_arguments
 from rosa.training.batches import BatchShares, EpochSampler, Examples, by_length, lengths, loss_weights
 from rosa.training.callbacks import CostCallback, EpochOrderCallback, ProgressCallback
 from rosa.training.checkpoints import CheckpointCallback, keep_newest, load_weights, save_weights
 from rosa.training.costs import CostMeter
-from rosa.utils import distributed
+from rosa.utils import distributed, files
 from rosa.utils.console import first_line
 
 WEIGHTS = "changed.safetensors"
@@ -236,7 +236,8 @@ class HarnessTrainer(Trainer):
             "logged_at": self._globalstep_last_logged,
             "backbone": self._backbone(),
         }
-        (folder / PROGRESS).write_text(json.dumps(progress))
+        with files.writing(folder / PROGRESS, WriteError):
+            (folder / PROGRESS).write_text(json.dumps(progress))
 
     def _backbone(self) -> str:
         """The hash of the frozen weights, computed once: training does not change them."""

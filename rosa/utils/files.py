@@ -13,6 +13,8 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from rosa.errors import OutputError, RosaError
 
 
@@ -42,10 +44,20 @@ def write(path: Path, content: str | bytes) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    try:
+    with writing(path):
         replace(path, content)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def writing(path: Path, kind: type[RosaError] = OutputError) -> Iterator[None]:
+    """Raise an error of this kind, which names ``path``, where the block cannot write: no permission, a full disk.
+
+    safetensors raises an error of its own then, which is no OSError.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise kind(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def sha256(path: Path) -> str:
@@ -81,8 +93,10 @@ def locked(lock: Path, busy: RosaError, refused: Callable[[OSError], RosaError])
         raise busy from error
     except OSError as error:
         raise refused(error) from error
-    with held:
+    try:
         yield
+    finally:
+        held.release()
 
 
 def decode(content: bytes, path: Path, kind: type[RosaError]) -> str:

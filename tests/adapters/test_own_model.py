@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import gc
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from rosa.utils.names import EVENT, MOVED
 from tests.adapters import tiny
 from tests.adapters.tiny import build, logits, relative_difference
 
+pytestmark = pytest.mark.usefixtures("frozen_heap")
+
 ARCHITECTURES = list(tiny.BUILDERS)
 HEADS = {"bert": {"classifier"}, "roberta": {"classifier"}, "gpt2": set(), "llama": set(), "t5": set()}
 """The outermost module of each architecture's head; a language model has none."""
@@ -35,15 +36,6 @@ EXAMPLES, BATCH, EPOCHS = 12, 4, 3
 UPDATES = EPOCHS * EXAMPLES // BATCH
 DUE = [3, 6]
 """Updates done when a resample is due: three an epoch, and none after the last."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen_heap() -> Iterator[None]:
-    """Each Trainer ends in a full garbage collection, which takes longer than its training; spare it the libraries."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def examples(name: str) -> list[dict[str, Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,16 +23,9 @@ from rosa.utils.seeding import derive, generator
 from tests.adapters import tiny
 from tests.adapters.tiny import attached, build, logits, relative_difference, train_steps
 
+pytestmark = pytest.mark.usefixtures("frozen_heap")
+
 LR = 1e-2
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen_heap() -> Iterator[None]:
-    """Each Trainer ends in a full garbage collection, which takes longer than its training; spare it the libraries."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class Watch(TrainerCallback):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -18,18 +17,10 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from rosa import data, models
 from rosa.run import Outcome, run
-from tests.conftest import ROOT, Composer
+from tests.commands import script
+from tests.conftest import Composer
 
 SETTINGS = ("method.rank=2", "train.epochs=2", "train.lr=0.02")
-
-
-def script(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    path = ROOT / "scripts" / "export.py"
-    monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(path), run_name="__main__")
-    return ended.value.code
 
 
 def finished(composed: Composer, *overrides: str) -> Outcome:
@@ -63,7 +54,10 @@ def test_peft_export_of_a_run_scores_as_its_record_says(
     every = ["method.every=1"] if method == "rosa" else []
     outcome = finished(composed, f"method={method}", *SETTINGS, *every)
     out = tmp_path / "adapter"
-    assert script(monkeypatch, outcome.folder, "--format=peft", "--out", out, "--weights", weights, "--check") == 0
+    assert (
+        script(monkeypatch, "export", outcome.folder, "--format=peft", "--out", out, "--weights", weights, "--check")
+        == 0
+    )
     said = capsys.readouterr().out
     # A user has the pretrained folder, and a head of their own that is drawn at random.
     base = AutoModelForSequenceClassification.from_pretrained(composed().model.path, num_labels=2)
@@ -101,7 +95,7 @@ def test_merged_export_loads_without_us_and_scores_as_the_record_says(
     overrides = [setting for setting in SETTINGS if "rank" not in setting or method in ("rosa", "lora")]
     outcome = finished(composed, f"method={method}", *overrides)
     out = tmp_path / "plain"
-    assert script(monkeypatch, outcome.folder, "--format=merged", "--out", out, "--weights=last") == 0
+    assert script(monkeypatch, "export", outcome.folder, "--format=merged", "--out", out, "--weights=last") == 0
     model = AutoModelForSequenceClassification.from_pretrained(out)
     found, recorded = scores(model, composed), outcome.record["metrics"]["last"]["validation"]
     assert found["matthews_correlation"] == pytest.approx(recorded["matthews_correlation"], abs=1e-9)
@@ -125,7 +119,7 @@ def test_merged_export_loads_without_us_and_scores_as_the_record_says(
 def refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, out: Path, *options: str
 ) -> str:
-    code = script(monkeypatch, folder, *(options or ("--format=merged",)), "--out", out)
+    code = script(monkeypatch, "export", folder, *(options or ("--format=merged",)), "--out", out)
     said = capsys.readouterr().err
     assert code == 2
     assert not out.exists()
@@ -180,5 +174,5 @@ def test_ia3_run_is_refused_as_an_adapter(
 def test_tolerance_of_a_merged_export_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert script(monkeypatch, tmp_path, "--format=merged", "--out", tmp_path, "--tolerance=0.1") == 2
+    assert script(monkeypatch, "export", tmp_path, "--format=merged", "--out", tmp_path, "--tolerance=0.1") == 2
     assert "--tolerance needs --format peft" in capsys.readouterr().err

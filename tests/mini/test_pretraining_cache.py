@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rosa.errors import ModelError
+from rosa.errors import ModelError, OutputError
 from rosa.mini.pretraining.cache import cached, key, refuse_existing
 from rosa.utils.names import PRETRAINING
 
@@ -55,6 +55,24 @@ def test_a_failure_keeps_nothing_and_frees_the_lock(tmp_path: Path) -> None:
     cached(tmp_path / "model", make)
     with pytest.raises(ModelError, match="model is there already"):
         refuse_existing(tmp_path / "model")
+
+
+def test_a_cache_that_cannot_be_written_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=f"{tmp_path / 'file' / 'cache'}: cannot be written: Not a directory"):
+        cached(tmp_path / "file" / "cache" / "model", lambda _: pytest.fail("pretrained a model"))
+
+
+def test_the_lock_is_free_afterwards(tmp_path: Path) -> None:
+    """Not only when the lock object is collected: it is held by a name here."""
+    held = []
+
+    def keep(folder: Path) -> None:
+        held.append(sys._getframe(1).f_locals["lock"])
+        make(folder)
+
+    cached(tmp_path / "model", keep)
+    assert not held[0].is_locked
 
 
 PROGRAM = """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -21,7 +21,7 @@ from rosa.adapters import attach, attachment
 from rosa.adapters import rosa as rosa_method
 from rosa.config import Config, RankedConfig, RosaConfig, registry
 from rosa.config.registry import Method
-from rosa.errors import AdapterError, BusyError, ConfigError, DivergedError
+from rosa.errors import AdapterError, BusyError, ConfigError, DivergedError, WriteError
 from rosa.run import folder as folder_module
 from rosa.run import pipeline, recording, run
 from rosa.run.resolve import resolve
@@ -431,14 +431,17 @@ def test_without_a_network_the_hub_fails_at_once_and_says_what_to_do(
     failed(config, kind, "mini")
 
 
-def test_full_disk_is_reported_and_no_record_is_torn(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), SafetensorError("I/O error: No space left")])
+def test_full_disk_is_reported_and_no_record_is_torn(
+    error: Exception, composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from rosa.training import checkpoints
 
     def no_space(*args: Any, **kwargs: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise error
 
     monkeypatch.setattr(checkpoints, "save_file", no_space)
-    record = failed(composed(), OSError, "No space left")
+    record = failed(composed(), WriteError, r"safetensors: cannot be written: .*No space left")
     assert record["history"], "what was known before the disk filled is kept"
 
 

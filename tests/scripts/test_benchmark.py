@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import itertools
-import runpy
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +47,7 @@ from rosa.errors import ConfigError
 from rosa.evaluation.nlg import score
 from rosa.training.checkpoints import save_weights
 from rosa.utils.formatting import MIB
+from tests.commands import script
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -644,15 +643,6 @@ def cola_folder(tmp_path: Path) -> Path:
     return folder.parent
 
 
-def script(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    path = ROOT / "scripts" / "benchmark.py"
-    monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(path), run_name="__main__")
-    return ended.value.code
-
-
 def test_the_script_measures_on_real_files_and_an_own_model(
     cola_folder: Path,
     tiny_model: Path,
@@ -662,7 +652,7 @@ def test_the_script_measures_on_real_files_and_an_own_model(
 ) -> None:
     results = tmp_path / "results"
     options = ["--model", tiny_model, "--data-dir", cola_folder, "--batch-size", 8, "--device", "cpu"]
-    assert script(monkeypatch, "factorization", *options, "--repeats", 1, "--results", results) == 0
+    assert script(monkeypatch, "benchmark", "factorization", *options, "--repeats", 1, "--results", results) == 0
     said = capsys.readouterr()
     assert (results / "tables" / "benchmark_factorization.md").read_text().strip() == said.out.strip()
     assert "the real CoLA's training split, 40 examples" in said.out
@@ -689,7 +679,7 @@ def test_the_script_refuses_bad_arguments_in_two_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert script(monkeypatch, *arguments) == 2
+    assert script(monkeypatch, "benchmark", *arguments) == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("error: ")
     assert message in said

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 
 from rosa.evaluation import nlg
-from tests.conftest import ROOT
+from tests.commands import script
 
 REFERENCES = "The Punter is a pub.\nA pub: The Punter.\n\nA café, £20-25.\n"
 HYPOTHESES = "The Punter is a pub.\n\n"
-
-
-def script(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    path = ROOT / "scripts" / "score_e2e.py"
-    monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(path), run_name="__main__")
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture
@@ -41,7 +30,7 @@ def test_the_table_says_what_is_missing_and_why(
     expected = nlg.score(
         ["The Punter is a pub.", ""], [["The Punter is a pub.", "A pub: The Punter."], ["A café, £20-25."]]
     )
-    assert script(monkeypatch, *corpus) == 0
+    assert script(monkeypatch, "score_e2e", *corpus) == 0
     said = capsys.readouterr()
     rows = {line.split()[0]: line.split()[1:] for line in said.out.splitlines() if line.strip()}
     assert rows["BLEU"] == [f"{expected.bleu:.4f}"]
@@ -60,7 +49,7 @@ def test_the_json_file_holds_everything_and_replaces_the_old_one(
 ) -> None:
     out = tmp_path / "new" / "scores.json"
     for _ in range(2):
-        assert script(monkeypatch, *corpus, "--json", out) == 0
+        assert script(monkeypatch, "score_e2e", *corpus, "--json", out) == 0
     found = json.loads(out.read_text(encoding="utf-8"))
     assert list(found["scores"]) == ["bleu", "nist", "meteor", "rouge_l", "cider"]
     assert found["scores"]["meteor"] is None
@@ -72,7 +61,7 @@ def test_the_json_file_holds_everything_and_replaces_the_old_one(
 def test_meteor_can_be_left_out(
     corpus: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert script(monkeypatch, *corpus, "--no-meteor") == 0
+    assert script(monkeypatch, "score_e2e", *corpus, "--no-meteor") == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("METEOR")]
     assert row.split() == ["METEOR", "–", "not", "requested"]
 
@@ -94,7 +83,7 @@ def test_bad_input_ends_in_two_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     corpus[1].write_text(hypotheses)
-    assert script(monkeypatch, *corpus, "--json", tmp_path / "out.json") == 2
+    assert script(monkeypatch, "score_e2e", *corpus, "--json", tmp_path / "out.json") == 2
     said = capsys.readouterr()
     assert said.err.startswith("error: ")
     assert message in said.err
@@ -106,7 +95,7 @@ def test_bad_input_ends_in_two_lines(
 def test_a_json_file_that_cannot_be_written_is_named(
     corpus: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert script(monkeypatch, *corpus, "--json", tmp_path) == 2
+    assert script(monkeypatch, "score_e2e", *corpus, "--json", tmp_path) == 2
     said = capsys.readouterr()
     assert f"{tmp_path}: cannot be written" in said.err
     assert "ROUGE-L" in said.out

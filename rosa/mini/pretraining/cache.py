@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rosa.errors import ModelError
+from rosa.utils import files
 from rosa.utils.names import PRETRAINING
 
 if TYPE_CHECKING:
@@ -25,18 +26,23 @@ def key(recipe: Any) -> str:
 def save_whole(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, facts: Mapping[str, Any], folder: Path
 ) -> None:
-    """Write to a temporary folder beside the final one, then rename it atomically."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        (temporary / PRETRAINING).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        # mkdtemp makes a private folder, but a cache may be shared.
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    """Write to a temporary folder beside the final one, then rename it atomically.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with files.writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            (temporary / PRETRAINING).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            # mkdtemp makes a private folder, but a cache may be shared.
+            temporary.chmod(0o755)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def refuse_existing(folder: Path) -> None:
@@ -54,19 +60,26 @@ def cached(folder: Path, make: Callable[[Path], object]) -> Path:
 
     If two processes need the same model at once, the second waits for the first. An incomplete folder (a partial copy,
     a full disk) is replaced.
+
+    Raises:
+        OutputError: nothing can be written there; ``make`` is not called.
     """
     from filelock import FileLock
 
     if _is_whole(folder):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # The system releases the lock when its holder dies.
-    with FileLock(folder.with_suffix(".lock")):
+    lock = FileLock(folder.with_suffix(".lock"))
+    with files.writing(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
         if not _is_whole(folder):
-            # Left by a process that died; a living one would hold the lock.
+            # Left by a process that died; a living one would hold the lock, which the system releases at its death.
             for broken in (*folder.parent.glob(f".{folder.name}.*"), *folder.parent.glob(folder.name)):
                 shutil.rmtree(broken)
             make(folder)
+    finally:
+        lock.release()
     return folder
 
 
