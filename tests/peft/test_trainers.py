@@ -1,0 +1,315 @@
+"""PEFT models with ROSA in the trainers that people use: Transformers' Trainer, accelerate, DDP, TRL."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from datasets import Dataset
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from torch import multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+import rosa
+from rosa.peft import RosaConfig
+from rosa.utils.seeding import generator
+from tests import causal
+from tests.adapters.test_own_model import (
+    DUE,
+    UPDATES,
+    Outputs,
+    StopAfter,
+    examples,
+    optimizer_states,
+    resamples,
+    timeless,
+    trainer_for,
+    with_dropout,
+)
+from tests.adapters.tiny import batch, build, logits, perturb, relative_difference
+
+HEAD = {"bert": {"modules_to_save": ["classifier"]}, "roberta": {"task_type": "SEQ_CLS"}}
+
+
+def wrapped(name: str, seed: int = 0, **options: Any) -> PeftModel:
+    model = build(name).train()
+    torch.manual_seed(seed)
+    return get_peft_model(model, RosaConfig(**{"r": 2, "every": 1, **HEAD.get(name, {}), **options}))
+
+
+def saved(model: PeftModel) -> dict[str, torch.Tensor]:
+    return get_peft_model_state_dict(model)
+
+
+def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert list(one) == list(other)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+# --- Transformers' Trainer -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
+def test_the_trainer_goes_through_resamples_as_with_rosa_attach(name, tmp_path):
+    model = wrapped(name)
+    trainer = trainer_for(name, model, tmp_path, rosa.ResampleCallback())
+    trainer.train()
+    assert resamples(trainer) == DUE
+    torch.manual_seed(0)
+    head = ["classifier"] if name == "bert" else "train"
+    plain = rosa.attach(build(name).train(), rosa.RosaConfig(rank=2, every=1, head=head), verbose=False)
+    other = trainer_for(name, plain, tmp_path, rosa.ResampleCallback())
+    other.train()
+    losses = [[entry["loss"] for entry in one.state.log_history if "loss" in entry] for one in (trainer, other)]
+    assert len(losses[0]) == UPDATES
+    assert losses[0] == losses[1]
+    assert torch.equal(logits(model.eval(), name), logits(plain.eval(), name))
+
+
+@pytest.mark.parametrize(("name", "stop"), [("bert", 2), ("bert", 3), ("bert", 4), ("bert", 7), ("gpt2", 4), ("t5", 4)])
+def test_a_resumed_training_is_the_uninterrupted_one(name, stop, tmp_path):
+    whole = trainer_for(name, with_dropout(wrapped(name)), tmp_path / "whole", rosa.ResampleCallback())
+    whole.train()
+    resumable = (rosa.ResampleCallback(), StopAfter(stop))
+    trainer_for(name, with_dropout(wrapped(name)), tmp_path / "part", *resumable).train()
+    checkpoint = tmp_path / "part" / f"checkpoint-{stop}"
+    assert (checkpoint / "adapter_model.safetensors").is_file()
+    assert not (checkpoint / "model.safetensors").exists()
+
+    # Another process: other subspaces at first, which the checkpoint's own must replace.
+    resumed = trainer_for(name, with_dropout(wrapped(name, seed=1)), tmp_path / "part", rosa.ResampleCallback())
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert resumed.state.global_step == UPDATES
+    assert resamples(resumed) == DUE
+    assert timeless(resumed.state.log_history) == timeless(whole.state.log_history)
+    assert_equal(saved(resumed.model), saved(whole.model))
+    for one, other in zip(optimizer_states(resumed), optimizer_states(whole), strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in other)
+
+
+def test_the_best_model_at_the_end_is_that_of_its_subspace(tmp_path):
+    """The highest evaluation loss is called best, so that a later subspace has to give way to an earlier one."""
+    watch = Outputs("bert")
+    model = wrapped("bert")
+    trainer = trainer_for(
+        "bert", model, tmp_path, rosa.ResampleCallback(), watch, eval_strategy="epoch", save_strategy="epoch",
+        load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=True,
+    )  # fmt: skip
+    trainer.train()
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert losses.index(max(losses)) == 0
+    assert torch.equal(logits(model, "bert"), watch.outputs[0])
+    assert relative_difference(logits(model.merge_and_unload(), "bert"), watch.outputs[0]) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_changes_no_gradient(name, reentrant, tmp_path):
+    ends = []
+    for options in (
+        {},
+        {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": reentrant}},
+    ):
+        trainer = trainer_for(name, wrapped(name), tmp_path, rosa.ResampleCallback(), **options)
+        trainer.train()
+        ends.append(logits(trainer.model.eval(), name))
+    assert relative_difference(ends[1], ends[0]) <= 1e-4
+
+
+def test_a_bfloat16_backbone_trains_under_the_trainers_autocast(tmp_path):
+    model = build("gpt2").to(torch.bfloat16).train()
+    torch.manual_seed(0)
+    expected = logits(build("gpt2").to(torch.bfloat16), "gpt2")
+    model = get_peft_model(model, RosaConfig(r=2, every=1))
+    trainer = trainer_for("gpt2", model, tmp_path, rosa.ResampleCallback(), bf16=True)
+    trainer.train()
+    assert resamples(trainer) == DUE
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    with model.eval().disable_adapter():
+        assert torch.equal(logits(model, "gpt2"), expected)
+
+
+# --- compiled, and in several processes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compiled_first", [False, True])
+def test_a_compiled_model_follows_a_resample(compiled_first):
+    """Compiled around PEFT's model, and (the base alone) before it."""
+    torch._dynamo.reset()
+    if compiled_first:
+        base = build("bert")
+        base.bert.encoder = torch.compile(base.bert.encoder, backend="eager")
+        torch.manual_seed(0)
+        compiled = model = get_peft_model(base, RosaConfig(r=2)).eval()
+    else:
+        model = wrapped("bert").eval()
+        compiled = torch.compile(model, backend="eager")
+    for step in range(2):
+        if step:
+            rosa.resample(compiled)
+        perturb(model)
+        out = logits(compiled, "bert")
+        with torch.compiler.set_stance("force_eager"):
+            assert torch.equal(out, logits(model, "bert"))
+    before = logits(compiled, "bert")
+    rosa.resample(compiled)
+    assert relative_difference(logits(compiled, "bert"), before) <= 1e-5
+
+
+def _train_in_a_group(rank: int, folder: Path) -> None:
+    store = torch.distributed.FileStore(str(folder / "store"), 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    model = wrapped("roberta", seed=rank)  # another seed in each process: DDP hands out the first one's
+    parallel = DistributedDataParallel(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for step in range(4):
+        if step in (1, 3):
+            rosa.resample(parallel, generator=generator(0, "resample", step), optimizer=optimizer)
+        optimizer.zero_grad()
+        parallel(**batch("roberta", seed=step)).loss.backward()
+        optimizer.step()
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.save({"state": state, "saved": saved(model)}, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_resample_after_wrapping_and_hold_the_same_adapter(tmp_path):
+    multiprocessing.spawn(_train_in_a_group, (tmp_path,), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    history = [name for name in first["state"] if name.endswith("_extra_state")]
+    assert len(history) == 8
+    for name in history:  # the first start is each process's own draw; the first process, whose A and B hold, saves
+        assert torch.equal(first["state"][name][1:], second["state"][name][1:])
+    others = [name for name in first["state"] if name not in history]
+    assert all(torch.equal(first["state"][name], second["state"][name]) for name in others)
+    # Alone, one process comes to the same: both halves of the batch are equal.
+    model = wrapped("roberta")
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for step in range(4):
+        if step in (1, 3):
+            rosa.resample(model, generator=generator(0, "resample", step), optimizer=optimizer)
+        optimizer.zero_grad()
+        model(**batch("roberta", seed=step)).loss.backward()
+        optimizer.step()
+    loaded = wrapped("roberta", seed=1)
+    loaded.load_state_dict(first["state"])
+    assert relative_difference(logits(loaded.eval(), "roberta"), logits(model.eval(), "roberta")) <= 1e-5
+    # What the first process saved restores its model.
+    again = wrapped("roberta", seed=2)
+    set_peft_model_state_dict(again, first["saved"])
+    assert torch.equal(logits(again.eval(), "roberta"), logits(loaded.eval(), "roberta"))
+
+
+# --- accelerate ------------------------------------------------------------------------------------------------------
+
+
+def accelerated(folder: Path, steps: range, resume: bool) -> nn.Module:
+    """A plain loop, whose state is saved after update 3 or loaded from there."""
+    accelerator = Accelerator(cpu=True)
+    set_seed(0)
+    model = wrapped("roberta", seed=int(resume))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    loader = DataLoader(examples("roberta"), batch_size=4)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    if resume:
+        accelerator.load_state(str(folder))
+    rows = list(loader)
+    for step in steps:
+        if step % 2 == 0 and step:
+            rosa.resample(model, generator=generator(0, "resample", step), optimizer=optimizer)
+        accelerator.backward(model(**rows[step % len(rows)]).loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step == 2 and not resume:
+            accelerator.save_state(str(folder))
+    return accelerator.unwrap_model(model)
+
+
+def test_a_loop_with_accelerate_resumes_across_a_resample(tmp_path):
+    whole = accelerated(tmp_path, range(6), resume=False)
+    resumed = accelerated(tmp_path, range(3, 6), resume=True)
+    assert_equal(saved(resumed), saved(whole))
+    assert torch.equal(logits(resumed, "roberta"), logits(whole, "roberta"))
+
+
+# --- TRL -------------------------------------------------------------------------------------------------------------
+
+needs_trl = pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="trl is not installed ([trl])")
+
+SETTINGS: dict[str, Any] = {
+    "num_train_epochs": 3, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1,
+    "save_strategy": "epoch", "report_to": "none", "disable_tqdm": True, "use_cpu": True, "seed": 0, "bf16": False,
+    "max_length": 32,
+}  # fmt: skip
+
+
+def texts(count: int = 12) -> list[str]:
+    return [" ".join(f"w{(i + k) % 20}" for k in range(8)) for i in range(count)]
+
+
+@needs_trl
+@pytest.mark.slow
+@pytest.mark.parametrize("through", ["model", "peft_config"])
+def test_sft_trainer(through, tmp_path):
+    from trl import SFTConfig, SFTTrainer
+
+    config = RosaConfig(r=2, every=1, task_type="CAUSAL_LM")
+    base = causal.build_model()
+    torch.manual_seed(0)
+    trainer = SFTTrainer(
+        model=get_peft_model(base, config) if through == "model" else base,
+        peft_config=config if through == "peft_config" else None,
+        args=SFTConfig(output_dir=str(tmp_path), **SETTINGS),
+        train_dataset=Dataset.from_dict({"text": texts()}),
+        processing_class=causal.build_tokenizer(),
+        callbacks=[rosa.ResampleCallback()],
+    )
+    trainer.train()
+    assert resamples(trainer) == DUE
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    tokens = torch.arange(3, 10)[None]
+    with torch.no_grad():
+        expected = trainer.model.eval()(input_ids=tokens).logits
+        loaded = PeftModel.from_pretrained(causal.build_model(), tmp_path / f"checkpoint-{UPDATES}")
+        assert torch.equal(loaded(input_ids=tokens).logits, expected)
+        with trainer.model.disable_adapter():
+            assert torch.equal(trainer.model(input_ids=tokens).logits, causal.build_model()(input_ids=tokens).logits)
+
+
+@needs_trl
+@pytest.mark.slow
+def test_dpo_trainer_takes_the_untouched_base_as_reference(tmp_path):
+    """Its reference is the model with adapters disabled; its log probabilities must be those of the pretrained one."""
+    from trl import DPOConfig, DPOTrainer
+
+    rows = {"prompt": texts(), "chosen": [f" w{i}" for i in range(12)], "rejected": [f" w{i + 12}" for i in range(12)]}
+    torch.manual_seed(0)
+    trainer = DPOTrainer(
+        model=causal.build_model(),
+        args=DPOConfig(output_dir=str(tmp_path), **SETTINGS),
+        train_dataset=Dataset.from_dict(rows),
+        processing_class=causal.build_tokenizer(),
+        peft_config=RosaConfig(r=2, every=1, task_type="CAUSAL_LM"),
+        callbacks=[rosa.ResampleCallback()],
+    )
+    assert trainer.ref_model is None
+    trainer.train()
+    assert resamples(trainer) == DUE
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[0] == pytest.approx(0.6931, abs=1e-3)  # log 2: policy and reference are one at the start
+    assert losses[-1] < losses[0]
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    tokens = torch.arange(3, 10)[None]
+    with torch.no_grad(), model.disable_adapter():
+        assert torch.equal(model(input_ids=tokens).logits, causal.build_model()(input_ids=tokens).logits)
