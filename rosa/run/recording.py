@@ -53,7 +53,8 @@ def kept(config: Config, folder: Path, start: Start) -> Iterator[tracking.Tracke
             "processes": distributed.count(),
         }
         record["wandb"] = {"id": tracker.id, "mode": tracker.mode}
-        yield tracker
+        with distributed.losses_named(), distributed.last_words(lambda error: close(folder, record, failure(error))):
+            yield tracker
         tracker.summary(summary(record))
         close(folder, record)
         exit_code = 0

@@ -8,6 +8,7 @@ imported. Without a launcher, every function here acts as for a single process.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,18 +16,30 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rosa.errors import ProcessesError
+from rosa.utils import heartbeat
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.distributed import Store
 
 T = TypeVar("T")
 
 ENDED = "rosa/first-ended"
 """The key by which the first process says that it has written all that it had to."""
+BEATS = "rosa/beats"
+"""The key by which the first process says on which port it listens for the others' heartbeat."""
 ENDING_SECONDS = 60
 """The longest that the others wait for that, where all have stopped: it may have an upload to W&B to end."""
 SPEAKING_SECONDS = 2
 """The longest that the first process should need to say what went wrong."""
+
+_heartbeat: heartbeat.Heartbeat | None = None
+"""Of this process, while it is one of several."""
+_left: list[Any] = []
+"""Process groups that were left. Gloo's destructor waits for its threads while it holds the interpreter's lock, which
+they may need to release a tensor: a group that ends with the process, long after its last operation, cannot hang so."""
+_last_words: Callable[[ProcessesError], None] | None = None
+"""See :func:`last_words`."""
 
 
 # --- rank and world size ---------------------------------------------------------------------------------------------
@@ -65,7 +78,8 @@ def joined(device: str, alike: tuple[type[Exception], ...] = ()) -> Iterator[Non
             process has written the record, because the launcher ends all processes when one exits.
 
     Raises:
-        ProcessesError: more processes than GPUs on this machine.
+        ProcessesError: more processes than GPUs on this machine, or the connection to another process was lost. A
+            process that does not answer for about 40 seconds ends this one at once (:mod:`rosa.utils.heartbeat`).
     """
     if not launched():
         yield
@@ -84,8 +98,10 @@ def joined(device: str, alike: tuple[type[Exception], ...] = ()) -> Iterator[Non
     store, number, size = next(iter(distributed.rendezvous("env://")))
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     distributed.init_process_group(backend, store=store, rank=number, world_size=size)
+    _listen(store)
     try:
-        yield
+        with losses_named():
+            yield
     except Exception as error:
         if isinstance(error, (ProcessesError, *alike)) and not is_main():
             with suppress(distributed.DistError):  # a timeout, or the store is gone
@@ -99,12 +115,82 @@ def joined(device: str, alike: tuple[type[Exception], ...] = ()) -> Iterator[Non
 
 def leave() -> None:
     """Leave the process group, before this process does work that the others do not wait for."""
+    global _heartbeat
     if not launched():
         return
     from torch import distributed
 
+    if _heartbeat is not None:
+        _heartbeat.stop()
+        _heartbeat = None
     if distributed.is_initialized():
+        _left.append(distributed.group.WORLD)
         distributed.destroy_process_group()
+
+
+@contextmanager
+def losses_named() -> Iterator[None]:
+    """Name the cause where a collective operation fails because another process has ended.
+
+    Raises:
+        ProcessesError: instead of the error of gloo, NCCL or the store.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not launched() or isinstance(error, ProcessesError):
+            raise
+        from torch import distributed
+
+        text = str(error)
+        if not isinstance(error, distributed.DistError) and not any(name in text for name in ("gloo", "NCCL")):
+            raise
+        first = text.strip().splitlines()[0]
+        raise ProcessesError(
+            f"process {rank()} of {count()} lost the connection to another one, which was killed or failed; what that "
+            f"one printed says why. The same command goes on from the last checkpoint ({first})"
+        ) from error
+
+
+@contextmanager
+def last_words(say: Callable[[ProcessesError], None]) -> Iterator[None]:
+    """Have ``say`` called, in a thread, before this process ends because another one does not answer."""
+    global _last_words
+    _last_words = say
+    try:
+        yield
+    finally:
+        _last_words = None
+
+
+def _listen(store: Store) -> None:
+    """Begin to listen for the other processes; without a connection for that, only their closed ones are noticed."""
+    global _heartbeat
+    if count() == 1:
+        return
+    if is_main():
+        server, port = heartbeat.listening()
+        store.set(BEATS, str(port))
+        _heartbeat = heartbeat.Heartbeat(_end, server, {})
+        return
+    with suppress(OSError):
+        first = heartbeat.connected(os.environ["MASTER_ADDR"], int(store.get(BEATS)), rank())
+        _heartbeat = heartbeat.Heartbeat(_end, None, {"process 0": first})
+
+
+def _end(dead: str) -> None:
+    """End this process: its main thread may be waiting for the dead one in an operation that nothing interrupts."""
+    seconds = heartbeat.INTERVAL_SECONDS * heartbeat.MISSES
+    error = ProcessesError(
+        f"{dead}, of {count()}, has not answered for {seconds:g} seconds: it, its machine or the network has failed. "
+        "The same command goes on from the last checkpoint"
+    )
+    try:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if _last_words is not None:
+            _last_words(error)
+    finally:
+        os._exit(error.exit_status)
 
 
 def let_main_speak() -> None:

@@ -6,12 +6,14 @@ import dataclasses
 import faulthandler
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,18 +21,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import RobertaConfig
+from transformers import RobertaConfig, TrainerCallback
 
 from rosa import records
 from rosa.config import Config
 from rosa.errors import ConfigError
+from rosa.run import build, pipeline, run
 from rosa.run import folder as folder_module
-from rosa.run import pipeline, run
 from rosa.run.folder import CHECKPOINTS
 from rosa.sweep import slurm
 from rosa.training import find_checkpoint
 from rosa.training.batches import BatchShares, EpochSampler
-from rosa.utils import distributed
+from rosa.utils import distributed, heartbeat
 from tests.conftest import ROOT, Composer
 from tests.run.test_resume import StopAfter, folder_of, results
 
@@ -48,9 +50,14 @@ ROSA = ("method=rosa", "method.rank=4", "method.every=4", "method.unit=step")
 # --- starting processes ----------------------------------------------------------------------------------------------
 
 
-def follow(environment: Mapping[str, str], config: Config, stop_at: int, answer: Any) -> None:
+def follow(
+    environment: Mapping[str, str], config: Config, stop_at: int, answer: Any, prepare: Callable[[], None] | None
+) -> None:
     """What a launched process does: the run, and to tell how it ended; at an update, it may be asked to stop."""
     os.environ.update(environment)
+    faulthandler.dump_traceback_later(ENDING_SECONDS)  # should it hang, where
+    if prepare is not None:
+        prepare()
     build = pipeline.build_trainer
 
     def stopping(*args: Any, **kwargs: Any) -> Any:
@@ -67,11 +74,30 @@ def follow(environment: Mapping[str, str], config: Config, stop_at: int, answer:
     faulthandler.dump_traceback_later(ENDING_SECONDS - 10)  # should it not end, where it hangs
 
 
-def launch(*configs: Config, stops: Mapping[int, int] | None = None) -> list[str]:
-    """One process for each configuration, all of one run, and how each ended; ``stops``: at which update by rank."""
+def launch(
+    *configs: Config, stops: Mapping[int, int] | None = None, prepare: Callable[[], None] | None = None
+) -> list[str]:
+    """One process for each configuration, all of one run, and how each ended.
+
+    ``stops``: at which update by rank; ``prepare``: called in each process first.
+    """
     # From a server that has imported everything: torchrun itself would import it again for each process.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["rosa.run", "tests.run.test_distributed"])
+    running = start_processes(context, configs, stops or {}, prepare)
+    answers = [answer_of(ours) for _, ours in running]
+    for process, _ in running:
+        process.join(ENDING_SECONDS)
+        if process.is_alive():
+            process.kill()
+            answers.append("did not end")
+    return answers
+
+
+def start_processes(
+    context: Any, configs: Sequence[Config], stops: Mapping[int, int], prepare: Callable[[], None] | None
+) -> list[tuple[Any, Any]]:
+    """The processes of a run, each with the connection on which it says how it ended."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -80,16 +106,19 @@ def launch(*configs: Config, stops: Mapping[int, int] | None = None) -> list[str
     for rank, config in enumerate(configs):
         ours, theirs = context.Pipe()
         environment = {**group, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        process = context.Process(target=follow, args=(environment, config, (stops or {}).get(rank, 0), theirs))
+        process = context.Process(target=follow, args=(environment, config, stops.get(rank, 0), theirs, prepare))
         process.start()
+        theirs.close()
         running.append((process, ours))
-    answers = [ours.recv() if ours.poll(100) else "silent" for _, ours in running]
-    for process, _ in running:
-        process.join(ENDING_SECONDS)
-        if process.is_alive():
-            process.kill()
-            answers.append("did not end")
-    return answers
+    return running
+
+
+def answer_of(connection: Any) -> str:
+    """How a process ended, in its own words; ``died`` if it could not say, ``silent`` if it did not end."""
+    try:
+        return connection.recv() if connection.poll(100) else "silent"
+    except EOFError:
+        return "died"
 
 
 @pytest.fixture
@@ -185,17 +214,125 @@ def test_several_processes_are_as_one(
     assert launch(*[config] * count) == ["skipped"] * count
 
 
-def assert_close(found: Any, expected: Any) -> None:
+def in_double() -> None:
+    """Train in float64, in which another order of a sum changes the sixteenth digit."""
+    gather = build.gather
+
+    def gathering(*args: Any) -> Any:
+        parts = gather(*args)
+        parts.model.double()
+        return parts
+
+    build.gather = gathering
+
+
+def merged(path: Path, layer: str) -> torch.Tensor:
+    """W_f + A B of a layer of a file of weights."""
+    tensors = load_file(path)
+    return tensors[f"{layer}.base.weight"] + tensors[f"{layer}.A"] @ tensors[f"{layer}.B"]
+
+
+@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "full"])
+def test_two_and_three_processes_are_one_to_a_millionth(method: str, undropped: Composer, tmp_path: Path) -> None:
+    """Over four resamples; float32's own rounding, which Adam's division makes larger, is kept out."""
+    words = {"rosa": ROSA, "lora": ("method=lora", "method.rank=4")}.get(method, (f"method={method}",))
+    config = undropped(*words, "train.keep=last")
+    folders = {count: in_place(config, tmp_path / str(count)) for count in ((1, 2, 3) if method == "rosa" else (1, 2))}
+    for count, where in folders.items():
+        assert launch(*[where] * count, prepare=in_double) == ["done"] * count
+    found = {count: records.read(folder_of(where) / records.RECORD) for count, where in folders.items()}
+    weights = {count: folder_of(where) / "last.safetensors" for count, where in folders.items()}
+    one = load_file(weights[1])
+    assert {tensor.dtype for name, tensor in one.items() if name.endswith("weight")} <= {torch.float64}
+    assert len(found[1]["resamples"]) == (4 if method == "rosa" else 0)
+    for count in list(folders)[1:]:
+        ours, theirs = results(found[count]), results(found[1])
+        for kind in ("history", "training"):
+            assert_close(ours[kind], theirs[kind], rel=1e-6, abs=1e-6)
+        for name, tensor in load_file(weights[count]).items():
+            if name.endswith(".A") and method == "rosa":
+                layer = name.removesuffix(".A")
+                torch.testing.assert_close(merged(weights[count], layer), merged(weights[1], layer), rtol=0, atol=1e-6)
+            elif not name.endswith(".B") or method != "rosa":  # a singular vector's sign is open
+                torch.testing.assert_close(tensor, one[name], rtol=0, atol=1e-6)
+
+
+# --- a process that dies ---------------------------------------------------------------------------------------------
+
+
+class Falls(TrainerCallback):
+    """Sends a signal to its own process after an update."""
+
+    def __init__(self, rank: int, number: signal.Signals) -> None:
+        self.rank = rank
+        self.number = number
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 5 and distributed.rank() == self.rank:
+            os.kill(os.getpid(), self.number)
+
+
+def falling(rank: int, number: signal.Signals, interval: float) -> None:
+    """Let the process of this rank fall, with a heartbeat of this interval."""
+    heartbeat.INTERVAL_SECONDS = interval
+    make = pipeline.build_trainer
+
+    def building(*args: Any, **kwargs: Any) -> Any:
+        trainer = make(*args, **kwargs)
+        trainer.add_callback(Falls(rank, number))
+        return trainer
+
+    pipeline.build_trainer = building
+
+
+@pytest.mark.parametrize(("count", "rank"), [(2, 1), (3, 1), (2, 0)])
+def test_a_killed_process_ends_the_run(count: int, rank: int, composed: Composer) -> None:
+    """At once, since the system closes its connections; the run goes on afterwards."""
+    config = composed(*SHAPE, *ROSA, "train.save_steps=2")
+    start = time.monotonic()
+    answers = launch(*[config] * count, prepare=partial(falling, rank, signal.SIGKILL, 4.0))
+    assert time.monotonic() - start < 60, answers
+    assert answers.pop(rank) == "died"
+    for answer in answers:
+        assert re.match(r"ProcessesError: process \d of \d lost the connection to another one", answer), answer
+    record = records.read(folder_of(config) / records.RECORD)
+    if rank:
+        assert record["status"] == "failed"
+        assert f"ProcessesError: {record['error']['message']}" == answers[0]
+    assert launch(config) == ["done"], "one process goes on alone"
+
+
+@pytest.mark.parametrize("rank", [1, 0])
+def test_a_process_that_hangs_ends_the_run(rank: int, composed: Composer) -> None:
+    """As a machine that fails: its connections stay open, and the others wait in an operation that nothing ends."""
+    config = composed(*SHAPE, *ROSA)
+    context = multiprocessing.get_context("forkserver")
+    running = start_processes(context, [config, config], {}, partial(falling, rank, signal.SIGSTOP, 0.2))
+    (frozen, _), (other, answer) = running[rank], running[1 - rank]
+    other.join(60)
+    ended = other.exitcode
+    for process in (frozen, other):
+        process.kill()
+        process.join()
+    assert ended == 1
+    assert answer_of(answer) == "died", "it could not say more than it has printed"
+    record = records.read(folder_of(config) / records.RECORD)
+    if rank:
+        assert record["status"] == "failed"
+        assert re.match(r"process 1 on \S+, of 2, has not answered for 2 seconds", record["error"]["message"])
+
+
+def assert_close(found: Any, expected: Any, rel: float = 2e-4, abs: float = 1e-6) -> None:
     if isinstance(expected, dict):
         assert found.keys() == expected.keys()
         for key in expected:
-            assert_close(found[key], expected[key])
+            assert_close(found[key], expected[key], rel, abs)
     elif isinstance(expected, list):
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):
-            assert_close(one, other)
+            assert_close(one, other, rel, abs)
     elif isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=2e-4, abs=1e-6)
+        assert found == pytest.approx(expected, rel=rel, abs=abs)
     else:
         assert found == expected
 
