@@ -14,7 +14,7 @@ import numpy as np
 
 from rosa.errors import ScoringError
 from rosa.evaluation import scorer
-from rosa.evaluation.classification import require_finite
+from rosa.evaluation.classification import CONSTANT, require_finite
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -33,6 +33,16 @@ def r2(predictions: np.ndarray, references: np.ndarray) -> float:
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"r2": r2, "mse": mean_squared_error}
 """Metric name, in ``task.metrics`` and records -> its function."""
+
+
+def warnings_for(predictions: np.ndarray) -> list[str]:
+    """What makes a score of these (n, components) predictions worthless, in words."""
+    if len(predictions) < 2:
+        return []
+    low, high = predictions.min(axis=0), predictions.max(axis=0)
+    if (high - low <= CONSTANT * np.maximum(1.0, np.maximum(abs(low), abs(high)))).all():
+        return [f"all {len(predictions)} predictions are the same: the model tells no two examples apart"]
+    return []
 
 
 class Scorer(scorer.Scorer):
@@ -55,4 +65,5 @@ class Scorer(scorer.Scorer):
                 f"predictions have shape {predictions.shape} and labels {references.shape}; expected the same shape"
             )
         require_finite(predictions)
+        self.warnings = warnings_for(predictions)
         return {name: METRICS[name](predictions, references) for name in self.task.metrics}

@@ -65,7 +65,7 @@ def attempt(job: Job, threads: int) -> Result:
     try:
         outcome = run(config, job.command, progress=False)
         status = "skipped" if outcome.skipped else "done"
-        line = headline(outcome.record)
+        line = "; ".join([headline(outcome.record), *(f"warning: {text}" for text in outcome.record["warnings"])])
     except BusyError:
         status, line = "busy", "another process is doing it"
     except InterruptedRun:

@@ -7,13 +7,12 @@ What differs from the stock Trainer, and why:
 * the loss of an update is the mean over its examples, or its tokens, for any number of batches and processes
   (:mod:`rosa.training.batches`);
 * checkpoints are small, verified, and refused for another backbone (:mod:`rosa.training.checkpoints`);
-* a loss that is not finite stops the run; the error names the step and the layers.
+* a loss, gradient or weight that is not finite stops the run; the error names the step and the layer.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +29,9 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerControl,
     TrainerState,
+    TrainingArguments,
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -44,6 +45,7 @@ from rosa.training.batches import BatchShares, EpochSampler, Examples, by_length
 from rosa.training.callbacks import CostCallback, EpochOrderCallback, ProgressCallback
 from rosa.training.checkpoints import CheckpointCallback, keep_newest, load_weights, save_weights
 from rosa.training.costs import CostMeter
+from rosa.training.finiteness import FinitenessWatch, describe_norms, first_bad_layer
 from rosa.utils import distributed, files
 from rosa.utils.console import first_line
 
@@ -81,7 +83,8 @@ class HarnessTrainer(Trainer):
         self._loss_since_log = 0.0
         self._resumed: dict[str, Any] = {}
         self._frozen_hash: str | None = None
-        self._first_bad_step = torch.full((), torch.iinfo(torch.int64).max, device=self.args.device)
+        self._watch: FinitenessWatch | None = None
+        self.add_callback(WeightsCallback(self))
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Train as the stock Trainer does, and close the progress bar even on an error."""
@@ -186,7 +189,7 @@ class HarnessTrainer(Trainer):
     ) -> Tensor:
         """One forward and backward pass, which also records whether the loss is finite.
 
-        On a GPU this adds no synchronization: it is checked when the loss is logged.
+        On a GPU this adds no synchronization: it is checked when the loss is logged, and before a checkpoint.
         """
         if self._resumed:
             # On a resume, the stock Trainer loses the losses since its last log entry, so its next mean would be wrong.
@@ -194,26 +197,42 @@ class HarnessTrainer(Trainer):
             self._globalstep_last_logged = self._resumed["logged_at"]
             self._resumed = {}
         loss = super().training_step(model, inputs, num_items_in_batch)
-        step = torch.full((), self.state.global_step, device=loss.device)  # torch.tensor would wait for the device
-        candidate = torch.where(torch.isfinite(loss), torch.iinfo(torch.int64).max, step)
-        self._first_bad_step = torch.minimum(self._first_bad_step, candidate)
+        self.watch.loss(loss, self.state.global_step)
+        # A scaled fp16 gradient may overflow: the scaler then skips the update. Accumulated ones are looked at once.
+        if self.accelerator.scaler is None and self.accelerator.sync_gradients:
+            self.watch.gradients(self.state.global_step)
         if loss.device.type == "cpu":
-            self.check_finite()
+            self.check_finite(inputs)
         return loss
 
-    def check_finite(self) -> None:
-        """Raise if a loss in any process has not been finite since the start.
+    @property
+    def watch(self) -> FinitenessWatch:
+        """Of the model as it is trained, made at first use."""
+        if self._watch is None:
+            self._watch = FinitenessWatch(self.accelerator.unwrap_model(self.model), self.args.device)
+        return self._watch
+
+    def check_finite(self, inputs: Mapping[str, Any] | None = None, everywhere: bool = True) -> None:
+        """Raise if a loss, gradient or trained weight has not been finite since the start.
+
+        Args:
+            inputs: the batch at hand; a loss that is not finite is then traced to a layer.
+            everywhere: in any process, which all must call this at the same point.
 
         Raises:
-            DivergedError: names the step and the layers with the most conspicuous norms.
+            DivergedError: names the step, what was not finite, and the layers with the most conspicuous norms.
         """
-        step = int(distributed.smallest(self._first_bad_step))
-        if step < torch.iinfo(torch.int64).max:
-            norms = describe_norms(self.accelerator.unwrap_model(self.model))
-            raise DivergedError(
-                f"the loss is not finite at step {step + 1}: {norms}. "
-                "A lower train.lr, or train.precision=fp32, may help"
-            )
+        first = self.watch.first(everywhere)
+        if first is None:
+            return
+        step, what = first
+        model = self.accelerator.unwrap_model(self.model)
+        layer = first_bad_layer(model, self._prepare_inputs(dict(inputs))) if inputs is not None else None
+        where = f" (the output of {layer} is the first that is not)" if layer else ""
+        raise DivergedError(
+            f"{what} is not finite at step {step + 1}{where}: {describe_norms(model)}. "
+            "A lower train.lr, or train.precision=fp32, may help"
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as the stock Trainer does, after :meth:`check_finite`."""
@@ -222,11 +241,14 @@ class HarnessTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._loss_since_log = float(distributed.total(self._tr_loss)) / distributed.count()  # collective: every rank
+        self.check_finite()
         if distributed.is_main():
             keep_newest(Path(str(self.args.output_dir)))
         super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if not self.args.should_save:  # every process is asked, and all would write the same files
+            return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(self.accelerator.unwrap_model(self.model), folder / WEIGHTS)
@@ -298,18 +320,19 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def describe_norms(model: nn.Module, most: int = 3) -> str:
-    """Norms of ``most`` trainable parameters: non-finite weights first, then non-finite, then large gradients."""
-    rows = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            gradient = float(parameter.grad.norm()) if parameter.grad is not None else 0.0
-            rows.append((name, float(parameter.detach().norm()), gradient))
-    # Weights first, because one non-finite weight makes every gradient non-finite.
-    rows.sort(key=lambda row: (math.isfinite(row[1]), math.isfinite(row[2]), -row[2]))
-    return "; ".join(
-        f"{name}: weight norm {weight:.3g}, gradient norm {gradient:.3g}" for name, weight, gradient in rows[:most]
-    )
+class WeightsCallback(TrainerCallback):
+    """Has the trained weights watched after each update."""
+
+    def __init__(self, trainer: HarnessTrainer) -> None:
+        self.trainer = trainer
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Watch them; on the CPU, stop at once. All processes hold the same weights."""
+        self.trainer.watch.weights(state.global_step)
+        if args.device.type == "cpu":
+            self.trainer.check_finite(everywhere=False)
 
 
 @dataclass(frozen=True, kw_only=True)
