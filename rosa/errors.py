@@ -105,7 +105,13 @@ class ConvergenceError(RosaError, ArithmeticError):
 
 
 class DivergedError(RosaError, RuntimeError):
-    """The training loss or a model's output is not finite."""
+    """The training loss, a gradient, a trained weight or a model's output is not finite."""
+
+    exit_status = 1
+
+
+class OutOfMemoryError(RosaError, RuntimeError):
+    """A run needs more memory than there is; the message says what was asked for and which override to try."""
 
     exit_status = 1
 

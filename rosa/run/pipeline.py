@@ -13,7 +13,7 @@ from rosa import records
 from rosa.config import Config
 from rosa.errors import AdapterError, CheckpointError, DivergedError, InterruptedRun
 from rosa.records import Record
-from rosa.run import build, mini_model, recording, test_split
+from rosa.run import build, memory, mini_model, recording, test_split
 from rosa.run.earlier import note_other_precision
 from rosa.run.folder import CHECKPOINTS, begin
 from rosa.run.resolve import check_requests, check_shares, resolve
@@ -51,6 +51,7 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
             pretrained or written.
         BusyError: another process is working on this run.
         InterruptedRun: stopped by a signal, after a checkpoint; the same call resumes it.
+        OutOfMemoryError: memory was not enough; the message names the override to try.
         Exception: whatever stopped the run; its record says ``failed`` and why.
     """
     precision = config.train.precision
@@ -66,7 +67,7 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
         if start.done:
             return Outcome(record, folder, skipped=True)
         progress = progress and distributed.is_main()
-        with recording.kept(config, folder, start) as tracker:
+        with recording.kept(config, folder, start) as tracker, memory.explained(config):
             _set_up_process(config)
             texts = None if start.trained else distributed.together(lambda: build.read(config))
             model = distributed.from_main(lambda: mini_model.located(config))

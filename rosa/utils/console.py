@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from rosa.errors import RosaError
+from rosa.errors import OutOfMemoryError, RosaError
 from rosa.utils import distributed
 
 INTERRUPTED = 130
@@ -18,14 +18,15 @@ def run_command(main: Callable[[], int | None]) -> int:
     """Call a script's ``main`` and return the exit status, 0 where it returns None.
 
     A :class:`RosaError` becomes two lines on standard error and its own exit status; any other exception is raised.
-    Where a launcher started several processes, only the main process prints.
+    Where a launcher started several processes, only the main process prints, except where memory was not enough in
+    another one, which the main process cannot know.
     """
     try:
         return main() or 0
     except RosaError as error:
-        if distributed.is_main():
+        if distributed.is_main() or isinstance(error, OutOfMemoryError):
             print_error(error)
-        else:
+        if not distributed.is_main():
             distributed.let_main_speak()
         return error.exit_status
     except KeyboardInterrupt:
