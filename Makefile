@@ -3,7 +3,7 @@ PYTHON ?= python3
 SCALE ?= mini
 RUN := .venv/bin/python
 
-.PHONY: help setup reproduce-glue reproduce-e2e sweep status baselines tables figures report benchmark test test-quick test-long test-lowest test-slurm coverage lint clean clean-runs
+.PHONY: help setup reproduce-glue reproduce-e2e sweep status baselines tables figures report benchmark test test-quick test-long test-lowest test-slurm coverage audit lint clean clean-runs
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -80,13 +80,16 @@ coverage: setup  ## all tests, and the lines and branches of rosa/ that they run
 test-slurm: setup  ## a sweep on a real SLURM of one node; needs root, and Debian's packages
 	scripts/slurm_cluster.sh run $(RUN) -m pytest -m slurm tests/sweep/test_slurm.py
 
+audit: setup  ## the pinned versions against known vulnerabilities; asks the package index
+	$(RUN) scripts/audit.py
+
 lint: setup  ## ruff check, ruff format, mypy
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
 clean:  ## remove the environments and caches; runs, records and tables stay
-	rm -rf .venv .venv-lowest .cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf .venv .venv-lowest .venv-audit .cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage
 
 clean-runs:  ## remove all runs and sweeps of results/, after asking
 	@printf 'Remove %s runs, with their records and weights (results/runs, results/sweeps)? [y/N] ' \

@@ -1,0 +1,92 @@
+#!/usr/bin/env python
+"""Check the pinned versions against the known vulnerabilities of the Python Packaging Advisory Database.
+
+python scripts/audit.py [--pins constraints.txt]
+
+Asks the package index, through pip-audit in an environment of its own (.venv-audit). Exit status: 0 where nothing is
+known, 1 where something is, 2 where the index cannot be asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # to run from a clone without an installation
+
+from rosa.errors import RosaError
+from rosa.utils.console import first_line, run_command
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOL = "pip-audit==2.10.1"
+
+
+def installed(folder: Path) -> Path:
+    """The ``pip-audit`` of an environment, which is made if it is not there.
+
+    Raises:
+        RosaError: the package index cannot be asked.
+    """
+    program = folder / "bin" / "pip-audit"
+    if not program.exists():
+        venv.create(folder, with_pip=True, clear=True)
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "--retries", "1"]
+        done = subprocess.run([*pip, "install", TOOL], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise unreachable(f"{TOOL} cannot be installed", done.stderr)
+    return program
+
+
+def vulnerabilities(program: Path, pins: Path) -> list[dict[str, Any]]:
+    """Every pinned package with a known vulnerability, as pip-audit reports it.
+
+    Raises:
+        RosaError: the index cannot be asked.
+    """
+    options = [
+        "--requirement",
+        str(pins),
+        "--no-deps",
+        "--disable-pip",
+        "--progress-spinner",
+        "off",
+        "--format",
+        "json",
+    ]
+    done = subprocess.run([str(program), *options], capture_output=True, text=True, check=False)
+    try:
+        packages = json.loads(done.stdout)["dependencies"]
+    except (ValueError, KeyError) as error:
+        raise unreachable("the vulnerabilities of the pins are not known", done.stderr) from error
+    return [package for package in packages if package.get("vulns")]
+
+
+def unreachable(what: str, output: str) -> RosaError:
+    """The error for an index that cannot be asked; the last line of the output says why."""
+    lines = [line for line in output.strip().splitlines() if line.strip()]
+    why = first_line("", lines[-1].strip()) if lines else "no answer"
+    return RosaError(f"{what}: the package index cannot be asked ({why}); run it where there is one")
+
+
+def main() -> int:
+    """Print what is known of the pins."""
+    options = argparse.ArgumentParser(description="Check the pinned versions against known vulnerabilities.")
+    options.add_argument("--pins", type=Path, default=ROOT / "constraints.txt", help="default: constraints.txt")
+    pins = options.parse_args().pins
+    found = vulnerabilities(installed(ROOT / ".venv-audit"), pins)
+    for package in found:
+        for known in package["vulns"]:
+            fixed = ", ".join(known["fix_versions"]) or "no version"
+            print(f"{package['name']} {package['version']}: {known['id']}, fixed in {fixed}")
+    count = sum("==" in line for line in pins.read_text(encoding="utf-8").splitlines())
+    print(f"{count} pins in {pins.name}, {len(found)} with known vulnerabilities")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
