@@ -222,6 +222,65 @@ def test_a_foreign_error_is_found(tmp_path):
     assert foreign_errors(tmp_path) == ["rosa/run/x.py:2: ValueError"]
 
 
+# --- nothing that is read can run code -------------------------------------------------------------------------------
+
+RUNS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "code", "imp"}
+"""Modules that run code which they read, or turn it into objects of any class."""
+CALLS_CODE = {"eval", "exec", "compile", "execfile"}
+
+
+def dangers(root: Path) -> list[str]:
+    """Every place under ``rosa`` and ``scripts`` that could run what it reads."""
+    found = []
+    for path in sorted([*root.glob("rosa/**/*.py"), *root.glob("scripts/**/*.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            where = f"{path.relative_to(root)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Import):
+                names = [alias.name.partition(".")[0] for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [(node.module or "").partition(".")[0]]
+            else:
+                names = []
+            found += [f"{where}: import {name}" for name in names if name in RUNS_CODE]
+            if not isinstance(node, ast.Call):
+                continue
+            keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+            called = ast.unparse(node.func)
+            if "trust_remote_code" in keywords:
+                found.append(f"{where}: trust_remote_code")
+            if called in CALLS_CODE or called in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"):
+                found.append(f"{where}: {called}")
+            if called == "torch.load" and ast.unparse(keywords.get("weights_only", ast.Constant(None))) != "True":
+                found.append(f"{where}: torch.load without weights_only=True")
+            if called in ("np.load", "numpy.load") and "allow_pickle" in keywords:
+                found.append(f"{where}: allow_pickle")
+    return found
+
+
+def test_nothing_that_is_read_can_run_code():
+    assert dangers(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "danger"),
+    [
+        ("import pickle", "import pickle"),
+        ("from joblib import load", "import joblib"),
+        ("torch.load(path)", "torch.load without weights_only=True"),
+        ("torch.load(path, weights_only=False)", "torch.load without weights_only=True"),
+        ("AutoModel.from_pretrained(name, trust_remote_code=True)", "trust_remote_code"),
+        ("yaml.load(text, Loader=yaml.Loader)", "yaml.load"),
+        ("np.load(path, allow_pickle=True)", "allow_pickle"),
+        ("eval(text)", "eval"),
+    ],
+)
+def test_a_danger_is_found(tmp_path, line, danger):
+    plant(tmp_path, {"rosa/run/x.py": f"x = 1\n{line}\n"})
+    assert dangers(tmp_path) == [f"rosa/run/x.py:2: {danger}"]
+    plant(tmp_path, {"rosa/run/x.py": "torch.load(path, weights_only=True)\nmodel.eval()\n"})
+    assert dangers(tmp_path) == []
+
+
 # --- what an import costs --------------------------------------------------------------------------------------------
 
 LOADED_BY = """

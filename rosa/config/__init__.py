@@ -7,6 +7,7 @@ here imports torch, so a wrong configuration fails at once.
 
 from __future__ import annotations
 
+from rosa.config.checks import is_name
 from rosa.config.compose import from_hydra, register
 from rosa.config.data import DataConfig, TeacherConfig
 from rosa.config.decoding import DecodingConfig
@@ -65,6 +66,7 @@ __all__ = [
     "from_dict",
     "from_hydra",
     "identity_hash",
+    "is_name",
     "methods",
     "register",
     "register_method",

@@ -18,11 +18,23 @@ def choice(key: str, value: str, options: tuple[str, ...]) -> None:
     require(value in options, key, value, "one of " + ", ".join(options))
 
 
+def is_name(value: str) -> bool:
+    """Whether a text can name a folder or file wherever it is put: it leads to no other folder."""
+    return bool(value) and value.isprintable() and "/" not in value and value not in (".", "..")
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
+
+
 def positive(key: str, value: float) -> None:
     """Require a finite number above 0."""
-    require(math.isfinite(value) and value > 0, key, value, "a number above 0")
+    require(_finite(value) and value > 0, key, value, "a number above 0")
 
 
 def not_negative(key: str, value: float) -> None:
     """Require a finite number of at least 0."""
-    require(math.isfinite(value) and value >= 0, key, value, "a number of at least 0")
+    require(_finite(value) and value >= 0, key, value, "a number of at least 0")

@@ -10,7 +10,7 @@ from typing import Any
 
 from rosa.config.overrides import quoted, unreadable
 from rosa.config.registry import methods
-from rosa.errors import ConfigError
+from rosa.errors import ConfigError, RosaError
 from rosa.utils.console import nearest
 
 
@@ -59,11 +59,17 @@ def explained(conf: Path, overrides: Sequence[str]) -> Iterator[None]:
     """Convert errors of Hydra or OmegaConf in the block to a ConfigError with the message of :func:`explain`."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, conf, overrides)) from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, RosaError):
+            raise
+        said = " ".join(line.strip() for line in str(error).splitlines())
+        raise ConfigError(f"a file or value of the configuration cannot be read: {said}") from error
 
 
 def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:

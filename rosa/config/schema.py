@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rosa.config.checks import choice, not_negative, require
+from rosa.config.checks import choice, is_name, not_negative, require
 from rosa.config.data import FILES, DataConfig
 from rosa.config.decoding import DecodingConfig
 from rosa.config.logger import LoggerConfig
@@ -17,7 +17,7 @@ from rosa.config.model import ModelConfig
 from rosa.config.registry import methods
 from rosa.config.task import TaskConfig
 from rosa.config.train import TrainConfig
-from rosa.errors import ConfigError
+from rosa.errors import ConfigError, RosaError
 
 HOLDOUT = "holdout"
 """Name of the split that ``selection=holdout`` splits off the training split."""
@@ -55,10 +55,10 @@ class Config:
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, "seed", self.seed, "a whole number in [0, 2^32)")
-        require(bool(self.experiment_name), "experiment_name", self.experiment_name, "a name")
+        what = "a name without '/' and control characters"
+        require(is_name(self.experiment_name), "experiment_name", self.experiment_name, what)
         not_negative("jobs", self.jobs)
         choice("selection", self.selection, SELECTIONS)
-        require("/" not in self.experiment_name, "experiment_name", self.experiment_name, "a name without '/'")
         check(self)
 
     @property
@@ -182,6 +182,15 @@ def from_dict(settings: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: a key that this version does not know, or an invalid value.
     """
+    try:
+        return _from_dict(settings)
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+        if isinstance(error, RosaError):
+            raise
+        raise ConfigError(f"not a configuration as a record holds it: {type(error).__name__}: {error}") from error
+
+
+def _from_dict(settings: Mapping[str, Any]) -> Config:
     name = settings["method"]["name"]
     if name not in methods():
         raise ConfigError(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_DIGITS = 18
+"""Of a label that is read as a whole number; Python refuses to read thousands."""
 TEXT_COLUMNS = ("text_a", "text_b")
 """Names of a loaded task's text columns; a task of one text has the first only."""
 
@@ -173,6 +175,8 @@ class RowCollector:
         for name, text in zip(self.task.texts, texts, strict=True):
             if not isinstance(text, str):
                 return f"{name} is {shorten(text)}; expected text"
+            if problem := surrogate(text):
+                return f"{name} {problem}"
             if not self.task.is_labelled and not text.strip():
                 return f"{name} is empty"
         # A pair with one empty text is valid: the official QQP has such questions, and the hub keeps them.
@@ -204,7 +208,7 @@ def read_label(label: Any, task: TaskConfig) -> int | float:
         return _number(label, task.label_range)
     if isinstance(label, str) and label in task.labels:
         return task.labels.index(label)
-    written = isinstance(label, str) and label.isascii() and label.isdigit()
+    written = isinstance(label, str) and is_number(label)
     number = int(label) if written or isinstance(label, int) else -1
     # If the label names are numbers, a number is read as a name: with the labels 1, 2 and 3, 0 is not class 0.
     if 0 <= number < len(task.labels) and not any(name.isdigit() for name in task.labels):
@@ -214,13 +218,27 @@ def read_label(label: Any, task: TaskConfig) -> int | float:
     raise DataError(f"unknown label {shorten(label)}; {task.name} has {expected}{hint}")
 
 
+def is_number(label: str) -> bool:
+    """Whether a label is a whole number in digits, of a length that ``int`` reads."""
+    return label.isascii() and label.isdigit() and len(label) <= MOST_DIGITS
+
+
+def surrogate(text: str) -> str | None:
+    """What is wrong with a text that UTF-8 cannot hold, as JSON's ``\\ud800`` makes it; None for all others."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return f"{shorten(text)} has half of a surrogate pair, which is no character"
+    return None
+
+
 def _number(label: Any, limits: Sequence[float]) -> float:
     """The label as a float in ``limits`` (smallest, largest); empty limits allow any finite number."""
     low, high = limits or (-math.inf, math.inf)
     expected = f"a number in [{low:g}, {high:g}]" if limits else "a finite number"
     try:
         value = float(label)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"label {shorten(label)} is not a number; expected {expected}") from None
     if not (low <= value <= high and math.isfinite(value)):  # also refuses nan
         raise DataError(f"label {shorten(label)} is out of range; expected {expected}")

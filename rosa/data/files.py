@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rosa.config import TRAIN, DataConfig, TaskConfig
-from rosa.data.base import RowCollector, Split, listing, resolved_task, shorten
+from rosa.data.base import RowCollector, Split, is_number, listing, resolved_task, shorten, surrogate
 from rosa.data.hub import offline, quiet
 from rosa.data.local_files import column_position, decode, fields, wrong_number
 from rosa.data.local_files import read as read_bytes
@@ -43,7 +43,7 @@ def read(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str
     facts: dict[str, Any] = {"source": "files"}
     splits = {}
     for name in task.splits:  # the training split is the first one
-        path = Path(data.files[name]).expanduser()
+        path = _path(data.files[name])
         content = read_bytes(path)
         if not content:
             raise DataError(f"{path}: the file is empty")
@@ -53,10 +53,13 @@ def read(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str
         collector = RowCollector(task, str(path), ", row " if path.suffix == ".parquet" else ":", data.skip_malformed)
         rows = []
         for number, values in found:
+            label = None if isinstance(values, str) else _label(values.get(task.label))
             if isinstance(values, str):
                 collector.refuse(number, values)
+            elif isinstance(label, str) and (problem := surrogate(label)):
+                collector.refuse(number, f"{task.label} {problem}")
             else:
-                rows.append((number, [values.get(column) for column in task.texts], _label(values.get(task.label))))
+                rows.append((number, [values.get(column) for column in task.texts], label))
         if name == TRAIN and task.kind == "classification" and not task.labels:
             facts["labels"] = _labels([label for *_, label in rows if label is not None], task.label, path)
             task = collector.task = resolved_task(task, facts)
@@ -65,6 +68,18 @@ def read(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str
         splits[name] = collector.finish(hashlib.sha256(content).hexdigest(), {"file": path.name})
         _refuse_constant(splits[name], name, path, task)
     return splits, facts
+
+
+def _path(name: str) -> Path:
+    """The path of a file, with ``~`` for a home folder.
+
+    Raises:
+        DataError: it names the home of somebody who has none.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{name}: {error}") from error
 
 
 def _wanted(task: TaskConfig) -> list[tuple[str, str]]:
@@ -99,7 +114,7 @@ def _labels(labels: Sequence[str], column: str, path: Path) -> list[str]:
             f"{path}: every row has a different label in the column {column!r}, such as {listing(found[:3])}; set "
             "task.label to the column of the labels, or use task=text_regression if the labels are numbers"
         )
-    return sorted(found, key=int) if all(label.isascii() and label.isdigit() for label in found) else found
+    return sorted(found, key=int) if all(map(is_number, found)) else found
 
 
 def _refuse_constant(split: Split, name: str, path: Path, task: TaskConfig) -> None:
@@ -150,7 +165,7 @@ def _json_lines(path: Path, content: bytes) -> Table:
 def _object(text: str) -> dict[str, Any] | str:
     try:
         row = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"not JSON: {error}"
     return row if isinstance(row, dict) else f'expected a JSON object such as {{"text": ...}}; found {shorten(row)}'
 

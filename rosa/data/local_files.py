@@ -37,10 +37,11 @@ def read_split(folder: Path, file_name: str, task: TaskConfig, skip_malformed: b
     content = read(path)
     separator = "comma" if task.kind == "generation" else "tab"
     found = fields(content, path, separator)
-    columns = local.columns or next(found, (1, []))[1]
+    header = None if local.columns else next(found, None)
+    columns = header[1] if header else local.columns
     where = "task.local.columns" if local.columns else f"{path}:1: the header"
     wanted = [*local.texts, *([local.label] if task.is_labelled else [])]
-    positions = [column_position(name, columns, where, "task.local") for name in wanted] if columns else []
+    positions = [column_position(name, columns, where, "task.local") for name in wanted] if columns or header else []
     rows = RowCollector(task, str(path), ":", skip_malformed)
     for line, values in found:
         if len(values) == len(columns):
@@ -113,6 +114,8 @@ def read(path: Path) -> bytes:
         raise DataError(f"{path}: no such file; its folder contains {held}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{str(path)!r}: cannot be the name of a file: {error}") from error
 
 
 def decode(content: bytes, path: Path) -> str:

@@ -19,6 +19,7 @@ from typing import Any, cast
 from rosa.config import (
     Config,
     identity_hash,
+    is_name,
     to_dict,
 )
 from rosa.errors import RecordError
@@ -65,11 +66,12 @@ def folder(config: Config) -> Path:
 def run_folder(results_dir: Path, run: Identity) -> Path:
     """The folder of the run with this identity."""
     # A hub name has a slash ("org/name"), which would add a level to the tree.
-    parts = [part.replace("/", "--") for part in (run["experiment"], run["model"], run["task"])]
+    named = [run["experiment"], run["model"], run["task"], f"{run['method']}-{run['hash']}", f"seed{run['seed']}"]
+    parts = [part.replace("/", "--") for part in named]
     for part in parts:
-        if part in (".", ".."):
+        if not part.isprintable() or part in (".", ".."):
             raise RecordError(f"{part!r} in {run}: cannot name a folder")
-    return Path(results_dir, "runs", *parts, f"{run['method']}-{run['hash']}", f"seed{run['seed']}")
+    return Path(results_dir, "runs", *parts)
 
 
 def new(config: Config, command: str, tuning: Tuning | None = None) -> Record:
@@ -105,11 +107,14 @@ def write(folder: Path, record: Record) -> None:
             permission); the old record is then kept, and no temporary file is left.
     """
     path = Path(folder) / RECORD
-    _check(record, path)
-    text = json.dumps(_plain(record, "", path), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        _check(record, path)
+        text = json.dumps(_plain(record, "", path), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    except RecursionError as error:
+        raise RecordError(f"{path}: a value is nested too deep for JSON") from error
     try:
         files.replace(path, text)
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         raise RecordError(f"{folder}: cannot write {RECORD}: {error}") from error
 
 
@@ -121,9 +126,11 @@ def read(path: Path) -> Record:
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        _check(record, Path(path))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, RecordError):
+            raise
         raise RecordError(f"{path}: not a readable record: {error}") from error
-    _check(record, Path(path))
     return record
 
 
@@ -161,6 +168,9 @@ def _check(record: Any, path: Path) -> None:
     for key, kind in IDENTITY.items():
         value = record["identity"].get(key)
         require(isinstance(value, kind), f"identity.{key}={value!r}, expected {kind.__name__}")
+        # The first one also names files of tables and figures; a model may be called as on the hub, owner/name.
+        bad = isinstance(value, str) and (not value.isprintable() or (key == "experiment" and not is_name(value)))
+        require(not bad, f"identity.{key}={value!r}, expected a name without '/' and control characters")
     for group in GROUPS:
         require(isinstance(record["config"].get(group), dict), f"config.{group} is missing")
     lr = record["config"]["train"].get("lr")

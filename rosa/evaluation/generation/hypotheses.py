@@ -120,7 +120,7 @@ def _earlier(path: Path, made_from: Mapping[str, Any]) -> Written | None:
         text = path.read_bytes().decode("utf-8")
         same = all(facts[name] == value for name, value in made_from.items())
         whole = hashlib.sha256(text.encode()).hexdigest() == facts["hypotheses"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return Written(path, tuple(text.split("\n")[:-1]), facts, skipped=True) if same and whole else None
 

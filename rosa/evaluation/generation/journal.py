@@ -38,7 +38,7 @@ class Journal:
             try:
                 entry = json.loads(line)
                 self.entries[entry.pop("key")] = entry
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise JournalError(f"{path}:{number}: not a journal entry; remove the file to start over") from error
 
     def add(self, entries: Mapping[str, Mapping[str, Any]]) -> None:

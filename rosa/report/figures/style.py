@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rosa.config import registry
+from rosa.errors import OutputError
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.factors import groups, name, value
@@ -111,8 +112,10 @@ class Picture:
         """Write the files; creates the folder.
 
         Raises:
-            OutputError: a file cannot be written.
+            OutputError: a file cannot be written, or the name, which is made of records, leads out of the folder.
         """
+        if ".." in Path(self.name).parts or not (folder / self.name).is_relative_to(folder):
+            raise OutputError(f"{self.name!r}: a picture of this name would lie outside {folder}")
         paths = []
         for ending, content in (("csv", self.table()), *((one, self.image(one)) for one in METADATA)):
             path = folder / f"{self.name}.{ending}"
