@@ -272,13 +272,14 @@ class HarnessTrainer(Trainer):
         with _reading(folder / PROGRESS):
             progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
             backbone = progress["backbone"]
+        # First, as another method's frozen weights differ too, by their names.
+        load_weights(self.accelerator.unwrap_model(self.model) if model is None else model, folder / WEIGHTS)
         if backbone != self._backbone():
             raise CheckpointError(
                 f"{folder}: its training started from other frozen weights: their sha256 was {backbone}, those of this "
                 f"model have {self._backbone()}. Go on with the model that the run started from, or start over with "
                 "train.force=true"
             )
-        load_weights(self.accelerator.unwrap_model(self.model) if model is None else model, folder / WEIGHTS)
         with _reading(folder / PROGRESS):
             self.costs.meter.load(progress["costs"])
             self._resumed = {key: progress[key] for key in ("loss_since_log", "logged_at")}

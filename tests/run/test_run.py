@@ -368,7 +368,8 @@ def test_diverged_loss_stops_the_run_and_names_step_and_layer(
         return trainer
 
     monkeypatch.setattr(pipeline, "build_trainer", poisoned)
-    record = failed(composed(), DivergedError, r"not finite at step 5: .*layer\.1\.attention\.self\.query\.A")
+    where = r"the output of \S+layer\.1\.attention\.self\.query is the first that is not"
+    record = failed(composed(), DivergedError, rf"loss is not finite at step 5 \({where}\): \S+query\.A: ")
     assert "weight norm nan" in record["error"]["message"]
     monkeypatch.setattr(pipeline, "build_trainer", build)
     assert run(composed(), "command", progress=False).record["status"] == "done", "a failed run can be asked for again"
