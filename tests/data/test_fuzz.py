@@ -133,7 +133,7 @@ def test_text_to_pretrain_on(tmp_path: Path, content: bytes, suffix: str) -> Non
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1", "cp1252", "shift_jis"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1", "cp1252", "euc_jis_2004"])
 def test_other_encodings_name_the_line(suffix: str, encoding: str, tmp_path: Path) -> None:
     path = tmp_path / f"data{suffix}"
     path.write_bytes("text,label\né,1\nß,0\n".encode(encoding, "replace"))

@@ -53,7 +53,7 @@ def test_a_hub_name_adds_no_level_to_the_tree():
     assert records.folder(settings).parts[3] == "org--model"
     assert len(records.folder(settings).parts) == len(records.folder(config()).parts)
     with pytest.raises(RecordError, match=r"'\.\.'"):
-        records.folder(config(experiment=".."))
+        records.run_folder(Path("results"), records.identity(config()) | {"experiment": ".."})
 
 
 # --- write and read --------------------------------------------------------------------------------------------------

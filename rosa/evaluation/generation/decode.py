@@ -83,7 +83,7 @@ class Hypotheses:
                 f"{self.unended} of {count} hypotheses reach the maximum length without an end token, and are cut off; "
                 "train longer, or raise decoding.max_new_tokens"
             )
-        if count > 1 and len(set(self.texts)) == 1:
+        if count > 1 and len(set(self.texts)) == 1 and self.texts[0]:
             found.append(f"all {count} hypotheses are the same text: the model tells no two prompts apart")
         if self.empty:
             found.append(f"{self.empty} of {count} hypotheses are empty")
