@@ -108,3 +108,14 @@ def test_names_cannot_leave_the_results_folder(key: str, name: str, tmp_path: Pa
     assert (tmp_path / "runs").resolve() in folder.resolve().parents
     assert len(folder.relative_to(tmp_path).parts) == 6
     assert "\0" not in str(folder)
+
+
+@pytest.mark.parametrize("name", ["../../x", "..", "a/b", "a\0b", "a\nb", ""])
+def test_a_record_whose_experiment_is_no_name_is_left_out(name: str, tmp_path: Path) -> None:
+    """Tables and figures are named after it."""
+    file = tmp_path / "records" / "record.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(changed(("identity", "experiment"), name, drop=False)))
+    found, (problem,) = records.find(tmp_path)
+    assert found == []
+    assert "identity.experiment=" in str(problem)
