@@ -31,6 +31,7 @@ from rosa.run import folder as folder_module
 from rosa.run.folder import CHECKPOINTS
 from rosa.sweep import slurm
 from rosa.training import find_checkpoint
+from rosa.training import trainer as trainer_module
 from rosa.training.batches import BatchShares, EpochSampler
 from rosa.utils import distributed, heartbeat
 from tests.conftest import ROOT, Composer
@@ -255,6 +256,22 @@ def test_two_and_three_processes_are_one_to_a_millionth(method: str, undropped: 
                 torch.testing.assert_close(merged(weights[count], layer), merged(weights[1], layer), rtol=0, atol=1e-6)
             elif not name.endswith(".B") or method != "rosa":  # a singular vector's sign is open
                 torch.testing.assert_close(tensor, one[name], rtol=0, atol=1e-6)
+
+
+def watching_writers() -> None:
+    """Fail in every process but the first where it writes a checkpoint's weights."""
+    save = trainer_module.save_weights
+
+    def saving(model: Any, path: Path) -> None:
+        assert distributed.is_main(), "two processes would write into one file at once"
+        save(model, path)
+
+    trainer_module.save_weights = saving
+
+
+def test_the_first_process_alone_writes_checkpoints(composed: Composer) -> None:
+    config = composed(*SHAPE, *ROSA, "train.epochs=1", "train.save_steps=2")
+    assert launch(config, config, prepare=watching_writers) == ["done", "done"]
 
 
 # --- a process that dies ---------------------------------------------------------------------------------------------
