@@ -481,7 +481,7 @@ def test_bfloat16_backbone_trains_with_float32_factors(composed: Composer) -> No
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("model.dtype=bfloat16", "train.precision=fp32"), "needs train.precision=bf16"),
+        (("model.dtype=bfloat16", "train.precision=fp32"), "use train.precision=bf16"),
         (("model.dtype=bfloat16", "method=full"), "full fine-tuning"),
         (("train.precision=fp16",), "needs a GPU"),
     ],
