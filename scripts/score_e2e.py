@@ -1,6 +1,6 @@
 """Score a system's output as the E2E NLG Challenge's official scorer does: BLEU, NIST, METEOR, ROUGE-L and CIDEr.
 
-python scripts/score_e2e.py REFERENCES HYPOTHESES [--json OUT] [--no-meteor]
+python scripts/score_e2e.py REFERENCES HYPOTHESES [--json OUT] [--no-meteor] [--format text]
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write scores, versions and options to this file")
     parser.add_argument("--no-meteor", action="store_true", help="leave out METEOR, which takes longest")
+    parser.add_argument(
+        "--format",
+        choices=("auto", "text"),
+        default="auto",
+        help="text: accept what looks like CSV",
+    )
     return parser.parse_args()
 
 
@@ -55,7 +61,7 @@ def main() -> None:
     """Score the hypotheses, and print the scores."""
     options = arguments()
     logging.basicConfig(format="%(message)s")
-    corpus = nlg.read(options.references, options.hypotheses)
+    corpus = nlg.read(options.references, options.hypotheses, as_text=options.format == "text")
     scores = nlg.score(corpus.hypotheses, corpus.references, with_meteor=not options.no_meteor)
     print(table(scores))
     if options.json is not None:

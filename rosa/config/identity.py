@@ -12,7 +12,7 @@ from rosa.config.schema import Config
 
 NOT_IDENTITY = {
     "": ("seed", "experiment_name", "results_dir", "cache_dir", "jobs", "logger"),
-    "task": ("local",),
+    "task": ("local", "rows"),
     "data": ("dir", "train", "validation", "test"),
     "train": (
         "tuning", "device", "threads", "log_steps", "save_steps", "keep", "force", "fail_fast", "evaluation_batch_size",

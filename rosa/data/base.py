@@ -185,6 +185,12 @@ class RowCollector:
         return None
 
 
+def warnings(task: TaskConfig, facts: Mapping[str, Any]) -> list[str]:
+    """What a reader of a run's scores must know of its data: that they are not the official rows."""
+    other = [f"{name} {read:,} (official {rows:,})" for name, (read, rows) in facts.get("other_rows", {}).items()]
+    return [f"the rows are not the official ones of {task.name}: {', '.join(other)}"] if other else []
+
+
 def resolved_task(task: TaskConfig, facts: Mapping[str, Any]) -> TaskConfig:
     """The task with the labels found in its data; unchanged if the configuration names them.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rosa.config import HOLDOUT, TRAIN, DataConfig, TaskConfig
-from rosa.data import files, hub, local_files
+from rosa.data import files, hub, local_files, overlap
 from rosa.data.base import RowCollector, Split, TaskData, listing, resolved_task, shorten
 from rosa.errors import DataError
 from rosa.mini import text as mini_text
@@ -65,6 +65,8 @@ def read(
     task = resolved_task(task, facts)
     _refuse_twins(splits, task)
     facts["limit"] = None
+    if data.source in ("hub", "local"):
+        facts["other_rows"] = _other_rows(splits, task)
     rows_read = splits[TRAIN].rows
     if 0 < data.limit < rows_read:
         kept = sample(splits[TRAIN].labels or range(rows_read), data.limit, seed, task)
@@ -74,7 +76,30 @@ def read(
         left, aside = keep_aside(splits[TRAIN], holdout, seed, task)
         splits |= {TRAIN: splits[TRAIN].take(left), HOLDOUT: splits[TRAIN].take(aside)}
     facts["splits"] = {name: split.describe(task) for name, split in splits.items()}
+    if task.is_labelled:
+        _count_overlap(splits, facts["splits"])
     return splits, facts
+
+
+def _other_rows(splits: Mapping[str, Split], task: TaskConfig) -> dict[str, list[int]]:
+    """Split -> rows read and official rows, where they differ; malformed rows that were left out do not count."""
+    return {
+        name: [split.rows, task.rows[name]]
+        for name, split in splits.items()
+        if name in task.rows and split.rows != task.rows[name]
+    }
+
+
+def _count_overlap(splits: Mapping[str, Split], facts: dict[str, dict[str, Any]]) -> None:
+    """Add to each evaluation split's facts how many of its rows the training rows have too."""
+    train = splits[TRAIN].texts
+    others = {name: split.texts for name, split in splits.items() if name != TRAIN}
+    for name, texts in others.items():
+        facts[name]["in_train"] = overlap.in_train(train, texts)
+    if len(train) == 1:
+        inside = overlap.inside_train(train[0], {name: texts[0] for name, texts in others.items()})
+        for name, count in inside.items():
+            facts[name]["inside_train"] = count
 
 
 def hashes(task: TaskConfig, data: DataConfig) -> dict[str, str]:

@@ -327,7 +327,10 @@ class Split(TypedDict):
     given: NotRequired[int]
     """Of a generation task: distinct inputs."""
     in_train: NotRequired[int]
-    """Of a generation task: distinct inputs that the training split has too."""
+    """Of an evaluation split: rows whose texts a training row has too, up to case and blanks; of a generation task:
+    distinct inputs that the training split has too."""
+    inside_train: NotRequired[int]
+    """Of an evaluation split of single texts: rows of five words or more that stand in a training text."""
     tokens: NotRequired[int]
     """Tokens of all rows, after cutting."""
     truncated: NotRequired[int]
@@ -356,6 +359,8 @@ class Data(TypedDict):
     """``hub``, ``local``, ``files``, ``mini`` or ``teacher``."""
     splits: dict[str, Split]
     """By name."""
+    other_rows: NotRequired[dict[str, list[int]]]
+    """Of local files and the hub: split -> rows read and official rows, where they differ."""
     limit: NotRequired[Limit | None]
     """Null if all training rows were kept."""
     labels: NotRequired[list[str]]

@@ -19,7 +19,7 @@ from transformers import (
 from rosa import data, models
 from rosa.adapters import attach, attachment
 from rosa.config import Config, ModelConfig, TaskConfig
-from rosa.data import e2e, tokenization
+from rosa.data import base, e2e, tokenization
 from rosa.data import regression as regression_data
 from rosa.errors import ModelError
 from rosa.evaluation import classification, perplexity
@@ -131,7 +131,10 @@ def attach_method(config: Config, parts: Parts, record: Record, progress: bool) 
             verbose=progress,
             example=_example(parts, config.train.device),
         )
-    record["warnings"] = [str(each.message) for each in caught if issubclass(each.category, UserWarning)]
+    record["warnings"] = [
+        *base.warnings(config.task, parts.data_facts),
+        *(str(each.message) for each in caught if issubclass(each.category, UserWarning)),
+    ]
     for text in record["warnings"] if distributed.is_main() else ():
         logger.warning("warning: %s", text)
     done = attachment(parts.model)

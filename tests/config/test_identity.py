@@ -20,7 +20,7 @@ OUTSIDE = {
     # Where files lie. What is in them is compared by hash before a finished run is skipped.
     "results_dir", "cache_dir", "data.dir", "data.train", "data.validation", "data.test",
     "task.local.folder", "task.local.train", "task.local.evaluation", "task.local.columns", "task.local.texts",
-    "task.local.label",
+    "task.local.label", "task.rows",
     # Where the learning rate came from; the rate itself counts.
     "train.tuning.experiment", "train.tuning.task", "train.tuning.seed",
     # How the work is done, logged and kept.

@@ -170,6 +170,7 @@ def test_facts_can_be_written_and_checked(tmp_path: Path) -> None:
         "rows": 1,
         "sha256": hashlib.sha256(content).hexdigest(),
         "malformed": 0,
+        "in_train": 0,
         "file": "RTE/dev.tsv",
         "label_counts": {"entailment": 0, "not_entailment": 1},
     }

@@ -10,7 +10,8 @@ from pathlib import Path
 from rosa.errors import ScoringError
 from rosa.utils.files import decode
 
-_HEADER = re.compile(r'"?mr"?\s*[,;\t]', re.IGNORECASE)
+# In one case and without a blank after the separator: a text may begin with "Mr, said she".
+_HEADER = re.compile(r'(?:"(?:mr|MR)"|mr|MR)[,;\t](?!\s)')
 _QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"[,;\t](?!\s)')
 _QUOTED_LINE = re.compile(r'"(?:[^"]|"")*"')
 
@@ -24,20 +25,21 @@ class Corpus:
     """The references of each hypothesis."""
 
 
-def read(references: Path, hypotheses: Path) -> Corpus:
+def read(references: Path, hypotheses: Path, as_text: bool = False) -> Corpus:
     """Read and check the two files.
 
     Args:
         references: one reference per line, one blank line between the groups of two segments. A file without blank
             lines is one group if there is one hypothesis, and otherwise has one reference per segment.
         hypotheses: one hypothesis per line, in the order of the groups; a line may be empty.
+        as_text: accept what looks like a CSV file.
 
     Raises:
-        ScoringError: a file is missing, empty, not UTF-8 or a CSV, a group has no references, or the numbers of groups
-            and hypotheses differ; names file and line.
+        ScoringError: a file is missing, empty, not UTF-8 or seems to be a CSV, a group has no references, or the
+            numbers of groups and hypotheses differ; names file and line.
     """
-    outputs = _lines(hypotheses, "one hypothesis per line")
-    groups = _groups(references)
+    outputs = _lines(hypotheses, "one hypothesis per line", as_text)
+    groups = _groups(references, as_text)
     if len(groups) == 1 and len(outputs) == len(groups[0].texts):
         groups = [_Group(line, [text]) for line, text in enumerate(groups[0].texts, start=1)]
     if len(outputs) < len(groups):
@@ -61,10 +63,11 @@ class _Group:
     texts: list[str]
 
 
-def _groups(path: Path) -> list[_Group]:
+def _groups(path: Path, as_text: bool) -> list[_Group]:
     groups: list[_Group] = []
     inside = False
-    for number, line in enumerate(_lines(path, "one reference per line, with a blank line between groups"), start=1):
+    expected = "one reference per line, with a blank line between groups"
+    for number, line in enumerate(_lines(path, expected, as_text), start=1):
         if line.strip():
             if not inside:
                 groups.append(_Group(number, []))
@@ -76,8 +79,8 @@ def _groups(path: Path) -> list[_Group]:
     return groups
 
 
-def _lines(path: Path, expected: str) -> list[str]:
-    """The lines of a text file, split at LF and CRLF only: a text may contain U+2028."""
+def _lines(path: Path, expected: str, as_text: bool) -> list[str]:
+    """The lines of a text file, split at LF and CRLF only: a text may contain U+2028, or a CR of its own."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -86,10 +89,13 @@ def _lines(path: Path, expected: str) -> list[str]:
     if not text:
         raise ScoringError(f"{path}: the file is empty; expected {expected}")
     lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-    sign = _sign_of_csv(lines)
+    sign = None if as_text else _sign_of_csv(lines)
     if sign:
         number, what = sign
-        raise ScoringError(f"{path}:{number}: this looks like a CSV file ({what}); expected plain text, {expected}")
+        raise ScoringError(
+            f"{path}:{number}: this looks like a CSV file ({what}); expected plain text, {expected}; if it is text, "
+            "--format text"
+        )
     return lines
 
 
@@ -104,6 +110,7 @@ def _sign_of_csv(lines: Sequence[str]) -> tuple[int, str] | None:
         return quoted[0], f"{len(quoted)} of {len(filled)} lines begin with a quoted field"
     # A CSV writer quotes, in a file of one column, the lines that contain a comma.
     commas = [(number, line) for number, line in filled if "," in line]
-    if commas and all(_QUOTED_LINE.fullmatch(line) for _, line in commas):
+    # One such line may as well be somebody's words.
+    if len(commas) > 1 and all(_QUOTED_LINE.fullmatch(line) for _, line in commas):
         return commas[0][0], "every line that contains a comma is quoted"
     return None

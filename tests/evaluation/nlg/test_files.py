@@ -92,6 +92,30 @@ def test_quotes_in_plain_text_are_no_csv(tmp_path: Path) -> None:
     assert read(*written(tmp_path, references, "\n".join(texts) + "\n")).hypotheses == texts
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        "Mr, Smith serves food.",
+        "Mr, and Mrs.",
+        '"The Punter, near the river."',
+        "A line\rwith a CR.",
+        "Two\u2028parts.",
+    ],
+)
+def test_odd_text_is_no_csv_and_stays_one_line(tmp_path: Path, first: str) -> None:
+    texts = [first, "No marks here."]
+    assert read(*written(tmp_path, "a\n\nb\n", "\n".join(texts) + "\n")).hypotheses == texts
+
+
+def test_what_looks_like_a_csv_is_read_where_it_is_said_to_be_text(tmp_path: Path) -> None:
+    files = written(tmp_path, "mr,ref\n\nb\n", '"a, b"\n"c, d"\n')
+    with pytest.raises(ScoringError, match="if it is text, --format text"):
+        read(*files)
+    corpus = read(*files, as_text=True)
+    assert corpus.hypotheses == ['"a, b"', '"c, d"']
+    assert corpus.references == [["mr,ref"], ["b"]]
+
+
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     references, _ = written(tmp_path, "a\n", "x\n")
     for wrong in (tmp_path / "none.txt", tmp_path):
