@@ -1,4 +1,4 @@
-# The project's commands; `make help` lists them. Everything runs in .venv, which the first one makes.
+# The project's commands; `make help` lists them. Everything runs in .venv, which the first command creates.
 PYTHON ?= python3
 SCALE ?= mini
 RUN := .venv/bin/python
@@ -31,17 +31,17 @@ reproduce-e2e: setup  ## the E2E table; SCALE=mini (default, no network) or SCAL
 	$(RUN) scripts/make_baselines.py --experiment e2e_$(SCALE)
 	$(RUN) scripts/make_tables.py --experiment e2e_$(SCALE)
 
-sweep: setup  ## rank x factorization frequency, beside LoRA; then its tables and figures; ARGS="model=minilm ..." for another scale
+sweep: setup  ## ROSA by rank and resampling frequency, and LoRA, with tables and figures; ARGS="model=minilm ..." for another scale
 	$(RUN) scripts/train.py -m experiment=rank_frequency $(ARGS)
 	$(RUN) scripts/train.py -m experiment=rank_frequency_lora $(ARGS)
 	$(RUN) scripts/make_baselines.py --experiment rank_frequency
 	$(RUN) scripts/make_tables.py --experiment rank_frequency
 	$(RUN) scripts/make_figures.py --experiment rank_frequency
 
-status: setup  ## what is done, failed, running and stopped; ARGS="--experiment NAME" for what is missing too
+status: setup  ## runs that are done, failed, running and stopped; ARGS="--experiment NAME": also those that are missing
 	$(RUN) scripts/status.py $(ARGS)
 
-baselines: setup  ## what needs no pretrained model, for the data of every record: rows below the methods in each table
+baselines: setup  ## baselines without a pretrained model, for the data of every record: rows below the methods in each table
 	$(RUN) scripts/make_baselines.py $(ARGS)
 
 tables: setup  ## every table, from the records alone
@@ -53,19 +53,19 @@ figures: setup  ## every figure, from the records alone
 report: setup  ## results/report.html: every table, figure and run in one page, from the records alone
 	$(RUN) scripts/make_report.py
 
-benchmark: setup  ## what each method costs, side by side: time, memory, resampling; ARGS="--data-dir DIR" for real text
+benchmark: setup  ## time, memory and resampling costs of all methods, interleaved; ARGS="--data-dir DIR" for real text
 	$(RUN) scripts/benchmark.py $(ARGS)
 
 test: setup  ## all tests that this machine can run
 	$(RUN) -m pytest -n 2 --dist loadfile
 
-test-quick: setup  ## the tests that are not slow: before each commit
+test-quick: setup  ## the tests that are not slow; run before each commit
 	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"
 
 LOWEST = $(shell $(RUN) -c 'import tomllib; needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
   print(*(need.partition(",")[0].replace(">=", "==") for need in needs))')
 
-test-long: setup  ## 20 kills of each method, kind of task and precision, and of a sweep
+test-long: setup  ## kill and resume each method, kind of task and precision, and a sweep, 20 times
 	ROSA_KILLS=20 $(RUN) -m pytest -n 2 --dist load tests/run/test_kill_trials.py tests/sweep/test_kills.py
 
 test-lowest: setup  ## the library's tests with the lowest versions that pyproject.toml allows, in an environment of their own
@@ -74,10 +74,10 @@ test-lowest: setup  ## the library's tests with the lowest versions that pyproje
 	.venv-lowest/bin/python -m pytest tests/adapters/linalg tests/adapters/test_rosa.py tests/adapters/test_merge.py \
 	  tests/adapters/test_resampling.py tests/adapters/test_own_model.py -k "not gradient_checkpointing and not t5"
 
-coverage: setup  ## all tests, and the lines and branches of rosa/ that they run, those of processes they start included
+coverage: setup  ## all tests, with line and branch coverage of rosa/, subprocesses included
 	$(RUN) -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
-test-slurm: setup  ## a sweep on a real SLURM of one node; needs root, and Debian's packages
+test-slurm: setup  ## test a sweep on a real SLURM of one node; needs root, and Debian's packages
 	scripts/slurm_cluster.sh run $(RUN) -m pytest -m slurm tests/sweep/test_slurm.py
 
 audit: setup  ## the pinned versions against known vulnerabilities; asks the package index
