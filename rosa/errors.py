@@ -1,7 +1,7 @@
 """Every error that the project raises on purpose, under one root.
 
-A message names the value, where it stands and what would be right. Commands print it without a traceback
-(:func:`rosa.utils.console.run_command`). A mistake of a programmer is an ``assert`` instead.
+A message names the value, its place (key, file and line, layer) and what is accepted. Commands print it without a
+traceback (:func:`rosa.utils.console.run_command`). Programming errors are assertions instead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class RosaError(Exception):
     """Root of the project's errors."""
 
     exit_status: ClassVar[int] = 2
-    """Of a command that ends with this error: 2 for a request that cannot be carried out, 1 for work that failed."""
+    """Exit status of a command that ends with this error: 2 for an invalid request, 1 for a failed run."""
 
 
 # --- the request is wrong --------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ class ScoringError(RosaError, ValueError):
 
 
 class ChangedRunError(RosaError, ValueError):
-    """A run that was done under this name had other settings, data or weights; the message has both values."""
+    """An earlier run of the same name had other settings, data or weights; the message has both values."""
 
 
 class RecordError(RosaError, ValueError):

@@ -67,11 +67,11 @@ ROUNDS = 5
 LAYERS = (1, 4, 16)
 """Layers of one shape that are factorized as a stack."""
 SHAPES = ((768, 768), (2304, 768), (1024, 1024), (4096, 1024))
-"""Weights (out, in) of RoBERTa-base and GPT-2, of their large kin, and of a feed-forward layer."""
+"""Weights (out, in) of RoBERTa-base and GPT-2, of their large versions, and of a feed-forward layer."""
 TAIL = 40
-"""Last lines of a log that a report quotes."""
+"""Number of last lines of a log that the report quotes."""
 CLOSE = 1e-2
-"""How far, relatively, the losses of two runs may be apart: a GPU adds in another order each time."""
+"""Largest accepted relative difference between the losses of two runs: a GPU's order of additions varies."""
 
 
 class CheckError(RosaError, RuntimeError):
@@ -85,7 +85,7 @@ class Place:
     device: str
     """``cuda``, or ``cpu`` for a rehearsal on tiny shapes."""
     folder: Path
-    """For runs and logs."""
+    """The folder for runs and logs."""
 
     @property
     def small(self) -> bool:
@@ -223,7 +223,7 @@ def train_command(place: Place, results: Path, *overrides: str) -> list[str]:
 
 
 def train(place: Place, results: Path, *overrides: str) -> None:
-    """Do such a run, or a sweep of such runs."""
+    """Do a short run, or a sweep of short runs."""
     command(*train_command(place, results, *overrides)[1:])
 
 
@@ -371,7 +371,7 @@ class Section:
     work: Callable[[Place], None]
     """Prints Markdown; its docstring's first line is the section's heading."""
     limit: float
-    """Seconds."""
+    """Time limit in seconds."""
 
 
 SECTIONS = {
@@ -384,7 +384,7 @@ SECTIONS = {
     "processes": Section(processes, 120),
     "compile": Section(compiled, 180),
 }
-"""In the order in which they run: what matters most comes first."""
+"""The sections in the order in which they run, the most important first."""
 
 
 def main() -> int:
@@ -469,7 +469,7 @@ def _section(name: str, place: Place, text: Path) -> None:
     os.setsid()  # a session of its own, so its child processes can be killed with it
     with place.log(name).open("wb") as log:
         for descriptor in (1, 2):
-            os.dup2(log.fileno(), descriptor)  # for the commands, which inherit them
+            os.dup2(log.fileno(), descriptor)  # for the commands that are started, which inherit them
     with text.open("a", encoding="utf-8", buffering=1) as sys.stdout:
         SECTIONS[name].work(place)
 

@@ -1,6 +1,6 @@
 """Compute the baselines of recorded runs: a constant answer, linear models of words, retrieval of the nearest text.
 
-They are read with the data of each run, in seconds, once for all runs on the same rows. Tables show them below the
+They are computed from the data of each run, in seconds, once for all runs on the same rows. Tables show them below the
 methods, and mark each score that does not exceed them.
 
 python scripts/make_baselines.py [--results results] [--experiment NAME ...] [--data-dir DIR]
@@ -36,7 +36,7 @@ def arguments() -> argparse.Namespace:
 
 
 def wanted(results: Path, experiments: list[str]) -> dict[Path, Record]:
-    """One run for each set of rows, by the file that its baselines go to.
+    """One run for each set of rows, by the file of its baselines.
 
     Raises:
         ReportError: there are no records, or none of an experiment that was asked for.
@@ -59,7 +59,7 @@ def wanted(results: Path, experiments: list[str]) -> dict[Path, Record]:
 
 
 def main() -> int:
-    """Make what is missing, and say what could not be made."""
+    """Compute the missing baselines, and print which ones could not be computed."""
     options = arguments()
     command = shlex.join(["python", "scripts/make_baselines.py", *sys.argv[1:]])
     left_out = 0

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write docs/claims.md, the papers' claims beside what the records say.
+"""Write docs/claims.md: the papers' claims, each compared with the records.
 
 python scripts/make_claims.py [--results results] [--out docs/claims.md]
 """

@@ -38,7 +38,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Print the table, and the runs that are left to do."""
+    """Print the table, and the runs that remain."""
     options = arguments()
     runs: dict[str, list[Run]] = {}
     sweep = ""

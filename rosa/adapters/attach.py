@@ -40,7 +40,7 @@ def attach(
         generator: CPU generator for subspaces and initial factors; None for PyTorch's global one.
         verbose: print the table of adapted layers.
         example: keyword arguments of the model's forward, on its device. The model is then run on them before and
-            after: an output that changed is refused, and layers on which no output depends are named in a warning.
+            after; a changed output is an error, and a warning names the layers on which no output depends.
 
     Returns:
         The same model.

@@ -51,7 +51,7 @@ class Adapter(nn.Module):
         raise NotImplementedError
 
     def changing(self) -> list[str]:
-        """Names, within this module, of every tensor that training changes and a checkpoint must hold."""
+        """Names, within this module, of the tensors that training changes and a checkpoint must contain."""
         return list(self.factors())
 
     def undecayed(self) -> list[str]:
@@ -59,7 +59,7 @@ class Adapter(nn.Module):
         return []
 
     def rate_ratios(self) -> dict[str, float]:
-        """Learning rates of factors over the training's own, by name within this module; others train at it."""
+        """Factors with a learning rate of their own, by name in this module: its ratio to the run's learning rate."""
         return {}
 
     def effective_weight(self, cast: Cast = exact) -> Tensor:
@@ -140,7 +140,7 @@ class ResampledAdapter(AddingAdapter):
 
 
 class SupportedAdapter(Adapter):
-    """An adapter with a sparse part, whose positions the gradient of the whole weight decides during training."""
+    """An adapter with a sparse part, whose positions are chosen during training from the whole weight's gradient."""
 
     shape: tuple[int, int]
     """(out, in)."""
@@ -148,9 +148,9 @@ class SupportedAdapter(Adapter):
     """(k,) sorted flat positions of the sparse part in (out, in), -1 before they are chosen; None without one."""
 
     def collect(self, take: Callable[[Tensor], None] | None) -> None:
-        """Pass the gradient (out, in) of the weight to ``take`` in every backward pass; None ends that."""
+        """Pass the gradient (out, in) of the weight to ``take`` in every backward pass from now on; None stops this."""
         raise NotImplementedError
 
     def choose(self, index: Tensor) -> None:
-        """Fix the positions, in place; the sparse part is 0 there."""
+        """Set the positions of the sparse part, in place; its values start at 0."""
         raise NotImplementedError

@@ -74,7 +74,7 @@ class ResampleCallback(TrainerCallback):
         self.seed = seed
         self._start: diagnostics.Factors | None = None
         self._end: dict[str, Any] | None = None
-        """The last subspace's log entry, where the Trainer replaces the weights before it calls ``on_train_end``."""
+        """The log entry of the last subspace, if the Trainer replaces the weights before it calls ``on_train_end``."""
         self._before_update: list[tuple[nn.Parameter, Tensor]] = []
         """While rewarming: the factors and their values before the update, of which the share ``_share`` is applied."""
         self._share = 1.0

@@ -1,8 +1,8 @@
 """Reentrant gradient checkpointing of a model whose inputs are frozen.
 
 Reentrant checkpointing (``use_reentrant=True``) runs a block without a graph, and gives its output a gradient only if
-one of its inputs has one. With frozen embeddings no input of the first blocks has, so their factors would get no
-gradient. transformers mends that for token embeddings alone, not for images, sound or a second input.
+one of its inputs requires one. With frozen embeddings no input of the first blocks does, so the factors of these blocks
+would get no gradient. transformers solves this for token embeddings only, not for images, sound or a second input.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class WithGradient:
 
 
 def support_checkpointing(model: nn.Module) -> None:
-    """Have reentrant checkpointing reach every factor of this model, whether it is switched on before or later."""
+    """Make reentrant checkpointing compute the gradient of every factor, whether it is switched on before or after."""
     if any(hasattr(module, "gradient_checkpointing") for module in model.modules()):
         model.register_forward_pre_hook(_before_forward)
 
@@ -50,7 +50,7 @@ def end_support(model: nn.Module) -> None:
 
 
 def _before_forward(model: nn.Module, _: Any) -> None:
-    """Replace the reentrant checkpoint functions of a model that trains; they are set after a model was made."""
+    """Replace a training model's reentrant checkpoint functions, which transformers sets after construction."""
     if not model.training or not torch.is_grad_enabled():
         return
     for module in model.modules():

@@ -51,7 +51,7 @@ class Attachment:
     cast: tuple[tuple[str, torch.dtype], ...] = ()
     """Parameters converted to float32 for training, with their original dtypes."""
     removal: str = "rosa.merge(model)"
-    """What takes the method off the model again."""
+    """The call that removes the method from the model."""
 
     def table(self) -> str:
         """A text table of the layers, grouped by name pattern, kind, shape and rank, and of the parameter counts."""
@@ -125,7 +125,7 @@ def merge(model: nn.Module) -> nn.Module:
         The same model.
 
     Raises:
-        AdapterError: another library put the adapters there, and takes them off.
+        AdapterError: another library attached the adapters; the message names the call that removes them.
     """
     found = attachment(model)
     if found is not None and found.removal != Attachment.removal:

@@ -1,7 +1,7 @@
-"""Try a model on an example before and after a method is attached: outputs must stay, and every layer take part.
+"""Run a model on an example before and after attaching: outputs must not change, and must depend on every layer.
 
-A layer may be linear by class and be used in another way: its weight copied when the model was made, or read through
-``.data``. No look at the layer tells; an example does.
+A layer of a linear class may not be used as a linear layer: the model may have copied its weight at construction, or
+read it through ``.data``. The layer itself does not show this, but a run of the model does.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from rosa.errors import AdapterError
 SHOWN = 5
 """Number of layers that a warning names; it counts the rest."""
 TOLERANCE = 1e-2
-"""Largest change of an output, as a share of the largest: above what TF32 rounds away, below what a layer does."""
+"""Largest accepted change of an output over its largest value: above TF32's rounding, below the effect of a layer."""
 NARROW_TOLERANCE = 5e-2
-"""The same where weights are bfloat16 or float16."""
+"""The same for bfloat16 or float16 weights."""
 
 
 class Probe:
     """The outputs of a model for an example.
 
     Args:
-        model: any; it is evaluated once, without dropout, and its modes are as before afterwards.
+        model: evaluated once, without dropout; the training modes of its modules are restored.
         example: keyword arguments of its forward, on its device.
     """
 
@@ -43,7 +43,7 @@ class Probe:
             self.before = self._outputs(model)
 
     def require_same(self, model: nn.Module) -> None:
-        """Refuse a method that has changed what the model computes.
+        """Check that the model's outputs for the example have not changed.
 
         Raises:
             AdapterError: an output has changed by more than rounding.
@@ -60,7 +60,7 @@ class Probe:
                 )
 
     def warn_of_idle(self, model: nn.Module) -> None:
-        """Warn, by name, of adapted layers on whose factors no output depends."""
+        """Warn about adapted layers on whose factors no output depends, with their names."""
         factors = [
             (name, factor) for name, adapter in adapters(model) for factor in adapter.factors().values()
             if factor.requires_grad
@@ -85,7 +85,7 @@ class Probe:
             )
 
     def _outputs(self, model: nn.Module) -> list[Tensor]:
-        """Every floating-point tensor in what the model gives back, in evaluation mode."""
+        """The floating-point tensors in the model's output, in evaluation mode."""
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         lowered = torch.autocast(device.type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
         with _evaluating(model), lowered:
@@ -95,7 +95,7 @@ class Probe:
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and each of its modules back into its own."""
+    """Put a model into evaluation mode for a block; afterwards each module has its previous mode again."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -87,7 +87,7 @@ def _factorize(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> 
 
 
 def _move_shared(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[float]:
-    """As :func:`move`, where each of n processes moves every n-th adapter and broadcasts it."""
+    """Like :func:`move`, with n processes: each factorizes every n-th adapter and broadcasts the result."""
     rank, processes = distributed.get_rank(), distributed.get_world_size()
     mine = list(range(rank, len(members), processes))
     factors: list[Split] = []

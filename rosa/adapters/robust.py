@@ -1,6 +1,6 @@
 """RoSA, robust adaptation: a low-rank and a sparse update of each weight, trained together (arXiv 2401.04679).
 
-Not to be confused with ROSA, random subspace adaptation (:mod:`rosa.adapters.rosa`): the two share a name by accident.
+Not to be confused with ROSA, random subspace adaptation (:mod:`rosa.adapters.rosa`), an unrelated method.
 
 ::
 
@@ -14,8 +14,8 @@ Not to be confused with ROSA, random subspace adaptation (:mod:`rosa.adapters.ro
                             |
                             y (…, out) = x (W + S)^T + b + (alpha / r) dropout(x) A^T B^T
 
-A is Kaiming-uniform, B = 0 and S = 0 at the start, so that the function is unchanged. Where the entries of S stand is
-chosen during training by the gradient of the whole weight (:mod:`rosa.adapters.support`); until then S takes no part.
+A is Kaiming-uniform, B = 0 and S = 0 at the start, so that the function is unchanged. The positions of S's entries are
+chosen during training from the gradient of the whole weight (:mod:`rosa.adapters.support`); before that, S is left out.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
             return None
         known = self._checked
         if known is None or known[0] is not self.index or known[1] != self.index._version:
-            self._remember(bool(self.index[0] >= 0))  # waits for the device, once after a checkpoint was loaded
+            self._remember(bool(self.index[0] >= 0))  # synchronizes with the device, once after loading a checkpoint
         assert self._checked is not None
         return Support(self.index, self.shape) if self._checked[2] else None
 
     @torch.no_grad()
     def choose(self, index: Tensor) -> None:
-        """Fix the support, in place: sorted flat positions (k,). ``values`` start at 0 there."""
+        """Set the support, in place: sorted flat positions (k,). ``values`` become 0."""
         assert self.index is not None
         assert index.shape == self.index.shape, "a support of another density"
         self.index.copy_(index)
@@ -93,7 +93,7 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         self._remember(True)
 
     def collect(self, take: Callable[[Tensor], None] | None) -> None:
-        """Pass the gradient (out, in) of the weight to ``take`` in every backward pass; None ends that."""
+        """Pass the gradient (out, in) of the weight to ``take`` in every backward pass from now on; None stops this."""
         self._collect = take
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,11 +118,11 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         return dict(self.named_parameters(recurse=False))
 
     def changing(self) -> list[str]:
-        """The factors, and where the sparse values stand."""
+        """The factors, and the positions of the sparse values."""
         return [*self.factors(), *(["index"] if self.index is not None else [])]
 
     def rate_ratios(self) -> dict[str, float]:
-        """The sparse values' learning rate over that of the rest."""
+        """The ratio of the sparse values' learning rate to the run's."""
         return {"values": self._config.lr_sparse} if self.index is not None else {}
 
     def delta_weight(self, cast: Cast = exact) -> Tensor:
@@ -133,12 +133,12 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         if self.index is not None:
             values = cast(self.values)
             support = self.support
-            # Without a support the values take no part, but have a gradient, as DistributedDataParallel requires.
+            # Without a support the values have no effect; DistributedDataParallel requires a gradient, which is 0.
             parts.append((0 * values).sum() if support is None else dense(values, support))
         return sum(parts[1:], parts[0]).expand(self.shape)
 
     def effective_weight(self, cast: Cast = exact) -> Tensor:
-        """The base layer's weight plus :meth:`delta_weight`; its gradient is collected where gradients are."""
+        """The base layer's weight plus :meth:`delta_weight`; while :meth:`collect` is on, its gradient is collected."""
         weight = super().effective_weight(cast)
         if self._collect is not None and weight.requires_grad:
             weight.register_hook(self._collect)
@@ -150,7 +150,7 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         return self._config.alpha / self.rank
 
     def _remember(self, chosen: bool) -> None:
-        """Keep whether the support is chosen, for the tensor as it is now."""
+        """Cache whether the support is chosen, for the current tensor."""
         self._checked = None if self.index is None else (self.index, self.index._version, chosen)
 
     def _weight(self) -> Tensor:

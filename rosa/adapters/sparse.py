@@ -4,8 +4,8 @@ W (out, in) is frozen; S has its k entries ``values`` at the sorted flat positio
 Between the forward and the backward pass nothing of W's size is kept: each rebuilds W + S, uses it and frees it, and
 the gradient of S is computed at its k entries only, ``dS_i = sum_n dy[n, row_i] x[n, column_i]``, as a sampled product.
 
-In a dtype of less than 32 bits W + S would be rounded as a whole, and an entry of S below the spacing of W's be lost;
-there the sparse product is a separate one in float32, ``x W^T + x S^T``.
+In a dtype of less than 32 bits, rounding W + S would lose entries of S below the spacing at W's entries; the sparse
+product is then computed separately in float32, ``x W^T + x S^T``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.nn import functional
 from rosa.adapters.linalg.precision import is_narrow, readable
 
 CHUNK = 2**20
-"""Numbers in a temporary of the products that are made of index operations."""
+"""Maximal number of elements in a temporary of the products that use index operations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ def transposed_times(values: Tensor, support: Support, y: Tensor) -> Tensor:
 
 
 def sampled(left: Tensor, right: Tensor, support: Support) -> Tensor:
-    """The entries of ``left^T right`` at the support, without the rest of it; (n, out), (n, in) -> (k,)."""
+    """Compute only the entries of ``left^T right`` at the support; (n, out), (n, in) -> (k,)."""
     left, right = left.T.contiguous(), right.T.contiguous()
     if _has_kernels(left.device):
         pattern = _csr(left.new_zeros(len(support.index)), support)
@@ -136,8 +136,8 @@ class SparseLinear(torch.autograd.Function):
             x: the input, in the dtype to compute in.
             values: (k,), float32 or wider.
             bias: (out,) or None.
-            support: where the values stand; None leaves S out, and gives ``values`` a gradient of 0.
-            read: makes the frozen weight (out, in); called again in the backward pass.
+            support: the positions of the values; None leaves S out, and gives ``values`` a gradient of 0.
+            read: returns the frozen weight (out, in); called again in the backward pass.
             collect: takes the gradient (out, in) of W + S, float32 or wider, in the backward pass; None to not compute
                 it.
         """

@@ -29,7 +29,7 @@ def undecayed_names(model: nn.Module) -> set[str]:
 
 
 def rate_ratios(model: nn.Module) -> dict[str, float]:
-    """Learning rates over the training's own, of the parameters for which adapters ask for another, by name."""
+    """By name, the parameters with a learning rate of their own: its ratio to the run's learning rate."""
     return {f"{prefix}.{name}": ratio for prefix, a in adapters(model) for name, ratio in a.rate_ratios().items()}
 
 
@@ -42,7 +42,7 @@ def changing_state(model: nn.Module) -> dict[str, Tensor]:
 def frozen_hash(model: nn.Module) -> str:
     """SHA-256 over every tensor of a model's state that training does not change, with its name, dtype and shape.
 
-    It depends on neither the device nor the order of the modules. Of full fine-tuning, it is that of the buffers.
+    It depends on neither the device nor the order of the modules. With full fine-tuning, only buffers are hashed.
     """
     model = unwrapped(model)
     state, changing = model.state_dict(), set(changing_names(model))

@@ -28,9 +28,9 @@ LOADED = "_is_hf_initialized"
 def head_names(model: nn.Module) -> list[str]:
     """Names of the parameters of a Hugging Face model's task head, and of all others that its loader initialized.
 
-    The head is what lies outside the backbone, except in language models, whose output layer is pretrained. Parameters
-    missing from the checkpoint (as the pooler is from a masked language model's) are known for a loaded model, not for
-    one that was built from a configuration or copied.
+    The head is every parameter outside the backbone, except in language models, whose output layer is pretrained. Which
+    parameters were missing from the checkpoint (for example the pooler, if it is of a masked language model) is known
+    for a loaded model, but not for one that was built from a configuration or copied.
     """
     drawn = set(drawn_names(model))
     backbones: list[nn.Module] = [getattr(model, "base_model", model)]
@@ -50,7 +50,7 @@ def drawn_names(model: nn.Module) -> list[str]:
 
 
 def named_head(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Names of the parameters that match a pattern or lie in a module that does, and of :func:`drawn_names`.
+    """Names of the parameters that match a pattern, or are in a module that matches, and those of :func:`drawn_names`.
 
     Raises:
         AdapterError: a pattern matches nothing, or matches a weight that is tied to another.

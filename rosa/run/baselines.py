@@ -24,10 +24,10 @@ def make(config: Config, results_dir: Path, command: str, expected: Path | None 
     """Read a run's data, compute the baselines unless their record exists, and return its file.
 
     Args:
-        config: of the run; a task of texts.
-        results_dir: the record goes into its ``baselines``.
-        command: kept in the record.
-        expected: the file for the rows of a recorded run.
+        config: the run's configuration, of a task with texts.
+        results_dir: the record is written to its folder ``baselines``.
+        command: stored in the record.
+        expected: the file name for the rows of a recorded run.
 
     Raises:
         DataError: the data cannot be read, or are not the recorded run's.

@@ -59,12 +59,12 @@ def read(config: Config) -> Texts | None:
 
 
 def complete(config: Config, model: ModelConfig, texts: Texts | None) -> Config:
-    """The configuration with what only reading and making can tell.
+    """Complete the configuration with the values that are known only after reading the data or pretraining the model.
 
     Args:
         config: with its device resolved.
-        model: with ``path`` set where the project makes the model itself.
-        texts: from :func:`read`; they name the labels where ``task.labels`` does not.
+        model: with ``path`` set if the project makes the model itself.
+        texts: from :func:`read`; they give the labels if ``task.labels`` is empty.
     """
     task = data.resolved_task(config.task, texts.facts) if texts else config.task
     return dataclasses.replace(config, model=model, task=task)
@@ -90,7 +90,7 @@ def gather(config: Config, texts: Texts | None) -> Parts:
     collator: DataCollatorForSeq2Seq | DataCollatorWithPadding
     if isinstance(texts, e2e.GenerationData):
         tokenized = tokenization.tokenize_pairs(texts, config.task, tokenizer, limit)
-        # Named for the models it was written for; what it does is to pad labels along with the inputs.
+        # Despite its name, it pads labels along with the inputs for any model.
         collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=multiple)
     else:
         tokenized = data.tokenize(texts, tokenizer, limit)
@@ -112,8 +112,8 @@ def attach_method(config: Config, parts: Parts, record: Record, progress: bool) 
 
     Args:
         config: as for :func:`gather`.
-        parts: their model is changed in place.
-        record: gets ``model``, ``data``, ``params``, ``adapted`` and ``warnings``, which are printed too.
+        parts: the parts of the run; the model is changed in place.
+        record: gets ``model``, ``data``, ``params``, ``adapted`` and ``warnings``; the warnings are also printed.
         progress: print the table of adapted layers.
 
     Raises:
@@ -166,7 +166,7 @@ def scorer(task: TaskConfig) -> Scorer:
 
 
 def pretrained(config: Config) -> nn.Module:
-    """The model of a run alone, before a method is attached; arguments and errors as for :func:`gather`."""
+    """Load only the model of a run, before a method is attached; arguments and errors as for :func:`gather`."""
     if config.task.kind == "vector_regression":
         return perceptron.load(config.model)[0]
     return models.load(config.model, config.task, config.seed)[0]

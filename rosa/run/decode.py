@@ -22,7 +22,7 @@ from rosa.run.resolve import device_for
 
 TASK = "e2e"
 PRESET = "reference"
-"""How a checkpoint is decoded unless something else is asked for; a run has settings of its own."""
+"""Default decoding settings of a checkpoint; a run's default is its own settings."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Source:
 
     folder: Path
     model: PreTrainedModel
-    """Plain, in evaluation mode, on the CPU."""
+    """The plain model (no adapters), in evaluation mode, on the CPU."""
     tokenizer: PreTrainedTokenizerBase
     task: TaskConfig
     data: DataConfig
     seed: int
     decoding: DecodingConfig
     origin: dict[str, Any]
-    """Where the model comes from, for the facts beside the hypotheses."""
+    """The origin of the model, for the file of facts beside the hypotheses."""
 
     def file(self, split: str, limit: int) -> Path:
         """The default file of the hypotheses, for example ``test.best.txt`` in the folder."""
@@ -47,13 +47,13 @@ class Source:
 
 
 def find(folder: Path, conf: Path, weights: Rule | None = None, data_dir: Path | None = None) -> Source:
-    """The model in a folder: of a finished run, or as ``save_pretrained`` wrote it.
+    """Load the model of a finished run, or a checkpoint that ``save_pretrained`` wrote.
 
     Args:
-        folder: of the run or the checkpoint.
+        folder: the folder of the run or checkpoint.
         conf: the folder of the configuration groups.
-        weights: of a run, ``best`` or ``last`` epoch; by default the one that its ``selection`` chose.
-        data_dir: holds the E2E challenge's CSV files; by default a run's own data.
+        weights: for a run, ``best`` or ``last`` epoch; by default the one that its ``selection`` chose.
+        data_dir: the folder of the E2E challenge's CSV files; by default a run's own data.
 
     Raises:
         DecodingError: neither kind of folder, a run of a task without texts, or options that do not fit the folder.

@@ -1,4 +1,4 @@
-"""An earlier run of the same name: whether its settings, data and weights are those that are asked for now."""
+"""Check that an earlier run of the same name had the settings, data and weights of the requested run."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from rosa.utils import files
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "bf16")
-"""What ``train.precision=auto`` is, by machine."""
+"""The possible values of ``train.precision=auto``, which depend on the machine."""
 SHOWN = 12
-"""Digits of a hash in a message."""
+"""Number of digits of a hash in a message."""
 
 
 class Inputs:
-    """SHA-256 of the data and the weights that runs would read now; each is computed once."""
+    """SHA-256 hashes of the data and weights that runs would read now, each computed once."""
 
     def __init__(self) -> None:
         self._data: dict[str, dict[str, str]] = {}
         self._weights: dict[Path, dict[str, str]] = {}
 
     def data(self, config: Config) -> dict[str, str]:
-        """By split; see :func:`rosa.data.sources.hashes`.
+        """Hashes of the data by split; see :func:`rosa.data.sources.hashes`.
 
         Raises:
             DataError: the data cannot be read.
@@ -43,11 +43,11 @@ class Inputs:
         return self._data[question]
 
     def weights(self, config: Config, recorded: Model) -> dict[str, str]:
-        """By file; empty where no folder holds them, as with a model of the hub, which a commit names.
+        """Hashes of the weights by file; empty for a model of the hub, which is identified by its commit.
 
         Args:
-            config: the run.
-            recorded: ``model`` of its record; of a model that the project makes, it names the folder in the cache.
+            config: the configuration of the run.
+            recorded: ``model`` of its record; for a model that the project makes, it names the folder in the cache.
         """
         folder = _weights_folder(config.model, Path(config.cache_dir, Path(recorded.get("path", "")).name))
         if folder is None:
@@ -58,15 +58,15 @@ class Inputs:
 
 
 def refuse_other_run(record: Record, config: Config, folder: Path, inputs: Inputs) -> None:
-    """Refuse to take a run for the one that is asked for if anything differs that can change its result.
+    """Raise if an existing run of the same name differs from the requested one in anything that can change its result.
 
-    The name alone does not tell: a default of the code may have changed, and files may have been replaced.
+    Equal names are not enough: a default of the code may have changed, or files may have been replaced.
 
     Args:
-        record: what is there under the run's name.
-        config: what is asked for, resolved.
-        folder: the run's.
-        inputs: hashes of what the run would read.
+        record: the existing run's record.
+        config: the requested configuration, resolved.
+        folder: the run's folder.
+        inputs: hashes of the inputs that the run would read.
 
     Raises:
         ChangedRunError: the message has each difference with both values.
@@ -88,10 +88,10 @@ def refuse_other_run(record: Record, config: Config, folder: Path, inputs: Input
 
 
 def note_other_precision(config: Config) -> None:
-    """Log that a run is done in another precision, where ``train.precision=auto`` asks for a new one here.
+    """Log that a run was already done in another precision than ``train.precision=auto`` means on this machine.
 
     Args:
-        config: the run, with ``auto`` resolved.
+        config: the configuration of the run, with ``auto`` resolved.
     """
     for precision in PRECISIONS if not (records.folder(config) / records.RECORD).exists() else ():
         other = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
@@ -104,7 +104,7 @@ def note_other_precision(config: Config) -> None:
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any], what: str) -> list[str]:
-    """In words, the values that differ."""
+    """Describe the values that differ."""
     keys = dict.fromkeys((*then, *now))
     return [
         f"{what}{key}={_short(then.get(key))}, now {_short(now.get(key))}"

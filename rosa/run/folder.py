@@ -23,12 +23,12 @@ from rosa.utils import distributed, files
 CHECKPOINTS = "checkpoints"
 
 WEIGHTS = {rule: f"{rule}.safetensors" for rule in records.RULES}
-"""Files in a run's folder, by the epoch that they are of."""
+"""File names of the weights in a run's folder, by epoch."""
 
 FORCED = ".forced"
-"""In a run's folder: the job that started the run over on ``train.force``."""
+"""The file in a run's folder that names the job which restarted the run because of ``train.force``."""
 RESTARTS = {"SLURM_RESTART_COUNT": "SLURM_JOB_ID", "TORCHELASTIC_RESTART_COUNT": "TORCHELASTIC_RUN_ID"}
-"""How often a batch system or torchrun has started this very job again, and the job's name."""
+"""Environment variables: how often a batch system or torchrun has restarted this job, and the job's name."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Start:
     record: Record
     done: bool = False
     trained: bool = False
-    """Training was over when an earlier call was stopped; only the test split is left to do."""
+    """True if training was finished when an earlier call was stopped; only the test split remains."""
     checkpoint: Path | None = None
-    """To go on from."""
+    """The checkpoint to resume from."""
 
 
 def begin(config: Config, tuning: Tuning | None, command: str, folder: Path, held: ExitStack) -> Start:
@@ -48,7 +48,7 @@ def begin(config: Config, tuning: Tuning | None, command: str, folder: Path, hel
 
     Raises:
         BusyError: another process is working on this run.
-        ChangedRunError: what is there was made with other settings, data or weights.
+        ChangedRunError: the existing run was made with other settings, data or weights.
     """
     held.enter_context(locked(folder))
     _remove_unfinished(folder)
@@ -90,7 +90,7 @@ def note_death(config: Config, command: str, reason: str) -> None:
 
 
 def locked(folder: Path) -> AbstractContextManager[None]:
-    """The lock of a run's folder, which is created if it is missing."""
+    """The lock of a run's folder; the folder is created if missing."""
     return files.locked(
         folder / records.LOCK,
         BusyError(f"{folder}: another process is working on this run; wait until it ends, or stop it"),
@@ -120,7 +120,7 @@ def _earlier_record(folder: Path) -> Record | None:
 
 
 def _forced_by_this_job(folder: Path) -> bool:
-    """Whether this job has restarted the run already and was requeued since, so that it must resume."""
+    """Whether this job already restarted the run and was requeued afterwards, so that it must resume."""
     again = any(int(os.environ.get(count) or 0) for count in RESTARTS)
     mark = folder / FORCED
     return again and mark.is_file() and mark.read_text(encoding="utf-8") == _job()

@@ -19,7 +19,7 @@ from rosa.utils.seeding import generator, global_stream
 
 
 def located(config: Config) -> ModelConfig:
-    """The model's configuration; for one of the project's own models, with its folder, pretrained if it is missing.
+    """The model's configuration; one of the project's own models is pretrained if missing, and its folder is set.
 
     Raises:
         DataError: the text to pretrain on cannot be read or is too short.
@@ -41,9 +41,9 @@ def located(config: Config) -> ModelConfig:
 
 
 def check_method(config: Config) -> None:
-    """Refuse a method that does not fit the model, before that is pretrained: attach it to an untrained one.
+    """Check that the method fits the model before pretraining, by attaching it to an untrained model.
 
-    Other models are not checked here: they are loaded as they are, and the method is attached at once.
+    Only the project's own models are checked. Other models need no pretraining, so the method is attached at once.
 
     Raises:
         AdapterError: no layer has a name that the method targets, or its rank does not fit a layer.
@@ -51,12 +51,12 @@ def check_method(config: Config) -> None:
     if config.model.source != "mini" or config.task.kind == "vector_regression":
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the run repeats what is to be told
+        warnings.simplefilter("ignore")  # the run prints these warnings again
         attach(_untrained(config), config.method, generator=generator(0, "adapter"), verbose=False)
 
 
 def _untrained(config: Config) -> PreTrainedModel:
-    """A model like the one that :func:`located` makes, with weights drawn at random and the task's head."""
+    """A model of the architecture that :func:`located` makes, with random weights and the task's head."""
     mini = config.model.mini
     with global_stream(0):
         if mini.architecture == "gpt2":

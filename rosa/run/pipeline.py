@@ -28,7 +28,7 @@ SAME_EVERYWHERE = (InterruptedRun, DivergedError, AdapterError, CheckpointError)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What :func:`run` did."""
+    """The result of :func:`run`."""
 
     record: Record
     folder: Path
@@ -39,12 +39,12 @@ class Outcome:
 def run(config: Config, command: str, progress: bool = True) -> Outcome:
     """Train and evaluate one configuration; resume it where it stopped, or skip it if it is finished.
 
-    Where a launcher started several processes for the run, each calls this; only the main process writes the record.
+    If a launcher started several processes for the run, each calls this; only the main process writes the record.
 
     Args:
         config: the run; ``train.lr=tuned`` and the ``auto`` settings are resolved here.
         command: the shell command that repeats it, for the record.
-        progress: draw a progress bar and print what is adapted.
+        progress: draw a progress bar and print the table of adapted layers.
 
     Raises:
         ConfigError, DataError, AdapterError: the request cannot be carried out; nothing has been downloaded,

@@ -85,8 +85,8 @@ def callbacks(
         model: with its method attached; decides whether a resampling callback is needed.
         folder: the run's.
         record: kept up to date by the main process.
-        tracker: gets everything logged.
-        progress: draw a bar.
+        tracker: the W&B run, which gets everything logged.
+        progress: draw a progress bar.
     """
     split, headline = config.evaluated[0], config.task.headline
     found: list[TrainerCallback] = []
@@ -103,7 +103,7 @@ def callbacks(
 
 
 def _kept_weights(config: Config) -> set[str]:
-    """The epochs whose weights training writes to the run's folder: those the user keeps, and those the test needs."""
+    """The epochs whose weights are saved in the run's folder: those that the user keeps, and the one that is tested."""
     asked = {"none": set(), "both": set(WEIGHTS)}.get(config.train.keep, {config.train.keep})
     return asked | ({config.chosen_epoch} if config.task.test else set())
 
@@ -127,14 +127,14 @@ class RecordCallback(TrainerCallback):
         self._mirrored = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mirror again what was logged before a resume: an earlier session that was killed may not have sent it."""
+        """Send everything that was logged before a resume again: a killed session may not have sent it."""
         self.on_log(args, state, control)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mirror new entries, the resamples' among them."""
+        """Send new log entries, including those of resamples."""
         for number in range(self._mirrored, len(state.log_history)):
             entry = state.log_history[number]
-            # Lists, one number a layer, are for the record.
+            # Lists (one number for each layer) go to the record only.
             values = {name: value for name, value in entry.items() if name != "step" and not isinstance(value, list)}
             self.tracker.log(values, entry["step"], number)
         self._mirrored = len(state.log_history)
@@ -163,7 +163,7 @@ def fill_history(record: Record, splits: Sequence[str], metrics: Sequence[str], 
 
 
 def conclude(config: Config, folder: Path, record: Record, trainer: HarnessTrainer, parts: build.Parts) -> Record:
-    """Fill in what is known once training is over, and keep the last epoch's weights where they are asked for.
+    """Complete the record after training, and save the last epoch's weights if the user keeps them.
 
     Returns:
         The record, filled in by the main process and returned in every process.
@@ -177,7 +177,7 @@ def conclude(config: Config, folder: Path, record: Record, trainer: HarnessTrain
 
 
 def finish(config: Config, record: Record, trainer: HarnessTrainer) -> None:
-    """Fill in the history, the best and the last epoch, the rule that selects between them, and the costs."""
+    """Write the history, the best and the last epoch, the epoch-selection rule and the costs into the record."""
     task = config.task
     fill_history(record, config.evaluated, task.metrics, trainer.state.log_history)
     split, headline = config.evaluated[0], task.headline
@@ -199,7 +199,7 @@ def finish(config: Config, record: Record, trainer: HarnessTrainer) -> None:
 
 
 def diagnose(config: Config, model: nn.Module, log: list[dict[str, Any]]) -> Diagnostics:
-    """Compute the record's diagnostics: how adapted weights differ from the pretrained ones, which are loaded again."""
+    """Compute the record's diagnostics: how the adapted weights differ from the pretrained ones (loaded again)."""
     found: Diagnostics = {}
     if diagnostics.adds_to_weights(model):
         changes = diagnostics.changes(model, build.pretrained(config))

@@ -31,11 +31,11 @@ class FinishedRun:
     record: Record
     config: Config
     weights: Rule
-    """``best`` or ``last``: the epoch that ``plain`` is of."""
+    """``best`` or ``last``: the epoch of ``plain``."""
     base: PreTrainedModel
-    """The pretrained model, with the head that training started from."""
+    """The pretrained model, with the head as it was before training."""
     plain: PreTrainedModel
-    """After training, merged."""
+    """The fine-tuned model, merged."""
     tokenizer: PreTrainedTokenizerBase
 
     def origin(self) -> str:

@@ -18,7 +18,7 @@ from rosa.run.folder import selected_weights
 from rosa.run.reload import restore
 
 KEPT = ("prompts", "unended", "empty", "limited", "hypotheses", "decoding", "warnings")
-"""What the record keeps of the facts beside the hypotheses."""
+"""Keys of the facts file beside the hypotheses that are copied to the record."""
 
 
 def score(config: Config, folder: Path, record: Record, progress: bool) -> None:
@@ -28,7 +28,7 @@ def score(config: Config, folder: Path, record: Record, progress: bool) -> None:
         config: with its device resolved, and ``model.path`` set for the project's own models.
         folder: the run's.
         record: gets ``generation`` and more ``warnings``; written first, so a stopped run need not train again.
-        progress: draw a bar.
+        progress: draw a progress bar.
 
     Raises:
         DataError, DecodingError, JournalError, ScoringError: the split cannot be read, decoded or scored.

@@ -21,9 +21,9 @@ from rosa.sweep.workers import Death, Workers
 from rosa.utils.console import first_line
 
 AGAIN_SECONDS = 2.0
-"""Between two looks at the runs that other processes are doing."""
+"""Seconds between two checks of the runs that other processes are doing."""
 POLL_SECONDS = 0.5
-"""Between two looks at whether somebody asked the sweep to stop, and two drawings of the overview."""
+"""Seconds between two checks for a request to stop, and between two drawings of the overview."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def attempt(job: Job, threads: int) -> Result:
 
     Args:
         job: the run.
-        threads: CPU threads where ``train.threads`` sets none; 0 keeps PyTorch's default.
+        threads: CPU threads if ``train.threads`` sets none; 0 keeps PyTorch's default.
 
     Raises:
         InterruptedRun: stopped by a signal.
@@ -187,9 +187,9 @@ class Schedule:
         self.stopping = stopping
         self.waiting = deque(jobs)
         self.elsewhere: list[Job] = []
-        """Runs that another process is doing."""
+        """Runs that another process is doing now."""
         self.met_elsewhere: set[str] = set()
-        """The commands of all such runs, those that have ended in the meantime included."""
+        """The commands of all runs that another process was doing, including those that have ended since."""
         self.results: list[Result] = []
         self.overview = Overview(len(jobs))
         self._heard = 0
@@ -267,7 +267,7 @@ def summarize(results: Sequence[Result], seconds: float) -> str:
 
 
 def remarks(counts: Mapping[str, int], failures: Sequence[tuple[str, str]]) -> list[str]:
-    """The lines of a summary after the counts: what they mean, and the error and command of each failure."""
+    """The lines of a summary below the counts: explanations, and the error and command of each failure."""
     lines = []
     if counts.get("skipped") and counts["skipped"] == sum(counts.values()):
         lines.append("every run was already finished (train.force=true starts over)")

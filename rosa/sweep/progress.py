@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from tqdm import tqdm
 
 STATUSES = ("done", "elsewhere", "skipped", "failed", "interrupted", "not started")
-"""What becomes of a run of a sweep; ``elsewhere``: another process did it in the meantime."""
+"""The possible outcomes of a sweep's run; ``elsewhere``: another process did it in the meantime."""
 LOG_SECONDS = 60.0
-"""Between two drawings where nobody watches, and each is a line of a log."""
+"""Seconds between two drawings if the output is no terminal, where each drawing is a line of a log."""
 WITHOUT_WORK = ("elsewhere", "skipped", "not started")
 
 
@@ -74,8 +74,8 @@ class Overview:
         """Redraw the line.
 
         Args:
-            running: runs in progress in this sweep.
-            waiting: runs in progress in other processes.
+            running: number of runs in progress in this sweep.
+            waiting: number of runs in progress in other processes.
         """
         worked = sum(count for status, count in self.counts.items() if status not in WITHOUT_WORK)
         parts = [counted(self.counts), f"{running} running" if running else ""]

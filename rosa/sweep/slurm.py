@@ -18,7 +18,7 @@ def run_as_job(job: Job) -> Result:
     SLURM announces a time limit or a pre-emption, submitit's handler requeues the job. SIGTERM, sent by ``scancel`` and
     ``scontrol requeue``, ends the process without a result; SLURM then cancels or requeues the job itself.
 
-    Several tasks of a job are the processes of one run; only the result of rank 0 counts.
+    The tasks of a job are the processes of one run; only the main process's result counts.
 
     Raises:
         SystemExit: stopped by a signal.

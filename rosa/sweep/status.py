@@ -18,9 +18,9 @@ from rosa.utils.console import first_line
 from rosa.utils.formatting import aligned
 
 STATES = ("done", "failed", "running", "stopped", "missing")
-"""Of a run. ``stopped``: its record says that it runs, and no process is doing it."""
+"""The states of a run. ``stopped``: its record says ``running``, but no process is working on it."""
 PRECISIONS = ("fp32", "bf16")
-"""What ``train.precision=auto`` may have meant on the machine that did a run."""
+"""The values that ``train.precision=auto`` may have had on the machine that did a run."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Run:
     name: str
     state: str
     line: str
-    """The first line of what stopped it; empty elsewhere."""
+    """The first line of the error that stopped it; empty in other states."""
     command: str
-    """What does it, or repeats it."""
+    """The shell command that does or repeats the run."""
     active: str = ""
-    """The last time that something is known to have happened, in UTC."""
+    """The last time at which the run is known to have been active, in UTC."""
 
 
 def in_progress(folder: Path) -> bool:
@@ -67,7 +67,7 @@ def asked_for(jobs: Iterable[Job], results_dir: Path) -> Iterator[Run]:
 
     Args:
         jobs: the sweep's runs.
-        results_dir: the folder of ``runs/``; committed records are no runs of it.
+        results_dir: the folder that contains ``runs/``; committed records are not counted as runs.
     """
     found, _ = records.find(results_dir, evidence="none")
     there = {records.order_key(record): record for record in found}
@@ -129,7 +129,7 @@ def to_do(runs: Sequence[Run], sweep: str = "") -> list[str]:
     """The runs that are neither done nor running: the reason, and the command that does each.
 
     Args:
-        runs: in any state.
+        runs: runs in any state.
         sweep: the command of the whole sweep, which also does the missing runs.
     """
     lines = []

@@ -1,9 +1,9 @@
 """A pool of worker processes in which the death of one process fails only its own task.
 
-The pools of the standard library and of joblib break as a whole when the system kills one of their processes. Here the
-answer to a task whose process died is a :class:`Death`, and a new process replaces it. Importing PyTorch and
-transformers takes seconds, so a process does many tasks, and new ones are forked, where possible, from a server that
-has only done these imports.
+The pools of the standard library and of joblib break when the system kills one of their processes. Here the result of
+a task whose process died is a :class:`Death`, and a new process replaces the dead one. Importing PyTorch and
+transformers takes seconds, so a process does many tasks, and new processes are forked, where possible, from a server
+that has already done these imports.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
 TASKS_EACH = 20
-"""After so many tasks a process is replaced, so that what libraries leave behind in memory does not add up."""
+"""Number of tasks after which a process is replaced, so that memory leaks of libraries do not add up."""
 
 
 @dataclass(frozen=True)
 class Death:
-    """How a process ended before it answered."""
+    """The result of a task whose process ended before it returned one."""
 
     exit_code: int
-    """As Python's: negative for the number of a signal."""
+    """Exit code as in Python's ``multiprocessing``: minus the signal's number if a signal ended the process."""
 
     def __str__(self) -> str:
         if self.exit_code >= 0:

@@ -2,8 +2,8 @@
 
 A checkpoint holds what training changes (factors, ``W_f`` of resampled layers, head; everything for full fine-tuning)
 instead of the whole model. It is used only if all of its files are as they were written
-(:mod:`rosa.training.manifest`). The one before is kept until the next one is about to be written, and is used if the
-newest is torn.
+(:mod:`rosa.training.manifest`). The previous checkpoint is kept until the next one is about to be written, and is used
+if the newest is incomplete.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole, None without one; torn ones are removed, with a warning each."""
+    """The newest complete checkpoint, None without one; incomplete ones are removed, with a warning each."""
     found = _by_age(folder)
     for number, checkpoint in enumerate(found):
         problem = manifest.problem(checkpoint)
@@ -100,7 +100,7 @@ def find_checkpoint(folder: Path) -> Path | None:
 
 
 def keep_newest(folder: Path) -> None:
-    """Remove all checkpoints but the newest one that is whole, to make room for the next."""
+    """Remove all checkpoints except the newest complete one, to make room for the next."""
     kept = find_checkpoint(folder)
     for checkpoint in _by_age(folder):
         if checkpoint != kept:
@@ -108,7 +108,7 @@ def keep_newest(folder: Path) -> None:
 
 
 def _by_age(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, whole or not, the newest first."""
+    """The checkpoints in a folder, complete or not, newest first."""
     steps = {}
     for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         number = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name, re.ASCII)
@@ -150,7 +150,8 @@ class CheckpointCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the new checkpoint's manifest.
 
-        Rank 0 does this after every rank has written the state of its random numbers, the only file of other ranks.
+        The main process does this after every process has written the state of its random numbers, the only file that
+        the others write.
 
         Raises:
             InterruptedRun: a stop was requested.

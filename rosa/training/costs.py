@@ -46,7 +46,7 @@ def reset_peak_memory(device: torch.device | str) -> None:
 def peak_memory(device: torch.device | str) -> dict[str, int | bool | None]:
     """The peak memory of this process since the last :func:`reset_peak_memory`.
 
-    The record of a run of several processes holds the values of rank 0 and its GPU.
+    The record of a run of several processes holds the values of the main process and its GPU.
 
     Returns:
         ``device_bytes``: peak memory allocated by PyTorch on a CUDA device, without its cache and the CUDA context
@@ -167,7 +167,7 @@ class CostMeter:
         self._tokens += tokens
 
     def pause(self) -> None:
-        """Exclude what follows, until the next :meth:`step_begin`, from the steps' times (as saving a checkpoint)."""
+        """Exclude the time until the next :meth:`step_begin` from the steps' times (as when a checkpoint is saved)."""
         self._step_from = None
 
     def resample(self, seconds: float) -> None:

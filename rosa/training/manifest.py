@@ -1,7 +1,7 @@
 """The manifest of a checkpoint: the size and SHA-256 of each of its files, written last.
 
-A checkpoint is whole if its manifest is there and every file is as the manifest says. What a kill, a full disk or a
-failing disk leaves behind is not: a file may be missing, cut short or changed.
+A checkpoint is complete if its manifest exists and every file has the size and hash in it. After a kill, or on a full
+or failing disk, a file may be missing, truncated or corrupted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def seal(folder: Path) -> None:
 
 
 def problem(folder: Path) -> str | None:
-    """What is wrong with a checkpoint's files, in words; None if the checkpoint is whole."""
+    """A description of what is wrong with a checkpoint's files; None if the checkpoint is complete."""
     path = folder / MANIFEST
     if not path.is_file():
         return f"there is no {MANIFEST}: it was not written to the end"
@@ -72,7 +72,7 @@ def _entries(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Everything in a checkpoint's folder but its manifest and temporary files."""
+    """All files in a checkpoint's folder except its manifest and temporary files."""
     return sorted(path for path in folder.iterdir() if path.name != MANIFEST and not path.name.startswith("."))
 
 
@@ -82,7 +82,7 @@ def _entry(path: Path) -> dict[str, Any]:
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until a file, or a folder's list of files, is on the disk and not only in the system's memory."""
+    """Flush a file, or a folder's list of files, from the system's cache to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

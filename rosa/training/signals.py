@@ -11,7 +11,7 @@ from typing import Any
 from rosa.errors import InterruptedRun
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Ctrl-C; what ``kill``, ``scancel`` and ``scontrol requeue`` send; what SLURM sends before a time limit."""
+"""SIGINT: Ctrl-C; SIGTERM: ``kill``, ``scancel``, ``scontrol requeue``; the others: SLURM, before a time limit."""
 
 
 class StopRequest:

@@ -120,7 +120,7 @@ class HarnessTrainer(Trainer):
         return [name for name in super().get_decay_parameter_names(model) if name not in exempt]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The stock Trainer's optimizer, with groups of their own for what adapters train at another learning rate."""
+        """The stock Trainer's optimizer, with separate groups for parameters that have a learning rate of their own."""
         present = self.optimizer is not None
         optimizer = super().create_optimizer(model)
         bare = self.accelerator.unwrap_model(self.model)
@@ -303,7 +303,7 @@ class HarnessTrainer(Trainer):
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong with a checkpoint's content into an error that names it.
+    """Convert any error from reading a checkpoint into one that names the checkpoint.
 
     The optimizer's and the random numbers' state are read with ``weights_only=True``, which refuses to run code.
 

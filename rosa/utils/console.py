@@ -11,15 +11,15 @@ from rosa.errors import OutOfMemoryError, RosaError
 from rosa.utils import distributed
 
 INTERRUPTED = 130
-"""Exit status of a command that Ctrl-C stopped, as shells have it."""
+"""Exit status of a command that Ctrl-C stopped: 128 + SIGINT, as in shells."""
 
 
 def run_command(main: Callable[[], int | None]) -> int:
     """Call a script's ``main`` and return the exit status, 0 where it returns None.
 
     A :class:`RosaError` becomes two lines on standard error and its own exit status; any other exception is raised.
-    Where a launcher started several processes, only the main process prints, except where memory was not enough in
-    another one, which the main process cannot know.
+    If a launcher started several processes, only the main process prints, except when another process ran out of
+    memory, which the main process cannot know.
     """
     try:
         return main() or 0

@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ENDED = "rosa/first-ended"
-"""The key by which the first process says that it has written all that it had to."""
+"""The store's key that the main process sets once it has written everything."""
 BEATS = "rosa/beats"
-"""The key by which the first process says on which port it listens for the others' heartbeat."""
+"""The store's key with the port on which the main process listens for the others' heartbeat."""
 ENDING_SECONDS = 60
-"""The longest that the others wait for that, where all have stopped: it may have an upload to W&B to end."""
+"""Longest time that the other processes wait for this key after all have stopped: an upload to W&B may be running."""
 SPEAKING_SECONDS = 2
-"""The longest that the first process should need to say what went wrong."""
+"""Longest time that the main process may need to report an error."""
 
 _heartbeat: heartbeat.Heartbeat | None = None
-"""Of this process, while it is one of several."""
+"""This process's heartbeat; None for a single process."""
 _left: list[Any] = []
-"""Process groups that were left. Gloo's destructor waits for its threads while it holds the interpreter's lock, which
-they may need to release a tensor: a group that ends with the process, long after its last operation, cannot hang so."""
+"""Process groups that were left, kept until the process ends: Gloo's destructor waits for its threads while holding the
+interpreter's lock, and would hang if one of them needs the lock to release a tensor."""
 _last_words: Callable[[ProcessesError], None] | None = None
 """See :func:`last_words`."""
 

@@ -8,7 +8,7 @@ MIB = 2**20
 """Bytes in a MiB."""
 
 DECIMALS = {"loss": 3, "mse": 4, "perplexity": 2, "bits_per_token": 3, "nist": 2, "cider": 2}
-"""Metrics that are shown as they are, and their decimals; all others are shares of one, shown x100 with one decimal."""
+"""Metrics shown unscaled, with their decimals; all others are fractions, shown x100 with one decimal."""
 
 
 def written(metric: str, value: float | None) -> str:

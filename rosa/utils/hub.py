@@ -1,4 +1,4 @@
-"""The Hugging Face hub: whether it is reachable (its client would retry for minutes), and why it refused something."""
+"""The Hugging Face hub: whether it is reachable (its client would retry for minutes), and the reasons of its errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST = 300
 
 
 def is_commit(revision: str) -> bool:
-    """Whether a revision is a whole commit hash, which names one content for ever; branches and tags move."""
+    """Whether a revision is a full commit hash, whose content cannot change, unlike that of a branch or tag."""
     return _COMMIT.fullmatch(revision) is not None
 
 
@@ -42,7 +42,7 @@ def why_unreachable() -> str | None:
 
 
 def why_refused(error: BaseException) -> str:
-    """What the hub answered, in one line, from an error of its client or one that was raised from such an error."""
+    """The hub's answer in one line, taken from an error of its client or from an error that this one caused."""
     from huggingface_hub import errors
 
     found: BaseException | None = error

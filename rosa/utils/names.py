@@ -1,14 +1,14 @@
-"""Names and values that one part of the code writes and another reads."""
+"""Names and values that several packages share."""
 
 from __future__ import annotations
 
 from typing import Final
 
 IGNORED = -100
-"""The label of a token whose loss does not count, as PyTorch's cross entropy has it."""
+"""The label of a token that is excluded from the loss: ``ignore_index`` of PyTorch's cross entropy."""
 
 PRETRAINING = "pretraining.json"
-"""File beside the weights of a model that the project pretrained: how it did."""
+"""File beside the weights of a model that the project pretrained, with the settings of the pretraining."""
 
 EVENT: Final = "resample_layers"
 """The key that marks a resample in a Trainer's log history."""

@@ -28,7 +28,7 @@ def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
 
 
 def require_cpu(stream: torch.Generator | None) -> None:
-    """Refuse a generator of another device: what is drawn must not depend on where the model lies.
+    """Check that a generator is on the CPU: draws must not depend on the model's device.
 
     Raises:
         AdapterError: names the generator's device.

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def begin_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The token with which a tokenizer begins every text, as Llama's, Gemma's and Mistral's do; none with GPT-2's."""
+    """The token that a tokenizer puts before every text (Llama, Gemma, Mistral); None if it adds none (GPT-2)."""
     marked, plain = (
         tokenizer("a", add_special_tokens=special, verbose=False)["input_ids"] for special in (True, False)
     )

@@ -1,8 +1,8 @@
-"""Side-by-side measurements of speed and memory: training steps, padding, factorization and its parts,
+"""Interleaved measurements of speed and memory: training steps, padding, factorization and its parts,
 decoding and scoring of texts, GPT-2 at its real size, tables of a large sweep.
 
 Each benchmark is one module with ``benchmark(workload, rounds)``; :mod:`benchmarks.suite` runs them and writes
-what they found.
+their results.
 """
 
 from __future__ import annotations
@@ -25,4 +25,4 @@ NAMES = (
 
 
 class BenchmarkError(RosaError, ValueError):
-    """A benchmark that cannot run as asked; the message says what would be right."""
+    """A benchmark cannot run with these arguments; the message says what is accepted."""

@@ -17,9 +17,9 @@ from rosa.config.registry import label
 from rosa.utils.seeding import generator
 
 RANK = 8
-"""The rank of every benchmark but those that vary it."""
+"""The rank in every benchmark that does not vary it."""
 LEARNING_RATE = 1e-6
-"""Small, so that no method diverges; a step takes the same time at any rate."""
+"""Learning rate: small, so that no method diverges; the time of a step does not depend on it."""
 
 PEFT, DORA = "peft", "dora"
 LABELS = {
@@ -33,9 +33,9 @@ LABELS = {
 """The contenders, in the order of a table's rows."""
 LORAS = ("lora", PEFT)
 PARTS = ("forward", "backward", "optimizer")
-"""Of a training step; clipping belongs to the optimizer's part."""
+"""The parts of a training step; clipping is a part of ``optimizer``."""
 RANKED = ("rosa", "lora", PEFT, DORA)
-"""Those that have a rank."""
+"""The contenders that have a rank."""
 
 
 def own_method(name: str, rank: int) -> MethodConfig:
@@ -53,8 +53,8 @@ class Contender:
     Args:
         name: a key of ``LABELS``.
         model: a plain model, which is changed in place.
-        config: a resolved run's: precision, optimizer, clipping, seed.
-        rank: of a method that has one.
+        config: the resolved configuration of a run: precision, optimizer, clipping, seed.
+        rank: the rank, for methods that have one.
 
     Raises:
         BenchmarkError: peft is not installed.
@@ -90,7 +90,7 @@ class Contender:
             return self.model(**batch).loss
 
     def optimize(self) -> None:
-        """Clip the gradients and update what is trained."""
+        """Clip the gradients and update the trainable parameters."""
         if self._train.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(self._trainable, self._train.max_grad_norm)
         self.optimizer.step()
@@ -106,7 +106,7 @@ class Contender:
         self.optimizer.zero_grad()
 
     def step_in_parts(self, batch: Batch) -> dict[str, float]:
-        """A training step, and the seconds of each of ``PARTS``; on a GPU each part is waited for."""
+        """A training step; returns the seconds of each of ``PARTS``. On a GPU it synchronizes after each part."""
         device, losses = self._train.device, []
         taken = (
             seconds(lambda: losses.append(self.forward(batch)), device),
@@ -117,7 +117,7 @@ class Contender:
         return dict(zip(PARTS, taken, strict=True))
 
     def saved_bytes(self, batch: Batch) -> int:
-        """Bytes that a forward pass keeps for the backward pass beside the parameters, each storage counted once."""
+        """Bytes, without parameters, that a forward pass keeps for the backward pass; each storage is counted once."""
         weights = {tensor.untyped_storage().data_ptr() for tensor in (*self.model.parameters(), *self.model.buffers())}
         kept: dict[int, int] = {}
 
@@ -133,15 +133,15 @@ class Contender:
         return sum(kept.values())
 
     def checkpoint_bytes(self) -> int:
-        """Bytes of the tensors that a checkpoint must hold to give the trained model again beside its pretrained one.
+        """Bytes of the tensors of a checkpoint, from which and the pretrained model the trained one can be restored.
 
-        For ROSA the frozen parts are among them, because resampling changes them.
+        For ROSA they include the frozen parts, because resampling changes them.
         """
         return sum(tensor.numel() * tensor.element_size() for tensor in changing_state(self.model).values())
 
 
 def with_peft(model: nn.Module, rank: int, dora: bool) -> nn.Module:
-    """LoRA or DoRA of the peft library on the layers that ours adapts, with the head trained.
+    """LoRA or DoRA of the peft library on the same layers as this project's methods, with the head trained.
 
     Raises:
         BenchmarkError: peft is not installed.

@@ -1,4 +1,4 @@
-"""Measure what each method costs: a training step and its parts, memory, storage, factorization, latency once merged.
+"""Measure each method's costs: a training step and its parts, memory, storage, factorization, latency after merging.
 
 The same model under every method and rank, interleaved step by step on the same batches.
 """
@@ -29,10 +29,10 @@ from rosa.utils.formatting import MIB
 
 ROUNDS = 20
 SHAPE_ROUNDS = 3
-"""A step of a full-size model takes seconds on a CPU."""
+"""Rounds for full-size models: few, because a step takes seconds on a CPU."""
 RANKS = (2, 8, 32)
 WARM_UP = 2
-"""Steps of each method before the first that counts: they allocate the optimizer's state."""
+"""Untimed first steps of each method, which allocate the optimizer's state."""
 
 
 def benchmark(workload: Workload, rounds: int) -> Findings:
@@ -46,7 +46,7 @@ def benchmark(workload: Workload, rounds: int) -> Findings:
 
 
 def measure_workload(workload: Workload, rounds: int, ranks: Sequence[int] = RANKS) -> Measured:
-    """Measure the workload's model; memory in a fresh process for each case, on the widest of the batches."""
+    """Measure the workload's model; memory in a fresh process for each case, on the batch with the most tokens."""
     batches = [workload.batch(number) for number in range(rounds)]
     cases = cases_at(ranks)
     found = measure(workload.config.model.name, load_model(workload.config), workload.config, batches, cases)
@@ -69,11 +69,11 @@ def measure(name: str, plain: nn.Module, config: Config, batches: Sequence[Batch
     """Measure every case on the same batches, in this process.
 
     Args:
-        name: the model's, for the tables.
-        plain: the model, on the device; it stays as it is.
-        config: a resolved run's.
-        batches: one a round, on the device.
-        cases: of these, ``lora`` and ``peft`` at each rank.
+        name: the model's name, for the tables.
+        plain: the model, on the device; not changed.
+        config: the resolved configuration of a run.
+        batches: one batch for each round, on the device.
+        cases: the cases; they must include ``lora`` and ``peft`` at each rank.
     """
     device = config.train.device
     contenders = {case: contend(case, plain, config) for case in cases}
@@ -119,7 +119,7 @@ def time_parts(
 
 
 def interleaved(contenders: Mapping[Case, Contender], batches: Sequence[Batch], device: str) -> dict[Case, list[float]]:
-    """Time each contender's whole step on each batch, in seconds, after its warm-up: on a GPU without waits inside."""
+    """Time each contender's whole step on each batch, in seconds, after warm-up; no synchronization within a step."""
     return _interleaved(contenders, batches, device, lambda case, position: contenders[case].step(batches[position]))
 
 

@@ -22,15 +22,15 @@ from rosa.report.tables.table import Table
 
 ROUNDS = 1
 PROMPTS = 630
-"""Meaning representations of E2E's test split."""
+"""Number of meaning representations in E2E's test split."""
 FILE_ORDER_BATCH = 8
 LIMIT = 512
-"""Tokens that every prompt is padded to on the other side."""
+"""Tokens to which the compared method pads every prompt."""
 GREEDY = DecodingConfig(beams=1, no_repeat_ngram=0, no_repeat_prompt=False, max_new_tokens=96)
 LAYERS, HIDDEN, HEADS, CONTEXT, VOCABULARY = 2, 64, 2, 1024, 1000
 STEPS, EXAMPLES, LEARNING_RATE = 150, 16, 3e-3
 TEXTS = 4000
-"""Training pairs of which vocabulary and steps are made."""
+"""Number of training pairs, for the vocabulary and the training steps."""
 TASK = TaskConfig(
     name="e2e",
     kind="generation",
@@ -52,13 +52,13 @@ class Texts:
     """The training texts, and the prompts to decode."""
 
     pairs: list[tuple[str, str]]
-    """Prompt and target."""
+    """A training text: prompt and target."""
     prompts: list[str]
     real: bool
 
 
 def benchmark(workload: Workload, rounds: int) -> Findings:
-    """Decode the same prompts both ways with a model that has learnt to end its sentences."""
+    """Decode the same prompts with both kinds of batches, with a model trained until it ends its sentences."""
     texts = read(workload.e2e_dir) if workload.e2e_dir is not None else made_up(workload.config.seed)
     tokenizer = build_tokenizer(texts)
     model = train(texts, tokenizer, workload.config.seed).to(workload.device)  # type: ignore[arg-type]
@@ -107,7 +107,7 @@ def findings(seconds: dict[str, list[float]], written: dict[str, list[tuple[int,
     """Build the table.
 
     Args:
-        seconds: of each decoding of all prompts, by case.
+        seconds: the time of each decoding of all prompts, by case.
         written: the hypotheses' tokens, by case, in the order of the prompts.
         real: whether the prompts are those of E2E's test split.
     """

@@ -21,7 +21,7 @@ from rosa.report.tables.table import Table
 
 ROUNDS = 7
 STEPS = 5
-"""Training steps a round, for the length of an epoch."""
+"""Training steps timed in each round, to estimate the time of an epoch."""
 ALL, STEP = "all layers", "training step"
 
 
@@ -43,7 +43,7 @@ def split_by_svd(weight: Tensor, rank: int, generator: torch.Generator | None = 
 
 
 def benchmark(workload: Workload, rounds: int) -> Findings:
-    """Time a resample of one layer of each shape and of all layers, both ways."""
+    """Time a resample of one layer of each shape, and of all layers, with both methods."""
     contender = Contender("rosa", load_model(workload.config), workload.config)
     shapes: dict[tuple[int, int], list[RosaLinear]] = {}
     for _, adapter in adapters(contender.model):

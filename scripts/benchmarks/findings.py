@@ -33,7 +33,7 @@ class Findings:
     table: Table
     measurements: tuple[Measurement, ...]
     further: tuple[Table, ...] = ()
-    """Tables beside the first."""
+    """Further tables."""
     pictures: tuple[Picture, ...] = ()
 
     @property
@@ -50,7 +50,7 @@ def with_quartiles(value: Spread, scale: float = 1.0) -> str:
 
 
 def row(*texts: str) -> tuple[Cell, ...]:
-    """A row of plain cells."""
+    """A table row of cells without styles."""
     return tuple(Cell(text) for text in texts)
 
 

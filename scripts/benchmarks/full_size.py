@@ -23,7 +23,7 @@ from rosa.training import costs
 from rosa.utils.formatting import MIB
 
 ROUNDS = 1
-"""The first call of a stage is what a run pays."""
+"""One round, without warm-up: in a run, too, the first call of a stage is the one that counts."""
 EXAMPLES, TOKENS = 8, 64
 PROMPTS, NEW_TOKENS = 4, 8
 
@@ -35,7 +35,7 @@ class Stage:
     name: str
     seconds: float
     peak: int | None
-    """Bytes, as ``costs.peak_memory`` counts them; None where the system does not tell."""
+    """Peak memory in bytes, as in ``costs.peak_memory``; None if the system does not report it."""
 
 
 def benchmark(workload: Workload, rounds: int) -> Findings:

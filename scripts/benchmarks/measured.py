@@ -1,4 +1,4 @@
-"""What the benchmark of costs measures on one model."""
+"""The results of the benchmark of costs for one model."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ def case_label(case: Case) -> str:
 
 @dataclass
 class Measured:
-    """What was measured on one model."""
+    """The measurements of one model."""
 
     model: str
     batch_tokens: Sequence[int]
     """Tokens of each round's batch, padding included."""
     parts: Mapping[Case, Sequence[Mapping[str, float]]]
-    """Seconds of each of ``PARTS``, a round at a time."""
+    """Seconds of each of ``PARTS``, one value for each round."""
     trainable: Mapping[Case, int]
     memory: Mapping[Case, Memory]
     saved: Mapping[Case, int]
-    """Bytes kept for the backward pass."""
+    """Bytes that a forward pass keeps for the backward pass."""
     checkpoint: Mapping[Case, int]
-    """Bytes of the tensors of a checkpoint; none for peft's methods."""
+    """Bytes of a checkpoint's tensors; not measured for peft's methods."""
     moves: Mapping[int, Sequence[float]] = field(default_factory=dict)
     """Seconds of a resample of all layers, by rank."""
     layers: int = 0
-    """Adapted layers."""
+    """Number of adapted layers."""
     merged: Mapping[Case, Spread] = field(default_factory=dict)
     """Latency of a forward pass of the merged model, relative to the model before any method."""
     steps_per_epoch: int | None = None
 
     def step(self, case: Case) -> list[float]:
-        """Seconds of whole steps."""
+        """Seconds of a case's whole steps."""
         return [sum(parts.values()) for parts in self.parts[case]]
 
     def reference(self, rank: int) -> Case:

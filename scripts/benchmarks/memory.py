@@ -15,9 +15,9 @@ from rosa.config import Config
 from rosa.training import costs
 
 STEPS = 3
-"""The optimizer's state is there from the first step on; a step later the peak is that of training."""
+"""Number of steps: the first allocates the optimizer's state, so that later ones have the peak of training."""
 BATCHES = 50
-"""Batches among which the one with the most tokens is looked for."""
+"""Number of first batches, of which the one with the most tokens is used."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Memory:
     """Memory of one method, in bytes."""
 
     peak: int | None
-    """What PyTorch allocated on a GPU, or the process's resident memory; None where the system does not tell."""
+    """Memory allocated by PyTorch on a GPU, or the process's resident memory; None if the system does not report it."""
     before: int | None
-    """On the CPU, the part of ``peak`` that was there before the model was: Python and its libraries."""
+    """On the CPU, the part of ``peak`` that was used before the model was built: Python and its libraries."""
     reset: bool
-    """Whether the peak is that of the steps; False where the system cannot forget what came before them."""
+    """Whether the peak is that of the steps; False if the system cannot reset the peak of earlier work."""
     weights: int
     gradients: int
     optimizer_state: int
@@ -40,7 +40,7 @@ def measure(name: str, rank: int, config: Config, batch: Batch) -> Memory:
 
     Args:
         name: a key of ``contenders.LABELS``.
-        rank: of a method that has one.
+        rank: the rank, for methods that have one.
         config: a resolved configuration.
         batch: the batch of every step, on any device.
     """
@@ -102,6 +102,6 @@ def measure_apart(workload: Workload, cases: Sequence[tuple[str, int]]) -> dict[
 
 
 def widest(workload: Workload) -> Batch:
-    """Of the first batches, the one with the most tokens."""
+    """The batch with the most tokens, among the first ones."""
     batches = [workload.batch(number) for number in range(min(BATCHES, workload.steps_per_epoch))]
     return max(batches, key=lambda batch: batch["input_ids"].numel())

@@ -13,7 +13,7 @@ from rosa.report.tables.table import Table
 
 ROUNDS = 3
 DYNAMIC_STEPS = 20
-"""Steps with dynamic padding for each padded one, which takes as long as very many of them."""
+"""Number of steps with dynamic padding for each padded step, which takes much longer."""
 
 
 def benchmark(workload: Workload, rounds: int) -> Findings:
@@ -46,7 +46,7 @@ def findings(seconds: Mapping[str, Sequence[float]], dynamic: Sequence[int], lim
     """Build the table.
 
     Args:
-        seconds: of the steps, by kind; ``DYNAMIC_STEPS`` dynamic steps for each padded one.
+        seconds: times of the steps, by kind; ``DYNAMIC_STEPS`` dynamic steps for each padded one.
         dynamic: tokens of an example, with padding, in each dynamic step.
         limit: tokens of an example, with padding, in a padded step.
         batch_size: examples in a step.

@@ -39,7 +39,7 @@ COUNT = 2000
 RATES = (1e-4, 2e-4, 5e-4, 1e-3)
 SEEDS = 10
 LAYERS = 48
-"""Adapted layers of RoBERTa-base, each with its line in a record."""
+"""Number of adapted layers of RoBERTa-base; a record has an entry for each."""
 EPOCHS = 10
 EXPERIMENT = "sweep"
 
@@ -50,7 +50,7 @@ def made_up(count: int) -> Iterator[Record]:
     methods += [LoraConfig(rank=r) for r in (1, 2, 4, 8)]
     tasks = ("cola", "mrpc", "rte", "stsb")
     chance = random.Random(0)
-    # Seeds in the outermost loop: a smaller count means fewer seeds, with all table rows kept.
+    # Seeds are the outermost loop, so that fewer records mean fewer seeds and not fewer table rows.
     cells = itertools.product(range(SEEDS), RATES, tasks, methods)
     for seed, lr, task, method in itertools.islice(cells, count):
         yield _record(task, method, lr, seed, chance)

@@ -27,7 +27,7 @@ from rosa.report.tables.table import Table
 ROUNDS = 3
 WIDTHS = (384, 768, 1024, 2048, 4096)
 LARGE = 4096
-"""From this width on one round is enough: the machine's unrest is small against seconds."""
+"""From this width on one round is enough: the times are seconds, and their noise is small in comparison."""
 GIB = 2**30
 DOUBLE = 8
 """Bytes of a float64 number."""
@@ -44,23 +44,23 @@ with query and output of the model's width, key and value of 8 heads of 64, 128 
 
 @dataclass(frozen=True)
 class Width:
-    """What was measured on square weights of one width."""
+    """The measurements of square weights of one width."""
 
     gram: Spread
     """Seconds of the Gram matrix."""
     rest: Spread
-    """Seconds of everything else in a split by drawn singular triplets."""
+    """Seconds of the rest of a factorization by drawn singular triplets."""
     orthogonal: Spread
-    """Seconds of a split by a random orthonormal basis, which needs no decomposition."""
+    """Seconds of a factorization by a random orthonormal basis, which needs no decomposition."""
 
     @property
     def split(self) -> float:
-        """Median seconds of a split."""
+        """Median seconds of a factorization."""
         return self.gram.median + self.rest.median
 
 
 def benchmark(workload: Workload, rounds: int, widths: Sequence[int] = WIDTHS) -> Findings:
-    """Time splits of square weights on one core of the CPU; the workload gives only the seed."""
+    """Time factorizations of square weights on one core of the CPU; the workload gives only the seed."""
     generator = torch.Generator().manual_seed(workload.config.seed)
     found = {}
     for width in tqdm(widths, desc="widths", unit="width", dynamic_ncols=True):
@@ -83,13 +83,13 @@ def _measure(width: int, rounds: int, generator: torch.Generator) -> Width:
 
 
 def modelled(shape: Shape, width: int, measured: Width) -> float:
-    """Seconds of a split of an (out, in) weight, from what a square weight of some width took."""
+    """Estimated seconds of a factorization of an (out, in) weight, from the times of a square weight."""
     n, m = sorted(shape)
     return measured.gram.median * m * n**2 / width**3 + measured.rest.median * (n / width) ** 3
 
 
 def working_bytes(shape: Shape) -> int:
-    """Bytes of float64 that the split of a layer holds at once: the weight, and its Gram matrix."""
+    """Bytes that the factorization of a layer needs at once: the weight and its Gram matrix, in float64."""
     n, m = sorted(shape)
     return DOUBLE * (m * n + n * n)
 

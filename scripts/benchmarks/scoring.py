@@ -18,7 +18,7 @@ from rosa.report.tables.table import Table
 
 ROUNDS = 5
 SEGMENTS, REFERENCES, WORDS = 630, 4693, 24
-"""Of E2E's test set: its inputs, its references, and about as many words in each."""
+"""Sizes of E2E's test set: number of inputs, number of references, and about the number of words in each."""
 TEST_SET = "testset_w_refs.csv"
 LABELS = {"ours": "score(), one Java process", "stock": "pycocoevalcap's classes, two Java processes"}
 
@@ -59,7 +59,7 @@ def generated() -> Groups:
 
 
 def measure(groups: Groups, rounds: int, texts: str) -> Findings:
-    """Time both implementations, the packages' one only if Java is installed."""
+    """Time both implementations; that of the packages only if Java is installed."""
     hypotheses = [references[0] for references in groups]
     actions: dict[str, Action] = {"ours": lambda _: score(hypotheses, groups, with_meteor=False)}
     if shutil.which("java") is not None:
@@ -90,7 +90,7 @@ def findings(seconds: Mapping[str, Sequence[float]], texts: str, groups: Groups)
     """Build the table.
 
     Args:
-        seconds: of each implementation, by round; ``stock`` may be missing.
+        seconds: times of each implementation, by round; ``stock`` may be missing.
         texts: a description of the scored texts.
         groups: the references of each input.
     """

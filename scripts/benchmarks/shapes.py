@@ -16,9 +16,9 @@ from transformers import (
 from benchmarks.workload import Batch
 
 SHAPES = ("roberta-base", "gpt2")
-"""Those that are measured unless others are asked for."""
+"""The shapes that are measured by default."""
 EXAMPLES, TOKENS = 4, 64
-"""A batch: small, so that a step takes a second or two on a CPU."""
+"""Examples and tokens of a batch: few, so that a step takes a second or two on a CPU."""
 
 
 def random_model(shape: str) -> PreTrainedModel:

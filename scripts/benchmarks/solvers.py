@@ -26,9 +26,9 @@ MODELS: dict[str, dict[Shape, int]] = {
     "RoBERTa-base": {(768, 768): 48},
     "GPT-2 small": {(2304, 768): 12, (768, 768): 12},
 }
-"""The layers that ROSA adapts: how many there are of each shape, (out, in)."""
+"""Number of layers that ROSA adapts, by model and shape (out, in)."""
 WAYS = {"ours": "split", "svd32": "SVD, float32", "svd64": "SVD, float64"}
-"""Each way of factorizing, and what tables call it."""
+"""The methods of factorizing, with their names in tables."""
 
 
 class Case(NamedTuple):
@@ -38,7 +38,7 @@ class Case(NamedTuple):
     layers: int
     threads: int
     seconds: Mapping[str, Sequence[float]]
-    """For all of these layers, by way, a value a round."""
+    """Seconds for all of these layers, by method: one value for each round."""
 
 
 def random_weight(shape: Shape, generator: torch.Generator) -> Tensor:
@@ -139,7 +139,7 @@ def _time(
     errors: dict[str, float],
     title: str,
 ) -> dict[Shape, dict[str, list[float]]]:
-    """Seconds for a layer of each shape with each method, a value a round; updates the largest ``errors`` in place."""
+    """Seconds for a layer of each shape with each method, by round; updates the largest ``errors`` in place."""
     generator = torch.Generator().manual_seed(seed)
     # One extra call, which initializes the solvers and is not counted.
     weights = {
@@ -172,7 +172,7 @@ def _time(
     seconds = interleave(actions, rounds, device.type, title)
     return {
         shape: {
-            # The stack holds many layers on a GPU, and one layer a thread on the CPU.
+            # The stack holds many layers on a GPU, and one layer per thread on the CPU.
             way: [one / (len(indices[shape]) if way == "ours" else 1) for one in seconds[f"{_named(shape)} {way}"]]
             for way in WAYS
         }

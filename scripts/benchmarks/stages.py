@@ -23,7 +23,7 @@ from rosa.report.tables.table import Table
 ROUNDS = 5
 SIZES = (384, 768, 1024, 2048, 4096)
 LARGE = 2048
-"""From this size on one round is enough: the machine's unrest is small against seconds."""
+"""From this size on one round is enough: the times are seconds, and their noise is small in comparison."""
 SVD = 1024
 """Up to this size the SVD is timed too; at 4096 it alone takes a minute."""
 
@@ -36,7 +36,7 @@ STAGES = (
     "QR and W V",
     "residual",
 )
-"""In the order in which they run."""
+"""The steps, in the order in which they run."""
 
 
 def timed_split(weight: Tensor, indices: Tensor) -> tuple[Split, dict[str, float]]:

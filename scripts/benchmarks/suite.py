@@ -46,7 +46,7 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "full_size": (full_size.benchmark, full_size.ROUNDS),
     "reports": (reports.benchmark, reports.ROUNDS),
 }
-"""Each benchmark, and its rounds unless others are asked for."""
+"""The benchmarks, with their default numbers of rounds."""
 
 
 def run(
@@ -58,8 +58,8 @@ def run(
 ) -> str:
     """Run benchmarks and write their tables as Markdown, LaTeX and CSV, and their figures.
 
-    The tables' files are ``tables/costs.*`` where costs alone were measured, ``tables/benchmark_NAME.*`` where another
-    benchmark was alone, and ``tables/benchmark.*`` where there were several.
+    The tables are written to ``tables/costs.*`` if only costs were measured, to ``tables/benchmark_NAME.*`` if one
+    other benchmark was run, and to ``tables/benchmark.*`` if several were.
 
     Args:
         config: from :func:`benchmarks.workload.configure`.

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 Action = Callable[[int], object]
-"""What is timed; it is told how many times it was called before."""
+"""A timed function; its argument is the number of earlier calls."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Time every action once a round, all actions in each round, in an order drawn anew each time.
 
-    The order changes because the speed of an action may depend on the state in which the one before leaves the caches.
+    The order is random because the speed of an action may depend on how the previous action left the caches.
 
     Args:
         actions: by name.

@@ -27,7 +27,7 @@ from rosa.utils.console import silence_transformers
 Batch = dict[str, Tensor]
 
 COLA_ROWS = 8551
-"""Training rows of the real CoLA, and so of the text that stands in for it."""
+"""Number of training rows of the real CoLA, and of the generated text that replaces it."""
 
 
 def configure(conf: Path, model: str, data_dir: Path | None, device: str, batch_size: int) -> Config:
@@ -80,16 +80,16 @@ class Workload:
     """A model and an epoch of batches."""
 
     config: Config
-    """Device, precision and the model's place resolved."""
+    """The configuration, with device, precision and the model's folder resolved."""
     tokenizer: PreTrainedTokenizerBase
     train: datasets.Dataset
     """Tokenized rows."""
     order: Sequence[Sequence[int]]
     """The rows of each batch of an epoch: grouped by length as in training, the batches then in random order."""
     limit: int
-    """Tokens that an example may have, which is what padding every example to the limit comes to."""
+    """Maximal number of tokens of an example, to which :meth:`padded_batch` pads every example."""
     e2e_dir: Path | None = None
-    """The folder of E2E's files; None for generated text like it."""
+    """The folder of E2E's files; None for generated text."""
 
     @property
     def device(self) -> str:
@@ -111,7 +111,7 @@ class Workload:
 
     def _collate(self, number: int, padding: dict[str, Any]) -> Batch:
         if not padding and self.device == "cuda":
-            padding = {"pad_to_multiple_of": 8}  # as training does
+            padding = {"pad_to_multiple_of": 8}  # as in training
         rows = [self.train[row] for row in self.order[number % len(self.order)]]
         collated = DataCollatorWithPadding(self.tokenizer, **padding)(rows)
         return {name: tensor.to(self.device) for name, tensor in collated.items()}
