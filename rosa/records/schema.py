@@ -492,6 +492,8 @@ class Tuning(TypedDict):
     """Every learning rate."""
     chosen: float
     """The learning rate of the best score."""
+    committed: NotRequired[bool]
+    """Whether these runs are records that come with the project, and none of this folder's own."""
 
 
 class Tracking(TypedDict):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from rosa.config import SAME, Config, to_dict
-from rosa.errors import RecordError
+from rosa.config import SAME, Config, canonical, to_dict
+from rosa.errors import DivergedError, RecordError
 from rosa.records.record import describe, lower_is_better, order_key, score
 from rosa.records.schema import Configuration, Record, Rule, Tuning, TuningCell
 from rosa.records.settings import learning_rate, resolved_settings, settings
-from rosa.records.store import find
+from rosa.records.store import find, is_committed
+
+log = logging.getLogger(__name__)
 
 
 def select_lr(records: Sequence[Record], rule: Rule = "best") -> tuple[float, dict[float, tuple[float, int]]]:
@@ -23,8 +27,9 @@ def select_lr(records: Sequence[Record], rule: Rule = "best") -> tuple[float, di
 
     Returns:
         The selected learning rate, and for each its mean headline over the finished seeds and their number (NaN and 0
-        if none finished). A learning rate with a failed or diverged seed ranks below all those without one, since
-        the mean over its finished seeds would be too good. Ties go to the smaller learning rate.
+        if none finished). A learning rate with a diverged seed ranks below all those without one, since the mean over
+        its finished seeds would be too good. A seed that failed for another reason (killed, a full disk) says nothing
+        about its learning rate and is left out of the mean. Ties go to the smaller learning rate.
 
     Raises:
         RecordError: the runs differ in another setting too, or none has finished.
@@ -40,15 +45,15 @@ def best_lr(records: Sequence[Record], rule: Rule = "best") -> tuple[float, dict
         RecordError: none has finished.
     """
     scores: dict[float, list[float]] = {}
-    failed: set[float] = set()
+    diverged: set[float] = set()
     for record in sorted(records, key=order_key):
         lr = learning_rate(record)
         value = score(record, rule) if record["status"] == "done" else math.nan
         reached = scores.setdefault(lr, [])
         if math.isfinite(value):
             reached.append(value)
-        elif record["status"] != "running":
-            failed.add(lr)
+        elif has_diverged(record):
+            diverged.add(lr)
     grid = {lr: (statistics.fmean(found) if found else math.nan, len(found)) for lr, found in sorted(scores.items())}
     finished = [lr for lr, (_, n) in grid.items() if n]
     if not finished:
@@ -56,7 +61,7 @@ def best_lr(records: Sequence[Record], rule: Rule = "best") -> tuple[float, dict
             f"none of the {len(records)} runs has a score: {', '.join(map(describe, records)) or 'no runs'}"
         )
     sign = 1 if lower_is_better(records[0]) else -1
-    return min(finished, key=lambda lr: (lr in failed, sign * grid[lr][0], lr)), grid
+    return min(finished, key=lambda lr: (lr in diverged, sign * grid[lr][0], lr)), grid
 
 
 def _refuse_other_differences(records: Sequence[Record]) -> None:
@@ -71,69 +76,131 @@ def _refuse_other_differences(records: Sequence[Record]) -> None:
                 )
 
 
+def has_diverged(record: Record) -> bool:
+    """Whether a run ended in a loss or a score that is not finite; a run that was killed has not."""
+    if record["status"] == "done":
+        return not math.isfinite(score(record))
+    return record["error"] is not None and record["error"].get("type") == DivergedError.__name__
+
+
 def tuned_lr(results_dir: Path, config: Config) -> tuple[float, Tuning]:
-    """The learning rate for ``train.lr=tuned``: the best one among the runs of the tuning experiment.
+    """The learning rate for ``train.lr=tuned``; see :meth:`Grids.tuned_lr`."""
+    return Grids(results_dir).tuned_lr(config)
 
-    The runs are those on the tuning task and seed with the same model, the same method settings and the same
-    ``selection``, so a run with a holdout is tuned on holdout scores. A failed or diverged run counts as the worst of
-    the grid.
 
-    Returns:
-        The learning rate, and the ``tuning`` entry of the run's own record: experiment, task, seed, split, metric,
-        rule, grid (every learning rate with its score and status) and chosen.
+class Grids:
+    """Learning rates for ``train.lr=tuned``, from the records of tuning experiments; each experiment is read once.
 
-    Raises:
-        RecordError: there are no such runs, some are unfinished or unreadable, all failed, or they differ by more than
-            the learning rate; the message names the command to run.
+    Args:
+        results_dir: the folder of ``runs/`` and ``records/``.
     """
-    tuning = config.train.tuning
-    task = config.task.name if tuning.task == SAME else tuning.task
-    wanted, rule = _fixed_settings(resolved_settings(cast(Configuration, to_dict(config)))), config.chosen_epoch
-    records, problems = find(results_dir, tuning.experiment)
-    runs = [
-        record
-        for record in records
-        if (record["identity"]["task"], record["identity"]["seed"]) == (task, tuning.seed)
-        and record["identity"]["model"] == config.model.name
-        and _fixed_settings(settings(record)) == wanted
-    ]
-    what = (
-        f"train.lr=tuned for model={config.model.name} with "
-        f"{', '.join(f'{key}={value}' for key, value in sorted(wanted.items()))}"
-    )
-    where = f"experiment {tuning.experiment}, task {task}, seed {tuning.seed}, under {results_dir}"
-    broken = [str(problem) for problem in problems if problem.path and tuning.experiment in problem.path.parts]
-    if broken:
-        # Without them the grid may silently lack its best learning rate.
-        raise RecordError(f"{what}: the grid has records that cannot be used: {'; '.join(broken)}")
-    if not runs:
-        chosen_by = "" if config.selection == Config.selection else f" selection={config.selection}"
-        command = f"python scripts/train.py -m experiment={tuning.experiment}{chosen_by} results_dir={results_dir}"
-        raise RecordError(f"{what}: no runs to choose from ({where}); make them with: {command}")
-    unfinished = [record["command"] for record in runs if record["status"] == "running"]
-    if unfinished:
-        listed = "".join(f"\n  {command}" for command in sorted(unfinished))
-        raise RecordError(f"{what}: {len(unfinished)} of {len(runs)} runs are unfinished ({where}); finish:{listed}")
-    try:
-        chosen, _ = select_lr(runs, rule)
-    except RecordError as error:
-        raise RecordError(f"{what}: {error} ({where})") from error
-    grid: list[TuningCell] = []
-    for record in sorted(runs, key=lambda r: (learning_rate(r), order_key(r))):
-        value = score(record, rule) if record["status"] == "done" else math.nan
-        status = "diverged" if record["status"] == "done" and math.isnan(value) else record["status"]
-        grid.append({"lr": learning_rate(record), "score": None if math.isnan(value) else value, "status": status})
-    selected_by = next(record["metrics"]["selection"] for record in runs if record["status"] == "done")
-    return chosen, {
-        "experiment": tuning.experiment,
-        "task": task,
-        "seed": tuning.seed,
-        "split": selected_by["split"],
-        "metric": selected_by["metric"],
-        "rule": rule,
-        "grid": grid,
-        "chosen": chosen,
-    }
+
+    def __init__(self, results_dir: Path) -> None:
+        self._results_dir = results_dir
+        self._read: dict[str, tuple[list[Record], list[RecordError]]] = {}
+        self._answers: dict[str, tuple[float, Tuning] | RecordError] = {}
+
+    def tuned_lr(self, config: Config) -> tuple[float, Tuning]:
+        """The best learning rate among the runs of the tuning experiment.
+
+        The runs are those on the tuning task and seed with the same model, the same method settings and the same
+        ``selection``, so a run with a holdout is tuned on holdout scores. This folder's own runs come before committed
+        records. Where they are several grids, such as one of another precision, the one whose settings are nearest to
+        the run's is used. A diverged run counts as the worst of the grid.
+
+        Returns:
+            The learning rate, and the ``tuning`` entry of the run's own record.
+
+        Raises:
+            RecordError: there are no such runs, some are unfinished or unreadable, all failed, or two grids are equally
+                near; the message names the command to run.
+        """
+        question = json.dumps([resolved_settings(cast(Configuration, to_dict(config))), vars(config.train.tuning)])
+        if question not in self._answers:
+            try:
+                self._answers[question] = self._choose(config)
+            except RecordError as error:
+                self._answers[question] = error
+        answer = self._answers[question]
+        if isinstance(answer, RecordError):
+            raise answer
+        return answer
+
+    def _choose(self, config: Config) -> tuple[float, Tuning]:
+        tuning = config.train.tuning
+        task = config.task.name if tuning.task == SAME else tuning.task
+        asked, rule = resolved_settings(cast(Configuration, to_dict(config))), config.chosen_epoch
+        wanted = _fixed_settings(asked)
+        if tuning.experiment not in self._read:
+            self._read[tuning.experiment] = find(self._results_dir, tuning.experiment, "beside")
+        records, problems = self._read[tuning.experiment]
+        runs = [
+            record
+            for record in records
+            if (record["identity"]["task"], record["identity"]["seed"]) == (task, tuning.seed)
+            and record["identity"]["model"] == config.model.name
+            and _fixed_settings(settings(record)) == wanted
+        ]
+        what = (
+            f"train.lr=tuned for model={config.model.name} with "
+            f"{', '.join(f'{key}={value}' for key, value in sorted(wanted.items()))}"
+        )
+        where = f"experiment {tuning.experiment}, task {task}, seed {tuning.seed}, under {self._results_dir}"
+        if problems:
+            # Without them the grid may silently lack its best learning rate.
+            broken = "; ".join(map(str, problems))
+            raise RecordError(f"{what}: the grid has records that cannot be used: {broken}")
+        if not runs:
+            chosen_by = "" if config.selection == Config.selection else f" selection={config.selection}"
+            results = f"results_dir={self._results_dir}"
+            command = f"python scripts/train.py -m experiment={tuning.experiment}{chosen_by} {results}"
+            raise RecordError(f"{what}: no runs to choose from ({where}); make them with: {command}")
+        runs = _nearest([run for run in runs if not is_committed(run)] or runs, asked)
+        unfinished = [record["command"] for record in runs if record["status"] == "running"]
+        if unfinished:
+            listed = "".join(f"\n  {command}" for command in sorted(unfinished))
+            raise RecordError(
+                f"{what}: {len(unfinished)} of {len(runs)} runs are unfinished ({where}); finish:{listed}"
+            )
+        try:
+            chosen, _ = select_lr(runs, rule)
+        except RecordError as error:
+            raise RecordError(f"{what}: {error} ({where})") from error
+        grid: list[TuningCell] = []
+        for record in sorted(runs, key=lambda r: (learning_rate(r), order_key(r))):
+            value = score(record, rule) if record["status"] == "done" else math.nan
+            status = "diverged" if has_diverged(record) else record["status"]
+            grid.append({"lr": learning_rate(record), "score": None if math.isnan(value) else value, "status": status})
+        selected_by = next(record["metrics"]["selection"] for record in runs if record["status"] == "done")
+        committed = is_committed(runs[0])
+        failed = sum(cell["status"] == "failed" for cell in grid)
+        log.info(
+            "train.lr=tuned is %g for %s on %s: the best of %d learning rates of %s%s%s",
+            chosen, config.method.name, task, len(grid), tuning.experiment,
+            ", committed with the project" if committed else "",
+            f"; {failed} of their runs failed without diverging and did not count" if failed else "",
+        )  # fmt: skip
+        return chosen, {
+            "experiment": tuning.experiment,
+            "task": task,
+            "seed": tuning.seed,
+            "split": selected_by["split"],
+            "metric": selected_by["metric"],
+            "rule": rule,
+            "grid": grid,
+            "chosen": chosen,
+            "committed": committed,
+        }
+
+
+def _nearest(runs: Sequence[Record], asked: Mapping[str, Any]) -> list[Record]:
+    """The runs of the grids with the fewest settings other than ``asked``; of several grids that tie, all."""
+    distances = []
+    for run in runs:
+        own = settings(run)
+        keys = (own.keys() | asked.keys()) - {"train.lr"}
+        distances.append(sum(canonical(own.get(key)) != canonical(asked.get(key)) for key in keys))
+    return [run for run, distance in zip(runs, distances, strict=True) if distance == min(distances)]
 
 
 def _fixed_settings(found: Mapping[str, Any]) -> dict[str, Any]:

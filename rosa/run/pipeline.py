@@ -13,6 +13,7 @@ from rosa import records
 from rosa.config import Config
 from rosa.errors import AdapterError, CheckpointError, DivergedError, InterruptedRun
 from rosa.records import Record
+from rosa.records.schema import Tuning
 from rosa.run import build, memory, mini_model, recording, test_split
 from rosa.run.earlier import note_other_precision
 from rosa.run.folder import CHECKPOINTS, begin
@@ -36,7 +37,7 @@ class Outcome:
     """True if the run was finished before, and nothing was done."""
 
 
-def run(config: Config, command: str, progress: bool = True) -> Outcome:
+def run(config: Config, command: str, progress: bool = True, tuning: Tuning | None = None) -> Outcome:
     """Train and evaluate one configuration; resume it where it stopped, or skip it if it is finished.
 
     If a launcher started several processes for the run, each calls this; only the main process writes the record.
@@ -45,6 +46,7 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
         config: the run; ``train.lr=tuned`` and the ``auto`` settings are resolved here.
         command: the shell command that repeats it, for the record.
         progress: draw a progress bar and print the table of adapted layers.
+        tuning: how the learning rate was chosen, where the caller has looked it up.
 
     Raises:
         ConfigError, DataError, AdapterError: the request cannot be carried out; nothing has been downloaded,
@@ -55,7 +57,8 @@ def run(config: Config, command: str, progress: bool = True) -> Outcome:
         Exception: whatever stopped the run; its record says ``failed`` and why.
     """
     precision = config.train.precision
-    config, tuning = resolve(config)
+    config, found = resolve(config)
+    tuning = tuning or found
     check_shares(config)
     if precision == "auto" and distributed.is_main():
         note_other_precision(config)

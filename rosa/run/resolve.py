@@ -92,8 +92,12 @@ def resolve_device(config: Config) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, device=device, precision=precision))
 
 
-def resolve(config: Config) -> tuple[Config, Tuning | None]:
+def resolve(config: Config, grids: selection.Grids | None = None) -> tuple[Config, Tuning | None]:
     """Replace ``train.lr=tuned``, ``train.device=auto`` and ``train.precision=auto`` by their values here.
+
+    Args:
+        config: the run.
+        grids: looks learning rates up; None: one for this run alone.
 
     Returns:
         The configuration that defines the run's identity, and how the learning rate was chosen.
@@ -105,7 +109,7 @@ def resolve(config: Config) -> tuple[Config, Tuning | None]:
     config = resolve_device(config)
     if config.train.lr != TUNED:
         return config, None
-    lr, tuning = selection.tuned_lr(Path(config.results_dir), config)
+    lr, tuning = (grids or selection.Grids(Path(config.results_dir))).tuned_lr(config)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, lr=lr)), tuning
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rosa.config import Config, from_hydra
 from rosa.errors import ConfigError
+from rosa.records.schema import Tuning
 from rosa.utils.console import silence_transformers
 
 
@@ -20,6 +21,8 @@ class Job:
 
     config: Config
     command: str
+    tuning: Tuning | None = None
+    """How the learning rate was chosen, once ``train.lr=tuned`` has been looked up."""
 
 
 def command(overrides: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rosa.config import TUNED, Config
@@ -63,7 +65,7 @@ def attempt(job: Job, threads: int) -> Result:
     if threads and not config.train.threads:
         config = replace(config, train=replace(config.train, threads=threads))
     try:
-        outcome = run(config, job.command, progress=False)
+        outcome = run(config, job.command, progress=False, tuning=job.tuning)
         status = "skipped" if outcome.skipped else "done"
         line = "; ".join([headline(outcome.record), *(f"warning: {text}" for text in outcome.record["warnings"])])
     except BusyError:
@@ -145,10 +147,28 @@ def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
     method = "forkserver" if forking else "spawn"
     work: Workers[Job, Result] = Workers(partial(run_job, threads=threads), environments, method, ["rosa.run"])
     prepare(job.config for job in jobs)
+    jobs = with_learning_rates(jobs)
     with work, _stopping() as stopping:
         results, seconds = Schedule(jobs, work, stopping).work_off()
     print(summarize(results, seconds), flush=True)
     return results
+
+
+def with_learning_rates(jobs: Sequence[Job]) -> list[Job]:
+    """Look up each ``train.lr=tuned``; a job whose learning rate cannot be chosen is left as it is, and fails later."""
+    from rosa.records.selection import Grids
+    from rosa.run.resolve import resolve
+
+    grids = {job.config.results_dir: Grids(Path(job.config.results_dir)) for job in jobs}
+    found = []
+    for job in jobs:
+        if job.config.train.lr == TUNED:
+            with contextlib.suppress(RecordError):
+                config, tuning = resolve(job.config, grids[job.config.results_dir])
+                train = replace(job.config.train, lr=config.train.lr)
+                job = replace(job, config=replace(job.config, train=train), tuning=tuning)
+        found.append(job)
+    return found
 
 
 class Stopping:

@@ -71,12 +71,12 @@ def asked_for(jobs: Iterable[Job], results_dir: Path) -> Iterator[Run]:
     """
     found, _ = records.find(results_dir, evidence="none")
     there = {records.order_key(record): record for record in found}
-    chosen: dict[str, float | records.RecordError] = {}
+    grids = selection.Grids(results_dir)
     for job in jobs:
         reason, match = "", None
         for config in _meanings(job.config):
             try:
-                config = _tuned(config, results_dir, chosen)
+                config = _tuned(config, grids)
             except records.RecordError as error:
                 reason = first_line("RecordError", str(error))
                 continue
@@ -97,20 +97,11 @@ def _meanings(config: Config) -> Iterator[Config]:
         yield replace(config, train=replace(config.train, precision=precision))
 
 
-def _tuned(config: Config, results_dir: Path, chosen: dict[str, float | records.RecordError]) -> Config:
-    """Replace ``train.lr=tuned`` by the selected learning rate; each lookup is cached in ``chosen``."""
+def _tuned(config: Config, grids: selection.Grids) -> Config:
+    """Replace ``train.lr=tuned`` by the selected learning rate."""
     if config.train.lr != TUNED:
         return config
-    question = repr((config.model, config.method, config.selection, config.train.tuning))
-    if question not in chosen:
-        try:
-            chosen[question] = selection.tuned_lr(results_dir, config)[0]
-        except records.RecordError as error:
-            chosen[question] = error
-    answer = chosen[question]
-    if isinstance(answer, records.RecordError):
-        raise answer
-    return replace(config, train=replace(config.train, lr=answer))
+    return replace(config, train=replace(config.train, lr=grids.tuned_lr(config)[0]))
 
 
 def table(runs: Mapping[str, Sequence[Run]]) -> list[str]:

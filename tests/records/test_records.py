@@ -20,7 +20,7 @@ import pytest
 from rosa import records
 from rosa.config import FullConfig, LoraConfig, ModelConfig, RosaConfig, identity_hash
 from rosa.errors import RecordError
-from rosa.records import selection
+from rosa.records import selection, store
 from tests.report.synthetic_records import config, record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -312,16 +312,19 @@ def test_of_equal_learning_rates_the_smaller_wins():
     assert selection.select_lr(made, "best")[0] == 1e-4
 
 
-def test_a_diverged_or_failed_seed_puts_a_learning_rate_last():
+def test_a_diverged_seed_puts_a_learning_rate_last_and_a_killed_one_does_not():
+    """Divergence is the learning rate's doing; a killed process or a full disk is not."""
+    infinite = {"type": "DivergedError", "message": "the loss is not finite", "traceback": ""}
     good = [record(config(lr=1e-4, seed=s), 0.3) for s in (0, 1)]
     diverged = [record(config(lr=1e-2, seed=0), 0.9), record(config(lr=1e-2, seed=1), math.nan)]
-    failed = [record(config(lr=1e-1, seed=0), 0.95), record(config(lr=1e-1, seed=1), status="failed")]
-    chosen, grid = selection.select_lr([*failed, *diverged, *good], "best")
+    stopped = [record(config(lr=2e-2, seed=0), 0.9), record(config(lr=2e-2, seed=1), status="failed", error=infinite)]
+    killed = [record(config(lr=1e-3, seed=0), 0.95), record(config(lr=1e-3, seed=1), status="failed")]
+    chosen, grid = selection.select_lr([*stopped, *diverged, *good], "best")
     assert chosen == 1e-4
-    assert grid == {1e-4: (0.3, 2), 1e-2: (0.9, 1), 1e-1: (0.95, 1)}
-    assert selection.select_lr([*failed, *diverged], "best")[0] == 1e-1
+    assert grid == {1e-4: (0.3, 2), 1e-2: (0.9, 1), 2e-2: (0.9, 1)}
+    assert selection.select_lr([*killed, *stopped, *diverged, *good], "best")[0] == 1e-3
     with pytest.raises(RecordError, match="none of the 1 runs has a score"):
-        selection.select_lr(failed[1:], "best")
+        selection.select_lr(killed[1:], "best")
 
 
 def test_runs_that_differ_by_more_than_the_learning_rate_are_no_grid():
@@ -355,6 +358,7 @@ def test_tuned_lr_takes_the_winner_of_its_own_method(tmp_path):
         "rule": "best",
         "grid": [{"lr": x, "score": y, "status": "done"} for x, y in ((1e-4, 0.1), (1e-3, 0.7), (1e-2, 0.3))],
         "chosen": 1e-3,
+        "committed": False,
     }
     json.dumps(kept, allow_nan=False)
     assert selection.tuned_lr(tmp_path, config("rte", RosaConfig(rank=8), "tuned"))[0] == 1e-4
@@ -394,11 +398,42 @@ def test_tuned_lr_does_not_overlook_a_corrupt_record(tmp_path):
         selection.tuned_lr(tmp_path, config("rte", RosaConfig(), "tuned"))
 
 
-def test_tuned_lr_refuses_a_grid_of_mixed_settings(tmp_path):
-    put(tmp_path, *grid_of(RosaConfig(), {1e-3: 0.5}))
-    put(tmp_path, record(config(method=RosaConfig(), lr=1e-4, experiment="tuning", epochs=1), 0.9))
+def test_tuned_lr_takes_the_grid_whose_settings_are_the_runs(tmp_path):
+    put(tmp_path, *grid_of(RosaConfig(), {1e-3: 0.5, 1e-2: 0.4}))
+    put(tmp_path, *(record(config(lr=lr, experiment="tuning", epochs=1), lr) for lr in (1e-3, 1e-2)))
+    assert selection.tuned_lr(tmp_path, config("rte", RosaConfig(), "tuned"))[0] == 1e-3
+    assert selection.tuned_lr(tmp_path, config("rte", RosaConfig(), "tuned", epochs=1))[0] == 1e-2
     with pytest.raises(RecordError, match=r"train\.epochs"):
-        selection.tuned_lr(tmp_path, config("rte", RosaConfig(), "tuned"))
+        selection.tuned_lr(tmp_path, config("rte", RosaConfig(), "tuned", epochs=2))  # as far from one as the other
+
+
+def test_tuned_lr_takes_an_own_grid_before_a_committed_one(tmp_path, caplog):
+    """Another precision and another data folder do not keep it from being found; nor does a failed run of it."""
+    evidence(tmp_path, *grid_of(RosaConfig(), {1e-4: 0.9, 1e-3: 0.5}))
+    lr, kept = selection.tuned_lr(tmp_path, config("rte", RosaConfig(), "tuned", precision="bf16"))
+    assert (lr, kept["committed"]) == (1e-4, True)
+    own = [config(lr=lr, experiment="tuning", precision="bf16") for lr in (1e-4, 1e-3)]
+    put(tmp_path, record(own[0], status="failed"), record(own[1], 0.2))
+    with caplog.at_level("INFO", "rosa"):
+        lr, kept = selection.tuned_lr(tmp_path, config("rte", RosaConfig(), "tuned", precision="bf16"))
+    assert (lr, kept["committed"]) == (1e-3, False)
+    assert [cell["status"] for cell in kept["grid"]] == ["failed", "done"]
+    assert (
+        "train.lr=tuned is 0.001 for rosa on cola: the best of 2 learning rates of tuning; 1 of their runs"
+        in caplog.text
+    )
+
+
+def test_a_sweep_reads_a_tuning_experiment_once(tmp_path, monkeypatch):
+    put(tmp_path, *grid_of(RosaConfig(), {1e-4: 0.9}), *grid_of(LoraConfig(), {1e-3: 0.5}))
+    put(tmp_path, *(record(config(seed=seed)) for seed in range(9)))
+    read = []
+    monkeypatch.setattr(store, "read", lambda path: read.append(path) or records.read(path))
+    grids = selection.Grids(tmp_path)
+    for seed in range(5):
+        assert grids.tuned_lr(config("rte", RosaConfig(), "tuned", seed=seed))[0] == 1e-4
+        assert grids.tuned_lr(config("rte", LoraConfig(), "tuned", seed=seed))[0] == 1e-3
+    assert len(read) == 2
 
 
 def test_reading_records_loads_no_torch():

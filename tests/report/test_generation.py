@@ -46,13 +46,17 @@ def made(found: list[dict[str, Any]], rule: str = "best") -> str:
 # --- an error is best where it is lowest -----------------------------------------------------------------------------
 
 
-def test_the_learning_rate_with_the_lowest_perplexity_is_chosen_and_a_failed_seed_still_loses():
+def test_the_learning_rate_with_the_lowest_perplexity_is_chosen_and_a_diverged_seed_still_loses():
     grid = {1e-4: (3.0, 3.2), 1e-3: (2.0, 2.4), 1e-2: (2.1, 9.0)}
     found = [run(RosaConfig(), seed, value, lr) for lr, row in grid.items() for seed, value in enumerate(row)]
     chosen, means = selection.select_lr(found)
     assert chosen == 1e-3
     assert {lr: mean for lr, (mean, _) in means.items()} == pytest.approx({lr: np.mean(v) for lr, v in grid.items()})
-    found += [run(RosaConfig(), 0, 0.5, 1e-1), record(config("e2e", RosaConfig(), 1e-1, 1), status="failed")]
+    infinite = {"type": "DivergedError", "message": "the loss is not finite", "traceback": ""}
+    found += [
+        run(RosaConfig(), 0, 0.5, 1e-1),
+        record(config("e2e", RosaConfig(), 1e-1, 1), status="failed", error=infinite),
+    ]
     found[-1]["config"]["task"] = dict(found[0]["config"]["task"])
     assert selection.select_lr(found)[0] == 1e-3
 

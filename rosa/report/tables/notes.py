@@ -7,6 +7,7 @@ from typing import Any
 
 from rosa.config import TRAIN, registry
 from rosa.records import HOLDOUT, Record, default_settings, is_committed
+from rosa.records.selection import has_diverged
 from rosa.report import baselines, formatting
 from rosa.report.comparison import Comparison, Result, Row, Task, complete, frozen
 from rosa.report.tables.table import Line, Span
@@ -69,7 +70,8 @@ def grid_of(result: Result) -> tuple[tuple[float, ...], str]:
     if tuned:
         first = tuned[0]
         again = ", then chosen here among its several winners" if len(rates) > 1 else ""
-        how = f"tuned: {first['experiment']} on {_task(first['task'])}, seed {first['seed']}{again}"
+        committed = " (committed records)" if first.get("committed") else ""
+        how = f"tuned: {first['experiment']}{committed} on {_task(first['task'])}, seed {first['seed']}{again}"
         rates |= {entry["lr"] for tuning in tuned for entry in tuning["grid"]}
     return tuple(sorted(rates)), how
 
@@ -203,8 +205,22 @@ def _rates(comparison: Comparison) -> list[Line]:
             "fixed": "Learning rate, fixed (the records know of no search)",
             "here": here + _chosen_on(comparison),
         }.get(how, f"Learning rate, {how}, by the score there")
-        lines.append(text(f"{body}: {_winners(members)}."))
+        lines.append(text(f"{body}: {_winners(members)}.{_lost(members)}"))
     return lines
+
+
+def _lost(members: Iterable[tuple[Row, str, Result]]) -> str:
+    """How runs without a score entered the choice, where there are any."""
+    results = [result for *_, result in members]
+    runs = [run for result in results for trial in result.trials for run in trial.runs]
+    cells = [cell["status"] for run in runs if run["tuning"] for cell in run["tuning"]["grid"]]
+    choosing = [run for result in results if len(result.trials) > 1 for trial in result.trials for run in trial.runs]
+    states = {*cells, *("diverged" if has_diverged(run) else run["status"] for run in choosing)}
+    found = {
+        "diverged": " A learning rate with a diverged seed ranks last.",
+        "failed": " A seed that failed without diverging is left out of its learning rate's mean.",
+    }
+    return "".join(sentence for state, sentence in found.items() if state in states)
 
 
 def _chosen_on(comparison: Comparison) -> str:
