@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rosa import export, peft
     from rosa.adapters import AdapterError, attach, merge, resample
     from rosa.adapters.callback import ResampleCallback
+    from rosa.adapters.support_callback import SupportCallback
     from rosa.config import FullConfig, IA3Config, LoraConfig, Method, RobustConfig, RosaConfig, register_method
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ResampleCallback",
     "RobustConfig",
     "RosaConfig",
+    "SupportCallback",
     "attach",
     "export",
     "merge",
@@ -44,6 +46,7 @@ _HOME = {
     "RosaConfig": "rosa.config",
     "register_method": "rosa.config",
     "ResampleCallback": "rosa.adapters.callback",
+    "SupportCallback": "rosa.adapters.support_callback",
 }
 
 

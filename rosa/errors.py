@@ -124,6 +124,12 @@ class InterruptedRun(RosaError, RuntimeError):  # noqa: N818 - an interruption i
     """Number of the signal, where it is known."""
 
 
+class StartOver(RosaError, RuntimeError):  # noqa: N818 - a request is not a mistake
+    """A callback asks for the training to start again from its first update, with the model as the callback left it."""
+
+    exit_status = 1
+
+
 class BusyError(RosaError, RuntimeError):
     """Another process is working on the same run."""
 

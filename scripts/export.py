@@ -1,6 +1,6 @@
-"""Export the model of a finished run: as a plain checkpoint, or as a PEFT LoRA adapter.
+"""Export the model of a finished run: as a plain checkpoint, a PEFT LoRA adapter, or RoSA's sparse change.
 
-python scripts/export.py results/runs/EXPERIMENT/MODEL/TASK/METHOD-HASH/seedN --format merged|peft --out FOLDER
+python scripts/export.py results/runs/EXPERIMENT/MODEL/TASK/METHOD-HASH/seedN --format merged|peft|sparse --out FOLDER
     [--weights best|last] [--tolerance T] [--overwrite] [--check]
 """
 
@@ -20,9 +20,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run, with record.json")
     parser.add_argument(
         "--format",
-        choices=("merged", "peft"),
+        choices=("merged", "peft", "sparse"),
         required=True,
-        help="merged: a plain checkpoint; peft: the low-rank difference to the pretrained weights, and the head",
+        help="merged: a plain checkpoint; peft: the low-rank difference to the pretrained weights, and the head; "
+        "sparse: what RoSA changed, as values and positions, factors, and the head",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
     parser.add_argument("--weights", choices=RULES, help="which epoch (default: the selected one)")
@@ -34,8 +35,10 @@ def arguments() -> argparse.Namespace:
         "--check", action="store_true", help="load the export again and score it on the run's evaluation splits"
     )
     options = parser.parse_args()
-    if options.format == "merged" and options.tolerance is not None:
-        parser.error("--tolerance needs --format peft; a merged model is exact")
+    if options.format != "peft" and options.tolerance is not None:
+        parser.error(f"--tolerance needs --format peft; --format {options.format} is exact")
+    if options.format == "sparse" and options.check:
+        parser.error("--check needs --format merged or peft; docs/robust.md has the loader of --format sparse")
     return options
 
 
@@ -47,12 +50,16 @@ def main() -> None:
     from rosa.run import reload
 
     silence_transformers()
-    run = reload.load(options.run, options.weights)
+    run = reload.load(options.run, options.weights, attached=options.format == "sparse")
     common = {"overwrite": options.overwrite, "origin": run.origin()}
     if options.format == "merged":
         size = exports.to_merged(run.plain, options.out, tokenizer=run.tokenizer, **common)
         print(f"checkpoint: {size:,} bytes")
+    elif options.format == "sparse":
+        assert run.attached is not None
+        print(f"change: {exports.to_sparse(run.attached, options.out, **common):,} bytes")
     else:
+        exports.refuse_sparse_part(run.config.method)
         tolerance = exports.TOLERANCE if options.tolerance is None else options.tolerance
         print(exports.to_peft(run.base, run.plain, options.out, tolerance=tolerance, **common).table())
     if options.check:

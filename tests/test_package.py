@@ -220,7 +220,7 @@ def files_of(package: Path) -> set[str]:
 
 def test_the_harness_is_the_pinned_requirements() -> None:
     extras = PROJECT["optional-dependencies"]
-    beside = {"trl"}  # its tests are skipped where it is absent
+    beside = {"trl", "quant"}  # their tests are skipped where they are absent
     declared = [*PROJECT["dependencies"], *(line for name in extras.keys() - beside for line in extras[name])]
     ranges = [Requirement(line) for line in declared if not line.startswith(PROJECT["name"])]
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()

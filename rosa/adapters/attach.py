@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rosa.adapters.base import Adapter, oriented
+from rosa.adapters.base import Adapter, weight_shape
 from rosa.adapters.checkpointing import support_checkpointing
 from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, merge, refuse_wrapper, replace
 from rosa.adapters.probe import Probe
@@ -133,6 +133,6 @@ def _head(model: nn.Module, config: MethodConfig) -> list[str]:
 
 
 def _describe(name: str, adapter: Adapter) -> AdaptedLayer:
-    out_features, in_features = oriented(adapter.base, adapter.base.weight).shape
+    out_features, in_features = weight_shape(adapter.base)
     trainable = sum(factor.numel() for factor in adapter.factors().values() if factor.requires_grad)
     return AdaptedLayer(name, type(adapter.base).__name__, (out_features, in_features), adapter.rank, trainable)

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from rosa.adapters.linalg.precision import Cast, exact, readable
 from rosa.adapters.linalg.subspace import Split
+from rosa.adapters.quantized import dense_layer, dequantized, quant_state
 
 LinearLayer = nn.Linear | Conv1D
 """The layers that can be adapted."""
@@ -22,6 +23,18 @@ LinearLayer = nn.Linear | Conv1D
 def oriented(layer: LinearLayer, weight: Tensor) -> Tensor:
     """Convert between a layer's own weight layout and (out, in), in either direction; returns a view."""
     return weight.T if isinstance(layer, Conv1D) else weight
+
+
+def weight_shape(layer: LinearLayer) -> tuple[int, int]:
+    """(out, in) of a layer's weight, quantized or not."""
+    state = quant_state(layer)
+    out_features, in_features = oriented(layer, layer.weight).shape if state is None else state.shape
+    return out_features, in_features
+
+
+def dense_weight(layer: LinearLayer) -> Tensor:
+    """A layer's weight (out, in): a view, or the values of a quantized one."""
+    return oriented(layer, layer.weight) if quant_state(layer) is None else dequantized(layer)
 
 
 class Adapter(nn.Module):
@@ -76,8 +89,13 @@ class Adapter(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> LinearLayer:
-        """Write the effective weight and bias into the base layer, in place, and return that layer."""
+        """Write the effective weight and bias into the base layer, in place, and return that layer.
+
+        For a quantized base layer, a new plain layer that holds them is returned.
+        """
         weight, bias = self.effective_weight(), self.effective_bias()
+        if quant_state(self.base) is not None:
+            return dense_layer(weight, bias, quant_state(self.base).dtype)
         self.fold(weight)
         if bias is not None:
             self.base.bias.copy_(bias)
@@ -98,7 +116,7 @@ class AddingAdapter(Adapter):
 
     def effective_weight(self, cast: Cast = exact) -> Tensor:
         """The base layer's weight plus :meth:`delta_weight`."""
-        return oriented(self.base, cast(self.base.weight)) + self.delta_weight(cast)
+        return cast(dense_weight(self.base)) + self.delta_weight(cast)
 
 
 class ResampledAdapter(AddingAdapter):

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from rosa.adapters.base import Adapter
 from rosa.adapters.checkpointing import end_support
+from rosa.adapters.quantized import quant_state
 from rosa.errors import AdapterError
 from rosa.utils.formatting import aligned
 
@@ -115,21 +116,32 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent_name), child, module)
 
 
-def merge(model: nn.Module) -> nn.Module:
+def merge(model: nn.Module, *, dequantize: bool = False) -> nn.Module:
     """Fold every adapter into its layer, in place: the model has its original module classes again.
 
     A model without adapters is left unchanged. Parameters stay frozen or trainable as they were while attached. A
     wrapper (``torch.compile``, ``DistributedDataParallel``, ``AveragedModel``) stays around the merged model.
 
+    Args:
+        model: with or without adapters.
+        dequantize: make plain layers of those whose weight is quantized, in the dtype that it was quantized from.
+
     Returns:
         The same model.
 
     Raises:
-        AdapterError: another library attached the adapters; the message names the call that removes them.
+        AdapterError: another library attached the adapters; the message names the call that removes them. Or a weight
+            is quantized, and ``dequantize`` is False; the model is then unchanged.
     """
     found = attachment(model)
     if found is not None and found.removal != Attachment.removal:
         raise AdapterError(f"{type(model).__name__}: {found.method} was not attached by rosa.attach; {found.removal}")
+    for name, adapter in adapters(model):
+        if quant_state(adapter.base) is not None and not dequantize:
+            raise AdapterError(
+                f"{name}: its weight is quantized to 4 bits, to which the merged one would be rounded again; keep the "
+                "adapter, or get plain layers from rosa.merge(model, dequantize=True)"
+            )
     for name, adapter in list(adapters(model)):
         replace(model, name, adapter.merge())
     for module in model.modules():

@@ -22,15 +22,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rosa.adapters.base import AddingAdapter, LinearLayer, SupportedAdapter, oriented
+from rosa.adapters import support
+from rosa.adapters.base import AddingAdapter, LinearLayer, SupportedAdapter, dense_weight, weight_shape
 from rosa.adapters.linalg.precision import Cast, exact
 from rosa.adapters.sparse import SparseLinear, Support, dense, index_dtype
-from rosa.adapters.targets import by_pattern, layer_ranks, target_layers
+from rosa.adapters.targets import by_pattern, layer_ranks, linear_layers, matches, target_layers
 from rosa.config import RobustConfig
 from rosa.errors import AdapterError
 from rosa.utils.seeding import global_stream
@@ -57,8 +60,8 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         self._config = config
         self._collect: Callable[[Tensor], None] | None = None
         self._checked: tuple[Tensor, int, bool] | None = None
-        weight = oriented(base, base.weight)
-        self.shape = (weight.shape[0], weight.shape[1])
+        weight = base.weight
+        self.shape = weight_shape(base)
         dtype = torch.promote_types(weight.dtype, torch.float32)
         if rank is not None:
             A = torch.empty(rank, self.shape[1], dtype=dtype, device="cpu")
@@ -77,8 +80,7 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         """The positions of S; None before they are chosen, and without a sparse part."""
         if self.index is None:
             return None
-        known = self._checked
-        if known is None or known[0] is not self.index or known[1] != self.index._version:
+        if not self._remembers():
             self._remember(bool(self.index[0] >= 0))  # synchronizes with the device, once after loading a checkpoint
         assert self._checked is not None
         return Support(self.index, self.shape) if self._checked[2] else None
@@ -110,7 +112,7 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         dropped = functional.dropout(x, self._config.dropout, self.training)
         low = functional.linear(dropped, self.lora_A.to(x.dtype))
         B = self.lora_B.to(x.dtype)
-        scaled = torch.addmm(out.reshape(-1, len(B)), low.reshape(-1, self.rank), B.T, alpha=self._scaling)
+        scaled = torch.addmm(out.reshape(-1, len(B)), low.reshape(-1, self.rank), B.T, alpha=self.scaling)
         return scaled.view(out.shape)
 
     def factors(self) -> dict[str, nn.Parameter]:
@@ -129,7 +131,7 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         """``S + (alpha / r) B A`` (out, in)."""
         parts = []
         if self.rank is not None:
-            parts.append(self._scaling * (cast(self.lora_B) @ cast(self.lora_A)))
+            parts.append(self.scaling * (cast(self.lora_B) @ cast(self.lora_A)))
         if self.index is not None:
             values = cast(self.values)
             support = self.support
@@ -145,28 +147,62 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         return weight
 
     @property
-    def _scaling(self) -> float:
+    def scaling(self) -> float:
+        """``alpha / r``."""
         assert self.rank is not None
         return self._config.alpha / self.rank
+
+    def _apply(self, *arguments: Any, **options: Any) -> RobustLinear:
+        known = self._checked if self._remembers() else None
+        super()._apply(*arguments, **options)  # may replace the index by a copy on another device
+        if known is not None:
+            self._remember(known[2])
+        return self
+
+    def _remembers(self) -> bool:
+        """Whether :meth:`_remember` was called for the index as it is now."""
+        known = self._checked
+        return known is not None and known[0] is self.index and known[1] == known[0]._version
 
     def _remember(self, chosen: bool) -> None:
         """Cache whether the support is chosen, for the current tensor."""
         self._checked = None if self.index is None else (self.index, self.index._version, chosen)
 
     def _weight(self) -> Tensor:
-        return oriented(self.base, self.base.weight).detach()
+        return dense_weight(self.base).detach()
 
 
 def build(
     model: nn.Module, config: RobustConfig, generator: torch.Generator | None
 ) -> Iterator[tuple[str, RobustLinear]]:
-    """Yield an adapter for each target layer."""
-    layers = target_layers(model, config.targets)
+    """Yield an adapter for each target layer; they know where their sparse parts stand if ``config.support`` tells.
+
+    Raises:
+        AdapterError: a layer cannot have the rank or density, or the file of the support is of another model.
+    """
+    layers = target_layers(model, config.targets, quantized=True)
     ranks = layer_ranks(layers, config) if config.low_rank else {}
     counts = layer_counts(layers, config)
+    found = {}
     for name, layer in layers.items():
         seed = int(torch.randint(2**62, (1,), generator=generator, device="cpu"))
-        yield name, RobustLinear(layer, ranks.get(name), counts[name], config, seed)
+        found[name] = RobustLinear(layer, ranks.get(name), counts[name], config, seed)
+    if config.support:
+        for name, index in support.read(Path(config.support), found).items():
+            found[name].choose(index)
+    yield from found.items()
+
+
+def trainable_parameters(model: nn.Module, config: RobustConfig) -> int:
+    """The number of parameters that attaching would train outside the head; the model may lie on the meta device.
+
+    Raises:
+        AdapterError: as for :func:`build`.
+    """
+    layers = {n: m for n, m in linear_layers(model).items() if any(matches(n, pattern) for pattern in config.targets)}
+    ranks = layer_ranks(layers, config) if config.low_rank else dict.fromkeys(layers, 0)
+    counts = layer_counts(layers, config)
+    return sum(counts[name] + ranks[name] * sum(weight_shape(layer)) for name, layer in layers.items())
 
 
 def layer_counts(layers: Mapping[str, LinearLayer], config: RobustConfig) -> dict[str, int]:
@@ -179,8 +215,7 @@ def layer_counts(layers: Mapping[str, LinearLayer], config: RobustConfig) -> dic
         return dict.fromkeys(layers, 0)
     counts = {}
     for name, (key, density) in by_pattern(layers, "density", config.density, config.density_pattern).items():
-        layer = layers[name]
-        out_features, in_features = oriented(layer, layer.weight).shape
+        out_features, in_features = weight_shape(layers[name])
         counts[name] = int(density * out_features * in_features)
         if counts[name] < 1:
             raise AdapterError(

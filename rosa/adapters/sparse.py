@@ -54,7 +54,7 @@ def index_dtype(shape: tuple[int, int]) -> torch.dtype:
 def dense(values: Tensor, support: Support) -> Tensor:
     """The sparse matrix as a dense one (out, in); differentiable in ``values``."""
     empty = values.new_zeros(support.shape[0] * support.shape[1])
-    return empty.index_put((support.index.long(),), values).view(support.shape)
+    return empty.index_put((support.index.to(values.device).long(),), values).view(support.shape)
 
 
 def rebuilt(weight: Tensor, values: Tensor, support: Support) -> Tensor:

@@ -12,8 +12,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from rosa.adapters.base import LinearLayer, oriented
+from rosa.adapters.base import LinearLayer, oriented, weight_shape
 from rosa.adapters.linalg.subspace import resolve_rank
+from rosa.adapters.quantized import quant_state
 from rosa.config import ATTENTION, RankedConfig
 from rosa.errors import AdapterError
 
@@ -116,8 +117,13 @@ def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
     }
 
 
-def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, LinearLayer]:
+def target_layers(model: nn.Module, patterns: Sequence[str], quantized: bool = False) -> dict[str, LinearLayer]:
     """The linear layers whose names match one of the patterns.
+
+    Args:
+        model: any model.
+        patterns: shell patterns of names.
+        quantized: whether layers that bitsandbytes has quantized to 4 bits can be adapted.
 
     Raises:
         AdapterError: a pattern matches nothing (the message lists the available layers), or a layer is quantized,
@@ -137,7 +143,7 @@ def target_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, Linear
             f"{type(model).__name__}; it has: {', '.join(shapes) or 'none'}{ties}"
         )
     for name, layer in found.items():
-        problem = layer_problem(layer)
+        problem = None if quantized and quant_state(layer) is not None else layer_problem(layer)
         if problem is not None:
             raise AdapterError(f"{name} ({type(layer).__name__}) {problem}, or leave the layer out of method.targets")
     return found
@@ -219,8 +225,7 @@ def layer_ranks(layers: Mapping[str, LinearLayer], config: RankedConfig) -> dict
     """
     ranks = {}
     for name, (key, rank) in by_pattern(layers, "rank", config.rank, config.rank_pattern).items():
-        layer = layers[name]
-        out_features, in_features = oriented(layer, layer.weight).shape
+        out_features, in_features = weight_shape(layers[name])
         try:
             ranks[name] = resolve_rank(rank, out_features, in_features)
         except AdapterError as error:

@@ -19,7 +19,7 @@ from rosa.errors import ConfigError
 def register() -> None:
     """Register the types of all groups, and the registered methods' presets, with Hydra; call once before composing."""
     from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
 
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
@@ -28,8 +28,9 @@ def register() -> None:
         store.store(group=group, name="schema", node=node)
     for name, method in methods().items():
         schema = OmegaConf.structured(method.config)
-        if "rank_pattern" in schema:
-            OmegaConf.set_struct(schema.rank_pattern, False)  # users choose its keys
+        for key in schema:
+            if isinstance(schema._get_node(key), DictConfig):
+                OmegaConf.set_struct(schema[key], False)  # users choose the keys of a dictionary
         store.store(group="method", name=f"{name}_schema", node=schema)
         if method not in OWN:  # the presets of the project's methods are the files of conf/method
             choices = {name: schema} | {path.stem: OmegaConf.load(path) for path in method.preset_files()}

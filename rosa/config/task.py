@@ -33,11 +33,14 @@ class HubTaskConfig:
     """Commit, so that the data cannot change."""
     name: str = ""
     """The dataset's configuration; empty for the task's name."""
+    carve: dict[str, int] = field(default_factory=dict)
+    """Splits that the dataset lacks, and how many of the last training rows each takes, one after the other."""
 
 
 TRAIN = "train"
 """Name of the training split."""
 LOSS_ON = ("reference", "all")
+SCORERS = ("e2e", "number", "slots", "sql")
 KINDS = ("classification", "regression", "vector_regression", "generation")
 
 
@@ -51,8 +54,8 @@ class TaskConfig:
     """``classification`` or ``regression`` of texts, to a class or a number; ``vector_regression``, vectors to vectors,
     by a model without a head; ``generation``, text to text, by a causal language model."""
     texts: list[str] = field(default_factory=list)
-    """The one or two text columns of the hub's dataset or the user's files (generation: input and target); none for
-    vectors."""
+    """The one or two text columns of the hub's dataset or the user's files (generation: input and target, or two inputs
+    and the target); none for vectors."""
     label: str = "label"
     """The label column of the same data."""
     labels: list[str] = field(default_factory=list)
@@ -75,6 +78,12 @@ class TaskConfig:
     Empty decodes nothing, as in runs that only select a learning rate."""
     prompt: str = ""
     """Prompt template, with ``{given}`` for the input text (generation)."""
+    joiner: str = " | "
+    """Between two input texts (generation)."""
+    scorer: str = "e2e"
+    """What scores the texts of ``test`` (generation): ``e2e``, the E2E challenge's; ``number``, exact match of the
+    number behind ``####``; ``slots``, exact match and slot F1 of a meaning representation; ``sql``, exact match and
+    execution of a query, whose first input text holds the CREATE statements."""
     loss_on: str = "reference"
     """Tokens that count in the training loss: ``reference``, or ``all`` (generation)."""
     local: LocalTaskConfig = field(default_factory=LocalTaskConfig)
@@ -83,15 +92,17 @@ class TaskConfig:
     def __post_init__(self) -> None:
         choice("task.kind", self.kind, KINDS)
         choice("task.loss_on", self.loss_on, LOSS_ON)
+        choice("task.scorer", self.scorer, SCORERS)
         require(bool(self.name), "task.name", self.name, "a name")
         if self.kind == "vector_regression":
             require(not self.texts, "task.texts", self.texts, "no columns with task.kind=vector_regression")
         else:
-            require(len(self.texts) in (1, 2), "task.texts", self.texts, "one or two column names")
+            most = 3 if self.kind == "generation" else 2
+            require(1 <= len(self.texts) <= most, "task.texts", self.texts, "one or two column names")
         require(self.headline in self.metrics, "task.headline", self.headline, f"one of task.metrics={self.metrics}")
         require(bool(self.evaluation), "task.evaluation", self.evaluation, "at least one split")
         if self.kind == "generation":
-            require(len(self.texts) == 2, "task.texts", self.texts, "two columns, input and target")
+            require(len(self.texts) >= 2, "task.texts", self.texts, "two columns, input and target, or three")
             require(self.prompt.count("{given}") == 1, "task.prompt", self.prompt, "a text that contains {given} once")
             other = "a split that is not in task.evaluation, or ''"
             require(self.test not in self.evaluation, "task.test", self.test, other)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rosa.config import TaskConfig
 from rosa.errors import DataError
+from rosa.utils.answers import MARK, final_number
 
 if TYPE_CHECKING:
     import datasets
@@ -179,6 +180,8 @@ class RowCollector:
                 return f"{name} {problem}"
             if not self.task.is_labelled and not text.strip():
                 return f"{name} is empty"
+        if self.task.scorer == "number" and final_number(texts[-1]) is None:
+            return f"{self.task.texts[-1]} has no number behind {MARK}: {shorten(texts[-1])}"
         # A pair with one empty text is valid: the official QQP has such questions, and the hub keeps them.
         if not any(text.strip() for text in texts):
             return "empty text" if len(texts) == 1 else "both texts are empty"

@@ -53,7 +53,7 @@ def load(task: TaskConfig, data: DataConfig, seed: int, holdout: float = 0.0) ->
     Rows with the same MR form one group, adjacent or not. Line ends inside a text become spaces.
     """
     splits, facts = sources.read(task, data, seed, holdout)
-    pairs = {name: _pairs(split) for name, split in splits.items()}
+    pairs = {name: _pairs(split, task.joiner) for name, split in splits.items()}
     known = {mr for mr, _ in pairs[TRAIN]}
     scored = [name for name in splits if name != TRAIN]
     grouped = {name: group(pairs[name]) for name in scored}
@@ -80,8 +80,9 @@ def prompt(task: TaskConfig, mr: str) -> str:
     return task.prompt.format(given=mr)
 
 
-def _pairs(split: Split) -> list[tuple[str, str]]:
-    return [(_one_line(mr), _one_line(reference)) for mr, reference in zip(*split.texts, strict=True)]
+def _pairs(split: Split, joiner: str) -> list[tuple[str, str]]:
+    rows = zip(*split.texts, strict=True)
+    return [(joiner.join(map(_one_line, given)), _one_line(reference)) for *given, reference in rows]
 
 
 def _one_line(text: str) -> str:

@@ -181,8 +181,26 @@ def evaluated(splits: Mapping[str, Split], task: TaskConfig) -> list[str]:
 def _read_hub(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:
     name = data.name or task.name
     found, commit = hub.fetch(data.path, name, data.revision)
+    found = carved(found, task.hub.carve, f"{data.path} {name}")
     splits = _from_datasets(found, task, f"{data.path} {name}", skip_malformed=None)
     return splits, {"source": "hub", "path": data.path, "name": name, "revision": commit}
+
+
+def carved(found: Mapping[str, datasets.Dataset], sizes: Mapping[str, int], place: str) -> dict[str, datasets.Dataset]:
+    """The splits of a dataset, with those that it lacks taken from the end of its training split.
+
+    Raises:
+        DataError: the training split has too few rows.
+    """
+    splits = dict(found)
+    for name, size in sizes.items():
+        if name not in found:
+            rows = len(splits[TRAIN])
+            if not 0 < size < rows:
+                raise DataError(f"{place}: task.hub.carve.{name}={size}: expected 1 to {rows - 1} of the training rows")
+            splits[name] = splits[TRAIN].select(range(rows - size, rows))
+            splits[TRAIN] = splits[TRAIN].select(range(rows - size))
+    return splits
 
 
 def _read_mini(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""Export a fine-tuned model as a plain Hugging Face checkpoint or as an ordinary PEFT LoRA adapter.
+"""Export a fine-tuned model: a plain Hugging Face checkpoint, an ordinary PEFT LoRA adapter, or RoSA's sparse change.
 
-Both take a model after ``rosa.merge``; :mod:`rosa.export.check` scores an export against the record of its run.
+The first two take a model after ``rosa.merge``; :mod:`rosa.export.check` scores one against the record of its run.
 """
 
 from __future__ import annotations
@@ -8,5 +8,15 @@ from __future__ import annotations
 from rosa.errors import ExportError
 from rosa.export.checkpoint import to_merged
 from rosa.export.peft_adapter import TOLERANCE, ExportedLayer, PeftExport, to_peft
+from rosa.export.sparse import refuse_sparse_part, to_sparse
 
-__all__ = ["TOLERANCE", "ExportError", "ExportedLayer", "PeftExport", "to_merged", "to_peft"]
+__all__ = [
+    "TOLERANCE",
+    "ExportError",
+    "ExportedLayer",
+    "PeftExport",
+    "refuse_sparse_part",
+    "to_merged",
+    "to_peft",
+    "to_sparse",
+]

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from rosa.errors import ExportError
 
-MARKS = ("adapter_config.json", "config.json")
+MARKS = ("adapter_config.json", "config.json", "sparse.safetensors")
 """A folder with one of these files is an export, which ``overwrite`` may replace."""
 CARD = "README.md"
 

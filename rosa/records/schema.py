@@ -243,6 +243,23 @@ class LayerChange(TypedDict):
     """Share of the singular directions drawn at least once; null where the method draws none."""
 
 
+class SupportLayer(TypedDict):
+    """The sparse part of a layer."""
+
+    name: str
+    entries: int
+    density: float
+    """``entries`` over those of the weight."""
+
+
+class Support(TypedDict):
+    """Where the sparse parts stand, which the run's folder holds in ``support.safetensors``."""
+
+    sha256: str
+    """Over the positions, with each layer's name and shape."""
+    layers: list[SupportLayer]
+
+
 class Diagnostics(TypedDict, total=False):
     """What training changed; empty for a method that adds nothing to weights."""
 
@@ -250,6 +267,8 @@ class Diagnostics(TypedDict, total=False):
     """One entry a layer, in the order of ``adapted``."""
     last_subspace: Subspace
     """The subspace in which training ended."""
+    support: Support
+    """Of a method with a sparse part."""
 
 
 class Hypotheses(TypedDict):
@@ -298,7 +317,8 @@ class Generation(TypedDict):
     warnings: list[str]
     """What a reader of the texts should know."""
     scores: Scores
-    """BLEU, NIST, METEOR, ROUGE-L and CIDEr on the official scorer's scale; null where missing."""
+    """By ``task.scorer``: BLEU, NIST, METEOR, ROUGE-L and CIDEr on the official scorer's scale, or shares of right
+    answers; null where missing."""
     segments: int
     """Meaning representations scored."""
     references: int

@@ -13,7 +13,10 @@ from rosa.utils.formatting import DECIMALS
 TASKS = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb", "wnli")
 """GLUE's tasks in the order of its papers' tables."""
 TASK_NAMES = dict(zip(TASKS, ("MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "RTE", "STS-B", "WNLI"), strict=True)) | {
-    "e2e": "E2E NLG"
+    "e2e": "E2E NLG",
+    "gsm8k": "GSM8K",
+    "viggo": "ViGGO",
+    "sql": "SQL",
 }
 METRIC_NAMES = {
     "accuracy": "accuracy",
@@ -30,6 +33,9 @@ METRIC_NAMES = {
     "meteor": "METEOR",
     "rouge_l": "ROUGE-L",
     "cider": "CIDEr",
+    "exact_match": "exact match",
+    "slot_f1": "slot F1",
+    "execution": "execution",
 }
 MISSING = "—"
 OPTIONS_IN_NAME = ("name", "rank", "every", "unit")

@@ -14,13 +14,14 @@ from torch import nn
 from transformers import TrainerCallback
 
 from rosa import records
-from rosa.adapters import diagnostics
+from rosa.adapters import diagnostics, support
 from rosa.adapters.callback import ResampleCallback
 from rosa.adapters.resampling import resampled
+from rosa.adapters.support_callback import SupportCallback
 from rosa.config import Config
 from rosa.errors import InterruptedRun
 from rosa.records import Record, environment, tracking
-from rosa.records.schema import Costs, Diagnostics, Evaluation, LayerChange, Loss, Resample, Subspace
+from rosa.records.schema import Costs, Diagnostics, Evaluation, LayerChange, Loss, Resample, Subspace, Support
 from rosa.run import build
 from rosa.run.folder import CHECKPOINTS, WEIGHTS, Start, close, failure
 from rosa.training import BestWeightsCallback, HarnessTrainer, best_index, costs, save_weights
@@ -82,7 +83,7 @@ def callbacks(
 
     Args:
         config: the run.
-        model: with its method attached; decides whether a resampling callback is needed.
+        model: with its method attached; decides which callbacks the method needs.
         folder: the run's.
         record: kept up to date by the main process.
         tracker: the W&B run, which gets everything logged.
@@ -94,6 +95,8 @@ def callbacks(
         found.append(RecordCallback(config.evaluated, config.task.metrics, folder, record, tracker))
     if resampled(model):
         found.append(ResampleCallback(seed=derive(config.seed, "subspace")))
+    if support.supported(model):
+        found.append(SupportCallback(folder, start_over=True))
     if distributed.is_main() and "best" in _kept_weights(config):
         metric = f"eval_{split}_{headline}"
         found.append(BestWeightsCallback(folder / WEIGHTS["best"], metric, config.task.lower_is_better))
@@ -204,6 +207,8 @@ def diagnose(config: Config, model: nn.Module, log: list[dict[str, Any]]) -> Dia
     if diagnostics.adds_to_weights(model):
         changes = diagnostics.changes(model, build.pretrained(config))
         found["layers"] = [cast(LayerChange, dataclasses.asdict(change)) for change in changes]
+    if support.supported(model):
+        found["support"] = cast(Support, support.describe(model))
     # The last subspace ends with training, not with a resample.
     ends = [entry for entry in log if MOVED in entry and EVENT not in entry]
     if ends:

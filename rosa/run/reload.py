@@ -36,6 +36,8 @@ class FinishedRun:
     """The pretrained model, with the head as it was before training."""
     plain: PreTrainedModel
     """The fine-tuned model, merged."""
+    attached: PreTrainedModel | None
+    """The fine-tuned model with the method attached, if that was asked for."""
     tokenizer: PreTrainedTokenizerBase
 
     def origin(self) -> str:
@@ -50,12 +52,13 @@ class FinishedRun:
         )
 
 
-def load(folder: Path, weights: Rule | None = None) -> FinishedRun:
+def load(folder: Path, weights: Rule | None = None, attached: bool = False) -> FinishedRun:
     """Rebuild the pretrained model as the run did, and the fine-tuned one from the run's weights.
 
     Args:
         folder: of the run; holds ``record.json``.
         weights: ``best`` or ``last`` epoch; by default the one that the run's ``selection`` chose.
+        attached: also give the fine-tuned model with its method attached.
 
     Raises:
         ExportError: no run's folder, an unfinished run, one whose model is not Hugging Face's, weights that were not
@@ -82,8 +85,12 @@ def load(folder: Path, weights: Rule | None = None) -> FinishedRun:
     plain, tokenizer, facts = models.load(mini_model.located(config), config.task, config.seed)
     _refuse_other_weights(record["model"], facts)
     base = copy.deepcopy(plain)  # base, as a copy loses which parameters were drawn anew
-    restore(plain, config.method, path)
-    return FinishedRun(record, config, weights, base, plain, tokenizer)
+    attach(plain, config.method, verbose=False)
+    load_weights(plain, path)
+    unmerged = copy.deepcopy(plain).eval() if attached else None
+    merge(plain)
+    plain.eval()
+    return FinishedRun(record, config, weights, base, plain, unmerged, tokenizer)
 
 
 def _finished_record(folder: Path) -> Record:

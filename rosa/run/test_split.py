@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rosa import models, records
 from rosa.config import Config
 from rosa.data import e2e
-from rosa.evaluation import nlg
+from rosa.evaluation import answers, nlg
 from rosa.evaluation.generation import hypotheses
 from rosa.records import Generation, Record
 from rosa.run.folder import selected_weights
@@ -82,7 +82,12 @@ def on_test_split(
         {"task": config.task.name, "split": split, "weights": config.chosen_epoch, "epoch": epoch},
         progress=progress,
     )
-    scores = nlg.score(written.texts, [group.references for group in groups])
+    references = [group.references for group in groups]
+    scores: nlg.Scores | answers.AnswerScores
+    if config.task.scorer == "e2e":
+        scores = nlg.score(written.texts, references)
+    else:
+        scores = answers.score(config.task.scorer, [group.mr for group in groups], written.texts, references)
     kept = {name: written.facts[name] for name in KEPT}
     return cast(
         Generation, {"split": split, "weights": config.chosen_epoch, "epoch": epoch, **kept, **scores.as_dict()}
@@ -91,5 +96,5 @@ def on_test_split(
 
 def warnings(found: Generation) -> list[str]:
     """Warnings for readers of the scores."""
-    missing = [f"{nlg.METRICS[name]} is missing: {why}" for name, why in found["scorer"]["missing"].items()]
+    missing = [f"{nlg.METRICS.get(name, name)} is missing: {why}" for name, why in found["scorer"]["missing"].items()]
     return [*found["warnings"], *missing]

@@ -41,6 +41,11 @@ class CostCallback(TrainerCallback):
         self._examples = 0
         self._tokens = 0
 
+    def start_over(self) -> None:
+        """Forget the updates so far; the time that they took still counts."""
+        self.meter.load({**CostMeter().state(), "seconds": self.meter.state()["seconds"]})
+        self._examples = self._tokens = 0
+
     def count(self, batch: Mapping[str, Tensor]) -> None:
         """Count the examples and tokens of this process's batch; reads only shapes, so the GPU is not synchronized.
 

@@ -107,6 +107,12 @@ def keep_newest(folder: Path) -> None:
             shutil.rmtree(checkpoint)
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all checkpoints."""
+    for checkpoint in _by_age(folder):
+        shutil.rmtree(checkpoint)
+
+
 def _by_age(folder: Path) -> list[Path]:
     """The checkpoints in a folder, complete or not, newest first."""
     steps = {}

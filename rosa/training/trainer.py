@@ -32,18 +32,19 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    set_seed,
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
 from rosa.adapters.callback import updates_per_epoch
 from rosa.adapters.state import frozen_hash, rate_ratios, undecayed_names
 from rosa.config import TrainConfig
-from rosa.errors import CheckpointError, DivergedError, ProcessesError, RosaError, WriteError
+from rosa.errors import CheckpointError, DivergedError, ProcessesError, RosaError, StartOver, WriteError
 from rosa.evaluation.scorer import Scorer
 from rosa.training.arguments import training_arguments
 from rosa.training.batches import BatchShares, EpochSampler, Examples, by_length, lengths, loss_weights
 from rosa.training.callbacks import CostCallback, EpochOrderCallback, ProgressCallback
-from rosa.training.checkpoints import CheckpointCallback, keep_newest, load_weights, save_weights
+from rosa.training.checkpoints import CheckpointCallback, keep_newest, load_weights, remove_checkpoints, save_weights
 from rosa.training.costs import CostMeter
 from rosa.training.finiteness import FinitenessWatch, describe_norms, first_bad_layer
 from rosa.utils import distributed, files
@@ -87,13 +88,30 @@ class HarnessTrainer(Trainer):
         self.add_callback(WeightsCallback(self))
 
     def train(self, *arguments: Any, **options: Any) -> Any:
-        """Train as the stock Trainer does, and close the progress bar even on an error."""
+        """Train as the stock Trainer does, again where a callback asks for it.
+
+        The progress bar is closed even on an error.
+        """
         try:
             return super().train(*arguments, **options)
+        except StartOver:
+            self._forget_training()
         finally:
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, ProgressCallback):
                     callback.close()
+        return self.train()
+
+    def _forget_training(self) -> None:
+        """Remove all traces of the training so far but the model's weights and the time that it took."""
+        distributed.wait_for_all()
+        if distributed.is_main():
+            remove_checkpoints(Path(str(self.args.output_dir)))
+        distributed.wait_for_all()
+        self.optimizer = None
+        self._weights, self._resumed = iter(()), {}
+        self.costs.start_over()
+        set_seed(self.args.seed)
 
     def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> Sampler:
         return self.sampler

@@ -1,5 +1,5 @@
 """Interleaved measurements of speed and memory: training steps, padding, factorization and its parts,
-decoding and scoring of texts, GPT-2 at its real size, tables of a large sweep.
+sparse trainable parts, decoding and scoring of texts, GPT-2 at its real size, tables of a large sweep.
 
 Each benchmark is one module with ``benchmark(workload, rounds)``; :mod:`benchmarks.suite` runs them and writes
 their results.
@@ -16,6 +16,7 @@ NAMES = (
     "solvers",
     "stages",
     "scaling",
+    "sparse",
     "decoding",
     "scoring",
     "full_size",

@@ -12,12 +12,14 @@ from benchmarks.timing import seconds
 from benchmarks.workload import Batch
 from rosa.adapters import attach, changing_state, head_names
 from rosa.adapters.targets import target_layers
-from rosa.config import Config, FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
+from rosa.config import Config, FullConfig, IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
 from rosa.config.registry import label
 from rosa.utils.seeding import generator
 
 RANK = 8
 """The rank in every benchmark that does not vary it."""
+DENSITY = 0.006
+"""Of RoSA's sparse part."""
 LEARNING_RATE = 1e-6
 """Learning rate: small, so that no method diverges; the time of a step does not depend on it."""
 
@@ -44,6 +46,9 @@ def own_method(name: str, rank: int) -> MethodConfig:
         return RosaConfig(rank=rank)
     if name == "lora":
         return LoraConfig(rank=rank, alpha=2 * rank)
+    if name == "robust":
+        # With DENSITY about as many parameters as LoRA: 6,260 in a layer of 384 x 384, where rank 8 has 6,144.
+        return RobustConfig(rank=rank - 1, density=DENSITY, alpha=2 * (rank - 1))
     return {"ia3": IA3Config(), "full": FullConfig()}[name]
 
 

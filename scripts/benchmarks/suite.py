@@ -19,6 +19,7 @@ from benchmarks import (
     scaling,
     scoring,
     solvers,
+    sparse,
     stages,
 )
 from benchmarks.findings import Findings, facts_table, long_csv
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "solvers": (solvers.benchmark, solvers.ROUNDS),
     "stages": (stages.benchmark, stages.ROUNDS),
     "scaling": (scaling.benchmark, scaling.ROUNDS),
+    "sparse": (sparse.benchmark, sparse.ROUNDS),
     "decoding": (decoding.benchmark, decoding.ROUNDS),
     "scoring": (scoring.benchmark, scoring.ROUNDS),
     "full_size": (full_size.benchmark, full_size.ROUNDS),

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from rosa.adapters import adapters, attach, attachment, merge
-from rosa.adapters.robust import RobustLinear
+from rosa.adapters.robust import RobustLinear, trainable_parameters
 from rosa.adapters.state import rate_ratios
 from rosa.config import LoraConfig, RobustConfig
 from rosa.errors import AdapterError, ConfigError
@@ -70,8 +71,8 @@ def test_dropout_is_on_the_low_rank_part_alone() -> None:
     dropped = model.train()(x).detach()
     torch.manual_seed(0)
     kept = functional.dropout(x, 0.5)
-    low = adapter._scaling * kept @ adapter.lora_A.T @ adapter.lora_B.T
-    without = whole - adapter._scaling * x @ adapter.lora_A.T @ adapter.lora_B.T
+    low = adapter.scaling * kept @ adapter.lora_A.T @ adapter.lora_B.T
+    without = whole - adapter.scaling * x @ adapter.lora_A.T @ adapter.lora_B.T
     assert relative_difference(dropped, (without + low).detach()) <= 1e-5
 
 
@@ -200,3 +201,51 @@ def test_a_density_that_leaves_a_layer_nothing_names_it() -> None:
 def test_options_that_cannot_be(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         RobustConfig(**options)
+
+
+# --- the counts of the paper -----------------------------------------------------------------------------------------
+
+PUBLISHED = [
+    # rank, density in per cent, parameters in millions (the authors' results, LLaMA2-7B)
+    *((16, 0, 41.1), (12, 0.15, 41.0), (8, 0.3, 40.8), (4, 0.45, 40.6), (0, 0.6, 40.4)),
+    *((32, 0, 82.3), (24, 0.3, 81.9), (16, 0.6, 81.6), (8, 0.9, 81.2), (0, 1.2, 80.9)),
+    *((64, 0, 164.5), (48, 0.6, 163.8), (32, 1.2, 163.1), (16, 1.8, 162.4), (0, 2.4, 161.7)),
+]
+
+
+@pytest.fixture(scope="module")
+def llama2_7b() -> nn.Module:
+    with torch.device("meta"):
+        shape = LlamaConfig(vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32)
+        return LlamaForCausalLM(shape)
+
+
+@pytest.mark.parametrize(("rank", "percent", "millions"), PUBLISHED)
+def test_counts_are_the_papers_where_its_embeddings_and_output_layer_are_left_out(
+    rank: int, percent: float, millions: float, llama2_7b: nn.Module
+) -> None:
+    kind = {(True, True): "joint", (True, False): "low_rank_only", (False, True): "sparse_only"}
+    schedule = kind[rank > 0, percent > 0]
+    density = percent / 100 or 0.006
+    ours = trainable_parameters(
+        llama2_7b, RobustConfig(rank=rank or 8, density=density, schedule=schedule, targets=["*"])
+    )
+    # The authors' counts have two matrices more, of 32,000 x 4,096, and the vectors of the norms.
+    extra = 2 * rank * (32000 + 4096) + percent / 100 * (2 * 32000 * 4096 + 65 * 4096)
+    assert (ours + extra) / 1e6 == pytest.approx(millions, abs=0.06)
+    assert ours == sum(
+        32 * count * (rank * (out + into) + int(percent / 100 * out * into))
+        for count, out, into in ((4, 4096, 4096), (2, 11008, 4096), (1, 4096, 11008))
+    )
+
+
+def test_moving_a_layer_does_not_make_it_ask_again_where_its_entries_stand() -> None:
+    _, adapter = with_robust(make_layer("linear", 12, 20), rank=3, density=0.1)
+    before = adapter.index
+    adapter.double()
+    adapter.index = adapter.index.clone()
+    assert not adapter._remembers()
+    assert adapter.support is not None
+    adapter._apply(torch.clone)
+    assert adapter.index is not before
+    assert adapter._remembers()

@@ -40,15 +40,16 @@ def test_two_updates_of_the_first_run(
     name: str, tiny_model: Path, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [f"experiment={name}", *SMALLEST, f"results_dir={tmp_path}"]
+    texts = name.startswith(("e2e", "robust"))
     if name.startswith("regression"):
         widths = "[8,6,4]" if "mlp" in name else "[8,4]"
         overrides += [f"model.perceptron.widths={widths}", "data.teacher.rank=2"]
     else:
-        model = tiny_gpt2 if name.startswith("e2e") else tiny_model
+        model = tiny_gpt2 if texts else tiny_model
         overrides += ["model=folder", "model.name=tiny", f"model.path={model}", "data=mini"]
-    if name.startswith("e2e"):
+    if texts:
         overrides += ["decoding.max_new_tokens=4", "data.evaluation_size=4", "model.mini.text="]
-        if name == "e2e_workshop":
+        if name in ("e2e_workshop", "robust_paper"):
             overrides.append("method.rank=2")
         monkeypatch.setenv("PATH", "")  # METEOR takes ten seconds of Java
     job = next(expand(CONF, overrides))

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import RobertaConfig, TrainerCallback
+from transformers import TrainerCallback
 
 from rosa import records
 from rosa.config import Config
@@ -35,14 +35,9 @@ from rosa.training import trainer as trainer_module
 from rosa.training.batches import BatchShares, EpochSampler
 from rosa.utils import distributed, heartbeat
 from tests.conftest import ROOT, Composer
+from tests.run.conftest import SHAPE
 from tests.run.test_resume import StopAfter, folder_of, results
 
-SHAPE = (
-    "data.train_size=98", "data.evaluation_size=37", "train.batch_size=12", "train.evaluation_batch_size=8",
-    "train.epochs=2", "train.log_steps=1", "train.threads=1",
-)  # fmt: skip
-"""Batches of an epoch: eight of 12 examples and one of two, so that the third of three processes has no part of it. The
-last batch of an evaluation is not full either."""
 ENDING_SECONDS = 90
 """The longest that a process may take to end after its answer, on a machine that has other things to do."""
 ROSA = ("method=rosa", "method.rank=4", "method.every=4", "method.unit=step")
@@ -120,20 +115,6 @@ def answer_of(connection: Any) -> str:
         return connection.recv() if connection.poll(100) else "silent"
     except EOFError:
         return "died"
-
-
-@pytest.fixture
-def undropped(composed: Composer, tiny_model: Path, tmp_path: Path) -> Composer:
-    """As ``composed``, of a model without dropout, whose pattern depends on how a batch is shared."""
-    folder = tmp_path / "undropped"
-    folder.mkdir()
-    for path in tiny_model.iterdir():
-        (folder / path.name).symlink_to(path)
-    (folder / "config.json").unlink()
-    shape = RobertaConfig.from_pretrained(tiny_model)
-    shape.classifier_dropout = 0.0
-    shape.save_pretrained(folder)
-    return lambda *overrides: composed(*SHAPE, f"model.path={folder}", *overrides)
 
 
 def in_place(config: Config, folder: Path) -> Config:

@@ -28,6 +28,7 @@ from benchmarks import (
     scoring,
     shapes,
     solvers,
+    sparse,
     stages,
     suite,
     timing,
@@ -42,6 +43,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from rosa.adapters import adapters
 from rosa.adapters.linalg.subspace import draw_indices, split
+from rosa.adapters.sparse import dense
 from rosa.config import Config
 from rosa.errors import ConfigError
 from rosa.evaluation.nlg import score
@@ -569,6 +571,30 @@ def test_every_stage_of_the_full_size_is_measured() -> None:
     assert value(found, "decode", "peak memory") == measured[5].peak
 
 
+# --- sparse parts ----------------------------------------------------------------------------------------------------
+
+
+def test_the_ways_to_multiply_agree() -> None:
+    problem = sparse.Problem.of(40, seed=0)
+    whole = problem.weight + dense(problem.values, problem.support)
+    expected = (problem.x @ whole.T, problem.grad @ whole)
+    gathered = (problem.grad.T @ problem.x).flatten()[problem.support.index.long()]
+    for way in sparse.WAYS.values():
+        for found, wanted in zip(way(problem), (*expected, gathered), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_peak_counts_what_lives_at_once() -> None:
+    x = torch.ones(1000)
+
+    def action() -> torch.Tensor:
+        y = x + 1
+        y = y * 2  # the first one is freed only now
+        return y[:10].sum() + y.view(10, 100).sum()
+
+    assert 2 * 4000 <= sparse.peak_bytes(action) <= 2 * 4000 + 100
+
+
 # --- scaling ---------------------------------------------------------------------------------------------------------
 
 
@@ -605,6 +631,7 @@ def test_everything_is_written_for_people_and_for_programs(
     monkeypatch.setattr(costs, "SHAPES", ())
     monkeypatch.setitem(suite.BENCHMARKS, "solvers", (lambda w, n: solvers.benchmark(w, n, SMALL_MODELS), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "stages", (lambda w, n: stages.benchmark(w, n, [32, 40]), 1))
+    monkeypatch.setitem(suite.BENCHMARKS, "sparse", (lambda w, n: sparse.benchmark(w, n, [32, 40]), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "scaling", (lambda w, n: scaling.benchmark(w, n, [32, 40]), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "scoring", (lambda w, n: scoring.measure(SMALL_CORPUS, n, "a corpus"), 1))
 
@@ -665,7 +692,10 @@ def test_the_script_measures_on_real_files_and_an_own_model(
     ("arguments", "message"),
     [
         (["--model", "minilmm"], "--model minilmm: neither one of"),
-        (["cost"], "no benchmark cost; there are costs, padding, factorization, solvers, stages, scaling, decoding,"),
+        (
+            ["cost"],
+            "no benchmark cost; there are costs, padding, factorization, solvers, stages, scaling, sparse, decoding,",
+        ),
         (["--repeats", "0"], "--repeats 0: expected at least 1"),
         (["--batch-size", "0"], "train.batch_size=0"),
         (["--results", __file__], "--results: cannot write in"),

@@ -27,7 +27,7 @@ from tests.training import pretend_device
 
 CASES = tuple(
     (method, precision, task)
-    for method in ("full", "lora", "ia3", "rosa")
+    for method in ("full", "lora", "ia3", "rosa", "robust")
     for precision, task in (("fp32", "cola"), ("bf16", "cola"), ("fp32", "e2e"))
     if task == "cola" or method in ("full", "rosa")
 )

@@ -1,11 +1,11 @@
-"""Generated text of the mini scale: nine GLUE-shaped tasks and an E2E-shaped one, from this project's own grammars."""
+"""Generated text of the mini scale: GLUE-shaped, E2E-shaped and right-or-wrong tasks, from our own grammars."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from rosa.errors import DataError
-from rosa.mini.text import restaurants, tasks
+from rosa.mini.text import answers, restaurants, tasks
 from rosa.mini.text.corpus import corpus, vocabulary
 from rosa.mini.text.tasks import TASKS
 
@@ -23,16 +23,18 @@ def splits(task: str) -> tuple[str, ...]:
     """
     if task == E2E:
         return restaurants.SPLITS
+    if task in answers.TASKS:
+        return restaurants.SPLITS
     if task not in TASKS:
         raise DataError(
-            f"task={task} with data=mini: text is generated for {', '.join([*TASKS, E2E])} only; read the task's own "
-            "files with data=local data.dir=DIR"
+            f"task={task} with data=mini: text is generated for {', '.join([*TASKS, E2E, *answers.TASKS])} only; read "
+            "the task's own files with data=local data.dir=DIR"
         )
     return tasks.splits(task)
 
 
 def examples(task: str, split: str, size: int, seed: int) -> list[dict[str, Any]]:
-    """Rows of a task, with the hub's columns: :func:`tasks.examples`, or for ``e2e`` :func:`restaurants.examples`.
+    """Rows of a task, with the hub's columns: of :mod:`tasks`, :mod:`restaurants` (``e2e``) or :mod:`answers`.
 
     ``size`` counts rows, or for ``e2e`` meaning representations, each of which has several rows.
 
@@ -41,4 +43,6 @@ def examples(task: str, split: str, size: int, seed: int) -> list[dict[str, Any]
     """
     if task == E2E:
         return restaurants.examples(split, size, seed)
+    if task in answers.TASKS:
+        return answers.examples(task, split, size, seed)
     return tasks.examples(task, split, size, seed)

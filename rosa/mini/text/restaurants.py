@@ -32,7 +32,7 @@ def _word(rng: Random) -> str:
     return beginning + rng.choice(MIDDLES) + rng.choice(ENDINGS)
 
 
-def _restaurant(rng: Random) -> dict[str, str]:
+def restaurant(rng: Random) -> dict[str, str]:
     """A random restaurant as slot -> value, in the order of ``SLOTS``; always has a name."""
     others = SLOTS[1:]
     chosen = rng.sample(others, rng.randint(FEWEST_SLOTS, len(SLOTS)) - 1)
@@ -60,7 +60,7 @@ def split_of(meaning: str) -> str:
 def _new(rng: Random, split: str, seen: set[str]) -> dict[str, str] | None:
     """A restaurant of this split whose meaning representation has not been seen; None if no new one is found."""
     for _ in range(ATTEMPTS):
-        facts = _restaurant(rng)
+        facts = restaurant(rng)
         meaning = meaning_representation(facts)
         if meaning not in seen and split_of(meaning) == split:
             seen.add(meaning)
@@ -68,7 +68,7 @@ def _new(rng: Random, split: str, seen: set[str]) -> dict[str, str] | None:
     return None
 
 
-def _descriptions(rng: Random, facts: Mapping[str, str], fewest: int, most: int) -> list[str]:
+def descriptions(rng: Random, facts: Mapping[str, str], fewest: int, most: int) -> list[str]:
     """Different descriptions of one restaurant, each with all of its facts."""
     wanted = rng.randint(fewest, most)
     found: dict[str, None] = {}
@@ -104,7 +104,7 @@ def examples(split: str, size: int, seed: int) -> list[Row]:
         if facts is None:
             raise DataError(f"size={size}: e2e {split} has no more than about {len(seen)} different restaurants")
         meaning = meaning_representation(facts)
-        for text in _descriptions(rng, facts, *REFERENCES[split]):
+        for text in descriptions(rng, facts, *REFERENCES[split]):
             rows.append({"meaning_representation": meaning, "human_reference": text})
     return rows
 
@@ -128,6 +128,6 @@ def corpus(size: int, seed: int) -> tuple[tuple[str, ...], ...]:
         facts = _new(rng, "train", seen)
         if facts is None:
             raise DataError(f"size={size}: no more than about {written} descriptions of different restaurants")
-        paragraphs.append(tuple(_descriptions(rng, facts, *REFERENCES["train"])))
+        paragraphs.append(tuple(descriptions(rng, facts, *REFERENCES["train"])))
         written += len(paragraphs[-1])
     return tuple(paragraphs)

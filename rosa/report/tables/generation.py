@@ -24,8 +24,13 @@ from rosa.report.tables.results import (
 )
 from rosa.report.tables.table import Cell, Line, Table
 
-SCORES = ("bleu", "nist", "meteor", "rouge_l", "cider")
-"""Scores of the E2E challenge's official scorer, in the order of its output; higher is better for all."""
+SCORES = {
+    "e2e": ("bleu", "nist", "meteor", "rouge_l", "cider"),
+    "number": ("exact_match",),
+    "slots": ("exact_match", "slot_f1"),
+    "sql": ("exact_match", "execution"),
+}
+"""By ``task.scorer``, the scores of the texts in the order of the columns; higher is better for all."""
 KIND = "generation"
 """``task.kind`` of these tasks."""
 
@@ -33,6 +38,11 @@ KIND = "generation"
 def generated(run: Record) -> Generation | None:
     """A record's entry on the run's generated texts; None if there are none."""
     return run.get("generation") or None
+
+
+def text_scores(run: Record) -> tuple[str, ...]:
+    """The scores that a run's texts have."""
+    return SCORES[run["config"]["task"].get("scorer", "e2e")]
 
 
 def generated_splits(trial: Trial) -> list[str]:
@@ -57,19 +67,20 @@ def _scored(run: Record, rule: Rule) -> Generation | None:
 
 
 def generation_table(comparison: Comparison, task: Task, published: Sequence[Published] = ()) -> Table:
-    """One row per method and setting: BLEU, NIST, METEOR, ROUGE-L, CIDEr, headline and trainable parameters.
+    """One row per method and setting: the scores of the texts, headline and trainable parameters.
 
     A missing score has its reason in a footnote; no other scorer's value replaces it.
     """
     footnotes = Footnotes()
     split = _split(comparison, task)
-    columns = _columns(comparison, task, split)
+    metrics = _metrics(comparison, task)
+    columns = _columns(comparison, task, metrics, split)
     shown = [row for row in comparison.rows if task.name in row.results]
-    rows = [_row(row, task, comparison, columns, split, footnotes) for row in shown]
-    rows += [_baseline_row(line, task, split) for line in baselines.lines(comparison, task).values()]
-    rows += _published_rows(task, published, footnotes)
+    rows = [_row(row, task, comparison, metrics, columns, split, footnotes) for row in shown]
+    rows += [_baseline_row(line, task, metrics, split) for line in baselines.lines(comparison, task).values()]
+    rows += _published_rows(task, metrics, published, footnotes)
     headline = f"{formatting.scaled_name(task.metric)} ({task.splits[0]})"
-    header = ("Method", *map(formatting.scaled_name, SCORES), headline[0].upper() + headline[1:], "Trainable")
+    header = ("Method", *map(formatting.scaled_name, metrics), headline[0].upper() + headline[1:], "Trainable")
     model = ", ".join(sorted({row.model for row in comparison.rows}))
     name = formatting.TASK_NAMES.get(task.name, task.name)
     caption = f"{comparison.experiment}: {model} on {name}, texts of the {split} split, {comparison.epoch}"
@@ -90,10 +101,14 @@ def _split(comparison: Comparison, task: Task) -> str:
     return sorted(found)[-1] if found else "test"
 
 
-def _columns(comparison: Comparison, task: Task, split: str) -> dict[str, Standings]:
+def _metrics(comparison: Comparison, task: Task) -> tuple[str, ...]:
+    return next((text_scores(run) for run in comparison.runs_of(task.name)), SCORES["e2e"])
+
+
+def _columns(comparison: Comparison, task: Task, metrics: Sequence[str], split: str) -> dict[str, Standings]:
     trials = {row.label: row.results[task.name].selected for row in comparison.rows if task.name in row.results}
     columns = {}
-    for metric in SCORES:
+    for metric in metrics:
         scores = {label: generated_scores(trial, metric, split) for label, trial in trials.items()}
         whole = {label for label, values in scores.items() if tuple(values) == task.seeds}
         columns[metric] = Column(metric, metric, False, scores, whole)
@@ -105,9 +120,9 @@ def _columns(comparison: Comparison, task: Task, split: str) -> dict[str, Standi
     return {name: standings(column, comparison.rows) for name, column in columns.items()}
 
 
-def _baseline_row(line: baselines.Line, task: Task, split: str) -> tuple[Cell, ...]:
+def _baseline_row(line: baselines.Line, task: Task, metrics: Sequence[str], split: str) -> tuple[Cell, ...]:
     cells = [Cell(line.label)]
-    for place in (*((split, metric) for metric in SCORES), (task.splits[0], task.metric)):
+    for place in (*((split, metric) for metric in metrics), (task.splits[0], task.metric)):
         summary = summarise(line.scores.get(place, ()))
         shown = formatting.mean_and_deviation(summary.mean, summary.deviation, place[1]) if summary else ""
         cells.append(Cell(shown or formatting.MISSING))
@@ -118,13 +133,14 @@ def _row(
     row: Row,
     task: Task,
     comparison: Comparison,
+    metrics: Sequence[str],
     columns: Mapping[str, Standings],
     split: str,
     footnotes: Footnotes,
 ) -> tuple[Cell, ...]:
     trial = row.results[task.name].selected
     cells = [Cell(row.label)]
-    for metric in SCORES:
+    for metric in metrics:
         values = columns[metric].column.scores[row.label]
         summary = summarise(values.values())
         shown = formatting.mean_and_deviation(summary.mean, summary.deviation, metric) if summary else ""
@@ -200,7 +216,9 @@ def _written(settings: Mapping[str, Any]) -> str:
 # --- published numbers -----------------------------------------------------------------------------------------------
 
 
-def _published_rows(task: Task, published: Iterable[Published], footnotes: Footnotes) -> list[tuple[Cell, ...]]:
+def _published_rows(
+    task: Task, metrics: Sequence[str], published: Iterable[Published], footnotes: Footnotes
+) -> list[tuple[Cell, ...]]:
     own = [entry for entry in published if entry.task == task.name]
     rows = []
     for label, count in dict.fromkeys((entry.label, entry.trainable) for entry in own):
@@ -208,7 +226,7 @@ def _published_rows(task: Task, published: Iterable[Published], footnotes: Footn
         cited = footnotes.mark(f"Published, not run here: {next(iter(entries.values())).source}.")
         cells = [
             published_cell(entries[metric], footnotes) if metric in entries else Cell(formatting.MISSING)
-            for metric in (*SCORES, task.metric)
+            for metric in (*metrics, task.metric)
         ]
         rows.append(
             (

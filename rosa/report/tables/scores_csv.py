@@ -14,7 +14,7 @@ from rosa.report import formatting
 from rosa.report.baselines import forms
 from rosa.report.comparison import Comparison, Row, Task, Trial, at_epoch, compare, summarise
 from rosa.report.significance import compare_with, lora_of
-from rosa.report.tables.generation import SCORES, generated_scores, generated_splits
+from rosa.report.tables.generation import SCORES, generated_scores, generated_splits, text_scores
 
 COLUMNS = [
     *("experiment", "model", "method", "row", "settings", "task", "split", "metric", "headline", "rule"),
@@ -119,14 +119,16 @@ def _paired(lora: Row, trial: Trial, rival: Scores, place: tuple[str, str]) -> d
 
 
 def _one(trial: Trial, split: str, metric: str) -> dict[int, float]:
-    return generated_scores(trial, metric, split) if metric in SCORES else trial.scores(split, metric)
+    texts = {name for names in SCORES.values() for name in names}
+    return generated_scores(trial, metric, split) if metric in texts else trial.scores(split, metric)
 
 
 def _scores(trial: Trial, task: Task) -> Scores:
     """All official scores of a trial, and those of the texts generated with the weights of its rule."""
     official = {metric for run in trial.scored.values() for metric in run["config"]["task"]["metrics"]}
     pairs = [(split, metric) for split in task.splits for metric in sorted(official)] or [(task.splits[0], task.metric)]
-    pairs += [(split, metric) for split in generated_splits(trial) for metric in SCORES]
+    texts = dict.fromkeys(metric for run in trial.scored.values() for metric in text_scores(run))
+    pairs += [(split, metric) for split in generated_splits(trial) for metric in texts]
     return {(split, metric): _one(trial, split, metric) for split, metric in pairs}
 
 

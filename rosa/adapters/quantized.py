@@ -1,0 +1,40 @@
+"""Layers whose weight bitsandbytes has quantized to 4 bits (``Linear4bit``): their shape, and their weight's values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rosa.errors import AdapterError
+
+
+def quant_state(layer: nn.Module) -> Any:
+    """bitsandbytes' description of a 4-bit weight; None for a weight that is not quantized."""
+    return getattr(layer.weight, "quant_state", None)
+
+
+def dequantized(layer: nn.Module) -> Tensor:
+    """The values (out, in) of a 4-bit weight, in the dtype that it was quantized from.
+
+    Raises:
+        AdapterError: bitsandbytes is not installed.
+    """
+    try:
+        from bitsandbytes.functional import dequantize_4bit
+    except ImportError as error:
+        raise AdapterError("a 4-bit weight needs bitsandbytes: pip install 'rosa-finetune[quant]'") from error
+    weight: Any = layer.weight
+    values: Tensor = dequantize_4bit(weight.data, quant_state(layer))
+    return values
+
+
+def dense_layer(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> nn.Linear:
+    """A plain linear layer with this (out, in) weight and this bias."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device=weight.device, dtype=dtype)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if bias is not None:
+            layer.bias.copy_(bias)
+    return layer.requires_grad_(False)

@@ -1,0 +1,146 @@
+"""Where the sparse parts of a model's adapters stand: chosen by scores, written to a file, read from one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from rosa.adapters.base import SupportedAdapter
+from rosa.adapters.modules import adapters, unwrapped
+from rosa.errors import AdapterError
+from rosa.utils import files
+
+FILE = "support.safetensors"
+"""A support in a run's folder: each layer's sorted flat positions, and their matrix's shape in the metadata."""
+
+
+def supported(model: nn.Module) -> dict[str, SupportedAdapter]:
+    """The adapters of a model that have a sparse part, by name; empty for other methods."""
+    found = adapters(unwrapped(model))
+    return {name: a for name, a in found if isinstance(a, SupportedAdapter) and a.index is not None}
+
+
+def chosen(model: nn.Module) -> bool:
+    """Whether the sparse parts of a model know where they stand; waits for the device."""
+    return all(a.index is not None and bool(a.index[0] >= 0) for a in supported(model).values())
+
+
+def largest(scores: Tensor, count: int) -> Tensor:
+    """The sorted flat positions (count,) of the largest scores; of equal ones at the threshold, the first."""
+    flat = scores.flatten()
+    threshold = flat.topk(count).values[-1]
+    above = (flat > threshold).nonzero().flatten()
+    equal = (flat == threshold).nonzero().flatten()[: count - len(above)]
+    return torch.cat([above, equal]).sort().values
+
+
+def choose(model: nn.Module, scores: Mapping[str, Tensor]) -> None:
+    """Place every sparse part where its layer's scores (out, in) are largest, in place."""
+    for name, adapter in supported(model).items():
+        assert adapter.index is not None
+        adapter.choose(largest(scores[name], len(adapter.index)))
+
+
+def content_hash(model: nn.Module) -> str:
+    """SHA-256 over the positions of every sparse part, with its layer's name and shape."""
+    digest = hashlib.sha256()
+    for name, adapter in sorted(supported(model).items()):
+        assert adapter.index is not None
+        digest.update(f"{name} {adapter.shape}\n".encode())
+        digest.update(adapter.index.detach().cpu().long().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def describe(model: nn.Module) -> dict[str, Any]:
+    """The hash of a support, and each layer's entries and density, for the record."""
+    layers = []
+    for name, adapter in supported(model).items():
+        assert adapter.index is not None
+        entries = len(adapter.index)
+        layers.append({"name": name, "entries": entries, "density": entries / (adapter.shape[0] * adapter.shape[1])})
+    return {"sha256": content_hash(model), "layers": layers}
+
+
+def write(model: nn.Module, path: Path) -> None:
+    """Write the support of a model to a file, atomically.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    tensors, shapes = {}, {}
+    for name, adapter in supported(model).items():
+        assert adapter.index is not None
+        tensors[name] = adapter.index.detach().cpu()
+        shapes[name] = adapter.shape
+    files.replace(path, save(tensors, metadata={"shapes": json.dumps(shapes)}))
+
+
+def read(path: Path, layers: Mapping[str, SupportedAdapter]) -> dict[str, Tensor]:
+    """The positions in a file from :func:`write`, for these layers.
+
+    Raises:
+        AdapterError: it cannot be read, or is of other layers, shapes or densities.
+    """
+    where = f"method.support={path}"
+    found, shapes = _read(path, where)
+    for name, adapter in layers.items():
+        if name not in found:
+            raise AdapterError(f"{where} is of another model or other targets: it has no layer {name}")
+        problem = _misfit(found[name], tuple(shapes[name]), adapter)
+        if problem:
+            raise AdapterError(f"{where} does not fit {name}: {problem}")
+    for name in found:
+        if name not in layers:
+            raise AdapterError(f"{where} is of another model or other targets: {name} is not adapted here")
+    return found
+
+
+def overlap(one: Path, other: Path) -> dict[str, float]:
+    """The share of the positions that two supports have in common, by layer: 1 for equal ones.
+
+    By chance it is about the density.
+
+    Raises:
+        AdapterError: a file cannot be read, or they are of different layers, shapes or densities.
+    """
+    (ours, shapes), (theirs, others) = _read(one, str(one)), _read(other, str(other))
+    same = shapes == others and all(len(ours[name]) == len(theirs[name]) for name in ours)
+    if not same:
+        raise AdapterError(
+            f"{one} and {other} are of different models, targets or densities: expected two seeds of one run"
+        )
+    return {name: float(torch.isin(index, theirs[name]).double().mean()) for name, index in ours.items()}
+
+
+def _read(path: Path, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = json.loads((file.metadata() or {}).get("shapes", "null"))
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
+    except (OSError, SafetensorError, ValueError) as error:
+        raise AdapterError(f"{where}: expected {FILE} of a run of method=robust: {error}") from error
+    if not isinstance(shapes, dict) or shapes.keys() != found.keys():
+        raise AdapterError(f"{where}: expected {FILE} of a run of method=robust; it names no layers and shapes")
+    return found, shapes
+
+
+def _misfit(index: Tensor, shape: tuple[int, ...], adapter: SupportedAdapter) -> str | None:
+    assert adapter.index is not None
+    size = adapter.shape[0] * adapter.shape[1]
+    if shape != adapter.shape:
+        return f"it is of a weight of {shape}, this one has {adapter.shape}"
+    if index.shape != adapter.index.shape:
+        count = index.numel()
+        return f"it has {count} entries (density {count / size:.4g}), method.density asks for {adapter.index.numel()}"
+    whole = not index.is_floating_point() and bool((index[1:] > index[:-1]).all())
+    if not whole or int(index[0]) < 0 or int(index[-1]) >= size:
+        return f"its positions are not sorted whole numbers below {size}"
+    return None

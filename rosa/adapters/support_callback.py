@@ -1,0 +1,204 @@
+"""A callback that chooses the support of sparse parts during training, for any Hugging Face Trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from rosa.adapters import support
+from rosa.adapters.collect import Collector
+from rosa.adapters.modules import attachment
+from rosa.adapters.state import changing_state, load_changing_state
+from rosa.errors import AdapterError, ConfigError, StartOver
+
+PENDING = "support_pending.safetensors"
+"""The file in a checkpoint before the support is chosen: the state to go back to, and the scores so far."""
+
+
+class SupportCallback(TrainerCallback):
+    """Choose where the sparse parts of RoSA's adapters stand, by the schedule given to ``rosa.attach``.
+
+    * ``warmup``: after ``warmup_steps`` updates, the gradients of ``collect_steps`` updates are scored; the sparse
+      parts train from the next update on.
+    * ``joint`` and ``sparse_only``: the first ``collect_steps`` updates are scored and then undone.
+    * ``warmup`` with ``restart``: as ``warmup``, and all of it is undone.
+
+    Args:
+        folder: where ``support.safetensors`` is written once it is chosen; None for nowhere.
+        start_over: what undoing does to the updates that were spent. True raises :class:`rosa.errors.StartOver` in the
+            Trainer's ``train``, whose caller starts the training again, so that none is lost. False, for a stock
+            Trainer, puts model and optimizer back to the start, and goes on with the updates that are left.
+    """
+
+    def __init__(self, folder: Path | None = None, start_over: bool = False) -> None:
+        self.folder = folder
+        self.start_over = start_over
+        self._collector: Collector | None = None
+        self._initial: dict[str, Tensor] = {}
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prepare the choice, unless the support is known: read from a file, or chosen before a resume.
+
+        Raises:
+            AdapterError: the model has no sparse part.
+            ConfigError: the training is over before the support is chosen.
+        """
+        present = None if model is None else attachment(model)
+        if model is None or present is None or not support.supported(model):
+            raise AdapterError("SupportCallback: no sparse part is attached; rosa.attach(model, RobustConfig()) first")
+        self._config = config = present.config
+        self._warmup = config.warmup_steps if config.schedule == "warmup" else 0
+        if support.chosen(model):
+            self._collector = None
+            self._write(model, state)
+            return
+        needed = self._warmup + config.collect_steps
+        if needed >= state.max_steps:
+            keys = f"method.collect_steps={config.collect_steps}"
+            if self._warmup:
+                keys = f"method.warmup_steps={self._warmup} and {keys}"
+            raise ConfigError(f"{keys}: expected fewer updates than the training's {state.max_steps}")
+        self._collector = Collector(support.supported(model), config.score)
+        self._initial = {}
+        if state.global_step:
+            self._load(args, state)
+        elif self._undoes:
+            self._initial = {name: tensor.clone() for name, tensor in changing_state(model).items()}
+        self._collect_if_due(state)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin to collect gradients once it is due."""
+        self._collect_if_due(state)
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Score the gradients of an update; after the last, choose the support.
+
+        Raises:
+            StartOver: with ``start_over``, the training is to start again.
+        """
+        collector = self._collector
+        if collector is None or state.global_step < self._warmup or model is None:
+            return
+        collector.end_update()
+        if collector.updates < self._config.collect_steps:
+            return
+        if self._undoes:
+            load_changing_state(model, self._initial, "the state at the start")
+        support.choose(model, collector.scores)
+        collector.stop()
+        self._collector, self._initial = None, {}
+        if self._undoes and self.start_over:
+            raise StartOver(f"the support was chosen in update {state.global_step + 1}")
+        self._forget(model, optimizer)
+        self._write(model, state)
+
+    def on_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Undo an update of a first pass, which looks at gradients alone."""
+        if self._collector is not None and self._config.schedule != "warmup" and model is not None:
+            load_changing_state(model, self._initial, "the state at the start")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Log nothing of updates that are going to be undone as if they had not been."""
+        if self._collector is not None and self._undoes and self.start_over:
+            control.should_log = False
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Likewise evaluate nothing."""
+        if self._collector is not None and self._undoes and self.start_over:
+            control.should_log = control.should_evaluate = False
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Save in the checkpoint what the choice needs after a resume."""
+        folder = self._checkpoint(args, state)
+        if self._collector is None or not state.is_world_process_zero or not folder.is_dir():
+            return
+        tensors = {f"initial {name}": tensor.contiguous().cpu() for name, tensor in self._initial.items()}
+        tensors |= {f"score {name}": tensor.contiguous().cpu() for name, tensor in self._collector.scores.items()}
+        tensors["updates"] = torch.tensor(self._collector.updates)
+        save_file(tensors, folder / PENDING)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Refuse to end without a support.
+
+        Raises:
+            AdapterError: no ``collect_steps`` updates in a row had finite gradients.
+        """
+        if self._collector is not None:
+            self._collector.stop()
+            raise AdapterError(
+                f"the training ended before the support was chosen: gradients were not finite too often to collect "
+                f"method.collect_steps={self._config.collect_steps} updates in a row"
+            )
+
+    @property
+    def _undoes(self) -> bool:
+        """Whether the updates before the choice are undone."""
+        return self._config.schedule != "warmup" or bool(self._config.restart)
+
+    def _collect_if_due(self, state: TrainerState) -> None:
+        if self._collector is not None and state.global_step >= self._warmup:
+            self._collector.start()
+
+    def _forget(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+        """Clear the optimizer's state of what was put back or placed; leave the values out of this update."""
+        for adapter in support.supported(model).values():
+            values = adapter.factors()["values"]
+            values.grad = None
+            if optimizer is not None:
+                optimizer.state.pop(values, None)
+        if optimizer is not None and self._undoes:
+            optimizer.state.clear()
+
+    def _write(self, model: nn.Module, state: TrainerState) -> None:
+        if self.folder is not None and state.is_world_process_zero:
+            support.write(model, self.folder / support.FILE)
+
+    def _load(self, args: TrainingArguments, state: TrainerState) -> None:
+        assert self._collector is not None
+        saved = load_file(self._checkpoint(args, state) / PENDING)
+        updates = int(saved.pop("updates"))
+        parts: dict[str, dict[str, Tensor]] = {"initial": {}, "score": {}}
+        for key, tensor in saved.items():
+            part, _, name = key.partition(" ")
+            parts[part][name] = tensor
+        self._initial = parts["initial"]
+        if updates:
+            self._collector.load(parts["score"], updates)
+
+    @staticmethod
+    def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+        return Path(str(args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")

@@ -1,0 +1,29 @@
+"""Print how much the places of RoSA's sparse parts agree between two runs, as two seeds of one setting.
+
+python scripts/support_overlap.py RUN OTHER_RUN      folders of runs of method=robust
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rosa.utils.console import run_command
+
+
+def main() -> None:
+    """Print the overlap by layer, and its mean."""
+    parser = argparse.ArgumentParser(description="Print how much the places of RoSA's sparse parts agree.")
+    parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="folder of a run of method=robust")
+    options = parser.parse_args()
+    from rosa.adapters import support
+    from rosa.utils.formatting import aligned
+
+    shares = support.overlap(*(run / support.FILE for run in options.runs))
+    rows = [("layer", "in common"), *((name, f"{100 * share:.1f} %") for name, share in shares.items())]
+    print("\n".join(aligned([*rows, ("mean", f"{100 * sum(shares.values()) / len(shares):.1f} %")])))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,237 @@
+"""Where sparse parts stand: the choice by scores, the scores of gradients, and the file of a support."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rosa.adapters import adapters, attach, support
+from rosa.adapters.collect import Collector
+from rosa.config import FullConfig, RobustConfig
+from rosa.errors import AdapterError
+from tests.adapters.tiny import attached, batch, build, inputs, perturb
+
+CONFIG = RobustConfig(rank=4, density=0.05)
+
+
+def places(model: nn.Module) -> dict[str, Tensor]:
+    return {name: adapter.index.clone() for name, adapter in support.supported(model).items()}
+
+
+# --- the largest scores ----------------------------------------------------------------------------------------------
+
+
+def brute_force(scores: Tensor, count: int) -> list[int]:
+    flat = scores.flatten().tolist()
+    return sorted(sorted(range(len(flat)), key=lambda i: (-flat[i], i))[:count])
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5, 1000])
+@pytest.mark.parametrize("count", [1, 17, 59, 60])
+def test_the_largest_scores_are_those_of_a_brute_force_search(levels: int, count: int) -> None:
+    scores = torch.randint(levels, (6, 10), generator=torch.Generator().manual_seed(levels)).float()
+    assert support.largest(scores, count).tolist() == brute_force(scores, count)
+
+
+def test_equal_scores_give_exactly_as_many_and_the_first() -> None:
+    assert support.largest(torch.full((6, 10), 0.5), 13).tolist() == list(range(13))
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+def gradients(name: str, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Of the mean loss, by plain autograd on the plain model; (out, in)."""
+    model = build(name)
+    for each in batches:
+        (model(**each).loss / len(batches)).backward()
+    found = {}
+    for layer, module in model.named_modules():
+        if getattr(getattr(module, "weight", None), "grad", None) is not None and module.weight.dim() == 2:
+            found[layer] = module.weight.grad.T if "Conv1D" in type(module).__name__ else module.weight.grad
+    return found
+
+
+@pytest.mark.parametrize("score", ["gradient_squared", "gradient_magnitude"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("name", ["roberta", "gpt2", "llama", "t5"])
+def test_scores_are_those_of_plain_autograd(name: str, accumulation: int, score: str) -> None:
+    """Query, key and value share one input, which the collection must leave as it is."""
+    model = build(name)
+    attach(model, CONFIG, verbose=False)
+    collector = Collector(support.supported(model), score)
+    collector.start()
+    expected: dict[str, Tensor] = {}
+    for update in range(3):
+        batches = [batch(name, seed=2 * update + part) for part in range(accumulation)]
+        for each in batches:
+            (model(**each).loss / accumulation).backward()
+        collector.end_update()
+        for layer, gradient in gradients(name, batches).items():
+            part = gradient.square() if score == "gradient_squared" else gradient.abs()
+            expected[layer] = expected.get(layer, 0) + part
+    assert collector.updates == 3
+    for layer in collector.scores:
+        torch.testing.assert_close(collector.scores[layer], expected[layer], rtol=1e-3, atol=1e-9)
+    support.choose(model, collector.scores)
+    for layer, index in places(model).items():
+        assert index.tolist() == brute_force(collector.scores[layer], int(0.05 * expected[layer].numel()))
+
+
+def test_collecting_changes_no_gradient_and_ends() -> None:
+    model = attached("roberta", CONFIG)
+    perturb(model)
+    model(**batch("roberta")).loss.backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+    collector = Collector(support.supported(model), "gradient_squared")
+    for collecting in (True, False):
+        (collector.start if collecting else collector.stop)()
+        model.zero_grad()
+        model(**batch("roberta")).loss.backward()
+        found = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+        assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
+        assert bool(collector._gradients) == collecting
+    assert all(parameter.grad is None for parameter in model.parameters() if not parameter.requires_grad)
+
+
+def test_a_layer_that_is_called_twice_is_scored_by_its_whole_gradient() -> None:
+    layer = nn.Linear(6, 6)
+    model = nn.Sequential()
+    model.attention = nn.Module()  # type: ignore[assignment]
+    model.attention.layer = layer
+    whole = (layer(layer(inputs(3, 6)))).square().sum()
+    expected = torch.autograd.grad(whole, layer.weight)[0].square()
+    attach(model, RobustConfig(rank=2, density=0.1), verbose=False)
+    collector = Collector(support.supported(model), "gradient_squared")
+    collector.start()
+    wrapped = model.attention.layer
+    wrapped(wrapped(inputs(3, 6))).square().sum().backward()
+    collector.end_update()
+    torch.testing.assert_close(collector.scores["attention.layer"], expected)
+
+
+def test_after_an_overflow_the_collection_begins_anew() -> None:
+    model = attached("roberta", CONFIG)
+    collector = Collector(support.supported(model), "gradient_squared")
+    collector.start()
+    for scale in (1.0, float("inf")):
+        (model(**batch("roberta")).loss * scale).backward()
+        collector.end_update()
+    assert (collector.updates, collector.scores) == (0, {})
+
+
+def test_a_layer_that_no_gradient_reaches_is_named() -> None:
+    model = attached("roberta", CONFIG)
+    collector = Collector(support.supported(model), "gradient_squared")
+    collector.start()
+    with pytest.raises(AdapterError, match=r"roberta\.encoder\.layer\.0\.attention\.self\.query: no gradient"):
+        collector.end_update()
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+def test_a_support_comes_back_from_its_file(tmp_path: Path) -> None:
+    model = attached("gpt2", CONFIG, seed=3)
+    path = tmp_path / support.FILE
+    support.write(model, path)
+    other = build("gpt2")
+    attach(other, RobustConfig(rank=4, density=0.05, support=str(path)), verbose=False)
+    assert support.chosen(other)
+    assert support.describe(other) == support.describe(model)
+    assert {name: index.tolist() for name, index in places(other).items()} == {
+        name: index.tolist() for name, index in places(model).items()
+    }
+    described = support.describe(model)["layers"]
+    assert [(layer["name"], layer["entries"]) for layer in described] == [
+        (name, int(0.05 * adapter.base.weight.numel())) for name, adapter in adapters(model)
+    ]
+    assert support.content_hash(attached("gpt2", CONFIG, seed=4)) != support.content_hash(model)
+
+
+def test_the_overlap_of_two_supports_is_the_share_in_common(tmp_path: Path) -> None:
+    one, other = attached("gpt2", CONFIG, seed=3), attached("gpt2", CONFIG, seed=4)
+    support.write(one, tmp_path / "one")
+    support.write(other, tmp_path / "other")
+    ours, theirs = places(one), places(other)
+    shares = {name: len(set(ours[name].tolist()) & set(theirs[name].tolist())) / len(ours[name]) for name in ours}
+    assert support.overlap(tmp_path / "one", tmp_path / "other") == pytest.approx(shares)
+    assert set(support.overlap(tmp_path / "one", tmp_path / "one").values()) == {1.0}
+    support.write(attached("gpt2", RobustConfig(rank=4, density=0.06)), tmp_path / "denser")
+    with pytest.raises(AdapterError, match="different models, targets or densities"):
+        support.overlap(tmp_path / "one", tmp_path / "denser")
+
+
+def test_other_methods_have_no_support() -> None:
+    assert support.supported(attached("gpt2", FullConfig())) == {}
+    assert support.supported(attached("gpt2", RobustConfig(rank=4, schedule="low_rank_only"))) == {}
+
+
+def _shape(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
+    shapes[next(iter(shapes))] = [16, 64]
+
+
+def _fewer(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
+    tensors[next(iter(tensors))] = torch.arange(3)
+
+
+def _unsorted(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
+    name = next(iter(tensors))
+    tensors[name] = tensors[name].flip(0).contiguous()
+
+
+def _outside(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
+    tensors[next(iter(tensors))][-1] = 32 * 32
+
+
+def _missing(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
+    name = next(iter(tensors))
+    del tensors[name], shapes[name]
+
+
+def _more(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
+    tensors["another"], shapes["another"] = torch.arange(3), [2, 3]
+
+
+def _nameless(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
+    shapes.clear()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_shape, r"does not fit .*query: it is of a weight of \(16, 64\), this one has \(32, 32\)"),
+        (_fewer, r"does not fit .*: it has 3 entries \(density 0\.00293\), method\.density asks for 51"),
+        (_unsorted, r"does not fit .*: its positions are not sorted whole numbers below 1024"),
+        (_outside, r"does not fit .*: its positions are not sorted whole numbers below 1024"),
+        (_missing, r"is of another model or other targets: it has no layer roberta.*query"),
+        (_more, r"is of another model or other targets: another is not adapted here"),
+        (_nameless, r"it names no layers and shapes"),
+    ],
+)
+def test_a_support_of_something_else_is_refused(spoil: Any, said: str, tmp_path: Path) -> None:
+    tensors = places(attached("roberta", CONFIG))
+    shapes: dict[str, Any] = {name: [32, 32] for name in tensors}
+    spoil(tensors, shapes)
+    path = tmp_path / support.FILE
+    save_file(tensors, path, metadata={"shapes": json.dumps(shapes)})
+    model = build("roberta")
+    before = list(model.state_dict())
+    with pytest.raises(AdapterError, match=rf"^method\.support={path} {said}|^method\.support={path}: .*{said}"):
+        attach(model, RobustConfig(rank=4, density=0.05, support=str(path)), verbose=False)
+    assert list(model.state_dict()) == before
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no tensors", b"\xff" * 40])
+def test_a_file_that_is_no_support_is_refused(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(AdapterError, match=rf"method\.support={path}: expected support\.safetensors of a run"):
+        attached("roberta", RobustConfig(rank=4, density=0.05, support=str(path)))
