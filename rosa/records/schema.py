@@ -247,9 +247,11 @@ class SupportLayer(TypedDict):
     """The sparse part of a layer."""
 
     name: str
+    """Dotted name of the layer in the model."""
     entries: int
+    """Trained entries."""
     density: float
-    """``entries`` over those of the weight."""
+    """``entries`` as a share of the weight's."""
 
 
 class Support(TypedDict):
@@ -258,6 +260,7 @@ class Support(TypedDict):
     sha256: str
     """Over the positions, with each layer's name and shape."""
     layers: list[SupportLayer]
+    """One entry a layer with a sparse part."""
 
 
 class Diagnostics(TypedDict, total=False):
