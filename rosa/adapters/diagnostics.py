@@ -25,9 +25,15 @@ def factors_of(model: nn.Module) -> Factors:
     for name, adapter in adapters(model):
         factors = adapter.factors()
         if {"A", "B"} <= factors.keys():
-            A, B = (factors[key].detach().cpu().clone() for key in ("A", "B"))
+            A, B = (_whole(factors[key].detach()).cpu().clone() for key in ("A", "B"))
             found[name] = (A, B)
     return found
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or all of its shards (``fully_shard``); then every process has to ask."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
 
 
 def moved(before: Factors, after: Factors) -> dict[str, float]:

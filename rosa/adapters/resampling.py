@@ -54,10 +54,11 @@ def resample(
     require_cpu(generator)
     # Every process draws for every layer, so that the generators stay in the same state.
     drawn = [adapter.draw(generator) for adapter in found.values()]
+    members = list(found.values())
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-        seconds = _move_shared(list(found.values()), drawn)
+        seconds = _move_sharded(model, members, drawn) if _is_sharded(model) else _move_shared(members, drawn)
     else:
-        seconds = move(list(found.values()), drawn)
+        seconds = move(members, drawn)
     if optimizer is not None:
         for adapter in found.values():
             for factor in adapter.factors().values():
@@ -113,6 +114,19 @@ def _move_shared(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[f
             distributed.broadcast(tensors[name], src=i % processes)
         member.after_move()
     return [reports[i % processes][0][i // processes] for i in range(len(members))]
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    """Whether ``fully_shard`` was applied to the model or to a part of it: their classes then have ``unshard``."""
+    return any(hasattr(type(module), "unshard") for module in model.modules())
+
+
+def _move_sharded(model: nn.Module, members: list[ResampledAdapter], drawn: list[Tensor]) -> list[float]:
+    """As :func:`move`, for a model under ``fully_shard``."""
+    from rosa.adapters import sharding  # which loads torch.distributed.fsdp
+
+    sharding.reshard(model)
+    return sharding.move_sharded(members, drawn)
 
 
 def _treat_state(optimizer: torch.optim.Optimizer, factor: nn.Parameter, treatment: str) -> None:

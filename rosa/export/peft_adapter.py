@@ -179,6 +179,8 @@ def _config(base: nn.Module, factors: dict[str, LowRank], difference: Difference
     # peft prepends "(.*\.)?" to a pattern; without "^" it would also match the end of a longer name.
     others = {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != usual}
     task = next((kind for end, kind in TASKS.items() if type(base).__name__.endswith(end)), None)
+    if getattr(base, "main_input_name", "input_ids") != "input_ids":
+        task = None  # peft's classes for tasks pass on input_ids, which a model of sounds or images lacks
     bare = [name for name in factors if getattr(base.get_submodule(name), "bias", None) is None]
     if difference.biases and bare:
         raise ExportError(

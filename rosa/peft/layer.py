@@ -203,7 +203,7 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
 
 
 def own_copy(layer: LinearLayer) -> LinearLayer:
-    """A layer of the same class with a frozen copy of the weight, and with the same bias."""
+    """A plain linear layer (``nn.Linear`` or ``Conv1D``) with a frozen copy of the weight, and with the same bias."""
     out_features, in_features = oriented(layer, layer.weight).shape
     with torch.device("meta"):  # without drawing initial values
         if isinstance(layer, Conv1D):

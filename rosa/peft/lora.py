@@ -17,6 +17,7 @@ from torch import nn
 
 from rosa.adapters.base import LinearLayer, oriented
 from rosa.adapters.modules import ATTRIBUTE
+from rosa.adapters.targets import LOADED
 from rosa.errors import ExportError
 from rosa.export.peft_adapter import TOLERANCE, PeftExport, to_peft
 from rosa.peft.layer import RosaTunerLinear, own_copy
@@ -77,8 +78,11 @@ def without_adapters(model: PeftModel, adapter_name: str | None) -> nn.Module:
             twins[id(module)] = _plain_layer(module, adapter_name)
         elif isinstance(module, ModulesToSaveWrapper):
             kept = module.modules_to_save
-            pretrained = adapter_name is None or adapter_name not in kept
-            twins[id(module)] = module.original_module if pretrained else kept[str(adapter_name)]
+            pretrained = module.original_module
+            chosen = pretrained if adapter_name is None or adapter_name not in kept else kept[adapter_name]
+            for own, theirs in zip(chosen.parameters(), pretrained.parameters(), strict=True):
+                _mark(own, theirs)
+            twins[id(module)] = chosen
     twin = copy.deepcopy(inner, twins)
     for name in ("peft_config", ATTRIBUTE):
         vars(twin).pop(name, None)
@@ -88,10 +92,17 @@ def without_adapters(model: PeftModel, adapter_name: str | None) -> nn.Module:
 def _plain_layer(layer: RosaTunerLinear, adapter_name: str | None) -> LinearLayer:
     plain = own_copy(layer.base_layer)
     plain.weight.copy_(layer.pretrained())
+    _mark(plain.weight, layer.base_layer.weight)
     if adapter_name is not None and adapter_name in layer.rosa_layer:
         weight = layer.adapter(adapter_name).effective_weight()
         oriented(plain, plain.weight).copy_(weight)
     return plain
+
+
+def _mark(copied: nn.Parameter, original: nn.Parameter) -> None:
+    """Keep on a copy what transformers noted on the original: whether it was in the checkpoint."""
+    if hasattr(original, LOADED):
+        setattr(copied, LOADED, getattr(original, LOADED))
 
 
 def teach_save_pretrained() -> None:

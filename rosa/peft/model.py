@@ -9,6 +9,7 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
 from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
 from rosa.adapters.base import LinearLayer
@@ -225,7 +226,9 @@ class RosaModel(BaseTuner):
             if adapter_name in layer.rosa_layer:
                 for key, tensor in layer.adapter(adapter_name).saved().items():
                     given = state_dict.get(f"{name}.rosa_layer.{adapter_name}.{key}", tensor)
-                    found[f"{name}.{PREFIX}{key}.{adapter_name}"] = given.detach()
+                    given = given.detach()
+                    whole = given.full_tensor() if isinstance(given, DTensor) else given
+                    found[f"{name}.{PREFIX}{key}.{adapter_name}"] = whole
         biases = cls._get_learnable_bias_state_dict(model, state_dict, config)
         found |= {name: bias for name, bias in biases.items() if f".{PREFIX}layer." not in name}
         return found
@@ -280,7 +283,7 @@ def _shown(targets: Any) -> str:
 def _refuse(name: str, target: nn.Module, config: RosaConfig) -> tuple[LinearLayer, int]:
     """Check a target, adapted already or not, and give back the pretrained layer and its rank."""
     module = target.base_layer if isinstance(target, RosaTunerLinear) else target
-    if not isinstance(module, LinearLayer) or type(module).forward not in (nn.Linear.forward, Conv1D.forward):
+    if not isinstance(module, LinearLayer):
         raise AdapterError(
             f"{name} is a {type(module).__name__}, which is not supported: ROSA adapts torch.nn.Linear and "
             "transformers' Conv1D. Leave it out of target_modules, or name it in exclude_modules"

@@ -100,6 +100,18 @@ def test_a_classification_head_goes_through_merging_and_through_pefts_own_conver
     assert torch.equal(logits(again, name), logits(plain, name))
 
 
+@pytest.mark.parametrize("name", ["roberta", "gpt2"])
+def test_a_model_that_was_loaded_keeps_its_backbone(tmp_path, name):
+    """Transformers marks what it loaded; without the marks, adapted weights would pass for a new head."""
+    build(name).save_pretrained(tmp_path / "base")
+    kind = type(build(name))
+    model = trained(name, kind.from_pretrained(tmp_path / "base"))
+    export = save_as_lora(model, tmp_path / "lora")
+    assert export.whole == (("classifier",) if name == "roberta" else ())
+    loaded = PeftModel.from_pretrained(kind.from_pretrained(tmp_path / "base"), tmp_path / "lora").eval()
+    assert relative_difference(logits(loaded, name), logits(model, name)) <= 1e-4
+
+
 def test_unload_gives_the_pretrained_head_back():
     expected = logits(build("roberta"), "roberta")
     model = trained("roberta", build("roberta"))

@@ -28,8 +28,9 @@ def layers(model: nn.Module) -> dict[str, RosaTunerLinear]:
 
 def wrapped(name: str, seed: int = 0, **options) -> PeftModel:
     """A fresh tiny model behind PEFT."""
+    model = build(name)
     torch.manual_seed(seed)
-    return get_peft_model(build(name), RosaConfig(**{"r": 4, **options})).eval()
+    return get_peft_model(model, RosaConfig(**{"r": 4, **options})).eval()
 
 
 def trained(name: str, resamples: int = 2, **options) -> PeftModel:
@@ -59,8 +60,9 @@ def test_the_function_stays_when_adapters_are_added_and_at_each_resample(name):
 @pytest.mark.parametrize("options", [{}, {"factorization": "random_add"}, {"factorization": "random_orthogonal"}])
 def test_it_trains_as_rosa_attach_does_to_the_last_bit(name, options):
     method = rosa.RosaConfig(rank=4, head="freeze", **options)
+    mine = build(name)
     torch.manual_seed(0)
-    mine = rosa.attach(build(name), method, verbose=False)
+    rosa.attach(mine, method, verbose=False)
     theirs = wrapped(name, **options)
     for step in range(3):
         for model in (mine, theirs):
