@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from peft import PeftModel, PeftType
 from peft.utils.other import ModulesToSaveWrapper
-from torch import nn
+from torch import Tensor, nn
 
 from rosa.adapters.base import LinearLayer, oriented
 from rosa.adapters.modules import ATTRIBUTE
@@ -99,7 +99,7 @@ def _plain_layer(layer: RosaTunerLinear, adapter_name: str | None) -> LinearLaye
     return plain
 
 
-def _mark(copied: nn.Parameter, original: nn.Parameter) -> None:
+def _mark(copied: Tensor, original: Tensor) -> None:
     """Keep on a copy what transformers noted on the original: whether it was in the checkpoint."""
     if hasattr(original, LOADED):
         setattr(copied, LOADED, getattr(original, LOADED))

@@ -57,8 +57,8 @@ def _in_a_group(rank: int, folder: Path, door: str) -> None:
     saved: dict[str, Any] = {"outputs": logits(model, "bert")}
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     saved["state"] = get_model_state_dict(model, options=options)
-    if door == "peft":
-        saved["adapter"] = peft.get_peft_model_state_dict(model)
+    if door == "peft" and rank == 0:  # which alone has the whole state
+        saved["adapter"] = peft.get_peft_model_state_dict(model, state_dict=saved["state"])
     saved["shards"] = all(isinstance(p, DTensor) for p in model.parameters())
     # Loading brings another training back to the same place.
     other = make(door, seed=1)

@@ -11,13 +11,14 @@ import torch
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import rosa
 from rosa.errors import AdapterError
 from rosa.peft import RosaConfig
 from rosa.peft.layer import RosaTunerLinear
 from rosa.utils.seeding import generator
-from tests.adapters.tiny import HIDDEN, attached, build, logits, relative_difference, train_steps
+from tests.adapters.tiny import HIDDEN, attached, batch, build, logits, relative_difference, train_steps
 
 NAMES = ("llama", "gpt2", "t5", "roberta")
 
@@ -76,6 +77,30 @@ def test_it_trains_as_rosa_attach_does_to_the_last_bit(name, options):
     expected = plain.state_dict()
     assert list(merged.state_dict()) == list(expected)
     assert all(torch.equal(tensor, expected[key]) for key, tensor in merged.state_dict().items())
+
+
+class Calls(TorchDispatchMode):
+    """The operators that are called, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_calls_the_operators_of_rosa_attach_and_no_other(name):
+    mine = rosa.attach(build(name), rosa.RosaConfig(rank=4, head="freeze"), verbose=False)
+    found = []
+    for model in (mine, wrapped(name)):
+        with Calls() as calls:
+            model(**batch(name)).loss.backward()
+        found.append(calls.names)
+    assert len(found[0]) > 100
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("name", NAMES)
