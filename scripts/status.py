@@ -18,7 +18,7 @@ from rosa.config.explain import explained
 from rosa.errors import ReportError
 from rosa.records import find
 from rosa.report.cli import add_results, tell_left_out
-from rosa.sweep.jobs import command, expand
+from rosa.sweep.jobs import command, expand, request
 from rosa.sweep.status import Run, asked_for, run_of, table, to_do
 from rosa.utils.console import run_command
 
@@ -46,7 +46,9 @@ def main() -> None:
         register()
         overrides = [f"experiment={options.experiment}", *options.overrides, f"results_dir={options.results}"]
         with explained(CONF, overrides):
-            jobs = list(tqdm(expand(CONF, overrides), desc="composing", unit="run", leave=False, disable=None))
+            asked = request(overrides)
+            bar = tqdm(expand(CONF, asked), desc="composing", unit="run", leave=False, disable=None)
+            jobs = [job for job, _ in bar]
         sweep = command(["-m", *overrides])
         runs[options.experiment] = list(asked_for(jobs, options.results))
     else:

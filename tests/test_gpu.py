@@ -20,7 +20,7 @@ from rosa.adapters import adapters, attach, changing_state, load_changing_state,
 from rosa.adapters.base import Adapter, oriented
 from rosa.config import RosaConfig
 from rosa.run import run
-from rosa.run.resolve import precision_for
+from rosa.run.device import precision_for
 from rosa.utils.seeding import generator
 from tests.adapters import tiny
 from tests.adapters.tiny import METHODS, build, relative_difference

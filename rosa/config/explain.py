@@ -13,6 +13,14 @@ from rosa.config.registry import methods
 from rosa.errors import ConfigError, RosaError
 from rosa.utils.console import nearest
 
+OTHER_NAMES = {
+    "learning_rate": "lr", "r": "rank", "lora_r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout",
+    "target_modules": "targets", "num_epochs": "epochs", "num_train_epochs": "epochs", "max_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size", "gradient_accumulation_steps": "accumulation",
+    "warmup_ratio": "warmup", "max_seq_length": "max_length", "output_dir": "results_dir",
+}  # fmt: skip
+"""What other programs call a key -> what it is called here."""
+
 
 def leaf_keys(node: Any, prefix: str = "") -> list[str]:
     """Every dotted key of a composed configuration, groups and leaves."""
@@ -88,6 +96,11 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
         group, name = choice.groups()
         suggestion = nearest(name, options[group]) or "."
         return f"{group}={name}: no such {group}{suggestion} Available: {', '.join(options[group])}"
+    if choice and choice.group(1).startswith("hydra/"):
+        group, name = choice.groups()
+        there = re.search(r"Available options in '[^']+':\s*(.*?)\s*Config search path", text, re.DOTALL)
+        listed = ", ".join((there.group(1) if there else "").split())
+        return f"{group}={name}: no such {group}; it is a plugin of Hydra's that is not installed. Available: {listed}"
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", reason)
     if unknown and re.search(r"not in struct|Key '[^']+' not in|No match in the defaults list", reason):
         key = unknown.group(1)
@@ -95,7 +108,10 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
         if key not in keys:
             group, dot, leaf = key.rpartition(".")
             siblings = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == group]
-            suggestion = nearest(leaf, siblings).replace("mean ", f"mean {group}{dot}") or nearest(key, keys)
+            meant = [k for k in keys if k.rpartition(".")[2] == OTHER_NAMES.get(leaf, leaf)]
+            suggestion = f"; did you mean {min(meant, key=len)}?" if meant else ""
+            suggestion = suggestion or nearest(leaf, siblings).replace("mean ", f"mean {group}{dot}")
+            suggestion = suggestion or nearest(key, keys)
             return f"{key}: no such key{suggestion or (f'; {group} has: ' + ', '.join(siblings) if siblings else '')}"
     word = unreadable(overrides)
     ambiguous = re.search(r"Ambiguous value for argument '(.*)'$", text.partition("\n")[0])

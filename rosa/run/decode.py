@@ -18,7 +18,7 @@ from rosa.errors import DecodingError
 from rosa.evaluation.generation.hypotheses import Written, write
 from rosa.records import RECORD, Rule
 from rosa.run import reload
-from rosa.run.resolve import device_for
+from rosa.run.device import device_for
 
 TASK = "e2e"
 PRESET = "reference"

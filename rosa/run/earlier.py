@@ -11,7 +11,7 @@ from typing import Any, cast
 from rosa import records
 from rosa.config import Config, ModelConfig, canonical, to_dict
 from rosa.data import sources
-from rosa.errors import ChangedRunError
+from rosa.errors import ChangedRunError, RecordError
 from rosa.records.schema import Configuration, Model, Record
 from rosa.records.settings import resolved_settings
 from rosa.utils import files
@@ -55,6 +55,41 @@ class Inputs:
         if folder not in self._weights:
             self._weights[folder] = {path.name: files.sha256(path) for path in sorted(folder.glob("*.safetensors"))}
         return self._weights[folder]
+
+
+def finished(config: Config, inputs: Inputs) -> Record | None:
+    """The record of a run that was finished before; None if there is something to do.
+
+    Args:
+        config: the run, resolved (:func:`rosa.run.device.resolve`).
+        inputs: hashes of what the run would read.
+
+    Raises:
+        ChangedRunError: the finished run is not the one that is asked for.
+        DataError: the data cannot be had.
+        RecordError: the record cannot be read.
+    """
+    folder = records.folder(config)
+    path = folder / records.RECORD
+    if config.train.force or not path.exists():
+        return None
+    record = read_earlier(path)
+    if record["status"] != "done":
+        return None
+    refuse_other_run(record, config, folder, inputs)
+    return record
+
+
+def read_earlier(path: Path) -> Record:
+    """The record in a run's folder.
+
+    Raises:
+        RecordError: it cannot be read; the message says how to do the run over.
+    """
+    try:
+        return records.read(path)
+    except RecordError as error:
+        raise RecordError(f"{error}; train.force=true does the run over") from error
 
 
 def refuse_other_run(record: Record, config: Config, folder: Path, inputs: Inputs) -> None:

@@ -14,8 +14,8 @@ from rosa.config import Config
 from rosa.errors import BusyError
 from rosa.records import Record
 from rosa.records.schema import Failure, Tuning
-from rosa.run.earlier import Inputs, refuse_other_run
-from rosa.run.resolve import resolve
+from rosa.run.device import resolve
+from rosa.run.earlier import Inputs, read_earlier, refuse_other_run
 from rosa.training import find_checkpoint
 from rosa.training.signals import stop_signals
 from rosa.utils import distributed, files
@@ -116,7 +116,7 @@ def failure(error: BaseException) -> Failure:
 
 def _earlier_record(folder: Path) -> Record | None:
     path = folder / records.RECORD
-    return records.read(path) if path.exists() else None
+    return read_earlier(path) if path.exists() else None
 
 
 def _forced_by_this_job(folder: Path) -> bool:

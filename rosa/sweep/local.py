@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -14,10 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rosa.config import TUNED, Config
-from rosa.errors import BusyError, InterruptedRun, RecordError
+from tqdm import tqdm
+
+from rosa.config import TUNED
+from rosa.errors import BusyError, ChangedRunError, InterruptedRun, RecordError, RosaError
+from rosa.records import score
 from rosa.records.summary import headline
-from rosa.sweep.jobs import Job
+from rosa.sweep.jobs import Job, labelled
 from rosa.sweep.progress import Overview, counted, duration
 from rosa.sweep.workers import Death, Workers
 from rosa.utils.console import first_line
@@ -38,14 +42,10 @@ class Result:
     line: str
     """The score, or the first line of the error."""
     seconds: float
-
-
-def describe(config: Config) -> str:
-    """A short name of a run."""
-    rank = getattr(config.method, "rank", None)
-    method = config.method.name + (f" r={rank}" if rank is not None else "")
-    lr = config.train.lr if config.train.lr == TUNED else f"{config.train.lr:g}"
-    return f"{config.task.name:5} {method:9} lr={lr} seed={config.seed}"
+    score: float = math.nan
+    """The headline at the epoch that the run's selection chose; NaN without one."""
+    again: str = ""
+    """The command that does the run; empty for that of the job."""
 
 
 def attempt(job: Job, threads: int) -> Result:
@@ -61,20 +61,21 @@ def attempt(job: Job, threads: int) -> Result:
     from rosa.run import run
 
     start = time.perf_counter()
-    config = job.config
+    config, reached = job.config, math.nan
     if threads and not config.train.threads:
         config = replace(config, train=replace(config.train, threads=threads))
     try:
         outcome = run(config, job.command, progress=False, tuning=job.tuning)
         status = "skipped" if outcome.skipped else "done"
         line = "; ".join([headline(outcome.record), *(f"warning: {text}" for text in outcome.record["warnings"])])
+        reached = score(outcome.record, config.chosen_epoch)
     except BusyError:
         status, line = "busy", "another process is doing it"
     except InterruptedRun:
         raise
     except Exception as error:  # one failing run must not stop the others
         status, line = "failed", first_line(type(error).__name__, str(error))
-    return Result(job, status, line, time.perf_counter() - start)
+    return Result(job, status, line, time.perf_counter() - start, reached)
 
 
 def run_job(job: Job, threads: int) -> Result:
@@ -135,9 +136,22 @@ def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
     Returns:
         The outcomes, in the order in which the runs ended.
     """
+    jobs, ended = without_finished(with_learning_rates(labelled(jobs)))
+    with _stopping() as stopping:
+        if not jobs:
+            results, seconds = Schedule([], None, stopping, ended).work_off()
+        else:
+            with _workers(jobs, at_once) as work:
+                results, seconds = Schedule(jobs, work, stopping, ended).work_off()
+    print(summarize(results, seconds), flush=True)
+    return results
+
+
+def _workers(jobs: Sequence[Job], at_once: int) -> Workers[Job, Result]:
+    """The processes for the runs, once these are checked and the models that they share are made."""
     import multiprocessing
 
-    from rosa.run.resolve import prepare
+    from rosa.run.prepare import prepare
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = visible_gpus() if any(job.config.train.device != "cpu" for job in jobs) else []
@@ -145,19 +159,41 @@ def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
     # CUDA cannot be used after a fork, and an import may have initialized it.
     forking = not gpus and "forkserver" in multiprocessing.get_all_start_methods()
     method = "forkserver" if forking else "spawn"
-    work: Workers[Job, Result] = Workers(partial(run_job, threads=threads), environments, method, ["rosa.run"])
+    work: Workers[Job, Result] = Workers(partial(run_job, threads=threads), environments, method, ["rosa.run.pipeline"])
     prepare(job.config for job in jobs)
-    jobs = with_learning_rates(jobs)
-    with work, _stopping() as stopping:
-        results, seconds = Schedule(jobs, work, stopping).work_off()
-    print(summarize(results, seconds), flush=True)
-    return results
+    return work
+
+
+def without_finished(jobs: Sequence[Job]) -> tuple[list[Job], list[Result]]:
+    """The runs that are left to do, and the outcomes of the others: finished before, or refused as another run.
+
+    Each takes milliseconds: no run is set up, and no PyTorch is loaded where no GPU can be there.
+    """
+    from rosa.run.device import resolve_device
+    from rosa.run.earlier import Inputs, finished
+
+    left: list[Job] = []
+    ended: list[Result] = []
+    inputs = Inputs()
+    for job in tqdm(jobs, desc="looking for finished runs", unit="run", leave=False, delay=1):
+        try:
+            record = finished(resolve_device(job.config), inputs) if job.config.train.lr != TUNED else None
+        except RosaError as error:
+            # What is there cannot be gone on from: the run's command would be refused in the same way.
+            over = f"{job.command} train.force=true" if isinstance(error, (ChangedRunError, RecordError)) else ""
+            ended.append(Result(job, "failed", first_line(type(error).__name__, str(error)), 0.0, again=over))
+            continue
+        if record is None:
+            left.append(job)
+        else:
+            ended.append(Result(job, "skipped", headline(record), 0.0))
+    return left, ended
 
 
 def with_learning_rates(jobs: Sequence[Job]) -> list[Job]:
     """Look up each ``train.lr=tuned``; a job whose learning rate cannot be chosen is left as it is, and fails later."""
     from rosa.records.selection import Grids
-    from rosa.run.resolve import resolve
+    from rosa.run.device import resolve
 
     grids = {job.config.results_dir: Grids(Path(job.config.results_dir)) for job in jobs}
     found = []
@@ -198,11 +234,18 @@ class Schedule:
 
     Args:
         jobs: the runs.
-        workers: the processes.
+        workers: the processes; None where there is nothing to do.
+        ended: outcomes that are known before.
         stopping: raised by a signal, or here by a failure with ``train.fail_fast``.
     """
 
-    def __init__(self, jobs: Sequence[Job], workers: Workers[Job, Result], stopping: Stopping) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        workers: Workers[Job, Result] | None,
+        stopping: Stopping,
+        ended: Sequence[Result] = (),
+    ) -> None:
         self.workers = workers
         self.stopping = stopping
         self.waiting = deque(jobs)
@@ -211,13 +254,16 @@ class Schedule:
         self.met_elsewhere: set[str] = set()
         """The commands of all runs that another process was doing, including those that have ended since."""
         self.results: list[Result] = []
-        self.overview = Overview(len(jobs))
+        self.overview = Overview(len(jobs) + len(ended))
         self._heard = 0
         self._again_at = 0.0
+        self.width = max((len(job.label) for job in jobs), default=0)
+        for result in ended:
+            self._ended(result)
 
     def work_off(self) -> tuple[list[Result], float]:
         """Do all runs; return the outcomes and the elapsed seconds."""
-        while self.waiting or self.elsewhere or self.workers.busy:
+        while self.workers and (self.waiting or self.elsewhere or self.workers.busy):
             self._heed_stop()
             if self.elsewhere and not self.waiting and time.monotonic() >= self._again_at:
                 self.waiting.extend(self.elsewhere)
@@ -238,6 +284,8 @@ class Schedule:
             self._ended(Result(job, "not started", "", 0.0))
         self.waiting.clear()
         self.elsewhere.clear()
+        if self.workers is None:
+            return
         if self.stopping.asked == 1:
             self.workers.ask_to_stop()
         else:
@@ -269,7 +317,7 @@ class Schedule:
         self.results.append(result)
         line = ""
         if result.status not in ("skipped", "not started"):
-            line = f"{result.status:11} {describe(job.config)}  {result.line}  ({result.seconds:.1f} s)"
+            line = f"{result.status:11} {job.label:{self.width}}  {result.line}  ({result.seconds:.1f} s)"
         self.overview.ended(result.status, line)
         if result.status == "failed" and job.config.train.fail_fast and not self.stopping.asked:
             self.stopping.asked = 1
@@ -281,7 +329,10 @@ def summarize(results: Sequence[Result], seconds: float) -> str:
     return "\n".join(
         [
             f"{len(results)} runs in {duration(seconds)}: {counted(counts, ('done', 'skipped', 'failed'))}",
-            *remarks(counts, [(result.line, result.job.command) for result in results if result.status == "failed"]),
+            *remarks(
+                counts,
+                [(result.line, result.again or result.job.command) for result in results if result.status == "failed"],
+            ),
         ]
     )
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
+from typing import TYPE_CHECKING
 
 from rosa.errors import AdapterError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(seed: int, purpose: str, index: int = 0) -> int:
@@ -24,6 +26,8 @@ def derive(seed: int, purpose: str, index: int = 0) -> int:
 
 def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
     """A CPU generator for one purpose of a run."""
+    import torch
+
     return torch.Generator("cpu").manual_seed(derive(seed, purpose, index))
 
 
@@ -40,6 +44,8 @@ def require_cpu(stream: torch.Generator | None) -> None:
 @contextmanager
 def global_stream(seed: int) -> Iterator[None]:
     """Seed PyTorch's global CPU generator for a block of code that draws from it, and restore its state afterwards."""
+    import torch
+
     with torch.random.fork_rng(devices=[]):  # only the CPU's generator: models are built there
         torch.default_generator.manual_seed(seed)
         yield

@@ -20,7 +20,7 @@ from rosa import data, models
 from rosa.config import Config, DataConfig, ModelConfig, from_hydra, register
 from rosa.models import length_limit
 from rosa.run import mini_model
-from rosa.run.resolve import resolve_device
+from rosa.run.device import resolve_device
 from rosa.training.batches import EpochSampler
 from rosa.utils.console import silence_transformers
 

@@ -10,7 +10,7 @@ import pytest
 
 from rosa.config import from_hydra, register
 from rosa.run import run
-from rosa.sweep.jobs import expand
+from rosa.sweep.jobs import expand, request
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -52,7 +52,7 @@ def test_two_updates_of_the_first_run(
         if name in ("e2e_workshop", "robust_paper"):
             overrides.append("method.rank=2")
         monkeypatch.setenv("PATH", "")  # METEOR takes ten seconds of Java
-    job = next(expand(CONF, overrides))
+    job, _ = next(expand(CONF, request(overrides)))
     record = run(job.config, job.command, progress=False).record
     assert record["status"] == "done"
     assert record["costs"]["steps"] == 2
@@ -62,7 +62,7 @@ def test_two_updates_of_the_first_run(
 @pytest.mark.parametrize(("name", "overrides"), COMMANDS)
 def test_the_commands_of_a_file_make_runs_of_it(name: str, overrides: list[str]) -> None:
     filled = [override.replace("=DIR", "=folder").replace("=N", "=100") for override in overrides]
-    job = next(expand(CONF, filled))
+    job, _ = next(expand(CONF, request(filled)))
     assert any(override.startswith("experiment=") for override in overrides)
     assert name.startswith(job.config.experiment_name.partition("_")[0])
 

@@ -11,7 +11,7 @@ import pytest
 from rosa import records
 from rosa.config import TUNED, Config, register
 from rosa.records.selection import Grids
-from rosa.sweep.jobs import expand
+from rosa.sweep.jobs import expand, request
 from tests.conftest import ROOT
 
 
@@ -19,7 +19,8 @@ from tests.conftest import ROOT
 def sweep(name: str, *overrides: str) -> list[Config]:
     """Every run of an experiment's file."""
     register()
-    return [job.config for job in expand(ROOT / "conf", [f"experiment={name}", "data.dir=/elsewhere/", *overrides])]
+    asked = request([f"experiment={name}", "data.dir=/elsewhere/", *overrides])
+    return [job.config for job, _ in expand(ROOT / "conf", asked)]
 
 
 def with_precision(config: Config, precision: str, **changes: object) -> Config:

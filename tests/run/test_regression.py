@@ -22,7 +22,8 @@ from rosa.report.tables.markdown import markdown
 from rosa.report.tables.results import results_table
 from rosa.report.tables.scores_csv import long_csv
 from rosa.run import reload, run
-from rosa.run.resolve import prepare, resolve
+from rosa.run.device import resolve
+from rosa.run.prepare import prepare
 from rosa.training import load_weights
 from tests.conftest import ROOT
 from tests.records.declared import undeclared

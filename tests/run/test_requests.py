@@ -12,7 +12,7 @@ import torch
 from rosa.config import Config
 from rosa.errors import AdapterError, ConfigError, DataError
 from rosa.run import mini_model, run
-from rosa.run.resolve import check_requests, prepare
+from rosa.run.prepare import check_requests, prepare
 from tests.conftest import ROOT, Composer
 
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -18,8 +18,8 @@ from rosa import records
 from rosa.config import Config
 from rosa.errors import InterruptedRun
 from rosa.run import run
+from rosa.run.device import resolve
 from rosa.run.folder import CHECKPOINTS
-from rosa.run.resolve import resolve
 from rosa.training import find_checkpoint
 from tests.conftest import ROOT, Composer
 

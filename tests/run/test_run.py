@@ -24,7 +24,7 @@ from rosa.config.registry import Method
 from rosa.errors import AdapterError, BusyError, ConfigError, DivergedError, WriteError
 from rosa.run import folder as folder_module
 from rosa.run import pipeline, recording, run
-from rosa.run.resolve import resolve
+from rosa.run.device import resolve
 from rosa.training import best_index, load_weights
 from tests.conftest import Composer
 from tests.records.declared import undeclared

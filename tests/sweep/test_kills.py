@@ -18,8 +18,8 @@ import pytest
 
 from rosa import records
 from rosa.config import register
-from rosa.run.resolve import resolve
-from rosa.sweep.jobs import Job, expand
+from rosa.run.device import resolve
+from rosa.sweep.jobs import Job, expand, request
 from rosa.sweep.local import run_job
 from tests.conftest import ROOT
 from tests.run.test_resume import results
@@ -46,7 +46,7 @@ def start(folder: Path, *overrides: str, **options: Any) -> subprocess.Popen[str
 
 def jobs(folder: Path, *overrides: str) -> list[Job]:
     register()
-    return list(expand(ROOT / "conf", [*RUN, *overrides, f"results_dir={folder}"]))
+    return [job for job, _ in expand(ROOT / "conf", request([*RUN, *overrides, f"results_dir={folder}"]))]
 
 
 def folder_of(job: Job) -> Path:

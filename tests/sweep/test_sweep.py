@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from rosa import records
-from rosa.run.resolve import resolve
+from rosa.run.device import resolve
 from rosa.sweep.jobs import Job
 from rosa.sweep.local import Result, Schedule, Stopping, places, summarize, visible_gpus
 from rosa.sweep.progress import duration, expected_seconds

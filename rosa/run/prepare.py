@@ -1,20 +1,15 @@
-"""Resolve the open settings of a configuration (device, precision, tuned learning rate), and prepare shared models."""
+"""Check what runs ask for, before anything slow, and prepare the models that they share."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
-from pathlib import Path
-
-import torch
 
 from rosa import models
-from rosa.config import TUNED, Config
+from rosa.config import Config
 from rosa.data import hub, sources
 from rosa.errors import ConfigError
-from rosa.records import selection
-from rosa.records.schema import Tuning
 from rosa.run import build, mini_model
+from rosa.run.device import resolve_device
 from rosa.utils import distributed
 from rosa.utils.console import silence_transformers
 
@@ -83,50 +78,3 @@ def reach(configs: Iterable[Config]) -> None:
             tasks_seen.add(config.task.name)
             if hub.why_out_of_reach():
                 build.read(config)
-
-
-def resolve_device(config: Config) -> Config:
-    """Replace ``train.device=auto`` and ``train.precision=auto`` by their values on this machine."""
-    device = device_for(config.train.device)
-    precision = precision_for(config.train.precision, device)
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, device=device, precision=precision))
-
-
-def resolve(config: Config, grids: selection.Grids | None = None) -> tuple[Config, Tuning | None]:
-    """Replace ``train.lr=tuned``, ``train.device=auto`` and ``train.precision=auto`` by their values here.
-
-    Args:
-        config: the run.
-        grids: looks learning rates up; None: one for this run alone.
-
-    Returns:
-        The configuration that defines the run's identity, and how the learning rate was chosen.
-
-    Raises:
-        ConfigError: there is no such device.
-        RecordError: the tuning runs are missing or unfinished.
-    """
-    config = resolve_device(config)
-    if config.train.lr != TUNED:
-        return config, None
-    lr, tuning = (grids or selection.Grids(Path(config.results_dir))).tuned_lr(config)
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, lr=lr)), tuning
-
-
-def precision_for(requested: str, device: str) -> str:
-    """Resolve ``train.precision=auto`` for a device: ``bf16`` on GPUs that support it natively, else ``fp32``."""
-    if requested != "auto":
-        return requested
-    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-
-
-def device_for(requested: str) -> str:
-    """``cuda`` if there is a GPU and the CPU is not requested, else ``cpu``.
-
-    Raises:
-        ConfigError: ``train.device=cuda`` without a GPU.
-    """
-    available = torch.cuda.is_available()
-    if requested == "cuda" and not available:
-        raise ConfigError("train.device=cuda, but PyTorch sees no CUDA device; use train.device=cpu")
-    return "cuda" if available and requested != "cpu" else "cpu"
