@@ -11,8 +11,10 @@ import pytest
 from rosa import records
 from rosa.config import register
 from rosa.errors import ConfigError
+from rosa.run.device import resolve
 from rosa.sweep import jobs as module
 from rosa.sweep.jobs import Job, expand, hydra_settings, labelled, refuse_half_a_sweep, request
+from rosa.sweep.local import without_finished
 from tests.conftest import ROOT, Composer
 
 CONF = ROOT / "conf"
@@ -114,9 +116,7 @@ def test_what_cannot_be_done_is_said_in_a_line(words: list[str], message: str) -
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_skipped_without_pytorch_and_a_corrupt_record_can_be_done_over(
-    composed: Composer, tmp_path: Path
-) -> None:
+def test_a_finished_run_is_skipped_without_pytorch(composed: Composer, tmp_path: Path) -> None:
     config = composed("train.epochs=1")
     words = [
         "model=folder", "model.name=tiny", f"model.path={config.model.path}", "data.train_size=64", "logger=none",
@@ -134,13 +134,19 @@ def test_a_finished_run_is_skipped_without_pytorch_and_a_corrupt_record_can_be_d
         )
         assert "finished" in done.stdout
         assert done.stdout.splitlines()[-1] == "False", "PyTorch was loaded"
-    (path,) = tmp_path.rglob(records.RECORD)
-    path.write_text("{")
-    done = script("-m", *words, status=1)
-    (again,) = [line.removeprefix("  again: python scripts/train.py ") for line in done.stdout.splitlines()
-                if line.startswith("  again")]  # fmt: skip
-    assert "1 done" in script("-m", *again.split()).stdout
-    assert records.read(path)["status"] == "done"
+
+
+def test_the_command_that_a_corrupt_record_is_answered_with_does_the_run_over(composed: Composer) -> None:
+    config = composed()
+    folder = records.folder(resolve(config)[0])
+    folder.mkdir(parents=True)
+    (folder / records.RECORD).write_text("{")
+    left, (result,) = without_finished([Job(config, "python scripts/train.py")])
+    assert (left, result.status) == ([], "failed")
+    assert "train.force=true does the run over" in result.line
+    assert result.again == "python scripts/train.py train.force=true"
+    forced = composed("train.force=true")
+    assert without_finished([Job(forced, "x")]) == ([Job(forced, "x")], [])
 
 
 @pytest.mark.slow
