@@ -45,9 +45,9 @@ class Identity(TypedDict):
     method: str
     """``method.name``."""
     hash: str
-    """Eight hexadecimal digits, of the settings that can change a result and differ from their defaults."""
+    """Hash, of eight hexadecimal digits, of the settings that can change a result and differ from their defaults."""
     seed: int
-    """Of every random draw."""
+    """The seed from which every random draw is derived."""
 
 
 class Configuration(TypedDict):
@@ -68,17 +68,17 @@ class Configuration(TypedDict):
     decoding: NotRequired[Settings]
     """``rosa.config.DecodingConfig``."""
     selection: NotRequired[str]
-    """What chose the epoch: ``dev-best``, ``dev-last`` or ``holdout``."""
+    """How the epoch is selected: ``dev-best``, ``dev-last`` or ``holdout``."""
     seed: int
     """As in ``identity``."""
     experiment_name: str
     """As ``identity.experiment``."""
     results_dir: str
-    """The results folder, as given."""
+    """The results folder, as in the command."""
     cache_dir: str
-    """Where models that the project makes itself are kept."""
+    """The folder of the models that the project makes itself."""
     jobs: int
-    """Runs at a time in a local sweep, as given."""
+    """Number of parallel runs in a local sweep, as in the command."""
 
 
 class Evaluation(TypedDict):
@@ -94,11 +94,11 @@ class Selection(TypedDict):
     """How the run's epoch was chosen."""
 
     split: str
-    """The evaluation split whose score chose."""
+    """The evaluation split whose score selected the epoch."""
     metric: str
     """The task's headline metric."""
     rule: str
-    """In words, for instance ``highest accuracy on validation, first of equals``, or ``last epoch``."""
+    """The rule as text, for instance ``highest accuracy on validation, first of equals``, or ``last epoch``."""
 
 
 class Metrics(TypedDict):
@@ -109,18 +109,18 @@ class Metrics(TypedDict):
     last: Evaluation
     """The last entry of ``history``."""
     selection: Selection
-    """What ``best`` was selected by, and which of the two the run shows."""
+    """How ``best`` was selected, and which of the two epochs is the run's result."""
 
 
 class Loss(TypedDict):
     """One line of the training log."""
 
     loss: float | None
-    """Mean since the line before."""
+    """Mean training loss since the previous line."""
     grad_norm: float | None
-    """Norm of the gradient before clipping, of the latest update."""
+    """Norm of the latest update's gradient before clipping."""
     learning_rate: float
-    """Of the latest update."""
+    """Learning rate of the latest update."""
     epoch: float
     """Epochs of training done."""
     step: int
@@ -128,7 +128,7 @@ class Loss(TypedDict):
 
 
 class Subspace(TypedDict):
-    """The end of a subspace: by a resample, or with training."""
+    """The change in one subspace, measured at its end: at a resample, or at the end of training."""
 
     step: int
     """Optimizer updates done."""
@@ -144,24 +144,24 @@ class Resample(Subspace):
     resample_layers: int
     """Number of layers."""
     resample_seconds: float
-    """Duration, with the device synchronized."""
+    """Duration, measured with a synchronized device."""
     factorization_seconds: NotRequired[list[float]]
     """Duration of each layer's factorization."""
     visited_share: NotRequired[float]
     """Mean over the layers of the share of singular directions drawn so far; a method may draw none."""
     resample_cleared_states: NotRequired[int]
-    """Of older records: number of parameters whose optimizer state was cleared."""
+    """In older records only: number of parameters whose optimizer state was cleared."""
 
 
 class Params(TypedDict):
     """Numbers of parameters."""
 
     trainable: int
-    """Of the adapters (of the whole model with full fine-tuning), without the head."""
+    """Trainable parameters of the adapters (of the whole model with full fine-tuning), without the head."""
     head: int
     """Trainable parameters of the task's head."""
     total: int
-    """Of the model without adapters."""
+    """All parameters of the model without adapters."""
 
 
 class AdaptedLayer(TypedDict):
@@ -172,73 +172,73 @@ class AdaptedLayer(TypedDict):
     kind: str
     """Class of the layer: ``Linear`` or ``Conv1D``."""
     shape: list[int]
-    """Of the weight: (out, in)."""
+    """Shape of the weight, (out, in)."""
     rank: int | None
-    """Null where the method has no rank."""
+    """Rank of the adapter; null if the method has no rank."""
     trainable: int
     """Trainable parameters of its adapter."""
 
 
 class Costs(TypedDict):
-    """What training cost, over the whole run, resumes included."""
+    """Costs of training, over the whole run, including all resumed parts."""
 
     steps: int
     """Optimizer updates."""
     examples: int
-    """Training examples processed, of all processes."""
+    """Training examples processed by all processes."""
     tokens: int
     """Tokens processed, padding included; 0 for vectors."""
     seconds_total: float
-    """Training with resamples, evaluations and checkpoints."""
+    """Duration of training, including resamples, evaluations and checkpoints."""
     seconds_in_steps: float
-    """Within updates."""
+    """Duration of all updates."""
     seconds_per_step_median: float | None
-    """Over the latest 10,000 updates."""
+    """Median over the latest 10,000 updates."""
     seconds_per_step_mean: float | None
-    """Over all updates."""
+    """Mean over all updates."""
     examples_per_second: float | None
-    """Within updates alone."""
+    """Examples over the duration of all updates."""
     tokens_per_second: float | None
-    """Within updates alone."""
+    """Tokens over the duration of all updates."""
     resamples: int
     """Number of resamples, the first draw excluded."""
     seconds_in_resamples: float
-    """Of all resamples together."""
+    """Duration of all resamples together."""
     seconds_per_resample_median: float | None
     """Null without resamples."""
     evaluations: int
-    """Evaluations of one split each."""
+    """Number of evaluations; each is of one split."""
     seconds_in_evaluations: float
-    """Of all evaluations together."""
+    """Duration of all evaluations together."""
     weights_bytes: int
-    """Of all parameters and buffers, during an update."""
+    """Memory of all parameters and buffers, during an update."""
     gradients_bytes: int
-    """Of the trainable parameters' gradients."""
+    """Memory of the trainable parameters' gradients."""
     optimizer_state_bytes: int
-    """Such as Adam's moments."""
+    """Memory of the optimizer's state, such as Adam's moments."""
     device_bytes: int | None
     """Peak memory that PyTorch allocated on the GPU of the main process; null on a CPU."""
     host_bytes: int | None
     """Peak resident memory of the main process."""
     host_peak_reset: bool
-    """False where ``host_bytes`` counts from the start of the process, because the system cannot reset it."""
+    """False if ``host_bytes`` is the peak since the start of the process, because the system cannot reset it."""
 
 
 class LayerChange(TypedDict):
-    """How training changed the weight of one layer, against the pretrained one."""
+    """The difference of one layer's weight after training to the pretrained weight."""
 
     name: str
     """Dotted name of the module."""
     full_rank: int
     """min(out, in)."""
     rank: int
-    """Singular values of the change above the rounding of its weight."""
+    """Number of singular values of the change above the rounding level of the weight."""
     effective_rank: float
     """Exponential of the entropy of the normalized singular values."""
     norm: float
     """Frobenius norm of the change."""
     relative_norm: float
-    """The same, divided by the pretrained weight's norm."""
+    """Frobenius norm of the change, divided by that of the pretrained weight."""
     visited: float | None
     """Share of the singular directions drawn at least once; null where the method draws none."""
 
@@ -264,10 +264,10 @@ class Support(TypedDict):
 
 
 class Diagnostics(TypedDict, total=False):
-    """What training changed; empty for a method that adds nothing to weights."""
+    """The changes of the weights; empty for a method that adds nothing to weights."""
 
     layers: list[LayerChange]
-    """One entry a layer, in the order of ``adapted``."""
+    """One entry for each layer, in the order of ``adapted``."""
     last_subspace: Subspace
     """The subspace in which training ended."""
     support: Support
@@ -278,54 +278,54 @@ class Hypotheses(TypedDict):
     """The decoded texts."""
 
     file: str
-    """In the run's folder, one text a line."""
+    """Name of the file in the run's folder, with one text per line."""
     sha256: str
-    """Of the file."""
+    """SHA-256 of the file."""
 
 
 class Scorer(TypedDict):
-    """What computed the scores of the texts."""
+    """The software that computed the scores of the texts."""
 
     tokenizer: str
-    """What split the texts into tokens for METEOR, ROUGE-L and CIDEr."""
+    """The tokenizer used for METEOR, ROUGE-L and CIDEr."""
     versions: dict[str, str]
-    """Of the packages and of Java."""
+    """Versions of the packages and of Java."""
     options: dict[str, str]
     """The options of each score, as signatures."""
     missing: dict[str, str]
-    """Scores that could not be computed, and why."""
+    """Scores that could not be computed, with the reasons."""
 
 
 class Generation(TypedDict):
     """The texts of the test split; empty for a task without texts and before decoding."""
 
     split: str
-    """Whose inputs were decoded."""
+    """The split whose inputs were decoded."""
     weights: Rule
-    """The epoch whose weights decoded."""
+    """The epoch of the weights: ``best`` or ``last``."""
     epoch: float
-    """Its number of epochs."""
+    """The number of epochs of training at these weights."""
     prompts: int
-    """Distinct inputs, each decoded once."""
+    """Number of distinct inputs; each is decoded once."""
     unended: int
-    """Texts cut at the largest number of tokens."""
+    """Number of texts that were cut at the maximal length."""
     empty: int
-    """Texts without a word."""
+    """Number of texts without a word."""
     limited: int
-    """Texts whose length limit was the model's context instead of the setting."""
+    """Number of texts whose length was limited by the model's context instead of the setting."""
     hypotheses: Hypotheses
     """The file of the texts."""
     decoding: Settings
     """``rosa.config.DecodingConfig``, without the batch size."""
     warnings: list[str]
-    """What a reader of the texts should know."""
+    """Warnings for readers of the texts."""
     scores: Scores
     """By ``task.scorer``: BLEU, NIST, METEOR, ROUGE-L and CIDEr on the official scorer's scale, or shares of right
     answers; null where missing."""
     segments: int
-    """Meaning representations scored."""
+    """Number of meaning representations scored."""
     references: int
-    """References of all segments together."""
+    """Number of references of all segments together."""
     scorer: Scorer
     """What computed the scores."""
 
@@ -336,43 +336,43 @@ class Split(TypedDict):
     rows: int
     """Rows used."""
     sha256: str
-    """Of everything read for the split: of a file's bytes, elsewhere of the rows in order."""
+    """SHA-256 of the data of the split: of the bytes of a file, otherwise of the rows in order."""
     malformed: NotRequired[int]
-    """Rows left out as they do not fit the task's columns."""
+    """Number of rows left out because they do not fit the task's columns."""
     file: NotRequired[str]
-    """Of local files: its name."""
+    """For local files: the file's name."""
     label_counts: NotRequired[dict[str, int]]
-    """Of a classification: label -> rows."""
+    """For classification: label -> number of rows."""
     label_mean: NotRequired[float]
-    """Of a regression on texts."""
+    """For regression on texts: mean of the labels."""
     label_range: NotRequired[list[float]]
-    """Of a regression on texts: the smallest and the largest label."""
+    """For regression on texts: the smallest and the largest label."""
     given: NotRequired[int]
-    """Of a generation task: distinct inputs."""
+    """For generation: number of distinct inputs."""
     in_train: NotRequired[int]
     """Of an evaluation split: rows whose texts a training row has too, up to case and blanks; of a generation task:
     distinct inputs that the training split has too."""
     inside_train: NotRequired[int]
     """Of an evaluation split of single texts: rows of five words or more that stand in a training text."""
     tokens: NotRequired[int]
-    """Tokens of all rows, after cutting."""
+    """Number of tokens of all rows, after cutting."""
     truncated: NotRequired[int]
-    """Rows longer than ``max_length``, which were cut."""
+    """Number of rows longer than ``max_length``, which were cut."""
     scored_tokens: NotRequired[int]
-    """Of a generation task: tokens that count in the loss."""
+    """For generation: number of tokens that count in the loss."""
     pretrained_mse: NotRequired[float]
-    """Of a regression of vectors: mean squared error of the pretrained network."""
+    """For regression of vectors: mean squared error of the pretrained network."""
 
 
 class Limit(TypedDict):
-    """How many training rows were kept."""
+    """The sample of training rows that was kept."""
 
     rows: int
-    """Kept at most."""
+    """Maximal number of rows kept."""
     of: int
-    """Rows read."""
+    """Number of rows read."""
     seed: int
-    """Of the draw."""
+    """Seed of the draw."""
 
 
 class Data(TypedDict):
@@ -381,27 +381,27 @@ class Data(TypedDict):
     source: str
     """``hub``, ``local``, ``files``, ``mini`` or ``teacher``."""
     splits: dict[str, Split]
-    """By name."""
+    """The splits by name."""
     other_rows: NotRequired[dict[str, list[int]]]
     """Of local files and the hub: split -> rows read and official rows, where they differ."""
     limit: NotRequired[Limit | None]
-    """Null if all training rows were kept."""
+    """The sample of training rows; null if all were kept."""
     labels: NotRequired[list[str]]
-    """Found in the training file, where ``task.labels`` names none (``files``)."""
+    """Labels found in the training file, if ``task.labels`` names none (``files``)."""
     seed: NotRequired[int]
-    """Of generated data."""
+    """Seed of generated data."""
     format: NotRequired[str]
-    """Of local files: ``tsv``, ``csv`` or ``datasets``."""
+    """Format of local files: ``tsv``, ``csv`` or ``datasets``."""
     path: NotRequired[str]
-    """Of a data set on the hub."""
+    """Name of the data set on the hub."""
     name: NotRequired[str]
-    """Of the configuration of a data set on the hub."""
+    """Name of the data set's configuration on the hub."""
     revision: NotRequired[str]
-    """The commit on the hub."""
+    """Commit of the data set on the hub."""
     max_length: NotRequired[int]
-    """Tokens of an input at most; longer ones were cut."""
+    """Maximal number of tokens of an input; longer inputs were cut."""
     begins_with: NotRequired[list[str]]
-    """Of a generation task: tokens that the tokenizer puts before every text."""
+    """For generation: number of tokens that the tokenizer puts before every text."""
 
 
 class Pretraining(TypedDict):
@@ -412,21 +412,21 @@ class Pretraining(TypedDict):
     steps: int
     """Optimizer updates."""
     loss: float
-    """Mean over the last tenth of the updates."""
+    """Mean loss over the last tenth of the updates."""
     seconds: float
     """Duration."""
     right: NotRequired[float]
-    """Of a RoBERTa: share of masked tokens predicted right in the last tenth of the updates."""
+    """For RoBERTa: fraction of masked tokens predicted correctly in the last tenth of the updates."""
     vocabulary: NotRequired[int]
-    """Of a GPT-2: tokens of its vocabulary."""
+    """For GPT-2: number of tokens in the vocabulary."""
     tokens: NotRequired[int]
-    """Of a GPT-2: tokens trained on."""
+    """For GPT-2: number of tokens trained on."""
     cut: NotRequired[int]
-    """Of a GPT-2: texts longer than the context, which were cut."""
+    """For GPT-2: number of texts longer than the context, which were cut."""
     held_out_perplexity: NotRequired[float]
-    """Of a GPT-2: on text kept aside."""
+    """For GPT-2: perplexity on held-out text."""
     text: NotRequired[dict[str, str | int]]
-    """Of a GPT-2: where the text is from (``file`` and its ``sha256``, or ``generated``), and its numbers of
+    """For GPT-2: the origin of the text (``file`` and its ``sha256``, or ``generated``), and its numbers of
     ``paragraphs`` and ``texts``."""
 
 
@@ -442,22 +442,22 @@ class Model(TypedDict):
     revision: str
     """The commit on the hub; empty elsewhere."""
     sha256: dict[str, str]
-    """Of each file of weights; empty for a hub model, which ``revision`` pins."""
+    """SHA-256 of each file of weights; empty for a hub model, which ``revision`` identifies."""
     attention: NotRequired[str]
     """The implementation of attention: ``sdpa``, ``eager``."""
     drawn: NotRequired[list[str]]
-    """Parameters that were not in the files and were drawn, such as the head's."""
+    """Names of the parameters that were not in the files and were initialized randomly, such as the head's."""
     pretraining: NotRequired[Pretraining]
-    """Of a model that the project pretrained."""
+    """For a model that the project pretrained: how."""
     padding_added: NotRequired[bool]
-    """Of a language model: whether it got a padding token."""
+    """For a language model: whether a padding token was added."""
 
 
 class Checkout(TypedDict):
-    """The version of the project's code; null where it lies in no git checkout."""
+    """The version of the project's code; null if it is not in a git checkout."""
 
     commit: str | None
-    """Of the checkout."""
+    """Commit of the checkout."""
     dirty: bool | None
     """True if code or configuration differed from the commit."""
 
@@ -466,7 +466,7 @@ class Environment(Checkout):
     """Software and hardware, with nothing that names the user or the machine."""
 
     python: str
-    """Version."""
+    """Version of Python."""
     packages: dict[str, str | None]
     """Versions by distribution; null where it is not installed."""
     system: str
@@ -482,7 +482,7 @@ class Environment(Checkout):
     cuda: str | None
     """CUDA's version; null on a CPU."""
     processes: NotRequired[int]
-    """That trained together."""
+    """Number of processes that trained together."""
 
 
 class TuningCell(TypedDict):
@@ -491,7 +491,7 @@ class TuningCell(TypedDict):
     lr: float
     """The learning rate."""
     score: float | None
-    """Its run's headline; null where it has none."""
+    """The headline score at this learning rate; null if there is none."""
     status: str
     """``done``, ``failed`` or ``diverged``."""
 
@@ -500,19 +500,19 @@ class Tuning(TypedDict):
     """How ``train.lr=tuned`` was resolved."""
 
     experiment: str
-    """Whose runs chose."""
+    """The tuning experiment."""
     task: str
-    """That these runs trained on."""
+    """The task of the tuning runs."""
     seed: int
-    """Of these runs."""
+    """The seed of the tuning runs."""
     split: NotRequired[str]
-    """Whose scores chose."""
+    """The split whose scores were compared."""
     metric: str
     """The headline metric."""
     rule: str
-    """``best`` or ``last``: the epoch whose score chose."""
+    """``best`` or ``last``: the epoch whose scores were compared."""
     grid: list[TuningCell]
-    """Every learning rate."""
+    """All learning rates of the grid."""
     chosen: float
     """The learning rate of the best score."""
     committed: NotRequired[bool]
@@ -520,23 +520,23 @@ class Tuning(TypedDict):
 
 
 class Tracking(TypedDict):
-    """The mirror in Weights & Biases."""
+    """The run's copy in Weights & Biases."""
 
     id: str | None
-    """Of its run there; null without one."""
+    """Id of the W&B run; null without one."""
     mode: str
     """``online``, ``offline`` or ``disabled``."""
 
 
 class Failure(TypedDict):
-    """Why a run failed."""
+    """The reason why a run failed."""
 
     type: str
     """Class of the error; ``KilledProcess`` where the process was killed."""
     message: str
-    """Of the error."""
+    """Message of the error."""
     traceback: str
-    """As Python prints it; empty for a killed process."""
+    """Python's traceback; empty for a killed process."""
 
 
 class Record(TypedDict):
@@ -555,17 +555,17 @@ class Record(TypedDict):
     metrics: Metrics
     """The scores of the best and of the last epoch."""
     warnings: list[str]
-    """What makes the scores doubtful, in words."""
+    """Reasons why the scores may be misleading, as text."""
     history: list[Evaluation]
-    """One entry an evaluated epoch."""
+    """One entry for each evaluated epoch."""
     training: list[Loss]
-    """One entry a line of the training log."""
+    """One entry for each line of the training log."""
     resamples: list[Resample]
-    """One entry a resample, the first draw excluded."""
+    """One entry for each resample; the first draw is not one."""
     params: Params
     """Numbers of parameters."""
     adapted: list[AdaptedLayer]
-    """One entry an adapted layer, in the order of the model's modules."""
+    """One entry for each adapted layer, in the order of the model's modules."""
     costs: Costs
     """Time, throughput and memory."""
     environment: Environment
@@ -579,15 +579,15 @@ class Record(TypedDict):
     model: Model
     """The pretrained model."""
     tuning: Tuning | None
-    """Null unless ``train.lr=tuned``."""
+    """How the learning rate was tuned; null unless ``train.lr=tuned``."""
     wandb: Tracking | None
-    """The mirror in Weights & Biases; null before the run has started."""
+    """The run's copy in Weights & Biases; null before the run has started."""
     started: str
     """UTC, ISO 8601."""
     finished: str | None
-    """UTC, ISO 8601; null while the run is not."""
+    """UTC, ISO 8601; null while the run is not finished."""
     error: Failure | None
-    """Null unless ``status`` is ``failed``."""
+    """The error; null unless ``status`` is ``failed``."""
 
 
 # --- the checks that follow from the types ---------------------------------------------------------------------------
