@@ -1,4 +1,4 @@
-"""ROSA behind PEFT's door: importing this module makes the method known to the installed PEFT.
+"""ROSA as a method of PEFT: importing this module registers it with the installed PEFT.
 
 ::
 
@@ -8,9 +8,9 @@
     model = peft.get_peft_model(model, rosa.peft.RosaConfig(r=8, every=2, target_modules=["q_proj", "v_proj"]))
     trainer = Trainer(model, ..., callbacks=[rosa.ResampleCallback()])
     model.save_pretrained("out")                 # loads with PeftModel.from_pretrained after the same import
-    model.save_pretrained("lora", as_lora=True)  # an ordinary LoRA adapter, which needs nothing of ours
+    model.save_pretrained("lora", as_lora=True)  # an ordinary LoRA adapter, which loads without rosa
 
-The adapters are those of :mod:`rosa.adapters`; this package puts them where PEFT looks for them.
+The adapters are those of :mod:`rosa.adapters`; this package adds PEFT's interface to them.
 """
 
 from __future__ import annotations

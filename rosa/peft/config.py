@@ -1,4 +1,4 @@
-"""The configuration of ROSA behind PEFT's door: PEFT's options under PEFT's names, ROSA's under ours."""
+"""The configuration of ROSA in PEFT: PEFT's options under PEFT's names, ROSA's own under their names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BIASES = ("none", "all", "rosa_only")
 class RosaConfig(PeftConfig):
     """ROSA for ``peft.get_peft_model``.
 
-    The options without a text here are those of :class:`rosa.config.RosaConfig`.
+    Options without a description here are those of :class:`rosa.config.RosaConfig`.
 
     Raises:
         ConfigError: a value cannot be used (a ``ValueError``).
@@ -41,9 +41,9 @@ class RosaConfig(PeftConfig):
     rank_pattern: dict[str, Any] = field(default_factory=dict)
     """Other ranks, by regular expression of a module's name or of its end."""
     bias: str = "none"
-    """Which biases train: ``none``, ``all``, or ``rosa_only`` (those of adapted layers)."""
+    """Which biases are trained: ``none``, ``all``, or ``rosa_only`` (those of adapted layers)."""
     modules_to_save: list[str] | None = None
-    """Other modules that train and are saved, as a classifier's head."""
+    """Other modules that are trained and saved, such as a classifier's head."""
     every: int = 2
     unit: str = "epoch"
     sampling: str = "random"
@@ -79,7 +79,7 @@ class RosaConfig(PeftConfig):
         return self._method(self.r, "r")
 
     def rank_of(self, module: str) -> Any:
-        """The rank that is asked for a module of this name: that of the first matching ``rank_pattern``, or ``r``."""
+        """The requested rank of a module of this name: that of the first matching ``rank_pattern``, or ``r``."""
         return self.rank_pattern.get(get_pattern_key(list(self.rank_pattern), module), self.r)
 
     def _method(self, rank: Any, name: str) -> rosa.config.RosaConfig:

@@ -21,7 +21,7 @@ class RosaWithHistory(RosaLinear):
     """ROSA on one layer, with the factors at the start and the end of each of its subspaces.
 
     With k subspaces the history has 2k - 1 rows of r (out + in) numbers on the CPU: the start of the first, its end,
-    the start of the second, and so on. Once that takes as much memory as the frozen weight, the history is given up:
+    the start of the second, and so on. Once the history takes as much memory as the frozen weight, it is discarded, and
     from then on the adapter is saved with its frozen weight.
 
     Args:
@@ -45,7 +45,7 @@ class RosaWithHistory(RosaLinear):
         self._append()
 
     def saved(self) -> dict[str, Tensor]:
-        """What a file must hold: the factors and the history, or in its place the frozen weight; by name."""
+        """The tensors to save, by name: the factors and the history, or the frozen weight instead of the history."""
         kept: dict[str, Tensor] = {"A": self.A, "B": self.B}
         if self.visited is not None:
             kept["visited"] = self.visited
@@ -60,12 +60,12 @@ class RosaWithHistory(RosaLinear):
 
     @torch.no_grad()
     def load_saved(self, original: nn.Parameter | Tensor, tensors: dict[str, Tensor], source: str) -> None:
-        """Restore what :meth:`saved` gave.
+        """Restore the adapter from the tensors of :meth:`saved`.
 
         Args:
             original: the pretrained weight in the layer's own layout.
             tensors: by name.
-            source: where they come from, for a message.
+            source: the origin of the tensors, for error messages.
 
         Raises:
             AdapterError: a tensor is missing or has another shape, as one of another rank.
@@ -92,11 +92,11 @@ class RosaWithHistory(RosaLinear):
                 here.copy_(tensor)
 
     def get_extra_state(self) -> Tensor:
-        """The history for a whole model's state dict; (0, 0) once it was given up."""
+        """The history, for the state dict of a whole model; (0, 0) once it was discarded."""
         return torch.zeros(0, 0) if self.history is None else self._rows()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Restore what :meth:`get_extra_state` gave."""
+        """Restore the history from :meth:`get_extra_state`."""
         self.history = [row.clone() for row in state.cpu()] if state.shape[1] else None
 
     def _append(self) -> None:
@@ -114,7 +114,7 @@ class RosaWithHistory(RosaLinear):
         return torch.stack(self.history) if self.history else empty
 
     def _repeat(self, original: Tensor, rows: Tensor, source: str) -> None:
-        """Go from the pretrained weight through the subspaces of a history (2k - 1, r (out + in)), in place."""
+        """Repeat the resamples of a history (2k - 1, r (out + in)), from the pretrained weight on, in place."""
         width = self.A.numel() + self.B.numel()
         if rows.ndim != 2 or rows.shape[1] != width:
             raise AdapterError(f"{source}: history has shape {tuple(rows.shape)}, expected (any number, {width})")

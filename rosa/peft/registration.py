@@ -1,7 +1,7 @@
-"""Make a method known to the installed PEFT, from outside of it.
+"""Register a method with the installed PEFT, without changing PEFT's files.
 
 PEFT finds a method by an entry of its enumeration ``PeftType`` and by tables from that entry to the method's classes.
-``peft.utils.register_peft_method`` fills the tables; the entry has to be there before.
+``peft.utils.register_peft_method`` fills the tables, but the entry must exist already.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from peft import PeftType
 
 OLDEST = "0.21.0"
-"""The first version of PEFT whose tuners say themselves what of their state is saved and how it is loaded."""
+"""The first version of PEFT in which tuners define how their state is saved and loaded."""
 
 
 def require_peft() -> None:
@@ -49,7 +49,7 @@ def register(name: str, config: type, model: type, prefix: str) -> None:
         name: lower case; ``PeftType`` gets the entry of its upper case.
         config: a subclass of ``peft.PeftConfig``.
         model: a subclass of PEFT's ``BaseTuner``.
-        prefix: what the names of the method's tensors begin with.
+        prefix: the prefix of the method's tensor names.
 
     Raises:
         DependencyError: PEFT has another method of this name.
@@ -72,10 +72,10 @@ def register(name: str, config: type, model: type, prefix: str) -> None:
 
 
 def add_peft_type(name: str) -> PeftType:
-    """Add an entry to ``PeftType``, where it is not there yet, and give it back.
+    """Add an entry to ``PeftType`` if it is missing, and return it.
 
-    An enumeration is closed once its class is made. Its entries lie in three tables, which look-ups by name, by value
-    and iteration read; filling those adds one.
+    Python enumerations cannot be extended after their definition. Their entries are in three tables, for look-ups by
+    name, by value and for iteration; this function adds the entry to all three.
     """
     from peft import PeftType
 
