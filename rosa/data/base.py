@@ -27,6 +27,8 @@ TEXT_COLUMNS = ("text_a", "text_b")
 """Names of a loaded task's text columns; a task of one text has the first only."""
 
 _LISTED = 12
+_DIGITS = 10
+"""No class number has as many digits; Python refuses to read numbers of thousands of them."""
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def group(pairs: Iterable[tuple[str, str]]) -> tuple[Group, ...]:
 
 def prompt(task: TaskConfig, mr: str) -> str:
     """The prompt for an MR, the same in training and decoding."""
-    return task.prompt.format(given=mr)
+    return task.prompt.replace("{given}", mr)  # other braces are text
 
 
 def _pairs(split: Split, joiner: str) -> list[tuple[str, str]]:

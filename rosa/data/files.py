@@ -47,7 +47,7 @@ def read(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str
         content = read_bytes(path)
         if not content:
             raise DataError(f"{path}: the file is empty")
-        columns, found = _table(path, content)
+        columns, found = table(path, content)
         for key, column in _wanted(task):
             column_position(column, columns, str(path), key)
         collector = RowCollector(task, str(path), ", row " if path.suffix == ".parquet" else ":", data.skip_malformed)
@@ -130,8 +130,12 @@ def _refuse_constant(split: Split, name: str, path: Path, task: TaskConfig) -> N
 # --- file formats ----------------------------------------------------------------------------------------------------
 
 
-def _table(path: Path, content: bytes) -> Table:
-    """The columns and rows of a file; its suffix determines the format."""
+def table(path: Path, content: bytes) -> Table:
+    """The columns and rows of a file; its suffix determines the format.
+
+    Raises:
+        DataError: an unknown format, or a file that cannot be read as its format.
+    """
     kind = path.suffix.lower()
     if kind in (".csv", ".tsv"):
         return _separated(path, content, "comma" if kind == ".csv" else "tab")
@@ -175,14 +179,14 @@ def _parquet(path: Path) -> Table:
 
     try:
         with TemporaryDirectory() as cache, offline(), quiet():
-            table = datasets.load_dataset(
+            loaded = datasets.load_dataset(
                 "parquet", data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True
             )
     except Exception as error:  # pyarrow and datasets raise many types
         cause = error.__cause__ or error
         raise DataError(f"{path}: cannot be read as Parquet: {type(cause).__name__}: {cause}") from error
-    rows = table.to_list()
-    for column, feature in table.features.items():
+    rows = loaded.to_list()
+    for column, feature in loaded.features.items():
         if isinstance(feature, datasets.ClassLabel):
             rows = [{**row, column: None if row[column] is None else feature.int2str(row[column])} for row in rows]
-    return table.column_names, enumerate(rows)
+    return loaded.column_names, enumerate(rows)

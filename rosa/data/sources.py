@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,7 +219,7 @@ def _read_local(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], d
     root = _root(data)
     for folder in (root / task.name, root):
         if (folder / SAVED_MARK).is_file():
-            return _read_saved(folder, task, data)
+            return _read_saved(folder, task, data, named=folder != root)
     folder = root / task.local.folder
     if not folder.is_dir():
         held = listing(sorted(entry.name for entry in root.iterdir()))
@@ -250,19 +251,69 @@ def _root(data: DataConfig) -> Path:
     return root
 
 
-def _read_saved(folder: Path, task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:
+def _read_saved(
+    folder: Path, task: TaskConfig, data: DataConfig, named: bool
+) -> tuple[dict[str, Split], dict[str, Any]]:
+    """Read a dataset written by ``save_to_disk``.
+
+    Args:
+        folder: of the dataset.
+        task: as for :func:`read`.
+        data: as for :func:`read`.
+        named: whether the folder's name is the task's; if not, the labels must tell that the data are the task's.
+    """
+    found = load_saved(folder)
+    if not named and task.is_labelled:
+        _refuse_other_task(found, task, folder)
+    with _damage_named(folder):
+        splits = _from_datasets(found, task, str(folder), data.skip_malformed)
+    return splits, {"source": "local", "format": "datasets"}
+
+
+def load_saved(folder: Path) -> datasets.DatasetDict:
+    """A dataset written by ``save_to_disk``.
+
+    Raises:
+        DataError: it is damaged.
+    """
     import datasets
 
+    with _damage_named(folder):
+        return datasets.DatasetDict.load_from_disk(folder)
+
+
+@contextmanager
+def _damage_named(folder: Path) -> Iterator[None]:
+    """Raise a DataError for whatever a damaged dataset in a folder raises while it is read."""
     try:
-        found = datasets.DatasetDict.load_from_disk(folder)
-    except (OSError, ValueError, KeyError) as error:  # ValueError: broken JSON or Arrow
-        reason = f"{type(error).__name__}: {error}"
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # `datasets` and Arrow raise nearly any type, some only when rows are read
+        reason = f"{type(error).__name__}: {shorten(str(error))}"
         raise DataError(
-            f"{folder}: contains {SAVED_MARK} but cannot be loaded ({reason}); if saving it was interrupted, save it "
-            "again with DatasetDict.save_to_disk"
+            f"{folder}: contains {SAVED_MARK} but cannot be loaded ({reason}); if it was damaged, or saving it was "
+            "interrupted, save it again with DatasetDict.save_to_disk"
         ) from error
-    splits = _from_datasets(found, task, str(folder), data.skip_malformed)
-    return splits, {"source": "local", "format": "datasets"}
+
+
+def _refuse_other_task(found: Mapping[str, datasets.Dataset], task: TaskConfig, folder: Path) -> None:
+    """Raise if the labels do not tell whose they are: class numbers without names, or no fractions for a regression.
+
+    Columns alone fit several tasks. Names that are not the task's are refused when the columns are checked.
+    """
+    table = found.get(TRAIN)
+    if table is None or task.label not in table.column_names:
+        return
+    feature = table.features[task.label]
+    known = hasattr(feature, "names")
+    if task.kind == "regression":
+        known = str(getattr(feature, "dtype", "")).startswith("float")
+    if not known:
+        raise DataError(
+            f"{folder}: nothing says that this is {task.name}: its labels are {shorten(feature)}; move it to the "
+            f"folder {folder / task.name}, whose name says so"
+        )
 
 
 def _from_datasets(

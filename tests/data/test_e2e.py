@@ -211,3 +211,9 @@ def test_real_tokens_of_prompt_and_reference_are_those_of_the_whole(task, tmp_pa
         for reference in one.references:
             parts = own(given)["input_ids"] + own(f" {reference}")["input_ids"]
             assert parts == own(f"{given} {reference}")["input_ids"]
+
+
+def test_other_braces_in_a_prompt_are_text(task):
+    import dataclasses
+
+    assert e2e.prompt(dataclasses.replace(task, prompt="{x} {given} {}"), "name[{A}]") == "{x} name[{A}] {}"

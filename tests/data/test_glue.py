@@ -452,3 +452,39 @@ def test_the_real_files_are_read_in_full(name: str, train: int, dev: int, share:
         reader = csv.DictReader(file, fieldnames=columns, delimiter="\t", quoting=csv.QUOTE_NONE)
         expected = [tuple(row[column] for column in task.local.texts) for row in reader]
     assert [row[:-1] for row in rows_of(data.evaluation["validation"])] == expected
+
+
+@pytest.mark.parametrize("task", ["rte", "stsb"])
+def test_a_saved_set_in_the_folder_itself_must_say_whose_it_is(tmp_path: Path, task: str) -> None:
+    """MRPC's columns are those of RTE, WNLI and STS-B too."""
+    columns = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [0, 1]}
+    splits = {
+        name: datasets.Dataset.from_dict(columns | {"sentence1": [name, "b"]}) for name in ("train", "validation")
+    }
+    saved = datasets.DatasetDict(splits)
+    saved.save_to_disk(tmp_path)
+    with pytest.raises(DataError, match=rf"nothing says that this is {task}: its labels are .*move it to the folder"):
+        load(task_of(task), local(tmp_path), seed=0)
+    saved.save_to_disk(tmp_path / "all" / task)
+    assert len(load(task_of(task), local(tmp_path / "all"), seed=0).train) == 2
+
+
+@pytest.mark.slow
+def test_a_saved_set_damaged_in_any_place_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """Each of its JSON files, with each kind of value in the place of the whole and of each key."""
+    saved_rte().save_to_disk(tmp_path / "rte")
+    tried = 0
+    for file in sorted((tmp_path / "rte").rglob("*.json")):
+        whole = file.read_text()
+        content = json.loads(whole)
+        for wrong in (None, 3, "x", [], {}):
+            for key in (None, *content):
+                file.write_text(json.dumps(wrong if key is None else content | {key: wrong}))
+                tried += 1
+                try:
+                    load(task_of("rte"), local(tmp_path), seed=0)
+                except DataError as error:
+                    assert str(tmp_path) in str(error)
+                    assert len(str(error)) < 600
+        file.write_text(whole)
+    assert tried > 50

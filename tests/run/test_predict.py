@@ -1,0 +1,115 @@
+"""Predictions of a finished run: of a split, of an own file, and the GLUE leaderboard's files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rosa import records
+from rosa.errors import DataError
+from rosa.run import predict, reload, run
+from tests.config.test_tasks import composed as from_conf
+from tests.conftest import ROOT, Composer
+
+
+def finished(composed: Composer, *overrides: str) -> Path:
+    config = composed("train.epochs=1", "data.train_size=32", "train.keep=best", *overrides)
+    run(config, "python scripts/train.py", progress=False)
+    (path,) = Path(config.results_dir).glob(f"runs/*/*/{config.task.name}/*/*/{records.RECORD}")
+    return path.parent
+
+
+def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_split_and_a_file_have_every_row_with_its_probabilities(composed: Composer, tmp_path: Path) -> None:
+    folder = finished(composed, "task=rte")
+    done = call(folder, "--split", "validation", "--out", tmp_path / "out.csv")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = ("entailment", "not_entailment")
+    for row in rows:
+        shares = {name: float(row[f"probability_{name}"]) for name in names}
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+        assert row["prediction"] == max(shares, key=shares.__getitem__)
+    # The share of right answers is the record's score.
+    right = np.mean([row["prediction"] == row["label"] for row in rows])
+    assert right == pytest.approx(records.score(records.read(folder / records.RECORD)))
+
+    own = tmp_path / "own.tsv"
+    lines = [f"{row['sentence1']}\t{row['sentence2']}" for row in rows]
+    own.write_text("\n".join(["sentence1\tsentence2", *lines]) + "\n")
+    done = call(folder, "--file", own, "--out", tmp_path / "own.jsonl")
+    assert done.returncode == 0, done.stderr
+    again = [json.loads(line) for line in (tmp_path / "own.jsonl").read_text().splitlines()]
+    assert [row["prediction"] for row in again] == [row["prediction"] for row in rows]
+    assert "label" not in again[0]
+    own.write_text("sentence1\tsentense2\na\tb\n")
+    done = call(folder, "--file", own, "--out", tmp_path / "own.jsonl")
+    assert done.returncode == 2
+    assert "did you mean sentense2" in done.stderr
+
+
+def test_the_leaderboards_files_of_real_layout_are_written_and_packed(composed: Composer, tmp_path: Path) -> None:
+    """Runs on generated data, then tried on test files as the official download has them."""
+    glue = tmp_path / "glue"
+    header = {"CoLA": "index\tsentence", "STS-B": "index\tgenre\tsentence1\tsentence2"}
+    for task, columns in header.items():
+        (glue / task).mkdir(parents=True)
+        lines = ["\t".join([str(row), *["a plain text"] * columns.count("\t")]) for row in range(5)]
+        (glue / task / "test.tsv").write_text("\n".join([columns, *lines]) + "\n")
+    folders = [finished(composed, f"task={task}") for task in ("cola", "stsb")]
+    for folder in folders:
+        record = records.read(folder / records.RECORD)
+        record["config"]["data"] |= {"source": "local", "dir": str(glue)}
+        records.write(folder, record)
+    out, packed = tmp_path / "out", tmp_path / "submission.zip"
+    done = call(*folders, "--split", "test", "--out", out, "--zip", packed)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(packed) as archive:
+        assert archive.namelist() == ["CoLA.tsv", "STS-B.tsv"]
+        cola, stsb = (archive.read(name).decode().splitlines() for name in archive.namelist())
+    assert cola[0] == stsb[0] == "index\tprediction"
+    assert [line.split("\t")[0] for line in cola[1:]] == list("01234")
+    assert {line.split("\t")[1] for line in cola[1:]} <= {"0", "1"}
+    assert all(0 <= float(line.split("\t")[1]) <= 5 for line in stsb[1:])
+
+
+def test_generated_tasks_have_a_test_set_and_mnli_two(composed: Composer, tmp_path: Path) -> None:
+    folder = finished(composed, "task=mnli")
+    done = call(folder, "--split", "test", "--out", tmp_path / "out", "--zip", tmp_path / "z.zip")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["MNLI-m.tsv", "MNLI-mm.tsv"]
+    assert "left out: AX" in done.stderr
+    lines = (tmp_path / "out" / "MNLI-mm.tsv").read_text().splitlines()
+    assert {line.split("\t")[1] for line in lines[1:]} <= {"entailment", "neutral", "contradiction"}
+    with pytest.raises(DataError, match=r"--split dev: expected one of train, validation_matched"):
+        predict.read(reload.load(folder), "dev")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "written"),
+    [
+        ("qnli", [0, 1], ["entailment", "not_entailment"]),
+        ("rte", [1, 0], ["not_entailment", "entailment"]),
+        ("wnli", [0, 1], ["0", "1"]),
+        ("mrpc", [1, 0], ["1", "0"]),
+        ("mnli", [2, 1], ["contradiction", "neutral"]),
+        ("stsb", [-0.5, 5.25], ["0.000", "5.000"]),
+    ],
+)
+def test_labels_are_written_as_the_leaderboard_wants_them(name: str, values: list, written: list[str]) -> None:
+    task = from_conf(f"task={name}", "model=mini-roberta").task
+    found = predict.Predictions([["a", "b"]], None, np.asarray(values), None)
+    expected = [f"{row}\t{one}" for row, one in enumerate(written)]
+    assert predict.leaderboard(task, found).splitlines() == ["index\tprediction", *expected]
