@@ -7,7 +7,7 @@ over tokens: a mean of the batches' means, or of their exponentials, would depen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ from rosa.utils.names import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import EvalPrediction
+    from transformers import EvalPrediction, PreTrainedModel
 
 
 def perplexity(nats: float) -> float:
@@ -52,6 +52,53 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
         logits[:, :-1].float().transpose(1, 2), counted, ignore_index=IGNORED, reduction="none"
     )
     return torch.stack((losses.double().sum(1), (counted != IGNORED).double().sum(1)), dim=1)
+
+
+def definitions(
+    model: PreTrainedModel,
+    rows: Sequence[Mapping[str, Sequence[int]]],
+    padding: int,
+    batch_size: int,
+) -> dict[str, float]:
+    """Perplexities of the same texts by each definition that published numbers may have.
+
+    Args:
+        model: a causal language model.
+        rows: ``input_ids``, and ``labels`` with ``IGNORED`` for the tokens of the prompt.
+        padding: id of the padding token.
+        batch_size: rows in a batch, in their order; only ``mean_of_batches`` depends on it.
+
+    Returns:
+        ``reference``: from the summed loss of the tokens of the references and their ends. ``all_tokens``: of the
+        prompts' tokens too, all but each row's first. ``mean_of_batches``: the mean over batches of ``exp`` of the
+        batch's mean loss per token, the prompts' included, as the released code of ROSA's authors has it.
+    """
+    sums = torch.zeros(2, 2, dtype=torch.float64)  # (reference or all, loss or tokens)
+    exponentials = []
+    with torch.no_grad():
+        for start in range(0, len(rows), batch_size):
+            part = rows[start : start + batch_size]
+            width = max(len(row["input_ids"]) for row in part)
+            ids = torch.full((len(part), width), padding)
+            mask = torch.zeros_like(ids)
+            labels = torch.full_like(ids, IGNORED)
+            for number, row in enumerate(part):
+                length = len(row["input_ids"])
+                ids[number, :length] = torch.tensor(row["input_ids"])
+                labels[number, :length] = torch.tensor(row["labels"])
+                mask[number, :length] = 1
+            whole = torch.where(mask == 1, ids, IGNORED)
+            ids, mask = ids.to(model.device), mask.to(model.device)
+            logits = model(input_ids=ids, attention_mask=mask).logits
+            both = torch.stack([token_losses(logits, kind.to(model.device)).sum(0) for kind in (labels, whole)]).cpu()
+            sums += both
+            exponentials.append(perplexity(float(both[1, 0] / both[1, 1])))
+    reference, every = (sums[:, 0] / sums[:, 1]).tolist()
+    return {
+        "reference": perplexity(reference),
+        "all_tokens": perplexity(every),
+        "mean_of_batches": sum(exponentials) / len(exponentials),
+    }
 
 
 class Scorer(scorer.Scorer):

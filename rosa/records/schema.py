@@ -296,6 +296,21 @@ class Scorer(TypedDict):
     """Scores that could not be computed, with the reasons."""
 
 
+class Perplexities(TypedDict):
+    """Perplexities of one split by several definitions; a published one compares with its own definition alone."""
+
+    split: str
+    """The first evaluation split."""
+    batch_size: int
+    """Of ``mean_of_batches``."""
+    reference: float
+    """From the summed loss of the references' tokens and end tokens."""
+    all_tokens: float
+    """From the summed loss of all tokens, those of the prompts included."""
+    mean_of_batches: float
+    """Mean over batches of ``exp`` of the mean loss of all tokens, as in the released code of ROSA's authors."""
+
+
 class Generation(TypedDict):
     """The texts of the test split; empty for a task without texts and before decoding."""
 
@@ -328,6 +343,8 @@ class Generation(TypedDict):
     """Number of references of all segments together."""
     scorer: Scorer
     """What computed the scores."""
+    perplexities: NotRequired[Perplexities]
+    """Of the weights that decoded."""
 
 
 class Split(TypedDict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import cast
 
@@ -10,10 +11,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rosa import models, records
 from rosa.config import Config
-from rosa.data import e2e
-from rosa.evaluation import answers, nlg
+from rosa.data import e2e, tokenization
+from rosa.evaluation import answers, nlg, perplexity
 from rosa.evaluation.generation import hypotheses
 from rosa.records import Generation, Record
+from rosa.records.schema import Perplexities
 from rosa.run.folder import selected_weights
 from rosa.run.reload import restore
 
@@ -39,6 +41,7 @@ def score(config: Config, folder: Path, record: Record, progress: bool) -> None:
     restore(model, config.method, weights)
     epoch = record["metrics"][config.chosen_epoch]["epoch"]
     record["generation"] = on_test_split(config, model, tokenizer, folder, epoch, progress)
+    record["generation"]["perplexities"] = perplexities(config, model, tokenizer)
     record["warnings"] = [*record["warnings"], *warnings(record["generation"])]
     if config.train.keep not in (config.chosen_epoch, "both"):
         weights.unlink()
@@ -92,6 +95,21 @@ def on_test_split(
     return cast(
         Generation, {"split": split, "weights": config.chosen_epoch, "epoch": epoch, **kept, **scores.as_dict()}
     )
+
+
+def perplexities(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Perplexities:
+    """The perplexities of the first evaluation split by each definition, see :func:`perplexity.definitions`."""
+    split = config.task.evaluation[0]
+    texts = e2e.load(config.task, config.data, config.seed)
+    one = texts.evaluation[split]
+    # Of the training rows one is enough: only the evaluation split's tokens are wanted.
+    small = dataclasses.replace(texts, train=texts.train.select([0]), evaluation={split: one})
+    task = dataclasses.replace(config.task, loss_on="reference")
+    limit = models.length_limit(config.train.max_length, model)
+    rows = tokenization.tokenize_pairs(small, task, tokenizer, limit).evaluation[split].to_list()
+    size = config.train.evaluation_batch_size
+    found = perplexity.definitions(model, rows, tokenizer.pad_token_id, size)
+    return cast(Perplexities, {"split": split, "batch_size": size, **found})
 
 
 def warnings(found: Generation) -> list[str]:

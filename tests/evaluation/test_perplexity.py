@@ -11,7 +11,10 @@ from transformers import EvalPrediction, GPT2Config, GPT2LMHeadModel
 
 from rosa.config import TaskConfig
 from rosa.errors import DivergedError
+from rosa.evaluation import perplexity
 from rosa.evaluation.perplexity import Scorer, token_losses
+from rosa.utils.names import IGNORED
+from tests import causal
 
 
 def task(*metrics: str) -> TaskConfig:
@@ -83,3 +86,32 @@ def test_no_token_and_a_diverged_model_are_refused():
 def test_an_unknown_metric_is_refused_before_training():
     with pytest.raises(ValueError, match="unknown metric of text generation 'perplexiti'; .*; did you mean perplexity"):
         Scorer(task("perplexiti"))
+
+
+def test_each_definition_against_the_models_own_losses() -> None:
+    """Row by row, without padding, with the loss that transformers computes."""
+    model = causal.build_model()
+    drawn = torch.Generator().manual_seed(1)
+    rows = []
+    for prompt, target in ((3, 5), (1, 2), (8, 1), (4, 9), (2, 2)):
+        ids = torch.randint(3, 60, (prompt + target,), generator=drawn).tolist()
+        rows.append({"input_ids": ids, "labels": [IGNORED] * prompt + ids[prompt:]})
+
+    def loss(labels: str, row: dict) -> tuple[float, int]:
+        kept = torch.tensor([row[labels]])
+        count = int((kept[:, 1:] != IGNORED).sum())
+        with torch.no_grad():
+            return float(model(torch.tensor([row["input_ids"]]), labels=kept).loss) * count, count
+
+    def mean(labels: str, some: list[dict]) -> float:
+        sums = [loss(labels, row) for row in some]
+        return sum(nats for nats, _ in sums) / sum(count for _, count in sums)
+
+    found = perplexity.definitions(model, rows, causal.PAD, batch_size=2)
+    assert found["reference"] == pytest.approx(math.exp(mean("labels", rows)), rel=1e-5)
+    assert found["all_tokens"] == pytest.approx(math.exp(mean("input_ids", rows)), rel=1e-5)
+    batches = [math.exp(mean("input_ids", rows[start : start + 2])) for start in (0, 2, 4)]
+    assert found["mean_of_batches"] == pytest.approx(sum(batches) / 3, rel=1e-5)
+    other = perplexity.definitions(model, rows, causal.PAD, batch_size=5)
+    assert other["mean_of_batches"] == pytest.approx(other["all_tokens"]), "one batch: nothing to average"
+    assert other["reference"] == pytest.approx(found["reference"])

@@ -102,6 +102,8 @@ def test_train_select_decode_score(make, e2e_dir, tmp_path):
 
     tried = record["generation"]
     assert (tried["split"], tried["weights"], tried["prompts"]) == ("test", "best", 5)
+    assert tried["perplexities"]["reference"] == pytest.approx(min(history), rel=1e-5)
+    assert tried["perplexities"]["all_tokens"] != pytest.approx(min(history), rel=1e-2)
     assert tried["epoch"] == record["metrics"]["best"]["epoch"]
     texts = (folder / "test.best.txt").read_text(encoding="utf-8").split("\n")[:-1]
     groups: dict[str, list[str]] = {}
