@@ -20,8 +20,8 @@ from rosa.config import TRAIN, TaskConfig
 from rosa.data import base, unlabelled
 from rosa.errors import DataError, ScoringError
 from rosa.evaluation.classification import predictions_of
+from rosa.run.device import device_for
 from rosa.run.reload import FinishedRun
-from rosa.run.resolve import device_for
 from rosa.utils import files
 
 LEADERBOARD = {
