@@ -70,7 +70,7 @@ MINI = {
         (["method=rosa", "method.rank=129"], r"method\.rank: rank 129: expected 1 to min\(out, in\) = 128"),
         (["method=robust", "method.rank=0.001"], r"rank 0\.001 \(a share of 128\) is 0: expected 1"),
         (["method=lora", "method.targets=[nowhere]"], r"\['nowhere'\] match none of"),
-        (["method=full", "method.head=[nowhere]"], r"method\.head: 'nowhere' matches nothing"),
+        (["method=lora", "method.head=[nowhere]"], r"method\.head: 'nowhere' matches nothing"),
     ],
 )
 def test_a_method_that_does_not_fit_is_refused_before_a_model_is_made_for_it(
