@@ -187,9 +187,9 @@ class RobustConfig(RankedConfig):
     ``warmup_steps``, then the support is chosen, then both; ``sparse_only``: the paper's SpA; ``low_rank_only``:
     LoRA."""
     warmup_steps: int = 64
-    """Of ``schedule=warmup``: updates before the support is chosen."""
+    """For ``schedule=warmup``: updates before the support is chosen."""
     restart: bool = False
-    """Of ``schedule=warmup``: start over with the support that was chosen, as the authors recommend."""
+    """For ``schedule=warmup``: start over with the support that was chosen, as the authors recommend."""
     score: str = "gradient_squared"
     """The support is where the score of the whole weight's gradient is largest: ``gradient_squared``, the mean of its
     square, or ``gradient_magnitude``, that of its absolute value, over the collected updates."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_DIGITS = 18
-"""Of a label that is read as a whole number; Python refuses to read thousands."""
+"""Most digits of a label that is read as a whole number; Python refuses thousands of digits."""
 TEXT_COLUMNS = ("text_a", "text_b")
 """Names of a loaded task's text columns; a task of one text has the first only."""
 

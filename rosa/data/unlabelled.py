@@ -15,7 +15,7 @@ TEST = "test"
 AX = "ax"
 """GLUE's diagnostic set, for models of MNLI."""
 AX_FILE = Path("diagnostic", "diagnostic.tsv")
-"""Its place in the official download."""
+"""Path of the file in the official download."""
 
 Texts = list[list[str]]
 """One or two columns."""

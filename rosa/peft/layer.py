@@ -1,4 +1,4 @@
-"""ROSA's adapters of one layer, as PEFT's tuners hold them.
+"""One layer with ROSA adapters, as a tuner layer of PEFT.
 
 ::
 
@@ -8,8 +8,8 @@
           |-- default              a ROSA adapter with a frozen weight of its own; the bias is base_layer's
           '-- another
 
-The pretrained weight stays where it is, so that the model without adapters, and every other adapter, finds it bit for
-bit; each adapter has W_f beside it. docs/peft.md compares the ways to keep it, with their memory and time.
+The pretrained weight is not changed, so that the model without adapters, and every other adapter, use it bit for bit;
+each adapter has its own W_f in addition. docs/peft.md compares the ways to store it, with their memory and time.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
 
     @property
     def rosa_A(self) -> nn.ParameterDict:  # noqa: N802
-        """The adapters' A (out, r) by name; a view, for PEFT's look at what trains."""
+        """The adapters' A (out, r) by name; a view, which PEFT reads to find trainable parameters."""
         return nn.ParameterDict({name: self.adapter(name).A for name in self.rosa_layer})
 
     @property
@@ -84,7 +84,7 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
         return self.base_layer.weight if self.unmerged is None else self.unmerged
 
     def update_layer(self, adapter_name: str, rank: int, config: RosaConfig) -> None:
-        """Add an adapter, not yet in a subspace: the layer computes what it did."""
+        """Add an adapter that is not yet in a subspace, so that the layer's function is unchanged."""
         adapter = RosaWithHistory(self.name, own_copy(self.base_layer), rank, config)
         self._trained[adapter_name] = tuple(key for key, factor in adapter.factors().items() if factor.requires_grad)
         adapter.train(self.base_layer.training)
@@ -106,7 +106,7 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
         return out
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
-        """What an adapter adds to the pretrained weight, in the base layer's layout, float32 or wider."""
+        """The matrix that an adapter adds to the pretrained weight, in the base layer's layout, float32 or wider."""
         delta = self._weight_with([adapter_name]) - exact(oriented(self.base_layer, self.pretrained()))
         return oriented(self.base_layer, delta).to(self.adapter(adapter_name).A)
 
@@ -116,7 +116,7 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
 
         Args:
             safe_merge: refuse, and change nothing, if the weight would not be finite.
-            adapter_names: those to merge, beside those that are.
+            adapter_names: the adapters to merge, in addition to those that are merged already.
 
         Raises:
             AdapterError: ``safe_merge``, and a weight is not finite.
@@ -137,7 +137,7 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Put the pretrained weight back, bit for bit."""
+        """Restore the pretrained weight, bit for bit."""
         if self.unmerged is not None:
             self.base_layer.weight.copy_(self.unmerged)
             self.unmerged = None
@@ -148,7 +148,7 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
         return True
 
     def enable_adapters(self, enabled: bool) -> None:
-        """Use the adapters, or the pretrained layer alone; without gradients for the factors meanwhile."""
+        """Use the adapters, or the pretrained layer alone; in the latter case the factors get no gradients."""
         self._disable_adapters = not enabled
         if enabled:
             self.set_adapter(self.active_adapters)
@@ -165,7 +165,7 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
         self._active_adapter = names
 
     def set_requires_grad(self, adapter_names: Any, requires_grad: bool = True) -> None:
-        """Train the factors of these adapters, or stop to."""
+        """Set whether the factors of these adapters are trained."""
         self._require_grad({adapter_names} if isinstance(adapter_names, str) else set(adapter_names), requires_grad)
 
     def delete_adapter(self, adapter_name: str) -> None:
@@ -174,19 +174,19 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
         self._trained.pop(adapter_name, None)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        """As PEFT's, but every tensor keeps its dtype: the factors are wider than a narrow weight."""
+        """Like PEFT's method, but every tensor keeps its dtype: the factors are wider than a 16-bit weight."""
         if adapter_name in self.rosa_layer and not self.adapter(adapter_name).A.is_meta:
             self.rosa_layer[adapter_name].to(device or self.base_layer.weight.device)
 
     def _require_grad(self, names: set[str], value: bool) -> None:
-        """Set ``requires_grad`` of the factors that the configuration lets train; of nothing else."""
+        """Set ``requires_grad`` of the factors that the configuration trains, and of nothing else."""
         for name in names & set(self.rosa_layer):
             factors = self.adapter(name).factors()
             for key in self._trained[name]:
                 factors[key].requires_grad_(value)
 
     def _active(self) -> list[RosaWithHistory]:
-        """The adapters that a forward pass goes through."""
+        """The adapters that a forward pass uses."""
         if self._disable_adapters or self.merged_adapters:
             return []
         return [self.adapter(name) for name in self.active_adapters if name in self.rosa_layer]

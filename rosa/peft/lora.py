@@ -23,13 +23,13 @@ from rosa.export.peft_adapter import TOLERANCE, PeftExport, to_peft
 from rosa.peft.layer import RosaTunerLinear, own_copy
 
 MARK = "rosa_as_lora"
-"""The attribute of a ``save_pretrained`` that knows ``as_lora``."""
+"""The attribute that marks a ``save_pretrained`` with the argument ``as_lora``."""
 
 
 def save_as_lora(
     model: PeftModel, folder: str | Path, *, adapter_name: str | None = None, tolerance: float = TOLERANCE
 ) -> PeftExport:
-    """Write what an adapter of ROSA changed as a LoRA adapter; the model stays as it is.
+    """Write the change of an adapter of ROSA as a LoRA adapter; the model is not changed.
 
     A layer's change has at most rank 2 R for each subspace visited; modules that ``modules_to_save`` names are saved
     whole (:func:`rosa.export.to_peft`).
@@ -37,7 +37,7 @@ def save_as_lora(
     Args:
         model: of ``get_peft_model``.
         folder: the target; as ``save_pretrained`` does, this replaces files of the same names and leaves others.
-        adapter_name: which adapter; by default the active one.
+        adapter_name: the adapter's name; by default the active one.
         tolerance: largest truncated share of each layer's change (Frobenius norm).
 
     Raises:
@@ -63,7 +63,7 @@ def save_as_lora(
 
 @torch.no_grad()
 def without_adapters(model: PeftModel, adapter_name: str | None) -> nn.Module:
-    """A plain copy of the model inside: the pretrained one, or with one adapter merged.
+    """A plain copy of the wrapped model: the pretrained one, or with one adapter merged.
 
     It shares every parameter that the adapter does not change with the model.
 
@@ -106,7 +106,7 @@ def _mark(copied: Tensor, original: Tensor) -> None:
 
 
 def teach_save_pretrained() -> None:
-    """Let ``PeftModel.save_pretrained`` take ``as_lora``, which PEFT would pass over in silence; once."""
+    """Add the argument ``as_lora`` to ``PeftModel.save_pretrained``, which would ignore it; does so once."""
     original: Callable[..., None] = PeftModel.save_pretrained
     if hasattr(original, MARK):
         return

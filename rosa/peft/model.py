@@ -23,10 +23,10 @@ from rosa.peft.config import RosaConfig
 from rosa.peft.layer import RosaTunerLinear
 
 PREFIX = "rosa_"
-"""What the names of the method's tensors in a saved adapter begin with."""
+"""The prefix of the method's tensors in a saved adapter."""
 
 REMOVAL = "model.merge_and_unload() or model.unload()"
-"""What takes the adapters off a PEFT model."""
+"""The call that removes the adapters from a PEFT model."""
 
 
 class RosaModel(BaseTuner):
@@ -50,10 +50,10 @@ class RosaModel(BaseTuner):
         low_cpu_mem_usage: bool = False,
         state_dict: dict[str, Tensor] | None = None,
     ) -> None:
-        """Put an adapter on every target layer, and move all of them to their first subspace.
+        """Add an adapter to every target layer, and draw their first subspaces.
 
-        An adapter that is made for inference, or without memory, is about to be loaded: it stays outside of subspaces,
-        where it computes what the pretrained layer does.
+        An adapter made for inference, or on the meta device, is about to be loaded: no subspace is drawn, and
+        it computes the same as the pretrained layer.
 
         Raises:
             AdapterError: no layer is a target, or one cannot be adapted or has a smaller side than the rank; the model
@@ -71,7 +71,7 @@ class RosaModel(BaseTuner):
         self._describe()
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict) -> Any:
-        """Choose the targets where the configuration names none: those of ``rosa.attach``."""
+        """If the configuration names no targets, use those of ``rosa.attach``."""
         if peft_config.target_modules is None:
             names = [name for name in _choices(self.model) if any(matches(name, pattern) for pattern in ATTENTION)]
             if not names:
@@ -135,17 +135,17 @@ class RosaModel(BaseTuner):
         return super()._unload_and_optionally_merge(*args, **kwargs)
 
     def unload(self) -> nn.Module:
-        """The pretrained model, also where ``modules_to_save`` trained copies of its modules, which PEFT leaves."""
+        """The pretrained model, without the trained copies of ``modules_to_save``, which PEFT leaves in the model."""
         wrappers = [(name, one) for name, one in self.model.named_modules() if isinstance(one, ModulesToSaveWrapper)]
         for name, wrapper in wrappers:
             self.model.set_submodule(name, wrapper.original_module)
         return super().unload()
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
-        """Nothing to cast: the factors are float32 or wider from the start."""
+        """Do nothing: the factors are float32 or wider from the start."""
 
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
-        """Use this adapter, or these together."""
+        """Use this adapter, or several adapters together."""
         super().set_adapter(adapter_name, inference_mode)
         self._describe()
 
@@ -155,7 +155,7 @@ class RosaModel(BaseTuner):
         self._describe()
 
     def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
-        """Refused: a weighted sum of adapters in different subspaces lies in neither.
+        """Not supported: a weighted sum of adapters in different subspaces is in none of them.
 
         Raises:
             AdapterError: always.
@@ -180,7 +180,7 @@ class RosaModel(BaseTuner):
         return config
 
     def _describe(self) -> None:
-        """Leave on the model what ``ResampleCallback`` and others ask for: the active adapter's layers and options."""
+        """Store the active adapter's layers and options on the model, for ``ResampleCallback``."""
         active = [name for name in self.active_adapters if name in self.peft_config]
         if not active:
             vars(self.model).pop(ATTRIBUTE, None)
@@ -220,7 +220,7 @@ class RosaModel(BaseTuner):
         state_dict: dict[str, Tensor],
         unwanted_adapter_names: list[str],  # noqa: ARG003 - PEFT passes it
     ) -> dict[str, Tensor]:
-        """What a saved adapter holds of each layer; see :meth:`rosa.peft.history.RosaWithHistory.saved`."""
+        """The tensors of a saved adapter, for all layers; see :meth:`rosa.peft.history.RosaWithHistory.saved`."""
         found = {}
         for name, layer in _layers(model).items():
             if adapter_name in layer.rosa_layer:
@@ -237,7 +237,7 @@ class RosaModel(BaseTuner):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Restore every layer from a saved adapter, and give back the state that PEFT then loads."""
+        """Restore every layer from a saved adapter, and return the state that PEFT then loads."""
         rest = dict(state_dict)
         for name, layer in _layers(model).items():
             if adapter_name not in layer.rosa_layer:

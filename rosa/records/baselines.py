@@ -45,9 +45,9 @@ class Baselines(TypedDict):
     command: str
     """The command that made the record."""
     scorer: NotRequired[dict[str, Any]]
-    """Of generated texts: what computed the scores."""
+    """For generated texts: the programs that computed the scores."""
     environment: Environment
-    """As in a run's record."""
+    """The same as in a run's record."""
     started: str
 
 

@@ -70,7 +70,7 @@ class Configuration(TypedDict):
     selection: NotRequired[str]
     """How the epoch is selected: ``dev-best``, ``dev-last`` or ``holdout``."""
     seed: int
-    """As in ``identity``."""
+    """The same as in ``identity``."""
     experiment_name: str
     """As ``identity.experiment``."""
     results_dir: str
@@ -271,7 +271,7 @@ class Diagnostics(TypedDict, total=False):
     last_subspace: Subspace
     """The subspace in which training ended."""
     support: Support
-    """Of a method with a sparse part."""
+    """The support of a method with a sparse part."""
 
 
 class Hypotheses(TypedDict):
@@ -302,7 +302,7 @@ class Perplexities(TypedDict):
     split: str
     """The first evaluation split."""
     batch_size: int
-    """Of ``mean_of_batches``."""
+    """Examples in each batch of ``mean_of_batches``."""
     reference: float
     """From the summed loss of the references' tokens and end tokens."""
     all_tokens: float
@@ -344,7 +344,7 @@ class Generation(TypedDict):
     scorer: Scorer
     """What computed the scores."""
     perplexities: NotRequired[Perplexities]
-    """Of the weights that decoded."""
+    """Perplexities of the weights that decoded."""
 
 
 class Split(TypedDict):
@@ -367,10 +367,10 @@ class Split(TypedDict):
     given: NotRequired[int]
     """For generation: number of distinct inputs."""
     in_train: NotRequired[int]
-    """Of an evaluation split: rows whose texts a training row has too, up to case and blanks; of a generation task:
+    """In an evaluation split: rows whose texts a training row has too, up to case and blanks; of a generation task:
     distinct inputs that the training split has too."""
     inside_train: NotRequired[int]
-    """Of an evaluation split of single texts: rows of five words or more that stand in a training text."""
+    """In an evaluation split of single texts: rows of five words or more that stand in a training text."""
     tokens: NotRequired[int]
     """Number of tokens of all rows, after cutting."""
     truncated: NotRequired[int]
@@ -400,7 +400,7 @@ class Data(TypedDict):
     splits: dict[str, Split]
     """The splits by name."""
     other_rows: NotRequired[dict[str, list[int]]]
-    """Of local files and the hub: split -> rows read and official rows, where they differ."""
+    """For local files and the hub: split -> rows read and official rows, where they differ."""
     limit: NotRequired[Limit | None]
     """The sample of training rows; null if all were kept."""
     labels: NotRequired[list[str]]

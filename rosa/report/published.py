@@ -18,7 +18,7 @@ class Published:
     """One published score."""
 
     model: str
-    """As in ``model.name``."""
+    """Name of the model, as in ``model.name``."""
     task: str
     method: str
     metric: str

@@ -10,7 +10,7 @@ _SLOT = re.compile(r"(\w+)\s*\[([^\]]*)\]")
 
 
 def parse(representation: str) -> Counter[tuple[str, str]]:
-    """Its slots and their values, each as often as it occurs; case and white space do not count."""
+    """The slots of a meaning representation with their values, counted; case and white space are ignored."""
     found = _SLOT.findall(representation)
     return Counter((slot.lower(), " ".join(value.lower().split())) for slot, value in found)
 

@@ -44,7 +44,7 @@ class Program:
     """Time limit in seconds."""
 
     def messages(self) -> str:
-        """Its standard error so far."""
+        """The standard error of the process so far."""
         self.said.seek(0)
         return self.said.read().decode("utf-8", "replace")
 

@@ -32,7 +32,7 @@ class Tokenized:
     """The references of each segment."""
     hypotheses: list[str]
     tokenizer: str
-    """Its name: ``STANFORD`` or ``PYTHON``."""
+    """The name of the tokenizer: ``STANFORD`` or ``PYTHON``."""
     java: str | None
     """Java's version; None without Java."""
     problem: str | None

@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from transformers import RobertaConfig, RobertaForMaskedLM
 
 JUDGED_SHARE = 0.4
-"""Inputs that are shown without hidden words, for the model to judge word by word; the others have hidden words."""
+"""Share of the inputs without hidden words, whose words the model judges one by one."""
 JUDGE_WEIGHT = 5.0
-"""Of the judgement's loss, a mean over tokens, beside that of the hidden words."""
+"""Weight of the loss on exchanged words, a mean over tokens, against the loss on hidden words."""
 EMBEDDING_SCALE = 5.0
-"""The embeddings' spread at the start, in those of the other weights."""
+"""Standard deviation of the embeddings at the start, as a multiple of that of the other weights."""
 VERSION = 2
 """Part of the cache's key: raise it when a change here gives other weights."""
 NOT_READ = ("architecture", "vocabulary", "context", "text")

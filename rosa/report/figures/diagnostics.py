@@ -39,7 +39,7 @@ class Layer:
     kind: str
     """The part of its name shared by the layers of other blocks: ``self.query``."""
     depth: str
-    """Its block's number; empty if its name has none."""
+    """Number of the layer's block; empty if the layer's name has none."""
     place: float
     """Position on the axis; there is a gap between kinds."""
 

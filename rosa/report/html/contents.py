@@ -45,7 +45,7 @@ class Section:
     methods: tuple[str, ...]
     runs: int
     committed: int
-    """Of them, those from records that are committed with the project."""
+    """Number of these runs that come from committed records."""
     states: Counter[str]
     """State in :data:`rosa.report.html.missing.COUNTED` -> number of runs."""
     commits: tuple[str, ...]
@@ -67,12 +67,12 @@ class Page:
 
     @property
     def states(self) -> Counter[str]:
-        """Of all experiments."""
+        """State -> number of runs of all experiments."""
         return sum((section.states for section in self.sections), Counter())
 
     @property
     def commits(self) -> tuple[str, ...]:
-        """Of all experiments."""
+        """The commits of all experiments, sorted."""
         return tuple(sorted({commit for section in self.sections for commit in section.commits}))
 
 
