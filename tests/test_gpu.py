@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from rosa import records
 from rosa.adapters import adapters, attach, changing_state, load_changing_state, merge, resample
 from rosa.adapters.base import Adapter, oriented
+from rosa.adapters.support import choose, supported
 from rosa.config import RosaConfig
 from rosa.run import run
 from rosa.run.device import precision_for
@@ -82,6 +83,8 @@ def attached(method: str, name: str, device: str, moved: str = "before") -> PreT
     if moved == "before":
         model.to(device)
     attach(model, METHODS[method](), generator=generator(0, "adapter"), verbose=False)
+    stream = generator(0, "scores")
+    choose(model, {layer: torch.rand(one.shape, generator=stream) for layer, one in supported(model).items()})
     return model.to(device)
 
 

@@ -18,6 +18,8 @@ from rosa.utils import files
 
 log = logging.getLogger(__name__)
 
+CHECKPOINTS = "checkpoints"
+"""The folder in a run's folder that has its checkpoints until the run is finished."""
 PRECISIONS = ("fp32", "bf16")
 """The possible values of ``train.precision=auto``, which depend on the machine."""
 SHOWN = 12
@@ -74,10 +76,15 @@ def finished(config: Config, inputs: Inputs) -> Record | None:
     if config.train.force or not path.exists():
         return None
     record = read_earlier(path)
-    if record["status"] != "done":
+    if record["status"] != "done" or _left_behind(folder):
         return None
     refuse_other_run(record, config, folder, inputs)
     return record
+
+
+def _left_behind(folder: Path) -> bool:
+    """Whether a run that was killed at its end left files, which the run removes when it is asked for again."""
+    return (folder / CHECKPOINTS).exists() or any(folder.glob(f".{records.RECORD}.*"))
 
 
 def read_earlier(path: Path) -> Record:

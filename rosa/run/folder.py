@@ -15,12 +15,10 @@ from rosa.errors import BusyError
 from rosa.records import Record
 from rosa.records.schema import Failure, Tuning
 from rosa.run.device import resolve
-from rosa.run.earlier import Inputs, read_earlier, refuse_other_run
+from rosa.run.earlier import CHECKPOINTS, Inputs, read_earlier, refuse_other_run
 from rosa.training import find_checkpoint
 from rosa.training.signals import stop_signals
 from rosa.utils import distributed, files
-
-CHECKPOINTS = "checkpoints"
 
 WEIGHTS = {rule: f"{rule}.safetensors" for rule in records.RULES}
 """File names of the weights in a run's folder, by epoch."""
@@ -59,6 +57,7 @@ def begin(config: Config, tuning: Tuning | None, command: str, folder: Path, hel
     if earlier is not None and (earlier["status"] == "done" or checkpoint):
         refuse_other_run(earlier, config, folder, Inputs())
     if earlier is not None and earlier["status"] == "done":
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # killed between its last record and their removal
         return Start(earlier, done=True)
     record, trained = records.new(config, command, tuning), False
     if earlier is not None and config.task.test and earlier["metrics"] and selected_weights(config, folder).is_file():

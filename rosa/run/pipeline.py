@@ -16,8 +16,8 @@ from rosa.records import Record
 from rosa.records.schema import Tuning
 from rosa.run import build, memory, mini_model, recording, test_split
 from rosa.run.device import resolve
-from rosa.run.earlier import note_other_precision
-from rosa.run.folder import CHECKPOINTS, begin
+from rosa.run.earlier import CHECKPOINTS, note_other_precision
+from rosa.run.folder import begin
 from rosa.run.prepare import check_requests, check_shares
 from rosa.training import build_trainer, costs
 from rosa.training.signals import stop_signals

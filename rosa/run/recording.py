@@ -23,7 +23,8 @@ from rosa.errors import InterruptedRun
 from rosa.records import Record, environment, tracking
 from rosa.records.schema import Costs, Diagnostics, Evaluation, LayerChange, Loss, Resample, Subspace, Support
 from rosa.run import build
-from rosa.run.folder import CHECKPOINTS, WEIGHTS, Start, close, failure
+from rosa.run.earlier import CHECKPOINTS
+from rosa.run.folder import WEIGHTS, Start, close, failure
 from rosa.training import BestWeightsCallback, HarnessTrainer, best_index, costs, save_weights
 from rosa.training.callbacks import ProgressCallback
 from rosa.utils import distributed

@@ -68,13 +68,13 @@ def test_the_commands_of_a_file_make_runs_of_it(name: str, overrides: list[str])
 
 
 def test_the_workshops_runs_are_plain_gradient_descent() -> None:
-    job = next(expand(CONF, ["experiment=e2e_workshop"]))
+    job, _ = next(expand(CONF, request(["experiment=e2e_workshop"])))
     assert (job.config.train.optimizer, job.config.train.warmup) == ("sgd", 500)
     assert (job.config.method.split, job.config.method.every) == ("symmetric", 1)
 
 
 def test_rank_frequency_is_the_whole_grid() -> None:
-    jobs = list(expand(CONF, ["experiment=rank_frequency"]))
+    jobs = [job for job, _ in expand(CONF, request(["experiment=rank_frequency"]))]
     cells = {(job.config.method.rank, job.config.method.every, job.config.seed) for job in jobs}
     assert cells == {(rank, every, seed) for rank in (1, 2, 4, 8) for every in (0, 1, 2) for seed in (0, 1, 2)}
     assert len(jobs) == 36
@@ -85,7 +85,8 @@ def test_expanding_gives_the_runs_that_the_sweeper_gives() -> None:
     """What the command says goes before what the file says, and a command alone makes the same run."""
     from hydra import compose, initialize_config_dir
 
-    jobs = list(expand(CONF, ["-m", "experiment=rank_frequency", "seed=5,6", "method.rank=2", "hydra/launcher=joblib"]))
+    asked = request(["experiment=rank_frequency", "seed=5,6", "method.rank=2", "hydra/launcher=joblib"])
+    jobs = [job for job, _ in expand(CONF, asked)]
     assert [(job.config.method.every, job.config.seed) for job in jobs] == [(e, s) for e in (0, 1, 2) for s in (5, 6)]
     for job in jobs[:2]:
         words = job.command.split()

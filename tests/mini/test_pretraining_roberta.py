@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rosa.config import MiniModelConfig
-from rosa.errors import ModelError
+from rosa.errors import ModelError, OutputError
 from rosa.mini import text as mini_text
 from rosa.mini.pretraining import roberta, roberta_text
 from rosa.mini.pretraining.loop import batches
@@ -238,7 +238,7 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest
         raise OSError("no space left on device")
 
     monkeypatch.setattr(json, "dumps", full_disk)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(OutputError, match="cannot be written: no space left"):
         pretrain_roberta(TEXT, WORDS, TINY, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 

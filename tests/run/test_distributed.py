@@ -28,7 +28,7 @@ from rosa.config import Config
 from rosa.errors import ConfigError
 from rosa.run import build, pipeline, run
 from rosa.run import folder as folder_module
-from rosa.run.folder import CHECKPOINTS
+from rosa.run.earlier import CHECKPOINTS
 from rosa.sweep import slurm
 from rosa.training import find_checkpoint
 from rosa.training import trainer as trainer_module
@@ -375,14 +375,16 @@ def test_a_run_that_another_command_is_doing_is_left_alone_by_all(composed: Comp
     assert files(config) == {records.LOCK}
 
 
-@pytest.mark.parametrize(("size", "nearest"), [(13, "12 or 15 for"), (2, "of 3, 3 for")])
+@pytest.mark.parametrize(("size", "nearest"), [(13, "12 or 15"), (2, "3")])
 def test_batch_that_cannot_be_shared(
     size: int, nearest: str, composed: Composer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = composed(f"train.batch_size={size}")
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=rf"train\.batch_size={size} with 3 processes.* {nearest} instance"):
+    with pytest.raises(
+        ConfigError, match=rf"train\.batch_size={size} with 3 processes: expected a multiple of 3, such as {nearest},"
+    ):
         run(config, "command", progress=False)
     assert not folder_of(config).exists()
 

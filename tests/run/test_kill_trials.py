@@ -24,7 +24,8 @@ from transformers import TrainerCallback
 from rosa import records
 from rosa.config import Config
 from rosa.run import pipeline, run
-from rosa.run.folder import CHECKPOINTS, WEIGHTS
+from rosa.run.earlier import CHECKPOINTS
+from rosa.run.folder import WEIGHTS
 from rosa.training import manifest
 from tests import causal
 from tests.conftest import composer

@@ -19,7 +19,7 @@ from rosa.config import Config
 from rosa.errors import InterruptedRun
 from rosa.run import run
 from rosa.run.device import resolve
-from rosa.run.folder import CHECKPOINTS
+from rosa.run.earlier import CHECKPOINTS
 from rosa.training import find_checkpoint
 from tests.conftest import ROOT, Composer
 

@@ -16,7 +16,7 @@ from rosa.adapters.support import FILE
 from rosa.config import Config
 from rosa.errors import ConfigError
 from rosa.run import run
-from rosa.run.folder import CHECKPOINTS
+from rosa.run.earlier import CHECKPOINTS
 from tests.conftest import Composer
 from tests.run.test_distributed import assert_close, in_place, launch
 from tests.run.test_resume import folder_of, interrupted_then_resumed, results

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from rosa import attach, records
 from rosa.adapters.state import changing_names, frozen_hash
 from rosa.config import Config, FullConfig, IA3Config, LoraConfig, RosaConfig
 from rosa.errors import AdapterError, CheckpointError
 from rosa.run import pipeline, run
-from rosa.run.folder import CHECKPOINTS
+from rosa.run.earlier import CHECKPOINTS
 from rosa.training import find_checkpoint, manifest
 from tests.conftest import composer
 from tests.run.test_resume import KillAt, Killed, folder_of, results
@@ -194,6 +194,16 @@ def test_the_hash_is_of_the_frozen_weights_alone(method: Any) -> None:
             assert frozen_hash(model) != before, name
             state[name].copy_(kept)
         assert frozen_hash(model) == before
+
+
+def test_a_weight_tied_to_a_trained_one_is_not_frozen() -> None:
+    """GPT-2's output layer is its embeddings, under a second name in the state."""
+    shape = GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+    model = attach(GPT2LMHeadModel(shape), FullConfig(), verbose=False)
+    before = frozen_hash(model)
+    with torch.no_grad():
+        model.transformer.wte.weight.add_(1)
+    assert frozen_hash(model) == before
 
 
 def test_the_hash_of_bfloat16_weights_is_of_their_bits() -> None:

@@ -18,7 +18,7 @@ from rosa.errors import DivergedError, FactorizationError
 from rosa.evaluation import regression
 from rosa.evaluation.generation.decode import Continuation, Hypotheses
 from rosa.run import pipeline, run
-from rosa.run.folder import CHECKPOINTS
+from rosa.run.earlier import CHECKPOINTS
 from rosa.training.finiteness import FinitenessWatch, first_bad_layer
 from tests.conftest import Composer
 from tests.run.test_resume import folder_of
