@@ -41,6 +41,11 @@ def updates_per_epoch(train_dataloader: Any, args: TrainingArguments) -> int:
     return max(math.ceil(batches / args.gradient_accumulation_steps), 1)
 
 
+def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """The folder of a Trainer's checkpoint at the present update; it exists only if one was written."""
+    return Path(str(args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+
+
 class ResampleCallback(TrainerCallback):
     """Resample after every ``every`` epochs or steps, before the next update.
 
@@ -90,7 +95,7 @@ class ResampleCallback(TrainerCallback):
         """Store the factors at the start of the current subspace; on a resume, read them from the checkpoint."""
         self._end = None
         if state.global_step:
-            saved = self._checkpoint(args, state) / START
+            saved = checkpoint_folder(args, state) / START
             self._start = _unpack(load_file(saved)) if saved.is_file() else None
         elif model is not None:
             self._start = diagnostics.factors_of(model)
@@ -180,7 +185,7 @@ class ResampleCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save the factors at the start of the current subspace in the checkpoint."""
-        folder = self._checkpoint(args, state)
+        folder = checkpoint_folder(args, state)
         if self._start is not None and state.is_world_process_zero and folder.is_dir():
             with files.writing(folder / START, WriteError):
                 save_file(_pack(self._start), folder / START)
@@ -203,10 +208,6 @@ class ResampleCallback(TrainerCallback):
             norms = diagnostics.moved(self._start, diagnostics.factors_of(model))
             event[MOVED] = [_short(norm) for norm in norms.values()]
         return event
-
-    @staticmethod
-    def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-        return Path(str(args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
 
     def _period(self, model: nn.Module, train_dataloader: Any, args: TrainingArguments) -> int:
         """Updates between two resamples, 0 for never.

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rosa.adapters import support
+from rosa.adapters.callback import checkpoint_folder
 from rosa.adapters.collect import Collector
 from rosa.adapters.modules import attachment
 from rosa.adapters.state import changing_state, load_changing_state
@@ -141,7 +141,7 @@ class SupportCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save in the checkpoint what the choice needs after a resume."""
-        folder = self._checkpoint(args, state)
+        folder = checkpoint_folder(args, state)
         if self._collector is None or not state.is_world_process_zero or not folder.is_dir():
             return
         tensors = {f"initial {name}": tensor.contiguous().cpu() for name, tensor in self._initial.items()}
@@ -189,7 +189,7 @@ class SupportCallback(TrainerCallback):
 
     def _load(self, args: TrainingArguments, state: TrainerState) -> None:
         assert self._collector is not None
-        saved = load_file(self._checkpoint(args, state) / PENDING)
+        saved = load_file(checkpoint_folder(args, state) / PENDING)
         updates = int(saved.pop("updates"))
         parts: dict[str, dict[str, Tensor]] = {"initial": {}, "score": {}}
         for key, tensor in saved.items():
@@ -198,7 +198,3 @@ class SupportCallback(TrainerCallback):
         self._initial = parts["initial"]
         if updates:
             self._collector.load(parts["score"], updates)
-
-    @staticmethod
-    def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-        return Path(str(args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")

@@ -49,15 +49,9 @@ def measure_workload(workload: Workload, rounds: int, ranks: Sequence[int] = RAN
     """Measure the workload's model; memory in a fresh process for each case, on the batch with the most tokens."""
     batches = [workload.batch(number) for number in range(rounds)]
     cases = cases_at(ranks)
-    found = measure(workload.config.model.name, load_model(workload.config), workload.config, batches, cases)
-    held = measure_apart(workload, cases)
-    saved = saved_bytes(load_model(workload.config), workload.config, widest(workload), cases)
-    return replace(found, memory=held, saved=saved, steps_per_epoch=workload.steps_per_epoch)
-
-
-def saved_bytes(plain: nn.Module, config: Config, batch: Batch, cases: Sequence[Case]) -> dict[Case, int]:
-    """Bytes that each case keeps of a batch for the backward pass."""
-    return {case: contend(case, plain, config).saved_bytes(batch) for case in cases}
+    config = workload.config
+    found = measure(config.model.name, load_model(config), config, batches, cases, widest(workload))
+    return replace(found, memory=measure_apart(workload, cases), steps_per_epoch=workload.steps_per_epoch)
 
 
 def contend(case: Case, plain: nn.Module, config: Config) -> Contender:
@@ -65,7 +59,14 @@ def contend(case: Case, plain: nn.Module, config: Config) -> Contender:
     return Contender(case[0], copy.deepcopy(plain), config, case[1] or RANK)
 
 
-def measure(name: str, plain: nn.Module, config: Config, batches: Sequence[Batch], cases: Sequence[Case]) -> Measured:
+def measure(
+    name: str,
+    plain: nn.Module,
+    config: Config,
+    batches: Sequence[Batch],
+    cases: Sequence[Case],
+    largest: Batch | None = None,
+) -> Measured:
     """Measure every case on the same batches, in this process.
 
     Args:
@@ -74,11 +75,12 @@ def measure(name: str, plain: nn.Module, config: Config, batches: Sequence[Batch
         config: the resolved configuration of a run.
         batches: one batch for each round, on the device.
         cases: the cases; they must include ``lora`` and ``peft`` at each rank.
+        largest: the batch of which the bytes kept for the backward pass are counted; by default the first.
     """
     device = config.train.device
     contenders = {case: contend(case, plain, config) for case in cases}
     held = {case: of_parameters(contender, batches[0]) for case, contender in contenders.items()}
-    saved = {case: contender.saved_bytes(batches[0]) for case, contender in contenders.items()}
+    saved = {case: contender.saved_bytes(largest or batches[0]) for case, contender in contenders.items()}
     parts = time_parts(contenders, batches, device)
     own = {case: one for case, one in contenders.items() if case[0] not in (PEFT, DORA)}
     checkpoint = {case: contender.checkpoint_bytes() for case, contender in own.items()}
