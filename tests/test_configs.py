@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from rosa.config import RosaConfig, from_hydra, identity_hash, methods, register
+from rosa.config import RosaConfig, TaskConfig, from_hydra, identity_hash, methods, register
 from rosa.errors import ConfigError
 from tests.conftest import ROOT, Composer
 
@@ -57,7 +57,10 @@ def experiment(name: str) -> DictConfig:
 
 def needs_of_task(name: str) -> list[str]:
     """What the kind of a task asks for, and whether it says all that generated data need."""
-    task = compose(f"task/{name}").task
+    file = OmegaConf.load(CONF / "task" / f"{name}.yaml")
+    assert isinstance(file, DictConfig)
+    del file["defaults"]
+    task = OmegaConf.merge(OmegaConf.structured(TaskConfig), file)
     if task.kind == "vector_regression":
         return ["model=linear", "data=teacher"]
     model = ["model=mini-gpt2"] if task.kind == "generation" else []

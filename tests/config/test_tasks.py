@@ -95,3 +95,10 @@ def test_e2e_is_as_its_sources_have_it() -> None:
 )
 def test_a_decoding_preset_is_as_its_source_has_it(preset: str, expected: DecodingConfig) -> None:
     assert composed("task=e2e", "model=mini-gpt2", f"decoding={preset}").decoding == expected
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "viggo", "sql"])
+def test_the_tasks_of_robust_adaptation_decode_greedily_unless_asked_otherwise(task: str) -> None:
+    assert composed(f"task={task}", "model=mini-gpt2").decoding.beams == 1
+    assert composed("experiment=e2e_mini_base", f"task={task}").decoding.beams == 1
+    assert composed(f"task={task}", "model=mini-gpt2", "decoding=lora").decoding.beams == 10

@@ -63,7 +63,7 @@ def decoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 SMALL = (
     *("data=mini", "data.train_size=48", "data.evaluation_size=6", "train.epochs=1", "train.batch_size=8"),
-    *("decoding=greedy", "decoding.max_new_tokens=8", "train.lr=1e-2", "train.keep=last"),
+    *("decoding.max_new_tokens=8", "train.lr=1e-2", "train.keep=last"),
 )
 SCORES = {"gsm8k": {"exact_match"}, "viggo": {"exact_match", "slot_f1"}, "sql": {"exact_match", "execution"}}
 
