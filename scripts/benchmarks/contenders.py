@@ -10,16 +10,15 @@ from torch import Tensor, nn
 from benchmarks import BenchmarkError
 from benchmarks.timing import seconds
 from benchmarks.workload import Batch
-from rosa.adapters import attach, changing_state, head_names
-from rosa.adapters.targets import target_layers
+from rosa.adapters import adapters, attach, changing_state, head_names
+from rosa.adapters.base import SupportedAdapter
+from rosa.adapters.targets import target_layers, weight_shape
 from rosa.config import Config, FullConfig, IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
 from rosa.config.registry import label
 from rosa.utils.seeding import generator
 
 RANK = 8
 """The rank in every benchmark that does not vary it."""
-DENSITY = 0.006
-"""Of RoSA's sparse part."""
 LEARNING_RATE = 1e-6
 """Learning rate: small, so that no method diverges; the time of a step does not depend on it."""
 
@@ -29,6 +28,7 @@ LABELS = {
     "lora": f"{label('lora')} (loralib)",
     PEFT: f"{label('lora')} (peft)",
     DORA: "DoRA (peft)",
+    "robust": label("robust"),
     "ia3": label("ia3"),
     "full": label("full"),
 }
@@ -36,20 +36,46 @@ LABELS = {
 LORAS = ("lora", PEFT)
 PARTS = ("forward", "backward", "optimizer")
 """The parts of a training step; clipping is a part of ``optimizer``."""
-RANKED = ("rosa", "lora", PEFT, DORA)
-"""The contenders that have a rank."""
+RANKED = ("rosa", "lora", PEFT, DORA, "robust")
+"""The contenders that have a rank; for RoSA, that of the LoRA with as many parameters."""
 
 
-def own_method(name: str, rank: int) -> MethodConfig:
-    """The configuration of one of the project's own methods; alpha is twice the rank."""
+def own_method(name: str, rank: int, model: nn.Module) -> MethodConfig:
+    """The configuration of one of the project's own methods for a plain model; alpha is twice the rank."""
     if name == "rosa":
         return RosaConfig(rank=rank)
     if name == "lora":
         return LoraConfig(rank=rank, alpha=2 * rank)
     if name == "robust":
-        # With DENSITY about as many parameters as LoRA: 6,260 in a layer of 384 x 384, where rank 8 has 6,144.
-        return RobustConfig(rank=rank - 1, density=DENSITY, alpha=2 * (rank - 1))
+        return half_sparse(model, rank)
     return {"ia3": IA3Config(), "full": FullConfig()}[name]
+
+
+def half_sparse(model: nn.Module, rank: int) -> RobustConfig:
+    """RoSA with as many parameters in each layer as a pair of factors of this rank, ``rank (out + in)``.
+
+    Half of them, rounded down to a whole rank, are low-rank; the others are sparse entries.
+
+    Args:
+        model: plain.
+        rank: at least 2.
+    """
+    low = rank // 2
+    densities = {}
+    for name, layer in target_layers(model, RobustConfig().targets).items():
+        out, into = weight_shape(layer)
+        entries = min((rank - low) * (out + into), out * into - 1)  # a density is below 1
+        densities[name] = (entries + 0.5) / (out * into)  # RoSA rounds density * out * in down
+    return RobustConfig(rank=low, alpha=2 * low, density_pattern=densities)
+
+
+def choose_at_random(model: nn.Module, seed: int) -> None:
+    """Choose the entries of RoSA's sparse parts at random, where training would choose them by their gradients."""
+    stream = generator(seed, "support")
+    for _, adapter in adapters(model):
+        if isinstance(adapter, SupportedAdapter) and adapter.index is not None:
+            places = torch.randperm(adapter.shape[0] * adapter.shape[1], generator=stream)
+            adapter.choose(places[: len(adapter.index)].sort().values.to(adapter.index))
 
 
 class Contender:
@@ -60,17 +86,21 @@ class Contender:
         model: a plain model, which is changed in place.
         config: the resolved configuration of a run: precision, optimizer, clipping, seed.
         rank: the rank, for methods that have one.
+        method: the method's configuration; by default :func:`own_method`'s.
 
     Raises:
         BenchmarkError: peft is not installed.
     """
 
-    def __init__(self, name: str, model: nn.Module, config: Config, rank: int = RANK) -> None:
+    def __init__(
+        self, name: str, model: nn.Module, config: Config, rank: int = RANK, method: MethodConfig | None = None
+    ) -> None:
         if name in (PEFT, DORA):
             self.model = with_peft(model, rank, dora=name == DORA)
         else:
             stream = generator(config.seed, "adapter")
-            self.model = attach(model, own_method(name, rank), generator=stream, verbose=False)
+            self.model = attach(model, method or own_method(name, rank, model), generator=stream, verbose=False)
+            choose_at_random(self.model, config.seed)
         self.model.train()
         self._train = config.train
         self._trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]

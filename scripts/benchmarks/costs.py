@@ -199,7 +199,8 @@ def _times(measured: Measured) -> Table:
             f"{count} steps a method, interleaved, on the same batches of {tokens} tokens, with "
             "padding. Medians (quartiles); a ratio is the median of the ratios of steps on the same batch, to the "
             f"faster LoRA of the same rank, of rank {RANK} for methods without one. Clipping belongs to the "
-            "optimizer's part (fused AdamW). Trainable parameters include the head."
+            "optimizer's part (fused AdamW). Trainable parameters include the head. RoSA's rank is that of the LoRA "
+            "with as many parameters: half of them are low-rank, the others sparse entries, chosen at random."
         )
     )
     header = ("method", "trainable", "forward, ms", "backward", "optimizer", "step", "x faster LoRA", "tokens/s")

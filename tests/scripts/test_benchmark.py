@@ -43,6 +43,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from rosa.adapters import adapters
 from rosa.adapters.linalg.subspace import draw_indices, split
+from rosa.adapters.robust import RobustLinear
 from rosa.adapters.sparse import dense
 from rosa.config import Config
 from rosa.errors import ConfigError
@@ -208,6 +209,22 @@ def test_a_rank_makes_factors_of_that_rank(workload: Workload, name: str) -> Non
     assert counts[1] - counts[0] == 64 * layers
 
 
+@pytest.mark.parametrize(("rank", "sparse_rank"), [(2, 1), (3, 2), (8, 4)])
+def test_rosas_budget_is_loras_and_half_of_it_is_sparse(workload: Workload, rank: int, sparse_rank: int) -> None:
+    """In each layer, whatever its shape: GPT-2's c_attn is 96 x 32 here."""
+    shape = GPT2Config(vocab_size=50, n_layer=1, n_embd=32, n_head=2, n_positions=80)
+    for model in (load_model(workload.config), GPT2LMHeadModel(shape)):
+        contender = Contender("robust", model, workload.config, rank)
+        layers = [adapter for _, adapter in adapters(contender.model) if isinstance(adapter, RobustLinear)]
+        assert len(layers) >= 2
+        for adapter in layers:
+            assert adapter.values.numel() == sparse_rank * sum(adapter.shape)
+            assert sum(factor.numel() for factor in adapter.factors().values()) == rank * sum(adapter.shape)
+            assert adapter.index is not None
+            assert len(set(adapter.index.tolist())) == len(adapter.index)
+            assert 0 <= int(adapter.index.min()) <= int(adapter.index.max()) < adapter.shape[0] * adapter.shape[1]
+
+
 @pytest.mark.parametrize("name", LABELS)
 def test_a_step_moves_what_is_trained_and_nothing_else(workload: Workload, name: str) -> None:
     contender = Contender(name, load_model(workload.config), workload.config)
@@ -293,7 +310,7 @@ def test_what_is_kept_for_the_backward_pass_is_counted_once() -> None:
     assert contender.saved_bytes({"x": torch.randn(7, 6)}) == 4 * (7 * 6 + 7 * 10)
 
 
-@pytest.mark.parametrize("name", ["rosa", "lora", "ia3", "full"])
+@pytest.mark.parametrize("name", ["rosa", "lora", "robust", "ia3", "full"])
 def test_a_checkpoint_has_the_bytes_of_its_file(workload: Workload, name: str, tmp_path: Path) -> None:
     contender = Contender(name, load_model(workload.config), workload.config)
     save_weights(contender.model, tmp_path / "weights")
