@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # to run from a
 import torch
 from benchmarks import costs, memory
 from benchmarks.contenders import RANK, Contender
-from benchmarks.factorization import split_by_svd
+from benchmarks.factorization import factorize_by_svd
 from benchmarks.findings import facts_table, row, with_quartiles
 from benchmarks.measured import Case, case_label, cases_at
 from benchmarks.timing import Spread, ratio, seconds, spread
@@ -49,7 +49,7 @@ from transformers import (
 )
 
 from rosa import records
-from rosa.adapters.linalg.subspace import draw_indices, layers_at_once, split
+from rosa.adapters.linalg.subspace import draw_indices, factorize_along, layers_at_once
 from rosa.config import Config
 from rosa.errors import RosaError
 from rosa.records import Record
@@ -325,7 +325,7 @@ def steps_gpt2(place: Place) -> None:
 
 
 def factorization(place: Place) -> None:
-    """Milliseconds a layer of splitting a stack of weights, and of a plain SVD of one."""
+    """Milliseconds per layer to factorize a stack of weights, and of a plain SVD of one."""
     stream = torch.Generator().manual_seed(0)
     rows = []
     for shape in ((48, 32),) if place.small else SHAPES:
@@ -333,12 +333,16 @@ def factorization(place: Place) -> None:
         cells = [f"{shape[0]} x {shape[1]}"]
         for count in LAYERS:
             drawn = torch.stack([draw_indices(min(shape), RANK, "random", stream) for _ in range(count)])
-            cells.append(with_quartiles(timed(functools.partial(split, weights[:count], drawn), place), 1000 / count))
-        plain = timed(functools.partial(split_by_svd, weights[0], RANK, stream), place)
+            cells.append(
+                with_quartiles(timed(functools.partial(factorize_along, weights[:count], drawn), place), 1000 / count)
+            )
+        plain = timed(functools.partial(factorize_by_svd, weights[0], RANK, stream), place)
         most = layers_at_once(*shape, torch.device(place.device))
         rows.append(row(*cells, with_quartiles(plain, 1000), str(most)))
     header = ("weight, out x in", *(f"{count} at once" for count in LAYERS), "SVD and rebuilding", "most at once")
-    print(markdown(Table("factorization", "Milliseconds a layer of a split at rank 8", header, tuple(rows), ())))
+    print(
+        markdown(Table("factorization", "Milliseconds per layer of a factorization at rank 8", header, tuple(rows), ()))
+    )
 
 
 def compiled(place: Place) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from rosa.config import Config, from_hydra, register
+from rosa.config import Config
+from tests.composing import compose_config
 
 ROOT = Path(__file__).resolve().parent.parent
 # What tests start in processes of their own imports the package from here, whatever is installed.
@@ -93,26 +93,19 @@ def composer(folder: Path, model: Path) -> Composer:
     """As the fixture ``composed``, of another scope: results and caches lie in ``folder``."""
 
     def make(*overrides: str) -> Config:
-        register()
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return from_hydra(
-                compose(
-                    "config",
-                    overrides=[
-                        "model=folder",
-                        "model.name=tiny",
-                        f"model.path={model}",
-                        "data.train_size=96",
-                        "data.evaluation_size=32",
-                        "train.epochs=3",
-                        "train.batch_size=16",
-                        "train.device=cpu",
-                        "logger=none",
-                        f"results_dir={folder / 'results'}",
-                        f"cache_dir={folder / 'cache'}",
-                        *overrides,
-                    ],
-                )
-            )
+        return compose_config(
+            "model=folder",
+            "model.name=tiny",
+            f"model.path={model}",
+            "data.train_size=96",
+            "data.evaluation_size=32",
+            "train.epochs=3",
+            "train.batch_size=16",
+            "train.device=cpu",
+            "logger=none",
+            f"results_dir={folder / 'results'}",
+            f"cache_dir={folder / 'cache'}",
+            *overrides,
+        )
 
     return make

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rosa.adapters.linalg.precision import Cast, exact, readable
-from rosa.adapters.linalg.subspace import Split
+from rosa.adapters.linalg.subspace import Factors
 from rosa.adapters.quantized import dense_layer, dequantized, quant_state
 
 LinearLayer = nn.Linear | Conv1D
@@ -35,6 +35,12 @@ def weight_shape(layer: LinearLayer) -> tuple[int, int]:
 def dense_weight(layer: LinearLayer) -> Tensor:
     """A layer's weight (out, in): a view, or the values of a quantized one."""
     return oriented(layer, layer.weight) if quant_state(layer) is None else dequantized(layer)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or the whole of a sharded one (``fully_shard``), for which every process must call this."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
 
 
 class Adapter(nn.Module):
@@ -131,7 +137,7 @@ class ResampledAdapter(AddingAdapter):
         raise NotImplementedError
 
     @staticmethod
-    def factorize(adapters: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> tuple[list[Split], list[float]]:
+    def factorize(adapters: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> tuple[list[Factors], list[float]]:
         """Factorize the effective weights of adapters of this class along the drawn directions; changes no adapter.
 
         Returns:
@@ -142,7 +148,7 @@ class ResampledAdapter(AddingAdapter):
         """
         raise NotImplementedError
 
-    def enter(self, factors: Split, drawn: Tensor) -> None:
+    def enter(self, factors: Factors, drawn: Tensor) -> None:
         """Move to the subspace of these factors, in place: the Parameter objects stay the same."""
         raise NotImplementedError
 

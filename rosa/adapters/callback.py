@@ -77,7 +77,7 @@ class ResampleCallback(TrainerCallback):
         self.unit = unit
         self.rewarm_steps = rewarm_steps
         self.seed = seed
-        self._start: diagnostics.Factors | None = None
+        self._start: diagnostics.LayerFactors | None = None
         self._end: dict[str, Any] | None = None
         """The log entry of the last subspace, if the Trainer replaces the weights before it calls ``on_train_end``."""
         self._before_update: list[tuple[nn.Parameter, Tensor]] = []
@@ -230,10 +230,10 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _pack(factors: diagnostics.Factors) -> dict[str, Tensor]:
+def _pack(factors: diagnostics.LayerFactors) -> dict[str, Tensor]:
     return {f"{name}.{key}": tensor for name, pair in factors.items() for key, tensor in zip("AB", pair, strict=True)}
 
 
-def _unpack(tensors: dict[str, Tensor]) -> diagnostics.Factors:
+def _unpack(tensors: dict[str, Tensor]) -> diagnostics.LayerFactors:
     names = dict.fromkeys(key.rpartition(".")[0] for key in tensors)
     return {name: (tensors[f"{name}.A"], tensors[f"{name}.B"]) for name in names}

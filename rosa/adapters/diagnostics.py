@@ -7,36 +7,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rosa.adapters.base import AddingAdapter, LinearLayer, ResampledAdapter, oriented
+from rosa.adapters.base import AddingAdapter, LinearLayer, ResampledAdapter, oriented, whole
 from rosa.adapters.linalg.subspace import rounding_level
 from rosa.adapters.modules import adapters
 from rosa.errors import AdapterError
 
-Factors = dict[str, tuple[Tensor, Tensor]]
+LayerFactors = dict[str, tuple[Tensor, Tensor]]
 """A (out, r) and B (r, in) of each layer, by layer name."""
 
 NOISE = 4.0
 """A singular value of a change counts if it exceeds this many times the rounding level of the weight."""
 
 
-def factors_of(model: nn.Module) -> Factors:
+def factors_of(model: nn.Module) -> LayerFactors:
     """Copies of the factors A (out, r) and B (r, in) of every layer that has both, on the CPU."""
     found = {}
     for name, adapter in adapters(model):
         factors = adapter.factors()
         if {"A", "B"} <= factors.keys():
-            A, B = (_whole(factors[key].detach()).cpu().clone() for key in ("A", "B"))
+            A, B = (whole(factors[key].detach()).cpu().clone() for key in ("A", "B"))
             found[name] = (A, B)
     return found
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or all of its shards (``fully_shard``); then every process has to ask."""
-    gather = getattr(tensor, "full_tensor", None)
-    return tensor if gather is None else gather()
-
-
-def moved(before: Factors, after: Factors) -> dict[str, float]:
+def moved(before: LayerFactors, after: LayerFactors) -> dict[str, float]:
     """The Frobenius norm of ``A B - A0 B0``, the change of each product in one subspace, by layer.
 
     The difference is ``[A, A0] [B; -B0]``, of rank at most 2 r; its norm is computed from the small R factors of two QR

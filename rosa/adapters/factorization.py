@@ -21,7 +21,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from rosa.adapters.linalg.subspace import Form, Solver, Split, draw_indices, split
+from rosa.adapters.linalg.subspace import Factors, Form, Solver, draw_indices, factorize_along
 from rosa.config import RosaConfig
 
 
@@ -43,7 +43,7 @@ def draw(
     return torch.randn(rank, in_features, generator=generator, device="cpu")
 
 
-def factorize(config: RosaConfig, weights: Tensor, drawn: Tensor) -> Split:
+def factorize(config: RosaConfig, weights: Tensor, drawn: Tensor) -> Factors:
     """Factorize a stack of weights of equal shape.
 
     Args:
@@ -58,13 +58,13 @@ def factorize(config: RosaConfig, weights: Tensor, drawn: Tensor) -> Split:
         torch.linalg.LinAlgError: a decomposition did not converge.
     """
     if config.has_triplets:
-        return split(weights, drawn, solver=cast(Solver, config.solver), form=cast(Form, config.split))
+        return factorize_along(weights, drawn, solver=cast(Solver, config.solver), form=cast(Form, config.split))
     rows = drawn.to(weights.device, torch.float64)
     if config.factorization == "random_add":
-        return Split(rows.new_zeros(*weights.shape[:2], rows.shape[1]), rows)
+        return Factors(rows.new_zeros(*weights.shape[:2], rows.shape[1]), rows)
     # The span of Gaussian vectors is uniformly distributed over all subspaces; the Q of their QR is a basis of it.
     B = torch.linalg.qr(rows.mT).Q.mT.contiguous()
-    return Split(weights.double() @ B.mT, B)
+    return Factors(weights.double() @ B.mT, B)
 
 
 def takes_out(config: RosaConfig) -> bool:

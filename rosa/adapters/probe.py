@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from rosa.adapters.linalg.precision import is_narrow
 from rosa.adapters.modules import adapters
 from rosa.errors import AdapterError
+from rosa.utils.modes import evaluating
 
 SHOWN = 5
 """Number of layers that a warning names; it counts the rest."""
@@ -88,18 +89,6 @@ class Probe:
         """The floating-point tensors in the model's output, in evaluation mode."""
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         lowered = torch.autocast(device.type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
-        with _evaluating(model), lowered:
+        with evaluating(model), lowered:
             leaves = tree_leaves(model(**self.example))
         return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel()]
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode for a block; afterwards each module has its previous mode again."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

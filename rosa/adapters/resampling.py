@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from rosa.adapters.base import ResampledAdapter
-from rosa.adapters.linalg.subspace import Split
+from rosa.adapters.linalg.subspace import Factors
 from rosa.adapters.modules import adapters
 from rosa.errors import AdapterError, FactorizationError
 from rosa.utils.seeding import require_cpu
@@ -76,14 +76,14 @@ def move(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> list[f
         FactorizationError: a weight is not finite or cannot be factorized; no adapter was moved.
     """
     factors, seconds = _factorize(members, drawn)
-    for member, split, chosen in zip(members, factors, drawn, strict=True):
+    for member, pair, chosen in zip(members, factors, drawn, strict=True):
         member.before_move()
-        member.enter(split, chosen)
+        member.enter(pair, chosen)
         member.after_move()
     return seconds
 
 
-def _factorize(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> tuple[list[Split], list[float]]:
+def _factorize(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> tuple[list[Factors], list[float]]:
     return type(members[0]).factorize(members, drawn) if members else ([], [])
 
 
@@ -91,7 +91,7 @@ def _move_shared(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[f
     """Like :func:`move`, with n processes: each factorizes every n-th adapter and broadcasts the result."""
     rank, processes = distributed.get_rank(), distributed.get_world_size()
     mine = list(range(rank, len(members), processes))
-    factors: list[Split] = []
+    factors: list[Factors] = []
     seconds: list[float] = []
     problem: str | None = None
     try:
@@ -106,8 +106,8 @@ def _move_shared(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[f
         raise FactorizationError("; ".join(problems))
     for member in members:
         member.before_move()
-    for i, split in zip(mine, factors, strict=True):
-        members[i].enter(split, drawn[i])
+    for i, pair in zip(mine, factors, strict=True):
+        members[i].enter(pair, drawn[i])
     for i, member in enumerate(members):
         tensors = member.state_dict()
         for name in member.changing():

@@ -28,7 +28,7 @@ from torch.nn import functional
 from rosa.adapters import factorization
 from rosa.adapters.base import LinearLayer, ResampledAdapter, oriented
 from rosa.adapters.linalg.precision import Cast, exact, has_float64, is_narrow, restored, rounded
-from rosa.adapters.linalg.subspace import Split, layers_at_once
+from rosa.adapters.linalg.subspace import Factors, layers_at_once
 from rosa.adapters.resampling import move
 from rosa.adapters.targets import layer_ranks, target_layers
 from rosa.config import RosaConfig
@@ -130,7 +130,7 @@ class RosaLinear(ResampledAdapter):
 
     @staticmethod
     @torch.no_grad()
-    def factorize(adapters: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> tuple[list[Split], list[float]]:
+    def factorize(adapters: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -> tuple[list[Factors], list[float]]:
         """Factorize the effective weights along the drawn directions, layers of equal shape in one batch.
 
         Returns:
@@ -140,7 +140,7 @@ class RosaLinear(ResampledAdapter):
             FactorizationError: a weight is not finite, or cannot be factorized.
         """
         layers = [adapter for adapter in adapters if isinstance(adapter, RosaLinear)]
-        found: dict[int, Split] = {}
+        found: dict[int, Factors] = {}
         seconds = [0.0] * len(layers)
         for members in _groups(layers):
             start = time.perf_counter()
@@ -150,7 +150,7 @@ class RosaLinear(ResampledAdapter):
                 layer._check_finite(weight)
             factors = _factors(group, weights, [drawn[i] for i in members])
             for i, (A, B) in zip(members, factors, strict=True):
-                found[i] = Split(A.to(layers[i].A), B.to(layers[i].B))
+                found[i] = Factors(A.to(layers[i].A), B.to(layers[i].B))
             if group[0].A.is_cuda:
                 torch.cuda.synchronize(group[0].A.device)  # so that this batch's time includes its kernels
             for i in members:
@@ -158,13 +158,13 @@ class RosaLinear(ResampledAdapter):
         return [found[i] for i in range(len(layers))], seconds
 
     @torch.no_grad()
-    def enter(self, factors: Split, drawn: Tensor) -> None:
+    def enter(self, factors: Factors, drawn: Tensor) -> None:
         """Merge the current factors, copy in the new ones and compute the frozen weight for them, in place."""
         weight = self.effective_weight()
         if self.start_a is not None and self.start_b is not None:
             self.start_a.copy_(factors.A)
             self.start_b.copy_(factors.B)
-            factors = Split(self.start_a, self.start_b)  # the rounded values, so that A B - A_0 B_0 starts at 0
+            factors = Factors(self.start_a, self.start_b)  # the rounded values, so that A B - A_0 B_0 starts at 0
         self.A.copy_(factors.A)
         self.B.copy_(factors.B)
         if self.visited is not None:
@@ -203,7 +203,7 @@ def _groups(layers: Sequence[RosaLinear]) -> list[list[int]]:
     return [batch for batches in groups.values() for batch in batches]
 
 
-def _factors(layers: Sequence[RosaLinear], weights: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[Split]:
+def _factors(layers: Sequence[RosaLinear], weights: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[Factors]:
     """Factorize weights of equal shape in one batch; if that fails, one by one on the CPU.
 
     Raises:
@@ -212,7 +212,7 @@ def _factors(layers: Sequence[RosaLinear], weights: Sequence[Tensor], drawn: Seq
     config = layers[0]._config
     try:
         A, B = factorization.factorize(config, torch.stack(list(weights)), torch.stack(list(drawn)))
-        return [Split(*pair) for pair in zip(A, B, strict=True)]
+        return [Factors(*pair) for pair in zip(A, B, strict=True)]
     except torch.linalg.LinAlgError:
         pass  # The GPU's solver fails on some matrices that LAPACK handles.
     found = []
@@ -221,7 +221,7 @@ def _factors(layers: Sequence[RosaLinear], weights: Sequence[Tensor], drawn: Seq
             A, B = factorization.factorize(config, weight.cpu()[None], chosen[None])
         except torch.linalg.LinAlgError as error:
             raise FactorizationError(f"{layer._name}: the singular vectors cannot be computed: {error}") from error
-        found.append(Split(A[0], B[0]))
+        found.append(Factors(A[0], B[0]))
     return found
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from rosa.adapters.base import ResampledAdapter
-from rosa.adapters.linalg.subspace import Split
+from rosa.adapters.base import ResampledAdapter, whole
+from rosa.adapters.linalg.subspace import Factors
 from rosa.errors import AdapterError, FactorizationError
 
 
@@ -27,11 +27,6 @@ def reshard(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or all of its shards; every process has to ask."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(adapter: ResampledAdapter) -> ResampledAdapter:
@@ -67,7 +62,7 @@ def move_sharded(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -
         FactorizationError: a weight is not finite or cannot be factorized; no adapter was moved.
     """
     rank, processes = distributed.get_rank(), distributed.get_world_size()
-    factors: dict[int, Split] = {}
+    factors: dict[int, Factors] = {}
     seconds: dict[int, float] = {}
     problem: str | None = None
     for first in range(0, len(members), processes):
@@ -90,18 +85,18 @@ def move_sharded(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -
         raise FactorizationError("; ".join(problems))
     for i, member in enumerate(members):
         one = gathered(member)
-        split = Split(*(_agreed(factors.get(i), key, one, i % processes) for key in range(2)))
+        pair = Factors(*(_agreed(factors.get(i), key, one, i % processes) for key in range(2)))
         one.before_move()
-        one.enter(split, drawn[i])
+        one.enter(pair, drawn[i])
         one.after_move()
         scatter(one, member)
     return [reports[i % processes][0][i] for i in range(len(members))]
 
 
-def _agreed(split: Split | None, key: int, adapter: ResampledAdapter, source: int) -> Tensor:
+def _agreed(factors: Factors | None, key: int, adapter: ResampledAdapter, source: int) -> Tensor:
     """The factor A (key 0) or B (1) that one process computed, on all."""
     factor = adapter.factors()["AB"[key]]
-    tensor = torch.empty_like(factor.detach()) if split is None else split[key].to(factor).contiguous()
+    tensor = torch.empty_like(factor.detach()) if factors is None else factors[key].to(factor).contiguous()
     distributed.broadcast(tensor, src=source)
     return tensor
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rosa.adapters.base import LinearLayer, oriented
-from rosa.adapters.linalg.subspace import Split
+from rosa.adapters.linalg.subspace import Factors
 from rosa.adapters.rosa import RosaLinear
 from rosa.config import RosaConfig
 from rosa.errors import AdapterError
@@ -124,7 +124,7 @@ class RosaWithHistory(RosaLinear):
                 tensor.zero_()
         nothing = torch.zeros(0, dtype=torch.int64)
         for i, row in enumerate(rows.to(self.A)):
-            factors = Split(row[: self.A.numel()].view_as(self.A), row[self.A.numel() :].view_as(self.B))
+            factors = Factors(row[: self.A.numel()].view_as(self.A), row[self.A.numel() :].view_as(self.B))
             if i % 2 == 0:
                 self.enter(factors, nothing)
             else:

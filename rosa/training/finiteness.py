@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rosa.utils import distributed
+from rosa.utils.modes import evaluating
 
 NEVER = torch.iinfo(torch.int64).max
 LOSS, GRADIENT, WEIGHT = "loss", "gradient of", "weight"
@@ -112,21 +112,9 @@ def first_bad_layer(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
         for name, module in model.named_modules()
     ]
     try:
-        with _evaluating(model):
+        with evaluating(model):
             model(**inputs)
     finally:
         for hook in hooks:
             hook.remove()
     return found[0] if found else None
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, after which every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

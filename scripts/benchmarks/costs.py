@@ -263,7 +263,7 @@ def _moves(found: Sequence[Measured]) -> Table:
                 )
             )
     header = ("model", "layers", "resample, ms", "a layer, ms", "share of an epoch")
-    notes = (note("All adapted layers merged, factorized, drawn and split anew; medians (quartiles)."),)
+    notes = (note("All adapted layers merged, drawn and factorized anew; medians (quartiles)."),)
     return Table("costs_resample", "What resampling adds", header, tuple(rows), notes)
 
 

@@ -25,7 +25,7 @@ STEPS = 5
 ALL, STEP = "all layers", "training step"
 
 
-class PlainSplit(NamedTuple):
+class PlainFactors(NamedTuple):
     """``weight = frozen + A @ B``, in the weight's own dtype."""
 
     A: Tensor
@@ -33,13 +33,13 @@ class PlainSplit(NamedTuple):
     frozen: Tensor
 
 
-def split_by_svd(weight: Tensor, rank: int, generator: torch.Generator | None = None) -> PlainSplit:
+def factorize_by_svd(weight: Tensor, rank: int, generator: torch.Generator | None = None) -> PlainFactors:
     """Factorize by a full SVD: r singular triplets give A and B, the others W_f."""
     U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
     chosen = draw_indices(len(S), rank, "random", generator).to(weight.device)
     others = torch.ones(len(S), dtype=torch.bool, device=weight.device)
     others[chosen] = False
-    return PlainSplit(U[:, chosen] * S[chosen], Vh[chosen], (U[:, others] * S[others]) @ Vh[others])
+    return PlainFactors(U[:, chosen] * S[chosen], Vh[chosen], (U[:, others] * S[others]) @ Vh[others])
 
 
 def benchmark(workload: Workload, rounds: int) -> Findings:
@@ -56,7 +56,7 @@ def benchmark(workload: Workload, rounds: int) -> Findings:
         return lambda _: move([layer], [layer.draw(generator)])
 
     def plain(layer: RosaLinear) -> Action:
-        return lambda _: split_by_svd(layer.effective_weight().detach().float(), layer.A.shape[1], generator)
+        return lambda _: factorize_by_svd(layer.effective_weight().detach().float(), layer.A.shape[1], generator)
 
     actions: dict[str, Action] = {
         ALL: lambda _: resample(contender.model, generator=generator),
@@ -104,8 +104,8 @@ def findings(
             f"{number(epoch)} s by their median)."
         ),
         note(
-            "A resample merges, factorizes, draws and splits. The other way is torch.linalg.svd and W_f rebuilt from "
-            "the other triplets, in float32; for all layers, one layer of each shape stands for all of that shape."
+            "A resample merges, draws, factorizes and computes W_f. The other way is torch.linalg.svd and W_f rebuilt "
+            "from the other triplets, in float32; for all layers, one layer of each shape stands for all of that shape."
         ),
         note(
             f"Rank {RANK}. Interleaved; median (quartiles) of {len(seconds[ALL])}; a ratio is the median of the ratios "

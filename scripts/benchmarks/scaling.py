@@ -1,6 +1,6 @@
 """Measure how factorization grows with the width of a layer, and model what it takes for large language models.
 
-The cost of a split is that of its Gram matrix, ``m n^2`` for a weight of ``m x n`` with ``n <= m``, and of the
+The cost of a factorization is that of its Gram matrix, ``m n^2`` for a weight of ``m x n`` with ``n <= m``, and of the
 reduction to tridiagonal form, ``n^3``. Each term's rate is taken from the largest measured width.
 """
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from benchmarks.contenders import RANK
 from benchmarks.findings import Findings, Measurement, note, number, row
 from benchmarks.solvers import random_weight
-from benchmarks.stages import timed_split
+from benchmarks.stages import timed_factorization
 from benchmarks.timing import Spread, seconds, spread
 from benchmarks.workload import Workload
 from rosa.adapters import factorization
@@ -54,7 +54,7 @@ class Width:
     """Seconds of a factorization by a random orthonormal basis, which needs no decomposition."""
 
     @property
-    def split(self) -> float:
+    def total(self) -> float:
         """Median seconds of a factorization."""
         return self.gram.median + self.rest.median
 
@@ -74,7 +74,7 @@ def _measure(width: int, rounds: int, generator: torch.Generator) -> Width:
     gram, rest, orthogonal = [], [], []
     with one_blas_thread():
         for _ in range(rounds):
-            _, taken = timed_split(weight, draw_indices(width, RANK, "random", generator))
+            _, taken = timed_factorization(weight, draw_indices(width, RANK, "random", generator))
             gram.append(taken["Gram matrix"])
             rest.append(sum(taken.values()) - gram[-1])
             drawn = factorization.draw(config, width, width, RANK, generator)[None]
@@ -105,9 +105,9 @@ def findings(found: Mapping[int, Width]) -> Findings:
         rows.append(
             row(
                 f"{width:,} x {width:,}",
-                number(1000 * one.split),
+                number(1000 * one.total),
                 number(1000 * one.gram.median),
-                "–" if width == largest else number(from_largest / one.split),
+                "–" if width == largest else number(from_largest / one.total),
                 number(1000 * one.orthogonal.median),
                 number(working_bytes((width, width)) / GIB),
                 str(one.rest.count),
@@ -116,7 +116,7 @@ def findings(found: Mapping[int, Width]) -> Findings:
         case = f"{width} x {width}"
         lines += [
             Measurement(case, "Gram matrix", "s", one.gram),
-            Measurement(case, "rest of a split", "s", one.rest),
+            Measurement(case, "rest of a factorization", "s", one.rest),
             Measurement(case, "random orthonormal basis", "s", one.orthogonal),
             Measurement(case, "working memory", "byte", working_bytes((width, width))),
         ]
@@ -126,8 +126,16 @@ def findings(found: Mapping[int, Width]) -> Findings:
             f"below, from {largest:,} x {largest:,}, against what was measured. Memory: of one layer in float64."
         ),
     )
-    header = ("weight, ms", "split", "of it Gram", "modelled / measured", "random basis", "memory, GiB", "rounds")
-    table = Table("scaling", "A split by drawn singular triplets, by width", header, tuple(rows), notes)
+    header = (
+        "weight, ms",
+        "factorization",
+        "of it Gram",
+        "modelled / measured",
+        "random basis",
+        "memory, GiB",
+        "rounds",
+    )
+    table = Table("scaling", "Factorization by drawn singular triplets, by width", header, tuple(rows), notes)
     return Findings(table, tuple(lines), (_models(found[largest], largest),))
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.contenders import RANK
-from benchmarks.factorization import PlainSplit, split_by_svd
+from benchmarks.factorization import PlainFactors, factorize_by_svd
 from benchmarks.findings import Findings, Measurement, note, row, with_quartiles
 from benchmarks.timing import Action, interleave, ratio, spread
 from benchmarks.workload import Workload
-from rosa.adapters.linalg.subspace import draw_indices, exactness, layers_at_once, split
+from rosa.adapters.linalg.subspace import draw_indices, exactness, factorize_along, layers_at_once
 from rosa.report.tables.table import Table
 
 ROUNDS = 7
@@ -27,7 +27,7 @@ MODELS: dict[str, dict[Shape, int]] = {
     "GPT-2 small": {(2304, 768): 12, (768, 768): 12},
 }
 """Number of layers that ROSA adapts, by model and shape (out, in)."""
-WAYS = {"ours": "split", "svd32": "SVD, float32", "svd64": "SVD, float64"}
+WAYS = {"ours": "ours", "svd32": "SVD, float32", "svd64": "SVD, float64"}
 """The methods of factorizing, with their names in tables."""
 
 
@@ -46,10 +46,10 @@ def random_weight(shape: Shape, generator: torch.Generator) -> Tensor:
     return torch.randn(shape, generator=generator) * torch.logspace(0, -1, shape[1])
 
 
-def split_by_ours(weights: Tensor, indices: Tensor) -> PlainSplit:
-    """Factorize a stack of weights with :func:`rosa.adapters.linalg.subspace.split`; factors and W_f are float64."""
-    A, B = split(weights, indices)
-    return PlainSplit(A, B, torch.baddbmm(weights.double(), A, B, alpha=-1))
+def factorize_by_ours(weights: Tensor, indices: Tensor) -> PlainFactors:
+    """Factorize a stack of weights by :func:`factorize_along`; the factors and W_f are float64."""
+    A, B = factorize_along(weights, indices)
+    return PlainFactors(A, B, torch.baddbmm(weights.double(), A, B, alpha=-1))
 
 
 def benchmark(
@@ -95,12 +95,12 @@ def findings(cases: Sequence[Case], errors: Mapping[str, float], rank: int) -> F
         )
         name = f"{case.label}, {case.threads} threads"
         lines += [Measurement(name, WAYS[way], "s", spread(case.seconds[way])) for way in WAYS]
-        lines += [Measurement(name, f"{WAYS[way]} relative to split", "", one) for way, one in faster.items()]
+        lines += [Measurement(name, f"{WAYS[way]} relative to ours", "", one) for way, one in faster.items()]
     lines += [Measurement(WAYS[way], "relative difference", "", error) for way, error in errors.items()]
     notes = (
         note(
-            "Split: A, B and W_f in float64 by rosa.adapters.linalg.subspace.split. SVD: torch.linalg.svd in the "
-            "weight's own float32, or in float64, and W_f rebuilt from the other triplets."
+            "Ours: A, B and W_f in float64 by rosa.adapters.linalg.subspace.factorize_along. SVD: torch.linalg.svd in "
+            "the weight's own float32, or in float64, and W_f rebuilt from the other triplets."
         ),
         note(
             "Random weights, normal with columns scaled from 1 down to 1/10; other ones each round. A model's time is "
@@ -114,9 +114,9 @@ def findings(cases: Sequence[Case], errors: Mapping[str, float], rank: int) -> F
             "of the ratios within a round."
         ),
     )
-    header = ("layers", "count", "threads", *(f"{label}, ms" for label in WAYS.values()), "float32 / split")
+    header = ("layers", "count", "threads", *(f"{label}, ms" for label in WAYS.values()), "float32 / ours")
     caption = "Factorizing the attention layers of the paper's models"
-    return Findings(Table("benchmark_solvers", caption, (*header, "float64 / split"), tuple(rows), notes), tuple(lines))
+    return Findings(Table("benchmark_solvers", caption, (*header, "float64 / ours"), tuple(rows), notes), tuple(lines))
 
 
 @contextmanager
@@ -154,11 +154,11 @@ def _time(
         for shape, stacks in weights.items()
     }
 
-    def factorize(shape: Shape, way: str, position: int) -> PlainSplit:
+    def factorize(shape: Shape, way: str, position: int) -> PlainFactors:
         stack = weights[shape][position]
         if way == "ours":
-            return split_by_ours(stack, indices[shape])
-        return split_by_svd(stack[0] if way == "svd32" else stack[0].double(), rank, generator)
+            return factorize_by_ours(stack, indices[shape])
+        return factorize_by_svd(stack[0] if way == "svd32" else stack[0].double(), rank, generator)
 
     actions: dict[str, Action] = {
         f"{_named(shape)} {way}": partial(factorize, shape, way) for shape in shapes for way in WAYS

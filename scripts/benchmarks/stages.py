@@ -11,13 +11,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.contenders import RANK
-from benchmarks.factorization import split_by_svd
+from benchmarks.factorization import factorize_by_svd
 from benchmarks.findings import Findings, Measurement, note, number, row
 from benchmarks.solvers import random_weight
 from benchmarks.timing import ratio, seconds, spread
 from benchmarks.workload import Workload
 from rosa.adapters.linalg import eigenvectors
-from rosa.adapters.linalg.subspace import Split, draw_indices, one_blas_thread
+from rosa.adapters.linalg.subspace import Factors, draw_indices, one_blas_thread
 from rosa.report.tables.table import Table
 
 ROUNDS = 5
@@ -39,8 +39,8 @@ STAGES = (
 """The steps, in the order in which they run."""
 
 
-def timed_split(weight: Tensor, indices: Tensor) -> tuple[Split, dict[str, float]]:
-    """Repeat the steps of ``split`` on one tall or square weight on the CPU; return the result and each step's seconds.
+def timed_factorization(weight: Tensor, indices: Tensor) -> tuple[Factors, dict[str, float]]:
+    """Repeat the steps of ``factorize_along`` on one tall or square weight on the CPU; also return their seconds.
 
     The indices must ascend, as drawn indices do.
     """
@@ -53,7 +53,7 @@ def timed_split(weight: Tensor, indices: Tensor) -> tuple[Split, dict[str, float
         taken[stage], last = now - last, now
 
     W = weight.double()
-    G = (W.T.numpy() @ W.numpy()).T  # Fortran order, as in split()
+    G = (W.T.numpy() @ W.numpy()).T  # Fortran order, as in factorize_along()
     done("Gram matrix")
     T = eigenvectors.tridiagonalize(G)
     done("reduction")
@@ -65,7 +65,7 @@ def timed_split(weight: Tensor, indices: Tensor) -> tuple[Split, dict[str, float
     turned = eigenvectors.back_transform(T, vectors)
     done("back-transformation")
     V = torch.linalg.qr(torch.from_numpy(turned[:, ::-1].copy())).Q
-    factors = Split(W @ V, V.T.contiguous())
+    factors = Factors(W @ V, V.T.contiguous())
     done("QR and W V")
     torch.addmm(W, factors.A, factors.B, alpha=-1)
     done("residual")
@@ -84,11 +84,11 @@ def benchmark(workload: Workload, rounds: int, sizes: Sequence[int] = SIZES) -> 
             by_size[size] = {stage: [] for stage in STAGES}
             for _ in range(rounds if size < LARGE else 1):
                 with one_blas_thread():
-                    _, taken = timed_split(weight, indices)
+                    _, taken = timed_factorization(weight, indices)
                 for stage in STAGES:
                     by_size[size][stage].append(taken[stage])
                 if size <= SVD:
-                    plain = seconds(lambda weight=weight: split_by_svd(weight, RANK, generator), "cpu")  # type: ignore[misc]
+                    plain = seconds(lambda weight=weight: factorize_by_svd(weight, RANK, generator), "cpu")  # type: ignore[misc]
                     decompositions.setdefault(size, []).append(plain)
             bar.update(1)
     return findings(by_size, decompositions, torch.get_num_threads())
@@ -128,5 +128,5 @@ def findings(
     )
     header = ("weight, ms", *STAGES, "total", "rounds", "SVD / total")
     return Findings(
-        Table("benchmark_stages", "Where the time of a split goes", header, tuple(rows), notes), tuple(lines)
+        Table("benchmark_stages", "Where the time of a factorization goes", header, tuple(rows), notes), tuple(lines)
     )

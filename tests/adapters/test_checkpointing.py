@@ -26,10 +26,8 @@ from rosa.utils.seeding import generator
 from tests.adapters import tiny
 from tests.adapters.tiny import METHODS, build, inputs, perturb, relative_difference
 
-TOWER: dict[str, Any] = {
-    "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-}  # fmt: skip
-IMAGE = {**TOWER, "image_size": 8, "patch_size": 4}
+TWO_LAYERS = {"num_hidden_layers": 2}
+IMAGE = {**tiny.IMAGE, **TWO_LAYERS}
 PIXELS = inputs(2, 3, 8, 8)
 TOKENS = torch.randint(3, 40, (2, 7), generator=torch.Generator().manual_seed(0))
 
@@ -42,17 +40,15 @@ def _vit() -> tuple[PreTrainedModel, dict[str, Any]]:
 
 def _whisper() -> tuple[PreTrainedModel, dict[str, Any]]:
     shape: dict[str, Any] = {
-        "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "vocab_size": 60,
-        "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_mel_bins": 8,
-        "max_source_positions": 10, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-        "decoder_start_token_id": 1, "begin_suppress_tokens": None, "dropout": 0.0,
+        **tiny.WHISPER, "encoder_layers": 2, "decoder_layers": 2, "pad_token_id": 0, "bos_token_id": 1,
+        "eos_token_id": 2, "decoder_start_token_id": 1, "begin_suppress_tokens": None, "dropout": 0.0,
     }  # fmt: skip
     model = WhisperForConditionalGeneration(WhisperConfig(**shape))
     return model, {"input_features": inputs(2, 8, 20), "labels": TOKENS}
 
 
 def _clip() -> tuple[PreTrainedModel, dict[str, Any]]:
-    text = {**TOWER, "vocab_size": 40, "bos_token_id": 0, "eos_token_id": 2}
+    text = {**tiny.TOWER, **TWO_LAYERS, "vocab_size": 40, "bos_token_id": 0, "eos_token_id": 2}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=IMAGE))
     return model, {"input_ids": TOKENS, "pixel_values": PIXELS, "return_loss": True}
 

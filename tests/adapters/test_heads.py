@@ -28,18 +28,9 @@ from rosa.adapters import attach, attachment, head_names
 from rosa.config import ConfigError, LoraConfig, RosaConfig
 from rosa.errors import AdapterError
 from tests.adapters import tiny
-from tests.adapters.tiny import build
+from tests.adapters.tiny import IMAGE, TOWER, WHISPER, build
 
-TOWER: dict[str, Any] = {
-    "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-}  # fmt: skip
-IMAGE = {**TOWER, "image_size": 8, "patch_size": 4}
 TEXT = {**TOWER, "vocab_size": 40}
-WHISPER: dict[str, Any] = {
-    "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "vocab_size": 60,
-    "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_mel_bins": 8,
-    "max_source_positions": 10,
-}  # fmt: skip
 
 ELSEWHERE: dict[str, tuple[Callable[[], PreTrainedModel], set[str]]] = {
     "clip": (lambda: CLIPForImageClassification(CLIPConfig(text_config=TEXT, vision_config=IMAGE)), {"classifier"}),

@@ -311,23 +311,30 @@ class Outputs(TrainerCallback):
         self.outputs.append(logits(model, self.name))
 
 
-def test_the_best_model_at_the_end_is_that_of_its_subspace(tmp_path: Path) -> None:
-    """The highest evaluation loss is called best, so that a later subspace has to give way to an earlier one."""
-    watch = Outputs("bert")
-    model = attached("bert")
+def ended_with_the_best(name: str, model: nn.Module, folder: Path) -> tuple[Trainer, Tensor]:
+    """A training that puts the first evaluation's model back at its end, and that evaluation's outputs.
+
+    The highest evaluation loss is called best, so a later subspace has to give way to an earlier one.
+    """
+    watch = Outputs(name)
     trainer = trainer_for(
-        "bert", model, tmp_path, rosa.ResampleCallback(), watch, eval_strategy="epoch", save_strategy="epoch",
+        name, model, folder, rosa.ResampleCallback(), watch, eval_strategy="epoch", save_strategy="epoch",
         load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=True,
     )  # fmt: skip
     trainer.train()
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
-    best = losses.index(max(losses))
-    assert best == 0
+    assert losses.index(max(losses)) == 0
+    assert torch.equal(logits(model, name), watch.outputs[0])
+    return trainer, watch.outputs[0]
+
+
+def test_the_best_model_at_the_end_is_that_of_its_subspace(tmp_path: Path) -> None:
+    model = attached("bert")
+    trainer, outputs = ended_with_the_best("bert", model, tmp_path)
     straight = trained("bert", tmp_path / "straight", eval_strategy="epoch")
     assert MOVED in trainer.state.log_history[-1]
     assert trainer.state.log_history[-1] == straight.state.log_history[-1]  # of the last subspace, not of the best
-    assert torch.equal(logits(model, "bert"), watch.outputs[best])
-    assert relative_difference(logits(rosa.merge(model), "bert"), watch.outputs[best]) <= 1e-5
+    assert relative_difference(logits(rosa.merge(model), "bert"), outputs) <= 1e-5
 
 
 def test_a_bfloat16_backbone_trains_under_the_trainers_autocast(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_only_the_configured_factors_train_and_both_are_resampled(train: str, mo
 
 
 def test_a_failed_factorization_is_tried_once_more_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, devices = factorization.split, []
+    real, devices = factorization.factorize_along, []
 
     def fails_once(weight: Tensor, indices: Tensor, **options: str) -> Any:
         devices.append(weight.device.type)
@@ -268,7 +268,7 @@ def test_a_failed_factorization_is_tried_once_more_on_the_cpu(monkeypatch: pytes
             raise torch.linalg.LinAlgError("did not converge")
         return real(weight, indices, **options)
 
-    monkeypatch.setattr(factorization, "split", fails_once)
+    monkeypatch.setattr(factorization, "factorize_along", fails_once)
     layer = make_layer("linear", 8, 8)
     weight = layer.weight.detach().double().clone()
     _, adapter = with_rosa(layer, rank=2)
@@ -279,7 +279,7 @@ def test_a_failed_factorization_is_tried_once_more_on_the_cpu(monkeypatch: pytes
 def test_a_factorization_that_fails_for_good_names_the_layer_and_undoes_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, calls = factorization.split, []
+    real, calls = factorization.factorize_along, []
 
     def fails_from_the_third_layer(weight: Tensor, indices: Tensor, **options: str) -> Any:
         calls.append(1)
@@ -287,7 +287,7 @@ def test_a_factorization_that_fails_for_good_names_the_layer_and_undoes_the_rest
             raise torch.linalg.LinAlgError("did not converge")
         return real(weight, indices, **options)
 
-    monkeypatch.setattr(factorization, "split", fails_from_the_third_layer)
+    monkeypatch.setattr(factorization, "factorize_along", fails_from_the_third_layer)
     model = build("roberta")
     with pytest.raises(AdapterError, match=r"layer\.0\.attention\.self\.value: .*did not converge"):
         attach(model, RosaConfig(rank=4), verbose=False)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from rosa import records
-from rosa.adapters.linalg.subspace import draw_indices, split
+from rosa.adapters.linalg.subspace import draw_indices, factorize_along
 from rosa.config import DataConfig, ModelConfig, PerceptronConfig, TaskConfig
 from rosa.data import regression as regression_module
 from rosa.models import perceptron
@@ -119,7 +119,7 @@ def svd_equal(sampling: str = "random") -> Factorization:
     """ROSA's own: W_f = W - A B, the pair holds R of W's singular triplets."""
 
     def factorize(W: Tensor, R: int, stream: torch.Generator) -> Pair:
-        A, B = split(W, draw_indices(min(W.shape), R, sampling, stream))
+        A, B = factorize_along(W, draw_indices(min(W.shape), R, sampling, stream))
         return W - A @ B, A, B
 
     return factorize
@@ -127,7 +127,7 @@ def svd_equal(sampling: str = "random") -> Factorization:
 
 def svd_add(W: Tensor, R: int, stream: torch.Generator) -> Pair:
     """The pair starts at singular triplets, and W stays whole beside it."""
-    A, B = split(W, draw_indices(min(W.shape), R, "random", stream))
+    A, B = factorize_along(W, draw_indices(min(W.shape), R, "random", stream))
     return W, A, B
 
 

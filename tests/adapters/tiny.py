@@ -39,6 +39,18 @@ ENCODER: dict[str, Any] = {
 }  # fmt: skip
 
 
+TOWER: dict[str, Any] = {
+    "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+}  # fmt: skip
+"""The encoder of a text, or (``IMAGE``) of a picture of 8 x 8 pixels, in a model of both."""
+IMAGE = {**TOWER, "image_size": 8, "patch_size": 4}
+WHISPER: dict[str, Any] = {
+    "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "vocab_size": 60,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_mel_bins": 8,
+    "max_source_positions": 10,
+}  # fmt: skip
+
+
 def _roberta() -> PreTrainedModel:
     return RobertaForSequenceClassification(RobertaConfig(pad_token_id=1, **ENCODER))
 

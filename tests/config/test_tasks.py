@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from rosa.config import Config, DecodingConfig, from_hydra, register
+from rosa.config import DecodingConfig
+from tests.composing import compose_config
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_FIRST = ["not_entailment", "entailment"]
@@ -42,15 +42,9 @@ GLUE = {
 MNLI_SPLITS = {"validation_matched": "dev_matched.tsv", "validation_mismatched": "dev_mismatched.tsv"}
 
 
-def composed(*overrides: str) -> Config:
-    register()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return from_hydra(compose("config", overrides=list(overrides)))
-
-
 @pytest.mark.parametrize("name", GLUE)
 def test_a_task_of_glue_is_as_its_sources_have_it(name: str) -> None:
-    task = composed(f"task={name}", "model=mini-roberta").task
+    task = compose_config(f"task={name}", "model=mini-roberta").task
     columns, labels, metrics, headline, rows, folder, file_columns, label = GLUE[name]
     evaluation = MNLI_SPLITS if name == "mnli" else {"validation": "dev.tsv"}
     assert task.name == name
@@ -70,7 +64,7 @@ def test_a_task_of_glue_is_as_its_sources_have_it(name: str) -> None:
 
 def test_e2e_is_as_its_sources_have_it() -> None:
     """The test split is of its own, and no split of evaluation."""
-    task = composed("task=e2e", "model=mini-gpt2").task
+    task = compose_config("task=e2e", "model=mini-gpt2").task
     assert task.prompt == "Input: {given} Output:"
     assert (task.texts, task.loss_on) == (["meaning_representation", "human_reference"], "reference")
     assert (task.metrics, task.headline, task.lower_is_better) == (["perplexity", "bits_per_token"], "perplexity", True)
@@ -94,11 +88,11 @@ def test_e2e_is_as_its_sources_have_it() -> None:
     ],
 )
 def test_a_decoding_preset_is_as_its_source_has_it(preset: str, expected: DecodingConfig) -> None:
-    assert composed("task=e2e", "model=mini-gpt2", f"decoding={preset}").decoding == expected
+    assert compose_config("task=e2e", "model=mini-gpt2", f"decoding={preset}").decoding == expected
 
 
 @pytest.mark.parametrize("task", ["gsm8k", "viggo", "sql"])
 def test_the_tasks_of_robust_adaptation_decode_greedily_unless_asked_otherwise(task: str) -> None:
-    assert composed(f"task={task}", "model=mini-gpt2").decoding.beams == 1
-    assert composed("experiment=e2e_mini_base", f"task={task}").decoding.beams == 1
-    assert composed(f"task={task}", "model=mini-gpt2", "decoding=lora").decoding.beams == 10
+    assert compose_config(f"task={task}", "model=mini-gpt2").decoding.beams == 1
+    assert compose_config("experiment=e2e_mini_base", f"task={task}").decoding.beams == 1
+    assert compose_config(f"task={task}", "model=mini-gpt2", "decoding=lora").decoding.beams == 10

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2TokenizerFast
 
-from rosa.config import DataConfig, TaskConfig, from_hydra, register
+from rosa.config import DataConfig, TaskConfig
 from rosa.data import e2e, tokenization
 from rosa.errors import DataError
-from tests.conftest import REAL_DATA, ROOT
+from tests.composing import compose_config
+from tests.conftest import REAL_DATA
 
 REAL = REAL_DATA / "e2e"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real E2E files are not beside the project")
@@ -24,9 +24,7 @@ needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="the real E2E files ar
 
 @pytest.fixture(scope="module")
 def task() -> TaskConfig:
-    register()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return from_hydra(compose("config", overrides=["task=e2e", "data=mini", "model=mini-gpt2"])).task
+    return compose_config("task=e2e", "data=mini", "model=mini-gpt2").task
 
 
 @pytest.fixture(scope="module")

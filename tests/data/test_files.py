@@ -10,13 +10,12 @@ from typing import Any
 
 import pyarrow
 import pytest
-from hydra import compose, initialize_config_dir
 from pyarrow import parquet
 
-from rosa.config import Config, from_hydra, register
+from rosa.config import Config
 from rosa.data import e2e, load
 from rosa.errors import ConfigError, DataError
-from tests.conftest import ROOT
+from tests.composing import compose_config
 
 Rows = list[dict[str, Any]]
 
@@ -45,9 +44,7 @@ def as_parquet(path: Path, rows: Rows) -> None:
 
 
 def composed(*overrides: str) -> Config:
-    register()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return from_hydra(compose("config", overrides=["model=minilm", "data=files", *overrides]))
+    return compose_config("model=minilm", "data=files", *overrides)
 
 
 def settings(folder: Path, ending: str = "csv", *overrides: str, kind: str = "text_classification") -> Config:

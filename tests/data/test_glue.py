@@ -19,6 +19,7 @@ from rosa.config import DataConfig, TaskConfig
 from rosa.data import TaskData, load
 from rosa.data.sources import sample
 from rosa.errors import DataError
+from tests.composing import compose_config
 
 PROJECT = Path(__file__).resolve().parents[2]
 REAL = PROJECT / ".." / "shared" / "data" / "glue"
@@ -91,10 +92,7 @@ def test_headlines_are_those_of_the_lora_table() -> None:
     ],
 )
 def test_hub_data_is_pinned_to_a_commit(task: str, model: str, path: str, name: str) -> None:
-    rosa.config.register()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base=None):
-        composed = rosa.config.from_hydra(compose("config", overrides=[f"task={task}", f"model={model}", "data=hub"]))
-    data = composed.data
+    data = compose_config(f"task={task}", f"model={model}", "data=hub").data
     assert (data.path, data.name or task) == (path, name)
     assert len(data.revision) == 40
     assert int(data.revision, 16) > 0

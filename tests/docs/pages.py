@@ -74,8 +74,9 @@ class Checkout:
         return self._run(["bash", "-ec", replaced(commands, changes or {})], status)
 
     def run_in_one_process(self, commands: str) -> str:
-        """Run shell commands that are all ``python SCRIPT ...``, a line each, in one process; all must succeed."""
-        return self._run([sys.executable, "-c", IN_ONE_PROCESS, json.dumps(commands.splitlines())], 0)
+        """Run shell commands that are all ``python SCRIPT ...`` in one process; a line may end in a backslash."""
+        lines = commands.replace("\\\n", " ").splitlines()
+        return self._run([sys.executable, "-c", IN_ONE_PROCESS, json.dumps(lines)], 0)
 
     def _run(self, command: list[str], status: int) -> str:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

@@ -10,7 +10,8 @@ from rosa import records
 from tests.conftest import ROOT
 from tests.docs.pages import Block, Checkout, blocks, replaced
 
-PAGE = blocks((ROOT / "docs" / "own_data.md").read_text(encoding="utf-8"))
+TEXT = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
+PAGE = blocks(TEXT)
 SMALL = "train.epochs=1 train.batch_size=2 train.device=cpu logger=none"
 
 
@@ -31,11 +32,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 @pytest.mark.slow
 def test_the_commands_train_on_the_files(checkout: Checkout, tiny_model: Path, tiny_gpt2: Path) -> None:
-    classes, pairs, numbers, texts, comparison = commands()
+    classes, numbers, texts, comparison = commands()
     roberta = f"model=folder model.name=tiny model.path={tiny_model} {SMALL}"
     gpt2 = f"model=folder model.name=tiny model.path={tiny_gpt2} decoding=greedy {SMALL}"
     changes = {
-        **{block: {"model=minilm": roberta} for block in (classes, pairs, numbers)},
+        **{block: {"model=minilm": roberta} for block in (classes, numbers)},
         texts: {"model=gpt2": gpt2},
         comparison: {"experiment=reviews\n": f"experiment=reviews jobs=1 {roberta}\n"},
     }
@@ -46,12 +47,18 @@ def test_the_commands_train_on_the_files(checkout: Checkout, tiny_model: Path, t
     assert {record["status"] for record in found} == {"done"}
     labels = {record["identity"]["task"]: record["data"].get("labels") for record in found}
     assert labels["text_classification"] == labels["reviews"] == ["bad", "good"]
-    assert labels["questions"] == ["when", "who"]
     assert sum(record["identity"]["experiment"] == "reviews" for record in found) == 4
     (written,) = (record["generation"] for record in found if record["identity"]["task"] == "text_to_text")
     assert written["split"] == "test"
     assert {"bleu", "nist", "rouge_l", "cider"} <= set(written["scores"])
     assert "LoRA r=8" in (checkout.folder / "results/tables/reviews.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["Text to class", "Text to number", "Text to text"])
+def test_each_kind_of_task_takes_ten_lines(kind: str) -> None:
+    """Its files and its command together."""
+    section = TEXT.split(f"## {kind}\n")[1].split("\n## ")[0]
+    assert 0 < sum(block.text.count("\n") for block in blocks(section)) <= 10
 
 
 def test_a_wrong_column_is_refused_as_printed(checkout: Checkout) -> None:

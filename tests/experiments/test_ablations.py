@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from rosa.config import Config, from_hydra, identity_hash, register
+from rosa.config import identity_hash, register
 from rosa.records import find
 from rosa.report.comparison import compare
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.diagnostics import diagnostics
 from rosa.run import run
 from rosa.utils.names import MOVED
+from tests.composing import compose_config
 from tests.conftest import ROOT, Composer
 
 VARIES = {
@@ -25,12 +26,6 @@ VARIES = {
     "ablation_frequency": {"method.every": "0,1,2"},
     "ablation_rank": {"method": "rosa_each_epoch,lora", "method.rank": "1,2,4,8,16"},
 }
-
-
-def composed_as_typed(*overrides: str) -> Config:
-    register()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return from_hydra(compose("config", overrides=list(overrides)))
 
 
 @pytest.mark.parametrize("name", VARIES)
@@ -52,7 +47,7 @@ def test_a_file_takes_every_scale_from_the_command_line(
     scale: tuple[str, ...], model: str, data: str, epochs: int
 ) -> None:
     for name in VARIES:
-        config = composed_as_typed(f"experiment={name}", *scale, "train.lr=5e-4")
+        config = compose_config(f"experiment={name}", *scale, "train.lr=5e-4")
         assert (config.model.name, config.data.source, config.train.epochs) == (model, data, epochs)
         assert (config.train.lr, config.experiment_name) == (5e-4, "ablation")
 
@@ -64,7 +59,7 @@ def test_the_run_from_which_all_files_start_is_one_and_the_same() -> None:
         "ablation_frequency": ["method.every=1"],
         "ablation_rank": ["method=rosa_each_epoch", "method.rank=8"],
     }
-    hashes = {identity_hash(composed_as_typed(f"experiment={name}", *values)) for name, values in start.items()}
+    hashes = {identity_hash(compose_config(f"experiment={name}", *values)) for name, values in start.items()}
     assert len(hashes) == 1
 
 

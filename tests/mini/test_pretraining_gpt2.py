@@ -12,10 +12,9 @@ from random import Random
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rosa.config import Config, MiniModelConfig, from_hydra, register
+from rosa.config import Config, MiniModelConfig
 from rosa.errors import ConfigError, DataError, ModelError
 from rosa.mini import text as mini_text
 from rosa.mini.pretraining import gpt2, roberta
@@ -31,7 +30,7 @@ from rosa.mini.pretraining.gpt2 import (
 from rosa.mini.pretraining.gpt2_text import END, PAD, build_tokenizer, contexts, encode, names, renamed
 from rosa.run.mini_model import located
 from rosa.utils.names import PRETRAINING
-from tests.conftest import ROOT
+from tests.composing import compose_config
 
 TINY = MiniModelConfig(
     architecture="gpt2", layers=2, hidden=32, heads=2, intermediate=64, steps=4, batch_size=4, lr=1e-3,
@@ -253,9 +252,7 @@ def test_a_second_call_finds_the_model(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def composed(*overrides: str) -> Config:
-    register()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return from_hydra(compose("config", overrides=["logger=none", "train.device=cpu", *overrides]))
+    return compose_config("logger=none", "train.device=cpu", *overrides)
 
 
 def test_the_robertas_of_earlier_runs_keep_their_place_in_the_cache() -> None:

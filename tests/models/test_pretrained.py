@@ -7,21 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
 from rosa import models
-from rosa.config import ModelConfig, TaskConfig, from_hydra, register
-from tests.conftest import REAL_DATA, ROOT
+from rosa.config import ModelConfig, TaskConfig
+from tests.composing import compose_config
+from tests.conftest import REAL_DATA
 
 VOCABULARY = REAL_DATA / "gpt2-tokenizer"
 
 
 @pytest.fixture(scope="module")
 def task() -> TaskConfig:
-    register()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return from_hydra(compose("config", overrides=["task=e2e", "model=mini-gpt2"])).task
+    return compose_config("task=e2e", "model=mini-gpt2").task
 
 
 @pytest.fixture(scope="module")

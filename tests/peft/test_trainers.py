@@ -23,8 +23,8 @@ from tests import causal
 from tests.adapters.test_own_model import (
     DUE,
     UPDATES,
-    Outputs,
     StopAfter,
+    ended_with_the_best,
     examples,
     optimizer_states,
     resamples,
@@ -94,18 +94,9 @@ def test_a_resumed_training_is_the_uninterrupted_one(name, stop, tmp_path):
 
 
 def test_the_best_model_at_the_end_is_that_of_its_subspace(tmp_path):
-    """The highest evaluation loss is called best, so that a later subspace has to give way to an earlier one."""
-    watch = Outputs("bert")
     model = wrapped("bert")
-    trainer = trainer_for(
-        "bert", model, tmp_path, rosa.ResampleCallback(), watch, eval_strategy="epoch", save_strategy="epoch",
-        load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=True,
-    )  # fmt: skip
-    trainer.train()
-    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
-    assert losses.index(max(losses)) == 0
-    assert torch.equal(logits(model, "bert"), watch.outputs[0])
-    assert relative_difference(logits(model.merge_and_unload(), "bert"), watch.outputs[0]) <= 1e-5
+    _, outputs = ended_with_the_best("bert", model, tmp_path)
+    assert relative_difference(logits(model.merge_and_unload(), "bert"), outputs) <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
@@ -164,19 +155,23 @@ def test_a_compiled_model_follows_a_resample(compiled_first):
     assert relative_difference(logits(compiled, "bert"), before) <= 1e-5
 
 
+def _train(model: nn.Module) -> None:
+    """Four updates by AdamW, with a resample before the second and the fourth."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for step in range(4):
+        if step in (1, 3):
+            rosa.resample(model, generator=generator(0, "resample", step), optimizer=optimizer)
+        optimizer.zero_grad()
+        model(**batch("roberta", seed=step)).loss.backward()
+        optimizer.step()
+
+
 def _train_in_a_group(rank: int, folder: Path) -> None:
     store = torch.distributed.FileStore(str(folder / "store"), 2)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     torch.set_num_threads(1)
     model = wrapped("roberta", seed=rank)  # another seed in each process: DDP hands out the first one's
-    parallel = DistributedDataParallel(model)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    for step in range(4):
-        if step in (1, 3):
-            rosa.resample(parallel, generator=generator(0, "resample", step), optimizer=optimizer)
-        optimizer.zero_grad()
-        parallel(**batch("roberta", seed=step)).loss.backward()
-        optimizer.step()
+    _train(DistributedDataParallel(model))
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.save({"state": state, "saved": saved(model)}, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
@@ -194,13 +189,7 @@ def test_two_processes_resample_after_wrapping_and_hold_the_same_adapter(tmp_pat
     assert all(torch.equal(first["state"][name], second["state"][name]) for name in others)
     # Alone, one process comes to the same: both halves of the batch are equal.
     model = wrapped("roberta")
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    for step in range(4):
-        if step in (1, 3):
-            rosa.resample(model, generator=generator(0, "resample", step), optimizer=optimizer)
-        optimizer.zero_grad()
-        model(**batch("roberta", seed=step)).loss.backward()
-        optimizer.step()
+    _train(model)
     loaded = wrapped("roberta", seed=1)
     loaded.load_state_dict(first["state"])
     assert relative_difference(logits(loaded.eval(), "roberta"), logits(model.eval(), "roberta")) <= 1e-5

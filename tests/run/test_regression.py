@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from rosa import records
 from rosa.adapters import attach, merge
-from rosa.config import Config, from_hydra, register
+from rosa.config import Config
 from rosa.data import regression as regression_module
 from rosa.errors import AdapterError, ConfigError, DataError, ExportError
 from rosa.models import perceptron
@@ -25,7 +24,7 @@ from rosa.run import reload, run
 from rosa.run.device import resolve
 from rosa.run.prepare import prepare
 from rosa.training import load_weights
-from tests.conftest import ROOT
+from tests.composing import compose_config
 from tests.records.declared import undeclared
 from tests.run.test_resume import interrupted_then_resumed, results
 
@@ -43,16 +42,14 @@ def regression(tmp_path: Path) -> Regressions:
     """Compose a small regression; arguments are Hydra overrides."""
 
     def make(*overrides: str, model: str = "linear") -> Config:
-        register()
         sizes = {"linear": "[20,12]", "mlp": "[20,16,12]"}
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            words = [
-                "experiment=regression_base", f"model={model}", f"model.perceptron.widths={sizes[model]}",
-                "data.train_size=96", "data.evaluation_size=32", "data.teacher.rank=6", "train.epochs=3",
-                "train.batch_size=16", "train.lr=0.02", "train.device=cpu", "experiment_name=regression",
-                f"results_dir={tmp_path / 'results'}",
-            ]  # fmt: skip
-            return from_hydra(compose("config", overrides=[*words, *overrides]))
+        words = [
+            "experiment=regression_base", f"model={model}", f"model.perceptron.widths={sizes[model]}",
+            "data.train_size=96", "data.evaluation_size=32", "data.teacher.rank=6", "train.epochs=3",
+            "train.batch_size=16", "train.lr=0.02", "train.device=cpu", "experiment_name=regression",
+            f"results_dir={tmp_path / 'results'}",
+        ]  # fmt: skip
+        return compose_config(*words, *overrides)
 
     return make
 
@@ -171,8 +168,7 @@ def test_a_run_that_cannot_be_is_refused(
     ],
 )
 def test_settings_that_do_not_fit_are_refused(override: str, message: str) -> None:
-    register()
     group = override.partition("=")[0]
     words = [word for word in ("task=regression", "data=teacher", "model=linear") if not word.startswith(f"{group}=")]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"), pytest.raises(ConfigError, match=message):
-        from_hydra(compose("config", overrides=[*words, override]))
+    with pytest.raises(ConfigError, match=message):
+        compose_config(*words, override)

@@ -42,7 +42,7 @@ from benchmarks.workload import Workload, configure, load_model, prepare
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from rosa.adapters import adapters
-from rosa.adapters.linalg.subspace import draw_indices, split
+from rosa.adapters.linalg.subspace import draw_indices, factorize_along
 from rosa.adapters.robust import RobustLinear
 from rosa.adapters.sparse import dense
 from rosa.config import Config
@@ -392,7 +392,7 @@ def test_padding_runs(workload: Workload) -> None:
 @pytest.mark.parametrize("shape", [(12, 12), (12, 30), (30, 12)])
 def test_the_plain_split_takes_a_weight_apart_along_its_singular_vectors(shape: tuple[int, int]) -> None:
     W = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    A, B, frozen = factorization.split_by_svd(W, 5, torch.Generator().manual_seed(1))
+    A, B, frozen = factorization.factorize_by_svd(W, 5, torch.Generator().manual_seed(1))
     chosen = draw_indices(12, 5, "random", torch.Generator().manual_seed(1)).tolist()
     expected = np.linalg.svd(W.numpy(), compute_uv=False)
     others = [i for i in range(12) if i not in chosen]
@@ -445,10 +445,10 @@ def test_a_model_takes_as_long_as_its_layers() -> None:
     assert solvers._sum(layers, of_shapes, "ours") == [16.0, 30.0]
     whole = {way: solvers._sum(layers, of_shapes, way) for way in solvers.WAYS}
     found = solvers.findings([solvers.Case("model", 12, 2, whole)], {"ours": 1e-16, "svd32": 2e-7, "svd64": 3e-16}, 8)
-    assert value(found, "model, 2 threads", "SVD, float32 relative to split") == spread([38 / 16, 44 / 30])
-    assert value(found, "model, 2 threads", "split") == spread([16.0, 30.0])
+    assert value(found, "model, 2 threads", "SVD, float32 relative to ours") == spread([38 / 16, 44 / 30])
+    assert value(found, "model, 2 threads", "ours") == spread([16.0, 30.0])
     assert [cell.text for cell in found.table.rows[0][:4]] == ["model", "12", "2", "23,000 (19,500–26,500)"]
-    assert "split 1.0e-16, SVD, float32 2.0e-07" in found.table.notes[2][0].text
+    assert "ours 1.0e-16, SVD, float32 2.0e-07" in found.table.notes[2][0].text
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -463,7 +463,7 @@ def test_solvers_run_on_one_thread_and_on_those_given(workload: Workload, thread
     shown = [[cell.text for cell in cells[:3]] for cells in found.table.rows]
     counts = ["1", "1", "5", "5"]
     assert shown == [[*pair, str(t)] for t in range(1, threads + 1) for pair in zip(labels, counts, strict=True)]
-    assert 0 < value(found, "split", "relative difference") < 1e-14
+    assert 0 < value(found, "ours", "relative difference") < 1e-14
     assert 1e-9 < value(found, "SVD, float32", "relative difference") < 1e-5
 
 
@@ -474,8 +474,8 @@ def test_solvers_run_on_one_thread_and_on_those_given(workload: Workload, thread
 def test_the_steps_that_are_timed_are_those_of_a_split(shape: tuple[int, int]) -> None:
     W = solvers.random_weight(shape, torch.Generator().manual_seed(0))
     indices = torch.tensor([3, 11, 30])
-    found, taken = stages.timed_split(W, indices)
-    expected = split(W, indices)
+    found, taken = stages.timed_factorization(W, indices)
+    expected = factorize_along(W, indices)
     assert torch.equal(found.A, expected.A)
     assert torch.equal(found.B, expected.B)
     assert tuple(taken) == stages.STAGES

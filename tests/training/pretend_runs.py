@@ -16,13 +16,12 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
-from hydra import compose, initialize_config_dir
 from transformers import TrainingArguments, training_args
 
-from rosa.config import Config, from_hydra, register
+from rosa.config import Config, register
 from rosa.run import run
 from rosa.training import arguments, trainer
-from tests.conftest import ROOT
+from tests.composing import compose_config
 from tests.training import pretend_device
 
 CASES = tuple(
@@ -41,9 +40,8 @@ COMMON = (
 
 def config(folder: Path, model: Path, *overrides: str) -> Config:
     """The configuration of a small run under a folder."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        paths = (f"model.path={model}", f"results_dir={folder / 'results'}", f"cache_dir={folder / 'cache'}")
-        return from_hydra(compose("config", overrides=[*COMMON, *paths, *overrides]))
+    paths = (f"model.path={model}", f"results_dir={folder / 'results'}", f"cache_dir={folder / 'cache'}")
+    return compose_config(*COMMON, *paths, *overrides)
 
 
 @contextmanager

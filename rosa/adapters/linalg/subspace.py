@@ -41,7 +41,7 @@ STACK_BYTES = 2**30
 """Bytes that the factorization of one stack may take on a GPU."""
 
 
-class Split(NamedTuple):
+class Factors(NamedTuple):
     """The factors in ``weight = frozen + A @ B``: A (out, r) and B (r, in), or stacks of them."""
 
     A: Tensor
@@ -93,7 +93,7 @@ def draw_indices(n: int, r: int, sampling: str, generator: torch.Generator | Non
     raise AdapterError(f"sampling={sampling!r}: expected random, top, bottom or window")
 
 
-def split(weight: Tensor, indices: Tensor, solver: Solver = "auto", form: Form = "one_sided") -> Split:
+def factorize_along(weight: Tensor, indices: Tensor, solver: Solver = "auto", form: Form = "one_sided") -> Factors:
     """Factors of the chosen singular triplets, on the weight's device; ``A B`` is the weight's part along them.
 
     Layers of equal shape can be passed as a stack: one batched eigendecomposition on a GPU; on the CPU a thread for
@@ -122,14 +122,14 @@ def split(weight: Tensor, indices: Tensor, solver: Solver = "auto", form: Form =
         raise AdapterError(f"form={form!r}: expected {', '.join(get_args(Form))}")
     _check_indices(indices, weight)
     if weight.ndim == 2:
-        factors = split(weight[None], indices[None], solver, form)
-        return Split(factors.A[0], factors.B[0])
+        factors = factorize_along(weight[None], indices[None], solver, form)
+        return Factors(factors.A[0], factors.B[0])
     chosen = indices.to(weight.device)
     A, B = (_factors_on_threads if weight.device.type == "cpu" else _factors)(weight, chosen, solver)
     if form == "one_sided":
-        return Split(A, B)
+        return Factors(A, B)
     root = A.norm(dim=1, keepdim=True).sqrt()
-    return Split(torch.where(root > 0, A / root, 0.0), root.mT * B)
+    return Factors(torch.where(root > 0, A / root, 0.0), root.mT * B)
 
 
 def exactness(weight: Tensor, frozen: Tensor, A: Tensor, B: Tensor) -> float:
@@ -161,7 +161,7 @@ def rounding_level(weight: Tensor) -> float:
 
 
 def layers_at_once(out_features: int, in_features: int, device: torch.device) -> int:
-    """The number of layers of equal shape to pass to :func:`split` in one stack.
+    """The number of layers of equal shape to pass to :func:`factorize_along` in one stack.
 
     On a GPU as many as fit in ``STACK_BYTES``, at least 1; on the CPU one for each of PyTorch's threads.
     """
@@ -199,14 +199,14 @@ def _check_indices(indices: Tensor, weight: Tensor) -> None:
             raise AdapterError(f"indices {row}: expected at least one, distinct, from 0 to {n - 1}")
 
 
-def _factors(weight: Tensor, chosen: Tensor, solver: Solver) -> Split:
+def _factors(weight: Tensor, chosen: Tensor, solver: Solver) -> Factors:
     """``A = U S`` (k, out, r) and ``B = V^T`` (k, r, in) of a stack (k, out, in)."""
     W = weight.double()
     V = _right_vectors_by_svd(W, chosen) if solver == "svd" else _right_vectors_by_gram(W, chosen, solver)
-    return Split(W @ V, V.mT.contiguous())
+    return Factors(W @ V, V.mT.contiguous())
 
 
-def _factors_on_threads(weight: Tensor, chosen: Tensor, solver: Solver) -> Split:
+def _factors_on_threads(weight: Tensor, chosen: Tensor, solver: Solver) -> Factors:
     """As :func:`_factors` on the CPU, with one thread for each layer; the long operations release the GIL.
 
     Within these threads PyTorch is limited to one thread: its own threads keep spinning for milliseconds after each
@@ -222,7 +222,7 @@ def _factors_on_threads(weight: Tensor, chosen: Tensor, solver: Solver) -> Split
             layers = list(pool.map(_factors, weight[:, None], chosen[:, None], [solver] * len(weight)))
     finally:
         torch.set_num_threads(threads)  # the initializer also changed the default of later threads
-    return Split(*(torch.cat(factors) for factors in zip(*layers, strict=True)))
+    return Factors(*(torch.cat(factors) for factors in zip(*layers, strict=True)))
 
 
 def _right_vectors_by_svd(W: Tensor, chosen: Tensor) -> Tensor:

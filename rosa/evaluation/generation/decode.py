@@ -39,6 +39,7 @@ from transformers import (
 from rosa.config import NOT_IDENTITY, DecodingConfig, to_dict
 from rosa.errors import DecodingError
 from rosa.evaluation.generation.journal import Journal
+from rosa.utils.modes import evaluating
 from rosa.utils.tokens import begin_tokens
 
 SHOWN = 60
@@ -304,14 +305,13 @@ def _generation_config(config: DecodingConfig, room: int, end: int, padding: int
 @contextmanager
 def _own_settings(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
     """Replace the model's ``generation_config`` and put the model in evaluation mode; restore both at the end."""
-    saved, training = model.generation_config, model.training
+    saved = model.generation_config
     model.generation_config = settings
-    model.eval()
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
         model.generation_config = saved
-        model.train(training)
 
 
 def _cut(tokens: list[int], end: int) -> Continuation:

@@ -54,6 +54,3 @@ def markdown_text(text: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split("\n"))
-
-
-# --- LaTeX -----------------------------------------------------------------------------------------------------------

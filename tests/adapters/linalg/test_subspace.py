@@ -1,4 +1,4 @@
-"""The split against NumPy's float64 SVD, and the draws against their distributions."""
+"""The factors of a weight against NumPy's float64 SVD, and the draws against their distributions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rosa.adapters.linalg import subspace
 from rosa.adapters.linalg.eigenvectors import Eigenpairs, chosen_eigenpairs
-from rosa.adapters.linalg.subspace import Solver, draw_indices, exactness, layers_at_once, resolve_rank, split
+from rosa.adapters.linalg.subspace import Solver, draw_indices, exactness, factorize_along, layers_at_once, resolve_rank
 from rosa.errors import ConvergenceError
 
 SHAPES = [(24, 24), (40, 16), (16, 40), (1, 9), (9, 1), (1, 1)]
@@ -54,7 +54,7 @@ def test_factors_are_the_chosen_singular_triplets(shape: tuple[int, int], dtype:
     W = matrix(*shape).to(dtype)
     U, S, Vh = np.linalg.svd(W.double().numpy(), full_matrices=False)
     for chosen in chosen_of(min(shape)):
-        factors = split(W, chosen, solver)
+        factors = factorize_along(W, chosen, solver)
         assert {factor.dtype for factor in factors} == {torch.float64}
         A, B = (factor.numpy() for factor in factors)
         i = chosen.numpy()
@@ -73,7 +73,7 @@ def test_angle_to_the_true_directions_of_ill_conditioned_weights(shape: tuple[in
     U, _, Vh = np.linalg.svd(W.numpy(), full_matrices=False)
     n = min(shape)
     for chosen in [torch.arange(4), torch.arange(n - 4, n), torch.tensor([0, n // 2, n - 1])]:
-        A, B = (factor.numpy() for factor in split(W, chosen))
+        A, B = (factor.numpy() for factor in factorize_along(W, chosen))
         # A Gram matrix doubles the digits that a small direction loses: eps cond^2, relative to the gap in S^2 (about
         # S^2 itself here), times some ten for the accumulation.
         bound = 10 * np.finfo(float).eps * condition**2 + 1e-12
@@ -88,7 +88,7 @@ def test_float32_weights_keep_their_smallest_directions(shape: tuple[int, int]) 
     _, _, Vh = np.linalg.svd(W.double().numpy(), full_matrices=False)
     n = min(shape)
     chosen = torch.tensor([n - 1])
-    assert largest_angle(split(W, chosen).B.numpy().T, Vh[-1:].T) < 1e-6
+    assert largest_angle(factorize_along(W, chosen).B.numpy().T, Vh[-1:].T) < 1e-6
 
     small = W if shape[0] <= shape[1] else W.T
     blurred = torch.linalg.eigh(small @ small.T).eigenvectors[:, :1]
@@ -130,7 +130,7 @@ def test_the_split_is_exact_for_every_weight(name: str, solver: Solver) -> None:
     n = min(W.shape)
     S = torch.from_numpy(np.linalg.svd(reference.numpy(), compute_uv=False))
     for chosen in chosen_of(n):
-        A, B = split(W, chosen, solver)
+        A, B = factorize_along(W, chosen, solver)
         assert torch.isfinite(A).all()
         torch.testing.assert_close(B @ B.T, torch.eye(len(chosen), dtype=torch.float64), atol=20 * EPS, rtol=0)
         torch.testing.assert_close(A, reference @ B.T, atol=float(20 * EPS * S[0]), rtol=0)
@@ -144,7 +144,7 @@ def test_the_split_is_exact_for_every_weight(name: str, solver: Solver) -> None:
         torch.testing.assert_close(left, expected, atol=float(1e-9 * S[0]), rtol=0)
         torch.testing.assert_close(A.norm(dim=0), S[chosen], atol=float(1e-9 * S[0]), rtol=0)
     # All the directions together are the whole weight.
-    A, B = split(W, torch.arange(n), solver)
+    A, B = factorize_along(W, torch.arange(n), solver)
     torch.testing.assert_close(A @ B, reference, atol=float(50 * EPS * S[0]), rtol=0)
 
 
@@ -155,12 +155,12 @@ def test_gram_refuses_what_it_would_get_wrong(shape: tuple[int, int]) -> None:
     n = min(shape)
     last = torch.tensor([n - 1])
     with pytest.raises(torch.linalg.LinAlgError, match=r"below 1e-06 of the largest.*solver=auto or svd"):
-        split(W, last, "gram")
-    assert torch.equal(split(W, last, "auto").B, split(W, last, "svd").B)
+        factorize_along(W, last, "gram")
+    assert torch.equal(factorize_along(W, last, "auto").B, factorize_along(W, last, "svd").B)
     _, _, Vh = np.linalg.svd(W.numpy(), full_matrices=False)
-    assert largest_angle(split(W, last).B.numpy().T, Vh[-1:].T) < 1e-5
+    assert largest_angle(factorize_along(W, last).B.numpy().T, Vh[-1:].T) < 1e-5
     # The large directions of the same weight are within its reach.
-    assert largest_angle(split(W, torch.arange(2), "gram").B.numpy().T, Vh[:2].T) < 1e-12
+    assert largest_angle(factorize_along(W, torch.arange(2), "gram").B.numpy().T, Vh[:2].T) < 1e-12
 
 
 @pytest.mark.parametrize("shape", [(40, 40), (64, 40), (40, 64)], ids=str)
@@ -173,7 +173,7 @@ def test_few_eigenvectors_are_those_of_the_full_decomposition(
         found = []
         for share in (0.0, 1.0):
             monkeypatch.setattr(subspace, "FEW", share)
-            found.append(split(W, chosen, "gram"))
+            found.append(factorize_along(W, chosen, "gram"))
         # The error of a Gram matrix at this condition, as above.
         for one, other in zip(found[0].B, found[1].B, strict=True):
             assert float((one @ other).abs()) == pytest.approx(1.0, abs=1e-12)
@@ -182,13 +182,13 @@ def test_few_eigenvectors_are_those_of_the_full_decomposition(
 
 def test_where_inverse_iteration_fails_the_full_decomposition_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     W, chosen = matrix(30, 24), torch.tensor([3, 11])
-    expected = split(W, chosen)
+    expected = factorize_along(W, chosen)
 
     def fails(*_: object) -> None:
         raise ConvergenceError("stein did not converge")
 
     monkeypatch.setattr(subspace, "chosen_eigenpairs", fails)
-    found = split(W, chosen)
+    found = factorize_along(W, chosen)
     torch.testing.assert_close(found.A @ found.B, expected.A @ expected.B, atol=1e-12, rtol=0)
 
 
@@ -207,7 +207,7 @@ def test_lapack_runs_on_one_thread_and_hands_the_others_back(monkeypatch: pytest
 
     monkeypatch.setattr(subspace, "chosen_eigenpairs", watched)
     with ThreadpoolController().limit(limits=2, user_api="blas"):
-        split(matrix(24, 24), torch.tensor([3]))
+        factorize_along(matrix(24, 24), torch.tensor([3]))
         assert blas_threads() == {2}
     assert seen == [{1}]
 
@@ -232,7 +232,7 @@ def test_layers_of_a_stack_are_factorized_at_the_same_time(monkeypatch: pytest.M
 
     monkeypatch.setattr(subspace, "chosen_eigenpairs", watched)
     stack = torch.stack([matrix(24, 24, seed=seed) for seed in range(4)])
-    A, B = split(stack, torch.tensor([[3], [5], [0], [23]]))
+    A, B = factorize_along(stack, torch.tensor([[3], [5], [0], [23]]))
     assert within == {1}
     assert torch.get_num_threads() == 2
     for i, index in enumerate((3, 5, 0, 23)):
@@ -245,7 +245,7 @@ def test_layers_of_a_stack_are_factorized_at_the_same_time(monkeypatch: pytest.M
 def test_threads_are_handed_back_after_an_error() -> None:
     stack = torch.stack([matrix(24, 24), torch.full((24, 24), torch.nan)])
     with pytest.raises(torch.linalg.LinAlgError):
-        split(stack, torch.tensor([[3], [5]]))
+        factorize_along(stack, torch.tensor([[3], [5]]))
     counted = []
     thread = threading.Thread(target=lambda: counted.append(torch.get_num_threads()))
     thread.start()
@@ -259,7 +259,7 @@ def test_the_symmetric_form_puts_the_root_on_each_side(shape: tuple[int, int], s
     W = matrix(*shape)
     S = np.linalg.svd(W.numpy(), compute_uv=False)
     for chosen in chosen_of(min(shape)):
-        one_sided, (A, B) = split(W, chosen, solver), split(W, chosen, solver, form="symmetric")
+        one_sided, (A, B) = factorize_along(W, chosen, solver), factorize_along(W, chosen, solver, form="symmetric")
         torch.testing.assert_close(A @ B, one_sided.A @ one_sided.B, atol=1e-14, rtol=0)
         expected = torch.from_numpy(np.diag(S[chosen.numpy()]))
         torch.testing.assert_close(A.T @ A, expected, atol=1e-9, rtol=0)
@@ -267,7 +267,7 @@ def test_the_symmetric_form_puts_the_root_on_each_side(shape: tuple[int, int], s
 
 
 def test_the_symmetric_form_of_a_zero_direction_is_zero() -> None:
-    A, B = split(torch.zeros(6, 4), torch.tensor([0, 2]), form="symmetric")
+    A, B = factorize_along(torch.zeros(6, 4), torch.tensor([0, 2]), form="symmetric")
     assert not A.any()
     assert not B.any()
 
@@ -278,9 +278,9 @@ def test_the_symmetric_form_of_a_zero_direction_is_zero() -> None:
 def test_a_stack_is_its_layers_one_by_one(shape: tuple[int, int], solver: Solver, form: subspace.Form) -> None:
     stack = torch.stack([matrix(*shape, seed=seed).float() for seed in range(3)])
     indices = torch.stack([draw_indices(min(shape), 4, "random", torch.Generator().manual_seed(i)) for i in range(3)])
-    A, B = split(stack, indices, solver, form)
+    A, B = factorize_along(stack, indices, solver, form)
     for i in range(3):
-        one = split(stack[i], indices[i], solver, form)
+        one = factorize_along(stack[i], indices[i], solver, form)
         assert torch.equal(A[i], one.A)
         assert torch.equal(B[i], one.B)
 
@@ -315,7 +315,7 @@ def test_strides_do_not_matter(shape: tuple[int, int], layout: str, r: int) -> N
     assert not view.is_contiguous()
     before = view.clone()
     chosen = draw_indices(40, r, "random", torch.Generator().manual_seed(0))
-    found, expected = split(view, chosen), split(W, chosen)
+    found, expected = factorize_along(view, chosen), factorize_along(W, chosen)
     assert torch.equal(view, before)
     torch.testing.assert_close(found.A @ found.B, expected.A @ expected.B, atol=1e-12, rtol=0)
 
@@ -326,7 +326,7 @@ def test_the_same_weight_gives_the_same_bits_and_is_left_alone(solver: Solver, r
     W = matrix(40, 40)
     before = W.clone()
     chosen = draw_indices(40, r, "random", torch.Generator().manual_seed(0))
-    first, second = split(W, chosen, solver), split(W, chosen, solver)
+    first, second = factorize_along(W, chosen, solver), factorize_along(W, chosen, solver)
     assert torch.equal(first.A, second.A)
     assert torch.equal(first.B, second.B)
     assert torch.equal(W, before)
@@ -337,7 +337,7 @@ def test_the_order_of_the_indices_is_that_of_the_factors(solver: Solver) -> None
     W = matrix(40, 30)
     chosen = torch.tensor([7, 2, 29, 0])
     S = np.linalg.svd(W.numpy(), compute_uv=False)
-    np.testing.assert_allclose(split(W, chosen, solver).A.norm(dim=0), S[chosen.numpy()], rtol=1e-9)
+    np.testing.assert_allclose(factorize_along(W, chosen, solver).A.norm(dim=0), S[chosen.numpy()], rtol=1e-9)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -346,7 +346,7 @@ def test_a_weight_that_is_not_finite_is_no_convergence(solver: Solver, r: int) -
     W = matrix(12, 12)
     W[3, 4] = torch.nan
     with pytest.raises(torch.linalg.LinAlgError):
-        split(W, torch.arange(r), solver)
+        factorize_along(W, torch.arange(r), solver)
 
 
 @pytest.mark.parametrize(
@@ -364,20 +364,20 @@ def test_a_weight_that_is_not_finite_is_no_convergence(solver: Solver, r: int) -
 )
 def test_indices_that_do_not_fit_are_refused(shape: tuple[int, ...], indices: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        split(torch.ones(shape), torch.tensor(indices, dtype=torch.int64))
+        factorize_along(torch.ones(shape), torch.tensor(indices, dtype=torch.int64))
 
 
 def test_unknown_options_are_refused_by_name() -> None:
     W, chosen = torch.eye(3), torch.tensor([0])
     with pytest.raises(ValueError, match="solver='qr': expected auto, gram, svd"):
-        split(W, chosen, "qr")  # type: ignore[arg-type]
+        factorize_along(W, chosen, "qr")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="form='both': expected one_sided, symmetric"):
-        split(W, chosen, form="both")  # type: ignore[arg-type]
+        factorize_along(W, chosen, form="both")  # type: ignore[arg-type]
 
 
 def test_exactness_is_the_relative_difference() -> None:
     W = matrix(7, 5)
-    A, B = split(W, torch.tensor([0, 2]))
+    A, B = factorize_along(W, torch.tensor([0, 2]))
     assert exactness(W, W - A @ B, A, B) < 4 * EPS
     assert exactness(W, W, A, B) == pytest.approx(float((A @ B).norm() / W.norm()))
     assert exactness(W, 0.75 * W - A @ B, A, B) == pytest.approx(0.25)
@@ -407,7 +407,7 @@ def test_real_attention_weights() -> None:
     chosen = torch.arange(3, 384, 10)
     for W in list(attention.values())[::3]:
         _, S, Vh = np.linalg.svd(W.double().numpy())
-        A, B = split(W, chosen)
+        A, B = factorize_along(W, chosen)
         i = chosen.numpy()
         assert S[0] / S[-1] > 1e3  # no easy weights
         assert exactness(W, W.double() - A @ B, A, B) < 10 * EPS
