@@ -67,14 +67,14 @@ def vulnerabilities(program: Path, pins: Path) -> list[dict[str, Any]]:
 
 
 def unreachable(what: str, output: str) -> RosaError:
-    """The error for an index that cannot be asked; the last line of the output says why."""
+    """The error for an unreachable package index, with the last line of the output as the reason."""
     lines = [line for line in output.strip().splitlines() if line.strip()]
     why = first_line("", lines[-1].strip()) if lines else "no answer"
     return RosaError(f"{what}: the package index cannot be asked ({why}); run it where there is one")
 
 
 def main() -> int:
-    """Print what is known of the pins."""
+    """Print the known vulnerabilities of the pinned versions."""
     options = argparse.ArgumentParser(description="Check the pinned versions against known vulnerabilities.")
     options.add_argument("--pins", type=Path, default=ROOT / "constraints.txt", help="default: constraints.txt")
     pins = options.parse_args().pins

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Change the code in one small way at a time, and list the changes that no test notices.
+"""Change the code in one small way at a time, and list the changes with which all tests pass.
 
 python scripts/mutate.py rosa/adapters/callback.py tests/adapters/test_resampling.py --count 20 --seed 0
 
@@ -45,7 +45,7 @@ def mutants(source: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _change(node: ast.AST) -> str:
-    """Change a node in place; what was changed, or nothing where there is nothing to change."""
+    """Change a node in place, and return a description of the change; empty if nothing can be changed."""
     before = ast.unparse(node) if isinstance(node, (ast.expr, ast.stmt)) else ""
     match node:
         case ast.Compare(ops=[operator]) if type(operator) in SWAPPED:

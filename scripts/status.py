@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The state of this folder's runs, by experiment, from their records; with --experiment, also which are missing.
+"""The state of a results folder's runs, by experiment, from their records; with --experiment, also missing runs.
 
 python scripts/status.py [--results results]
 python scripts/status.py --experiment rank_frequency [OVERRIDES, as for scripts/train.py]

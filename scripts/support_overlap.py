@@ -1,4 +1,4 @@
-"""Print how much the places of RoSA's sparse parts agree between two runs, as two seeds of one setting.
+"""Print the overlap of the positions of RoSA's sparse parts between two runs, such as two seeds.
 
 python scripts/support_overlap.py RUN OTHER_RUN      folders of runs of method=robust
 """
@@ -14,7 +14,7 @@ from rosa.utils.console import run_command
 
 def main() -> None:
     """Print the overlap by layer, and its mean."""
-    parser = argparse.ArgumentParser(description="Print how much the places of RoSA's sparse parts agree.")
+    parser = argparse.ArgumentParser(description="Print the overlap of the positions of RoSA's sparse parts.")
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="folder of a run of method=robust")
     options = parser.parse_args()
     from rosa.adapters import support

@@ -38,8 +38,8 @@ from rosa.utils.distributed import is_main, launched
 CONF = Path(__file__).resolve().parent.parent / "conf"
 LOCAL_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 GRID_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
-"""What Hydra takes where nothing else is chosen. Its sweeps compose each run twice and do one after the other; this
-script composes them itself, once, and does several at a time."""
+"""Hydra's default sweeper. It composes each run twice and does one after the other; this script composes them itself,
+once, and does several at a time."""
 
 alone: list[Job] = []
 """The run that was asked for without ``-m``, done when Hydra has ended."""
@@ -49,7 +49,7 @@ refused: list[ConfigError] = []
 
 @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
 def compose(composed: DictConfig) -> Result | float | None:
-    """Take the composed run; where a launcher or sweeper of Hydra's asks for it, do it.
+    """Take the composed run, and do it if one of Hydra's launchers or sweepers asks for it.
 
     Returns:
         The run's outcome, for a launcher; its selected score, for a sweeper that searches.
@@ -188,7 +188,7 @@ def after_launch(asked: Request) -> int:
 
 
 def after_search(settings: Any) -> int:
-    """Print what a sweeper that searches has found, where it writes that as Hydra's manual says; the exit status."""
+    """Print the result of a sweeper that searches, if it writes one as Hydra's manual says; return the exit status."""
     found = Path(settings.sweep.dir, "optimization_results.yaml")
     print(found.read_text(encoding="utf-8") if found.is_file() else f"done: {settings.sweep.dir}", end="")
     return 0

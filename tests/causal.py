@@ -17,7 +17,7 @@ CONTEXT = 96
 
 
 def build_tokenizer(words: Sequence[str] = tuple(f"w{i}" for i in range(WORDS))) -> PreTrainedTokenizerFast:
-    """Words apart by spaces; the padding token is 0, which a careless ``or`` takes for none."""
+    """A tokenizer of words separated by spaces; its padding token is 0, which ``or`` would take for none."""
     vocabulary = {"<pad>": PAD, "<end>": END, "<unk>": UNKNOWN}
     vocabulary |= {word: 3 + i for i, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -27,7 +27,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def imports_are_no_garbage() -> None:
-    """A Trainer collects garbage when it starts: what the imports left is a million objects to look at each time."""
+    """Exclude imported modules, a million objects, from the garbage collection at each Trainer's start."""
     gc.freeze()
 
 

@@ -1,7 +1,7 @@
 """A stand-in for the Hugging Face hub: repositories of several commits, and the ways in which a hub fails.
 
-It answers the few requests that loading a data set of Parquet files, or a model, takes. The hub's libraries read its
-address at import, so what asks it runs in a process of its own (:func:`ask`).
+It answers the requests made to load a dataset of Parquet files, or a model. The hub's libraries read its address at
+import, so its clients run in a process of their own (:func:`ask`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Answers(BaseHTTPRequestHandler):
     server: Hub
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def reply(self, status: int, body: bytes, cut: bool = False, **headers: str) -> None:
         self.send_response(status)
@@ -128,7 +128,7 @@ class _Answers(BaseHTTPRequestHandler):
 
 @contextmanager
 def running(repositories: Mapping[str, Commits]) -> Iterator[Hub]:
-    """A stand-in that answers for as long as the block runs."""
+    """A stand-in that answers while the block runs."""
     hub = Hub(repositories)
     thread = threading.Thread(target=hub.serve_forever)
     thread.start()
@@ -156,7 +156,7 @@ for step in json.loads(sys.argv[1]):
 
 
 def ask(setup: str, address: str, cache: Path, steps: list[dict[str, str]], **environment: str) -> list:
-    """What a fresh process makes of the hub: for each step what ``answer(**step)`` gives, or the error's message.
+    """Run ``answer(**step)`` for each step in a fresh process, and return the results or error messages.
 
     Args:
         setup: Python source that defines ``answer``.

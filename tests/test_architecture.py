@@ -1,6 +1,6 @@
-"""Who may import whom: the plan of the house, enforced by reading the imports.
+"""Import rules between the packages, checked by reading every import.
 
-Imports inside functions and under ``TYPE_CHECKING`` count: a dependency that hides is one all the same.
+Imports inside functions and under ``TYPE_CHECKING`` count: a hidden dependency is one too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ORDER = (
 """The packages of ``rosa`` from the bottom up: each may import itself and those below, never one beside it."""
 
 ONLY = {"training": ("adapters.base", "adapters.modules", "adapters.state", "adapters.callback")}
-"""Training knows the protocol of adapters, and no method by name: what it may import of the package before the dot."""
+"""Modules of a package that another may import from it: training uses the protocol of adapters, no method."""
 
 LEVELS = {package: level for level, packages in enumerate(ORDER) for package in packages}
 
@@ -86,8 +86,8 @@ def allowed(package: str, target: str) -> bool:
 def violations(root: Path) -> list[str]:
     """Every import under ``root/rosa`` against the order, and every module that has no place in it.
 
-    The package ``rosa`` itself is imported by nobody in the house: its names live elsewhere. Scripts may import
-    anything; that nothing imports them follows from the name.
+    No module imports ``rosa`` itself, whose names are defined in its packages. Scripts may import anything, and are
+    not importable as ``rosa``.
     """
     files = sorted(root.glob("rosa/**/*.py"))
     known = {module_name(path, root) for path in files}
@@ -172,7 +172,7 @@ def plant(root: Path, files: dict[str, str]) -> None:
         (root / name).write_text(text)
 
 
-def test_a_sound_house_has_no_violations(tmp_path):
+def test_a_correct_layout_has_no_violations(tmp_path):
     plant(tmp_path, SOUND)
     assert violations(tmp_path) == []
 
@@ -194,7 +194,7 @@ ALLOWED = {
     "AttributeError": "what a module's __getattr__ must raise",
     "SystemExit": "the exit status that a batch system expects",
 }
-"""Built-in errors that the project raises, and why they are no error of a user's."""
+"""Built-in errors that the project raises, with the reason why no user error causes them."""
 
 
 def foreign_errors(root: Path) -> list[str]:
@@ -225,7 +225,7 @@ def test_a_foreign_error_is_found(tmp_path):
 # --- nothing that is read can run code -------------------------------------------------------------------------------
 
 RUNS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "code", "imp"}
-"""Modules that run code which they read, or turn it into objects of any class."""
+"""Modules whose readers run code, or construct objects of any class."""
 CALLS_CODE = {"eval", "exec", "compile", "execfile"}
 
 
@@ -322,7 +322,7 @@ def test_no_module_loads_wandb():
 
 
 def importers(package: str) -> set[str]:
-    """The packages of ``rosa`` with a module that imports a package of others when it is loaded itself."""
+    """The packages of ``rosa`` that import a third-party package when they are loaded."""
     found = set()
     for path in ROOT.glob("rosa/**/*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

@@ -30,7 +30,7 @@ NEEDS = {
     ("data", "local"): ["data.dir=x"],
     ("data", "files"): ["data.train=a.csv", "data.validation=b.csv"],
 }
-"""What a choice cannot do without; of a task :func:`needs_of_task`."""
+"""Further overrides that a choice needs; for tasks see :func:`needs_of_task`."""
 CHOICES = [
     (group.name, path.stem)
     for group in sorted(CONF.iterdir())
@@ -56,7 +56,7 @@ def experiment(name: str) -> DictConfig:
 
 
 def needs_of_task(name: str) -> list[str]:
-    """What the kind of a task asks for, and whether it says all that generated data need."""
+    """The overrides that a task's kind needs."""
     file = OmegaConf.load(CONF / "task" / f"{name}.yaml")
     assert isinstance(file, DictConfig)
     del file["defaults"]
@@ -81,7 +81,7 @@ def test_every_choice_of_every_group_composes(group: str, name: str) -> None:
 
 
 def test_every_experiment_is_named_as_its_file() -> None:
-    """Or as the experiment to which it adds runs, with which its own name then begins."""
+    """A file that adds runs to another experiment has that experiment's name as the beginning of its own."""
     for path in sorted((ROOT / "experiments").glob("*.yaml")):
         composed = experiment(path.stem)
         if not path.stem.endswith("_base"):
@@ -90,7 +90,7 @@ def test_every_experiment_is_named_as_its_file() -> None:
 
 
 def test_every_sweep_of_every_experiment_composes() -> None:
-    """Each value of each swept key, in as few cells of the grid as hold them all."""
+    """Compose each value of each swept key, in as few cells of the sweep as contain them all."""
     for path in sorted((ROOT / "experiments").glob("*.yaml")):
         axes = [
             [f"{key}={value}" for value in str(values).split(",")]
@@ -159,7 +159,7 @@ def test_defaults_are_the_protocol() -> None:
     ],
 )
 def test_bad_input_is_refused_in_a_line_before_anything_loads(arguments: list[str], message: str) -> None:
-    """In a process that must not have imported torch by then."""
+    """Runs in a process that must not have imported torch."""
     program = (
         "import runpy, sys; sys.argv = ['scripts/train.py', *sys.argv[1:]]\n"
         "try: runpy.run_path('scripts/train.py', run_name='__main__')\n"

@@ -1,6 +1,6 @@
-"""The four methods on a CUDA device, and, where a test asks nothing of CUDA alone, on the CPU as well.
+"""All methods on a CUDA device; tests that need nothing specific to CUDA also run on the CPU.
 
-``pytest -m gpu`` takes the former alone; they are skipped where PyTorch sees no such device.
+``pytest -m gpu`` runs the tests on CUDA alone; they are skipped where PyTorch sees no such device.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def full_float32() -> Iterator[None]:
 
 @pytest.fixture(params=["cpu", CUDA])
 def device(request: pytest.FixtureRequest) -> str:
-    """Where the test runs."""
+    """The device of the test: ``cpu`` or ``cuda``."""
     return request.param
 
 
@@ -142,7 +142,7 @@ def test_bfloat16_backbone(method: str, name: str, device: str) -> None:
 
 @pytest.fixture
 def synchronisation_is_an_error() -> Iterator[Any]:
-    """A switch that makes CUDA raise at whatever makes the CPU wait for the device; off again after the test."""
+    """A context in which CUDA raises if the CPU waits for the device; switched off after the test."""
     before = torch.cuda.get_sync_debug_mode()
     yield lambda: torch.cuda.set_sync_debug_mode("error")
     torch.cuda.set_sync_debug_mode(before)
@@ -161,7 +161,7 @@ def one_pass(adapter: Adapter, x: Tensor, autocast: bool) -> None:
 def test_no_synchronisation_in_a_layer(
     method: str, name: str, moved: str, autocast: bool, device: str, synchronisation_is_an_error: Any
 ) -> None:
-    """Forward and backward, each layer alone: the model's own code around them is not ours."""
+    """Forward and backward of each layer alone, without the model's code around it."""
     layers = [adapter for _, adapter in adapters(attached(method, name, device, moved))]
     batches = [
         torch.randn(2, 5, oriented(layer.base, layer.weight).shape[1], device=device, requires_grad=True)
@@ -256,7 +256,7 @@ def test_an_interrupted_run_goes_on(
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_several_gpus_are_as_one(count: int, device: str, composed: Composer, tmp_path: Path) -> None:
-    """With one process as torchrun starts it, which speaks to nobody; and with two, through NCCL."""
+    """One process as torchrun starts it; and two processes, through NCCL."""
     if device == "cuda" and torch.cuda.device_count() < count:
         pytest.skip(f"PyTorch sees fewer than {count} CUDA devices")
     config = composed("method=rosa", "method.every=1", "data.train_size=97", "train.log_steps=2")

@@ -1,4 +1,4 @@
-"""The package as a user installs it: the wheel in a fresh environment that holds what it declares, and nothing else."""
+"""The wheel in a fresh environment with its declared dependencies and no other package."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def closure(names: Iterable[str]) -> dict[str, importlib.metadata.Distribution]:
 
 
 def link(distribution: importlib.metadata.Distribution, folder: Path) -> None:
-    """Make what an installed distribution has in site-packages appear in another such folder."""
+    """Link the files of an installed distribution into another site-packages folder."""
     for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
         if not (folder / top).exists():  # distributions may share a folder
             (folder / top).symlink_to(distribution.locate_file(top))
@@ -167,7 +167,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def told(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a user's script says, that runs the README's three lines on a tiny model in the fresh environment."""
+    """The output of a script that runs the README's three lines on a tiny model in the fresh environment."""
     code = [block.text for block in blocks((ROOT / "README.md").read_text(encoding="utf-8")) if block.label == "python"]
     lines = [line for line in code[0].splitlines() if line and not line.startswith("import ")]
     said = command(fresh, "-I", "-c", USER, json.dumps(lines), cwd=tmp_path_factory.mktemp("elsewhere"))
@@ -187,7 +187,7 @@ def test_the_version_is_the_packages(told: dict[str, Any]) -> None:
 
 
 def test_the_library_imports_what_it_declares(told: dict[str, Any]) -> None:
-    """Not what a package that it requires happens to require."""
+    """Every imported package is declared, not only a dependency of another package."""
     imported = set()
     for name in told["modules"]:
         path = ROOT.joinpath(*name.split("."))
@@ -204,7 +204,7 @@ def test_the_library_imports_what_it_declares(told: dict[str, Any]) -> None:
 
 
 def test_pip_finds_the_environment_complete(fresh: Path) -> None:
-    """The declared ranges hold the pinned versions."""
+    """The declared ranges contain the pinned versions."""
     assert "No broken requirements" in command(*pip(fresh), "check", cwd=fresh.parent)
 
 

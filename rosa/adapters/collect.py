@@ -1,6 +1,6 @@
 """Scores of every entry of the adapted weights, from the gradients of some updates.
 
-An adapter hands over the gradient of its whole weight in each backward pass; it is added to the update's own and freed.
+An adapter passes on the gradient of its whole weight in each backward pass; it is added to the update's sum and freed.
 When an update's gradients are complete, they are summed over its batches and averaged over the processes, as those of
 parameters are, and only then scored: the scores depend on neither the accumulation nor the number of processes.
 

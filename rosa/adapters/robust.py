@@ -175,7 +175,7 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
 def build(
     model: nn.Module, config: RobustConfig, generator: torch.Generator | None
 ) -> Iterator[tuple[str, RobustLinear]]:
-    """Yield an adapter for each target layer; they know where their sparse parts stand if ``config.support`` tells.
+    """Yield an adapter for each target layer, with its support set if ``config.support`` names a file.
 
     Raises:
         AdapterError: a layer cannot have the rank or density, or the file of the support is of another model.

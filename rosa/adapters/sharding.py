@@ -68,7 +68,7 @@ def move_sharded(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -
     for first in range(0, len(members), processes):
         mine: ResampledAdapter | None = None
         for i in range(first, min(first + processes, len(members))):
-            one = gathered(members[i])  # with all processes, whose turn it is or not
+            one = gathered(members[i])  # a collective operation, so in every process
             mine = one if i % processes == rank else mine
         if mine is None:
             continue

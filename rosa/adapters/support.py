@@ -1,4 +1,4 @@
-"""Where the sparse parts of a model's adapters stand: chosen by scores, written to a file, read from one."""
+"""The support of a model's adapters, which is the positions of their sparse parts: choose, write and read it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def supported(model: nn.Module) -> dict[str, SupportedAdapter]:
 
 
 def chosen(model: nn.Module) -> bool:
-    """Whether the sparse parts of a model know where they stand; waits for the device."""
+    """Whether the support of a model has been chosen; synchronizes with the device."""
     return all(a.index is not None and bool(a.index[0] >= 0) for a in supported(model).values())
 
 
@@ -43,7 +43,7 @@ def largest(scores: Tensor, count: int) -> Tensor:
 
 
 def choose(model: nn.Module, scores: Mapping[str, Tensor]) -> None:
-    """Place every sparse part where its layer's scores (out, in) are largest, in place."""
+    """Set the support of every sparse part to its layer's largest scores (out, in), in place."""
     for name, adapter in supported(model).items():
         assert adapter.index is not None
         adapter.choose(largest(scores[name], len(adapter.index)))

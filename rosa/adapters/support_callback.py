@@ -22,7 +22,7 @@ PENDING = "support_pending.safetensors"
 
 
 class SupportCallback(TrainerCallback):
-    """Choose where the sparse parts of RoSA's adapters stand, by the schedule given to ``rosa.attach``.
+    """Choose the support of RoSA's sparse parts, by the schedule given to ``rosa.attach``.
 
     * ``warmup``: after ``warmup_steps`` updates, the gradients of ``collect_steps`` updates are scored; the sparse
       parts train from the next update on.
@@ -31,9 +31,9 @@ class SupportCallback(TrainerCallback):
 
     Args:
         folder: where ``support.safetensors`` is written once it is chosen; None for nowhere.
-        start_over: what undoing does to the updates that were spent. True raises :class:`rosa.errors.StartOver` in the
-            Trainer's ``train``, whose caller starts the training again, so that none is lost. False, for a stock
-            Trainer, puts model and optimizer back to the start, and goes on with the updates that are left.
+        start_over: how updates are undone. True raises :class:`rosa.errors.StartOver` in the Trainer's ``train``, whose
+            caller starts the training again with all of its updates. False, for a stock Trainer, resets model and
+            optimizer to the start and continues with the remaining updates.
     """
 
     def __init__(self, folder: Path | None = None, start_over: bool = False) -> None:
@@ -123,24 +123,24 @@ class SupportCallback(TrainerCallback):
         model: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        """Undo an update of a first pass, which looks at gradients alone."""
+        """Undo an update of a first pass, which is made only to score gradients."""
         if self._collector is not None and self._config.schedule != "warmup" and model is not None:
             load_changing_state(model, self._initial, "the state at the start")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Log nothing of updates that are going to be undone as if they had not been."""
+        """Suppress the logging of updates that will be undone."""
         if self._collector is not None and self._undoes and self.start_over:
             control.should_log = False
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Likewise evaluate nothing."""
+        """Suppress the evaluation and logging of updates that will be undone."""
         if self._collector is not None and self._undoes and self.start_over:
             control.should_log = control.should_evaluate = False
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save in the checkpoint what the choice needs after a resume."""
+        """Save the state of the choice in the checkpoint, for a resume."""
         folder = checkpoint_folder(args, state)
         if self._collector is None or not state.is_world_process_zero or not folder.is_dir():
             return
@@ -174,7 +174,7 @@ class SupportCallback(TrainerCallback):
             self._collector.start()
 
     def _forget(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-        """Clear the optimizer's state of what was put back or placed; leave the values out of this update."""
+        """Clear the optimizer's state of reset parameters, and exclude the sparse values from this update."""
         for adapter in support.supported(model).values():
             values = adapter.factors()["values"]
             values.grad = None

@@ -19,7 +19,7 @@ def choice(key: str, value: str, options: tuple[str, ...]) -> None:
 
 
 def is_name(value: str) -> bool:
-    """Whether a text can name a folder or file wherever it is put: it leads to no other folder."""
+    """Whether a text is a valid name of a file or folder that does not lead to another folder."""
     return bool(value) and value.isprintable() and "/" not in value and value not in (".", "..")
 
 

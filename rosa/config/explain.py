@@ -19,7 +19,7 @@ OTHER_NAMES = {
     "per_device_train_batch_size": "batch_size", "gradient_accumulation_steps": "accumulation",
     "warmup_ratio": "warmup", "max_seq_length": "max_length", "output_dir": "results_dir",
 }  # fmt: skip
-"""What other programs call a key -> what it is called here."""
+"""Name of a key in other programs -> its name here."""
 
 
 def leaf_keys(node: Any, prefix: str = "") -> list[str]:

@@ -19,9 +19,9 @@ NOT_IDENTITY = {
     ),
     "decoding": ("batch_size",),
 }  # fmt: skip
-"""Keys that change nothing about a run's result, that say where files lie, or that are a part of the folder's name
-already. What lies there does change a result: a finished run is skipped only where the hashes of the data and of the
-model's weights are those of its record."""
+"""Keys that are not hashed: they do not change a run's result, name the place of files, or are in the folder's name
+already. The content of files does change a result, so a finished run is skipped only if the hashes of its data and
+weights are those in its record."""
 
 
 def identity_hash(config: Config) -> str:
@@ -35,7 +35,7 @@ def identity_hash(config: Config) -> str:
 
 
 def canonical(value: Any) -> Any:
-    """A setting's value as lists, whole numbers, other numbers and texts: equal settings have equal ones."""
+    """A setting's value as lists, numbers and texts; equal settings get equal values (1 and 1.0 are equal)."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):
@@ -44,10 +44,10 @@ def canonical(value: Any) -> Any:
 
 
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted key without those that only say where the model lies or where its text was read.
+    """Settings by dotted key, without the places of the model's folder and of its pretraining text.
 
-    A model's path is its name on the hub and in a package, and a place for a folder; of a text to pretrain on, it
-    counts whether there is one.
+    ``model.path`` is kept for models of the hub and of packages, where it is a name; of ``model.mini.text``, only
+    whether there is one.
     """
     kept = dict(settings)
     if kept.get("model.source") == "folder":
@@ -65,7 +65,7 @@ def _different_from_default(config: Config) -> dict[str, Any]:
 
 
 def default_of(setting: dataclasses.Field[Any]) -> Any:
-    """The default of a dataclass's field, made anew where a factory makes it; ``dataclasses.MISSING`` without one."""
+    """The default of a dataclass's field, from its factory if it has one; ``dataclasses.MISSING`` without a default."""
     return setting.default if setting.default_factory is dataclasses.MISSING else setting.default_factory()
 
 

@@ -179,7 +179,7 @@ class RobustConfig(RankedConfig):
     density: float = 0.006
     """Share of a weight's entries that the sparse part trains, in (0, 1): ``int(density * entries)`` a layer."""
     density_pattern: dict[str, float] = field(default_factory=dict)
-    """Other densities for the layers that match a pattern (as in ``targets``); the last that matches counts."""
+    """Pattern (as in ``targets``) -> density of the layers that match it; if several match, the last one applies."""
     lr_sparse: float = 2 / 7
     """The sparse values' learning rate over ``train.lr``. The authors train them at 2e-4 beside 7e-4."""
     schedule: str = "joint"

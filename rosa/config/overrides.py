@@ -1,4 +1,4 @@
-"""What a command's arguments may be besides Hydra's grammar: JSON mappings; and how a value is quoted."""
+"""Command-line arguments: JSON mappings, which Hydra's grammar lacks, and the quoting of values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAPPING = re.compile(r"([+\w./@-]+)=(\{.*\})", re.DOTALL)
 
 
 def readable(words: Sequence[str]) -> list[str]:
-    """A command's arguments as Hydra reads them: without the quotes of ``key={"*.query": 4}``, which it knows not.
+    """Rewrite arguments in Hydra's grammar, which does not know the quotes of ``key={"*.query": 4}``.
 
     Raises:
         ConfigError: ``~key`` would remove a key, which every run needs.
@@ -60,7 +60,7 @@ def _without_json(word: str) -> str:
 
 
 def _text(value: str) -> str:
-    """A text in quotes, within which a backslash is one unless it stands before a quote."""
+    """Quote a text; within quotes Hydra reads a backslash as an escape only before a quote."""
     escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), value)
     return f'"{escaped}"'
 

@@ -72,7 +72,7 @@ class TaskConfig:
     evaluation: list[str] = field(default_factory=lambda: ["validation"])
     """Evaluation splits, by their names on the hub; the first one is used for selection."""
     rows: dict[str, int] = field(default_factory=dict)
-    """Official number of rows of each split; a run on files or a hub's data with other numbers says so."""
+    """Official number of rows of each split; a run on local or hub data with other numbers warns."""
     test: str = ""
     """Split that is decoded once with the selected weights after training, and never used for selection (generation).
     Empty decodes nothing, as in runs that only select a learning rate."""

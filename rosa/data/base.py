@@ -27,8 +27,6 @@ TEXT_COLUMNS = ("text_a", "text_b")
 """Names of a loaded task's text columns; a task of one text has the first only."""
 
 _LISTED = 12
-_DIGITS = 10
-"""No class number has as many digits; Python refuses to read numbers of thousands of them."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ class RowCollector:
 
 
 def warnings(task: TaskConfig, facts: Mapping[str, Any]) -> list[str]:
-    """What a reader of a run's scores must know of its data: that they are not the official rows."""
+    """Warnings for readers of a run's scores: splits whose rows are not the official ones."""
     other = [f"{name} {read:,} (official {rows:,})" for name, (read, rows) in facts.get("other_rows", {}).items()]
     return [f"the rows are not the official ones of {task.name}: {', '.join(other)}"] if other else []
 
@@ -235,7 +233,7 @@ def is_number(label: str) -> bool:
 
 
 def surrogate(text: str) -> str | None:
-    """What is wrong with a text that UTF-8 cannot hold, as JSON's ``\\ud800`` makes it; None for all others."""
+    """The problem of a text that UTF-8 cannot encode, such as JSON's ``\\ud800``; None for all others."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -74,7 +74,7 @@ def _path(name: str) -> Path:
     """The path of a file, with ``~`` for a home folder.
 
     Raises:
-        DataError: it names the home of somebody who has none.
+        DataError: the user after ``~`` has no home folder.
     """
     try:
         return Path(name).expanduser()

@@ -1,11 +1,11 @@
-"""Evaluation rows whose texts the training rows have too: a score on them is partly a score of memory."""
+"""Count evaluation rows whose texts also occur in the training rows: their score partly measures memorization."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 WORDS = 5
-"""Shortest text, in words, that is looked for inside training texts; shorter ones occur by chance."""
+"""Minimum length in words of texts that are searched for in training texts; shorter ones occur by chance."""
 
 Texts = Sequence[Sequence[str]]
 """One or two columns of texts."""
@@ -18,7 +18,7 @@ def in_train(train: Texts, evaluation: Texts) -> int:
 
 
 def inside_train(train: Sequence[str], evaluation: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """The number of texts in each split that stand, word for word, in a training text; of at least ``WORDS`` words.
+    """For each split, the number of texts of at least ``WORDS`` words that occur word for word in a training text.
 
     The training texts are read once: a text is compared only with those that have its first ``WORDS`` words in a row.
     """

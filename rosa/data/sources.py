@@ -298,7 +298,7 @@ def _damage_named(folder: Path) -> Iterator[None]:
 
 
 def _refuse_other_task(found: Mapping[str, datasets.Dataset], task: TaskConfig, folder: Path) -> None:
-    """Raise if the labels do not tell whose they are: class numbers without names, or no fractions for a regression.
+    """Raise if the labels do not identify the task: class numbers without names, or whole numbers for a regression.
 
     Columns alone fit several tasks. Names that are not the task's are refused when the columns are checked.
     """

@@ -1,6 +1,6 @@
-"""Scores of what needs no pretrained model: a constant answer, linear models of words, the nearest training text.
+"""Baselines without a pretrained model: a constant answer, linear models of words, and the nearest training text.
 
-A method's score says something about the method only as far as it is above these. Every form is fixed: none is chosen
+A method's score is evidence about the method only if it exceeds these. Every form of baseline is fixed: none is chosen
 by a score, and no setting is tuned.
 
 ``constant`` predicts the most frequent training class (the smallest class number of equals), or the mean training

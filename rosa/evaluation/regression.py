@@ -36,7 +36,7 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"r2": r2, "mse"
 
 
 def warnings_for(predictions: np.ndarray) -> list[str]:
-    """What makes a score of these (n, components) predictions worthless, in words."""
+    """Warnings about predictions (n, components) that make their score meaningless."""
     if len(predictions) < 2:
         return []
     low, high = predictions.min(axis=0), predictions.max(axis=0)

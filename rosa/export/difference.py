@@ -1,4 +1,4 @@
-"""Find which modules fine-tuning changed, by how a PEFT adapter can store them."""
+"""Find the modules that fine-tuning changed, grouped by how a PEFT adapter can store them."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 ROUNDINGS = 8
-"""Largest accepted ratio of accumulated rounding noise to one rounding's; it grows with the root of their number."""
+"""Largest accepted ratio of accumulated rounding noise to one rounding's; it grows with the root of their count."""
 
 
 class LowRank(NamedTuple):
@@ -31,7 +31,7 @@ class LowRank(NamedTuple):
 
 
 def noise_level(S: Tensor, aspect: float) -> float:
-    """Threshold below which singular values of a low-rank matrix with noise of unknown variance count as noise.
+    """The threshold up to which singular values of a low-rank matrix count as noise, if the noise level is unknown.
 
     A multiple of the median singular value, which belongs to the noise if the rank is below half the shorter side
     (Gavish and Donoho, *The optimal hard threshold for singular values is 4/sqrt(3)*, 2014, equation 5).

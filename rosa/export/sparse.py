@@ -1,4 +1,4 @@
-"""Export of RoSA's change of a model as values and positions: small, exact, and loaded without this package."""
+"""Export RoSA's change of a model as values and positions: small, exact, and loadable without this package."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def refuse_sparse_part(method: MethodConfig) -> None:
 
 
 def _change(adapter: RobustLinear) -> dict[str, Tensor]:
-    """What the loader adds to the weight, in the weight's own layout."""
+    """The tensors that a loader adds to the weight, in the weight's own layout."""
     support = adapter.support
     assert support is not None
     transposed = isinstance(adapter.base, Conv1D)

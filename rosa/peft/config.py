@@ -30,7 +30,7 @@ class RosaConfig(PeftConfig):
     r: Any = 8
     """Rank of each adapted weight: an int, or a float in (0, 1), a share of min(out, in)."""
     target_modules: Any = None
-    """PEFT's rules: a list of names or ends of names, a regular expression, or ``all-linear``. None: every linear layer
+    """As in PEFT: a list of names or ends of names, a regular expression, or ``all-linear``. None: every linear layer
     inside a module whose name says attention."""
     exclude_modules: Any = None
     """Names, ends of names or a regular expression of modules that are not adapted."""

@@ -1,4 +1,4 @@
-"""Records of baselines: scores of what needs no pretrained model, for the data of finished runs.
+"""Records of baselines: scores without a pretrained model, for the data of finished runs.
 
 Runs on the same data share one record, ``baselines/<task>-<hash>.json`` in the results folder. The hash is of what
 identifies the data: a run finds the baselines of its own rows and no others.
@@ -38,9 +38,9 @@ class Baselines(TypedDict):
     method: str
     """``baseline``."""
     model: None
-    """Baselines have none."""
+    """Always null."""
     data: dict[str, Any]
-    """What identifies the rows, see :func:`data_key`."""
+    """The identity of the rows, see :func:`data_key`."""
     forms: list[Form]
     command: str
     """The command that made the record."""
@@ -58,7 +58,7 @@ _REQUIRED: dict[str, type] = {"data": dict, "forms": list, "command": str, "envi
 
 
 def data_key(task: str, texts: list[str], facts: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """What identifies the rows that a run trained and was scored on.
+    """The identity of the rows that a run trained and was scored on.
 
     Args:
         task: name of the task.

@@ -31,7 +31,7 @@ PACKAGES = (
 """Distributions whose version a record states."""
 
 CODE = ("rosa", "scripts", "conf", "experiments", "pyproject.toml")
-"""What decides a run's result, seen from the project's root: other changes do not make a checkout dirty."""
+"""Paths from the project's root that can change a run's result; changes of other files do not make a checkout dirty."""
 
 
 def environment(device: str) -> Environment:

@@ -249,18 +249,18 @@ class SupportLayer(TypedDict):
     name: str
     """Dotted name of the layer in the model."""
     entries: int
-    """Trained entries."""
+    """Number of trained entries."""
     density: float
-    """``entries`` as a share of the weight's."""
+    """``entries`` as a share of all entries of the weight."""
 
 
 class Support(TypedDict):
-    """Where the sparse parts stand, which the run's folder holds in ``support.safetensors``."""
+    """The positions of the sparse parts, which are in ``support.safetensors`` in the run's folder."""
 
     sha256: str
-    """Over the positions, with each layer's name and shape."""
+    """SHA-256 of the positions, with each layer's name and shape."""
     layers: list[SupportLayer]
-    """One entry a layer with a sparse part."""
+    """One entry for each layer with a sparse part."""
 
 
 class Diagnostics(TypedDict, total=False):

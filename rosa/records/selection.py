@@ -1,4 +1,4 @@
-"""Select the tuned learning rate from the records of a grid, by one rule for every method."""
+"""Select the tuned learning rate from the records of a grid, in the same way for every method."""
 
 from __future__ import annotations
 

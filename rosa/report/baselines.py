@@ -13,7 +13,7 @@ from rosa.report.comparison import Comparison, Task, Trial, summarise
 CONSTANT, WORDS, RETRIEVAL = "Constant answer", "Bag of words", "Retrieval"
 """Labels of the rows."""
 KINDS: Mapping[str, str] = {"constant": CONSTANT, "retrieval": RETRIEVAL}
-"""Form -> row; every other form is one of the bag of words."""
+"""Form of baseline -> label of its row; every other form belongs to the bag of words."""
 
 
 Place = tuple[str, str]

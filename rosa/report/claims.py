@@ -24,7 +24,7 @@ SUPPORTED, CONTRADICTED, OPEN, NOT_RUN = "supported", "contradicted", "open", "n
 SAME = 0.02
 """Largest relative difference in memory that counts as equal."""
 HELD = 0.5
-"""A tuned rate fails on a seed that scores less than this share of the rate's score in tuning."""
+"""A tuned learning rate fails on a seed whose score is below this share of its score in tuning."""
 
 Settings = Mapping[str, Any]
 ROSA: Settings = {"method.name": "rosa", "method.every": 1}
@@ -180,11 +180,11 @@ def _row(comparison: Comparison, wanted: Settings) -> Row | None:
     return found[0] if len(found) == 1 else None
 
 
-# --- do the tuned rates hold? ----------------------------------------------------------------------------------------
+# --- tuned learning rates on other seeds -----------------------------------------------------------------------------
 
 
 def rates_table(comparison: Comparison) -> Table:
-    """The score of each tuned learning rate in tuning (one seed) and on the seeds that tuning has not seen."""
+    """The score of each tuned learning rate in tuning (one seed) and on the other seeds."""
     rows = []
     for task in comparison.tasks:
         for row in comparison.rows:

@@ -1,4 +1,4 @@
-"""Say what to change where a run needs more memory than there is."""
+"""Explain out-of-memory errors: the settings that the memory depends on, and the override to try."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rosa.utils import distributed
 from rosa.utils.console import first_line
 
 ALLOCATORS = ("DefaultCPUAllocator", "CUDA out of memory", "not enough memory", "out of memory")
-"""What PyTorch says in a RuntimeError where it cannot allocate."""
+"""Parts of the messages of RuntimeErrors that PyTorch raises if it cannot allocate memory."""
 
 WORK = {"training_step": "training", "evaluation_loop": "evaluation", "continue_prompts": "decoding"}
 """What a run was doing, by a function in the traceback."""

@@ -1,4 +1,4 @@
-"""What a finished run's model predicts for a split or a file, and the GLUE leaderboard's files of it."""
+"""Predictions of a finished run's model for a split or a file, also as files for the GLUE leaderboard."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Job:
     tuning: Tuning | None = None
     """How the learning rate was chosen, once ``train.lr=tuned`` has been looked up."""
     label: str = ""
-    """What tells the run from the others of its sweep."""
+    """The settings that distinguish the run from the others of its sweep."""
 
 
 def labelled(jobs: Sequence[Job]) -> list[Job]:

@@ -258,7 +258,7 @@ class HarnessTrainer(Trainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self._loss_since_log = float(distributed.total(self._tr_loss)) / distributed.count()  # collective: every rank
+        self._loss_since_log = float(distributed.total(self._tr_loss)) / distributed.count()  # in every process
         self.check_finite()
         if distributed.is_main():
             keep_newest(Path(str(self.args.output_dir)))
@@ -340,7 +340,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 class WeightsCallback(TrainerCallback):
-    """Has the trained weights watched after each update."""
+    """Notes after each update whether the trained weights are finite."""
 
     def __init__(self, trainer: HarnessTrainer) -> None:
         self.trainer = trainer
@@ -348,7 +348,7 @@ class WeightsCallback(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Watch them; on the CPU, stop at once. All processes hold the same weights."""
+        """Note it; on the CPU, stop at once. All processes hold the same weights."""
         self.trainer.watch.weights(state.global_step)
         if args.device.type == "cpu":
             self.trainer.check_finite(everywhere=False)

@@ -6,7 +6,7 @@ import re
 from decimal import Decimal, InvalidOperation
 
 MARK = "####"
-"""What the final number of a solution stands behind."""
+"""The mark before the final number of a solution."""
 
 _NUMBER = re.compile(r"####\s*([-+]?)\s*[$€£]?\s*([-+]?)(\d[\d,]*(?:\.\d+)?|\.\d+)")
 

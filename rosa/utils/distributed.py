@@ -29,7 +29,7 @@ ENDED = "rosa/first-ended"
 BEATS = "rosa/beats"
 """The store's key with the port on which the main process listens for the others' heartbeat."""
 ENDING_SECONDS = 60
-"""Longest time that the other processes wait for this key after all have stopped: an upload to W&B may be running."""
+"""Longest time that the other processes wait for this key after training: an upload to W&B may be running."""
 SPEAKING_SECONDS = 2
 """Longest time that the main process may need to report an error."""
 

@@ -1,8 +1,8 @@
-"""Notice that a process of a run has died without a word, and end this one instead of waiting for it for ever.
+"""Detect that another process of a run has died or hangs, and end this process instead of waiting forever.
 
-Where a process is killed, the system closes its connections, and the others' collective operations fail at once. Where
-its machine fails, or the process hangs, or on GPUs, they may wait for minutes or for ever, and no thread can interrupt
-them. So the first process and each other one send each other a byte every few seconds, from a thread.
+If a process is killed, the system closes its connections, and the others' collective operations fail at once. If its
+machine fails, if it hangs, or on GPUs, they may wait for minutes or forever, and no thread can interrupt them. So the
+main process and each of the others send each other a byte every few seconds, from a thread.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import threading
 from collections.abc import Callable
 
 INTERVAL_SECONDS = 4.0
-"""Between two beats."""
+"""Seconds between two beats."""
 MISSES = 10
-"""So many beats of this process without one of another's, and the other is taken for dead. Counted in beats instead of
-seconds, so that processes which are stopped and go on together do not take each other for dead."""
+"""Number of this process's beats without one from another process after which that process counts as dead. Counted in
+beats, not seconds, so that processes that are stopped and continued together do not count as dead."""
 BEAT, LEAVING = b".", b"q"
 
 
@@ -24,8 +24,8 @@ class Heartbeat:
     """A thread that sends beats to other processes and listens for theirs.
 
     Args:
-        dead: called in the thread with a name of the process that has died, once.
-        server: accepts the connections of the others; None in a process that is connected to the first one.
+        dead: called once, in the thread, with the name of the process that has died.
+        server: accepts the connections of the others; None in a process that is connected to the main one.
         peers: connections by name.
     """
 
@@ -70,7 +70,7 @@ class Heartbeat:
                     return
 
     def _accept(self) -> None:
-        """Take in the processes that have connected since the last beat."""
+        """Accept the processes that have connected since the last beat."""
         while self._server is not None:
             try:
                 connection, (host, *_) = self._server.accept()
@@ -88,7 +88,7 @@ def listening() -> tuple[socket.socket, int]:
 
 
 def connected(host: str, port: int, rank: int) -> socket.socket:
-    """A connection to the first process's server.
+    """A connection to the main process's server.
 
     Raises:
         OSError: it cannot be reached.
@@ -110,12 +110,12 @@ def _name(connection: socket.socket) -> str:
 
 
 def _send(connection: socket.socket, beat: bytes) -> None:
-    with contextlib.suppress(OSError):  # what does not arrive is missed there
+    with contextlib.suppress(OSError):  # the other process then counts a missed beat
         connection.send(beat)
 
 
 def _received(connection: socket.socket) -> bytes:
-    """What has arrived; nothing where the other process is gone."""
+    """The bytes that have arrived; empty if the other process is gone."""
     try:
         return connection.recv(4096)
     except OSError:

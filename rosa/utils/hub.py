@@ -8,7 +8,7 @@ import urllib.request
 from urllib.parse import urlsplit
 
 CONNECT_SECONDS = 5.0
-"""How long a hub that does not answer is waited for, before anything is asked of it."""
+"""Time limit of the connection that tests whether the hub is reachable."""
 
 _PORTS = {"http": 80, "https": 443}
 _COMMIT = re.compile(r"[0-9a-f]{40}")

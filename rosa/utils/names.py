@@ -14,4 +14,4 @@ EVENT: Final = "resample_layers"
 """The key that marks a resample in a Trainer's log history."""
 MOVED: Final = "subspace_moved"
 """The key in a Trainer's log history of each layer's ``||A B - A_0 B_0||`` (Frobenius) since the last resample: one
-number a layer, in the order of the model's modules."""
+number per layer, in the order of the model's modules."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def begin_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The token that a tokenizer puts before every text (Llama, Gemma, Mistral); None if it adds none (GPT-2)."""
+    """The begin token of every text (Llama, Gemma, Mistral), in a list; empty if the tokenizer adds none (GPT-2)."""
     marked, plain = (
         tokenizer("a", add_special_tokens=special, verbose=False)["input_ids"] for special in (True, False)
     )

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def frozen_heap() -> Iterator[None]:
-    """Each Trainer ends in a full garbage collection, which takes longer than its training; spare it the libraries."""
+    """Exclude imported libraries from the garbage collection at each Trainer's end, which outlasts the training."""
     gc.collect()
     gc.freeze()
     yield

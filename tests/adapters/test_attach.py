@@ -1,4 +1,4 @@
-"""What attaching does to any model by any method: names, dtypes, messages, and nothing else."""
+"""Attaching any method to any model: trainable names, dtypes and messages; nothing else changes."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def logits_under_autocast(model: nn.Module, name: str) -> Tensor:
 @pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3", "ia3-inputs"])
 @pytest.mark.parametrize("name", tiny.BUILDERS)
 def test_bfloat16_backbone_is_within_its_own_rounding(name: str, method: str) -> None:
-    """No further from the float32 model than the plain bfloat16 model is, give or take another such rounding."""
+    """Within twice the distance of the plain bfloat16 model from the float32 model."""
     reference = logits(build(name), name)
     plain = logits_under_autocast(build(name).bfloat16(), name)
     model = build(name).bfloat16()
@@ -212,7 +212,7 @@ def test_bfloat16_layers_need_no_autocast(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["roberta", "gpt2"])
 def test_works_under_autocast(name: str, method: str) -> None:
-    """A float32 model under autocast: a step runs, and the answer is float32's within bfloat16's rounding."""
+    """A float32 model under autocast: a step runs, and its outputs are float32's within bfloat16's rounding."""
     model = attached(name, METHODS[method]())
     exact = logits(model, name)
     rounding = relative_difference(logits_under_autocast(build(name), name), logits(build(name), name))
@@ -246,7 +246,7 @@ def test_inputs_of_any_number_of_dimensions(shape: tuple[int, ...], autocast: bo
 
 @pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3"])
 def test_a_layer_answers_for_its_weight_and_bias(method: str) -> None:
-    """Model code that reads them instead of calling the layer gets what the layer computes, and gradients."""
+    """Model code that reads weight and bias instead of calling the layer gets the effective ones, with gradients."""
     model = attached("gpt2", METHODS[method]())
     perturb(model, size=0.3)
     for _, adapter in adapters(model):
@@ -332,7 +332,7 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
 
 
 def assert_as_it_was(model: nn.Module, before: dict[str, Any]) -> None:
-    """Bit for bit."""
+    """The restored state equals the earlier one bit for bit."""
     after = snapshot(model)
     for key in ("identity", "gradients", "modules"):
         assert after[key] == before[key]
@@ -450,7 +450,7 @@ def test_changing_state_restores_the_function_exactly(name: str, method: str) ->
 
 
 def test_changing_state_is_all_that_training_changes_and_little_else() -> None:
-    """Of a frozen backbone nothing is kept but, for ROSA, the layers that a resample moves."""
+    """A checkpoint has nothing of a frozen backbone except, for ROSA, the layers that a resample changes."""
     for method in ("lora", "ia3"):
         model = attached("roberta", METHODS[method]())
         assert set(changing_state(model)) == {n for n, p in model.named_parameters() if p.requires_grad}
@@ -481,7 +481,7 @@ def test_tensors_of_another_method_or_rank_are_refused(other: str) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-# --- odds and ends ---------------------------------------------------------------------------------------------------
+# --- other properties ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3", "ia3-inputs"])
@@ -506,7 +506,7 @@ def test_the_public_names_are_those_of_the_package() -> None:
 
 
 class ForbiddenOperations(torch.utils._python_dispatch.TorchDispatchMode):
-    """Refuses what makes the CPU wait for a GPU: reading a value, or a shape that depends on values."""
+    """Refuses operators that make the CPU wait for a GPU: they read a value, or their shape depends on values."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         operation = func.overloadpacket.__name__
@@ -524,7 +524,7 @@ WATCHED = [(method, name) for method in ("rosa", "lora", "robust", "ia3", "ia3-i
 
 @pytest.mark.parametrize(("method", "name"), WATCHED)
 def test_no_operation_in_a_layer_waits_for_the_device(method: str, name: str) -> None:
-    """What can be seen of it without a GPU; tests/test_gpu.py lets CUDA itself tell."""
+    """Checked here without a GPU; in tests/test_gpu.py CUDA itself reports synchronizations."""
     model = attached(name, METHODS[method]())
     for _, adapter in adapters(model):
         features = adapter.weight.shape[0 if name == "gpt2" else 1]
@@ -547,7 +547,7 @@ def test_a_string_of_patterns_is_refused() -> None:
 
 
 def test_a_module_under_two_names_is_left_alone() -> None:
-    """Wrapping it under one name only would change what the other computes."""
+    """Wrapping a shared module under one name only would change the other one's outputs."""
 
     class Shared(nn.Module):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Gradient checkpointing of models whose inputs are not token ids: every factor gets the gradient it gets without."""
+"""Gradient checkpointing of models whose inputs are not token ids changes no factor's gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every method: merging, copying, pickling and loading, in any precision and under any wrapper."""
+"""Contracts of every method: merging, copying, pickling and loading, in any precision and under any wrapper."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         assert torch.equal(tensor, other[name]), name
 
 
-# --- whatever surrounds the call -------------------------------------------------------------------------------------
+# --- autocast, TF32 and other contexts -------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -109,7 +109,7 @@ def test_attaching_and_merging_a_narrow_model_returns_the_very_bits(name: str, m
 
 @pytest.mark.parametrize("factorization", ["svd_equal", "random_add", "random_orthogonal"])
 def test_what_training_adds_to_a_narrow_weight_is_not_rounded_away(factorization: str) -> None:
-    """Each subspace changes a weight by a hundredth of bfloat16's spacing; forty of them come to their sum."""
+    """Forty subspaces each change a weight by a hundredth of bfloat16's spacing; the merged weight has their sum."""
     model = narrow("gpt2", torch.bfloat16)
     attach(model, RosaConfig(rank=4, factorization=factorization), generator=generator(0, "adapter"), verbose=False)
     adapter = next(adapter for _, adapter in adapters(model))
@@ -123,7 +123,7 @@ def test_what_training_adds_to_a_narrow_weight_is_not_rounded_away(factorization
         added += adapter.effective_weight().detach() - before
         resample(model, generator=generator(0, "resample", step))
     change = adapter.effective_weight().detach() - start
-    assert float(added.abs().max()) < 0.2 * 2.0**-8 * float(start.abs().max())  # little, or it would prove nothing
+    assert float(added.abs().max()) < 0.2 * 2.0**-8 * float(start.abs().max())  # small, or the test shows nothing
     # A step of the byte that is kept, for each of the forty at worst and in a random walk by rule.
     assert float((change - added).norm()) <= 40**0.5 * 2.0**-16 * float(start.norm())
 
@@ -150,7 +150,7 @@ def test_a_float64_model_stays_one(name: str, method: str) -> None:
 
 @pytest.mark.parametrize("method", [*METHODS, "rosa-window", "rosa-orthogonal", "rosa-add"])
 def test_what_is_drawn_does_not_depend_on_the_default_device(method: str) -> None:
-    """A script may call ``torch.set_default_device("cuda")``; on the meta device, no number could come back."""
+    """A script may call ``torch.set_default_device("cuda")``; here it is meta, whose tensors have no values."""
     options = {"window": {"sampling": "window"}}
     options |= {name: {"factorization": f"random_{name}"} for name in ("orthogonal", "add")}
     variant = method.removeprefix("rosa-")
@@ -198,7 +198,7 @@ def saved(model: nn.Module) -> nn.Module:
 
 
 def loaded(model: nn.Module, assign: bool) -> nn.Module:
-    """Into a model with another subspace, other factors and other frozen weights."""
+    """Load the state into a model with another subspace, other factors and other frozen weights."""
     name = "gpt2" if "GPT2" in type(model).__name__ else "roberta"
     present = attachment(model)
     config = present.config if present else None

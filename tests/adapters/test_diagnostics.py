@@ -1,4 +1,4 @@
-"""What a run says about its subspaces, against closed forms and brute force."""
+"""Diagnostics of subspaces and weight changes, against closed forms and brute force."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_another_model_is_refused_by_the_layers_name() -> None:
 
 
 def test_a_record_without_diagnostics_is_still_read(tmp_path: Path) -> None:
-    """Records made before there were any."""
+    """Records from before the diagnostics existed."""
     old = synthetic_records.record(synthetic_records.config())
     del old["diagnostics"]
     records.write(tmp_path, old)

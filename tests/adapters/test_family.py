@@ -68,7 +68,7 @@ def test_the_function_stays_at_attach_and_resamples(kind: str, shape: tuple[int,
 @pytest.mark.parametrize("factorization", EXACT)
 @pytest.mark.parametrize("name", ["roberta", "gpt2"])
 def test_logits_and_loss_stay_in_whole_models(name: str, factorization: str) -> None:
-    """In float32 to 1e-5; with a bfloat16 backbone by no more than the backbone's own rounding moves them."""
+    """The outputs change by at most 1e-5 in float32, and with a bfloat16 backbone by at most its own rounding."""
     for dtype in (torch.float32, torch.bfloat16):
         whole = build(name)
         exact = whole(**batch(name))
@@ -90,7 +90,7 @@ def test_logits_and_loss_stay_in_whole_models(name: str, factorization: str) -> 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_svd_add_adds_the_drawn_triplets_to_the_whole_weight(shape: tuple[int, int]) -> None:
-    """Not function-preserving: W_f stays W, and the top triplets of W come on top of it, at each resample again."""
+    """``svd_add`` changes the function: W_f = W, and the top triplets are added to it at each resample."""
     model, adapter, W = wrap("linear", shape, rank=3, factorization="svd_add", sampling="top")
     for step in range(2):
         U, S, Vh = np.linalg.svd(W.numpy(), full_matrices=False)
@@ -153,7 +153,7 @@ def test_random_orthogonal_projects_the_weight_on_a_random_basis_of_its_inputs(s
     torch.testing.assert_close(B @ B.T, torch.eye(5, dtype=torch.float64), atol=1e-6, rtol=0)
     torch.testing.assert_close(A, W @ B.T, atol=1e-5, rtol=0)
     torch.testing.assert_close(frozen(adapter), W - W @ B.T @ B, atol=1e-5, rtol=0)
-    # A basis that owes nothing to W: the subspace is not spanned by any five of its singular vectors.
+    # The basis is independent of W: no five of its singular vectors span the subspace.
     _, _, Vh = np.linalg.svd(W.numpy(), full_matrices=False)
     overlap = (B @ torch.from_numpy(Vh).T).abs()
     assert float(overlap.max()) < 0.99
@@ -188,7 +188,7 @@ def test_solvers_agree(solver: str) -> None:
 
 @pytest.mark.parametrize("shape", [(24, 24), (40, 16)], ids=str)
 def test_top_with_a_symmetric_split_is_pissa(shape: tuple[int, int]) -> None:
-    """peft's initialisation, to the sign of each triplet (peft: B A, with alpha = r)."""
+    """The factors equal those of peft's PiSSA, up to the sign of each triplet (peft: B A, with alpha = r)."""
     _, adapter, _ = wrap("linear", shape, rank=4, sampling="top", split="symmetric", every=0)
     plain = OneLayer(make_layer("linear", *shape))
     reference = get_peft_model(
@@ -337,7 +337,7 @@ def test_two_processes_share_the_work_and_hold_the_same_weights(factorization: s
 
 
 def test_a_resampled_model_is_a_plain_module() -> None:
-    """What a stock Trainer saves and loads: one more tensor a layer, and nothing that cannot be copied."""
+    """The state that a stock Trainer saves and loads has one more tensor per layer, and everything can be copied."""
     model = attached("gpt2", RosaConfig(rank=4))
     other = attached("gpt2", RosaConfig(rank=4), seed=1)
     result = other.load_state_dict(model.state_dict())

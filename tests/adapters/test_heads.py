@@ -1,4 +1,4 @@
-"""What trains beside the factors: the task's head, and whatever a loader drew anew."""
+"""Parameters that train beside the factors: the task's head, and all that were missing from the checkpoint."""
 
 from __future__ import annotations
 

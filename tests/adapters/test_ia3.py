@@ -1,4 +1,4 @@
-"""(IA)3 against peft's implementation, and its two departures from it against plain matrices."""
+"""(IA)3 against peft's implementation; where it differs from peft, against plain matrices."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_activations_are_scaled_and_no_weight_while_training(name: str, variant:
 
 
 def test_scaled_outputs_include_the_bias() -> None:
-    """The activation is W x + b: a key's bias is scaled with it, as folding scales it."""
+    """The scaled activation is W x + b, so merging scales a key's bias too."""
     attention = nn.ModuleDict({"k_proj": make_layer("linear", 4, 3)})
     feed_forward = nn.ModuleDict({"down_proj": make_layer("linear", 3, 4)})
     model = nn.ModuleDict({"self_attn": attention, "mlp": feed_forward})

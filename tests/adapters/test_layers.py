@@ -1,4 +1,4 @@
-"""Layers that are linear by class: those whose weight is read, and those that are refused by name."""
+"""Layers of a linear class whose weight is read instead of called, and those that are refused by name."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_weight_that_is_read_is_adapted_like_one_that_is_called(name: str, con
     assert relative_difference(answer().detach(), trained) <= 1e-4
 
 
-# --- linear by class and not by meaning ------------------------------------------------------------------------------
+# --- subclasses that are not linear ----------------------------------------------------------------------------------
 
 
 class ScaledWeight(nn.Linear):
@@ -165,7 +165,7 @@ def test_a_layer_that_computes_something_else_is_refused_by_name(kind: type[nn.L
 
 @pytest.mark.parametrize("how", ["emptied", "distributed"])
 def test_a_layer_of_which_only_a_shard_is_here_is_refused_by_name(how: str) -> None:
-    """ZeRO-3 empties a parameter between its uses; FSDP leaves a distributed tensor, which names its devices."""
+    """ZeRO-3 leaves an empty parameter between its uses; FSDP leaves a distributed tensor with a device mesh."""
     model = build("bert")
     layer = model.bert.encoder.layer[1].attention.self.key
     if how == "emptied":

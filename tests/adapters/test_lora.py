@@ -1,4 +1,4 @@
-"""LoRA against peft's implementation of it, and where loralib differs by design, against three plain matrices."""
+"""LoRA against peft's implementation; where loralib differs by design, against plain matrices."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_factors_start_as_in_the_paper() -> None:
 @pytest.mark.parametrize("name", ["roberta", "gpt2"])
 def test_dropout_works_on_the_update_alone_and_only_in_training(name: str) -> None:
     model = tiny.attached(name, LoraConfig(rank=RANK, dropout=0.5)).train()
-    # While B is 0 the update is nothing, with or without dropout.
+    # While B is 0 the update is 0, with or without dropout.
     assert relative_difference(logits(model, name), logits(build(name), name)) <= 1e-5
     perturb(model)
     assert not torch.equal(logits(model, name), logits(model, name))

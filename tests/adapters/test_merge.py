@@ -1,4 +1,4 @@
-"""Merging gives the plain model back: its classes, its keys, its very parameters, and the function as trained."""
+"""Merging gives a plain model: its original classes, keys and Parameter objects, with the trained function."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_parameters_stay_frozen_or_trainable_as_they_were(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["roberta", "gpt2"])
 def test_methods_follow_one_another(name: str, method: str) -> None:
-    """Train, merge, attach another method: the second starts from the function the first ended with."""
+    """After train, merge and attach, the second method starts from the function that the first one ended with."""
     model = attached(name, RosaConfig(rank=4))
     train_steps(model, name)
     trained = logits(model, name)

@@ -54,7 +54,7 @@ def arguments(folder: Path, kind: type[TrainingArguments] = TrainingArguments, *
 
 
 def attached(name: str, seed: int = 0, **options: Any) -> PreTrainedModel:
-    """The first of the three lines, on a tiny model; as in a script, the global generator draws the subspaces."""
+    """A tiny model with ROSA, attached as in the README; the global generator draws the subspaces."""
     model = build(name).train()
     torch.manual_seed(seed)
     return rosa.attach(model, rosa.RosaConfig(rank=2, every=1, **options), verbose=False)
@@ -80,7 +80,7 @@ def resamples(trainer: Trainer) -> list[int]:
 
 
 class CheckedCallback(rosa.ResampleCallback):
-    """The user's callback, which also compares outputs around each resample, and parameters around each update."""
+    """A ResampleCallback that also compares outputs around each resample, and parameters around each update."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class CheckedCallback(rosa.ResampleCallback):
 
 
 class Story:
-    """Attach, train and merge one architecture, with what was seen on the way."""
+    """One architecture that was attached, trained and merged, with the observations made."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -192,7 +192,7 @@ def test_a_saved_model_loads_with_transformers_alone(story: Story, tmp_path: Pat
     assert torch.equal(logits(again.eval(), story.name), logits(story.merged, story.name))
 
 
-# --- what else a Trainer does ----------------------------------------------------------------------------------------
+# --- further features of the Trainer ---------------------------------------------------------------------------------
 
 
 def trained(name: str, folder: Path, prepare: Callable[[nn.Module], Any] | None = None, **changes: Any) -> Trainer:
@@ -216,8 +216,8 @@ def test_two_half_batches_an_update_are_one_whole(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
 def test_gradient_checkpointing_changes_no_gradient(name: str, reentrant: bool, tmp_path: Path) -> None:
-    """Frozen embeddings are what reentrant checkpointing stumbles over: without an input that has a gradient, no
-    factor would get one."""
+    """Reentrant checkpointing with frozen embeddings: without an input that requires a gradient, no factor would get
+    one."""
     plain = trained(name, tmp_path)
     options = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": reentrant}}
     checkpointed = trained(name, tmp_path, **options)
@@ -243,7 +243,7 @@ def test_gradient_checkpointing_before_or_after_attaching(first: str) -> None:
 
 
 class StopAfter(TrainerCallback):
-    """Ends a training as an interruption would, with the Trainer's own checkpoint as the last thing written."""
+    """Stops a training after an update, right after the Trainer's own checkpoint, as an interruption would."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -254,7 +254,7 @@ class StopAfter(TrainerCallback):
 
 
 def with_dropout(model: nn.Module) -> nn.Module:
-    """Dropout that draws, so that a resume which loses the random state shows."""
+    """The model with dropout, so that a resume that loses the random state is noticed."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.2
@@ -262,7 +262,7 @@ def with_dropout(model: nn.Module) -> nn.Module:
 
 
 def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The log without what an interruption may change: times, and the summary over the process's own updates."""
+    """The log without values that an interruption may change: times, and the summary of the process's own updates."""
     return [
         {key: value for key, value in entry.items() if not key.endswith(("_seconds", "_runtime", "_per_second"))}
         for entry in history
@@ -354,7 +354,7 @@ def test_a_bfloat16_backbone_trains_under_the_trainers_autocast(tmp_path: Path) 
 
 
 def test_a_float32_head_on_a_bfloat16_backbone_needs_autocast() -> None:
-    """What docs/own_model.md says of it, and the two ways out."""
+    """The error that docs/own_model.md describes, and its two remedies."""
     model = rosa.attach(build("bert").bfloat16(), rosa.RosaConfig(rank=2), verbose=False)
     with pytest.raises(RuntimeError, match="same dtype"):
         logits(model, "bert")
@@ -417,7 +417,7 @@ def test_tied_embeddings_stay_tied_through_training_saving_and_loading(name: str
 
 
 def test_a_compiled_model_follows_a_resample() -> None:
-    """Traced without a break in the graph, and with the factors as inputs of it, not as constants."""
+    """The graph is traced without a break, and the factors are its inputs, not constants."""
     model = build("bert")
     rosa.attach(model, rosa.RosaConfig(rank=2), verbose=False)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
@@ -434,7 +434,7 @@ def test_a_compiled_model_follows_a_resample() -> None:
 
 
 class Tower(nn.Module):
-    """No Hugging Face model, and no layer whose name says what it is."""
+    """A plain PyTorch model whose layer names say nothing about their role."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -472,7 +472,7 @@ def test_a_plain_module_in_a_trainer(tmp_path: Path) -> None:
 
 
 def test_a_loop_of_ones_own() -> None:
-    """A resample clears the optimizer's state of the factors: the next update is a first one for them alone."""
+    """A resample clears the optimizer's state of the factors: for them alone, the next update is a first one."""
     model = attached("bert")
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
     batch = tiny.batch("bert")
@@ -554,10 +554,10 @@ class Mixed(nn.Module):
 
 
 def test_layers_that_pytorchs_own_modules_read_without_calling_are_adapted() -> None:
-    """They read the layer's weight, which is the effective one."""
+    """Modules that read the layer's weight get the effective weight."""
     model = Mixed().eval()
     x = tiny.inputs(2, 3, 16)
-    with torch.no_grad():  # what lets the encoder layer take its fused path
+    with torch.no_grad():  # so that the encoder layer takes its fused path
         expected = model(x)
         rosa.attach(model, rosa.RosaConfig(rank=2, targets=["*"]), verbose=False)
         layers = [layer.name for layer in rosa.adapters.attachment(model).layers]
@@ -578,7 +578,7 @@ def test_layers_that_pytorchs_own_modules_read_without_calling_are_adapted() -> 
 
 
 def test_a_parametrized_weight_is_left_alone() -> None:
-    """Weight normalization computes the weight anew at each call: nothing written into it would stay."""
+    """Weight normalization recomputes the weight at each call, so a merged weight would be overwritten."""
     model = nn.Sequential(nn.Linear(8, 8), nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)))
     rosa.attach(model, rosa.RosaConfig(rank=2, targets=["*"]), verbose=False)
     assert [layer.name for layer in rosa.adapters.attachment(model).layers] == ["0"]

@@ -1,4 +1,4 @@
-"""An example shows what no look at a layer can: that a weight is used behind the adapter's back."""
+"""Running an example detects weights that the model uses without calling their layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ X = inputs(4, 12)
 
 
 class Held(nn.Module):
-    """Uses a layer's weight that it holds from the start, or reads it through ``.data`` at each call, or calls it."""
+    """Calls a layer, or uses a reference to its weight taken at construction, or reads ``.data`` at each call."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Held(nn.Module):
 
 
 def probed(how: str, config: MethodConfig) -> tuple[nn.Module, list[str]]:
-    """The model with the method attached, and what was warned of."""
+    """The model with the method attached, and the warnings."""
     torch.manual_seed(0)
     model = Held(how).train()
     with warnings.catch_warnings(record=True) as caught:

@@ -1,4 +1,4 @@
-"""When the callback resamples in a stock Trainer, and what that leaves alone: optimizer, schedule, function."""
+"""The updates at which the callback resamples in a stock Trainer; optimizer, schedule and function are unaffected."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LR = 1e-2
 
 
 class Watch(TrainerCallback):
-    """Notes what an update begins with. One goes before the resampling callback, one (``after`` the first) behind."""
+    """Records the state at the start of each update; one instance runs before the resampling callback, one after it."""
 
     def __init__(self, after: Watch | None = None) -> None:
         self.first = after
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def seen(self) -> list[int]:
-        """Updates done before each change of the factors that no update made."""
+        """Numbers of updates done when the factors changed without an update."""
         pairs = zip(self.before.directions, self.after.directions, strict=True)
         return [step for step, (old, new) in enumerate(pairs) if not torch.equal(old, new)]
 
@@ -208,7 +208,7 @@ def test_subspaces_follow_the_trainers_seed_by_default(tmp_path: Path) -> None:
 
 
 def test_a_resample_leaves_the_global_stream_alone(tmp_path: Path) -> None:
-    """Dropout after a resample draws what it would have drawn without."""
+    """A resample does not change the random numbers of dropout."""
 
     streams = []
     for every in (0, 1):
@@ -263,7 +263,7 @@ def test_rewarming_is_a_smaller_learning_rate_of_the_factors_alone(tmp_path: Pat
     assert ramps == [1.0] * 5 + [0.25, 0.5, 0.75, 1.0, 1.0] * 2
     model.eval()
     assert relative_difference(logits(run.model, "roberta"), logits(model, "roberta")) < 1e-4
-    # And the ramp is no small matter.
+    # The ramp makes a difference that the comparison would notice.
     without = Run(tmp_path, ResampleCallback(), RosaConfig(rank=4, every=every, unit="step"))
     assert relative_difference(logits(run.model, "roberta"), logits(without.model, "roberta")) > 1e-2
 
@@ -310,7 +310,7 @@ def test_a_method_that_has_no_subspace_is_refused(tmp_path: Path) -> None:
 
 
 class Stream(IterableDataset):
-    """Examples without a number of them."""
+    """A stream of examples without a length."""
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         return iter([{"input_ids": torch.tensor([3, 4, 5]), "labels": torch.tensor(0)}] * 8)
@@ -427,7 +427,7 @@ def test_the_first_update_after_a_reset_is_a_first_update() -> None:
 
 
 def test_without_a_reset_old_moments_would_push_along_dead_directions() -> None:
-    """What the reset is for: kept moments of other directions make the same update another one."""
+    """Kept moments of other directions change the next update; a reset avoids that."""
     updates = []
     for option in ("reset", "keep"):
         model, optimizer = optimized(optimizer_state=option)

@@ -1,4 +1,4 @@
-"""RoSA's adapter: what it computes, trains and keeps, and which options it refuses."""
+"""RoSA's adapter: its formula, trained parameters and state, and the options it refuses."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_sparse_only_has_no_low_rank_part() -> None:
 
 
 def test_a_whole_model_trains_as_with_dense_masks() -> None:
-    """Against the plain model under masked gradients, with the same optimizer: SpA without any of its machinery."""
+    """The sparse part alone equals the plain model trained with masked gradients by the same optimizer."""
     model = attached("roberta", RobustConfig(density=0.05, schedule="sparse_only", head="freeze"))
     plain = build("roberta").requires_grad_(False)
     masks: dict[str, Tensor] = {}
@@ -203,7 +203,7 @@ def test_options_that_cannot_be(options: dict[str, Any], said: str) -> None:
         RobustConfig(**options)
 
 
-# --- the counts of the paper -----------------------------------------------------------------------------------------
+# --- parameter counts of the paper -----------------------------------------------------------------------------------
 
 PUBLISHED = [
     # rank, density in per cent, parameters in millions (the authors' results, LLaMA2-7B)

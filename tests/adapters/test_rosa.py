@@ -1,4 +1,4 @@
-"""ROSA on single layers, where everything has a closed form, and its resample in whole models."""
+"""ROSA on single layers, against closed forms, and resampling in whole models."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_bfloat16_layer_is_off_by_its_roundings_and_no_more(
 
 @pytest.mark.parametrize("train", ["ab", "a", "b"])
 def test_both_factors_are_float32_whichever_of_them_train(train: str) -> None:
-    """The one that does not train carries pretrained weight all the same."""
+    """The factor that does not train holds a part of the pretrained weight too."""
     _, adapter = with_rosa(make_layer("linear", 12, 8).bfloat16(), rank=3, train=train)
     assert {name: factor.dtype for name, factor in adapter.factors().items()} == dict.fromkeys("AB", torch.float32)
 

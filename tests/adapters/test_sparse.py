@@ -1,4 +1,4 @@
-"""The layer with a sparse part: its products against dense ones, its gradients, and what it keeps in between."""
+"""The layer with a sparse part: products against dense ones, gradients, and tensors kept for the backward pass."""
 
 from __future__ import annotations
 

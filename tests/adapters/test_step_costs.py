@@ -1,4 +1,4 @@
-"""What a step of an adapted layer does, counted: operator calls, bytes kept for the backward pass, bytes allocated.
+"""Costs of an adapted layer's step by counting: operator calls, bytes kept for the backward pass, bytes allocated.
 
 Counts hold on every machine, where times do not; `make benchmark` measures times.
 """

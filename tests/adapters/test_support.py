@@ -1,4 +1,4 @@
-"""Where sparse parts stand: the choice by scores, the scores of gradients, and the file of a support."""
+"""The support of sparse parts: its choice by scores, the scores of gradients, and its file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_equal_scores_give_exactly_as_many_and_the_first() -> None:
 
 
 def gradients(name: str, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Of the mean loss, by plain autograd on the plain model; (out, in)."""
+    """Gradients (out, in) of the mean loss, by autograd on the plain model."""
     model = build(name)
     for each in batches:
         (model(**each).loss / len(batches)).backward()
@@ -62,7 +62,7 @@ def gradients(name: str, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("name", ["roberta", "gpt2", "llama", "t5"])
 def test_scores_are_those_of_plain_autograd(name: str, accumulation: int, score: str) -> None:
-    """Query, key and value share one input, which the collection must leave as it is."""
+    """Query, key and value share one input, which collecting gradients must not change."""
     model = build(name)
     attach(model, CONFIG, verbose=False)
     collector = Collector(support.supported(model), score)

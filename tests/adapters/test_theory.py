@@ -1,9 +1,9 @@
-"""The theorem on linear regression, with exact minimisation in each subspace; what holds, what does not, and why.
+"""ROSA's theorem on linear regression, with exact minimisation in each subspace: where it holds and where not.
 
 The loss of a weight W (out, in) on inputs X (n, in) and targets Y (n, out) is ||X W^T - Y||^2. With G the symmetric
 square root of X^T X, W* a least-squares solution and D = W* - W, it is ||D G||^2 plus what no weight can reach, so the
 best correction of rank R is the truncated SVD of D G (Eckart and Young, 1936), and what it leaves is the tail of the
-singular values. Everything here is in closed form, in float64; splits are the project's own.
+singular values. All values are closed forms in float64; the factorizations are the project's own.
 
 ``python -m pytest tests/adapters/test_theory.py -s`` prints the tables that docs/theory.md quotes.
 """
@@ -79,7 +79,7 @@ class Regression:
         return int((self.singular_values(W) > 1e-9 * self.largest).sum())
 
     def steps(self, R: int) -> int:
-        """T of the theorem."""
+        """The number T of steps in the theorem."""
         return math.ceil(self.rank(self.W0) / R)
 
     def best_pair(self, frozen: Tensor, R: int) -> Tensor:
@@ -151,7 +151,7 @@ CARRYING: dict[str, Factorization] = {
     "svd_equal, bottom": svd_equal("bottom"),
     "random_orthogonal": random_orthogonal,
 }
-"""The pair also carries what was taken out of W."""
+"""The pair also holds the part that was taken out of W."""
 
 
 def rosa(problem: Regression, factorize: Factorization, R: int, train: str = "ab", seed: int = 7) -> Iterator[Tensor]:
@@ -247,7 +247,7 @@ def test_free_pair_reaches_the_optimum_in_exactly_that_many_steps(name: str, R: 
 
 @pytest.mark.parametrize("R", [1, 2, 4, 8, 24])
 def test_lora_stops_at_the_best_correction_of_its_rank(R: int) -> None:
-    """However long it trains; only at the rank of the distance is its optimum that of the full model."""
+    """More training does not help; only at the rank of the distance is LoRA's optimum that of the full model."""
     problem = regression(spread=3.0)
     values = problem.singular_values(problem.W0).square()
     lora = problem.W0 + problem.best_pair(problem.W0, R)

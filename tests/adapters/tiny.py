@@ -98,7 +98,7 @@ def _original(name: str) -> PreTrainedModel:
     model = BUILDERS[name]()
     with torch.no_grad():
         for parameter in model.parameters():
-            # Transformers starts biases at 0 and weights near it, where much that could go wrong would not show.
+            # Transformers starts biases at 0 and weights near 0, where many errors would not be noticed.
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model.eval()
 
@@ -117,7 +117,7 @@ def batch(name: str, seed: int = 0) -> dict[str, Tensor]:
 
 
 def logits(model: nn.Module, name: str) -> Tensor:
-    """What the model says of its batch, without gradients."""
+    """The model's logits for its batch, without gradients."""
     with torch.no_grad():
         return model(**batch(name)).logits
 
@@ -166,7 +166,7 @@ def perturb(model: nn.Module, size: float = 0.05, seed: int = 0) -> None:
 
 
 def train_steps(model: nn.Module, name: str, steps: int = 3, lr: float = 1e-2, **options: Any) -> torch.optim.AdamW:
-    """A few AdamW updates of the trainable parameters, each on a batch of its own; gives back the optimizer."""
+    """A few AdamW updates of the trainable parameters, each on another batch; returns the optimizer."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=lr, weight_decay=0.01, **options)
     for step in range(steps):
@@ -199,10 +199,10 @@ def with_rosa(layer: nn.Module, seed: int = 0, **options: Any) -> tuple[OneLayer
 
 @torch.no_grad()
 def assert_function_stays(model: OneLayer, adapter: RosaLinear, x: Tensor, expected: Tensor) -> None:
-    """That the model gives what the plain layer gave, and at three resamples what it gave after some training."""
+    """Assert that the outputs are the plain layer's, and that three resamples after training do not change them."""
     assert relative_difference(model(x), expected) <= 1e-5
     for step in range(3):
-        # As far as training goes: the factors are where the last resample did not leave them.
+        # Changes the factors since the last resample, as training does.
         adapter.A += 0.1 * inputs(*adapter.A.shape, seed=step)
         adapter.B += 0.1 * inputs(*adapter.B.shape, seed=step + 10)
         trained = model(x)

@@ -1,4 +1,4 @@
-"""Configurations with anything in them: composed, or refused with a ConfigError; no tag of YAML runs anything."""
+"""Configurations with arbitrary values are composed or refused with a ConfigError; no YAML tag runs code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What enters the name of a run, and what does not: every key, both ways."""
+"""The settings that change a run's identity and those that do not, for every key."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
 
 
 def other(value: Any) -> Any:
-    """Another value of the same type; what the key allows does not matter to its name."""
+    """Another value of the same type; whether the key allows it does not matter for the hash."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, (int, float)):

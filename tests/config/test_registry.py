@@ -1,4 +1,4 @@
-"""The list of methods: the project's own, registered ones, and those of installed packages."""
+"""The registry of methods: the project's own, registered ones, and those of installed packages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 @dataclass
 class OtherConfig(RankedConfig):
-    """A method of somebody else."""
+    """The configuration of another package's method."""
 
     NAME: ClassVar[str] = "other"
 
@@ -154,7 +154,7 @@ def install(site: Path, name: str, module: str, value: str) -> None:
 
 
 def known_with(site: Path) -> str:
-    """What an interpreter says that finds the packages in ``site``: the methods' labels, or the error."""
+    """The output of an interpreter with ``site`` on its path: the methods' labels, or the error."""
     program = (
         "import sys\nfrom rosa.config import registry\nfrom rosa.errors import ConfigError\n"
         "try: print([method.label for method in registry.methods().values()], 'torch' in sys.modules)\n"

@@ -1,4 +1,4 @@
-"""The nine tasks of GLUE, E2E and the decoding presets, against their sources word for word.
+"""The nine tasks of GLUE, E2E and the decoding presets, against their published definitions.
 
 Columns, label order and numbers of rows are those of the hub's cards of nyu-mll/glue and tuetschek/e2e_nlg; files are
 those of the official download (gluebenchmark.com), with the columns of their header lines. Metrics are those of Wang et
@@ -63,7 +63,7 @@ def test_a_task_of_glue_is_as_its_sources_have_it(name: str) -> None:
 
 
 def test_e2e_is_as_its_sources_have_it() -> None:
-    """The test split is of its own, and no split of evaluation."""
+    """The test split is separate from the evaluation splits."""
     task = compose_config("task=e2e", "model=mini-gpt2").task
     assert task.prompt == "Input: {given} Output:"
     assert (task.texts, task.loss_on) == (["meaning_representation", "human_reference"], "reference")

@@ -1,4 +1,4 @@
-"""A text begins as its tokenizer begins every text: in training and in decoding alike."""
+"""Training and decoding begin a text with the tokens that its tokenizer puts before every text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNKNOWN, END = causal.UNKNOWN, causal.END
 
 @pytest.fixture(params=[[], [UNKNOWN]], ids=["as GPT-2", "as Llama"])
 def begin(request: pytest.FixtureRequest) -> list[int]:
-    """What the tokenizer begins a text with."""
+    """The tokens that the tokenizer puts before a text."""
     return request.param
 
 

@@ -1,4 +1,4 @@
-"""E2E data: CSV files as the challenge has them, their groups, their tokens, and what is refused."""
+"""E2E data: the challenge's CSV files, their groups and tokens, and refused files."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_prompt_reference_and_end_with_labels_on_the_reference(task, folder, tok
     assert tokenizer.decode(row["input_ids"]) == given + wanted
     start = len(tokenizer(given)["input_ids"])
     assert row["labels"] == [-100] * start + row["input_ids"][start:]
-    # What decoding starts from is the very beginning of what training saw.
+    # The prompt in decoding is the beginning of the training example.
     assert tokenizer(e2e.prompt(task, "name[A], area[b]"))["input_ids"] == row["input_ids"][:start]
     counts = data.facts["splits"]["train"]
     assert counts["tokens"] == sum(map(len, data.train["input_ids"]))
@@ -199,7 +199,7 @@ def test_the_real_files(task):
 
 @needs_real
 def test_real_tokens_of_prompt_and_reference_are_those_of_the_whole(task, tmp_path):
-    """GPT-2's own vocabulary parts words at blanks, so that a prompt's tokens do not depend on what follows."""
+    """GPT-2's vocabulary splits at spaces, so a prompt's tokens do not depend on the text after it."""
     place = REAL_DATA / "gpt2-tokenizer"
     if not place.is_dir():
         pytest.skip("GPT-2's vocabulary is not beside the project")

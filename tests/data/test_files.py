@@ -1,4 +1,4 @@
-"""Files of one's own: what is read, which labels are found, and what is refused by file, line and column."""
+"""A user's own files: reading, found labels, and refusals that name file, line and column."""
 
 from __future__ import annotations
 

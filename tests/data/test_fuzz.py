@@ -1,4 +1,4 @@
-"""Files of every kind with anything in them: they are read, or refused by name with a DataError, and nothing else."""
+"""Files with arbitrary content are read, or refused with a DataError that names them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TASKS = [
 
 
 def reads(path: Path, task: TaskConfig, skip: bool) -> None:
-    """Read a file as both splits; the splits that come out can be made data sets of."""
+    """Read a file as both splits, and convert the splits to datasets."""
     data = DataConfig(source="files", train=str(path), validation=str(path), skip_malformed=skip)
     try:
         splits, facts = files.read(task, data)
@@ -144,7 +144,7 @@ def test_other_encodings_name_the_line(suffix: str, encoding: str, tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
 def test_a_line_of_a_hundred_megabytes(suffix: str, tmp_path: Path) -> None:
-    """Read or refused; its message does not quote it."""
+    """A very long text is read or refused; the message does not quote all of it."""
     path = tmp_path / f"data{suffix}"
     head, between = {".csv": (b"text,label\n", b","), ".tsv": (b"text\tlabel\n", b"\t")}.get(suffix, (b"", b""))
     line = b'{"text": "' + b"a" * 10**8 + b'"' if suffix == ".jsonl" else b"a" * 10**8 + between * 3

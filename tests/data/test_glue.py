@@ -454,7 +454,7 @@ def test_the_real_files_are_read_in_full(name: str, train: int, dev: int, share:
 
 @pytest.mark.parametrize("task", ["rte", "stsb"])
 def test_a_saved_set_in_the_folder_itself_must_say_whose_it_is(tmp_path: Path, task: str) -> None:
-    """MRPC's columns are those of RTE, WNLI and STS-B too."""
+    """RTE, WNLI and STS-B have the same columns as MRPC."""
     columns = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [0, 1]}
     splits = {
         name: datasets.Dataset.from_dict(columns | {"sentence1": [name, "b"]}) for name in ("train", "validation")
@@ -469,7 +469,7 @@ def test_a_saved_set_in_the_folder_itself_must_say_whose_it_is(tmp_path: Path, t
 
 @pytest.mark.slow
 def test_a_saved_set_damaged_in_any_place_is_an_error_that_names_it(tmp_path: Path) -> None:
-    """Each of its JSON files, with each kind of value in the place of the whole and of each key."""
+    """Damage each JSON file: replace the whole, or the value of each key, by values of each type."""
     saved_rte().save_to_disk(tmp_path / "rte")
     tried = 0
     for file in sorted((tmp_path / "rte").rglob("*.json")):

@@ -1,4 +1,4 @@
-"""The part of the training split that is kept aside to select by: drawn once a seed, and never split from its like."""
+"""The holdout of the training split: drawn by the seed, with equal texts on one side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hub: what happens without one, which commit is taken, and how it fails; from a stand-in for it."""
+"""Datasets of a stand-in hub: without a network, the commit that is loaded, and failures."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("variable", ["", "HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE"])
 def test_without_a_network_each_pin_finds_its_own_copy_and_no_other(cache: Path, variable: str) -> None:
-    """Both pins are in the cache, the asked one not always the newest; a third one is in no cache."""
+    """Two pinned commits are in the cache, the requested one not always the newest; a third is not cached."""
     with stand_in_hub.running(GLUE) as hub:
         address = hub.address if variable else "http://127.0.0.1:9"  # the discard port: nothing listens
         environment = {variable: "1"} if variable else {}
@@ -168,7 +168,7 @@ def test_without_a_network_each_pin_finds_its_own_copy_and_no_other(cache: Path,
 
 @pytest.mark.slow
 def test_a_hub_that_refuses_is_quoted_and_no_other_commit_is_taken(cache: Path) -> None:
-    """`datasets` answers each of these refusals with its newest copy, of whatever commit."""
+    """After each of these refusals `datasets` would load its newest copy, of any commit."""
     steps = asking(ABSENT)
     for behaviour in ("fail=gated", "fail=missing", "fail=throttled", f"commit={NEWER}"):
         steps += [{"hub": behaviour}, *asking(ABSENT)]

@@ -1,4 +1,4 @@
-"""Rows that the training split has too, against a count by brute force; and rows that are not the official ones."""
+"""Counts of evaluation rows that the training split has too, by brute force; and splits with unofficial rows."""
 
 from __future__ import annotations
 

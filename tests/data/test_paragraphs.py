@@ -1,4 +1,4 @@
-"""Text to pretrain on: the references of an E2E file by meaning, lines of plain text, and files that are bad."""
+"""Pretraining text: references of an E2E file grouped by meaning, lines of plain text, and refused files."""
 
 from __future__ import annotations
 

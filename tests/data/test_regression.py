@@ -1,4 +1,4 @@
-"""The regression's data: how far away the teacher is, what it labels, and what the seed decides."""
+"""Data of vector regression: the teacher's distance, its labels, and the seed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_each_weight_of_the_teacher_is_exactly_that_rank_away(widths: list[int],
 
 @pytest.mark.parametrize("widths", [LINEAR, MLP])
 def test_labels_are_what_the_teacher_says(widths: list[int]) -> None:
-    """Recomputed by numpy; no noise, so that the teacher's own error is float32's rounding."""
+    """Labels recomputed by NumPy; without noise, the teacher's own error is float32's rounding."""
     model = student(widths)
     loaded = regression.load(TASK, data(), model)
     weights = [w.detach().numpy() for w in regression.make_teacher(model, 24, seed=0).parameters()]
@@ -57,7 +57,7 @@ def test_labels_are_what_the_teacher_says(widths: list[int]) -> None:
 
 
 def test_least_squares_on_the_train_split_finds_the_teacher() -> None:
-    """What the theorem speaks of: the optimum is known, and rank 24 from the pretrained weight."""
+    """As the theorem assumes: the optimum is known, at rank 24 from the pretrained weight."""
     model = student(LINEAR)
     loaded = regression.load(TASK, data(), model)
     features, labels = loaded.train.features.double().numpy(), loaded.train.labels.double().numpy()

@@ -30,7 +30,7 @@ for command in json.loads(sys.argv[1]):
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: the words behind its fence, its text, and the line of the page above the text."""
+    """One fenced block: the words after its fence, its text, and the number of the line before the text."""
 
     label: str
     text: str
@@ -43,7 +43,7 @@ def blocks(page: str) -> list[Block]:
 
 
 class Checkout:
-    """A folder with the project's commands and configuration, where a page's files are written and its commands run.
+    """A folder with the project's commands and configuration, in which a page's files are written and its commands run.
 
     Args:
         folder: a new one; beside it packages can be made.
@@ -64,7 +64,7 @@ class Checkout:
         return path
 
     def run(self, commands: str, changes: Mapping[str, str] | None = None, status: int = 0) -> str:
-        """Run shell commands, and give back what they print on both streams.
+        """Run shell commands, and return their output on both streams.
 
         Args:
             commands: as a page prints them.
@@ -88,7 +88,7 @@ class Checkout:
 
 
 def replaced(commands: str, changes: Mapping[str, str]) -> str:
-    """Commands with words replaced; each word has to be there."""
+    """Commands with words replaced; each word must occur."""
     for old, new in changes.items():
         assert old in commands, f"{old!r} is not in {commands!r}"
         commands = commands.replace(old, new)

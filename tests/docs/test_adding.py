@@ -1,4 +1,4 @@
-"""docs/adding.md: the package that it makes is a method like the project's own, and the task is a task."""
+"""docs/adding.md: its package is a method like the project's own, and its task works."""
 
 from __future__ import annotations
 

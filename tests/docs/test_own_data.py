@@ -1,4 +1,4 @@
-"""docs/own_data.md: its files are written and its commands run as they are printed, with a smaller model."""
+"""docs/own_data.md: its files are written and its commands run as printed, with a smaller model."""
 
 from __future__ import annotations
 

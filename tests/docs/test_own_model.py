@@ -1,4 +1,4 @@
-"""The code of docs/own_model.md runs as printed, on real data, and says what the page says it says."""
+"""The code of docs/own_model.md runs as printed on real data, and prints what the page shows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALLER = {"ROWS": 96, "EPOCHS": 2}
 
 
 def with_settings(source: str, settings: dict[str, Any]) -> str:
-    """The page's first block with other values; each setting has to be there once."""
+    """The page's first block with other values; each setting must occur once."""
     for name, value in settings.items():
         source, count = re.subn(rf"^{name} = .*$", lambda _, n=name, v=value: f"{n} = {v!r}", source, flags=re.M)
         assert count == 1, f"{name} is set {count} times"
@@ -38,7 +38,7 @@ def words(text: str) -> str:
 
 
 class Reader:
-    """Someone who runs the blocks one after the other and compares what the page says of each with what it does."""
+    """Runs the blocks one after the other, and compares each output with the page."""
 
     def __init__(self) -> None:
         self.namespace: dict[str, Any] = {"__name__": "own_model"}
@@ -148,7 +148,7 @@ def test_links_lead_somewhere() -> None:
         assert (ROOT / name).exists(), name
 
 
-# --- the reader can find fault ---------------------------------------------------------------------------------------
+# --- the comparison finds errors -------------------------------------------------------------------------------------
 
 
 def read_all(page: str) -> Reader:

@@ -1,4 +1,4 @@
-"""The README is short, and every page can be reached from it; no link leads nowhere."""
+"""The README is short, every page can be reached from it, and no link is broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Baselines, against answers that can be worked out by hand, and against scikit-learn put together here."""
+"""Baselines, against results worked out by hand and against scikit-learn pipelines built here."""
 
 from __future__ import annotations
 

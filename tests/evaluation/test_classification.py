@@ -1,4 +1,4 @@
-"""Metrics against closed forms and brute force; nothing here asks scikit-learn or scipy for the expected value."""
+"""Metrics against closed forms and brute force, without scikit-learn and SciPy."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_undefined_scores_are_defined_and_silent(names, predictions, references,
 
 
 def test_metrics_write_nothing_and_draw_nothing(monkeypatch, tmp_path):
-    """A home that nobody can write in, and random streams that training depends on."""
+    """With a read-only home; the random streams that training uses are unchanged."""
     blocked = tmp_path / "file"
     blocked.touch()
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", blocked / "metrics")

@@ -1,4 +1,4 @@
-"""Hypotheses, references and journals with anything in them: read, or refused with an error of the project's own."""
+"""Hypotheses, references and journals with arbitrary content are read, or refused with a RosaError."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def score(*batches: tuple[torch.Tensor, torch.Tensor]) -> dict[str, float]:
     return Scorer(task("perplexity", "bits_per_token"))(EvalPrediction(kept.numpy(), np.zeros(1)))
 
 
-def test_a_model_that_knows_nothing_has_the_vocabulary_as_its_perplexity():
+def test_uniform_predictions_have_the_vocabulary_size_as_perplexity():
     labels = torch.tensor([[1, 2, 3, -100], [-100, 5, -100, -100]])
     found = score((torch.zeros(2, 4, 32), labels))
     assert found["perplexity"] == pytest.approx(32, rel=1e-6)
@@ -42,7 +42,7 @@ def test_a_model_that_knows_nothing_has_the_vocabulary_as_its_perplexity():
 
 
 def test_the_mean_is_over_tokens_whatever_the_batches():
-    """The oracle walks over the tokens one by one; a mean of batches' means would weigh the short one alike."""
+    """Against a loop over single tokens; a mean of batches' means would give a short batch the same weight."""
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_positions=16, n_embd=16, n_layer=1, n_head=2)).eval()
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_the_mean_is_over_tokens_whatever_the_batches():
     assert abs(math.exp(sum(means) / 2) - found["perplexity"]) > 1, "the test's batches tell the two means apart"
 
 
-def test_a_hopeless_model_has_an_infinite_perplexity():
+def test_a_perplexity_that_overflows_is_infinite():
     logits = torch.zeros(1, 2, 2)
     logits[0, 0, 0] = 1e4
     assert score((logits, torch.tensor([[0, 1]])))["perplexity"] == math.inf

@@ -1,4 +1,4 @@
-"""Two updates of each file of experiments/, at the smallest sizes: what it asks for can be done."""
+"""Each file of experiments/ runs for two updates at the smallest sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
 FILES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml") if not path.stem.endswith("_base"))
-"""Those that others are made of are no experiments."""
+"""Files of experiments; those on which others are based are left out."""
 SMALLEST = [
     "data.train_size=32", "data.evaluation_size=16", "train.max_steps=2", "train.epochs=1", "train.batch_size=16",
     "train.lr=1e-3", "train.device=cpu", "train.threads=1", "train.keep=none", "logger=none",
@@ -82,7 +82,7 @@ def test_rank_frequency_is_the_whole_grid() -> None:
 
 
 def test_expanding_gives_the_runs_that_the_sweeper_gives() -> None:
-    """What the command says goes before what the file says, and a command alone makes the same run."""
+    """The command's values override the file's, and each job's command composes the same run."""
     from hydra import compose, initialize_config_dir
 
     asked = request(["experiment=rank_frequency", "seed=5,6", "method.rank=2", "hydra/launcher=joblib"])

@@ -31,7 +31,7 @@ def with_precision(config: Config, precision: str, **changes: object) -> Config:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["e2e_mini", "e2e_real", "evidence_glue"])
 def test_learning_rates_are_those_of_the_committed_runs(name: str, precision: str) -> None:
-    """A folder that has run no grid takes the committed one, wherever its data lie and whatever its device computes."""
+    """A folder without a grid of its own uses the committed one, whatever its data folder and precision."""
     committed = {
         (run["identity"]["task"], run["identity"]["method"], str(run["config"]["method"])): records.learning_rate(run)
         for run in records.find(ROOT / "results", name, "alone")[0]
@@ -70,7 +70,7 @@ def test_an_own_grid_in_another_precision_is_taken_before_the_committed_one(name
 
 @pytest.mark.parametrize("name", ["evidence_glue_tune", "evidence_glue", "e2e_real", "e2e_real_tune"])
 def test_a_run_of_a_fresh_clone_has_the_name_of_the_committed_one(name: str) -> None:
-    """With another folder of data: the committed record and one's own are of the same run."""
+    """A committed record and an own one, with another data folder, are of the same run."""
     committed = {records.order_key(run)[:-1] for run in records.find(ROOT / "results", name, "alone")[0]}
     grids = Grids(ROOT / "results")
     names = set()

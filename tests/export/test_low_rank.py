@@ -1,4 +1,4 @@
-"""The truncation: optimal, as far off as it says, and deaf to rounding noise."""
+"""The truncation: optimal, with the stated error, and without the directions of rounding noise."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_tolerance_a_hair_below_asks_for_one_more() -> None:
 
 
 def test_no_other_factors_of_the_rank_are_closer() -> None:
-    """Alternating least squares, which only ever improves, ends no closer from wherever it starts."""
+    """Alternating least squares does not get closer from any of several starts."""
     D = torch.randn(14, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = truncate(D, 0.6)
     assert 0 < found.rank < 10
@@ -99,7 +99,7 @@ def test_noise_of_unknown_size_is_told_from_a_signal(shape: tuple[int, int]) -> 
 
 
 def test_a_change_of_full_rank_is_kept_whole() -> None:
-    """What looks like noise and is larger than any rounding is a change."""
+    """A flat spectrum above the level of rounding is kept as a change."""
     W = torch.randn(40, 40, generator=torch.Generator().manual_seed(0))
     change = 0.01 * torch.randn(40, 40, generator=torch.Generator().manual_seed(1))
     assert truncate(change, 1e-5, rounding_level(W)).rank >= 39

@@ -1,4 +1,4 @@
-"""From a run to an export to a score, through scripts/export.py."""
+"""scripts/export.py: from a run to an export, and scores of the loaded export."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def rewrite(folder: Path, **changes: Any) -> None:
 def test_run_that_cannot_be_exported_is_refused(
     composed: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Unfinished; weights not kept; pretrained weights that have changed; a setting from the future."""
+    """Refused: an unfinished run, missing weights, changed pretrained weights, and an unknown setting."""
     out = tmp_path / "out"
     outcome = finished(composed, "train.max_steps=2", "train.epochs=1", "train.keep=last")
     said = refused(monkeypatch, capsys, outcome.folder, out)

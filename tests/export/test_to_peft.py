@@ -1,4 +1,4 @@
-"""The adapter that to_peft writes, read by peft itself."""
+"""Adapters that to_peft writes, loaded by peft."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def reloaded(base: nn.Module, folder: Path) -> PeftModel:
 
 
 def forgetful(base: PreTrainedModel) -> PreTrainedModel:
-    """The pretrained model with another random head, as loading it anew gives."""
+    """The pretrained model with another random head, as when it is loaded again."""
     other = copy.deepcopy(base)
     for name in rosa.adapters.head_names(other):
         nn.init.normal_(other.get_parameter(name))
@@ -80,7 +80,7 @@ WRAPPERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_a_wrapper_leaves_no_trace_in_an_export(wrapper: str, tmp_path: Path) -> None:
-    """A wrapper's state has names of its own (``_orig_mod.``, ``module.``), which nobody else knows."""
+    """A wrapper adds prefixes (``_orig_mod.``, ``module.``) to names, which the adapter must not have."""
     wrap = WRAPPERS[wrapper]
     base, model = build("bert"), attached("bert", RosaConfig(rank=1))
     train_steps(model, "bert")
@@ -204,7 +204,7 @@ def test_bias_that_changed_alone_goes_along(tmp_path: Path) -> None:
 
 
 def test_bfloat16_backbone_agrees_within_its_own_rounding(tmp_path: Path) -> None:
-    """The yardstick: what rounding the weights of the float32 model to bfloat16 does to its logits."""
+    """The tolerance is the change of the logits when the float32 weights are rounded to bfloat16."""
     base = build("roberta").to(torch.bfloat16)
     model = copy.deepcopy(base)
     rosa.attach(model, RosaConfig(rank=1), generator=generator(0, "adapter"), verbose=False)

@@ -1,4 +1,4 @@
-"""The folder of a pretrained model: whole or not there, made once, whoever else wants it and whoever died."""
+"""The cache of pretrained models: complete or absent, and made once, also after a kill and with several processes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_cache_that_cannot_be_written_is_named_before_anything_is_made(tmp_pat
 
 
 def test_the_lock_is_free_afterwards(tmp_path: Path) -> None:
-    """Not only when the lock object is collected: it is held by a name here."""
+    """The lock is released even though a name here still refers to its object."""
     held = []
 
     def keep(folder: Path) -> None:

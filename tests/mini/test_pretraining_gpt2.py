@@ -140,7 +140,7 @@ def random_lines(vocabulary: int, length: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("context", [256, 64])
 def test_before_training_what_followed_last_time_follows_again(context: int) -> None:
-    """Random tokens, twice: only by copying can the second time be guessed."""
+    """Random tokens, repeated once: only copying can predict the repetition."""
     mini_gpt2 = MiniModelConfig(architecture="gpt2", layers=2, context=context)
     twice = random_lines(500, 20)
     with torch.no_grad():
@@ -180,7 +180,7 @@ def test_embeddings_are_one_matrix_before_and_after_saving(saved: Path) -> None:
 
 
 def test_training_learns_the_text_and_says_how_well(tmp_path: Path) -> None:
-    """Texts that count in a circle: each letter is sure from the one before it, so the perplexity nears 1."""
+    """Cyclic texts: each letter follows from the one before it, so the perplexity approaches 1."""
     circle = " ".join("abcdefgh" * 3)
     text = [[circle[2 * start : 2 * start + 23]] for start in range(8)] * 6
     config = dataclasses.replace(TINY, steps=120, batch_size=16, lr=5e-3)
@@ -235,7 +235,7 @@ def test_the_key_names_text_shape_training_and_version(monkeypatch: pytest.Monke
     for name in numbers:
         keys.add(cache_key(TEXT, dataclasses.replace(TINY, **{name: getattr(TINY, name) * 2 or 1})))
     assert len(keys) == 3 + len(numbers)
-    # How the text came about is told by the text.
+    # Settings that only determine the text are covered by the text's hash.
     assert cache_key(TEXT, dataclasses.replace(TINY, text="elsewhere.txt", sentences=7)) == cache_key(TEXT, TINY)
     monkeypatch.setattr(gpt2, "VERSION", gpt2.VERSION + 1)
     assert cache_key(TEXT, TINY) not in keys

@@ -180,7 +180,7 @@ def test_before_training_a_word_looks_for_itself_in_the_other_text() -> None:
 
 
 def test_training_learns_more_than_word_frequencies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Texts that count in a circle: a hidden word is sure from its neighbours, and one in eight without them."""
+    """Cyclic texts: a masked word follows from its neighbours; a guess without them is right once in eight."""
     monkeypatch.setattr(roberta, "JUDGED_SHARE", 0.0)
     words = list("abcdefgh")
     circle = words * 3

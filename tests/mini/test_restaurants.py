@@ -1,4 +1,4 @@
-"""Generated restaurants: splits that share nothing, descriptions that say every fact, text that gives nothing away."""
+"""Generated restaurants: disjoint splits, descriptions with every fact, no test restaurant in pretraining text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NUMBER_OF_VALUES = {"eatType": 6, "food": 8, "priceRange": 6, "customer rating":
 
 
 def facts_of(meaning: str) -> dict[str, str]:
-    """By the format that E2E documents, read independently of what writes it."""
+    """Parse E2E's documented format, independently of the code that writes it."""
     return dict(re.findall(r"(?:^|, )([^\[\]]+)\[([^\[\]]+)\]", meaning))
 
 

@@ -1,4 +1,4 @@
-"""The mini scale's text: labels re-derived from the sentences alone, by other means than those that made them."""
+"""Text of the mini scale: labels derived again from the sentences, by an independent method."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_a_hypothesis_alone_does_not_tell_its_label(split: str) -> None:
     assert score < 0.53
 
 
-# --- CoLA: a checker of a few rules, written from the outside ---------------------------------------------------------
+# --- CoLA: an independent checker of a few rules ----------------------------------------------------------------------
 
 SUBJECTS, OBJECTS = {"he", "she", "they"}, {"him", "them"}
 PLURALS = {lexicon.plural(noun.names[0]) for noun in lexicon.NOUNS}

@@ -1,4 +1,4 @@
-"""Models of other architectures than RoBERTa and GPT-2: their attention, their head, what they predict."""
+"""Models of other architectures than RoBERTa and GPT-2: attention, head and predictions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ MODELS: dict[str, Callable[[dict[str, int]], PreTrainedModel]] = {
 
 @pytest.fixture
 def saved(tmp_path: Path, tiny_model: Path) -> Callable[[str], Path]:
-    """A function that saves a tiny model with the mini scale's tokenizer, and gives back the folder."""
+    """A function that saves a tiny model with the mini scale's tokenizer, and returns the folder."""
 
     def save(name: str) -> Path:
         folder = tmp_path / name
@@ -92,7 +92,7 @@ def test_attention_is_what_transformers_chooses_or_the_user(
 
 
 def test_what_is_drawn_is_named(composed: Composer, saved: Callable[[str], Path]) -> None:
-    """A language model has no pooler: without a word, its classifier's would be a random one that nobody trains."""
+    """A language model's checkpoint has no pooler, so the classifier's is random and must train."""
     facts = load(composed, saved("bert"))[1]
     assert facts["drawn"] == [
         "bert.pooler.dense.bias",

@@ -1,4 +1,4 @@
-"""Models of the hub: which commit's weights are loaded, and how a refusal reads; from a stand-in for the hub."""
+"""Models of a stand-in hub: the commit whose weights are loaded, and the messages of refusals."""
 
 from __future__ import annotations
 

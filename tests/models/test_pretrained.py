@@ -81,6 +81,6 @@ def test_a_checkpoint_without_its_tokenizer_is_refused(gpt2, task, tmp_path):
 
 
 def test_an_encoder_is_no_causal_model(tiny_model, task):
-    """RoBERTa's masked language model would load as a causal one without a word."""
+    """RoBERTa's masked language model would load as a causal one without a warning."""
     with pytest.raises(models.ModelError, match=r"tiny.*RobertaForCausalLM is not a causal"):
         models.load(ModelConfig(name="tiny", source="folder", path=str(tiny_model)), task, seed=0)

@@ -1,4 +1,4 @@
-"""The configuration: PEFT's names, our options, each checked when it is made."""
+"""The configuration of ROSA in PEFT: its names, options and checks."""
 
 from __future__ import annotations
 

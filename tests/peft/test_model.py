@@ -1,4 +1,4 @@
-"""ROSA behind PEFT's door on tiny models: the base stays bit for bit, files hold what is needed, others are refused."""
+"""ROSA through PEFT on tiny models: the base is unchanged bit for bit, saved files are complete, misuse is refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def layers(model: nn.Module) -> dict[str, RosaTunerLinear]:
 
 
 def wrapped(name: str, seed: int = 0, **options) -> PeftModel:
-    """A fresh tiny model behind PEFT."""
+    """A fresh tiny model wrapped by PEFT."""
     model = build(name)
     torch.manual_seed(seed)
     return get_peft_model(model, RosaConfig(**{"r": 4, **options})).eval()
@@ -415,7 +415,7 @@ def test_what_peft_can_do_with_lora_alone_is_refused_by_name(tmp_path):
         peft.PeftMixedModel(build("llama"), RosaConfig())
 
 
-def test_the_two_doors_do_not_open_at_once():
+def test_a_model_takes_either_rosa_attach_or_peft():
     with pytest.raises(AdapterError, match=r"has rosa attached already; call rosa.merge\(model\) first"):
         get_peft_model(attached("llama", rosa.RosaConfig(rank=4)), RosaConfig())
     model = wrapped("llama")
@@ -448,7 +448,7 @@ def test_adapters_can_be_injected_without_a_peft_model():
 
 
 def test_a_layer_of_the_tiny_models_is_no_square():
-    """The shapes above would hide a swap of sides otherwise."""
+    """Only layers that are not square reveal swapped sides."""
     assert {layer.base_layer.weight.shape for layer in layers(wrapped("llama")).values()} == {
         (HIDDEN, HIDDEN),
         (HIDDEN // 2, HIDDEN),

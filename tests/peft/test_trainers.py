@@ -1,4 +1,4 @@
-"""PEFT models with ROSA in the trainers that people use: Transformers' Trainer, accelerate, DDP, TRL."""
+"""PEFT models with ROSA in common trainers: Transformers' Trainer, accelerate, DDP, TRL."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_two_processes_resample_after_wrapping_and_hold_the_same_adapter(tmp_pat
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     history = [name for name in first["state"] if name.endswith("_extra_state")]
     assert len(history) == 8
-    for name in history:  # the first start is each process's own draw; the first process, whose A and B hold, saves
+    for name in history:  # the first start is each process's own draw; the main process saves, and its A and B are used
         assert torch.equal(first["state"][name][1:], second["state"][name][1:])
     others = [name for name in first["state"] if name not in history]
     assert all(torch.equal(first["state"][name], second["state"][name]) for name in others)
@@ -193,7 +193,7 @@ def test_two_processes_resample_after_wrapping_and_hold_the_same_adapter(tmp_pat
     loaded = wrapped("roberta", seed=1)
     loaded.load_state_dict(first["state"])
     assert relative_difference(logits(loaded.eval(), "roberta"), logits(model.eval(), "roberta")) <= 1e-5
-    # What the first process saved restores its model.
+    # What the main process saved restores its model.
     again = wrapped("roberta", seed=2)
     set_peft_model_state_dict(again, first["saved"])
     assert torch.equal(logits(again.eval(), "roberta"), logits(loaded.eval(), "roberta"))

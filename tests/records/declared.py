@@ -11,7 +11,7 @@ from rosa.records import schema
 
 
 def undeclared(record: dict[str, Any]) -> list[str]:
-    """Where a record differs from its type: keys that are not declared or lacking, values of another type."""
+    """Differences of a record from its type: undeclared or missing keys, and values of another type."""
     return list(_differences(record, schema.Record, "record", done=record.get("status") == "done"))
 
 

@@ -1,4 +1,4 @@
-"""Records of baselines: which runs share one, and what is refused."""
+"""Records of baselines: the runs that share one, and refused files."""
 
 from __future__ import annotations
 

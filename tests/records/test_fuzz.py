@@ -1,4 +1,4 @@
-"""Records with anything in them: read, or refused with a RecordError; names that try to leave the results folder."""
+"""Records with arbitrary values are read or refused with a RecordError; names cannot lead out of the results folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record of a run: written whole or not at all, checked when read, found, and used to choose a learning rate."""
+"""Records of runs: written atomically, checked when read, found, and used to select a learning rate."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_find_reads_both_trees_and_reports_what_it_cannot_read(tmp_path):
 
 @pytest.mark.parametrize("state", ["done", "failed", "running"])
 def test_own_runs_come_before_committed_records_whatever_became_of_them(tmp_path, state):
-    """A failed run of one's own is never hidden behind somebody else's score."""
+    """A committed score never hides a failed run of this folder."""
     evidence(tmp_path, *(record(config(seed=seed), command=f"committed {seed}") for seed in (0, 1)))
 
     def commands(choice):
@@ -313,7 +313,7 @@ def test_of_equal_learning_rates_the_smaller_wins():
 
 
 def test_a_diverged_seed_puts_a_learning_rate_last_and_a_killed_one_does_not():
-    """Divergence is the learning rate's doing; a killed process or a full disk is not."""
+    """The learning rate causes divergence, but not a killed process or a full disk."""
     infinite = {"type": "DivergedError", "message": "the loss is not finite", "traceback": ""}
     good = [record(config(lr=1e-4, seed=s), 0.3) for s in (0, 1)]
     diverged = [record(config(lr=1e-2, seed=0), 0.9), record(config(lr=1e-2, seed=1), math.nan)]

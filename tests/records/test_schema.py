@@ -1,4 +1,4 @@
-"""The types of a record: committed records have them, the page is written out from them, nothing else is declared."""
+"""The types of a record: they fit committed records, the page is made from them, and none is unused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_committed_records_have_the_declared_keys_and_all_required_ones() -> Non
 
 
 def test_every_optional_key_is_in_some_record_and_missing_from_another() -> None:
-    """A key that every record has is required, and a key that none has is not there."""
+    """A key that every record has is required, and no key is declared that none has."""
     whole = [json.loads(path.read_text(encoding="utf-8")) for path in COMMITTED]
     for key in schema.Record.__optional_keys__:
         having = [key in record for record in whole]
@@ -62,7 +62,7 @@ def test_the_committed_page_is_written_from_the_types() -> None:
 
 
 def test_the_page_has_a_section_for_every_type() -> None:
-    """A type that no record refers to would be declared in vain."""
+    """Every declared type is used by a record."""
     page = schema_page.page()
     declared = {name for name, value in vars(schema).items() if isinstance(value, type) and hasattr(value, "__total__")}
     bases = {"Checkout", "TypedDict"}

@@ -1,4 +1,4 @@
-"""What chooses the epoch and the learning rate: dev at its best, dev at the end, or a part of the training split."""
+"""Selection of the epoch and the learning rate: dev-best, dev-last or holdout."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_holdout_chooses_the_epoch_and_dev_is_only_scored(composed: Composer) ->
 
 
 def test_a_run_without_a_holdout_is_what_it_was(composed: Composer) -> None:
-    """Neither its name nor its data know of the option."""
+    """Neither the run's hash nor its data depends on the option."""
     plain, named = composed(), composed("selection=dev-best")
     assert records.folder(plain) == records.folder(named)
     assert records.folder(plain) != records.folder(composed("selection=holdout"))
@@ -89,7 +89,7 @@ def test_each_task_is_tuned_on_itself_where_asked(composed: Composer) -> None:
 
 
 def test_a_grid_of_another_selection_does_not_choose(composed: Composer) -> None:
-    """A holdout would be no holdout if dev had chosen the learning rate."""
+    """With selection=holdout, dev scores must not choose the learning rate either."""
     done(composed("experiment_name=tune", "train.lr=1e-3"))
     with pytest.raises(records.RecordError, match=r"no runs to choose from .*experiment=tune selection=holdout"):
         done(composed("train.lr=tuned", "train.tuning.experiment=tune", "selection=holdout"))

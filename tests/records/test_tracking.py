@@ -1,4 +1,4 @@
-"""The mirror in W&B: what an offline run holds, read byte by byte, and that no failure of W&B reaches the caller."""
+"""The copy in W&B: the content of an offline run's file, and that no failure of W&B reaches the caller."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def config(**logger: Any) -> Config:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
-    """No setting of the developer's own, and no service left over for the next test."""
+    """Remove the developer's W&B settings, and leave no service running for the next test."""
     for name in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_API_KEY", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")  # restored afterwards: start() sets it where it is missing
@@ -51,7 +51,7 @@ def clean_environment(monkeypatch):
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the tracker says; W&B keeps its own log, which pytest sees and a user does not."""
+    """The tracker's log lines, without W&B's own, which a user does not see."""
     return [record.getMessage() for record in caplog.records if record.name == tracking.logger.name]
 
 
@@ -197,7 +197,7 @@ def test_the_id_follows_the_identity():
 
 
 def test_processes_run_at_once_and_offline_means_no_network(tmp_path):
-    """A server that W&B takes for its own hears nothing, of two runs at the same time."""
+    """A stand-in for W&B's server gets no request from two offline runs at the same time."""
     program = """
 import sys
 from pathlib import Path

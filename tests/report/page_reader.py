@@ -1,4 +1,4 @@
-"""A report read back with the standard library's HTML parser, for tests that know nothing of how it was written."""
+"""Reads a report with the standard library's HTML parser, independently of the code that writes it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def read(text: str) -> Element:
 
 
 def data(page: Element) -> dict[str, Any]:
-    """What lies behind the cells."""
+    """The embedded data of the cells."""
     (element,) = page.all("script", id="data")
     return json.loads(element.text)
 

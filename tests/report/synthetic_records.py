@@ -1,4 +1,4 @@
-"""Records as runs write them, without any run: for the tests of records, tables and figures."""
+"""Records like those of runs, made without any run, for the tests of records, tables and figures."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def written(made: dict[str, Any], perplexity: float, scores: dict[str, float | N
 
 
 def costs(seconds_per_step: float, resamples: bool = False) -> dict[str, Any]:
-    """What a run on a CPU measures."""
+    """The costs that a run on a CPU records."""
     return {
         "seconds_per_step_median": seconds_per_step,
         "seconds_per_resample_median": 0.25 if resamples else None,

@@ -1,4 +1,4 @@
-"""The page of claims: a verdict for each case, and a rate that one seed chose and others do not bear."""
+"""The page of claims: a verdict for each case, and a tuned learning rate that fails on other seeds."""
 
 from __future__ import annotations
 

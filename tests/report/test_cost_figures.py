@@ -1,4 +1,4 @@
-"""Quality against costs, the heat map and the bars: their numbers, and that what they show can be told apart."""
+"""Figures of quality against cost, the heat map and the bars: their numbers, and distinguishable looks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The costs table: means and ratios, recomputed from the records that it was made of."""
+"""The costs table: means and ratios, recomputed from the records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEP = "Step (ms)"
 
 
 def found() -> list[dict[str, Any]]:
-    """Full takes twice as long as LoRA on both tasks, ROSA as long; a task takes longer than another."""
+    """Records in which full takes twice LoRA's time and ROSA LoRA's, and one task takes longer than the other."""
     factor = {"full": 2.0, "lora": 1.0, "ia3": 0.5, "rosa": 1.0}
     return [
         record(config(task, method, seed=seed), 0.5)

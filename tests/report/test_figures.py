@@ -1,4 +1,4 @@
-"""Figures: the numbers beside them recomputed from the records by hand, and the files as others read them."""
+"""Figures: their CSV recomputed from the records, and their files read by other libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's contents and its HTML, read back and compared with the records that it was made of."""
+"""The report's contents and its HTML, compared with the records."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ HOSTILE = (
 
 
 def hostile_records() -> list[dict[str, Any]]:
-    """Two finished runs and a failed one that say it wherever a record holds text."""
+    """Two finished runs and a failed one with markup wherever a record holds text."""
     made = [
         record(config("cola", LoraConfig(targets=[HOSTILE]), seed=seed), command=HOSTILE, warnings=[HOSTILE])
         for seed in range(2)

@@ -1,4 +1,4 @@
-"""The report in a real browser: Chromium without a window, from the disk, without a network."""
+"""The report in headless Chromium, from the disk and without a network."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def browser(chromium: Any, report: Path) -> Iterator[Any]:
-    """The page, loaded anew; at the end nothing was asked of a network, and no error was logged."""
+    """The page, loaded again; afterwards checks that there was no network request and no logged error."""
     for kind in ("browser", "performance"):
         chromium.get_log(kind)
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})

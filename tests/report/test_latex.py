@@ -1,4 +1,4 @@
-"""Every table as LaTeX sets it: with pdflatex where it is installed."""
+"""Every table compiles with pdflatex, where it is installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names from records lead to no file outside the folder of tables and figures."""
+"""Names from records cannot lead to files outside the folder of tables and figures."""
 
 from __future__ import annotations
 

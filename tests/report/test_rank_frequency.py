@@ -1,4 +1,4 @@
-"""Rank x resampling frequency: which rows make a grid, and that each cell is its own row's."""
+"""Rank x resampling frequency: the rows that form a table, and the row in each cell."""
 
 from __future__ import annotations
 

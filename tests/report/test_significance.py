@@ -1,4 +1,4 @@
-"""The paired t-test against LoRA: against SciPy's, against a table, and against chance."""
+"""The paired t-test, compared with SciPy, printed tables and simulations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables: recomputed by brute force from the records that they were made of."""
+"""Tables, recomputed by brute force from the records."""
 
 from __future__ import annotations
 
@@ -300,7 +300,7 @@ def test_the_grid_table_has_every_learning_rate_and_marks_the_winner():
     assert list(table["LoRA r=8"].values()) == ["LoRA r=8", "**20.0**", "—", "—"]
 
 
-# --- what the table says of itself -----------------------------------------------------------------------------------
+# --- captions and notes ----------------------------------------------------------------------------------------------
 
 
 def test_the_notes_say_what_is_shown_and_how_to_repeat_it():

@@ -1,4 +1,4 @@
-"""Tables from W&B: the same bytes as from the files, and what is said where something is missing."""
+"""Tables from W&B equal those from files byte for byte; missing records are named."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class File:
 
 
 class Run:
-    """A run of W&B's public interface, as far as it is used."""
+    """The part of a run in W&B's public API that is used."""
 
     state = "finished"
 

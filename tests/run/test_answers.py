@@ -1,4 +1,4 @@
-"""Runs of the tasks whose answers are right or wrong, on decoder models of several architectures."""
+"""Runs of tasks with right-or-wrong answers, on decoder models of several architectures."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_decoder_models_train_and_are_scored(
 def test_prompts_of_a_batch_are_continued_as_each_alone(
     name: str, decoders: dict[str, Path], composed: Composer
 ) -> None:
-    """Padded on the left, at the positions that they have alone."""
+    """Left-padded prompts have the positions that they have alone."""
     config = composed("task=viggo", *SMALL, f"model.path={decoders[name]}")
     model, tokenizer, _ = models.load(config.model, config.task, 0)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The parts of a run: what attaching a method says, and where it is kept."""
+"""The parts of a run: warnings and facts of attaching a method, and their place in the record."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_random_parameters_that_stay_frozen_are_said_aloud_and_recorded(
 def test_a_method_that_changes_the_pretrained_function_is_refused(
     composed: Composer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that reads its layers' weights behind the adapters' backs."""
+    """A model that uses its layers' weights without calling the adapters."""
     stock = RobertaForSequenceClassification.forward
 
     def forward(self: RobertaForSequenceClassification, *arguments: object, **named: object) -> object:

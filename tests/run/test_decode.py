@@ -1,4 +1,4 @@
-"""From a run or a checkpoint to a file of hypotheses, through the script."""
+"""scripts/decode_e2e.py: from a run or checkpoint to a file of hypotheses."""
 
 from __future__ import annotations
 

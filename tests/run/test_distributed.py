@@ -1,4 +1,4 @@
-"""One run on several processes is the run that one process does: the same updates, one record, nothing else written."""
+"""A run on several processes equals that of one process: the same updates, one record, no other files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ROSA = ("method=rosa", "method.rank=4", "method.every=4", "method.unit=step")
 def follow(
     environment: Mapping[str, str], config: Config, stop_at: int, answer: Any, prepare: Callable[[], None] | None
 ) -> None:
-    """What a launched process does: the run, and to tell how it ended; at an update, it may be asked to stop."""
+    """Do the run in a launched process, and send its outcome; it may be asked to stop at an update."""
     os.environ.update(environment)
     faulthandler.dump_traceback_later(ENDING_SECONDS)  # should it hang, where
     if prepare is not None:
@@ -110,7 +110,7 @@ def start_processes(
 
 
 def answer_of(connection: Any) -> str:
-    """How a process ended, in its own words; ``died`` if it could not say, ``silent`` if it did not end."""
+    """The outcome that a process sent; ``died`` if it ended without one, ``silent`` if it did not end."""
     try:
         return connection.recv() if connection.poll(100) else "silent"
     except EOFError:
@@ -240,7 +240,7 @@ def test_two_and_three_processes_are_one_to_a_millionth(method: str, undropped: 
 
 
 def watching_writers() -> None:
-    """Fail in every process but the first where it writes a checkpoint's weights."""
+    """Fail in every process but the main one while it writes a checkpoint's weights."""
     save = trainer_module.save_weights
 
     def saving(model: Any, path: Path) -> None:

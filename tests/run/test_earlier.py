@@ -1,4 +1,4 @@
-"""A run is taken for one that was done before only if its settings, data and weights are the same."""
+"""A finished run is skipped only if its settings, data and weights are the same."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_replaced_data_are_refused_with_both_hashes(composed: Composer, cola: Pa
 
 
 def test_replaced_generated_data_are_refused(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the generator of a mini task was changed."""
+    """As if the generator of a mini task had changed."""
     done(composed("train.epochs=1"))
     from rosa.mini import text
 
@@ -86,7 +86,7 @@ def test_replaced_weights_are_refused(composed: Composer, cola: Path, tmp_path: 
 
 
 def test_a_changed_default_is_refused(composed: Composer, cola: Path) -> None:
-    """It is in no name, as only what differs from a default counts there; the record has the value that was used."""
+    """A default is not in the run's hash; the record has the value that was used."""
     first = done(on(composed, cola))
     path = first.folder / "record.json"
     old = json.loads(path.read_text())
@@ -132,7 +132,7 @@ def test_what_changes_no_result_is_no_difference(composed: Composer, cola: Path)
 def test_a_run_that_was_finished_in_another_precision_is_pointed_out(
     composed: Composer, cola: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As where ``auto`` was bf16 on the machine that did it."""
+    """As if ``auto`` had been bf16 on the machine that did the run."""
     first = done(on(composed, cola, "train.precision=bf16"))
     with caplog.at_level("INFO", "rosa"):
         assert not done(on(composed, cola)).skipped

@@ -1,4 +1,4 @@
-"""A whole run of a task of texts: trained, selected on dev, decoded once on test, scored; stopped and gone on with."""
+"""Whole runs of a text generation task: training, selection on dev, decoding of test, scores, and resuming."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_the_last_epoch_writes_the_texts_where_it_is_selected(make):
 
 
 def test_a_run_that_was_stopped_while_decoding_goes_on_there(make, monkeypatch):
-    """Nothing is trained twice."""
+    """Training is not repeated."""
     config = make()
 
     def stop(*_: object, **__: object) -> None:

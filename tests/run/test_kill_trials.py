@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: the run that goes on ends as one that was left alone, to the last bit.
+"""After SIGKILL at random moments, the resumed run ends bit for bit like an uninterrupted one.
 
 Each method, kind of task and precision, on models of a few thousand weights on the CPU. A trial is one kill; a run is
 killed twice before it may end, the second time after it was resumed. ``ROSA_KILLS`` asks for more trials a case.
@@ -90,7 +90,7 @@ class Death(TrainerCallback):
 
 
 def die(config: Config, seed: int) -> None:
-    """What a process does that is killed: the run, up to a random moment."""
+    """Do the run in this process, and kill it at a random moment."""
     faulthandler.dump_traceback_later(SECONDS, exit=True)
     death = Death(random.Random(seed))
     build, save, to_disk, seal = pipeline.build_trainer, torch.save, manifest._to_disk, manifest.seal

@@ -1,4 +1,4 @@
-"""Memory that is not enough: what the record says, and that the override it names makes the same updates."""
+"""Out of memory: the error in the record, and that the override it names makes the same updates."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def resident() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_two_hundred_resamples_do_not_grow_the_memory() -> None:
-    """A matrix kept a resample would be 30 MB here."""
+    """One matrix kept per resample would add up to 30 MB here."""
     torch.manual_seed(0)
     model = nn.Sequential(*[nn.Linear(128, 128) for _ in range(4)])
     attach(model, RosaConfig(rank=4, targets=["*"], optimizer_state="reset"), verbose=False)

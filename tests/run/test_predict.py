@@ -1,4 +1,4 @@
-"""Predictions of a finished run: of a split, of an own file, and the GLUE leaderboard's files."""
+"""Predictions of a finished run: for a split, for a user's file, and as the GLUE leaderboard's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request that cannot be carried out ends at once, in two lines, before anything is pretrained or written."""
+"""An invalid request ends with two lines before anything is pretrained or written."""
 
 from __future__ import annotations
 

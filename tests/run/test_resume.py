@@ -1,4 +1,4 @@
-"""A run that was interrupted ends with the record of one that was not."""
+"""An interrupted and resumed run has the record of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def folder_of(config: Config) -> Path:
 
 
 def results(record: dict[str, Any]) -> dict[str, Any]:
-    """All that must not depend on an interruption: everything but times and file names."""
+    """The parts of a record that must not depend on an interruption: all but times and file names."""
     times = ("resample_seconds", "factorization_seconds")
     resamples = [{k: v for k, v in event.items() if k not in times} for event in record["resamples"]]
     return {
@@ -120,7 +120,7 @@ def test_interrupted_run_ends_as_uninterrupted(
 
 
 class Killed(BaseException):
-    """The end of a process, at which nothing more is written."""
+    """Ends the process without further writes."""
 
 
 class KillAt(TrainerCallback):

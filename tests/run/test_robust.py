@@ -1,4 +1,4 @@
-"""Runs of RoSA (robust adaptation): its first pass, its restart, resumes around both, several processes."""
+"""Runs of RoSA (robust adaptation): first pass, restart, resuming around both, and several processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs from end to end on a tiny model: what every method shares, what a record holds, and what goes wrong."""
+"""Whole runs on a tiny model: what all methods share, the content of records, and failures."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_every_method_sees_the_same_batches_and_head(composed: Composer, monkeyp
 
 @dataclass
 class ShiftedConfig(RankedConfig):
-    """A method that resamples and is not ROSA."""
+    """The configuration of a resampled method other than ROSA."""
 
     every: int = 1
     unit: str = "epoch"
@@ -244,7 +244,7 @@ def test_finished_run_is_skipped_until_forced(composed: Composer) -> None:
 def test_force_holds_once_for_a_job_that_is_put_back_into_the_queue(
     composed: Composer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without that, a run that is longer than its job's time limit would start over for ever."""
+    """Otherwise a run longer than its job's time limit would start over each time."""
     config = composed("method=lora", "train.epochs=1", "train.force=true")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert not run(config, "command", progress=False).skipped
@@ -447,7 +447,7 @@ def test_full_disk_is_reported_and_no_record_is_torn(
 
 
 def test_results_folder_that_cannot_be_written_is_named(composed: Composer, tmp_path: Path) -> None:
-    """A file in the folder's place stops root too, whom permissions do not."""
+    """A file in place of the folder; permissions would not stop root."""
     (tmp_path / "file").write_text("")
     with pytest.raises(records.RecordError, match="file.*cannot write in the run's folder .results_dir"):
         run(composed(f"results_dir={tmp_path / 'file'}"), "command", progress=False)

@@ -1,4 +1,4 @@
-"""The pins and what is known of them, with a pip-audit that says what a test wants."""
+"""scripts/audit.py with a stand-in for pip-audit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each benchmark runs at a tiny size and writes what it measured; nothing here depends on how fast anything is."""
+"""Each benchmark runs at a tiny size and writes its measurements; no test depends on speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/models.md: each architecture is probed, and what cannot be probed is unknown."""
+"""scripts/make_models.py: each architecture is probed, and failed probes are shown as unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutants are valid, each differs in one place, and the tests are asked on a copy."""
+"""scripts/mutate.py: mutants are valid and differ in one place; the tests run on a copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mini scale asks no network: the whole job runs where every connection to another machine is refused."""
+"""The mini scale needs no network: all commands run while connections to other machines are refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ connect, getaddrinfo = socket.socket.connect, socket.getaddrinfo
 socket.socket.connect = socket.socket.connect_ex = refused
 socket.getaddrinfo = unknown
 '''
-"""As ``sitecustomize``: in every process of Python's, those that the commands start among them."""
+"""A ``sitecustomize`` module, which every Python process loads, also those that the commands start."""
 SMALL = [
     "data.train_size=64", "data.evaluation_size=32", "train.epochs=1", "train.batch_size=16", "train.device=cpu",
     "model.mini.layers=1", "model.mini.hidden=16", "model.mini.heads=2", "model.mini.intermediate=32",
@@ -75,7 +75,7 @@ def test_the_mini_job_asks_no_network(tmp_path: Path, log: Path) -> None:
 
 
 def test_a_connection_would_be_noticed(tmp_path: Path, log: Path) -> None:
-    """The hub, which is asked for only where it is named."""
+    """Only a command that names the hub tries to reach it."""
     asked = command(tmp_path, "scripts/train.py", "model=roberta-base", "task=cola", "data=mini", "logger=none",
                     f"results_dir={tmp_path / 'results'}")  # fmt: skip
     assert asked.returncode == 2

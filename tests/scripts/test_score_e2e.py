@@ -1,4 +1,4 @@
-"""The command that scores any system's output: its table, its JSON file, and what it says of bad input."""
+"""scripts/score_e2e.py: its table, its JSON file, and its errors on bad input."""
 
 from __future__ import annotations
 

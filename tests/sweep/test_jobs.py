@@ -1,4 +1,4 @@
-"""The runs of a sweep: composed once, named by what varies; what Hydra's options and plugins do, or why not."""
+"""The jobs of a sweep: composed once and labelled by what varies; Hydra's options and plugins work or are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps that are killed, that meet each other, whose runs die: which records there are in the end."""
+"""Sweeps that are killed, run at the same time, or have dying runs: the records at the end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 from tests.run.test_resume import results
 
 KILLS = int(os.environ.get("ROSA_KILLS", "2"))
-"""How often the sweep is killed; a longer test asks for more."""
+"""Number of kills of the sweep; the environment can ask for more."""
 RUN = [
     "model=linear", "model.perceptron.widths=[8,4]", "task=regression", "data=teacher", "data.teacher.rank=2",
     "data.train_size=64", "data.evaluation_size=32", "train.epochs=2", "train.batch_size=16", "train.device=cpu",
@@ -54,7 +54,7 @@ def folder_of(job: Job) -> Path:
 
 
 def found(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """What must not depend on how the sweep went, by identity."""
+    """The results that must not depend on interruptions, by identity."""
     whole, problems = records.find(folder)
     assert problems == []
     assert {record["status"] for record in whole} == {"done"}
@@ -75,7 +75,7 @@ def in_the_middle(job: Job) -> bool:
 
 
 def wait_for(holds: Any, process: subprocess.Popen[str]) -> bool:
-    """Whether something came to hold before the process ended."""
+    """Whether a condition became true before the process ended."""
     deadline = time.monotonic() + SECONDS
     while process.poll() is None:
         if holds():

@@ -78,7 +78,7 @@ def test_requeued_warned_and_cancelled_jobs_end_as_a_local_sweep(tmp_path: Path)
 
 
 def test_a_run_of_two_tasks_is_one_run_and_survives_a_warning(tmp_path: Path) -> None:
-    """Each task is one of the run's processes; the first one alone writes, and puts the job back into the queue."""
+    """Each task is one of the run's processes; the main one alone writes, and requeues the job."""
     one = ["method.rank=2", "method.every=1", "seed=0", "train.epochs=300"]
     assert run_job(jobs(tmp_path / "alone", *one)[0], 1).status == "done"
     shared = tmp_path / "shared"

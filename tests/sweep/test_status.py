@@ -1,4 +1,4 @@
-"""What `scripts/status.py` says of records of every state, with and without a sweep that asks for more."""
+"""scripts/status.py on records of every state, with and without an experiment whose runs are missing."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_the_script(config: Config) -> None:
 
 @pytest.mark.slow
 def test_committed_records_are_no_runs_of_this_folder(config: Config, tmp_path: Path) -> None:
-    """A fresh clone has run nothing, whatever its evidence says."""
+    """In a fresh clone no run is done, although it has committed records."""
     results = Path(config.results_dir)
     folder = written(config, status="done")
     folder.rename((results / "records").mkdir() or results / "records" / "default")

@@ -1,4 +1,4 @@
-"""A sweep through the command line: every run, one line each, failures apart, nothing twice."""
+"""Sweeps on the command line: a line per run, a list of failures, and no run done twice."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ def test_summary_counts_and_repeats(composed: Composer) -> None:
     ]
 
 
-# --- which run comes next, with processes that are none --------------------------------------------------------------
+# --- the schedule, with stand-ins for the processes ------------------------------------------------------------------
 
 
 class Scripted:
-    """Stands in for the processes: answers each task at once, as a script says, the last word of it for good."""
+    """Stands in for the processes: returns each task's scripted answers in turn, and repeats the last one."""
 
     def __init__(self, places: int, script: dict[str, list[str | Death]]) -> None:
         self.places = places

@@ -1,4 +1,4 @@
-"""Processes that are killed, that raise, that are replaced: what becomes of their task, and of the others'."""
+"""Worker processes that are killed, raise or are replaced: the results of their task and of the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECONDS = 60
 
 
 def act(task: str) -> tuple[str, int, str]:
-    """What a task says: a name, after ``die`` a signal, after ``exit`` a status."""
+    """Do a task: return its name, or ``die`` by a signal, or ``exit`` with a status."""
     what, _, argument = task.partition(" ")
     if what == "die":
         os.kill(os.getpid(), int(argument))

@@ -38,7 +38,7 @@ _counting = False
 
 
 class _Backend(_DummyBackendModule):
-    """What PyTorch asks of a device's module (``torch.pretend``), beside what its stand-in answers."""
+    """The device's module (``torch.pretend``): functions that PyTorch calls and its dummy module lacks."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
@@ -50,7 +50,7 @@ class _Backend(_DummyBackendModule):
         """The numbers are drawn by the CPU's generator, which is restored by itself."""
 
     def set_device(self, device: Any) -> None:
-        """There is one."""
+        """The number of devices: 1."""
 
     def synchronize(self, device: Any = None) -> None:
         _note("synchronize")
@@ -224,7 +224,7 @@ def _operator(name: str) -> tuple[str, Callable[..., Any]]:
 
 
 def register() -> list[Any]:
-    """Make the device known to PyTorch, for good.
+    """Register the device with PyTorch, for the rest of the process.
 
     Returns:
         What must stay alive as long as the device is used.

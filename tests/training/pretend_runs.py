@@ -1,7 +1,7 @@
-"""Train small runs on the CPU and on the pretend device, and print what they did as JSON, a line a run.
+"""Train small runs on the CPU and on the pretend device, and print their results as JSON, one line per run.
 
-``python -m tests.training.pretend_runs ROBERTA GPT2 FOLDER``: folders of the two tiny models, and where runs go. A
-process of its own, because the pretend device stays with the process that has made it.
+``python -m tests.training.pretend_runs ROBERTA GPT2 FOLDER``: folders of the two tiny models, and of the runs. Runs in
+a process of its own, because the pretend device stays registered until the process ends.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def on_the_pretend_device() -> Iterator[None]:
 
 
 def outcome(settings: Config) -> dict[str, Any]:
-    """What a run's record says of its training, and the waits of its updates."""
+    """The training part of a run's record, and the waits of its updates."""
     AcceleratorState._reset_state(reset_partial_state=True)  # or the first run's device is every run's
     pretend_device.waits.clear()
     record = run(settings, "a test", progress=False).record

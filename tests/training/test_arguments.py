@@ -1,4 +1,4 @@
-"""What the stock Trainer would do on its own: a batch for each GPU of a machine; and a stream of examples."""
+"""Arguments of the Trainer: one device per process, and no stream of examples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import Composer
 
 
 def test_one_process_trains_on_one_device_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it the Trainer wraps the model in DataParallel and makes batches of four times the size."""
+    """Otherwise the Trainer wraps the model in DataParallel, with batches of four times the size."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     config = TrainConfig(device="cuda", precision="fp32", batch_size=32)
     arguments = training_arguments(config, tmp_path, seed=0, updates=10)

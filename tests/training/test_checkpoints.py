@@ -1,4 +1,4 @@
-"""What a checkpoint is used for, and what it is refused for: torn files, another backbone, code in a pickle."""
+"""Checkpoints that are used, and those that are refused: torn files, another backbone, code in a pickle."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def empty(path: Path) -> None:
 
 
 def flip(path: Path) -> None:
-    """One bit, in the middle; the size and, of most files, the format stay as they were."""
+    """Flip one bit in the middle; the size and, for most files, the format stay valid."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -150,7 +150,7 @@ def test_a_manifest_of_another_kind_is_torn(text: str, tmp_path: Path) -> None:
 
 
 def test_another_backbone_is_refused_with_both_hashes(half: Half, tmp_path: Path, tiny_model: Path) -> None:
-    """The model's folder holds other weights than when the run was killed: one number of an embedding, no adapter."""
+    """After the run was killed, one number of a frozen embedding in the model's folder changed."""
     copy = half.copy(tmp_path / "copy")
     other = tmp_path / "model"
     shutil.copytree(tiny_model, other)
@@ -217,7 +217,7 @@ def test_the_hash_of_bfloat16_weights_is_of_their_bits() -> None:
 
 
 class Bomb:
-    """A pickle that makes a file when it is read."""
+    """A pickle that creates a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -228,7 +228,7 @@ class Bomb:
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
 def test_a_pickle_that_runs_code_is_refused(name: str, half: Half, tmp_path: Path) -> None:
-    """Whole by its manifest, as one who can write there would make it."""
+    """A checkpoint with a valid manifest, as anyone with write access could make it."""
     copy = half.copy(tmp_path / "copy")
     checkpoint = copy.checkpoints / "checkpoint-8"
     torch.save(Bomb(tmp_path / "exploded"), checkpoint / name)

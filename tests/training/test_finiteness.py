@@ -1,4 +1,4 @@
-"""What is not finite stops the run at that step, under its name: a loss, a gradient, a weight, a factorization."""
+"""A loss, gradient, weight or factorization that is not finite stops the run at that step and is named."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_gradient_and_a_weight_are_named(name: str, value: float) -> None:
 
 
 def test_large_numbers_are_finite() -> None:
-    """Whose squares are not."""
+    """Values that are finite but whose squares are not."""
     model = two_layers()
     watch = watched(model)
     model(torch.ones(5, 3)).sum().backward()
@@ -140,7 +140,7 @@ def failed(config: Any, kind: type[Exception]) -> str:
 def test_a_gradient_stops_the_run_before_the_update(
     value: float, composed: Composer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of one layer alone: clipping has not yet made all gradients NaN."""
+    """Only one layer is named, although clipping would make all gradients NaN."""
 
     def poison(model: Any) -> None:
         model.get_parameter(f"{LAYER}.A").register_hook(lambda gradient: torch.full_like(gradient, value))
@@ -156,7 +156,7 @@ def test_a_gradient_stops_the_run_before_the_update(
 def test_a_weight_stops_the_run_at_the_update_that_spoilt_it(
     composed: Composer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the last update, after which no loss would tell."""
+    """The last update, after which no loss is computed."""
 
     def poison(model: Any) -> None:
         model.get_parameter(f"{LAYER}.B").data[0, 0] = math.inf
@@ -167,7 +167,7 @@ def test_a_weight_stops_the_run_at_the_update_that_spoilt_it(
 
 @pytest.mark.slow
 def test_a_loss_is_traced_to_the_layer_whose_output_is_bad(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frozen weight, which nobody watches."""
+    """A frozen weight, which is not watched."""
 
     def poison(model: Any) -> None:
         model.get_submodule("roberta.encoder.layer.1.intermediate.dense").weight.data[0] = math.nan

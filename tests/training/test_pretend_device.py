@@ -1,4 +1,4 @@
-"""Training on a device that is not the CPU, without one: every method ends as on the CPU, and no update waits."""
+"""Training on a pretend device: every method ends as on the CPU, and no update waits for the device."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def in_a_process_of_its_own(*command: str) -> subprocess.CompletedProcess[str]:
 def outcomes(
     tiny_model: Path, tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[tuple[str, ...], Outcome]:
-    """What each run did, by method, precision, task and device."""
+    """Each run's outcome, by method, precision, task and device."""
     folder = tmp_path_factory.mktemp("pretend")
     roberta = folder / "roberta"
     shutil.copytree(tiny_model, roberta)

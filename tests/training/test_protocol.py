@@ -1,6 +1,6 @@
-"""The protocol as the running Trainer has it: parameter groups, the optimizer, its schedule, and each stream of chance.
+"""The protocol in the running Trainer: parameter groups, optimizer, schedule and random streams.
 
-The comparison of methods rests on these, and no score would show that one of them is wrong.
+The comparison of methods depends on these, and no score would reveal an error in them.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ OTHERS = (
     *("train.beta1=0.85", "train.beta2=0.97", "train.epsilon=1e-7", "train.weight_decay=0.2"),
     *("train.max_grad_norm=0.01", "train.lr=0.002"),
 )
-"""Neither the protocol's values nor AdamW's own."""
+"""Settings that differ from the protocol's and from AdamW's defaults."""
 
 
 class Watch(TrainerCallback):
-    """What the Trainer has at its first update, and what chance has drawn."""
+    """Records the Trainer's state at its first update, and random draws."""
 
     def __init__(self, build: Any) -> None:
         self.build = build
@@ -47,11 +47,11 @@ class Watch(TrainerCallback):
         self.order: list[list[int]] = []
         self.head: dict[str, torch.Tensor] = {}
         self.factors: list[dict[str, torch.Tensor]] = []
-        """Of the first adapter, at the start and after each resample."""
+        """The first adapter's factors, at the start and after each resample."""
         self.dropout: list[float] = []
         """A draw from the stream that dropout uses, at each update."""
         self.norms: list[float] = []
-        """Of all gradients, after clipping."""
+        """The norm of all gradients, after clipping."""
         self.optimizer: Any = None
         self.rates: list[set[float]] = []
         """The learning rates of all groups, at each update."""
@@ -97,7 +97,7 @@ def watched(composed: Composer, monkeypatch: pytest.MonkeyPatch, *overrides: str
 
 @pytest.mark.parametrize("method", METHODS)
 def test_parameter_groups_and_optimizer(method: str, composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is trained, what of it decays, and AdamW's settings: none of them its own defaults."""
+    """The trained parameters, those with weight decay, and AdamW's settings, none of which are its defaults."""
     watch = watched(composed, monkeypatch, *METHODS[method], *OTHERS)
     decayed, spared = watch.groups
     assert type(watch.optimizer.optimizer) is torch.optim.AdamW  # within accelerate's wrapper
@@ -151,7 +151,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 def test_the_schedule_of_every_update(
     method: str, schedule: str, warmup: float, composed: Composer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One rise and one fall over all updates, whatever the method and through its resamples."""
+    """One warm-up and one decay over all updates, for every method and across resamples."""
     overrides = (f"train.schedule={schedule}", f"train.warmup={warmup}", "train.lr=0.002")
     watch = watched(composed, monkeypatch, *METHODS[method], *overrides)
     updates = 12
@@ -192,7 +192,7 @@ def test_two_seeds_differ_in_all_that_is_drawn(composed: Composer, monkeypatch: 
 
 
 def test_batches_are_of_like_length(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Padding in all batches, against batches in any order."""
+    """Grouping by length reduces the padding of all batches."""
     padding = {}
     for group in ("true", "false"):
         overrides = ("method=lora", f"train.group_by_length={group}", "data.train_size=640", "train.max_steps=40")

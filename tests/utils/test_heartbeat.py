@@ -1,4 +1,4 @@
-"""Processes that beat, leave, hang and are killed, as two ends of a connection in one process."""
+"""Heartbeats of processes that leave, hang or are killed, simulated by two ends of a connection in one process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_processes_that_beat_are_alive_and_may_leave() -> None:
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_process_that_says_no_more_is_dead(closed: bool) -> None:
-    """It hangs with its connection open, or was killed."""
+    """A process that hangs with its connection open, or was killed."""
     died = Died()
     server, port = heartbeat.listening()
     silent = heartbeat.connected("127.0.0.1", port, 7)

@@ -22,5 +22,5 @@ def score(
         if None in wanted:
             raise ScoringError(f"references[{i}] has no number behind {MARK}: {known[0][-60:]!r}")
         right += final_number(answer) in wanted
-    rule = f"the number behind {MARK}; commas, currency signs, units and zeros behind the point do not count"
-    return {"exact_match": right / len(answers)}, {"exact_match": rule}, {}
+    definition = f"the number behind {MARK}; commas, currency signs, units and zeros behind the point do not count"
+    return {"exact_match": right / len(answers)}, {"exact_match": definition}, {}

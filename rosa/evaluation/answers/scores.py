@@ -10,7 +10,7 @@ from rosa.errors import ScoringError
 from rosa.evaluation.answers import numbers, slots, sql
 
 Measured = tuple[dict[str, float | None], dict[str, str], dict[str, str]]
-"""Scores by name, each score's rule, and why a score is missing."""
+"""Scores by name, each score's definition, and the reasons of missing scores."""
 
 SCORERS: dict[str, Callable[[Sequence[str], Sequence[str], Sequence[Sequence[str]]], Measured]] = {
     "number": numbers.score,
@@ -29,7 +29,7 @@ class AnswerScores:
     references: int
     """Number over all segments."""
     options: dict[str, str]
-    """Score -> its rule."""
+    """Score -> its definition."""
     missing: dict[str, str] = field(default_factory=dict)
     """Score without a value -> reason."""
 

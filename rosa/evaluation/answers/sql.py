@@ -12,7 +12,7 @@ STEPS = 1_000_000
 MOST_ROWS = 1000
 """Rows of a result that are compared."""
 ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
-"""What a query may do: it is a model's text."""
+"""SQLite actions that are allowed to a query, which is a model's output and thus not trusted."""
 
 _CREATE = re.compile(r"CREATE\s+TABLE\b[^;|]*", re.IGNORECASE)
 _LITERAL = re.compile(r"'((?:[^']|'')*)'|\"([^\"]*)\"|\b(\d+(?:\.\d+)?)\b")
@@ -53,7 +53,7 @@ def agree(context: str, answer: str, reference: str) -> bool | None:
     """Whether two queries have the same result on tables of this context; None if the reference cannot be run.
 
     Args:
-        context: text with ``CREATE TABLE`` statements, separated by semicolons; what follows ``|`` is no part of them.
+        context: text with ``CREATE TABLE`` statements, separated by semicolons; text after ``|`` is ignored.
         answer: a query.
         reference: the query that is right.
     """
@@ -74,7 +74,7 @@ def agree(context: str, answer: str, reference: str) -> bool | None:
 
 
 def _fill(connection: sqlite3.Connection, context: str, reference: str) -> None:
-    """Create the tables, and fill each with rows of the reference's literals and of three values more."""
+    """Create the tables, and fill each with rows of the reference's literals and of three further values."""
     for statement in _CREATE.findall(context.partition("|")[0]):
         try:
             connection.execute(statement)
@@ -93,7 +93,7 @@ def _fill(connection: sqlite3.Connection, context: str, reference: str) -> None:
 
 
 def _result(connection: sqlite3.Connection, query: str) -> Result | None:
-    """What a query gives; None if it is none that SQLite can run within ``STEPS``."""
+    """The result of a query; None if SQLite cannot run it within ``STEPS``."""
     connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in ALLOWED else sqlite3.SQLITE_DENY)
     connection.set_progress_handler(lambda: 1, STEPS)
     try:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from transformers import GPT2Config, GPT2LMHeadModel
 
 HELD_OUT_SHARE = 0.02
-"""Paragraphs that the model is judged by and not trained on."""
+"""Share of the paragraphs that are held out for evaluation."""
 JUDGED_BATCH = 32
-"""Held-out contexts at a time."""
+"""Held-out contexts per batch."""
 VERSION = 1
 """Part of the cache's key: raise it when a change here, or in what this uses, gives other weights."""
 
@@ -91,7 +91,7 @@ def next_token_loss(model: GPT2LMHeadModel, batch: torch.Tensor, positions: torc
 
 
 def held_out_loss(model: GPT2LMHeadModel, encoded: Sequence[list[int]]) -> float:
-    """Mean cross entropy a token, in nats, of held-out texts."""
+    """Mean cross entropy per token, in nats, of held-out texts."""
     total, tokens = 0.0, 0
     ordered = sorted(encoded, key=len)
     with torch.no_grad():
@@ -126,8 +126,8 @@ def pretrain_gpt2(
     Returns:
         The facts that are also saved beside the model: ``parameters``, ``vocabulary`` (tokens), ``steps``, ``tokens``
         (predicted in training), ``loss`` (mean cross entropy in nats of the last tenth of the steps),
-        ``held_out_perplexity`` (a token, over held-out paragraphs), ``cut`` (inputs that were longer
-        than the context), ``seconds``, and ``text`` (``origin``, and the numbers of paragraphs and texts).
+        ``held_out_perplexity`` (per token, over held-out paragraphs), ``cut`` (number of inputs longer than the
+        context), ``seconds``, and ``text`` (``origin``, and the numbers of paragraphs and texts).
 
     Raises:
         DataError: fewer than two paragraphs.

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 END_TOKEN, PAD_TOKEN = "<|endoftext|>", "<|pad|>"
 END, PAD = 0, 1
 TEXTS_IN_CONTEXT = (2, 3)
-"""Texts of one paragraph that are read together: fewest and most, where the paragraph has as many."""
+"""Minimum and maximum number of texts of one paragraph in a context; fewer if the paragraph has fewer."""
 RENAMED_SHARE = 0.5
-"""Contexts to train on in which names that several texts share are replaced by invented ones."""
+"""Share of training contexts in which names that several texts share are replaced by invented ones."""
 
 
 def build_tokenizer(paragraphs: Sequence[Sequence[str]], vocabulary: int, context: int) -> PreTrainedTokenizerFast:
@@ -85,7 +85,7 @@ def _invented(known: Sequence[str], rng: Random) -> str:
 
 
 def contexts(paragraphs: Sequence[Sequence[str]], renamed_share: float, rng: Random) -> Iterator[str]:
-    """Yield contexts: each text once, with others of its paragraph, one a line; some are :func:`renamed`."""
+    """Yield contexts: each text once, with others of its paragraph, one per line; some are :func:`renamed`."""
     known = names(paragraphs)
     for paragraph in paragraphs:
         texts = rng.sample(paragraph, len(paragraph))

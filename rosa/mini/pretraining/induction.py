@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 EMBEDDING_SCALE = 5.0
-"""The embeddings' spread at the start, in that of the other weights: smaller ones forget what they start as."""
+"""Initial standard deviation of the embeddings, as a multiple of the other weights'; a few updates would erase smaller
+ones."""
 SHARPNESS = 2.0
 """Gain of the constructed heads' queries and of their keys."""
 CONFIDENCE = 4.0
-"""Gain of what the copying heads say over what is known of the token that they stand at."""
+"""Gain of the copying heads' output relative to the embedding of the current token."""
 
 
 def induce(model: GPT2LMHeadModel) -> None:

@@ -13,7 +13,7 @@ WARMUP_SHARE = 0.1
 WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
 SORTED_BATCHES = 32
-"""Batches that are sorted by length together, so that little of a batch is padding."""
+"""Number of batches whose inputs are sorted by length together, to reduce padding."""
 
 
 @contextmanager

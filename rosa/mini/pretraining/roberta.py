@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     from transformers import RobertaConfig, RobertaForMaskedLM
 
 JUDGED_SHARE = 0.4
-"""Share of the inputs without hidden words, whose words the model judges one by one."""
+"""Share of the inputs on which the model detects changed words instead of predicting masked ones."""
 JUDGE_WEIGHT = 5.0
-"""Weight of the loss on exchanged words, a mean over tokens, against the loss on hidden words."""
+"""Weight of the detection loss relative to the loss on masked words; both are means over tokens."""
 EMBEDDING_SCALE = 5.0
 """Standard deviation of the embeddings at the start, as a multiple of that of the other weights."""
 VERSION = 2
 """Part of the cache's key: raise it when a change here gives other weights."""
 NOT_READ = ("architecture", "vocabulary", "context", "text")
-"""Settings of GPT-2, which make no difference to a RoBERTa and are no part of its key."""
+"""Settings of GPT-2, which do not affect a RoBERTa and are not part of its key."""
 
 
 def architecture(mini: MiniModelConfig, vocabulary_size: int) -> RobertaConfig:
@@ -138,8 +138,8 @@ def pretrain_roberta(
 
     Returns:
         The facts that are also saved beside the model: ``parameters``, ``steps``, ``loss`` (mean masked-token cross
-        entropy, in nats, of the last tenth of the steps), ``right`` (the accuracy of the
-        detection, over the same steps) and ``seconds``.
+        entropy, in nats, of the last tenth of the steps), ``right`` (accuracy of the detection, over the same steps)
+        and ``seconds``.
 
     Raises:
         DataError: no paragraphs, or a vocabulary that :func:`build_tokenizer` refuses.
@@ -175,7 +175,7 @@ def pretrain_roberta(
         batch = next(stream)
         is_judged = torch.rand(len(batch), generator=generator) < JUDGED_SHARE
         disturbed, wrong = disturb(batch, rates, substitutes, generator)
-        # The first token's output is for the whole input.
+        # The first token's output judges the whole input.
         wrong[:, 0] = wrong.any(1)
         hidden, labels = mask_tokens(batch, rates, generator)
         labels = torch.where(is_judged[:, None], IGNORED, labels)

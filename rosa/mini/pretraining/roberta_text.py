@@ -14,21 +14,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-"""In RoBERTa's order; a token's place is its number."""
+"""In RoBERTa's order; a token's position is its id."""
 START, PAD, END, UNKNOWN, MASK = range(len(SPECIAL_TOKENS))
 MAX_LENGTH = 64
-"""Tokens of an input at most."""
+"""Maximum number of tokens of an input."""
 
 MASKED_SHARE = 0.3
-"""Tokens to predict; of these 80 % are hidden, 10 % replaced and 10 % left (BERT, arXiv 1810.04805, section 3.1)."""
+"""Share of tokens to predict; of these 80 % are masked, 10 % replaced and 10 % kept (BERT, arXiv 1810.04805, section
+3.1)."""
 HIGHEST_RATE = 0.35
-"""No word is hidden more often than this."""
+"""Maximum masking probability of a word."""
 DISTURBED_SHARE = 0.6
-"""Judged inputs in which something is disturbed."""
+"""Share of the judged inputs in which words are changed."""
 EXCHANGED_SHARE = 0.3
-"""Disturbed inputs in which two words change places; in the others some words make room for others."""
+"""Share of the changed inputs in which two words are exchanged; in the others, words are replaced by substitutes."""
 PAIR_SHARE = 0.8
-"""Paragraphs that are read as a pair of texts; the sentences of the others are read one by one."""
+"""Probability that a paragraph becomes a pair of texts; otherwise its sentences become single inputs."""
 
 
 def build_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:

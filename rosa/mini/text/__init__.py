@@ -1,4 +1,4 @@
-"""Generated text of the mini scale: GLUE-shaped, E2E-shaped and right-or-wrong tasks, from our own grammars."""
+"""Generated text of the mini scale: tasks like GLUE's and E2E's, and tasks with right-or-wrong answers."""
 
 from __future__ import annotations
 

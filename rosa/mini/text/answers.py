@@ -1,6 +1,6 @@
 """Mini tasks whose outputs are right or wrong: word problems, meaning representations, SQL queries.
 
-Shaped like GSM8K, ViGGO and sql-create-context, with their hubs' columns; all words and numbers are this project's.
+The columns are those of GSM8K, ViGGO and sql-create-context on the hub; all words and numbers are this project's.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ TASKS: dict[str, Callable[[Random], Row]] = {"gsm8k": word_problem, "viggo": mea
 def examples(task: str, split: str, size: int, seed: int) -> list[Row]:
     """Rows of a task, with the hub's columns.
 
-    A hash of the texts decides the split, so the splits are disjoint for all sizes and seeds, and of restaurants none
-    of an evaluation split is in the pretraining text. Rows are unique. A smaller ``size`` gives the first rows of a
+    A hash of the texts decides the split, so the splits are disjoint for all sizes and seeds, and no restaurant of an
+    evaluation split occurs in the pretraining text. Rows are unique. A smaller ``size`` gives the first rows of a
     larger one.
 
     Raises:

@@ -71,7 +71,7 @@ PARAGRAPHS: tuple[Callable[[Random], list[str]], ...] = (
     _acceptable,
     _acceptable,
 )
-"""What a paragraph can be, each as often as it stands here."""
+"""The kinds of paragraph; each is drawn with a probability proportional to its number of entries."""
 
 
 def _paragraph(rng: Random) -> tuple[str, ...]:

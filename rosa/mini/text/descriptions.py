@@ -83,14 +83,14 @@ WORDINGS: dict[str, dict[str, Wording]] = {
         ),
     },
 }
-"""Slot -> value -> how it is said, for the slots that have a few values each."""
+"""Slot -> value -> wording, for the slots with few values."""
 SLOTS = ("name", "eatType", "food", "priceRange", "customer rating", "area", "familyFriendly", "near")
 """In the order of a meaning representation."""
 
 ANY_TYPE = ("place", "spot", "venue")
-"""What a restaurant is called whose type is not among its facts."""
+"""Nouns for a restaurant whose type is not among its facts."""
 IN_OPENING = 4
-"""Facts, beside name and type, that the first sentence says at most."""
+"""Maximum number of facts in the first sentence, besides name and type."""
 
 
 def wording(slot: str, value: str) -> Wording:

@@ -89,7 +89,7 @@ def some_phrase(rng: Random, kinds: tuple[str, ...], genre: str = "", *taken: Ph
 INTRANSITIVE = tuple(verb for verb in lexicon.VERBS if not verb.themes)
 TRANSITIVE = tuple(verb for verb in lexicon.VERBS if verb.themes)
 SYMMETRIC = tuple(verb for verb in TRANSITIVE if verb.themes == verb.agents)
-"""Verbs whose subject and object could change places."""
+"""Verbs whose subject and object can be exchanged."""
 
 
 INTERCHANGEABLE = tuple(
@@ -97,7 +97,7 @@ INTERCHANGEABLE = tuple(
     for verb in TRANSITIVE
     if sum((other.themes, other.agents) == (verb.themes, verb.agents) for other in TRANSITIVE) > 1
 )
-"""Transitive verbs that another one can stand in for."""
+"""Transitive verbs that another verb can replace."""
 
 
 def some_event(

@@ -27,7 +27,7 @@ QUANTIFIERS = ("the", "the not", "some", "no", "every", "not every")
 OPPOSITE = {"the": "the not", "some": "no", "every": "not every"}
 OPPOSITE |= {opposite: quantifier for quantifier, opposite in OPPOSITE.items()}
 WEAKER = {"every": "some", "no": "not every", "the": "some"}
-"""What a quantifier implies of the same phrases, as long as the noun phrase names something."""
+"""Quantifier -> the weaker one that it implies for the same phrases, if the noun phrase denotes something."""
 UPWARD = {
     "the": (True, True),
     "the not": (True, False),
@@ -59,7 +59,7 @@ class Statement:
 
 
 Step = Callable[[Random, Statement], Statement | None]
-"""A change of one phrase; None where the statement has nothing to change so."""
+"""A change of one phrase; None if it does not apply to the statement."""
 
 
 def _wider_phrase(phrase: Phrase) -> list[Phrase]:
@@ -177,7 +177,7 @@ FACTIVE = ("knew", "remembered", "noticed", "forgot")
 """Verbs of which *she ... that it happened* implies that it happened."""
 NOT_FACTIVE = ("hoped", "claimed", "thought", "feared")
 LINKS = ("before", "after", "because", "while")
-"""What joins two clauses that both happened."""
+"""Conjunctions between two clauses that both happened."""
 
 
 def _relative_clause(rng: Random, words: Words, entailed: bool) -> tuple[str, Event]:

@@ -12,9 +12,9 @@ class Noun:
     names: tuple[str, ...]
     kind: str
     genre: str = ""
-    """``town`` or ``country``; empty for what is found in both."""
+    """``town`` or ``country``; empty for both."""
     gender: str = ""
-    """``he`` or ``she`` where the noun settles it."""
+    """``he`` or ``she`` if the noun has a gender."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ OBJECT_OPTIONAL: tuple[str, ...] = (
     *("help", "follow", "see", "visit", "call", "buy", "sell", "lose", "hide", "find", "break", "clean"),
     *("eat", "bake", "drive", "play"),
 )
-"""Verbs, by their first name, that may do without their object: nothing is wrong with *did the nurse eat?*"""
+"""Transitive verbs (by their first name) whose object is optional: *did the nurse eat?* is acceptable."""
 HYPERNYM_VERBS: dict[str, Verb] = {word: Verb((word,), (), ANIMATE) for word in ("move", "speak")}
 
 ANIMATE_ADJECTIVES: tuple[tuple[str, ...], ...] = (
@@ -159,7 +159,7 @@ def plural(noun: str) -> str:
 
 
 def third_person(verb: str) -> str:
-    """The present form that goes with *she*."""
+    """The present tense in the third person singular."""
     if verb.endswith(("ch", "sh", "s", "x")):
         return verb + "es"
     if verb.endswith("y") and verb[-2] not in "aeiou":

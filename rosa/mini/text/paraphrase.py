@@ -56,7 +56,7 @@ def qqp(rng: Random, label: int) -> dict[str, str]:
 
 
 WEIGHTS = {"agent": 1.0, "verb": 1.0, "theme": 1.0, "place": 1.0, "time": 0.5, "negation": 0.5}
-"""What each part that two sentences have in common adds to their similarity; the sum is 5."""
+"""Contribution of each part that two sentences share to their similarity; the sum is 5."""
 
 
 def stsb(rng: Random) -> dict[str, str | float]:

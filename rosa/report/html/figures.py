@@ -86,7 +86,7 @@ def inline(svg: bytes, prefix: str, label: str) -> str:
         for child in list(parent):
             if child.tag == f"{SVG}style" or child.tag == f"{SVG}metadata":
                 parent.remove(child)
-    # The rules of matplotlib's style element, as attributes of the root so that they apply to this drawing alone.
+    # The declarations of matplotlib's style element become attributes of the root, so they apply to this drawing alone.
     root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt", "role": "img", "aria-label": label}
     referred = {name for element in root.iter() for name in _referred(element)}
     for element in root.iter():

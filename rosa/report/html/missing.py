@@ -37,7 +37,7 @@ class Gap:
 
     @property
     def task_name(self) -> str:
-        """As tables write it."""
+        """The task's name as in tables."""
         return formatting.TASK_NAMES.get(self.task, self.task)
 
 

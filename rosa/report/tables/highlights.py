@@ -87,7 +87,7 @@ def _best_and_close(column: Column, labels: Sequence[str]) -> tuple[set[str], se
 
 
 def legend(columns: Sequence[Standings], where: str = "a column among rows") -> str:
-    """What bold, underlined and starred cells mean, and how many tests there were; ``where`` cells compete."""
+    """The meaning of bold, underlined and starred cells, and the number of tests; ``where`` are the compared cells."""
     found = [standing for column in columns for standing in column.by_row.values()]
     parts = [f"Bold: best of {where} with all seeds."]
     if any(standing.close for standing in found):

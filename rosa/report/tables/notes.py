@@ -25,7 +25,7 @@ EXPLAINED = {
     ),
     baselines.RETRIEVAL: "Retrieval: a reference of the training input with the most similar words.",
 }
-"""What each row of baselines is."""
+"""Row of baselines -> its explanation."""
 NOT_ABOVE = "Not above the best baseline for the same rows."
 """The footnote of a method's score."""
 
@@ -36,7 +36,7 @@ def text(*parts: str) -> Line:
 
 
 def loud(heading: str, body: str) -> Line:
-    """A line that starts in bold: a warning."""
+    """A warning: a line whose heading is bold."""
     return (Span(heading, "bold"), Span(" " + body))
 
 
@@ -210,7 +210,7 @@ def _rates(comparison: Comparison) -> list[Line]:
 
 
 def _lost(members: Iterable[tuple[Row, str, Result]]) -> str:
-    """How runs without a score entered the choice, where there are any."""
+    """How runs without a score affected the selection; empty without such runs."""
     results = [result for *_, result in members]
     runs = [run for result in results for trial in result.trials for run in trial.runs]
     cells = [cell["status"] for run in runs if run["tuning"] for cell in run["tuning"]["grid"]]
@@ -299,7 +299,7 @@ def _sizes(run: Record) -> str:
 
 
 def on_baselines(comparison: Comparison) -> list[Line]:
-    """What the rows of baselines are, or how to make them."""
+    """Explanations of the rows of baselines, or the command that computes them."""
     texts = [task for task in comparison.tasks if task.kind != "vector_regression"]
     command = Span(f"python scripts/make_baselines.py --experiment {comparison.experiment}", "code")
     lacking = [_task(task.name) for task in texts if not baselines.lines(comparison, task)]

@@ -171,7 +171,7 @@ def joined(scores: Sequence[str]) -> str:
 
 
 def with_what_is_lost(shown: str, n: int, trial: Trial, task: Task) -> str:
-    """A cell's numbers with ``n``, the number of seeds, and the counts of failed and running seeds if any lack."""
+    """A cell's numbers; if seeds are missing, also their number ``n`` and the counts of failed and running ones."""
     lost = {"failed": len(trial.failed), "running": len(trial.running)}
     counted = [f"{number} {state}" for state, number in lost.items() if number]
     if not shown:

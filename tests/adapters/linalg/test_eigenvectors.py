@@ -1,4 +1,4 @@
-"""Chosen eigenvectors against NumPy's full decomposition, on spectra that inverse iteration finds easy and hard."""
+"""Selected eigenvectors against NumPy's full decomposition, on spectra that are easy and hard for inverse iteration."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_what_inverse_iteration_cannot_do_is_said(value: float) -> None:
 
 
 def test_wrong_eigenvalues_give_no_vectors() -> None:
-    """The check that guards the result: a value between two eigenvalues has no vector."""
+    """The check of the result refuses a value that lies between two eigenvalues."""
     T = Tridiagonal(np.arange(6.0), np.zeros(5), np.zeros((6, 6)), np.zeros(5))
     np.testing.assert_allclose(np.abs(inverse_iteration(T, np.array([2.0]))[:, 0]), np.eye(6)[2], atol=1e-12)
     with pytest.raises(ConvergenceError):

@@ -1,4 +1,4 @@
-"""LAPACK's routines against SciPy's own Python functions for them, and what they do to Python's lock."""
+"""LAPACK's routines against SciPy's own Python functions, and that they release Python's lock (GIL)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_reduction_is_scipys() -> None:
 
 
 def test_info_is_lapacks() -> None:
-    """No convergence in 30 sweeps for a value is told by a positive info, as for a matrix of NaN."""
+    """A positive info reports no convergence within 30 sweeps, as for a matrix of NaN."""
     diagonal, beside = np.arange(4.0), np.ones(3)
     expected, info = lapack.dsterf(diagonal, beside)
     assert (routine("dsterf")(4, diagonal, beside), info) == (0, 0)
@@ -58,7 +58,7 @@ def test_another_number_of_arguments_is_refused() -> None:
 
 
 def test_other_threads_go_on_meanwhile() -> None:
-    """One that looks at the result finds it half written: under Python's lock it is all there, or not begun."""
+    """Another thread sees a partial result; if the routine held the lock, it would see all or nothing."""
     n, diagonals, half_written, done = 600, [np.zeros(600)], threading.Event(), threading.Event()
 
     def looks() -> None:
@@ -71,7 +71,7 @@ def test_other_threads_go_on_meanwhile() -> None:
     thread = threading.Thread(target=looks)
     thread.start()
     try:
-        for _ in range(50):  # on a machine that is busy with other things it may not come to look in time
+        for _ in range(50):  # on a busy machine the other thread may be too late
             G = symmetric(n)
             diagonals.append(np.full(n, np.nan))
             routine("dsytrd").with_work(b"L", n, G, n, diagonals[-1], np.empty(n - 1), np.empty(n - 1))

@@ -1,4 +1,4 @@
-"""Sums in float64 whatever surrounds them, and one byte that keeps what rounding takes."""
+"""Sums are computed in float64 under autocast and TF32; one byte per entry stores the rounding error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NARROW = [torch.bfloat16, torch.float16]
 
 
 def numbers(dtype: torch.dtype) -> Tensor:
-    """Of every size that the dtype has, with zeros, powers of two and subnormal numbers, in float64."""
+    """Numbers of every magnitude of the dtype, with zeros, powers of two and subnormal numbers; float64."""
     stream = torch.Generator().manual_seed(0)
     exponents = torch.linspace(-12, 12, 97, dtype=torch.float64)
     spread = torch.randn(40, 97, generator=stream, dtype=torch.float64) * 2.0**exponents
@@ -27,7 +27,7 @@ def numbers(dtype: torch.dtype) -> Tensor:
 
 
 def neighbour_distance(value: Tensor) -> Tensor:
-    """From each number to the next one away from zero, by counting its bits up, in float64."""
+    """The distance from each number to the next one away from zero, found by incrementing its bits; float64."""
     return ((value.view(torch.int16) + 1).view(value.dtype).double() - value.double()).abs()
 
 

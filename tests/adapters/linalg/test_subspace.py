@@ -150,7 +150,7 @@ def test_the_split_is_exact_for_every_weight(name: str, solver: Solver) -> None:
 
 @pytest.mark.parametrize("shape", [(24, 24), (40, 16), (16, 40)], ids=str)
 def test_gram_refuses_what_it_would_get_wrong(shape: tuple[int, int]) -> None:
-    """Where the Gram matrix's rounding loses a chosen singular value, ``auto`` is the SVD and ``gram`` an error."""
+    """If rounding of the Gram matrix loses a chosen singular value, ``auto`` uses the SVD and ``gram`` raises."""
     W = matrix(*shape, condition=1e9)
     n = min(shape)
     last = torch.tensor([n - 1])
@@ -193,7 +193,7 @@ def test_where_inverse_iteration_fails_the_full_decomposition_serves(monkeypatch
 
 
 def test_lapack_runs_on_one_thread_and_hands_the_others_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SciPy's own default is every core, whatever PyTorch was given."""
+    """SciPy uses every core by default, whatever PyTorch's number of threads."""
 
     def blas_threads() -> set[int]:
         libraries = ThreadpoolController().select(user_api="blas").info()
@@ -287,7 +287,7 @@ def test_a_stack_is_its_layers_one_by_one(shape: tuple[int, int], solver: Solver
 
 @pytest.mark.parametrize("shape", [(24, 24), (40, 16), (16, 40)], ids=str)
 def test_the_batched_decomposition_is_that_of_each_layer(shape: tuple[int, int]) -> None:
-    """What a GPU runs: one call for the whole stack, here on the CPU; one of the layers needs the SVD."""
+    """The code path of a GPU, one call for the whole stack, run on the CPU; one of the layers needs the SVD."""
     stack = torch.stack([matrix(*shape, condition=condition) for condition in (1e1, 1e12, 1e3)])
     n = min(shape)
     indices = torch.tensor([[0, 3, n - 1], [n - 1, n - 2, 1], [2, 7, 5]])
@@ -305,7 +305,7 @@ def test_the_batched_decomposition_is_that_of_each_layer(shape: tuple[int, int])
 @pytest.mark.parametrize("layout", ["transposed", "strided", "reversed"])
 @pytest.mark.parametrize("r", [3, 30])
 def test_strides_do_not_matter(shape: tuple[int, int], layout: str, r: int) -> None:
-    """GPT-2's Conv1D hands over a transposed view, float64 ones included, which no conversion makes contiguous."""
+    """GPT-2's Conv1D passes a transposed view; in float64, no conversion makes it contiguous."""
     W = matrix(*shape)
     view = {
         "transposed": W.T.contiguous().T,
@@ -439,7 +439,7 @@ def test_random_draws_every_index_equally_often(n: int, r: int) -> None:
 
 
 def test_random_draws_every_subset_equally_often() -> None:
-    """Uniform single indices are not enough: a random window has nearly that, and few of the subsets."""
+    """Uniform single indices are not enough: a random window has nearly uniform ones, but few of the subsets."""
     stream = torch.Generator().manual_seed(0)
     subsets = list(itertools.combinations(range(6), 3))
     drawn = Counter(tuple(draw_indices(6, 3, "random", stream).tolist()) for _ in range(6000))

@@ -1,4 +1,4 @@
-"""Answers that are right or wrong: final numbers, meaning representations, SQL queries."""
+"""Scores of right-or-wrong answers: final numbers, meaning representations, SQL queries."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_a_batch_gives_each_prompt_what_it_gets_alone(
     alone = [plainly(model, tokenizer, text, config) for text in texts]
     assert tokens(model, tokenizer, texts, config) == alone
     assert tokens(model, tokenizer, texts, dataclasses.replace(config, batch_size=5)) == alone
-    # The test would say little if nothing was ever forbidden, or all hypotheses were of one length.
+    # The test covers forbidden n-grams, and hypotheses of different lengths.
     assert tokens(model, tokenizer, texts, settings(beams=beams, no_repeat_ngram=0)) != alone
     if kind == "trained":
         assert len({len(one) for one in alone}) > 2
@@ -295,12 +295,12 @@ def test_tokenizers_that_do_not_serve(
         decode(model, tokenizer, ["w1"], settings(), progress=False)
 
 
-# --- going on --------------------------------------------------------------------------------------------------------
+# --- resuming --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def decoded_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many prompts each call of ``generate`` got."""
+    """The number of prompts in each call of ``generate``."""
     rows: list[int] = []
     generate = GPT2LMHeadModel.generate
 
@@ -318,7 +318,7 @@ def test_what_a_journal_holds_is_not_decoded_again(
     texts, path = causal.prompts(8), tmp_path / "new" / "journal"
     half = decode(model, tokenizer, texts[:4], settings(), Journal(path), "key", progress=False)
     decoded_rows.clear()
-    # The size of a batch decides nothing.
+    # The batch size does not matter.
     whole = decode(model, tokenizer, texts, settings(batch_size=3), Journal(path), "key", progress=False)
     assert sum(decoded_rows) == 4
     assert whole.continuations[:4] == half.continuations

@@ -1,4 +1,4 @@
-"""The file of hypotheses: whole or not there, gone on with after a kill, skipped when done, never replaced unasked."""
+"""The file of hypotheses: complete or absent, resumed after a kill, skipped when done, replaced only on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading references and hypotheses: what goes together, and each kind of bad input, with its file and line."""
+"""Reading references and hypotheses: how they are matched, and errors that name file and line."""
 
 from __future__ import annotations
 

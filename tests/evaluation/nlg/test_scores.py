@@ -44,7 +44,7 @@ corpora = pytest.mark.parametrize(("hypotheses", "references"), CORPORA.values()
 
 
 def draw(seed: int, segments: int = 30) -> tuple[list[str], Groups]:
-    """Texts of few words, so that much is repeated and much matches."""
+    """Texts from a small vocabulary, so that many n-grams repeat and match."""
     random_ = random.Random(seed)
 
     def text(shortest: int) -> str:
@@ -148,7 +148,7 @@ ODD: dict[str, tuple[list[str], Groups, float, float]] = {
     ),
     "nothing at all": (["", " "], [["A pub."], ["Food."]], 0.0, 0.0),
 }
-"""Corpora, and what the functions of the official mteval-v13a-sig.pl, run in Perl, give for them: BLEU and NIST."""
+"""Corpora, with BLEU and NIST by the functions of the official mteval-v13a-sig.pl, run in Perl."""
 
 
 @pytest.mark.parametrize(("hypotheses", "references", "of_bleu", "of_nist"), ODD.values(), ids=ODD)
@@ -255,7 +255,7 @@ def test_cider_in_closed_form() -> None:
     assert coco.cider(texts, [[text] for text in texts]) == pytest.approx(10)
     # One of two references is equal, the other has nothing in common.
     assert coco.cider(texts, [[text, "x y z u v w"] for text in texts]) == pytest.approx(5)
-    # Words that every segment has weigh nothing.
+    # Words that occur in every segment have weight 0.
     assert coco.cider(["a"], [["a"]]) == 0
 
 
@@ -294,7 +294,7 @@ FakeJava = Callable[..., None]
 
 @pytest.fixture
 def fake_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeJava:
-    """Put a ``java`` first on the PATH: what it does for the tokenizer (None: the real one does it), and for METEOR."""
+    """Put a ``java`` first on the PATH, with Python code for the tokenizer (None: the real one) and for METEOR."""
     real = shutil.which("java")
 
     def make(tokenizer: str | None, scorer: str) -> None:
@@ -405,7 +405,7 @@ def test_broken_meteor_is_named_and_leaves_the_exact_tokens(
 
 
 def test_the_conversation_with_meteor(fake_java: FakeJava, tmp_path: Path) -> None:
-    """One question a segment, its statistics handed back as they came, the last number is the corpus's."""
+    """One request per segment; the returned statistics are sent back unchanged, and the last number is the score."""
     heard = tmp_path / "heard.txt"
     talk = (
         f"[(open({str(heard)!r}, 'a', encoding='utf-8').write(line), print('1.0 %d' % i if line[0] == 'S' else "

@@ -1,4 +1,4 @@
-"""Penn-Treebank tokens: the Java program through pipes, and the rules in Python that stand in for it."""
+"""Penn-Treebank tokens: by the Java program through pipes, and by the Python tokenizer that replaces it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SAMPLES = [
 
 
 def tokenize(texts: list[str]) -> tokens.Tokenized:
-    """As hypotheses, behind a reference that has nothing to do with them."""
+    """Tokenize texts as hypotheses, after an unrelated reference."""
     return tokens.tokenize([["A pub."]], texts)
 
 
