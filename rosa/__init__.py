@@ -1,6 +1,11 @@
 """ROSA: fine-tune in random subspaces of the weights (arXiv 2407.07802), beside LoRA, (IA)3 and full fine-tuning.
 
-The names below are loaded on first use, so that reading a configuration or a record does not import torch.
+The packages, in the order in which data flows through them::
+
+    config -> data, models, adapters -> training -> evaluation -> records -> run -> sweep, report, export
+
+``peft`` offers ROSA through PEFT; ``mini`` generates texts and small models for work offline; ``utils`` and ``errors``
+serve all. The names below are loaded on first use, so that reading a configuration or a record does not import torch.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from rosa.errors import DataError
 from rosa.mini.pretraining import cache
 from rosa.mini.pretraining.gpt2_text import END, PAD, RENAMED_SHARE, build_tokenizer, contexts, encode
 from rosa.mini.pretraining.induction import induce
-from rosa.mini.pretraining.loop import MAX_GRAD_NORM, batches, build_optimizer, build_schedule, one_thread
+from rosa.mini.pretraining.loop import batches, build_optimizer, build_schedule, last_tenth, one_thread, update
 from rosa.utils.names import IGNORED
 from rosa.utils.seeding import global_stream
 
@@ -156,15 +157,10 @@ def pretrain_gpt2(
         batch = next(stream)
         loss, count = next_token_loss(model, batch, shifted_positions(batch, mini.context, generator))
         loss = loss / max(1, count)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        update(loss, model, optimizer, schedule)
         losses.append(loss.item())
         tokens += count
         bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-    tenth = max(1, mini.steps // 10)
     judged = encode(contexts(held_out, 0.0, rng), tokenizer)
     perplexity = math.exp(held_out_loss(model.eval(), [row[: mini.context] for row in judged]))
     facts = {
@@ -172,7 +168,7 @@ def pretrain_gpt2(
         "vocabulary": len(tokenizer),
         "steps": mini.steps,
         "tokens": tokens,
-        "loss": sum(losses[-tenth:]) / tenth,
+        "loss": statistics.fmean(last_tenth(losses, mini.steps)),
         "held_out_perplexity": perplexity,
         "cut": sum(len(row) > mini.context for row in (*encoded, *judged)),
         "seconds": time.perf_counter() - begun,

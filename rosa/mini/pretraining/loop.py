@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+T = TypeVar("T")
 
 WARMUP_SHARE = 0.1
 WEIGHT_DECAY = 0.01
@@ -62,6 +65,25 @@ def build_optimizer(trained: nn.Module, lr: float) -> torch.optim.AdamW:
 def build_schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
     """The schedule of :func:`learning_rate_factor`."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
+
+
+def update(
+    loss: torch.Tensor,
+    trained: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+) -> None:
+    """Update a module's parameters by the gradient of a loss, clipped to norm 1, and clear the gradients."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(trained.parameters(), MAX_GRAD_NORM)
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad()
+
+
+def last_tenth(values: Sequence[T], steps: int) -> Sequence[T]:
+    """The values of the last tenth of the steps, at least one; ``values`` has one value for each step."""
+    return values[-max(1, steps // 10) :]
 
 
 def learning_rate_factor(step: int, steps: int) -> float:

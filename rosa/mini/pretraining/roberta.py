@@ -7,6 +7,7 @@ depend on its source.
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch.nn import functional
 from rosa.config import MiniModelConfig
 from rosa.errors import DataError
 from rosa.mini.pretraining import cache
-from rosa.mini.pretraining.loop import MAX_GRAD_NORM, batches, build_optimizer, build_schedule, one_thread
+from rosa.mini.pretraining.loop import batches, build_optimizer, build_schedule, last_tenth, one_thread, update
 from rosa.mini.pretraining.roberta_text import (
     END,
     MAX_LENGTH,
@@ -196,22 +197,17 @@ def pretrain_roberta(
             judged, wrong[judged_tokens].float().to(device), reduction="sum"
         )
         loss = word_loss + JUDGE_WEIGHT * judge_loss / max(1, int(judged_tokens.sum()))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained.parameters(), MAX_GRAD_NORM)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        update(loss, trained, optimizer, schedule)
         losses.append(word_loss.item())
         of_whole = batch[judged_tokens] == START
         right.append(int(((judged > 0).cpu() == wrong[judged_tokens])[of_whole].sum()))
         judged_inputs.append(int(is_judged.sum()))
         bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
-    tenth = max(1, mini.steps // 10)
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": mini.steps,
-        "loss": sum(losses[-tenth:]) / tenth,
-        "right": sum(right[-tenth:]) / max(1, sum(judged_inputs[-tenth:])),
+        "loss": statistics.fmean(last_tenth(losses, mini.steps)),
+        "right": sum(last_tenth(right, mini.steps)) / max(1, sum(last_tenth(judged_inputs, mini.steps))),
         "seconds": time.perf_counter() - begun,
     }
     cache.save_whole(model, tokenizer, facts, folder)

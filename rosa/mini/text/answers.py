@@ -11,6 +11,7 @@ from typing import Any
 
 from rosa.errors import DataError
 from rosa.mini.text import lexicon, restaurants
+from rosa.mini.text.checks import check_request
 from rosa.mini.text.restaurants import SPLITS, split_of
 from rosa.mini.text.tasks import ATTEMPTS
 
@@ -90,10 +91,7 @@ def examples(task: str, split: str, size: int, seed: int) -> list[Row]:
     Raises:
         DataError: an unknown split, a size below 1, or more rows than there are.
     """
-    if split not in SPLITS:
-        raise DataError(f"split={split!r} of {task}: expected one of {', '.join(SPLITS)}")
-    if size < 1:
-        raise DataError(f"size={size}: expected at least 1")
+    check_request(task, split, SPLITS, size)
     rng = Random(f"{task}/{split}/{seed}")
     seen: set[str] = set()
     rows: list[Row] = []

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable
 from random import Random
 
-from rosa.errors import DataError
 from rosa.mini.text import acceptability, grammar, inference, lexicon, paraphrase, pronouns, sentiment
+from rosa.mini.text.checks import check_size
 from rosa.mini.text.grammar import Words
 from rosa.mini.text.tasks import belongs_to_evaluation
 
@@ -130,8 +130,7 @@ def corpus(size: int, seed: int) -> tuple[tuple[str, ...], ...]:
     Raises:
         DataError: a size below 1.
     """
-    if size < 1:
-        raise DataError(f"size={size}: expected at least 1")
+    check_size(size)
     rng = Random(f"corpus/{seed}")
     paragraphs: list[tuple[str, ...]] = []
     written = 0

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from rosa.errors import DataError
+from rosa.mini.text.checks import check_request, check_size
 from rosa.mini.text.descriptions import SLOTS, WORDINGS, describe
 from rosa.mini.text.tasks import ATTEMPTS, EVALUATION_SHARE, place_of
 
@@ -92,10 +93,7 @@ def examples(split: str, size: int, seed: int) -> list[Row]:
     Raises:
         DataError: an unknown split, a size below 1, or more restaurants than the grammar has.
     """
-    if split not in SPLITS:
-        raise DataError(f"split={split!r} of e2e: expected one of {', '.join(SPLITS)}")
-    if size < 1:
-        raise DataError(f"size={size}: expected at least 1")
+    check_request("e2e", split, SPLITS, size)
     rng = Random(f"e2e/{split}/{seed}")
     seen: set[str] = set()
     rows: list[Row] = []
@@ -118,8 +116,7 @@ def corpus(size: int, seed: int) -> tuple[tuple[str, ...], ...]:
     Raises:
         DataError: a size below 1, or more restaurants than the grammar has.
     """
-    if size < 1:
-        raise DataError(f"size={size}: expected at least 1")
+    check_size(size)
     rng = Random(f"restaurants/{seed}")
     seen: set[str] = set()
     paragraphs: list[tuple[str, ...]] = []

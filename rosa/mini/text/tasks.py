@@ -11,6 +11,7 @@ from typing import Any
 
 from rosa.errors import DataError
 from rosa.mini.text import acceptability, inference, paraphrase, pronouns, sentiment
+from rosa.mini.text.checks import check_request
 
 Row = dict[str, Any]
 
@@ -81,10 +82,7 @@ def examples(task: str, split: str, size: int, seed: int) -> list[Row]:
     Raises:
         DataError: an unknown task or split, a size below 1, or more rows than the grammar has examples.
     """
-    if split not in splits(task):
-        raise DataError(f"split={split!r} of {task}: expected one of {', '.join(splits(task))}")
-    if size < 1:
-        raise DataError(f"size={size}: expected at least 1")
+    check_request(task, split, splits(task), size)
     made = MISMATCHED if split == "validation_mismatched" else TASKS[task]
     rng = Random(f"{task}/{split}/{seed}")
     seen: set[tuple[str, ...]] = set()
