@@ -21,8 +21,6 @@ from rosa.run import build, mini_model
 from rosa.run.reload import FinishedRun
 from rosa.training.batches import by_length
 
-# --- does it score as the record says --------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class Agreement:

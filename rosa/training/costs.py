@@ -235,6 +235,3 @@ class CostMeter:
 
     def _elapsed(self) -> float:
         return self._seconds + (self._clock() - self._started if self._started is not None else 0.0)
-
-
-# --- environment -----------------------------------------------------------------------------------------------------

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from rosa.report.tables.table import Cell, Span, Table
 
-# --- Markdown --------------------------------------------------------------------------------------------------------
-
 
 def markdown(table: Table) -> str:
     """The table with its caption above and its notes below, in GitHub's Markdown; columns are padded to align."""
