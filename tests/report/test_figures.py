@@ -18,8 +18,8 @@ import pytest
 from rosa import records
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, ModelConfig, RosaConfig, to_dict
 from rosa.errors import OutputError, ReportError
+from rosa.report.ablations import groups, name, reference, value
 from rosa.report.comparison import Row, compare
-from rosa.report.factors import groups, name, reference, value
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.curves import curves
 from rosa.report.figures.diagnostics import arrange, diagnostics
@@ -94,7 +94,7 @@ def own(found: list[dict[str, Any]], method: MethodConfig, task: str) -> list[di
     return [one for one in found if (one["config"]["method"], one["identity"]["task"]) == (wanted, task)]
 
 
-# --- one factor at a time --------------------------------------------------------------------------------------------
+# --- one setting at a time -------------------------------------------------------------------------------------------
 
 
 def rows_of(methods: list[MethodConfig]) -> list[Row]:
@@ -112,22 +112,22 @@ def test_the_groups_are_those_of_a_brute_force(seed):
     every_method += [LoraConfig(rank=rank, alpha=alpha) for rank in (1, 2, 4) for alpha in (8.0, 16.0)]
     rows = rows_of(rng.sample(every_method, 14))
     found = groups(rows)
-    for factor in ("method.rank", "method.every", "method.sampling", "method.train", "method.alpha"):
+    for varied in ("method.rank", "method.every", "method.sampling", "method.train", "method.alpha"):
         expected = set()
         for method in ("rosa", "lora"):
-            candidates = [row for row in rows if row.method == method and factor in row.settings]
-            # Two rows are neighbours if the factor is all that they differ by; being so is transitive.
+            candidates = [row for row in rows if row.method == method and varied in row.settings]
+            # Two rows are neighbours if the setting is all that they differ by; being so is transitive.
             alone = {
                 frozenset(
                     other.label
                     for other in candidates
-                    if all(other.settings[key] == row.settings[key] for key in row.settings if key != factor)
+                    if all(other.settings[key] == row.settings[key] for key in row.settings if key != varied)
                 )
                 for row in candidates
             }
             largest = max(map(len, alone), default=0)
             expected |= {labels for labels in alone if len(labels) == largest > 1}
-        assert {frozenset(row.label for row in group.rows) for group in found.get(factor, ())} == expected
+        assert {frozenset(row.label for row in group.rows) for group in found.get(varied, ())} == expected
     assert not found.keys() - {"method.rank", "method.every", "method.sampling", "method.train", "method.alpha"}
 
 
@@ -135,8 +135,8 @@ def test_values_series_and_the_reference_of_the_ablations():
     rows = list(compare(study(1, ("cola",)), "study").rows)
     found = groups(rows)
     shown = {
-        name(factor): {group.label: [value(row, factor) for row in group.rows] for group in members}
-        for factor, members in found.items()
+        name(varied): {group.label: [value(row, varied) for row in group.rows] for group in members}
+        for varied, members in found.items()
     }
     factorizations = ["svd_equal", "random_add", "random_orthogonal", "svd_add"]
     assert shown == {
@@ -150,7 +150,7 @@ def test_values_series_and_the_reference_of_the_ablations():
     assert start.label == "ROSA r=8, every 1 epoch"
 
 
-def test_a_period_is_one_factor_with_its_unit():
+def test_a_period_and_its_unit_are_one_setting():
     rows = rows_of([RosaConfig(every=20, unit="step"), RosaConfig(every=1), RosaConfig(every=0)])
     (group,) = groups(rows)["method.every"]
     assert [value(row, "method.every") for row in group.rows] == ["never", "every 1 epoch", "every 20 steps"]

@@ -11,7 +11,7 @@ from rosa.config import LoraConfig, RosaConfig
 from rosa.report.comparison import compare
 from rosa.report.tables.experiment import tables
 from rosa.report.tables.markdown import markdown
-from rosa.report.tables.rank_frequency import grids
+from rosa.report.tables.rank_frequency import rank_maps
 from tests.report.synthetic_records import config, record
 from tests.report.test_tables import cells
 
@@ -57,12 +57,12 @@ def test_without_lora_there_is_no_column_of_it_and_a_hole_is_a_hole():
 def test_a_cross_is_no_grid_and_other_settings_make_grids_of_their_own():
     cross = [RosaConfig(rank=rank, every=1) for rank in RANKS] + [RosaConfig(rank=8, every=every) for every in PERIODS]
     found = [record(config("cola", method), 0.5) for method in {repr(method): method for method in cross}.values()]
-    assert grids(compare(found, "glue").rows) == []
+    assert rank_maps(compare(found, "glue").rows) == []
     top = [
         record(config("cola", RosaConfig(rank=rank, every=every, sampling="top")), 0.5)
         for rank, every in itertools.product((1, 2), (0, 1))
     ]
-    assert [grid.label for grid in grids(compare(crossed() + top, "glue").rows)] == ["ROSA", "ROSA, top"]
+    assert [grid.label for grid in rank_maps(compare(crossed() + top, "glue").rows)] == ["ROSA", "ROSA, top"]
     steps = [record(config("cola", RosaConfig(rank=rank, every=5, unit="step")), 0.5) for rank in RANKS]
-    (grid,) = grids(compare([*crossed(), *steps], "glue").rows)
+    (grid,) = rank_maps(compare([*crossed(), *steps], "glue").rows)
     assert grid.periods == ((1, "epoch"), (2, "epoch"), (5, "step"), (0, ""))

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rosa.report import formatting
+from rosa.report.ablations import Group, groups, name, reference, value
 from rosa.report.comparison import Comparison, Row, Task, summarise
-from rosa.report.factors import Group, groups, name, reference, value
 from rosa.report.figures import style
 
 COLUMNS = (
@@ -21,7 +21,7 @@ COLUMNS = (
 LANE = 0.24
 """Height in inches of one value of one series."""
 LEAST_PANEL = 0.95
-"""Smallest height of a panel in inches, for the factor's name along the axis."""
+"""Smallest height of a panel in inches, for the setting's name along the axis."""
 
 
 def ablation(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
@@ -35,8 +35,8 @@ def ablation(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
         return [], ["no two rows differ by one setting alone"]
     # The reference's series comes first, so that it has the same look in every panel.
     found = {
-        factor: sorted(members, key=lambda group: not any(row is chosen for row in group.rows))
-        for factor, members in groups(comparison.rows).items()
+        varied: sorted(members, key=lambda group: not any(row is chosen for row in group.rows))
+        for varied, members in groups(comparison.rows).items()
     }
     rows = tuple(_lines(comparison, found, chosen))
     with style.styled():
@@ -45,7 +45,7 @@ def ablation(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
 
 
 def _lines(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen: Row) -> Iterator[dict[str, Any]]:
-    for factor, members in found.items():
+    for varied, members in found.items():
         for group in members:
             for row in group.rows:
                 for task in comparison.tasks:
@@ -56,9 +56,9 @@ def _lines(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen:
                         "split": task.splits[0],
                         "metric": task.metric,
                         "rule": comparison.rule,
-                        "factor": factor,
+                        "factor": varied,
                         "series": group.label,
-                        "value": value(row, factor),
+                        "value": value(row, varied),
                         "reference": row is chosen,
                         "row": row.label,
                         **_numbers(row, task),
@@ -93,12 +93,12 @@ def _draw(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen: 
     panels = figure.subplots(
         len(found), len(comparison.tasks), sharex="col", squeeze=False, gridspec_kw={"height_ratios": heights}
     )
-    for line, (factor, members) in zip(panels, found.items(), strict=True):
+    for line, (varied, members) in zip(panels, found.items(), strict=True):
         for axes, task in zip(line, comparison.tasks, strict=True):
             _panel(axes, task, members, chosen)
             if axes is not line[0]:
                 axes.tick_params(labelleft=False)
-        line[0].set_ylabel(name(factor))
+        line[0].set_ylabel(name(varied))
         if len(members) > 1:
             handles = [_handle(group, look) for group, look in zip(members, _looks(members), strict=True)]
             line[-1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -119,16 +119,16 @@ def _caption(comparison: Comparison, chosen: Row) -> str:
 
 
 def _panel(axes: Axes, task: Task, members: Sequence[Group], chosen: Row) -> None:
-    factor = members[0].factor
+    varied = members[0].varied
     order = _values(members)
     bold = set()
     for number, (group, look) in enumerate(zip(members, _looks(members), strict=True)):
         shift = (number - (len(members) - 1) / 2) * 0.8 / len(members)
         for row in group.rows:
-            place = order.index(value(row, factor)) + shift
+            place = order.index(value(row, varied)) + shift
             is_reference = row is chosen
             if is_reference:
-                bold.add(value(row, factor))
+                bold.add(value(row, varied))
             _dots(axes, row, task, place, look, is_reference)
     axes.set_yticks(range(len(order)), order)
     for label in axes.get_yticklabels():
@@ -168,7 +168,7 @@ def _values(members: Sequence[Group]) -> list[str]:
     for group in sorted(members, key=lambda group: -len(group.rows)):
         place = 0
         for row in group.rows:
-            written = value(row, group.factor)
+            written = value(row, group.varied)
             if written not in order:
                 order.insert(place, written)
             place = order.index(written) + 1

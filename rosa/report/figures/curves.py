@@ -37,7 +37,7 @@ class Point:
 
 
 def curves(comparison: Comparison, metric: str = HEADLINE) -> tuple[list[style.Picture], list[str]]:
-    """One picture: a row of panels for all rows of the table (or per varying factor, if many), a column per task.
+    """One picture: a row of panels for all rows of the table (or per varying setting, if many), a column per task.
 
     Args:
         comparison: the experiment; each row's line is that of its selected learning rate.

@@ -62,7 +62,7 @@ class Measured:
 
 
 def diagnostics(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
-    """One picture per task, and per varying factor if there are many rows.
+    """One picture per task, and per varying setting if there are many rows.
 
     Returns:
         The pictures, and what could not be drawn: runs whose records predate the diagnostics, and rows that differ
@@ -222,8 +222,8 @@ def _draw(
     maps = {label: norms for label, norms in maps.items() if norms.size}
     heights = [1.3] * len(quantities) + [min(0.35 + 0.16 * len(norms), 1.6) for norms in maps.values()]
     figure = Figure(figsize=(style.WIDTH, sum(heights) + 0.3 * len(heights) + 1.2))
-    grid = figure.subplots(len(heights), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})
-    panels = list(grid[:, 0])
+    axes_by_line = figure.subplots(len(heights), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights})
+    panels = list(axes_by_line[:, 0])
     for axes, quantity in zip(panels, quantities, strict=False):
         for (label, row), look in zip(named, selection.looks, strict=True):
             values = {one.layer: one for one in measured[row.label] if one.quantity == quantity}

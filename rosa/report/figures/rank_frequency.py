@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Summary, Task, summarise
 from rosa.report.figures import style
-from rosa.report.tables.rank_frequency import Grid, grids
+from rosa.report.tables.rank_frequency import RankMap, rank_maps
 
 COLUMNS = (
     *("experiment", "model", "task", "split", "metric", "rule", "grid", "rank", "resampling", "row", "lr"),
@@ -26,28 +26,28 @@ MAP = "cividis"
 
 
 def heat_maps(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
-    """One picture per grid of ranks and periods, one panel per task.
+    """One picture per map of ranks and periods, one panel per task.
 
     Returns:
-        The pictures, and what could not be drawn: no rows form a grid.
+        The pictures, and what could not be drawn: no rows form a map.
     """
-    found = grids(comparison.rows)
+    found = rank_maps(comparison.rows)
     if not found:
         return [], ["no two ranks were run with the same two times between resamples"]
     pictures = []
-    for number, grid in enumerate(found):
+    for number, rank_map in enumerate(found):
         with style.styled():
-            drawing = _draw(comparison, grid)
+            drawing = _draw(comparison, rank_map)
         parts = ("rank-frequency", *([str(number + 1)] if len(found) > 1 else []))
         name = style.file_name(comparison, *parts)
-        pictures.append(style.Picture(name, COLUMNS, tuple(_lines(comparison, grid)), drawing))
+        pictures.append(style.Picture(name, COLUMNS, tuple(_lines(comparison, rank_map)), drawing))
     return pictures, []
 
 
-def _row_at(grid: Grid, rank: float, column: int) -> Row | None:
-    if column == len(grid.periods):
-        return grid.beside.get(rank)
-    return grid.cells.get((rank, grid.periods[column]))
+def _row_at(rank_map: RankMap, rank: float, column: int) -> Row | None:
+    if column == len(rank_map.periods):
+        return rank_map.beside.get(rank)
+    return rank_map.cells.get((rank, rank_map.periods[column]))
 
 
 def _summary(row: Row | None, task: Task) -> Summary | None:
@@ -56,11 +56,11 @@ def _summary(row: Row | None, task: Task) -> Summary | None:
     return summarise(row.results[task.name].selected.scores(task.splits[0], task.metric).values())
 
 
-def _lines(comparison: Comparison, grid: Grid) -> Iterator[dict[str, Any]]:
+def _lines(comparison: Comparison, rank_map: RankMap) -> Iterator[dict[str, Any]]:
     for task in comparison.tasks:
-        for rank in grid.ranks:
-            for number, column in enumerate(grid.columns):
-                row = _row_at(grid, rank, number)
+        for rank in rank_map.ranks:
+            for number, column in enumerate(rank_map.columns):
+                row = _row_at(rank_map, rank, number)
                 place = {
                     "experiment": comparison.experiment,
                     "model": comparison.rows[0].model,
@@ -68,7 +68,7 @@ def _lines(comparison: Comparison, grid: Grid) -> Iterator[dict[str, Any]]:
                     "split": task.splits[0],
                     "metric": task.metric,
                     "rule": comparison.rule,
-                    "grid": grid.label,
+                    "grid": rank_map.label,
                     "rank": rank,
                     "resampling": column,
                 }
@@ -93,27 +93,27 @@ def _lines(comparison: Comparison, grid: Grid) -> Iterator[dict[str, Any]]:
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(comparison: Comparison, grid: Grid) -> Figure:
+def _draw(comparison: Comparison, rank_map: RankMap) -> Figure:
     tasks = comparison.tasks
     columns = min(len(tasks), 2)
     lines = -(-len(tasks) // columns)
-    figure = Figure(figsize=(style.WIDTH, (0.36 * len(grid.ranks) + 1.0) * lines + 0.5))
+    figure = Figure(figsize=(style.WIDTH, (0.36 * len(rank_map.ranks) + 1.0) * lines + 0.5))
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes, task in zip(panels, tasks, strict=False):
-        _panel(figure, axes, grid, task)
+        _panel(figure, axes, rank_map, task)
     for axes in panels[len(tasks) :]:
         axes.set_visible(False)
     caption = (
-        f"{style.heading(comparison)}, {grid.label}: {style.seeds(tasks)}, mean ± standard deviation, "
+        f"{style.heading(comparison)}, {rank_map.label}: {style.seeds(tasks)}, mean ± standard deviation, "
         f"{comparison.epoch}. Empty: no finished run."
     )
     figure.suptitle(style.wrapped(caption, style.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure
 
 
-def _panel(figure: Figure, axes: Axes, grid: Grid, task: Task) -> None:
-    names = grid.columns
-    summaries = [[_summary(_row_at(grid, rank, i), task) for i in range(len(names))] for rank in grid.ranks]
+def _panel(figure: Figure, axes: Axes, rank_map: RankMap, task: Task) -> None:
+    names = rank_map.columns
+    summaries = [[_summary(_row_at(rank_map, rank, i), task) for i in range(len(names))] for rank in rank_map.ranks]
     scale = formatting.scale(task.metric)
     means = np.array([[scale * found.mean if found else math.nan for found in line] for line in summaries])
     norm = Normalize(float(np.nanmin(means)), float(np.nanmax(means))) if np.isfinite(means).any() else Normalize(0, 1)
@@ -124,10 +124,10 @@ def _panel(figure: Figure, axes: Axes, grid: Grid, task: Task) -> None:
                 text = formatting.mean_and_deviation(found.mean, found.deviation, task.metric)
                 fewer = f"\nn = {found.n}" if found.n < len(task.seeds) else ""
                 axes.text(x, y, text + fewer, ha="center", va="center", fontsize=7, color=_ink(norm(means[y, x])))
-    if grid.beside:
-        axes.axvline(len(grid.periods) - 0.5, color="white", linewidth=3)
+    if rank_map.beside:
+        axes.axvline(len(rank_map.periods) - 0.5, color="white", linewidth=3)
     axes.set_xticks(range(len(names)), [name.replace("every ", "every\n") for name in names])
-    axes.set_yticks(range(len(grid.ranks)), [str(rank) for rank in grid.ranks])
+    axes.set_yticks(range(len(rank_map.ranks)), [str(rank) for rank in rank_map.ranks])
     axes.set_xlabel("time between resamples")
     axes.set_ylabel("rank")
     axes.set_title(style.task_name(task))

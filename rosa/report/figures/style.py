@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from rosa.config import registry
 from rosa.errors import OutputError
 from rosa.report import formatting
+from rosa.report.ablations import groups, name, value
 from rosa.report.comparison import Comparison, Row, Task
-from rosa.report.factors import groups, name, value
 from rosa.utils import files
 
 STYLE: dict[Any, Any] = {
@@ -129,10 +129,10 @@ class Selection:
     """Rows of one panel, at most :data:`MOST`."""
 
     title: str
-    """The factor that varies; empty if the selection has all rows."""
+    """The setting that varies; empty if the selection has all rows."""
     rows: tuple[Row, ...]
     labels: tuple[str, ...]
-    """Label of each row: its own, or its value of the factor."""
+    """Label of each row: its own, or its value of the setting."""
 
     @property
     def looks(self) -> list[Look]:
@@ -141,7 +141,7 @@ class Selection:
 
 
 def selections(rows: Sequence[Row]) -> list[Selection]:
-    """All rows in one selection; if there are more than :data:`MOST`, one selection per group that varies one factor.
+    """All rows in one selection; if there are more than :data:`MOST`, one selection per group that varies one setting.
 
     Rows in no group (such as full fine-tuning) serve as baselines: they join each selection that has looks left for
     all of them.
@@ -152,11 +152,11 @@ def selections(rows: Sequence[Row]) -> list[Selection]:
     grouped = {row.label for members in found.values() for group in members for row in group.rows}
     alone = [row for row in rows if row.label not in grouped]
     chosen = []
-    for factor, members in found.items():
+    for varied, members in found.items():
         for group in members:
-            title = f"{name(factor)} ({group.label})" if group.label else name(factor)
+            title = f"{name(varied)} ({group.label})" if group.label else name(varied)
             joining = alone if len(group.rows) + len(alone) <= MOST else []
-            labels = [*(value(row, factor) for row in group.rows), *(row.label for row in joining)]
+            labels = [*(value(row, varied) for row in group.rows), *(row.label for row in joining)]
             chosen.append(Selection(title, (*group.rows, *joining), tuple(labels)))
     return chosen
 

@@ -21,7 +21,7 @@ from rosa.report.html.tables import TableView, crossed, named, view
 from rosa.report.published import Published
 from rosa.report.tables import notes
 from rosa.report.tables.experiment import costs, tables
-from rosa.report.tables.rank_frequency import RANK, grids
+from rosa.report.tables.rank_frequency import RANK, rank_maps
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _model(
 ) -> ModelView:
     made = tables(found, comparison.experiment, comparison.rule, published, comparison.baselines)
     costly, _ = costs(found, comparison.experiment, comparison.rule)
-    crosses = itertools.product(grids(comparison.rows), comparison.tasks)
+    crosses = itertools.product(rank_maps(comparison.rows), comparison.tasks)
     methods = {one.label: one.method for one in published}
     views = []
     for table in (*made, *costly):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.html.runs import Runs
-from rosa.report.tables.rank_frequency import Grid
+from rosa.report.tables.rank_frequency import RankMap
 from rosa.report.tables.table import Cell, Line, Table
 
 UNITS = {"": 1.0, "K": 1e3, "M": 1e6}
@@ -123,12 +123,12 @@ def named(table: Table, comparison: Comparison) -> Places:
     return found
 
 
-def crossed(grid: Grid, task: Task) -> Places:
+def crossed(rank_map: RankMap, task: Task) -> Places:
     """Places of a rank x frequency table."""
     found: dict[tuple[str, str], Place] = {
-        (f"r={rank}", formatting.period(*period)): (row, task, None) for (rank, period), row in grid.cells.items()
+        (f"r={rank}", formatting.period(*period)): (row, task, None) for (rank, period), row in rank_map.cells.items()
     }
-    return found | {(f"r={rank}", grid.columns[-1]): (row, task, None) for rank, row in grid.beside.items()}
+    return found | {(f"r={rank}", rank_map.columns[-1]): (row, task, None) for rank, row in rank_map.beside.items()}
 
 
 def order(text: str) -> float | None:

@@ -10,12 +10,12 @@ from rosa.report.tables.table import Cell, Span, Table
 
 def markdown(table: Table) -> str:
     """The table with its caption above and its notes below, in GitHub's Markdown; columns are padded to align."""
-    grid = [[markdown_text(cell) for cell in table.header]]
-    grid += [[_markdown_cell(cell) for cell in row] for row in table.rows]
-    widths = [max(3, *(len(row[i]) for row in grid)) for i in range(len(table.header))]
-    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [_markdown_row(grid[0], widths), "| " + " | ".join(rule) + " |"]
-    lines += [_markdown_row(row, widths) for row in grid[1:]]
+    texts = [[markdown_text(cell) for cell in table.header]]
+    texts += [[_markdown_cell(cell) for cell in row] for row in table.rows]
+    widths = [max(3, *(len(row[i]) for row in texts)) for i in range(len(table.header))]
+    separators = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [_markdown_row(texts[0], widths), "| " + " | ".join(separators) + " |"]
+    lines += [_markdown_row(row, widths) for row in texts[1:]]
     notes = ["- " + "".join(map(_markdown_span, note)) for note in table.notes]
     return "\n".join([f"**{markdown_text(table.caption)}**", "", *lines, "", *notes]) + "\n"
 

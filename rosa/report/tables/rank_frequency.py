@@ -21,11 +21,11 @@ AXES = ("method.rank", "method.every", "method.unit")
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Rows of one model and method that agree on everything but rank and period."""
+class RankMap:
+    """A map from rank and period to rows of one model and method that agree on everything else."""
 
     label: str
-    """The method, and what distinguishes this grid from the experiment's others."""
+    """The method, and what distinguishes this map from the experiment's others."""
     ranks: tuple[float, ...]
     """Ascending."""
     periods: tuple[tuple[int, str], ...]
@@ -42,17 +42,17 @@ class Grid:
         return (*(formatting.period(*period) for period in self.periods), *lora)
 
 
-def grids(rows: Sequence[Row]) -> list[Grid]:
-    """All grids among the rows: at least two ranks that share at least two periods."""
+def rank_maps(rows: Sequence[Row]) -> list[RankMap]:
+    """All maps among the rows: at least two ranks that share at least two periods."""
     members: dict[object, list[Row]] = {}
     for row in rows:
         if all(key in row.settings for key in AXES):
             rest = {key: value for key, value in row.settings.items() if key not in AXES}
             members.setdefault((row.model, frozen(rest)), []).append(row)
-    return [made for own in members.values() if (made := _grid(own, rows)) is not None]
+    return [made for own in members.values() if (made := _rank_map(own, rows)) is not None]
 
 
-def _grid(own: Sequence[Row], rows: Sequence[Row]) -> Grid | None:
+def _rank_map(own: Sequence[Row], rows: Sequence[Row]) -> RankMap | None:
     cells = {(row.settings["method.rank"], _period(row)): row for row in own}
     ranks, periods = {rank for rank, _ in cells}, {period for _, period in cells}
     shared = [{period for rank, period in cells if rank == one} for one in ranks]
@@ -66,9 +66,9 @@ def _grid(own: Sequence[Row], rows: Sequence[Row]) -> Grid | None:
             beside[rank] = lora[0]
     first = own[0]
     parts = first.label.split(", ")
-    # A label starts with method, rank and period; the rest distinguishes grids.
+    # A label starts with method, rank and period; the rest distinguishes maps.
     label = ", ".join([registry.label(first.method), *parts[2:]])
-    return Grid(label, tuple(sorted(ranks)), tuple(ordered), cells, beside)
+    return RankMap(label, tuple(sorted(ranks)), tuple(ordered), cells, beside)
 
 
 def _period(row: Row) -> tuple[int, str]:
@@ -77,27 +77,27 @@ def _period(row: Row) -> tuple[int, str]:
 
 
 def rank_frequency_tables(comparison: Comparison) -> list[Table]:
-    """One table per grid and task: rows are ranks, columns periods, the last column is LoRA of the same rank."""
+    """One table per map and task: rows are ranks, columns periods, the last column is LoRA of the same rank."""
     columns = task_columns(comparison)
     return [
-        _table(comparison, grid, task, columns[task.name].column)
-        for grid in grids(comparison.rows)
+        _table(comparison, rank_map, task, columns[task.name].column)
+        for rank_map in rank_maps(comparison.rows)
         for task in comparison.tasks
     ]
 
 
-def _table(comparison: Comparison, grid: Grid, task: Task, column: Column) -> Table:
+def _table(comparison: Comparison, rank_map: RankMap, task: Task, column: Column) -> Table:
     # LoRA is included when the best cell is determined.
-    standing = standings(column, [*grid.cells.values(), *grid.beside.values()])
+    standing = standings(column, [*rank_map.cells.values(), *rank_map.beside.values()])
     rows, footnotes = [], Footnotes()
-    for rank in grid.ranks:
-        line = [grid.cells.get((rank, period)) for period in grid.periods]
-        line += [grid.beside.get(rank)] if grid.beside else []
+    for rank in rank_map.ranks:
+        line = [rank_map.cells.get((rank, period)) for period in rank_map.periods]
+        line += [rank_map.beside.get(rank)] if rank_map.beside else []
         rows.append((Cell(f"r={rank}"), *(_cell(comparison, row, task, standing, footnotes) for row in line)))
     name = formatting.TASK_NAMES.get(task.name, task.name)
     model = ", ".join(sorted({row.model for row in comparison.rows}))
     caption = (
-        f"{comparison.experiment}: {model} on {name}, {grid.label} by rank and time between resamples, "
+        f"{comparison.experiment}: {model} on {name}, {rank_map.label} by rank and time between resamples, "
         f"{formatting.scaled_name(task.metric)} at the {comparison.epoch}"
     )
     explained = legend([standing], "the table among cells")
@@ -113,7 +113,7 @@ def _table(comparison: Comparison, grid: Grid, task: Task, column: Column) -> Ta
         *map(notes.text, footnotes.lines()),
         notes.text(f"{explained} {formatting.MISSING}: no run."),
     )
-    return Table(f"{comparison.experiment}-rank-frequency", caption, (RANK, *grid.columns), tuple(rows), lines)
+    return Table(f"{comparison.experiment}-rank-frequency", caption, (RANK, *rank_map.columns), tuple(rows), lines)
 
 
 def _cell(comparison: Comparison, row: Row | None, task: Task, standing: Standings, footnotes: Footnotes) -> Cell:
