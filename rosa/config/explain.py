@@ -95,7 +95,9 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
     if choice and choice.group(1) in options:
         group, name = choice.groups()
         suggestion = nearest(name, options[group]) or "."
-        return f"{group}={name}: no such {group}{suggestion} Available: {', '.join(options[group])}"
+        others = "; another model: model=hub model.path=OWNER/NAME or model=folder model.path=DIR, with model.name=NAME"
+        listed = f"Available: {', '.join(options[group])}{others if group == 'model' else ''}"
+        return f"{group}={name}: no such {group}{suggestion} {listed}"
     if choice and choice.group(1).startswith("hydra/"):
         group, name = choice.groups()
         there = re.search(r"Available options in '[^']+':\s*(.*?)\s*Config search path", text, re.DOTALL)

@@ -31,7 +31,7 @@ def check(task: TaskConfig, data: DataConfig) -> None:
     """Check that the source can provide the task, without generating or downloading anything.
 
     Raises:
-        DataError: the generator does not know the task or split, the folder does not exist, or a file cannot be read.
+        DataError: the generator does not know the task or split, or a folder or file is missing or cannot be read.
     """
     if data.source == "mini":
         known = mini_text.splits(task.name)
@@ -39,7 +39,9 @@ def check(task: TaskConfig, data: DataConfig) -> None:
             if name not in known:
                 raise DataError(f"task={task.name} with data=mini: no split {name!r}; it has {listing(known)}")
     elif data.source == "local":
-        _root(data)
+        folder, saved = _local_folder(task, data)
+        for file in () if saved else _local_names(task).values():
+            local_files.read(folder / file)
     elif data.source == "files":
         files.read(task, data)
 
@@ -216,10 +218,24 @@ def _read_mini(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], di
 
 
 def _read_local(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:
+    folder, saved = _local_folder(task, data)
+    if saved:
+        return _read_saved(folder, task, data, named=folder != _root(data))
+    named = _local_names(task)
+    splits = {name: local_files.read_split(folder, file, task, data.skip_malformed) for name, file in named.items()}
+    return splits, {"source": "local", "format": "csv" if task.kind == "generation" else "tsv"}
+
+
+def _local_folder(task: TaskConfig, data: DataConfig) -> tuple[Path, bool]:
+    """The folder of a task under ``data.dir``, and whether ``save_to_disk`` wrote it.
+
+    Raises:
+        DataError: there is none.
+    """
     root = _root(data)
     for folder in (root / task.name, root):
         if (folder / SAVED_MARK).is_file():
-            return _read_saved(folder, task, data, named=folder != root)
+            return folder, True
     folder = root / task.local.folder
     if not folder.is_dir():
         held = listing(sorted(entry.name for entry in root.iterdir()))
@@ -228,9 +244,7 @@ def _read_local(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], d
             f"data.dir={data.dir}: expected the folder {task.local.folder} of the official download, or a dataset "
             f"written by `save_to_disk`, here or in {task.name}; it contains {held}{hint}"
         )
-    named = _local_names(task)
-    splits = {name: local_files.read_split(folder, file, task, data.skip_malformed) for name, file in named.items()}
-    return splits, {"source": "local", "format": "csv" if task.kind == "generation" else "tsv"}
+    return folder, False
 
 
 def _local_names(task: TaskConfig) -> dict[str, str]:

@@ -46,7 +46,9 @@ def locate(model: ModelConfig) -> tuple[str, dict[str, Any]]:
     else:
         folder = Path(model.path)
     if not (folder / "config.json").is_file():
-        holds = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) if folder.is_dir() else "no such folder"
+        if not folder.is_dir():
+            raise ModelError(f"model.path={model.path}: no such folder; expected one written by save_pretrained")
+        holds = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
         raise ModelError(f"model.path={model.path}: expected config.json in {folder}; found: {holds}")
     return str(folder), {"local_files_only": True}
 

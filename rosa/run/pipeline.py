@@ -50,8 +50,8 @@ def run(config: Config, command: str, progress: bool = True, tuning: Tuning | No
         tuning: how the learning rate was chosen, where the caller has looked it up.
 
     Raises:
-        ConfigError, DataError, AdapterError: the request cannot be carried out; nothing has been downloaded,
-            pretrained or written.
+        ConfigError, DataError, ModelError, AdapterError: the request cannot be carried out; nothing has been
+            downloaded, pretrained or written.
         BusyError: another process is working on this run.
         InterruptedRun: stopped by a signal, after a checkpoint; the same call resumes it.
         OutOfMemoryError: memory was not enough; the message names the override to try.

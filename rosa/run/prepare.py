@@ -20,12 +20,15 @@ def check_requests(configs: Iterable[Config]) -> None:
     Raises:
         ConfigError: an unknown metric.
         DataError: the data source does not have the task.
+        ModelError: the model's folder or package is missing.
         AdapterError: the method does not fit a model that the project would pretrain.
     """
     methods = {}
     for config in configs:
         build.scorer(config.task)
         sources.check(config.task, config.data)
+        if config.model.source in ("folder", "package"):
+            models.locate(config.model)
         methods[repr((config.model, config.method))] = config
     for config in methods.values():
         mini_model.check_method(config)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rosa.config import Config
-from rosa.errors import AdapterError, ConfigError, DataError
+from rosa.errors import AdapterError, ConfigError, DataError, ModelError
 from rosa.run import mini_model, run
 from rosa.run.prepare import check_requests, prepare
 from tests.conftest import ROOT, Composer
@@ -101,6 +101,9 @@ def test_the_methods_as_configured_fit_and_the_check_draws_nothing(
     [
         (["task.evaluation=[dev]"], DataError, r"task=cola with data=mini: no split 'dev'; it has train, validation"),
         (["data=local", "data.dir=nowhere"], DataError, "data.dir=nowhere: no such folder"),
+        (["data=local", "data.dir=."], DataError, "data.dir=.: expected the folder CoLA of the official download"),
+        (["model.path=nowhere"], ModelError, "model.path=nowhere: no such folder; expected one written by save_pretr"),
+        (["model.path=."], ModelError, "model.path=.: expected config.json in .; found: "),
         (
             ["task.metrics=[acuracy]", "task.headline=acuracy"],
             ConfigError,

@@ -35,8 +35,8 @@ class Tridiagonal(NamedTuple):
     """(n - 1,): the off-diagonal of T."""
     reflectors: np.ndarray
     """(n, n): the Householder vectors, whose reflections multiply to Q, below its first subdiagonal."""
-    factors: np.ndarray
-    """(n - 1,): the scalar factors of the reflections (LAPACK's tau)."""
+    tau: np.ndarray
+    """(n - 1,): the scalars of the reflections (LAPACK's tau)."""
 
 
 class Eigenpairs(NamedTuple):
@@ -54,7 +54,7 @@ def tridiagonalize(G: np.ndarray) -> Tridiagonal:
     """Reduce a symmetric matrix (n, n), n >= 2, of which the lower triangle is read; overwritten in Fortran order."""
     n = len(G)
     T = Tridiagonal(np.empty(n), np.empty(n - 1), np.asfortranarray(G), np.empty(n - 1))
-    routine("dsytrd").with_work(b"L", n, T.reflectors, n, T.diagonal, T.beside, T.factors)
+    routine("dsytrd").with_work(b"L", n, T.reflectors, n, T.diagonal, T.beside, T.tau)
     return T
 
 
@@ -123,7 +123,7 @@ def back_transform(T: Tridiagonal, vectors: np.ndarray) -> np.ndarray:
     """Transform eigenvectors (n, r) of the tridiagonal matrix into those of the original matrix: ``Q z``."""
     n, r = vectors.shape
     turned = np.array(vectors, order="F")
-    routine("dormtr").with_work(b"L", b"L", b"N", n, r, T.reflectors, n, T.factors, turned, n)
+    routine("dormtr").with_work(b"L", b"L", b"N", n, r, T.reflectors, n, T.tau, turned, n)
     return turned
 
 

@@ -63,8 +63,8 @@ def build_optimizer(trained: nn.Module, lr: float) -> torch.optim.AdamW:
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """The schedule of :func:`learning_rate_factor`."""
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
+    """The schedule of :func:`learning_rate_share`."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_share(step, steps))
 
 
 def update(
@@ -86,8 +86,8 @@ def last_tenth(values: Sequence[T], steps: int) -> Sequence[T]:
     return values[-max(1, steps // 10) :]
 
 
-def learning_rate_factor(step: int, steps: int) -> float:
-    """The factor of the peak learning rate at a step: linear warm-up, then cosine decay to 0."""
+def learning_rate_share(step: int, steps: int) -> float:
+    """The share of the peak learning rate at a step: linear warm-up, then cosine decay to 0."""
     warmup = max(1, round(WARMUP_SHARE * steps))
     if step < warmup:
         return (step + 1) / warmup
