@@ -52,7 +52,7 @@ class Collector:
         """Score the gradients since the last update.
 
         If one is not finite, as after an overflow in float16, whose loss scale then changes, all updates so far are
-        dropped and the count begins anew.
+        dropped and the count starts again.
 
         Raises:
             AdapterError: a layer had no gradient.

@@ -77,8 +77,8 @@ def git_state(file: Path) -> Checkout:
 
     Returns:
         ``commit``: of the checkout, and ``dirty``: whether anything in ``CODE`` differs from it. Both are None where
-        there is no git, no commit, or where the file only lies inside a repository that does not track it, as an
-        installed package does in a virtual environment inside somebody's checkout.
+        there is no git, no commit, or where the repository around the file does not track it, as for a package
+        installed in a virtual environment inside a checkout.
     """
     folder = file.resolve().parent
     tracked = _git(folder, "ls-files", "--error-unmatch", "--", file.name)

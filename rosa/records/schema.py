@@ -370,7 +370,7 @@ class Split(TypedDict):
     """In an evaluation split: rows whose texts a training row has too, up to case and blanks; of a generation task:
     distinct inputs that the training split has too."""
     inside_train: NotRequired[int]
-    """In an evaluation split of single texts: rows of five words or more that stand in a training text."""
+    """In an evaluation split of single texts: rows of five words or more that occur in a training text."""
     tokens: NotRequired[int]
     """Number of tokens of all rows, after cutting."""
     truncated: NotRequired[int]

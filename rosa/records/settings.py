@@ -48,8 +48,8 @@ def default_settings(method: str) -> dict[str, Any]:
 def settings(record: Record) -> dict[str, Any]:
     """Every setting that can change a run's result, by dotted key.
 
-    A key that is missing because the record was written before the option existed gets the option's default. Where
-    files lie is no such setting.
+    A key that is missing because the record was written before the option existed gets the option's default. The places
+    of files are not such settings.
     """
     return resolved_settings(record["config"])
 

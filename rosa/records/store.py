@@ -79,7 +79,7 @@ def _runs(results_dir: Path, experiment: str | None) -> Iterator[Path]:
 
 
 def _evidence(results_dir: Path, experiment: str | None) -> Iterator[Path]:
-    """Committed records; they lie as runs do, or in any other way."""
+    """Paths of committed records, in any layout of folders."""
     folder = Path(results_dir, EVIDENCE)
     own = folder / experiment if experiment else folder
     return (own if own.is_dir() else folder).rglob("*.json")

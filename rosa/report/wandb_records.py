@@ -55,6 +55,6 @@ def _fetch(runs: Iterable[Any], folder: Path) -> Iterator[str]:
         if not found:
             yield f"W&B run {run.id} ({run.name}, {run.state}): it has no {RECORD}"
             continue
-        place = folder.joinpath(RUNS, *["wandb"] * 4, run.id)  # as deep as runs lie
+        place = folder.joinpath(RUNS, *["wandb"] * 4, run.id)  # at the depth of runs
         place.mkdir(parents=True)
         found[0].download(root=str(place), replace=True)

@@ -67,8 +67,8 @@ def finished(config: Config, inputs: Inputs) -> Record | None:
         inputs: hashes of what the run would read.
 
     Raises:
-        ChangedRunError: the finished run is not the one that is asked for.
-        DataError: the data cannot be had.
+        ChangedRunError: the finished run differs from the requested one.
+        DataError: the data cannot be read.
         RecordError: the record cannot be read.
     """
     folder = records.folder(config)
@@ -91,12 +91,12 @@ def read_earlier(path: Path) -> Record:
     """The record in a run's folder.
 
     Raises:
-        RecordError: it cannot be read; the message says how to do the run over.
+        RecordError: it cannot be read; the message says how to start the run over.
     """
     try:
         return records.read(path)
     except RecordError as error:
-        raise RecordError(f"{error}; train.force=true does the run over") from error
+        raise RecordError(f"{error}; train.force=true starts the run over") from error
 
 
 def refuse_other_run(record: Record, config: Config, folder: Path, inputs: Inputs) -> None:

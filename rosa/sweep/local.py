@@ -191,7 +191,7 @@ def without_finished(jobs: Sequence[Job]) -> tuple[list[Job], list[Result]]:
 
 
 def with_learning_rates(jobs: Sequence[Job]) -> list[Job]:
-    """Look up each ``train.lr=tuned``; a job whose learning rate cannot be chosen is left as it is, and fails later."""
+    """Look up each ``train.lr=tuned``; a job whose learning rate cannot be chosen is not changed, and fails later."""
     from rosa.records.selection import Grids
     from rosa.run.device import resolve
 

@@ -225,7 +225,7 @@ class HarnessTrainer(Trainer):
 
     @property
     def watch(self) -> FinitenessWatch:
-        """Of the model as it is trained, made at first use."""
+        """The watch of the trained model, created at first use."""
         if self._watch is None:
             self._watch = FinitenessWatch(self.accelerator.unwrap_model(self.model), self.args.device)
         return self._watch

@@ -143,7 +143,7 @@ def test_the_command_that_a_corrupt_record_is_answered_with_does_the_run_over(co
     (folder / records.RECORD).write_text("{")
     left, (result,) = without_finished([Job(config, "python scripts/train.py")])
     assert (left, result.status) == ([], "failed")
-    assert "train.force=true does the run over" in result.line
+    assert "train.force=true starts the run over" in result.line
     assert result.again == "python scripts/train.py train.force=true"
     forced = composed("train.force=true")
     assert without_finished([Job(forced, "x")]) == ([Job(forced, "x")], [])
