@@ -68,8 +68,9 @@ def test_other_rows_than_the_official_ones_are_recorded_and_said(folder: Path) -
 
 @pytest.mark.parametrize("task", ["CoLA", "MRPC", "RTE", "STS-B", "WNLI", "SST-2"])
 def test_the_real_files_have_the_official_rows(glue_dir: Path, task: str) -> None:
-    from tests.config.test_tasks import GLUE, composed
+    from tests.composing import compose_config
+    from tests.config.test_tasks import GLUE
 
     name = next(name for name, row in GLUE.items() if row[5] == task)
-    config = composed(f"task={name}", "model=mini-roberta", "data=local", f"data.dir={glue_dir}")
+    config = compose_config(f"task={name}", "model=mini-roberta", "data=local", f"data.dir={glue_dir}")
     assert load(config.task, config.data, 0).facts["other_rows"] == {}

@@ -15,7 +15,7 @@ import pytest
 from rosa import records
 from rosa.errors import DataError
 from rosa.run import predict, reload, run
-from tests.config.test_tasks import composed as from_conf
+from tests.composing import compose_config
 from tests.conftest import ROOT, Composer
 
 
@@ -109,7 +109,7 @@ def test_generated_tasks_have_a_test_set_and_mnli_two(composed: Composer, tmp_pa
     ],
 )
 def test_labels_are_written_as_the_leaderboard_wants_them(name: str, values: list, written: list[str]) -> None:
-    task = from_conf(f"task={name}", "model=mini-roberta").task
+    task = compose_config(f"task={name}", "model=mini-roberta").task
     found = predict.Predictions([["a", "b"]], None, np.asarray(values), None)
     expected = [f"{row}\t{one}" for row, one in enumerate(written)]
     assert predict.leaderboard(task, found).splitlines() == ["index\tprediction", *expected]
