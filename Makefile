@@ -44,14 +44,14 @@ status: setup  ## runs that are done, failed, running and stopped; ARGS="--exper
 baselines: setup  ## baselines without a pretrained model, for the data of every record: rows below the methods in each table
 	$(RUN) scripts/make_baselines.py $(ARGS)
 
-tables: setup  ## every table, from the records alone
-	$(RUN) scripts/make_tables.py
+tables: setup  ## every table, from the records alone; ARGS="--experiment NAME ..." here and below for some
+	$(RUN) scripts/make_tables.py $(ARGS)
 
 figures: setup  ## every figure, from the records alone
-	$(RUN) scripts/make_figures.py
+	$(RUN) scripts/make_figures.py $(ARGS)
 
 report: setup  ## results/report.html: every table, figure and run in one page, from the records alone
-	$(RUN) scripts/make_report.py
+	$(RUN) scripts/make_report.py $(ARGS)
 
 benchmark: setup  ## time, memory and resampling costs of all methods, interleaved; ARGS="--data-dir DIR" for real text
 	$(RUN) scripts/benchmark.py $(ARGS)

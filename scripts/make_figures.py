@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from rosa.records import Record
 from rosa.report.cli import each_experiment, parser, records_folder
-from rosa.report.comparison import Comparison, by_model, compare, own_rule
+from rosa.report.comparison import Comparison
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.costs import costs
 from rosa.report.figures.curves import HEADLINE, curves
@@ -22,6 +22,7 @@ from rosa.report.figures.forest import forest
 from rosa.report.figures.rank_frequency import heat_maps
 from rosa.report.figures.style import Picture
 from rosa.report.figures.tradeoff import tradeoffs
+from rosa.report.study import Study
 from rosa.utils.console import run_command
 
 FIGURES = ("differences", "ablation", "curves", "diagnostics", "quality", "rank_frequency", "costs")
@@ -63,9 +64,8 @@ def main() -> None:
     out = options.out or options.results / "figures"
 
     def make(name: str, found: Sequence[Record]) -> None:
-        rule = options.rule or own_rule(found, name)
-        for model, runs in by_model(found, name).items():
-            for kind, made, left_out in pictures(compare(runs, name, rule), options):
+        for model, comparison in Study(found, name, options.rule).models.items():
+            for kind, made, left_out in pictures(comparison, options):
                 for line in left_out:
                     print(f"not drawn: {name}, {model}, {kind}: {line}", file=sys.stderr)
                 for picture in made:

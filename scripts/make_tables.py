@@ -15,8 +15,8 @@ from pathlib import Path
 
 from rosa.records import Record
 from rosa.report.cli import baselines, each_experiment, parser, records_folder
-from rosa.report.comparison import own_rule
 from rosa.report.published import Published, read_all_published, read_published
+from rosa.report.study import Study
 from rosa.report.tables.experiment import costs, differences, tables
 from rosa.report.tables.latex import latex
 from rosa.report.tables.markdown import markdown
@@ -43,17 +43,19 @@ def main() -> None:
     out = options.out or options.results / "tables"
     known = baselines(options.results)
 
+    beside = published(options.paper, options.results)
+
     def make(name: str, found: Sequence[Record]) -> None:
-        rule = options.rule or own_rule(found, name)
-        made = tables(found, name, rule, published(options.paper, options.results), known)
+        study = Study(found, name, options.rule, known)
+        made = tables(study, beside)
         files.write(out / f"{name}.md", "\n".join(map(markdown, made)))
         files.write(out / f"{name}.tex", "\n".join(map(latex, made)))
-        files.write(out / f"{name}.csv", long_csv(found, name, known))
-        different = differences(found, name, rule)
+        files.write(out / f"{name}.csv", long_csv(study))
+        different = differences(study)
         if different:
             files.write(out / f"{name}_differences.md", "\n".join(map(markdown, different)))
             files.write(out / f"{name}_differences.tex", "\n".join(map(latex, different)))
-        costly, numbers = costs(found, name, rule)
+        costly, numbers = costs(study)
         if costly:
             files.write(out / f"{name}_costs.md", "\n".join(map(markdown, costly)))
             files.write(out / f"{name}_costs.tex", "\n".join(map(latex, costly)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -151,36 +151,45 @@ def _plain(value: Any, key: str, path: Path) -> Any:
 
 
 def _check(record: Any, path: Path) -> None:
-    def require(condition: bool, problem: str) -> None:
-        if not condition:
-            raise RecordError(f"{path}: {problem}")
-
-    require(isinstance(record, Mapping), f"holds a {type(record).__name__}, expected an object")
-    schema = record.get("schema")
-    require(schema == SCHEMA, f"schema={schema!r}, but this version of the project reads schema {SCHEMA}")
-    for key, kinds in TYPES.items():
-        if key in Record.__optional_keys__ and key not in record:
-            continue
-        names = " or ".join(kind.__name__ for kind in kinds)
-        require(key in record, f"{key} is missing")
-        require(isinstance(record[key], kinds), f"{key}={record[key]!r}, expected {names}")
-    require(record["status"] in STATUSES, f"status={record['status']!r}, expected one of {', '.join(STATUSES)}")
-    for key, kind in IDENTITY.items():
-        value = record["identity"].get(key)
-        require(isinstance(value, kind), f"identity.{key}={value!r}, expected {kind.__name__}")
-        # The first one also names files of tables and figures; a model may be called as on the hub, owner/name.
-        bad = isinstance(value, str) and (not value.isprintable() or (key == "experiment" and not is_name(value)))
-        require(not bad, f"identity.{key}={value!r}, expected a name without '/' and control characters")
-    for group in GROUPS:
-        require(isinstance(record["config"].get(group), dict), f"config.{group} is missing")
-    lr = record["config"]["train"].get("lr")
-    require(isinstance(lr, (int, float)), f"config.train.lr={lr!r}, expected the number that the run uses")
+    # Messages are written for the first problem only: they quote values, and records of thousands of runs are read.
+    for problem in _problems(record):
+        raise RecordError(f"{path}: {problem}")
     if record["status"] == "done":
         try:
             for rule in RULES:
                 score(record, rule)
         except RecordError as error:
             raise RecordError(f"{path}: {error}") from error
+
+
+def _problems(record: Any) -> Iterator[str]:
+    """What is wrong with a record; after the first problem the record must not be looked at further."""
+    if not isinstance(record, Mapping):
+        yield f"holds a {type(record).__name__}, expected an object"
+    schema = record.get("schema")
+    if schema != SCHEMA:
+        yield f"schema={schema!r}, but this version of the project reads schema {SCHEMA}"
+    for key, kinds in TYPES.items():
+        if key not in record:
+            if key not in Record.__optional_keys__:
+                yield f"{key} is missing"
+        elif not isinstance(record[key], kinds):
+            yield f"{key}={record[key]!r}, expected {' or '.join(kind.__name__ for kind in kinds)}"
+    if record["status"] not in STATUSES:
+        yield f"status={record['status']!r}, expected one of {', '.join(STATUSES)}"
+    for key, kind in IDENTITY.items():
+        value = record["identity"].get(key)
+        if not isinstance(value, kind):
+            yield f"identity.{key}={value!r}, expected {kind.__name__}"
+        # The first one also names files of tables and figures; a model may be called as on the hub, owner/name.
+        if isinstance(value, str) and (not value.isprintable() or (key == "experiment" and not is_name(value))):
+            yield f"identity.{key}={value!r}, expected a name without '/' and control characters"
+    for group in GROUPS:
+        if not isinstance(record["config"].get(group), dict):
+            yield f"config.{group} is missing"
+    lr = record["config"]["train"].get("lr")
+    if not isinstance(lr, (int, float)):
+        yield f"config.train.lr={lr!r}, expected the number that the run uses"
 
 
 def score(record: Record, rule: str = "best") -> float:

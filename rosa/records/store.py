@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import glob
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -86,6 +88,23 @@ def _evidence(results_dir: Path, experiment: str | None) -> Iterator[Path]:
 
 
 def _read_all(paths: Iterator[Path], experiment: str | None, problems: list[RecordError]) -> Located:
+    with _no_collection():
+        return _read_each(paths, experiment, problems)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No search for cycles meanwhile: records have none, and the search takes longer the more records there are."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _read_each(paths: Iterator[Path], experiment: str | None, problems: list[RecordError]) -> Located:
     found: dict[tuple[Any, ...], Path] = {}
     located: Located = {}
     for path in sorted(paths):

@@ -11,6 +11,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from rosa import records
@@ -30,18 +31,18 @@ class Trial:
     """Sorted by seed."""
     rule: Rule
 
-    @property
+    @cached_property
     def scored(self) -> dict[int, Record]:
         """Seed -> run, for the runs that finished with a score."""
         return {run["identity"]["seed"]: run for run in self.runs if _finished(run, self.rule)}
 
-    @property
+    @cached_property
     def failed(self) -> list[int]:
         """Seeds that failed, or diverged to a score that is not finite."""
         lost = (r for r in self.runs if r["status"] != "running" and not _finished(r, self.rule))
         return sorted({run["identity"]["seed"] for run in lost} - set(self.scored))
 
-    @property
+    @cached_property
     def running(self) -> list[int]:
         """Seeds that are running, or were stopped and not resumed."""
         going = {run["identity"]["seed"] for run in self.runs if run["status"] == "running"}
@@ -49,9 +50,16 @@ class Trial:
 
     def scores(self, split: str, metric: str) -> dict[int, float]:
         """Seed -> score, for the seeds that have it."""
-        shown = {seed: by_split(run["metrics"][self.rule]) for seed, run in self.scored.items()}
-        values = {seed: scores.get(split, {}).get(metric) for seed, scores in shown.items()}
-        return {seed: float(value) for seed, value in sorted(values.items()) if value is not None}
+        if (split, metric) not in self._scores:
+            shown = {seed: by_split(run["metrics"][self.rule]) for seed, run in self.scored.items()}
+            values = {seed: scores.get(split, {}).get(metric) for seed, scores in shown.items()}
+            self._scores[split, metric] = {s: float(value) for s, value in sorted(values.items()) if value is not None}
+        return dict(self._scores[split, metric])
+
+    @cached_property
+    def _scores(self) -> dict[tuple[str, str], dict[int, float]]:
+        """Split and metric -> what :meth:`scores` has found."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,8 @@ class Task:
     splits: tuple[str, ...]
     """Evaluation splits of the data; epochs and learning rates are selected on the first."""
     seeds: tuple[int, ...]
-    """All seeds for which any row has a run."""
+    """The seeds that at least half of its rows have run, and at least two, so that a further seed of one row does not
+    make the others incomplete; every seed of any row, where that leaves fewer than two of several."""
     kind: str = "classification"
     lower_is_better: bool = False
     """Whether a lower headline score is better."""
@@ -153,8 +162,8 @@ def summarise(values: Iterable[float]) -> Summary | None:
 
 
 def complete(result: Result, task: Task) -> bool:
-    """Whether every seed of the task has a score at the selected learning rate."""
-    return tuple(sorted(result.selected.scored)) == task.seeds and not result.selected.failed
+    """Whether every seed of the task has a score at the selected learning rate, and no seed failed."""
+    return result.selected.scored.keys() >= set(task.seeds) and not result.selected.failed
 
 
 def compare(
@@ -175,7 +184,8 @@ def compare(
     runs = _of_experiment(found, experiment)
     runs.sort(key=lambda run: sorted((key, str(value)) for key, value in run["identity"].items()))
     flat = [records.settings(run) for run in runs]
-    split_by = _split_by(runs, flat)
+    moving = _moving(flat)
+    split_by = _split_by(runs, moving)
     grouped: dict[Any, list[int]] = {}
     for i, run in enumerate(runs):
         options = {key: value for key, value in flat[i].items() if key.startswith("method.") or key in split_by}
@@ -183,12 +193,12 @@ def compare(
 
     members = sorted(grouped.values(), key=lambda group: _row_order(runs[group[0]], flat[group[0]], split_by))
     several_models = len({run["identity"]["model"] for run in runs}) > 1
-    varying = _varying([run["identity"]["method"] for run in runs], flat)
+    varying = _varying([run["identity"]["method"] for run in runs], moving)
     rows = [
         _row([runs[i] for i in group], flat[group[0]], split_by, varying, several_models, rule) for group in members
     ]
-    unequal = _unequal(runs, flat, members, [row.label for row in rows], split_by)
-    return Comparison(experiment, rule, _tasks(runs), tuple(rows), unequal, baselines or {})
+    unequal = _unequal(runs, moving, members, [row.label for row in rows], split_by)
+    return Comparison(experiment, rule, _tasks(runs, rows), tuple(rows), unequal, baselines or {})
 
 
 def at_epoch(comparison: Comparison, rule: Rule) -> Comparison:
@@ -247,6 +257,16 @@ def frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
         return tuple((key, frozen(inner)) for key, inner in sorted(value.items()))
     return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _moving(flat: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The settings of each run that are not the same in all of them, which are few among thousands of runs."""
+    first, different = flat[0], set[str]()
+    for settings in flat:
+        if settings.keys() != first.keys():
+            different |= settings.keys() ^ first.keys()
+        different |= {key for key, value in settings.items() if key not in different and value != first.get(key)}
+    return [{key: settings[key] for key in different if key in settings} for settings in flat]
 
 
 def _split_by(runs: Sequence[Record], flat: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -321,15 +341,24 @@ def _result(runs: Sequence[Record], rule: Rule) -> Result:
     return Result(tuple(trials), chosen)
 
 
-def _tasks(runs: Sequence[Record]) -> tuple[Task, ...]:
+def _tasks(runs: Sequence[Record], rows: Sequence[Row]) -> tuple[Task, ...]:
     tasks = []
     for name in formatting.task_order({run["identity"]["task"] for run in runs}):
         own = [run for run in runs if run["identity"]["task"] == name]
         config = own[0]["config"]["task"]
         metric, splits = config["headline"], tuple(config["evaluation"])
-        seeds = tuple(sorted({run["identity"]["seed"] for run in own}))
+        results = [row.results[name] for row in rows if name in row.results]
+        seeds = _common([{run["identity"]["seed"] for run in _runs(result)} for result in results])
         tasks.append(Task(name, metric, splits, seeds, config["kind"], records.lower_is_better(own[0])))
     return tuple(tasks)
+
+
+def _common(seeds: Sequence[set[int]]) -> tuple[int, ...]:
+    """Of the seeds of each row, those of at least half of the rows and of two; all, if fewer than two are left."""
+    every = sorted(set.union(*seeds))
+    enough = max(len(seeds) / 2, min(2, len(seeds)))
+    most = [seed for seed in every if sum(seed in own for own in seeds) >= enough]
+    return tuple(most if len(most) >= min(2, len(every)) else every)
 
 
 def _unequal(

@@ -28,6 +28,7 @@ from rosa.config import (
 from rosa.records.schema import Costs, Environment, Evaluation, Record
 from rosa.report.html.contents import contents
 from rosa.report.html.render import html
+from rosa.report.study import Study
 from rosa.report.tables import experiment
 from rosa.report.tables.latex import latex
 from rosa.report.tables.markdown import markdown
@@ -41,22 +42,25 @@ SEEDS = 10
 LAYERS = 48
 """Number of adapted layers of RoBERTa-base; a record has an entry for each."""
 EPOCHS = 10
+CELLS = 256
+"""Methods, tasks and learning rates of a sweep."""
 EXPERIMENT = "sweep"
+"""Experiments are called ``sweep1``, ``sweep2`` and so on; the records of one are at most those of all its cells."""
 
 
 def made_up(count: int) -> Iterator[Record]:
-    """Generate records of a sweep's finished runs, of real size: ranks, periods, tasks, learning rates and seeds."""
+    """Generate finished runs' records of real size: sweeps of ranks, periods, tasks, learning rates and seeds."""
     methods: list[MethodConfig] = [RosaConfig(rank=r, every=e) for r in (1, 2, 4, 8) for e in (0, 1, 2)]
     methods += [LoraConfig(rank=r) for r in (1, 2, 4, 8)]
     tasks = ("cola", "mrpc", "rte", "stsb")
     chance = random.Random(0)
-    # Seeds are the outermost loop, so that fewer records mean fewer seeds and not fewer table rows.
-    cells = itertools.product(range(SEEDS), RATES, tasks, methods)
-    for seed, lr, task, method in itertools.islice(cells, count):
-        yield _record(task, method, lr, seed, chance)
+    # Seeds are the outermost loop of a sweep, so that fewer records mean fewer seeds and not fewer table rows.
+    cells = itertools.product(itertools.count(1), range(SEEDS), RATES, tasks, methods)
+    for sweep, seed, lr, task, method in itertools.islice(cells, count):
+        yield _record(f"{EXPERIMENT}{sweep}", task, method, lr, seed, chance)
 
 
-def _record(task: str, method: MethodConfig, lr: float, seed: int, chance: random.Random) -> Record:
+def _record(experiment: str, task: str, method: MethodConfig, lr: float, seed: int, chance: random.Random) -> Record:
     config = Config(
         model=ModelConfig(name="mini-roberta", source="mini"),
         task=TaskConfig(task, texts=["a"], labels=["no", "yes"], metrics=["accuracy"], headline="accuracy"),
@@ -65,7 +69,7 @@ def _record(task: str, method: MethodConfig, lr: float, seed: int, chance: rando
         data=DataConfig(),
         logger=LoggerConfig(),
         seed=seed,
-        experiment_name=EXPERIMENT,
+        experiment_name=experiment,
     )
     record = records.new(config, f"python scripts/train.py task={task} seed={seed}")
     record["history"] = [_evaluation(epoch, chance) for epoch in range(1, EPOCHS + 1)]
@@ -101,10 +105,13 @@ def make_tables(results: Path) -> int:
         The number of characters.
     """
     found, _ = records.find(results)
-    tables = experiment.tables(found, EXPERIMENT)
-    costs, numbers = experiment.costs(found, EXPERIMENT)
-    texts = [*map(markdown, [*tables, *costs]), *map(latex, [*tables, *costs]), numbers, long_csv(found, EXPERIMENT)]
-    return sum(map(len, texts))
+    length = 0
+    for name in sorted({record["identity"]["experiment"] for record in found}):
+        study = Study(found, name)
+        costs, numbers = experiment.costs(study)
+        made = [*experiment.tables(study), *experiment.differences(study), *costs]
+        length += sum(map(len, [*map(markdown, made), *map(latex, made), numbers, long_csv(study)]))
+    return length
 
 
 def make_page(results: Path) -> int:
@@ -135,8 +142,8 @@ def benchmark(_: Workload, rounds: int, count: int = COUNT) -> Findings:
     )
     notes = (
         note(
-            f"{case} of one experiment on four tasks: seconds, the median of {rounds} rounds (at most 5 are wanted for "
-            f"the tables, 15 for the report). The report has {number(sizes[0] / 1e6)} MB."
+            f"{case} of sweeps on four tasks, at most {SEEDS * CELLS} each: seconds, the median of {rounds} rounds. "
+            f"The report has {number(sizes[0] / 1e6)} MB."
         ),
     )
     table = Table("benchmark_reports", f"Tables and report from {case}", ("", "seconds"), rows, notes)

@@ -13,6 +13,7 @@ from rosa.records import baselines
 from rosa.report.comparison import compare
 from rosa.report.html.contents import Drawings, contents
 from rosa.report.html.render import html
+from rosa.report.study import Study
 from rosa.report.tables.experiment import tables
 from rosa.report.tables.generation import generation_table
 from rosa.report.tables.latex import latex
@@ -135,8 +136,8 @@ def test_texts_have_a_row_of_retrieval_and_each_score_its_own_mark() -> None:
 def test_the_tables_of_an_experiment_and_its_csv_have_every_form() -> None:
     runs = [record(config("rte"), best=0.7)]
     found = known(runs, constant=validation(0.5), both_texts=validation(0.55), differences=validation(0.6))
-    assert "Bag of words" in markdown(tables(runs, "glue", baselines=found)[0])
-    lines = list(csv.DictReader(io.StringIO(long_csv(runs, "glue", found))))
+    assert "Bag of words" in markdown(tables(Study(runs, "glue", baselines=found))[0])
+    lines = list(csv.DictReader(io.StringIO(long_csv(Study(runs, "glue", baselines=found)))))
     shown = {(line["row"], line["mean"]) for line in lines if line["method"] == "baseline" and line["rule"] == "best"}
     assert shown == {
         ("Constant answer, constant", "0.5"),

@@ -11,6 +11,7 @@ import scipy.stats
 from rosa.config import LoraConfig, RosaConfig
 from rosa.report.comparison import compare
 from rosa.report.figures.forest import forest
+from rosa.report.study import Study
 from rosa.report.tables.differences import differences, differences_table
 from rosa.report.tables.experiment import differences as tables_of
 from tests.report.synthetic_records import config, record
@@ -69,8 +70,8 @@ def test_a_line_says_it_in_points() -> None:
 
 
 def test_without_seeds_to_pair_there_is_no_table() -> None:
-    assert tables_of(study(seeds=(1,)), "glue") == []
-    assert tables_of([run for run in study() if run["identity"]["method"] == "rosa"], "glue") == []
+    assert tables_of(Study(study(seeds=(1,)), "glue")) == []
+    assert tables_of(Study([run for run in study() if run["identity"]["method"] == "rosa"], "glue")) == []
 
 
 def test_the_figure_shows_each_interval() -> None:

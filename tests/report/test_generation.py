@@ -16,6 +16,7 @@ from rosa.config import DataConfig, FullConfig, LoraConfig, ModelConfig, RosaCon
 from rosa.records import selection
 from rosa.report.comparison import compare
 from rosa.report.published import read_published
+from rosa.report.study import Study
 from rosa.report.tables.experiment import tables
 from rosa.report.tables.latex import latex
 from rosa.report.tables.markdown import markdown
@@ -40,7 +41,7 @@ def four_methods() -> list[dict[str, Any]]:
 
 
 def made(found: list[dict[str, Any]], rule: str = "best") -> str:
-    return "\n".join(map(markdown, tables(found, "glue", rule)))
+    return "\n".join(map(markdown, tables(Study(found, "glue", rule))))
 
 
 # --- an error is best where it is lowest -----------------------------------------------------------------------------
@@ -149,7 +150,7 @@ def test_runs_without_texts_and_texts_of_other_weights_are_said():
 
 def test_the_csv_has_the_scores_of_the_texts_of_losing_learning_rates_too():
     found = [run(method, seed, 2 + lr, lr, bleu=lr) for method in METHODS for lr in (1e-3, 1e-2) for seed in (0, 1)]
-    lines = list(csv.DictReader(io.StringIO(long_csv(found, "glue"))))
+    lines = list(csv.DictReader(io.StringIO(long_csv(Study(found, "glue")))))
     bleu = [line for line in lines if line["metric"] == "bleu"]
     assert {(x["method"], x["lr"], x["split"], x["rule"], x["scores"], x["selected"]) for x in bleu} == {
         (method.name, lr, "test", "best", f"{float(lr)} {float(lr)}", str(lr == "1e-3"))
@@ -160,7 +161,7 @@ def test_the_csv_has_the_scores_of_the_texts_of_losing_learning_rates_too():
 
 def test_p_values_are_in_the_csv_exactly():
     found = four_methods()
-    lines = list(csv.DictReader(io.StringIO(long_csv(found, "glue"))))
+    lines = list(csv.DictReader(io.StringIO(long_csv(Study(found, "glue")))))
     for metric, split in (("bleu", "test"), ("perplexity", "validation")):
         line = {x["method"]: x for x in lines if (x["metric"], x["split"], x["rule"]) == (metric, split, "best")}
         values = {name: np.array(x["scores"].split(), float) for name, x in line.items()}
@@ -178,10 +179,10 @@ def test_published_numbers_of_the_model_stand_beside_those_of_real_data_only():
     for source, expected in (("hub", True), ("mini", False)):
         settings = config("e2e", LoraConfig(), model=model, data=DataConfig(source, path="x/e2e"))
         found = [written(record(settings), 2.5)]
-        text = markdown(tables(found, "glue", published=published)[0])
+        text = markdown(tables(Study(found, "glue"), published)[0])
         assert ("Hu et al. 2021" in text) == expected
     found = [written(record(replace(settings, data=DataConfig("hub", path="x/e2e"))), 2.5)]
-    rows = [line for line in markdown(tables(found, "glue", published=published)[0]).splitlines() if "| " in line]
+    rows = [line for line in markdown(tables(Study(found, "glue"), published)[0]).splitlines() if "| " in line]
     lora = [row.replace(" ", "") for row in rows if row.startswith("| LoRA (")]
     assert [row.split("|")[2] for row in lora] == ["70.4±0.1", "—", "—", "—", "—"]
     assert [row.split("|")[7].split("<")[0] for row in lora] == ["—", "2.63", "2.68", "2.68", "2.87"]
@@ -190,7 +191,7 @@ def test_published_numbers_of_the_model_stand_beside_those_of_real_data_only():
 
 def test_texts_and_other_tasks_of_one_experiment_have_tables_of_their_own():
     found = [*four_methods(), record(config("rte"), 0.5)]
-    assert [table.name for table in tables(found, "glue")] == ["glue", "glue-e2e"]
+    assert [table.name for table in tables(Study(found, "glue"))] == ["glue", "glue-e2e"]
 
 
 def test_the_script_writes_the_same_bytes_again(tmp_path):
@@ -202,7 +203,7 @@ def test_the_script_writes_the_same_bytes_again(tmp_path):
         assert done.returncode == 0, done.stderr
         written_files.append({path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()})
     assert written_files[0] == written_files[1]
-    assert written_files[0]["glue.tex"].decode() == "\n".join(map(latex, tables(four_methods(), "glue")))
+    assert written_files[0]["glue.tex"].decode() == "\n".join(map(latex, tables(Study(four_methods(), "glue"))))
 
 
 def test_a_mixed_scale_has_no_average():

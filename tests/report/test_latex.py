@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rosa.records import find
+from rosa.report.study import Study
 from rosa.report.tables import experiment
 from rosa.report.tables.latex import escape, latex
 from rosa.report.tables.table import Cell, Span, Table
@@ -42,7 +43,7 @@ def test_every_table_of_the_committed_records_compiles_and_fits_the_page(tmp_pat
     assert not problems
     made = []
     for name in sorted({record["identity"]["experiment"] for record in found}):
-        made += [*experiment.tables(found, name), *experiment.costs(found, name)[0]]
+        made += [*experiment.tables(Study(found, name)), *experiment.costs(Study(found, name))[0]]
     assert len(made) > 8
     log = compiled(tmp_path, made)
     assert "Overfull \\hbox" not in log
@@ -50,9 +51,9 @@ def test_every_table_of_the_committed_records_compiles_and_fits_the_page(tmp_pat
 
 def test_tables_of_every_kind_and_every_character_compile(tmp_path):
     made = [
-        *experiment.tables(four_methods(), "glue"),
-        *experiment.tables(crossed(), "glue"),
-        *experiment.tables(every_task(), "glue"),
+        *experiment.tables(Study(four_methods(), "glue")),
+        *experiment.tables(Study(crossed(), "glue")),
+        *experiment.tables(Study(every_task(), "glue")),
         nasty_table(),
         Table("x", "é £ ± — \u2028 → 漢 \x07", ("a", "b"), ((Cell("ü"), Cell("²")),), ((Span("ß ✓", "code"),),)),
     ]

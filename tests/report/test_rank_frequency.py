@@ -9,6 +9,7 @@ import numpy as np
 
 from rosa.config import LoraConfig, RosaConfig
 from rosa.report.comparison import compare
+from rosa.report.study import Study
 from rosa.report.tables.experiment import tables
 from rosa.report.tables.markdown import markdown
 from rosa.report.tables.rank_frequency import rank_maps
@@ -32,7 +33,7 @@ def crossed(with_lora: bool = True) -> list[dict[str, Any]]:
 
 
 def test_each_cell_is_its_rank_and_period():
-    results, grid = tables(crossed(), "glue")
+    results, grid = tables(Study(crossed(), "glue"))
     assert (results.name, grid.name) == ("glue", "glue-rank-frequency-1")
     table = cells(markdown(grid))
     assert list(table) == [f"r={rank}" for rank in RANKS]
@@ -48,7 +49,7 @@ def test_each_cell_is_its_rank_and_period():
 def test_without_lora_there_is_no_column_of_it_and_a_hole_is_a_hole():
     found = [one for one in crossed(False) if one["config"]["method"]["every"] != 2 or one["identity"]["seed"]]
     found = [one for one in found if (one["config"]["method"]["rank"], one["config"]["method"]["every"]) != (1, 1)]
-    table = cells(markdown(tables(found, "glue")[1]))
+    table = cells(markdown(tables(Study(found, "glue"))[1]))
     assert "LoRA" not in table["r=1"]
     assert table["r=1"]["every 1 epoch"] == "—"
     assert table["r=1"]["every 2 epochs"].endswith("(n=1)")

@@ -24,6 +24,7 @@ from rosa.errors import ReportError
 from rosa.report import formatting
 from rosa.report.comparison import compare, own_rule
 from rosa.report.published import Published, read_published
+from rosa.report.study import Study
 from rosa.report.tables.latex import escape, latex
 from rosa.report.tables.learning_rates import grid_table
 from rosa.report.tables.markdown import markdown
@@ -105,7 +106,7 @@ def test_the_order_of_the_records_does_not_change_a_byte():
     for seed in range(3):
         random.Random(seed).shuffle(found)
         table = results_table(compare(found, "glue", "best"))
-        outputs.add((markdown(table), latex(table), long_csv(found, "glue")))
+        outputs.add((markdown(table), latex(table), long_csv(Study(found, "glue"))))
     assert len(outputs) == 1
 
 
@@ -152,6 +153,51 @@ def test_equal_numbers_are_both_bold():
     assert [row["RTE"] for row in table.values()] == ["**71.2**", "**71.2**", "**71.2**", "50.0"]
 
 
+@pytest.mark.parametrize("extra", METHODS, ids=lambda method: method.name)
+def test_one_more_seed_of_one_row_takes_no_bold_from_a_column(extra):
+    """The further seed scores what the row scores in the mean, so that no mean changes."""
+    found = every_task()
+    before = cells(made(found))
+    for task in GLUE:
+        own = [run for run in found if (run["identity"]["task"], run["identity"]["method"]) == (task, extra.name)]
+        further = record(config(task, extra, seed=3))
+        for split in own[0]["config"]["task"]["evaluation"]:
+            for metric in own[0]["config"]["task"]["metrics"]:
+                mean = np.mean([run["metrics"]["best"][split][metric] for run in own])
+                further["metrics"]["best"][split][metric] = float(mean)
+        found.append(further)
+    after = cells(made(found))
+    for label, row in before.items():
+        for column, cell in row.items():
+            assert ("**" in after[label][column]) == ("**" in cell)
+            if label != LABELS[extra.name]:
+                assert re.sub("</?u>", "", after[label][column]) == re.sub("</?u>", "", cell)
+    assert all("(n=4)" in after[LABELS[extra.name]][column] for column in ("CoLA", "WNLI"))
+    assert "A cell with further seeds says how many." in made(found)
+    assert "fewer seeds" not in made(found)
+
+
+@pytest.mark.parametrize(
+    ("rows", "seeds"),
+    [
+        ([(0, 1, 2), (0, 1, 2, 3)], (0, 1, 2)),
+        ([(0, 1, 2), (0, 1, 2), (5,)], (0, 1, 2)),
+        ([(0, 1, 2), (0, 1)], (0, 1)),
+        ([(0, 1, 2), (0,)], (0, 1, 2)),
+        ([(0,), (1,)], (0, 1)),
+        ([(0,), (0, 1, 2)], (0, 1, 2)),
+        ([(0,), (0,), (0, 1)], (0, 1)),
+        ([(7,)], (7,)),
+    ],
+)
+def test_the_seeds_of_a_task_are_those_of_most_rows(rows, seeds):
+    methods = [LoraConfig(), RosaConfig(), IA3Config()]
+    found = [
+        record(config("rte", method, seed=seed)) for method, own in zip(methods, rows, strict=False) for seed in own
+    ]
+    assert compare(found, "glue").tasks[0].seeds == seeds
+
+
 def test_missing_partial_running_and_failed_runs_are_told_apart():
     found = [record(config("rte", FullConfig(), seed=s), 0.5 + s / 100) for s in (0, 1, 2)]
     found += [record(config("rte", LoraConfig(), seed=s), 0.8 + s / 100) for s in (0, 1)]
@@ -172,7 +218,7 @@ def test_missing_partial_running_and_failed_runs_are_told_apart():
     assert [row["CoLA"] for row in table.values()] == ["**40.0**", "30.0", "running", "—"]
     assert [row["Average"] for row in table.values()] == ["45.5", "55.2 (partial)", "—", "—"]
 
-    lines = list(csv.DictReader(io.StringIO(long_csv(found, "glue"))))
+    lines = list(csv.DictReader(io.StringIO(long_csv(Study(found, "glue")))))
     status = {(x["row"], x["task"]): x["status"] for x in lines if x["rule"] == "best"}
     assert status[LABELS["rosa"], "cola"] == "missing"
     assert status[LABELS["rosa"], "rte"] == "failed"
@@ -266,7 +312,7 @@ def test_the_best_learning_rate_is_shown_and_the_csv_has_the_losers():
     assert "**Learning-rate grids are not equal:**" in table
     lines = [
         line
-        for line in csv.DictReader(io.StringIO(long_csv(found, "glue")))
+        for line in csv.DictReader(io.StringIO(long_csv(Study(found, "glue"))))
         if line["method"] == "rosa" and line["rule"] == "best"
     ]
     assert {(line["lr"], line["selected"]) for line in lines} == {
@@ -289,6 +335,27 @@ def test_a_tuned_learning_rate_is_shown_with_its_grid():
     assert "tuned: tuning on CoLA, seed 7" in table
     assert "1e-3 of {1e-4, 1e-3} for Full / ROSA" in table
     assert "not equal" not in table
+
+
+def test_notes_on_learning_rates_name_their_tasks():
+    """The tuning task has a grid of its own in the same table, and the others take its learning rate."""
+    grid = [{"lr": lr, "score": lr, "status": "done"} for lr in (1e-4, 1e-3)]
+    tuning = {"experiment": "glue", "task": "cola", "seed": 0, "grid": grid, "chosen": 1e-3} | {"rule": "best"}
+    found = [record(config("cola", LoraConfig(), lr), lr) for lr in (1e-4, 1e-3)]
+    found += [record(config(task, LoraConfig(), 1e-3), 0.5, tuning=tuning) for task in ("rte", "mrpc")]
+    table = notes(made(found))
+    assert "Learning rate on CoLA, chosen in each cell" in table
+    assert "Learning rate on MRPC, RTE, tuned: glue on CoLA, seed 0, by the score there: 1e-3 of {1e-4, 1e-3}" in table
+    # A row whose rates are all fixed stands beside it: each outcome of that note names its tasks.
+    table = notes(made([*found, *(record(config(task, FullConfig(), 1e-5)) for task in ("cola", "rte", "mrpc"))]))
+    assert "Learning rate, fixed (the records know of no search): 1e-5 for Full." in table
+    found += [record(config(task, RosaConfig(), 1e-2), 0.5) for task in ("rte", "mrpc")]
+    found += [record(config("cola", RosaConfig(), lr), lr) for lr in (1e-2, 1e-3)]
+    found += [record(config(task, FullConfig(), 1e-5)) for task in ("cola", "rte", "mrpc")]
+    table = notes(made(found))
+    assert "1e-5 on MRPC, CoLA, RTE for Full; 1e-2 on MRPC, RTE for ROSA r=8, every 2 epochs." in table
+    assert "{1e-3, 1e-2} on CoLA" in table
+    assert "and {1e-2} on MRPC, RTE" in table or "{1e-2} on MRPC, RTE and" in table
 
 
 def test_the_grid_table_has_every_learning_rate_and_marks_the_winner():
@@ -349,7 +416,7 @@ def test_an_experiment_without_records_names_those_that_have_some():
 
 def test_the_csv_has_every_official_metric_split_and_rule():
     found = every_task()
-    lines = list(csv.DictReader(io.StringIO(long_csv(found, "glue"))))
+    lines = list(csv.DictReader(io.StringIO(long_csv(Study(found, "glue")))))
     keys = {(x["method"], x["task"], x["split"], x["metric"], x["rule"], x["lr"]) for x in lines}
     assert len(keys) == len(lines) == 4 * 2 * (2 + 8 + 3)  # MNLI twice; MRPC, QQP and STS-B with a second metric
     for line in lines:

@@ -17,6 +17,7 @@ from rosa.config import FullConfig, RosaConfig
 from rosa.errors import ReportError
 from rosa.records.tracking import wandb_id
 from rosa.report.cli import records_folder
+from rosa.report.study import Study
 from rosa.report.tables import experiment
 from rosa.report.tables.latex import latex
 from rosa.report.tables.markdown import markdown
@@ -71,8 +72,8 @@ def runs_folder(results: Path) -> list[Path]:
 
 
 def all_tables(found: list[dict[str, Any]]) -> str:
-    made = experiment.tables(found, "glue")
-    return "".join([*map(markdown, made), *map(latex, made), long_csv(found, "glue")])
+    made = experiment.tables(Study(found, "glue"))
+    return "".join([*map(markdown, made), *map(latex, made), long_csv(Study(found, "glue"))])
 
 
 def test_the_tables_are_those_of_the_files(tmp_path):

@@ -17,6 +17,7 @@ from rosa.errors import AdapterError, ConfigError, DataError, ExportError
 from rosa.models import perceptron
 from rosa.records.summary import summary
 from rosa.report.comparison import compare
+from rosa.report.study import Study
 from rosa.report.tables.markdown import markdown
 from rosa.report.tables.results import results_table
 from rosa.report.tables.scores_csv import long_csv
@@ -126,7 +127,7 @@ def test_tables_and_screen_show_it(regression: Regressions) -> None:
     for record in found:
         assert f"{100 * record['metrics']['best']['validation']['r2']:.1f}" in table
     assert "teacher, generated with seed 0. Rows: train 96, validation 32" in table
-    assert str(mse) in long_csv(found, "regression")
+    assert str(mse) in long_csv(Study(found, "regression"))
 
 
 def test_nothing_has_to_be_fetched_before_a_sweep(regression: Regressions) -> None:

@@ -13,14 +13,15 @@ from rosa.errors import RecordError
 from rosa.records import Record, Rule, is_committed, order_key
 from rosa.records.baselines import Found
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, by_model, compare, own_rule
 from rosa.report.html.figures import Drawings, FigureView
 from rosa.report.html.missing import Gap, counts, gaps
 from rosa.report.html.runs import Runs
 from rosa.report.html.tables import TableView, crossed, named, view
 from rosa.report.published import Published
+from rosa.report.study import Study
 from rosa.report.tables import notes
-from rosa.report.tables.experiment import costs, tables
+from rosa.report.tables.costs import costs_table
+from rosa.report.tables.experiment import model_tables
 from rosa.report.tables.rank_frequency import RANK, rank_maps
 
 
@@ -106,9 +107,7 @@ def contents(
     names = experiments or sorted({run["identity"]["experiment"] for run in found})
     runs = Runs({order_key(run): path for path, run in located.items() if linked})
     drawings = drawings or Drawings()
-    sections = [
-        _section(name, found, rule or own_rule(found, name), runs, published, drawings, baselines) for name in names
-    ]
+    sections = [_section(Study(found, name, rule, baselines), runs, published, drawings) for name in names]
     tasks = formatting.task_order({task for section in sections for task in section.tasks})
     methods = sorted({method for section in sections for method in section.methods}, key=registry.order)
     return Page(
@@ -120,46 +119,27 @@ def contents(
     )
 
 
-def _section(
-    name: str,
-    found: Sequence[Record],
-    rule: Rule,
-    runs: Runs,
-    published: Sequence[Published],
-    drawings: Drawings,
-    baselines: Found | None,
-) -> Section:
-    others = [run for run in found if run["identity"]["experiment"] != name]
-    models = [
-        # All records, because other experiments tell whether this one is a learning-rate grid.
-        _model(model, compare(own, name, rule, baselines), [*own, *others], runs, published, drawings)
-        for model, own in by_model(found, name).items()
-    ]
-    own = [run for run in found if run["identity"]["experiment"] == name]
+def _section(study: Study, runs: Runs, published: Sequence[Published], drawings: Drawings) -> Section:
+    models = [_model(study, model, runs, published, drawings) for model in study.models]
+    own = study.runs
     lacking = [gap for model in models for gap in model.gaps]
     return Section(
-        name,
+        study.name,
         tuple(models),
         tuple(formatting.task_order({run["identity"]["task"] for run in own})),
         tuple(sorted({run["identity"]["method"] for run in own}, key=registry.order)),
         len(own),
         sum(map(is_committed, own)),
-        counts(own, lacking, rule),
+        counts(own, lacking, study.rule),
         tuple(sorted({notes.commit(run) for run in own})),
         max((run["finished"] for run in own if run["finished"]), default=""),
     )
 
 
-def _model(
-    name: str,
-    comparison: Comparison,
-    found: Sequence[Record],
-    runs: Runs,
-    published: Sequence[Published],
-    drawings: Drawings,
-) -> ModelView:
-    made = tables(found, comparison.experiment, comparison.rule, published, comparison.baselines)
-    costly, _ = costs(found, comparison.experiment, comparison.rule)
+def _model(study: Study, name: str, runs: Runs, published: Sequence[Published], drawings: Drawings) -> ModelView:
+    comparison = study.models[name]
+    made = model_tables(study, name, published)
+    costly = [table for table in (costs_table(comparison),) if table is not None]
     crosses = itertools.product(rank_maps(comparison.rows), comparison.tasks)
     methods = {one.label: one.method for one in published}
     views = []

@@ -110,7 +110,7 @@ def _columns(comparison: Comparison, task: Task, metrics: Sequence[str], split: 
     columns = {}
     for metric in metrics:
         scores = {label: generated_scores(trial, metric, split) for label, trial in trials.items()}
-        whole = {label for label, values in scores.items() if tuple(values) == task.seeds}
+        whole = {label for label, values in scores.items() if values.keys() >= set(task.seeds)}
         columns[metric] = Column(metric, metric, False, scores, whole)
     scores = {label: trial.scores(task.splits[0], task.metric) for label, trial in trials.items()}
     whole = {

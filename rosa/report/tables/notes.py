@@ -80,6 +80,11 @@ def _task(name: str) -> str:
     return formatting.TASK_NAMES.get(name, name)
 
 
+def _on(tasks: Iterable[str]) -> str:
+    """`` on CoLA, MRPC``."""
+    return f" on {', '.join(map(_task, tasks))}"
+
+
 def _scale(comparison: Comparison) -> list[Line]:
     mini = sorted({run["identity"]["task"] for run in comparison.runs if run["config"]["data"].get("source") == "mini"})
     if not mini:
@@ -99,9 +104,12 @@ def _unequal(comparison: Comparison) -> list[Line]:
         lines.append(loud("Settings are not equal:", f"{key} is {listed}."))
     grids: dict[str, list[str]] = {}
     for row in comparison.rows:
-        own = {grid_of(result)[0] for result in row.results.values()}
-        written = " and ".join(_listed(grid) for grid in sorted(own))
-        grids.setdefault(written, []).append(row.label)
+        own: dict[tuple[float, ...], list[str]] = {}
+        for task in comparison.tasks:
+            if task.name in row.results:
+                own.setdefault(grid_of(row.results[task.name])[0], []).append(task.name)
+        written = [_listed(grid) + (_on(tasks) if len(own) > 1 else "") for grid, tasks in sorted(own.items())]
+        grids.setdefault(" and ".join(written), []).append(row.label)
     if len(grids) > 1:
         listed = "; ".join(f"{grid} for {' / '.join(labels)}" for grid, labels in sorted(grids.items()))
         lines.append(loud("Learning-rate grids are not equal:", listed + "."))
@@ -174,7 +182,11 @@ def _seeds(comparison: Comparison) -> Line:
     if all(len(seeds) == 1 for seeds in by_seeds):
         return text(f"One seed: {listed}, so no spread is given; differences of this size may be chance.")
     body = f"Mean ± sample standard deviation over seeds {listed}."
-    if any(not complete(r, t) for row in comparison.rows for t in comparison.tasks if (r := row.results.get(t.name))):
+    cells = [(row.results[task.name], task) for row in comparison.rows for task in comparison.tasks
+             if task.name in row.results]  # fmt: skip
+    if any(len(result.selected.scored) > len(task.seeds) for result, task in cells):
+        body += " A cell with further seeds says how many."
+    if any(not complete(*cell) for cell in cells):
         body += " A cell with fewer seeds says how many; it is never bold, and neither is an average over one."
     return text(body)
 
@@ -200,12 +212,18 @@ def _rates(comparison: Comparison) -> list[Line]:
                 ways.setdefault(grid_of(result)[1], []).append((row, task.name, result))
     lines = []
     for how, members in sorted(ways.items()):
-        here = f"Learning rate, chosen in each cell by its mean score at the {comparison.rule} epoch"
+        own: dict[str, list[str]] = {}
+        for row, task_name, _ in members:
+            own.setdefault(row.label, []).append(task_name)
+        whole = all(len(own[row.label]) == len(row.results) for row, *_ in members)
+        same = len(set(map(tuple, own.values()))) == 1
+        where = "" if whole or not same else _on(next(iter(own.values())))
         body = {
-            "fixed": "Learning rate, fixed (the records know of no search)",
-            "here": here + _chosen_on(comparison),
-        }.get(how, f"Learning rate, {how}, by the score there")
-        lines.append(text(f"{body}: {_winners(members)}.{_lost(members)}"))
+            "fixed": "fixed (the records know of no search)",
+            "here": f"chosen in each cell by its mean score at the {comparison.rule} epoch{_chosen_on(comparison)}",
+        }.get(how, f"{how}, by the score there")
+        winners = _winners(members, named=not whole and not same)
+        lines.append(text(f"Learning rate{where}, {body}: {winners}.{_lost(members)}"))
     return lines
 
 
@@ -230,18 +248,16 @@ def _chosen_on(comparison: Comparison) -> str:
     return " on the holdout" if len(comparison.selections) == 1 else " on the split of each row's selection"
 
 
-def _winners(members: Iterable[tuple[Row, str, Result]]) -> str:
-    """``5e-4 of {...} for LABEL / LABEL``; per task only if the tasks of a row differ."""
+def _winners(members: Iterable[tuple[Row, str, Result]], named: bool) -> str:
+    """``5e-4 of {...} for LABEL / LABEL``; by task if the tasks of a row differ, or ``named``."""
     rows: dict[str, dict[str, list[str]]] = {}
     for row, task, result in members:
         grid = grid_of(result)[0]
         written = formatting.rate(result.selected.lr) + (f" of {_listed(grid)}" if len(grid) > 1 else "")
-        rows.setdefault(row.label, {}).setdefault(written, []).append(_task(task))
+        rows.setdefault(row.label, {}).setdefault(written, []).append(task)
     labels: dict[str, list[str]] = {}
     for label, outcomes in rows.items():
-        parts = [
-            written + (f" on {', '.join(tasks)}" if len(outcomes) > 1 else "") for written, tasks in outcomes.items()
-        ]
+        parts = [written + (_on(tasks) if named or len(outcomes) > 1 else "") for written, tasks in outcomes.items()]
         labels.setdefault(", ".join(parts), []).append(label)
     if len(labels) == 1 and len(rows) > NAMED_ROWS:
         return f"{next(iter(labels))} for all {len(rows)} rows"

@@ -59,7 +59,7 @@ def task_columns(comparison: Comparison) -> dict[str, Standings]:
                 for seed in first.seeds
             }
             for label in every
-            if all(len(column.scores[label]) == len(first.seeds) for column in columns.values())
+            if all(column.scores[label].keys() >= set(first.seeds) for column in columns.values())
         }
         columns[AVERAGE] = Column(AVERAGE, first.metric, first.lower_is_better, scores, set(scores))
     return {name: standings(column, comparison.rows) for name, column in columns.items()}

@@ -8,12 +8,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rosa.records import RULES, Record
-from rosa.records.baselines import Found
+from rosa.records import RULES
 from rosa.report import formatting
 from rosa.report.baselines import forms
-from rosa.report.comparison import Comparison, Row, Task, Trial, at_epoch, compare, summarise
+from rosa.report.comparison import Comparison, Row, Task, Trial, summarise
 from rosa.report.significance import compare_with, lora_of
+from rosa.report.study import Study
 from rosa.report.tables.generation import SCORES, generated_scores, generated_splits, text_scores
 
 COLUMNS = [
@@ -27,7 +27,7 @@ Scores = Mapping[tuple[str, str], Mapping[int, float]]
 """(split, metric) -> seed -> score."""
 
 
-def long_csv(found: Sequence[Record], experiment: str, baselines: Found | None = None) -> str:
+def long_csv(study: Study) -> str:
     """All scores in the records of an experiment, in long form.
 
     One line per row, task, split of the data, official metric, rule (best and last epoch) and learning rate, selected
@@ -35,8 +35,7 @@ def long_csv(found: Sequence[Record], experiment: str, baselines: Found | None =
     selected learning rate compare with LoRA: ``p_paired_t`` is the two-sided p-value over ``pairs`` seeds. Every form
     of baseline has lines of the method ``baseline``, one score for each set of rows.
     """
-    comparison = compare(found, experiment, baselines=baselines)
-    return write(COLUMNS, (line for rule in RULES for line in _lines(at_epoch(comparison, rule))))
+    return write(COLUMNS, (line for rule in RULES for line in _lines(study.at(rule))))
 
 
 def write(columns: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
@@ -167,5 +166,5 @@ def _counts(numbers: Iterable[int]) -> str:
 
 def _status(trial: Trial, task: Task) -> str:
     if trial.scored:
-        return "done" if tuple(sorted(trial.scored)) == task.seeds and not trial.failed else "partial"
+        return "done" if trial.scored.keys() >= set(task.seeds) and not trial.failed else "partial"
     return "running" if trial.running else "failed"
