@@ -22,6 +22,9 @@ def register() -> None:
     from omegaconf import DictConfig, OmegaConf
 
     store = ConfigStore.instance()
+    # Hydra copies the whole store for each composition, and for each group that --help lists, although it also copies
+    # what it takes out.
+    vars(store)["__deepcopy__"] = lambda _: store
     store.store(name="schema", node=Config)
     groups = {"model": ModelConfig, "task": TaskConfig, "train": TrainConfig, "data": DataConfig}
     for group, node in {**groups, "logger": LoggerConfig, "decoding": DecodingConfig}.items():

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rosa.adapters import attach
-from rosa.config import LoraConfig, MethodConfig, RosaConfig
+from rosa.adapters.base import SupportedAdapter
+from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
 
 OUT, IN, ROWS, RANK = 48, 64, 10, 4
 FLOAT = 4
@@ -56,12 +57,15 @@ class Calls(TorchDispatchMode):
 def adapted(config: MethodConfig) -> nn.Module:
     torch.manual_seed(0)
     model = nn.ModuleDict({"attention": nn.Linear(IN, OUT)})
-    return attach(model, config, generator=torch.Generator().manual_seed(0), verbose=False)["attention"]
+    layer = attach(model, config, generator=torch.Generator().manual_seed(0), verbose=False)["attention"]
+    if isinstance(layer, SupportedAdapter) and layer.index is not None:
+        layer.choose(torch.arange(len(layer.index)) * (OUT * IN // len(layer.index)))
+    return layer
 
 
 def counted(layer: nn.Module, bf16: bool = False) -> tuple[Calls, int]:
     """The operators of a forward and backward pass, and the bytes kept in between beside the parameters."""
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in layer.parameters()}
+    parameters = {tensor.untyped_storage().data_ptr() for tensor in (*layer.parameters(), *layer.buffers())}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -81,6 +85,49 @@ def counted(layer: nn.Module, bf16: bool = False) -> tuple[Calls, int]:
 
 
 ROSA, LORA = RosaConfig(rank=RANK), LoraConfig(rank=RANK)
+METHODS: dict[str, MethodConfig] = {
+    "rosa": ROSA,
+    "lora": LORA,
+    "robust": RobustConfig(rank=RANK, density=0.02),
+    "sparse": RobustConfig(schedule="sparse_only", density=0.02),
+    "ia3": IA3Config(variant="attention_inputs"),
+    "full": FullConfig(),
+}
+MOST: dict[tuple[str, bool], tuple[int, int, int]] = {
+    ("rosa", False): (11, 13640, 2720),
+    ("lora", False): (14, 19400, 2720),
+    ("robust", False): (42, 97760, 2720),
+    ("sparse", False): (33, 87680, 2560),
+    ("ia3", False): (8, 12424, 2560),
+    ("full", False): (6, 16968, 2560),
+    ("rosa", True): (19, 19588, 8400),
+    ("lora", True): (22, 22468, 8400),
+    ("robust", True): (71, 106868, 2256),
+    ("sparse", True): (58, 99140, 1280),
+    ("ia3", True): (12, 20260, 8704),
+    ("full", True): (12, 31044, 7424),
+}
+"""By method and whether in bfloat16: the most operator calls, bytes of their results, and bytes kept for the backward
+pass. A change that makes a step dearer has to raise a number here; one that makes it cheaper lowers it."""
+WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "_unique2")
+"""Operators for whose result the host waits on a GPU."""
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_costs_no_more_than_it_did(method: str, bf16: bool) -> None:
+    calls, held = counted(adapted(METHODS[method]), bf16)
+    found = (calls.names.total(), calls.bytes, held)
+    assert all(now <= most for now, most in zip(found, MOST[method, bf16], strict=True)), (found, calls.names)
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_host_waits_for_nothing_in_a_step(method: str, bf16: bool) -> None:
+    layer = adapted(METHODS[method])
+    counted(layer, bf16)  # what is remembered after the first step
+    calls, _ = counted(layer, bf16)
+    assert [name for name in WAITS if calls.names[name]] == []
 
 
 def test_rosa_keeps_its_input_and_what_passes_between_the_factors() -> None:
