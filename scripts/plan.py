@@ -1,0 +1,82 @@
+#!/usr/bin/env python
+"""What a run or a sweep would take: runs, operations and GPU hours, without data, weights or a GPU.
+
+python scripts/plan.py experiment=glue_paper [gpu=H200 | rate=TFLOPS] [tokens=N] [rows=N] [OVERRIDES, as for
+    scripts/train.py]
+
+gpu: a measured GPU (default: H200). rate: 10^12 operations a second that yours reaches. tokens, rows: mean tokens of an
+example, and rows of the training file, where the task's are not known.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from planning import PlanError
+from tqdm import tqdm
+
+from rosa.config import register
+from rosa.config.explain import explained
+from rosa.report.tables.markdown import markdown
+from rosa.sweep.jobs import expand, request
+from rosa.utils.console import run_command
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+OWN = ("gpu", "rate", "tokens", "rows")
+
+
+def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Tell this script's own keys from the overrides."""
+    pairs = [word.partition("=") for word in words]
+    own = {key: value for key, equals, value in pairs if equals and key in OWN}
+    return own, [word for word in words if word.partition("=")[0] not in OWN]
+
+
+def positive(own: Mapping[str, str], key: str) -> float | None:
+    """The number that a key has; None without the key.
+
+    Raises:
+        PlanError: it is no number above 0.
+    """
+    if key not in own:
+        return None
+    try:
+        value = float(own[key])
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise PlanError(f"{key}={own[key]}: expected a number above 0")
+    return value
+
+
+def main() -> None:
+    """Print the table."""
+    own, overrides = split(sys.argv[1:])
+    if not overrides or {"-h", "--help"} & set(overrides):
+        print(__doc__)
+        return
+    if "gpu" in own and "rate" in own:
+        raise PlanError(f"gpu={own['gpu']} rate={own['rate']}: expected one of the two")
+    rate, tokens, rows = (positive(own, key) for key in ("rate", "tokens", "rows"))
+    known_rows = None if rows is None else round(rows)
+    from planning.speed import known
+    from planning.table import TERA, Machine, Planned, plan
+    from planning.work import of_run
+
+    machine = Machine(rate=rate * TERA) if rate else Machine(known(own.get("gpu", "H200")))
+    register()
+    with explained(CONF, overrides):
+        bar = tqdm(expand(CONF, request(overrides)), desc="composing", unit="run", leave=False, disable=None)
+        jobs = [job.config for job, _ in bar]
+    counted = [
+        Planned(config, of_run(config, tokens, known_rows))
+        for config in tqdm(jobs, desc="counting", leave=False, disable=None)
+    ]
+    print(markdown(plan(counted, machine)))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

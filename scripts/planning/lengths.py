@@ -1,0 +1,44 @@
+"""The number of tokens of an example of each task."""
+
+from __future__ import annotations
+
+import math
+
+from planning import PlanError
+from rosa.config import TaskConfig
+
+MEASURED = {
+    "cola": 11.4,
+    "mrpc": 53.3,
+    "rte": 71.5,
+    "stsb": 29.1,
+    "wnli": 37.7,
+    "sst2": 14.4,
+    "e2e": 60.5,
+}
+"""Mean tokens of a row of the official training file, special tokens included, with the vocabulary of GPT-2 and
+RoBERTa."""
+PAIRS = ("mrpc", "rte", "stsb", "wnli")
+"""The measured tasks of two texts."""
+MULTIPLE = 8
+"""On a GPU, batches are padded to a multiple of this."""
+
+
+def mean_tokens(task: TaskConfig) -> tuple[float, bool]:
+    """Mean tokens of an example, and whether that was measured.
+
+    A classification task of two texts that was not measured is assumed to have the mean of those that were.
+
+    Raises:
+        PlanError: nothing is known of the task.
+    """
+    if task.name in MEASURED:
+        return MEASURED[task.name], True
+    if task.has_head and len(task.texts) == 2:
+        return sum(MEASURED[name] for name in PAIRS) / len(PAIRS), False
+    raise PlanError(f"task={task.name}: its examples' length is not known; give their mean number of tokens, tokens=N")
+
+
+def padded(tokens: float, limit: int) -> int:
+    """Tokens of an example in a batch: batches hold examples of similar length, and are padded to a multiple of 8."""
+    return min(limit, MULTIPLE * math.ceil(tokens / MULTIPLE))

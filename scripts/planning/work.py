@@ -1,0 +1,304 @@
+"""Count the floating-point operations of a run, with the model on the meta device: no weights are loaded or downloaded.
+
+A product of an (m, k) and a (k, n) matrix counts as 2 m k n operations; everything else (activations, normalization,
+the optimizer) as none.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+    RobertaConfig,
+)
+
+from planning import PlanError
+from planning.lengths import mean_tokens, padded
+from rosa.adapters import attach, head_names
+from rosa.adapters.base import LinearLayer, weight_shape
+from rosa.adapters.robust import layer_counts
+from rosa.adapters.targets import layer_ranks, linear_layers, matches
+from rosa.config import Config, MethodConfig, ModelConfig, RobustConfig, RosaConfig
+from rosa.config.method import RankedConfig
+from rosa.config.schema import HOLDOUT
+from rosa.config.task import TRAIN
+from rosa.errors import AdapterError
+from rosa.mini.pretraining import gpt2, roberta
+from rosa.models.pretrained import locate
+
+ROBERTA: dict[str, Any] = {"max_position_embeddings": 514, "type_vocab_size": 1}
+LARGE: dict[str, Any] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
+PUBLISHED: dict[str, PreTrainedConfig] = {
+    "FacebookAI/roberta-base": RobertaConfig(**ROBERTA),
+    "FacebookAI/roberta-large": RobertaConfig(**ROBERTA, **LARGE),
+    "openai-community/gpt2": GPT2Config(),
+    "openai-community/gpt2-medium": GPT2Config(n_embd=1024, n_layer=24, n_head=16),
+    "openai-community/gpt2-large": GPT2Config(n_embd=1280, n_layer=36, n_head=20),
+    "meta-llama/Llama-2-7b-hf": LlamaConfig(),
+}
+"""Published configurations, by name on the hub, so that planning needs no network. The classes' defaults are GPT-2
+small's and LLaMA2-7B's."""
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Floating-point operations of one example, or of one factorization of all layers."""
+
+    forward: float
+    step: float
+    """Forward and backward pass."""
+    factorization: float
+    """Merging and factorizing all layers once; 0 for a method without resampling."""
+    layers: int
+    """The model's blocks."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one run does."""
+
+    steps: int
+    """Optimizer updates."""
+    tokens: float
+    """Tokens trained on, padding included."""
+    training: float
+    """Operations of all training steps."""
+    evaluation: float
+    """Operations of all evaluations."""
+    factorization: float
+    """Operations of all factorizations."""
+    layers: int
+    """The model's blocks."""
+    measured: bool
+    """Whether the task's length was measured, or given, and not assumed."""
+
+    @property
+    def operations(self) -> float:
+        """All operations of the run."""
+        return self.training + self.evaluation + self.factorization
+
+
+def of_run(config: Config, tokens: float | None = None, rows: int | None = None) -> Work:
+    """Count what a run does.
+
+    Args:
+        config: the run; ``train.lr`` may be unresolved.
+        tokens: mean tokens of an example; by default the task's.
+        rows: rows of the training file; by default the official number.
+
+    Raises:
+        PlanError: the number of rows or tokens, or the model's shape, is not known.
+    """
+    if config.task.kind == "vector_regression":
+        raise PlanError(f"task={config.task.name}: only runs on texts are planned")
+    train = config.train
+    rows = training_rows(config, rows)
+    found, measured = (tokens, True) if tokens is not None else mean_tokens(config.task)
+    length = padded(found, train.max_length)
+    steps = math.ceil(math.ceil(rows / train.batch_size) / train.accumulation) * train.epochs
+    examples = rows * train.epochs
+    if 0 < train.max_steps < steps:
+        examples, steps = round(examples * train.max_steps / steps), train.max_steps
+    one = of_example(keyed(config.model), keyed(config.method), config.task.has_head, length)
+    evaluations = math.ceil(examples / rows)
+    return Work(
+        steps=steps,
+        tokens=float(length * examples),
+        training=one.step * examples,
+        evaluation=one.forward * evaluation_rows(config, rows) * evaluations,
+        factorization=one.factorization * factorizations(config, steps),
+        layers=one.layers,
+        measured=measured,
+    )
+
+
+def training_rows(config: Config, rows: int | None = None) -> int:
+    """Rows that are trained on, out of so many in the training file; by default the official number.
+
+    Raises:
+        PlanError: the task has no official number of rows.
+    """
+    if rows is None:
+        rows = config.data.train_size if config.data.source == "mini" else config.task.rows.get(TRAIN)
+    if rows is None:
+        raise PlanError(f"task={config.task.name}: its number of training rows is not known; give it, rows=N")
+    if config.data.limit:
+        rows = min(rows, config.data.limit)
+    return rows - math.ceil(rows * config.holdout_share)
+
+
+def evaluation_rows(config: Config, trained: int) -> int:
+    """Rows scored after each epoch, beside so many to train on; a split of unknown size counts as none."""
+    if config.data.source == "mini":
+        return config.data.evaluation_size * len(config.task.evaluation)
+    held_out = trained * config.holdout_share / (1 - config.holdout_share)
+    official = sum(config.task.rows.get(split, 0) for split in config.evaluated if split != HOLDOUT)
+    return official + round(held_out)
+
+
+def factorizations(config: Config, steps: int) -> int:
+    """Factorizations of all layers in a run: the first, and one at each resample."""
+    method, train = config.method, config.train
+    if not isinstance(method, RosaConfig):
+        return 0
+    if not method.every:
+        return 1
+    unit = steps / train.epochs if method.unit == "epoch" else 1
+    return 1 + max(0, math.ceil(steps / (unit * method.every)) - 1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A group of a configuration as a key of a cache."""
+
+    key: str
+    group: Any = dataclasses.field(compare=False)
+
+
+def keyed(group: Any) -> Settings:
+    """A group of a configuration, hashable."""
+    return Settings(repr(group), group)
+
+
+@functools.cache
+def of_example(model: Settings, method: Settings, head: bool, length: int) -> Operations:
+    """Count the operations of one example of ``length`` tokens in training.
+
+    Args:
+        model: a ``ModelConfig``.
+        method: a ``MethodConfig``.
+        head: whether the task has one (of two outputs); otherwise the model is a language model.
+        length: tokens.
+
+    Raises:
+        PlanError: as for :func:`of_run`.
+    """
+    chosen: MethodConfig = method.group
+    if not isinstance(chosen, RankedConfig):
+        forward, step = _attached(model, method, head, length)
+        return Operations(forward, step, 0.0, _blocks(model, head))
+    forward, step = _frozen(model, tuple(chosen.targets), chosen.head != "freeze", head, length)
+    factors, sparse, once = added(skeleton(model.group, head), chosen)
+    # Factors are multiplied once forward, and twice backward: for the gradient of their input, and for their own. A
+    # sparse part is added to the weight, and needs a product only for its own gradient.
+    step += (6 * factors + 2 * sparse) * length
+    return Operations(forward + 2 * factors * length, step, once, _blocks(model, head))
+
+
+@functools.cache
+def _blocks(model: Settings, head: bool) -> int:
+    return int(skeleton(model.group, head).config.num_hidden_layers)
+
+
+@functools.cache
+def _attached(model: Settings, method: Settings, head: bool, length: int) -> tuple[float, float]:
+    """Operations of a model with a method that adds no products, such as full fine-tuning and (IA)3."""
+    plain = skeleton(model.group, head)
+    try:
+        adapted = attach(plain, method.group, generator=torch.Generator(), verbose=False)
+    except AdapterError as error:
+        raise PlanError(f"method={method.group.name}: its operations cannot be counted: {error}") from error
+    return passes(adapted, head, length)
+
+
+@functools.cache
+def _frozen(
+    model: Settings, targets: tuple[str, ...], train_head: bool, head: bool, length: int
+) -> tuple[float, float]:
+    """Operations of a frozen model through which gradients flow from the first adapted layer on, without adapters'."""
+    plain = skeleton(model.group, head)
+    own = set(head_names(plain))
+    for name, parameter in plain.named_parameters():
+        parameter.requires_grad_(train_head and name in own)
+    nothing = nn.Parameter(torch.zeros((), device="meta"))
+    for layer in targeted(plain, targets).values():
+        layer.register_forward_hook(functools.partial(_with_gradient, nothing))
+    return passes(plain, head, length)
+
+
+def _with_gradient(nothing: Tensor, _layer: nn.Module, _inputs: Any, out: Tensor) -> Tensor:
+    return out + nothing
+
+
+def targeted(model: nn.Module, targets: Iterable[str]) -> dict[str, LinearLayer]:
+    """The layers that a method adapts, by name; those of a model on the meta device too."""
+    return {name: one for name, one in linear_layers(model).items() if any(matches(name, text) for text in targets)}
+
+
+def passes(model: nn.Module, head: bool, length: int) -> tuple[float, float]:
+    """Operations of a forward pass, and of forward and backward, of one example, by PyTorch's counter."""
+    model.train()
+    ids = torch.zeros(1, length, dtype=torch.long, device="meta")
+    labels = ids[:, 0] if head else ids
+    with FlopCounterMode(display=False) as counter:
+        loss = model(input_ids=ids, labels=labels).loss
+        forward = counter.get_total_flops()
+        loss.backward()
+    return float(forward), float(counter.get_total_flops())
+
+
+def added(model: nn.Module, method: RankedConfig) -> tuple[int, int, float]:
+    """The parameters of all low-rank factors, those of all sparse parts, and the operations of a factorization."""
+    layers = targeted(model, method.targets)
+    ranks = layer_ranks(layers, method)
+    sparse = 0
+    if isinstance(method, RobustConfig):
+        ranks = ranks if method.low_rank else dict.fromkeys(layers, 0)
+        sparse = sum(layer_counts(layers, method).values())
+    shapes = {name: weight_shape(layer) for name, layer in layers.items()}
+    factors = sum(ranks[name] * sum(shape) for name, shape in shapes.items())
+    once = sum(factorization(method, shape, ranks[name]) for name, shape in shapes.items())
+    return factors, sparse, once
+
+
+def factorization(method: MethodConfig, shape: tuple[int, int], rank: int) -> float:
+    """Operations of merging and factorizing an (out, in) weight.
+
+    Merging and W V are 2 m n r each. Singular triplets also need the Gram matrix, 2 m n^2, and its reduction to
+    tridiagonal form, 4/3 n^3 (Golub and Van Loan, Matrix Computations, section 8.3), for m x n with n at most m.
+    """
+    if not isinstance(method, RosaConfig) or method.factorization == "random_add":
+        return 0.0
+    n, m = sorted(shape)
+    products = 4 * m * n * rank
+    return products + (2 * m * n**2 + 4 / 3 * n**3 if method.has_triplets else 0.0)
+
+
+def skeleton(model: ModelConfig, head: bool) -> Any:
+    """A model on the meta device, without values: a classifier of two classes, or a language model.
+
+    Raises:
+        ModelError: its shape is not on this machine.
+    """
+    shape: PreTrainedConfig
+    if model.source == "mini":
+        kind = {"roberta": roberta, "gpt2": gpt2}[model.mini.architecture]
+        shape = kind.architecture(model.mini, model.mini.vocabulary)
+    elif model.source == "hub" and model.path in PUBLISHED:
+        shape = PUBLISHED[model.path]
+    else:
+        place, options = locate(model)
+        shape = AutoConfig.from_pretrained(place, **options)
+    auto: Any = AutoModelForSequenceClassification if head else AutoModelForCausalLM
+    with torch.device("meta"):
+        return auto.from_config(copy.deepcopy(shape))

@@ -1,0 +1,259 @@
+"""What a plan says agrees with closed forms, with real training steps, and with runs that were recorded."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from planning import PlanError, lengths, speed, work
+from planning.lengths import mean_tokens, padded
+from planning.table import Machine, Planned, seconds
+from planning.work import keyed, of_example, of_run
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoTokenizer, GPT2Config, RobertaConfig, RobertaForSequenceClassification
+
+from rosa import data
+from rosa.adapters import attach
+from rosa.config import (
+    Config,
+    FullConfig,
+    IA3Config,
+    LoraConfig,
+    MethodConfig,
+    ModelConfig,
+    RobustConfig,
+    RosaConfig,
+    register,
+)
+from rosa.records import Record
+from rosa.sweep.jobs import expand, request
+from tests.commands import script
+from tests.conftest import REAL_DATA, ROOT
+
+CONF = ROOT / "conf"
+BLOCKS, WIDTH, INNER, LENGTH, RANK = 3, 64, 160, 24, 4
+SHAPE = RobertaConfig(
+    vocab_size=100,
+    hidden_size=WIDTH,
+    num_hidden_layers=BLOCKS,
+    num_attention_heads=4,
+    intermediate_size=INNER,
+    max_position_embeddings=40,
+)
+MODEL = ModelConfig(name="small", source="hub", path="small")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(work.PUBLISHED, MODEL.path, SHAPE)
+
+
+def planned(*overrides: str) -> list[Config]:
+    register()
+    return [job.config for job, _ in expand(CONF, request(overrides))]
+
+
+def closed_form() -> tuple[int, int, int]:
+    """Operations of one example: the blocks' products with weights, those of attention, and the head's."""
+    weights = BLOCKS * 2 * LENGTH * (4 * WIDTH**2 + 2 * WIDTH * INNER)
+    attention = BLOCKS * 2 * 2 * LENGTH**2 * WIDTH  # q k^T, and the weights times v
+    head = 2 * WIDTH**2 + 2 * WIDTH * 2  # on the first token
+    return weights, attention, head
+
+
+def test_full_fine_tuning_takes_each_product_three_times(small: None) -> None:
+    weights, attention, head = closed_form()
+    found = of_example(keyed(MODEL), keyed(FullConfig()), True, LENGTH)
+    assert found.forward == weights + attention + head
+    assert found.step == 3 * found.forward
+    assert (found.factorization, found.layers) == (0, BLOCKS)
+
+
+@pytest.mark.parametrize("method", [RosaConfig(rank=RANK), LoraConfig(rank=RANK)], ids=lambda method: method.name)
+def test_a_frozen_backbone_saves_one_of_three_products(small: None, method: MethodConfig) -> None:
+    """And the first three layers need no gradient of their input, which nothing trains."""
+    weights, attention, head = closed_form()
+    factors = BLOCKS * 4 * RANK * 2 * WIDTH
+    found = of_example(keyed(MODEL), keyed(method), True, LENGTH)
+    assert found.forward == weights + attention + head + 2 * LENGTH * factors
+    first = 3 * 2 * LENGTH * WIDTH**2
+    assert found.step == 2 * weights - first + 3 * attention + 3 * head + 6 * LENGTH * factors
+    gram_and_reduction = 2 * WIDTH**3 + 4 / 3 * WIDTH**3 + 4 * WIDTH**2 * RANK
+    expected = BLOCKS * 4 * gram_and_reduction if method.name == "rosa" else 0
+    assert found.factorization == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [FullConfig(), RosaConfig(rank=RANK), LoraConfig(rank=RANK), IA3Config(), RobustConfig(rank=RANK)],
+    ids=lambda method: method.name,
+)
+def test_the_count_is_that_of_a_real_step(small: None, method: MethodConfig) -> None:
+    """Within 2 %: the real first layers' factors need no gradient of their input either."""
+    torch.manual_seed(0)
+    model = attach(RobertaForSequenceClassification(SHAPE), method, generator=torch.Generator(), verbose=False).train()
+    ids = torch.randint(3, 100, (2, LENGTH))
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, labels=torch.tensor([0, 1])).loss.backward()
+    found = of_example(keyed(MODEL), keyed(method), True, LENGTH)
+    assert 2 * found.step == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_a_language_models_output_layer_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = GPT2Config(vocab_size=500, n_layer=2, n_embd=WIDTH, n_head=4, n_positions=40)
+    monkeypatch.setitem(work.PUBLISHED, MODEL.path, shape)
+    found = of_example(keyed(MODEL), keyed(FullConfig(head="train")), False, LENGTH)
+    blocks = 2 * (2 * LENGTH * 12 * WIDTH**2 + 4 * LENGTH**2 * WIDTH)
+    assert found.forward == blocks + 2 * LENGTH * WIDTH * 500
+
+
+def test_a_run_is_its_steps_examples_and_evaluations() -> None:
+    (config,) = planned("task=cola", "model=roberta-base", "data=hub", "method=rosa", "train.epochs=5")
+    found = of_run(config)
+    one = of_example(keyed(config.model), keyed(config.method), True, 16)  # 11.4 tokens, padded
+    assert found.steps == 5 * 268  # 8,551 rows, batches of 32
+    assert found.tokens == 5 * 8551 * 16
+    assert found.training == 5 * 8551 * one.step
+    assert found.evaluation == 5 * 1043 * one.forward
+    assert found.factorization == 3 * one.factorization  # at the start, and after the second and fourth epoch
+    longer = of_run(config, tokens=100.0)
+    assert longer.tokens == 5 * 8551 * 104
+
+
+def test_seconds_are_operations_over_the_rate_and_at_least_the_measured_steps() -> None:
+    (config,) = planned("task=cola", "model=roberta-base", "data=hub", "method=lora", "train.precision=fp32")
+    run = Planned(config, of_run(config))
+    low, high = seconds(run, Machine(rate=1e12))
+    assert low == high == pytest.approx(run.work.operations / 1e12)
+    low, high = seconds(run, Machine("H200"))
+    rest = run.work.evaluation / speed.measured("H200", "lora", "fp32").rate
+    assert high - rest == pytest.approx(run.work.steps * speed.MEASURED["H200"]["lora"][0] / 1000)
+    assert low < high
+
+
+def test_the_measured_step_takes_as_long_as_it_was_measured() -> None:
+    for method in speed.METHODS:
+        found = speed.measured("H200", method, "bf16")
+        step = speed.EXAMPLES * of_example(keyed(speed.SHAPE), keyed(speed.METHODS[method]), True, speed.TOKENS).step
+        assert step / found.rate == pytest.approx(speed.MEASURED["H200"][method][1] / 1000)
+        assert 12 * found.block == pytest.approx(step / found.rate)
+
+
+def test_the_measured_steps_are_those_of_the_documentation() -> None:
+    text = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8").partition("## On a GPU")[2]
+    rows = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 7 and re.fullmatch(r"[\d.]+", cells[1]):
+            rows[cells[0]] = (float(cells[1]), float(cells[4]))
+    loras = [rows["LoRA (loralib)"], rows["LoRA (peft)"]]
+    faster = tuple(min(column) for column in zip(*loras, strict=True))
+    assert speed.MEASURED["H200"] == {
+        "rosa": rows["ROSA"],
+        "lora": faster,
+        "ia3": rows["(IA)³"],
+        "full": rows["Full"],
+    }
+    found = re.search(r"resample of all 48 layers took ([\d.]+) s in fp32 and ([\d.]+) s in bf16", text)
+    assert found is not None
+    assert speed.RESAMPLE["H200"] == tuple(map(float, found.groups()))
+
+
+def recorded(experiment: str, task: str, method: str) -> list[Record]:
+    folder = ROOT / "results" / "records" / experiment / "minilm" / task
+    return [json.loads(path.read_text()) for path in folder.glob(f"{method}-*/seed*/record.json")]
+
+
+FACTOR = 2.5
+"""Largest accepted ratio of a recorded time to the planned one, or of the planned to the recorded one."""
+
+
+@pytest.mark.parametrize(("task", "method"), [("mrpc", "rosa"), ("cola", "lora"), ("stsb", "full")])
+def test_recorded_runs_did_what_would_have_been_planned(task: str, method: str) -> None:
+    """On the H200: the same steps and factorizations, tokens within 15 %, and seconds within the stated factor."""
+    preset = "rosa_each_epoch" if method == "rosa" else method
+    (config,) = planned("experiment=evidence_glue", "data.dir=DIR", f"task={task}", f"method={preset}", "seed=1")
+    run = Planned(config, of_run(config))
+    low, high = seconds(run, Machine("H200"))
+    every = getattr(config.method, "every", None)
+    found = [
+        record
+        for record in recorded("evidence_glue", task, method)
+        if record["config"]["method"].get("every") == every and record["status"] == "done"
+    ]
+    assert found
+    for record in found:
+        costs = record["costs"]
+        assert record["environment"]["device"] == "NVIDIA H200"
+        assert costs["steps"] == run.work.steps
+        assert costs["tokens"] == pytest.approx(run.work.tokens, rel=0.15)
+        assert costs["resamples"] == max(0, work.factorizations(config, run.work.steps) - 1)
+        assert low < costs["seconds_total"] < FACTOR * high
+        assert costs["seconds_total"] > high / FACTOR
+
+
+@pytest.mark.parametrize(
+    ("tokens", "limit", "expected"), [(11.4, 512, 16), (16.0, 512, 16), (16.1, 512, 24), (600.0, 512, 512)]
+)
+def test_a_batch_is_padded_to_a_multiple_of_eight(tokens: float, limit: int, expected: int) -> None:
+    assert padded(tokens, limit) == expected
+
+
+@pytest.mark.real
+def test_the_lengths_are_those_of_the_official_files(glue_dir: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(REAL_DATA / "gpt2-tokenizer")
+    for name in ("cola", "mrpc", "rte", "stsb", "wnli"):
+        (config,) = planned(f"task={name}", "model=minilm", "data=local", f"data.dir={glue_dir}")
+        train: Any = data.load(config.task, config.data, 0).train
+        columns = [column for column in ("text_a", "text_b") if column in train.column_names]
+        found = sum(len(ids) for column in columns for ids in tokenizer(train[column][:])["input_ids"]) / len(train)
+        assert found + 2 * len(columns) == pytest.approx(lengths.MEASURED[name], abs=0.051), name
+
+
+def test_unmeasured_pairs_are_assumed_and_unknown_tasks_refused() -> None:
+    (mnli,) = planned("task=mnli", "model=roberta-base", "data=hub", "method=full")
+    sql = ("task=sql", "model=gpt2", "data=hub", "method=lora")
+    tokens, measured = mean_tokens(mnli.task)
+    assert not measured
+    assert min(map(lengths.MEASURED.get, lengths.PAIRS)) < tokens < max(map(lengths.MEASURED.get, lengths.PAIRS))
+    (config,) = planned(*sql, "train.epochs=1", "train.batch_size=32")
+    with pytest.raises(PlanError, match="rows=N"):
+        of_run(config)
+    with pytest.raises(PlanError, match="tokens=N"):
+        of_run(config, rows=640)
+    assert of_run(config, tokens=100.0, rows=640).steps == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task=cola", "rate=fast"], "rate=fast: expected a number above 0"),
+        (["task=cola", "tokens=-1"], "tokens=-1: expected a number above 0"),
+        (["task=cola", "gpu=TPU"], "gpu=TPU: measured are H200; for another give its rate, rate=TFLOPS"),
+        (["task=cola", "gpu=H200", "rate=3"], "expected one of the two"),
+        (["experiment=regression_linear_full"], "only runs on texts are planned"),
+    ],
+)
+def test_bad_arguments_are_refused(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script(monkeypatch, "plan", *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_sweep_is_planned_row_by_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["experiment=glue_paper", "task=cola,mrpc,rte", "method=rosa,full", "seed=1,2", "gpu=nvidia h200"]
+    assert script(monkeypatch, "plan", *arguments) == 0
+    said = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines() if "| " in line]
+    shown = {(row[0], row[1]): row[2:] for row in rows[1:]}
+    assert shown["roberta-base", "ROSA r=8"][0] == shown["roberta-base", "Full"][0] == "6"
+    assert shown["all", ""][0] == "12"
+    steps = 2 * 10 * (268 + 115 + 78)
+    assert shown["roberta-base", "Full"][1] == f"{steps:,}"
+    assert "glue_paper_tune selects" in said
+    assert "are assumed" not in said
