@@ -128,7 +128,7 @@ def build(one: Architecture, seed: int = 0) -> nn.Module:
 
 
 def batch(one: Architecture) -> dict[str, Tensor]:
-    """Four examples."""
+    """A batch of four examples as the architecture takes them."""
     stream = torch.Generator().manual_seed(0)
     tokens = torch.randint(3, 40, (4, 7), generator=stream)
     classes = torch.randint(2, (4,), generator=stream)
@@ -245,7 +245,7 @@ def _short(name: str) -> str:
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The page, in Markdown."""
+    """The page docs/models.md, from the results of the probes."""
     lines = [
         "# Architectures",
         "",

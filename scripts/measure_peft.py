@@ -140,7 +140,7 @@ def ratio(numerators: list[float], denominators: list[float]) -> str:
 
 
 def measure(repeats: int) -> str:
-    """The page."""
+    """Measure every candidate, and return the page in Markdown."""
     stream = torch.Generator().manual_seed(0)
     tokens = torch.randint(1000, 20000, (ROWS, TOKENS), generator=stream)
     batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": tokens[:, 0] % 2}

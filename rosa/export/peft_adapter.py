@@ -63,7 +63,7 @@ class ExportedLayer:
 
 @dataclass(frozen=True)
 class PeftExport:
-    """What :func:`to_peft` wrote."""
+    """The result of :func:`to_peft`: the exported layers, the modules saved in full, and sizes."""
 
     folder: Path
     layers: tuple[ExportedLayer, ...]

@@ -38,7 +38,7 @@ class Findings:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """All tables."""
+        """The main table, then the further ones."""
         return (self.table, *self.further)
 
 

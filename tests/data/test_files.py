@@ -103,6 +103,14 @@ def test_pairs_and_named_columns(tmp_path: Path) -> None:
     assert data.evaluation["validation"][0] == {"text_a": "where", "text_b": "no", "label": 0}
 
 
+def test_a_further_split_is_scored_and_not_selected_by(tmp_path: Path) -> None:
+    write(tmp_path, "text,label\na,x\nb,y\n", "text,label\nc,x\n")
+    (tmp_path / "test.csv").write_text("text,label\nd,y\n", encoding="utf-8")
+    config = settings(tmp_path, "csv", f"data.test={tmp_path / 'test.csv'}", "task.evaluation=[validation,test]")
+    assert list(read(config).evaluation) == ["validation", "test"]
+    assert config.evaluated[0] == "validation"
+
+
 @pytest.mark.parametrize(
     ("labels", "found"),
     [

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from rosa import records
+from tests.composing import compose_config
 from tests.conftest import ROOT
 from tests.docs.pages import Block, Checkout, blocks, replaced
 
 TEXT = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
 PAGE = blocks(TEXT)
+SETTINGS = re.findall(r"^\| [^|]+ \| `([^`]+)` \|$", TEXT, flags=re.MULTILINE)
+"""The overrides in the page's table."""
 SMALL = "train.epochs=1 train.batch_size=2 train.device=cpu logger=none"
 
 
@@ -59,6 +63,14 @@ def test_each_kind_of_task_takes_ten_lines(kind: str) -> None:
     """Its files and its command together."""
     section = TEXT.split(f"## {kind}\n")[1].split("\n## ")[0]
     assert 0 < sum(block.text.count("\n") for block in blocks(section)) <= 10
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_each_setting_of_the_table_is_valid(settings: str) -> None:
+    """Added to the page's first command."""
+    assert len(SETTINGS) == 8
+    first = commands()[0].text.replace("\\\n", " ").split()[2:]
+    compose_config(*first, *settings.split())
 
 
 def test_a_wrong_column_is_refused_as_printed(checkout: Checkout) -> None:

@@ -38,7 +38,7 @@ class ModelView:
 
 @dataclass(frozen=True)
 class Section:
-    """One experiment."""
+    """The part of the page about one experiment."""
 
     name: str
     models: tuple[ModelView, ...]

@@ -18,7 +18,7 @@ NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)([KM]?)")
 
 @dataclass(frozen=True)
 class CellView:
-    """One cell."""
+    """A cell on the page: its text and marks, its sort value, and the runs behind it."""
 
     shown: Cell
     order: float | None
@@ -41,7 +41,7 @@ class RowView:
 
 @dataclass(frozen=True)
 class ColumnView:
-    """The heading of a column."""
+    """The heading of a column, with the task by which it can be filtered."""
 
     name: str
     task: str

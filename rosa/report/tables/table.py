@@ -19,7 +19,7 @@ Line = tuple[Span, ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell."""
+    """The text of a cell, and how it is marked."""
 
     text: str
     bold: bool = False
