@@ -1,7 +1,7 @@
 """Make the report from the records: one HTML file with every experiment's tables, figures and runs.
 
 python scripts/make_report.py [--results results] [--experiment NAME ...] [--rule best|last] [--evidence]
-    [--panels N] [--out FILE] [--from wandb --project P [--entity E]]
+    [--out FILE] [--from wandb --project P [--entity E]]
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 
 from rosa.report.cli import baselines, located, parser, records_folder
 from rosa.report.html.contents import contents
-from rosa.report.html.figures import PANELS, Drawings
 from rosa.report.html.render import html
 from rosa.report.published import read_all_published
 from rosa.utils import files
@@ -23,14 +22,7 @@ from rosa.utils.console import run_command
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     options = parser("report", "report.html")
-    options.add_argument(
-        "--panels", type=int, default=PANELS, metavar="N",
-        help=f"maximum number of figure panels; 0 for none (default: {PANELS})",
-    )  # fmt: skip
-    chosen = options.parse_args()
-    if chosen.panels < 0:
-        options.error(f"--panels {chosen.panels}: expected 0 or more")
-    return chosen
+    return options.parse_args()
 
 
 def main() -> None:
@@ -45,7 +37,6 @@ def main() -> None:
         options.experiment,
         options.rule,
         read_all_published(options.results / "paper"),
-        Drawings(options.panels),
         linked=folder == options.results,
         baselines=baselines(options.results),
     )

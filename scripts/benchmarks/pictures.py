@@ -11,6 +11,7 @@ from benchmarks.contenders import LABELS, PEFT
 from benchmarks.measured import Case, Measured, case_label
 from rosa.report.figures import style
 from rosa.report.figures.style import Picture
+from rosa.report.looks import looks_of
 from rosa.utils.formatting import MIB
 
 COLUMNS = ("model", "method", "rank", "step_relative", "lower_quartile", "upper_quartile", "relative_to", "peak_mib")
@@ -44,7 +45,7 @@ def _draw(measured: Measured, cases: Sequence[Case]) -> Figure:
     with_peak = any(measured.memory[case].peak is not None for case in cases)
     figure = Figure(figsize=(style.WIDTH, 0.19 * len(cases) + 1.0))
     panels = figure.subplots(1, 2 if with_peak else 1, sharey=True, squeeze=False)[0]
-    looks = dict(zip(LABELS, style.looks(["lora" if name == PEFT else name for name in LABELS]), strict=True))
+    looks = dict(zip(LABELS, looks_of(["lora" if name == PEFT else name for name in LABELS]), strict=True))
     for place, case in enumerate(cases):
         color = looks[case[0]].color
         relative = measured.relative(case)[1]

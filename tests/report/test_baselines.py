@@ -11,7 +11,7 @@ import pytest
 from rosa.config import FullConfig, LoraConfig, RosaConfig
 from rosa.records import baselines
 from rosa.report.comparison import compare
-from rosa.report.html.contents import Drawings, contents
+from rosa.report.html.contents import contents
 from rosa.report.html.render import html
 from rosa.report.study import Study
 from rosa.report.tables.experiment import tables
@@ -76,7 +76,7 @@ def test_rows_below_the_methods_name_the_best_form_and_lower_scores_are_marked()
     assert "On differences." in notes(table)
     assert "python scripts/make_baselines.py --experiment glue" in table
     assert "Bag of words" in latex(results_table(compare(runs, "glue", baselines=found)))
-    page = html(contents(located(runs), drawings=Drawings(0), baselines=found))
+    page = html(contents(located(runs), baselines=found))
     assert "Bag of words" in page
     assert NOT_ABOVE in page
 

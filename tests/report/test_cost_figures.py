@@ -14,8 +14,9 @@ from rosa.config import FullConfig, LoraConfig, RosaConfig
 from rosa.report.comparison import compare
 from rosa.report.figures.costs import costs as cost_bars
 from rosa.report.figures.rank_frequency import _ink, heat_maps
-from rosa.report.figures.style import MOST, Picture
+from rosa.report.figures.style import Picture
 from rosa.report.figures.tradeoff import tradeoffs
+from rosa.report.looks import MOST
 from tests.report.synthetic_records import config, costs, record
 from tests.report.test_costs import found as four_methods
 from tests.report.test_rank_frequency import PERIODS, RANKS, crossed, score

@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 
 from rosa.report.comparison import compare
+from rosa.report.study import Study
 from rosa.report.tables.costs import costs_table
 from rosa.report.tables.experiment import costs as costs_of
 from rosa.report.tables.markdown import markdown
@@ -44,7 +45,7 @@ def test_numbers_are_means_and_ratios_are_geometric_means_over_what_both_have():
 
 
 def test_the_csv_has_every_task_as_recorded():
-    _, text = costs_of(found(), "glue")
+    _, text = costs_of(Study(found(), "glue"))
     lines = [x for x in csv.DictReader(io.StringIO(text)) if x["quantity"] == "seconds_per_step"]
     assert len(lines) == 2 * len(METHODS)
     for line in lines:

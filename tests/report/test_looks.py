@@ -19,6 +19,7 @@ from rosa.report.figures.curves import curves
 from rosa.report.figures.diagnostics import diagnostics
 from rosa.report.figures.forest import forest
 from rosa.report.figures.tradeoff import tradeoffs
+from rosa.report.looks import MOST, looks_of, shaded
 from tests.report.synthetic_records import costs
 from tests.report.test_figures import done
 
@@ -83,9 +84,9 @@ def test_a_method_looks_the_same_beside_fewer_others(kind: str) -> None:
     assert not {registry.look(name).color for name in ("full", "ia3")} & {color for color, _ in few}
 
 
-@pytest.mark.parametrize("methods", [["rosa"] * style.MOST, ["full", *["lora"] * 4, "ia3", *["rosa"] * 4]])
+@pytest.mark.parametrize("methods", [["rosa"] * MOST, ["full", *["lora"] * 4, "ia3", *["rosa"] * 4]])
 def test_series_of_a_panel_can_be_told_apart(methods: list[str]) -> None:
-    looks = style.looks(methods)
+    looks = looks_of(methods)
     assert len({look.marker for look in looks}) == len(methods)
     assert len({(look.color, look.line) for look in looks}) == len(methods)
     for name in set(methods):
@@ -95,4 +96,4 @@ def test_series_of_a_panel_can_be_told_apart(methods: list[str]) -> None:
 
 @pytest.mark.parametrize(("shade", "expected"), [(0, "#804020"), (1, "#ffffff"), (-1, "#000000"), (0.5, "#c0a090")])
 def test_shades_are_mixed_with_black_or_white(shade: float, expected: str) -> None:
-    assert style.shaded("#804020", shade) == expected
+    assert shaded("#804020", shade) == expected

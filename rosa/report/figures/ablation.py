@@ -13,6 +13,7 @@ from rosa.report import formatting
 from rosa.report.ablations import Group, groups, name, reference, value
 from rosa.report.comparison import Comparison, Row, Task, summarise
 from rosa.report.figures import style
+from rosa.report.looks import Look, looks_of
 
 COLUMNS = (
     *("experiment", "model", "task", "split", "metric", "rule", "factor", "series", "value", "reference", "row"),
@@ -139,7 +140,7 @@ def _panel(axes: Axes, task: Task, members: Sequence[Group], chosen: Row) -> Non
     axes.grid(axis="x")
 
 
-def _dots(axes: Axes, row: Row, task: Task, place: float, look: style.Look, is_reference: bool) -> None:
+def _dots(axes: Axes, row: Row, task: Task, place: float, look: Look, is_reference: bool) -> None:
     trial = row.results[task.name].selected if task.name in row.results else None
     found = trial.scores(task.splits[0], task.metric).values() if trial else ()
     scores = [formatting.scale(task.metric) * score for score in found]
@@ -175,9 +176,9 @@ def _values(members: Sequence[Group]) -> list[str]:
     return order
 
 
-def _looks(members: Sequence[Group]) -> list[style.Look]:
-    return style.looks([group.rows[0].method for group in members])
+def _looks(members: Sequence[Group]) -> list[Look]:
+    return looks_of([group.rows[0].method for group in members])
 
 
-def _handle(group: Group, look: style.Look) -> Line2D:
+def _handle(group: Group, look: Look) -> Line2D:
     return Line2D([], [], color=look.color, marker=look.marker, linestyle="", label=style.wrapped(group.label, 1.3))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from rosa.records import Record, by_split
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Row, Task, summarise
+from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.figures import style
+from rosa.report.histories import Point, points
+from rosa.report.looks import Look, Selection, selections, unselected
 from rosa.utils.formatting import DECIMALS
 
 HEADLINE = "headline"
@@ -25,15 +25,6 @@ COLUMNS = (
     *("experiment", "model", "task", "split", "metric", "rule", "panel", "row", "lr", "epoch"),
     *("n", "seeds", "values", "mean", "lowest", "highest"),
 )
-
-
-@dataclass(frozen=True)
-class Point:
-    """One row of a task after one epoch."""
-
-    epoch: float
-    values: dict[int, float]
-    """Seed -> value; without seeds whose value is not finite."""
 
 
 def curves(comparison: Comparison, metric: str = HEADLINE) -> tuple[list[style.Picture], list[str]]:
@@ -49,9 +40,9 @@ def curves(comparison: Comparison, metric: str = HEADLINE) -> tuple[list[style.P
     with_points = [row for row in comparison.rows if any(_points(row, task, metric) for task in comparison.tasks)]
     if not with_points:
         return [], [f"no finished run has {metric} in its history"]
-    chosen = style.selections(with_points)
+    chosen = selections(with_points)
     left_out = [f"{label}: differs from no other row by one setting alone"
-                for label in style.unselected(with_points, chosen)]  # fmt: skip
+                for label in unselected(with_points, chosen)]  # fmt: skip
     if not chosen:
         return [], left_out
     rows = tuple(_lines(comparison, chosen, metric))
@@ -66,25 +57,10 @@ def _metric(task: Task, metric: str) -> str:
 
 
 def _points(row: Row, task: Task, metric: str) -> list[Point]:
-    """Values of the finished seeds at each epoch at which any of them was evaluated."""
-    if task.name not in row.results:
-        return []
-    by_epoch: dict[float, dict[int, float]] = {}
-    for seed, run in row.results[task.name].selected.scored.items():
-        for epoch, number in history(run, task.splits[0], _metric(task, metric)):
-            by_epoch.setdefault(epoch, {})[seed] = number
-    return [Point(epoch, dict(sorted(values.items()))) for epoch, values in sorted(by_epoch.items())]
+    return points(row, task, _metric(task, metric))
 
 
-def history(run: Record, split: str, metric: str) -> Iterator[tuple[float, float]]:
-    """(epoch, value) of every evaluation of a run at which the metric is finite."""
-    for entry in run["history"]:
-        number = by_split(entry).get(split, {}).get(metric)
-        if number is not None and math.isfinite(number):
-            yield float(entry["epoch"]), float(number)
-
-
-def _lines(comparison: Comparison, chosen: Sequence[style.Selection], metric: str) -> Iterator[dict[str, Any]]:
+def _lines(comparison: Comparison, chosen: Sequence[Selection], metric: str) -> Iterator[dict[str, Any]]:
     for selection in chosen:
         for row in selection.rows:
             for task in comparison.tasks:
@@ -103,21 +79,16 @@ def _lines(comparison: Comparison, chosen: Sequence[style.Selection], metric: st
                         "n": len(point.values),
                         "seeds": " ".join(map(str, point.values)),
                         "values": " ".join(map(str, point.values.values())),
-                        "mean": _mean(point),
+                        "mean": point.mean,
                         "lowest": min(point.values.values()),
                         "highest": max(point.values.values()),
                     }
 
 
-def _mean(point: Point) -> float:
-    summary = summarise(point.values.values())
-    return summary.mean if summary else math.nan
-
-
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(comparison: Comparison, chosen: Sequence[style.Selection], metric: str) -> Figure:
+def _draw(comparison: Comparison, chosen: Sequence[Selection], metric: str) -> Figure:
     figure = Figure(figsize=(style.WIDTH, 2.0 * len(chosen) + 0.8))
     tasks = comparison.tasks
     panels = figure.subplots(len(chosen), len(tasks), sharex="col", sharey="col", squeeze=False)
@@ -160,7 +131,7 @@ def _make_logarithmic(axes: Axes, points: Sequence[Point]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _caption(comparison: Comparison, chosen: Sequence[style.Selection]) -> str:
+def _caption(comparison: Comparison, chosen: Sequence[Selection]) -> str:
     splits = ", ".join(dict.fromkeys(task.splits[0] for task in comparison.tasks))
     several = any(len(task.seeds) > 1 for task in comparison.tasks)
     spread = ": mean, and a band from the lowest to the highest" if several else ""
@@ -168,12 +139,12 @@ def _caption(comparison: Comparison, chosen: Sequence[style.Selection]) -> str:
     return f"{style.heading(comparison)}: {splits} after each epoch, {style.seeds(comparison.tasks)}{spread}.{fewer}"
 
 
-def _curve(axes: Axes, points: Sequence[Point], look: style.Look, label: str, scale: float) -> None:
+def _curve(axes: Axes, points: Sequence[Point], look: Look, label: str, scale: float) -> None:
     if not points:
         return
     epochs = [point.epoch for point in points]
     every = max(1, len(points) // 8)
-    axes.plot(epochs, [scale * _mean(point) for point in points], color=look.color, marker=look.marker,
+    axes.plot(epochs, [scale * point.mean for point in points], color=look.color, marker=look.marker,
               linestyle=look.line, markevery=every, label=label)  # fmt: skip
     if any(len(point.values) > 1 for point in points):
         lowest, highest = ([scale * edge(point.values.values()) for point in points] for edge in (min, max))

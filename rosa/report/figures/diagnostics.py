@@ -17,6 +17,7 @@ from rosa.errors import ReportError
 from rosa.records import Record, Subspace, describe
 from rosa.report.comparison import Comparison, Task, summarise
 from rosa.report.figures import style
+from rosa.report.looks import Look, Selection, selections, unselected
 from rosa.utils.names import MOVED
 
 COLUMNS = (
@@ -83,10 +84,10 @@ def diagnostics(comparison: Comparison) -> tuple[list[style.Picture], list[str]]
             left_out.append(f"{style.task_name(task)}: {old} runs without diagnostics, from an older version")
         measured = {label: list(_measure(found)) for label, found in runs.items()}
         rows = [row for row in comparison.rows if measured.get(row.label)]
-        chosen = style.selections(rows)
+        chosen = selections(rows)
         left_out += [
             f"{style.task_name(task)}: {label} differs from no other row by one setting alone"
-            for label in style.unselected(rows, chosen)
+            for label in unselected(rows, chosen)
         ]
         for selection in chosen if rows else ():
             pictures.append(_picture(comparison, task, selection, measured))
@@ -168,7 +169,7 @@ def _without_number(name: str) -> tuple[tuple[str, ...], str]:
 
 
 def _picture(
-    comparison: Comparison, task: Task, selection: style.Selection, measured: Mapping[str, Sequence[Measured]]
+    comparison: Comparison, task: Task, selection: Selection, measured: Mapping[str, Sequence[Measured]]
 ) -> style.Picture:
     own = {row.label: measured[row.label] for row in selection.rows}
     layers = arrange(dict.fromkeys(one.layer for found in own.values() for one in found))
@@ -183,7 +184,7 @@ def _picture(
 def _lines(
     comparison: Comparison,
     task: Task,
-    selection: style.Selection,
+    selection: Selection,
     layers: Sequence[Layer],
     measured: Mapping[str, Sequence[Measured]],
 ) -> Iterator[dict[str, Any]]:
@@ -212,7 +213,7 @@ def _lines(
 def _draw(
     comparison: Comparison,
     task: Task,
-    selection: style.Selection,
+    selection: Selection,
     layers: Sequence[Layer],
     measured: Mapping[str, Sequence[Measured]],
 ) -> Figure:
@@ -241,13 +242,13 @@ def _draw(
     return figure
 
 
-def _caption(comparison: Comparison, task: Task, selection: style.Selection) -> str:
+def _caption(comparison: Comparison, task: Task, selection: Selection) -> str:
     spread = ": mean, and whiskers from the lowest to the highest" if len(task.seeds) > 1 else ""
     fewer = style.fewer_seeds(selection.rows, [task])
     return f"{style.heading(comparison)}, {style.task_name(task)}; {style.seeds([task])}{spread}.{fewer}"
 
 
-def _line(axes: Axes, layers: Sequence[Layer], values: Mapping[str, Measured], look: style.Look, label: str) -> None:
+def _line(axes: Axes, layers: Sequence[Layer], values: Mapping[str, Measured], look: Look, label: str) -> None:
     if not values:
         return
     places: list[float] = []

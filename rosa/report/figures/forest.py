@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.figures import style
+from rosa.report.looks import Look, looks_of
 from rosa.report.significance import LEVEL
 from rosa.report.tables.differences import Difference, differences
 
@@ -61,7 +62,7 @@ def _lines(comparison: Comparison, found: Sequence[Difference]) -> Iterator[dict
 
 def _draw(comparison: Comparison, found: Sequence[Difference], rows: Sequence[Row]) -> Figure:
     labels = [row.label for row in rows]
-    looks = dict(zip(labels, style.looks([row.method for row in rows]), strict=True))
+    looks = dict(zip(labels, looks_of([row.method for row in rows]), strict=True))
     tasks = [task for task in comparison.tasks if any(one.task is task for one in found)]
     figure = Figure(figsize=(style.WIDTH, 0.22 * len(labels) + 1.3))
     panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
@@ -88,7 +89,7 @@ def _difference_label(task: Task) -> str:
     return f"{style.score_label(task)}, less LoRA's"
 
 
-def _mark(axes: Axes, one: Difference, place: int, look: style.Look) -> None:
+def _mark(axes: Axes, one: Difference, place: int, look: Look) -> None:
     paired, scale = one.paired, formatting.scale(one.task.metric)
     if paired.interval is None or paired.difference is None:
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,10 +16,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rosa.config import registry
 from rosa.errors import OutputError
 from rosa.report import formatting
-from rosa.report.ablations import groups, name, value
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.utils import files
 
@@ -54,22 +51,6 @@ CONTROL = bytes(set(range(32)) - set(b"\t\n\r"))
 """Control characters that XML does not allow, even escaped."""
 BESIDE = 1.5
 """Width in inches of the text of a legend beside panels."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """Colour, marker and line style of one series."""
-
-    color: str
-    marker: str
-    line: str
-
-
-LINES = ("-", "--", "-.", ":")
-SHADES = (0.0, -0.5, 0.45, -0.75, 0.7)
-"""Shades of a method's colour for further series of it: towards black below 0, towards white above."""
-MOST = len(registry.MARKERS)
-"""Maximum number of series of a panel, each with its own marker."""
 
 
 def styled() -> AbstractContextManager[None]:
@@ -124,49 +105,6 @@ class Picture:
         return paths
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Rows of one panel, at most :data:`MOST`."""
-
-    title: str
-    """The setting that varies; empty if the selection has all rows."""
-    rows: tuple[Row, ...]
-    labels: tuple[str, ...]
-    """Label of each row: its own, or its value of the setting."""
-
-    @property
-    def looks(self) -> list[Look]:
-        """Look of each row."""
-        return looks([row.method for row in self.rows])
-
-
-def selections(rows: Sequence[Row]) -> list[Selection]:
-    """All rows in one selection; if there are more than :data:`MOST`, one selection per group that varies one setting.
-
-    Rows in no group (such as full fine-tuning) serve as baselines: they join each selection that has looks left for
-    all of them.
-    """
-    if len(rows) <= MOST:
-        return [Selection("", tuple(rows), tuple(row.label for row in rows))]
-    found = groups(rows)
-    grouped = {row.label for members in found.values() for group in members for row in group.rows}
-    alone = [row for row in rows if row.label not in grouped]
-    chosen = []
-    for varied, members in found.items():
-        for group in members:
-            title = f"{name(varied)} ({group.label})" if group.label else name(varied)
-            joining = alone if len(group.rows) + len(alone) <= MOST else []
-            labels = [*(value(row, varied) for row in group.rows), *(row.label for row in joining)]
-            chosen.append(Selection(title, (*group.rows, *joining), tuple(labels)))
-    return chosen
-
-
-def unselected(rows: Sequence[Row], chosen: Sequence[Selection]) -> list[str]:
-    """Labels of the rows that are in no selection."""
-    shown = {row.label for selection in chosen for row in selection.rows}
-    return [row.label for row in rows if row.label not in shown]
-
-
 def file_name(comparison: Comparison, *parts: str) -> str:
     """``EXPERIMENT/MODEL-part-part``; a hub name's slash would add a folder."""
     model = comparison.rows[0].model.replace("/", "--")
@@ -216,36 +154,6 @@ def fewer_seeds(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
 def wrapped(text: str, inches: float) -> str:
     """Wrap a text in the small font to lines of at most about ``inches``."""
     return textwrap.fill(text, int(inches / CHARACTER), break_long_words=False, break_on_hyphens=False)
-
-
-def looks(methods: Sequence[str]) -> list[Look]:
-    """The looks of a panel's series, given the method of each.
-
-    A method has the colour and marker of :mod:`rosa.config.registry` in every figure, and a solid line. Further series
-    of the same method have shades of its colour, other lines, and markers that no other series of the panel has.
-    """
-    own = [registry.look(method).marker for method in methods]
-    taken = {registry.look(method.name).marker for method in registry.OWN}
-    free = sorted((marker for marker in registry.MARKERS if marker not in own), key=lambda marker: marker in taken)
-    used: set[str] = set()
-    count: Counter[str] = Counter()
-    found = []
-    for method, marker in zip(methods, own, strict=True):
-        if marker in used and free:
-            marker = free.pop(0)
-        used.add(marker)
-        nth = count[method]
-        count[method] += 1
-        color = shaded(registry.look(method).color, SHADES[nth % len(SHADES)])
-        found.append(Look(color, marker, LINES[nth % len(LINES)]))
-    return found
-
-
-def shaded(color: str, shade: float) -> str:
-    """Mix a colour ``#rrggbb`` with black (``shade`` from -1 to 0) or white (0 to 1); 0 is the colour itself."""
-    end = 255 if shade > 0 else 0
-    channels = (int(color[place : place + 2], 16) for place in (1, 3, 5))
-    return "#" + "".join(f"{round(channel + abs(shade) * (end - channel)):02x}" for channel in channels)
 
 
 def legend_beside(panels: Sequence[Axes], title: str) -> None:

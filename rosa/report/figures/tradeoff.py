@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task, frozen, summarise
 from rosa.report.figures import style
+from rosa.report.looks import MOST, Look, looks_of
 from rosa.report.tables.costs import PEAK, STATE, TRAINABLE, Quantity, measured
 
 COLUMNS = (
@@ -80,7 +81,7 @@ def _series(rows: Sequence[Row]) -> Series:
 
 def _told_apart(series: Series) -> tuple[Series, list[str]]:
     """The series to draw, and those left out if there are more series than looks."""
-    if len(series) <= style.MOST:
+    if len(series) <= MOST:
         return series, []
     methods = [rows[0].method for rows in series.values()]
     kept = {label: rows for label, rows in series.items() if len(rows) > 1 or methods.count(rows[0].method) == 1}
@@ -132,7 +133,7 @@ def _draw(comparison: Comparison, series: Series, quantity: Quantity) -> Figure:
     lines = -(-len(tasks) // columns)
     figure = Figure(figsize=(style.WIDTH, 2.3 * lines + 0.9 + 0.14 * len(series)))
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
-    looks = style.looks([rows[0].method for rows in series.values()])
+    looks = looks_of([rows[0].method for rows in series.values()])
     for axes, task in zip(panels, tasks, strict=False):
         for (label, rows), look in zip(series.items(), looks, strict=True):
             _line(axes, _points(rows, task, quantity), task, look, label)
@@ -175,7 +176,7 @@ def _caption(comparison: Comparison, series: Series, quantity: Quantity) -> str:
     )
 
 
-def _line(axes: Axes, points: Sequence[Point], task: Task, look: style.Look, label: str) -> None:
+def _line(axes: Axes, points: Sequence[Point], task: Task, look: Look, label: str) -> None:
     scale = formatting.scale(task.metric)
     summaries = [summarise(point.scores.values()) for point in points]
     shown = [(point, summary) for point, summary in zip(points, summaries, strict=True) if summary]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rosa.config import registry
 from rosa.errors import RecordError
 from rosa.records import Record, Rule, is_committed, order_key
 from rosa.records.baselines import Found
 from rosa.report import formatting
-from rosa.report.html.figures import Drawings, FigureView
+from rosa.report.comparison import tuning_experiments
+from rosa.report.html.figures import FigureView, costs_figure, curves_figures, differences_figure, rates_figures
 from rosa.report.html.missing import Gap, counts, gaps
 from rosa.report.html.runs import Runs
 from rosa.report.html.tables import TableView, crossed, named, view
@@ -21,8 +23,14 @@ from rosa.report.published import Published
 from rosa.report.study import Study
 from rosa.report.tables import notes
 from rosa.report.tables.costs import costs_table
+from rosa.report.tables.differences import BETTER, OPEN, WORSE, Difference, differences
 from rosa.report.tables.experiment import model_tables
 from rosa.report.tables.rank_frequency import RANK, rank_maps
+
+GROUPS = ("Real data", "Regressions on vectors", "Mini scale (generated data)", "Learning-rate grids")
+"""Kinds of experiments, in the order of the page."""
+NAMED = 6
+"""Largest number of rows of which each has a sentence."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +38,12 @@ class ModelView:
     """The tables and figures of one model of an experiment."""
 
     name: str
+    answers: tuple[str, ...]
+    """What was found, a sentence each."""
+    glance: tuple[FigureView, ...]
+    """What was found, drawn."""
     tables: tuple[TableView, ...]
-    figures: tuple[FigureView, ...]
+    curves: tuple[FigureView, ...]
     not_drawn: tuple[str, ...]
     gaps: tuple[Gap, ...]
 
@@ -41,6 +53,8 @@ class Section:
     """The part of the page about one experiment."""
 
     name: str
+    group: str
+    """One of :data:`GROUPS`."""
     models: tuple[ModelView, ...]
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
@@ -83,7 +97,6 @@ def contents(
     experiments: Sequence[str] = (),
     rule: Rule | None = None,
     published: Sequence[Published] = (),
-    drawings: Drawings | None = None,
     linked: bool = True,
     baselines: Found | None = None,
 ) -> Page:
@@ -92,10 +105,10 @@ def contents(
     Args:
         located: path of a record's file, relative to the page -> record.
         problems: records that could not be read.
-        experiments: names in the order of the page; empty: all, sorted by name.
+        experiments: names in the order of the page; empty: all, by group, and within one those with the most methods,
+            seeds and tasks first.
         rule: epoch selection rule, one of :data:`rosa.records.RULES`; None: each experiment's own.
         published: scores to show beside the results of the same model on real data.
-        drawings: draws the figures; None: one with the default limit.
         linked: whether the page can link to the records' files.
         baselines: records of baselines, shown below the methods.
 
@@ -104,10 +117,12 @@ def contents(
         rosa.records.RecordError: ``rule`` is not a rule, or a record lacks what the page shows.
     """
     found = list(located.values())
-    names = experiments or sorted({run["identity"]["experiment"] for run in found})
+    names = list(experiments) or sorted({run["identity"]["experiment"] for run in found})
     runs = Runs({order_key(run): path for path, run in located.items() if linked})
-    drawings = drawings or Drawings()
-    sections = [_section(Study(found, name, rule, baselines), runs, published, drawings) for name in names]
+    studies = [Study(found, name, rule, baselines) for name in names]
+    if not experiments:
+        studies.sort(key=_place)
+    sections = [_section(study, runs, published) for study in studies]
     tasks = formatting.task_order({task for section in sections for task in section.tasks})
     methods = sorted({method for section in sections for method in section.methods}, key=registry.order)
     return Page(
@@ -119,12 +134,27 @@ def contents(
     )
 
 
-def _section(study: Study, runs: Runs, published: Sequence[Published], drawings: Drawings) -> Section:
-    models = [_model(study, model, runs, published, drawings) for model in study.models]
+def _group(study: Study) -> str:
+    """Which of the groups an experiment belongs to; one with runs on real data belongs to the first."""
+    vectors = all(run["config"]["task"]["kind"] == "vector_regression" for run in study.runs)
+    mini = all(run["config"]["data"].get("source") == "mini" for run in study.runs)
+    only_grid = study.is_grid and study.name not in tuning_experiments(study.runs)
+    return GROUPS[3 if only_grid else 1 if vectors else 2 if mini else 0]
+
+
+def _place(study: Study) -> tuple[Any, ...]:
+    runs = study.runs
+    sizes = (len({str(run["identity"][key]) for run in runs}) for key in ("method", "seed", "task"))
+    return GROUPS.index(_group(study)), *(-size for size in sizes), study.name
+
+
+def _section(study: Study, runs: Runs, published: Sequence[Published]) -> Section:
+    models = [_model(study, model, runs, published) for model in study.models]
     own = study.runs
     lacking = [gap for model in models for gap in model.gaps]
     return Section(
         study.name,
+        _group(study),
         tuple(models),
         tuple(formatting.task_order({run["identity"]["task"] for run in own})),
         tuple(sorted({run["identity"]["method"] for run in own}, key=registry.order)),
@@ -136,7 +166,7 @@ def _section(study: Study, runs: Runs, published: Sequence[Published], drawings:
     )
 
 
-def _model(study: Study, name: str, runs: Runs, published: Sequence[Published], drawings: Drawings) -> ModelView:
+def _model(study: Study, name: str, runs: Runs, published: Sequence[Published]) -> ModelView:
     comparison = study.models[name]
     made = model_tables(study, name, published)
     costly = [table for table in (costs_table(comparison),) if table is not None]
@@ -146,5 +176,47 @@ def _model(study: Study, name: str, runs: Runs, published: Sequence[Published], 
     for table in (*made, *costly):
         places = crossed(*next(crosses)) if table.header[0] == RANK else named(table, comparison)
         views.append(view(table, places, comparison, runs, methods))
-    figures, not_drawn = drawings.of(comparison)
-    return ModelView(name, tuple(views), tuple(figures), tuple(not_drawn), tuple(gaps(comparison, runs)))
+    found = differences(comparison)
+    grid = rates_figures(comparison)
+    only_grid = _group(study) == GROUPS[3]
+    if only_grid:
+        glance = grid
+    else:
+        glance = [one for one in (differences_figure(comparison, found), costs_figure(comparison)) if one]
+    curves, not_drawn = curves_figures(comparison)
+    return ModelView(
+        name,
+        () if only_grid else tuple(_answers(found)),
+        tuple(glance),
+        tuple(views),
+        tuple(curves if only_grid else [*grid, *curves]),
+        tuple(not_drawn),
+        tuple(gaps(comparison, runs)),
+    )
+
+
+def _answers(found: Sequence[Difference]) -> Iterator[str]:
+    """What the differences from LoRA say, by row, or of all rows if they are many."""
+    rows: dict[str, list[Difference]] = {}
+    for one in found:
+        rows.setdefault(one.row.label, []).append(one)
+    if not any(one.p_holm is not None for one in found):
+        if found:
+            yield "Too few seeds for a test: whether any row differs from LoRA is open."
+        return
+    if len(rows) > NAMED:
+        yield f"{len(rows)} rows beside LoRA: {_verdicts(found)}."
+        return
+    for label, own in rows.items():
+        yield f"{label}, beside {own[0].paired.against}: {_verdicts(own)}."
+
+
+def _verdicts(found: Sequence[Difference]) -> str:
+    parts = []
+    for verdict in (BETTER, WORSE, OPEN):
+        own = [formatting.TASK_NAMES.get(one.task.name, one.task.name) for one in found if one.verdict == verdict]
+        if own and len(found) <= NAMED + len(formatting.TASKS):
+            parts.append(f"{verdict} on {', '.join(dict.fromkeys(own))}")
+        elif own:
+            parts.append(f"{verdict} {len(own)} times")
+    return "; ".join(parts)

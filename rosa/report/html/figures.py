@@ -1,110 +1,238 @@
-"""Draw the experiments' figures as inline SVG, with ids that are unique within the page."""
+"""The figures of the page: what each experiment found at a glance, and scores by epoch, as grids of small charts."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from xml.etree import ElementTree
 
-from rosa.report.comparison import Comparison
-from rosa.report.figures.ablation import ablation
-from rosa.report.figures.costs import costs
-from rosa.report.figures.curves import curves
-from rosa.report.figures.rank_frequency import heat_maps
-from rosa.report.figures.style import Picture, selections
-from rosa.report.figures.tradeoff import tradeoffs
+from rosa.report import formatting
+from rosa.report.comparison import Comparison, Row, Task, summarise
+from rosa.report.histories import points
+from rosa.report.html import charts
+from rosa.report.looks import MOST, Look, looks_of, selections
+from rosa.report.significance import LEVEL, lora_of
+from rosa.report.tables.costs import PEAK, STATE, STEP, TRAINABLE, Quantity, measured, on_device, ratio
+from rosa.report.tables.differences import Difference
 
-KINDS: dict[str, Callable[[Comparison], tuple[list[Picture], list[str]]]] = {
-    "what each setting does": ablation,
-    "rank and time between resamples": heat_maps,
-    "quality against parameters and memory": tradeoffs,
-    "headline by epoch": curves,
-    "loss by epoch": partial(curves, metric="loss"),
-    "costs": costs,
-}
-"""Title -> drawing function. The diagnostics by layer are too many and large; ``make figures`` writes them."""
-MANY = ("what each setting does", "headline by epoch", "loss by epoch")
-"""Figures that have a row of panels for each setting that varies."""
-PANELS = 120
-"""Largest number of panels on a page, to limit drawing time and file size."""
-MOST = 24
-"""Largest number of panels in a figure that is legible on a page."""
-
-SVG = "{http://www.w3.org/2000/svg}"
-LINK = "{http://www.w3.org/1999/xlink}href"
-ElementTree.register_namespace("", SVG[1:-1])
-ElementTree.register_namespace("xlink", LINK[1:-5])
+ROWS = 30
+"""Largest number of rows in a chart of differences."""
+PANELS = 36
+"""Largest number of charts in a grid, and of grids of curves in an experiment's section: a fifth."""
+COSTS = (TRAINABLE, STATE, PEAK, STEP)
 
 
 @dataclass(frozen=True)
 class FigureView:
-    """A figure on the page."""
+    """A grid of charts on the page."""
 
     title: str
-    file: str
-    """Path under the figures' folder without extension, where ``make figures`` writes it and its numbers (csv)."""
-    svg: str
+    panels: tuple[str, ...]
+    """SVG."""
+    legend: tuple[tuple[str, str], ...]
+    """SVG of a mark, and what it stands for."""
+    caption: str
 
 
-class Drawings:
-    """Draws the figures of one page, up to a limit of panels."""
-
-    def __init__(self, limit: int = PANELS) -> None:
-        self._left = limit
-        self._drawn = 0
-
-    def of(self, comparison: Comparison) -> tuple[list[FigureView], list[str]]:
-        """The figures of one model of an experiment, and the reason for each kind that is left out."""
-        figures, left_out = [], []
-        for title, draw in KINDS.items():
-            panels = len(comparison.tasks) * (len(selections(comparison.rows)) if title in MANY else 1)
-            if panels > min(self._left, MOST):
-                left_out.append(f"{title}: its {panels} panels are too many for this page; make figures draws it.")
-                continue
-            pictures, reasons = draw(comparison)
-            left_out += [f"{title}: {reason}." for reason in reasons]
-            for picture in pictures:
-                self._left -= len(picture.drawing.axes)
-                self._drawn += 1
-                svg = inline(picture.image("svg"), f"drawing{self._drawn}-", title)
-                figures.append(FigureView(title, picture.name, svg))
-        return figures, left_out
+def looks_by_row(rows: Sequence[Row]) -> dict[str, Look]:
+    """Row label -> look: each its own, or with more rows than looks that of its method."""
+    methods = [row.method for row in rows]
+    found = looks_of(methods) if len(rows) <= MOST else [looks_of([method])[0] for method in methods]
+    return dict(zip((row.label for row in rows), found, strict=True))
 
 
-def inline(svg: bytes, prefix: str, label: str) -> str:
-    """Convert an SVG file to an inline element: without prologue or page-wide style, and with prefixed ids.
+def differences_figure(comparison: Comparison, found: Sequence[Difference]) -> FigureView | None:
+    """A chart per task: each row's difference from LoRA with its interval; None if no row can be compared with LoRA."""
+    if not found or len({one.row.label for one in found}) > ROWS or len(comparison.tasks) > PANELS:
+        return None
+    looks = looks_by_row(comparison.rows)
+    panels = []
+    for task in comparison.tasks:
+        rows = [_interval(one, looks[one.row.label]) for one in found if one.task is task]
+        if rows:
+            panels.append(charts.intervals(_name(task), f"{_score(task)}, less LoRA's", rows))
+    several = any(one.paired.interval for one in found)
+    names = list(dict.fromkeys(one.paired.against for one in found))
+    against = names[0] if len(names) == 1 else "LoRA of the same rank"
+    caption = (
+        f"Mean over seeds of the score less that of {against} with the same seed, and its {1 - LEVEL:.0%} interval. "
+        "The line is LoRA; an interval that contains it shows no difference. Each task has its own scale."
+        if several
+        else f"Score less that of {against}, one seed: no interval, so differences of any size may be chance."
+    )
+    return FigureView("Difference from LoRA by task", tuple(panels), (), caption)
 
-    Args:
-        svg: a file written by matplotlib.
-        prefix: prepended to every id.
-        label: accessible name (``aria-label``) of the picture.
+
+def _interval(one: Difference, look: Look) -> charts.Interval:
+    scale, metric = formatting.scale(one.task.metric), one.task.metric
+    mean = one.paired.difference or 0.0
+    text = formatting.signed_score(mean, metric)
+    low, high = one.paired.interval or (None, None)
+    if low is not None and high is not None:
+        text += f" ({formatting.signed_score(low, metric)} to {formatting.signed_score(high, metric)})"
+        return charts.Interval(one.row.label, look, scale * mean, scale * low, scale * high, text)
+    return charts.Interval(one.row.label, look, scale * mean, None, None, text)
+
+
+# --- score against cost ----------------------------------------------------------------------------------------------
+
+
+def costs_figure(comparison: Comparison) -> FigureView | None:
+    """A chart per cost: each row's score against it, with the front of what is best up to each cost.
+
+    With several tasks costs are ratios to a LoRA row's, since tasks differ in batches and lengths, and the score is the
+    mean over tasks. None if the tasks have no mean, or fewer than two rows have both.
     """
-    root = ElementTree.fromstring(svg)
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag == f"{SVG}style" or child.tag == f"{SVG}metadata":
-                parent.remove(child)
-    # The declarations of matplotlib's style element become attributes of the root, so they apply to this drawing alone.
-    root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt", "role": "img", "aria-label": label}
-    referred = {name for element in root.iter() for name in _referred(element)}
-    for element in root.iter():
-        name = element.attrib.pop("id", None)
-        if name in referred:
-            element.set("id", prefix + name)
-        for key, value in element.attrib.items():
-            if key == LINK:
-                element.set(key, value.replace("#", f"#{prefix}", 1))
-            elif "url(#" in value:
-                element.set(key, value.replace("url(#", f"url(#{prefix}"))
-    # Explicit closing tags: an empty element then parses equally as HTML and as XML.
-    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
+    tasks = comparison.tasks
+    if len({(formatting.scale(task.metric), task.lower_is_better) for task in tasks}) != 1:
+        return None
+    scores = {row.label: score for row in comparison.rows if (score := _mean_score(row, tasks)) is not None}
+    reference = _reference(comparison.rows) if len(tasks) > 1 else None
+    looks = looks_by_row(comparison.rows)
+    panels = []
+    for quantity in COSTS:
+        if quantity is PEAK and not on_device(comparison.rows):
+            continue
+        costs = {row.label: _cost(row, quantity, reference, len(tasks) > 1) for row in comparison.rows}
+        shown = [
+            charts.Point(label, looks[label], cost, score, f"{_written(score, tasks[0])}, {cost:.3g}")
+            for label, score in scores.items()
+            if (cost := costs[label])
+        ]
+        if len(shown) > 1:
+            axis = quantity.name if reference is None else f"{quantity.name.split(' (')[0]}, × {reference.label}'s"
+            unit = _score(tasks[0]) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
+            panels.append(charts.scatter(quantity.name.split(" (")[0], unit, axis, shown, tasks[0].lower_is_better))
+    if not panels:
+        return None
+    left_out = [row.label for row in comparison.rows if row.label not in scores]
+    lacking = f" Not shown, for want of a task: {', '.join(left_out)}." if left_out else ""
+    caption = (
+        "Dashed: the front, the best score that is to be had up to each cost. Times are those of the runs themselves, "
+        f"whatever else the machine did.{lacking}"
+    )
+    shown_rows = [row for row in comparison.rows if row.label in scores]
+    return FigureView("Score against cost", tuple(panels), _legend(shown_rows, looks), caption)
 
 
-def _referred(element: ElementTree.Element) -> Iterator[str]:
-    """The ids that an element's attributes refer to."""
-    for key, value in element.attrib.items():
-        if key == LINK:
-            yield value.removeprefix("#")
-        yield from re.findall(r"url\(#([^)]+)\)", value)
+def _mean_score(row: Row, tasks: Sequence[Task]) -> float | None:
+    found = []
+    for task in tasks:
+        trial = row.results[task.name].selected if task.name in row.results else None
+        summary = summarise(trial.scores(task.splits[0], task.metric).values()) if trial else None
+        if summary is None:
+            return None
+        found.append(summary.mean)
+    return formatting.scale(tasks[0].metric) * statistics.fmean(found)
+
+
+def _reference(rows: Sequence[Row]) -> Row | None:
+    """The LoRA row that most rows are compared with."""
+    found = [other for row in rows if (other := lora_of(row, rows)) is not None]
+    labels = Counter(row.label for row in found)
+    return max(found, key=lambda row: labels[row.label], default=None)
+
+
+def _cost(row: Row, quantity: Quantity, reference: Row | None, relative: bool) -> float | None:
+    own = measured(row, quantity)
+    if not own:
+        return None
+    if relative:
+        return ratio(own, measured(reference, quantity)) if reference is not None else None
+    return statistics.fmean(own.values()) / quantity.unit
+
+
+def _written(score: float, task: Task) -> str:
+    return formatting.score(score / formatting.scale(task.metric), task.metric)
+
+
+def _legend(rows: Sequence[Row], looks: dict[str, Look]) -> tuple[tuple[str, str], ...]:
+    """One entry per row, or with more rows than looks one per method."""
+    if len(rows) <= MOST:
+        return tuple((charts.mark(looks[row.label], line=False), row.label) for row in rows)
+    methods = {row.method: formatting.method_label({"name": row.method}, ()) for row in rows}
+    return tuple((charts.mark(looks_of([method])[0], line=False), label) for method, label in methods.items())
+
+
+# --- curves ----------------------------------------------------------------------------------------------------------
+
+
+def curves_figures(comparison: Comparison) -> tuple[list[FigureView], list[str]]:
+    """The score by epoch: a chart per task and set of rows; one grid, where one legend serves all sets.
+
+    Returns:
+        The grids, and what is left out.
+    """
+    chosen = selections(comparison.rows)
+    sets: list[tuple[str, dict[str, Look], list[str]]] = []
+    for selection in chosen:
+        looks = dict(zip(selection.labels, selection.looks, strict=True))
+        panels = []
+        for task in comparison.tasks:
+            series = [
+                _curve(row, task, label, looks[label])
+                for row, label in zip(selection.rows, selection.labels, strict=True)
+            ]
+            if any(len(one.points) > 1 for one in series):
+                name = f"{_name(task)}, {selection.title}" if selection.title else _name(task)
+                panels.append(charts.lines(name, f"{_score(task)}, {task.splits[0]}", "epoch", series))
+        if panels:
+            sets.append((selection.title, looks, panels))
+    if sets and all(looks == sets[0][1] for _, looks, _ in sets):
+        sets = [("", sets[0][1], [panel for _, _, panels in sets for panel in panels])]
+    if sum(len(panels) for *_, panels in sets) > PANELS:
+        return [], [f"scores by epoch: more than {PANELS} charts; make figures draws them"]
+    several = any(len(task.seeds) > 1 for task in comparison.tasks)
+    spread = "Mean, and a band from the lowest to the highest seed. " if several else ""
+    cut = "The axes are fitted to the adapters; full fine-tuning runs along the edge where it leaves them."
+    caption = spread + (cut if any(row.method == "full" for row in comparison.rows) else "")
+    return [
+        FigureView(
+            "Score by epoch" + (f": {title}" if title else ""),
+            tuple(panels),
+            tuple((charts.mark(look), label) for label, look in looks.items()),
+            caption,
+        )
+        for title, looks, panels in sets
+    ], []
+
+
+def _curve(row: Row, task: Task, label: str, look: Look) -> charts.Series:
+    scale = formatting.scale(task.metric)
+    found = [
+        (point.epoch, scale * point.mean, scale * min(point.values.values()), scale * max(point.values.values()))
+        for point in points(row, task, task.metric)
+    ]
+    return charts.Series(label, look, tuple(found), row.method != "full")
+
+
+def rates_figures(comparison: Comparison) -> list[FigureView]:
+    """The score by learning rate: a chart per task, a line per row; empty where no row has several rates."""
+    if len(comparison.rows) > MOST:
+        return []
+    looks = looks_by_row(comparison.rows)
+    panels = []
+    for task in comparison.tasks:
+        series = [charts.Series(row.label, looks[row.label], tuple(_rates(row, task))) for row in comparison.rows]
+        if any(len(one.points) > 1 for one in series):
+            panels.append(charts.lines(_name(task), _score(task), "learning rate", series, log_x=True))
+    legend = tuple((charts.mark(look), label) for label, look in looks.items())
+    caption = "Mean over the seeds of each learning rate; the table of the grid marks the one that each row chooses."
+    return [FigureView("Score by learning rate", tuple(panels), legend, caption)] if panels else []
+
+
+def _rates(row: Row, task: Task) -> Iterator[tuple[float, float, float, float]]:
+    scale = formatting.scale(task.metric)
+    for trial in row.results[task.name].trials if task.name in row.results else ():
+        found = [scale * value for value in trial.scores(task.splits[0], task.metric).values()]
+        if found and trial.lr > 0:
+            yield trial.lr, statistics.fmean(found), min(found), max(found)
+
+
+def _name(task: Task) -> str:
+    return formatting.TASK_NAMES.get(task.name, task.name)
+
+
+def _score(task: Task) -> str:
+    return formatting.scaled_name(task.metric) + (" (lower is better)" if task.lower_is_better else "")

@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from rosa.report.figures.style import MOST, looks
 from rosa.report.html import missing
-from rosa.report.html.contents import Page
+from rosa.report.html.contents import GROUPS, Page
+from rosa.report.looks import MOST, looks_of
 
 ASSETS = "assets"
 """The folder of the template, the style sheet and the script, in this package."""
@@ -34,13 +34,14 @@ def html(page: Page) -> str:
     )
     script, style = asset("page.js"), asset("page.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    shades = {method: [[look.color, look.line] for look in looks([method] * MOST)] for method in page.methods}
+    shades = {method: [[look.color, look.line] for look in looks_of([method] * MOST)] for method in page.methods}
     data = page.runs.data() | {"looks": shades}
     text = environment.get_template("page.html.jinja").render(
         page=page,
         states=missing.COUNTED,
-        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        # Safe without escaping: this package's files, and the output of embedded() and figures.inline().
+        groups=GROUPS,
+        policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        # Safe without escaping: this package's files, and the output of embedded() and of charts.
         style=Markup(style),
         script=Markup(script),
         data=Markup(embedded(data)),

@@ -22,7 +22,7 @@ from rosa.records import (
 )
 from rosa.report import formatting
 from rosa.report.comparison import Result, Row, Task, frozen
-from rosa.report.figures.curves import history
+from rosa.report.histories import history
 
 DIVERGED = "diverged"
 NAMED_ELSEWHERE = ("task.", "model.name", "method.name", "train.lr")

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Row, Task
+from rosa.report.comparison import Comparison, Row, Task, summarise
 from rosa.report.html.runs import Runs
 from rosa.report.tables.rank_frequency import RankMap
+from rosa.report.tables.results import AVERAGE
 from rosa.report.tables.table import Cell, Line, Table
 
 UNITS = {"": 1.0, "K": 1e3, "M": 1e6}
@@ -25,6 +26,8 @@ class CellView:
     """Sort value; None if the cell shows no number."""
     runs: int | None
     """Index of the cell in :class:`~rosa.report.html.runs.Runs`; None without runs."""
+    mean: float | None = None
+    """Mean score as shown but not rounded, from which the page makes averages over the tasks that a filter leaves."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class ColumnView:
     task: str
     """Task, for the filter; empty if the column belongs to all tasks."""
 
+    @property
+    def averaged(self) -> bool:
+        """Whether it has the average over the tasks' columns."""
+        return self.name == AVERAGE
+
 
 @dataclass(frozen=True)
 class TableView:
@@ -57,6 +65,7 @@ class TableView:
     rows: tuple[RowView, ...]
     warnings: tuple[Line, ...]
     notes: tuple[Line, ...]
+    legend: tuple[Line, ...]
 
 
 Place = tuple[Row, Task, float | None]
@@ -81,7 +90,7 @@ def view(table: Table, places: Places, comparison: Comparison, runs: Runs, publi
 
     def cell(heading: str, name: str, shown: Cell) -> CellView:
         place = places.get((heading, name)) if shown.text != formatting.MISSING else None
-        return CellView(shown, order(shown.text), runs.cell(*place) if place else None)
+        return CellView(shown, order(shown.text), runs.cell(*place) if place else None, _mean(place) if place else None)
 
     def line(cells: tuple[Cell, ...]) -> RowView:
         heading, *rest = cells
@@ -94,7 +103,13 @@ def view(table: Table, places: Places, comparison: Comparison, runs: Runs, publi
     loud = tuple(note for note in table.notes if note and note[0].style == "bold")
     quiet = tuple(note for note in table.notes if note not in loud)
     columns = tuple(ColumnView(name, tasks.get(name, "")) for name in table.header)
-    return TableView(table.caption, columns, tuple(map(line, table.rows)), loud, quiet)
+    return TableView(table.caption, columns, tuple(map(line, table.rows)), loud, quiet, table.legend)
+
+
+def _mean(place: Place) -> float | None:
+    row, task, _ = place
+    found = summarise(row.results[task.name].selected.scores(task.splits[0], task.metric).values())
+    return formatting.scale(task.metric) * found.mean if found else None
 
 
 def named(table: Table, comparison: Comparison) -> Places:

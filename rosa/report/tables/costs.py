@@ -87,6 +87,16 @@ def ratio(own: Measured, other: Measured) -> float | None:
     return math.exp(statistics.fmean(sorted(logs))) if logs else None
 
 
+def on_device(rows: Iterable[Row]) -> bool:
+    """Whether every run that the rows show and that measured its memory did so on a device, such as a GPU.
+
+    A process's peak counts libraries and whatever else it holds, so that methods can hardly be told apart by it.
+    """
+    shown = [run for row in rows for result in row.results.values() for run in result.selected.scored.values()]
+    found = [run["costs"].get("device_bytes") is not None for run in shown if peak_bytes(run) is not None]
+    return bool(found) and all(found)
+
+
 def costs_table(comparison: Comparison) -> Table | None:
     """Rows are methods and settings; each number is the mean over tasks and seeds, with its ratio to LoRA's.
 

@@ -89,10 +89,9 @@ def generation_table(comparison: Comparison, task: Task, published: Sequence[Pub
         *notes.notes(comparison),
         *notes.on_baselines(comparison),
         *_texts_notes(comparison, split),
-        *map(notes.text, footnotes.lines()),
-        notes.text(f"{explained} {formatting.MISSING}: no run, or no score."),
     ]
-    return Table(comparison.experiment, caption, header, tuple(rows), tuple(lines))
+    keys = [*map(notes.text, footnotes.lines()), notes.text(f"{explained} {formatting.MISSING}: no run, or no score.")]
+    return Table(comparison.experiment, caption, header, tuple(rows), tuple(lines), tuple(keys))
 
 
 def _split(comparison: Comparison, task: Task) -> str:

@@ -74,7 +74,7 @@ def latex(table: Table) -> str:
         "",
         "\\medskip",
         "\\begin{minipage}{\\linewidth}\\raggedright\\scriptsize",
-        *("".join(map(_latex_span, note)) + "\\par" for note in table.notes),
+        *("".join(map(_latex_span, note)) + "\\par" for note in (*table.notes, *table.legend)),
         "\\end{minipage}",
         "\\end{table*}",
     ]

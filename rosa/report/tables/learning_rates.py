@@ -33,4 +33,4 @@ def grid_table(comparison: Comparison) -> Table:
     caption = f"{comparison.experiment}: learning-rate grid of {models}, {shown} at the {comparison.epoch}"
     legend = notes.text(f"Bold: the learning rate that each row chooses. {formatting.MISSING}: no run.")
     header = ("Method", *map(formatting.rate, rates))
-    return Table(comparison.experiment, caption, header, tuple(rows), (*notes.notes(comparison), legend))
+    return Table(comparison.experiment, caption, header, tuple(rows), tuple(notes.notes(comparison)), (legend,))

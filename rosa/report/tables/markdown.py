@@ -16,7 +16,7 @@ def markdown(table: Table) -> str:
     separators = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [_markdown_row(texts[0], widths), "| " + " | ".join(separators) + " |"]
     lines += [_markdown_row(row, widths) for row in texts[1:]]
-    notes = ["- " + "".join(map(_markdown_span, note)) for note in table.notes]
+    notes = ["- " + "".join(map(_markdown_span, note)) for note in (*table.notes, *table.legend)]
     return "\n".join([f"**{markdown_text(table.caption)}**", "", *lines, "", *notes]) + "\n"
 
 

@@ -110,10 +110,11 @@ def _table(comparison: Comparison, rank_map: RankMap, task: Task, column: Column
         *notes.notes(comparison),
         *notes.on_baselines(comparison),
         *([notes.text(f"Here: {', '.join(below)}.")] if below else []),
-        *map(notes.text, footnotes.lines()),
-        notes.text(f"{explained} {formatting.MISSING}: no run."),
     )
-    return Table(f"{comparison.experiment}-rank-frequency", caption, (RANK, *rank_map.columns), tuple(rows), lines)
+    keys = (*map(notes.text, footnotes.lines()), notes.text(f"{explained} {formatting.MISSING}: no run."))
+    return Table(
+        f"{comparison.experiment}-rank-frequency", caption, (RANK, *rank_map.columns), tuple(rows), lines, keys
+    )
 
 
 def _cell(comparison: Comparison, row: Row | None, task: Task, standing: Standings, footnotes: Footnotes) -> Cell:

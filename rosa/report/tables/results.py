@@ -34,9 +34,9 @@ def results_table(comparison: Comparison, published: Sequence[Published] = ()) -
     header = ("Method", *names, *([AVERAGE] if averaged else []), "Trainable")
     models = ", ".join(sorted({row.model for row in comparison.rows}))
     caption = f"{comparison.experiment}: {models}, {_shown(comparison.tasks)} at the {comparison.epoch}"
-    lines = [*map(notes.text, footnotes.lines()), _legend(comparison, list(columns.values()), averaged)]
-    lines = [*notes.notes(comparison), *notes.on_baselines(comparison), *lines]
-    return Table(comparison.experiment, caption, header, tuple(rows), tuple(lines))
+    lines = (*notes.notes(comparison), *notes.on_baselines(comparison))
+    keys = (*map(notes.text, footnotes.lines()), _legend(comparison, list(columns.values()), averaged))
+    return Table(comparison.experiment, caption, header, tuple(rows), lines, keys)
 
 
 def task_columns(comparison: Comparison) -> dict[str, Standings]:

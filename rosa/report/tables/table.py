@@ -40,3 +40,5 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[Line, ...]
+    legend: tuple[Line, ...] = ()
+    """What marks and letters of the cells mean: further notes, which a page shows even where it folds the others."""

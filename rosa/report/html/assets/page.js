@@ -52,12 +52,36 @@ function filter(form) {
     const none = columns.length > 0 && columns.every((column) => column.hidden);
     const rows = [...table.tBodies[0].rows];
     for (const row of rows) row.hidden = none || tasks.has(row.dataset.task) || methods.has(row.dataset.method);
+    averaged(table, columns.filter((column) => !column.hidden).length, columns.length);
     const left = rows.filter((row) => !row.hidden).length;
     table.parentElement.hidden = left === 0;
     table.parentElement.nextElementSibling.hidden = left > 0;
     [shown, all] = [shown + left, all + rows.length];
   }
   form.querySelector("[role=status]").textContent = `${shown} of ${all} rows shown`;
+}
+
+// The average over the tasks that are left; without its deviation and marks, which are those of all tasks.
+const whole = new WeakMap();
+function averaged(table, left, all) {
+  const place = [...table.tHead.rows[0].cells].findIndex((heading) => "averaged" in heading.dataset);
+  if (place < 0) return;
+  const name = table.tHead.rows[0].cells[place].querySelector("button");
+  name.textContent = left === all ? "Average" : `Average of ${left}`;
+  for (const row of table.tBodies[0].rows) {
+    const cell = row.cells[place];
+    if (!whole.has(cell)) whole.set(cell, [[...cell.childNodes], cell.dataset.order]);
+    const [nodes, order] = whole.get(cell);
+    const parts = [...row.querySelectorAll("td[data-task]")].filter((one) => !one.hidden);
+    const means = parts.map((one) => one.dataset.mean ?? one.dataset.order);
+    const mean = means.length && !means.includes(undefined) && left < all
+      ? means.reduce((sum, one) => sum + Number(one), 0) / means.length : undefined;
+    if (left === all) cell.replaceChildren(...nodes);
+    else cell.textContent = mean === undefined ? "—" : mean.toFixed(1);
+    const shown = left === all ? order : mean;
+    if (shown === undefined) delete cell.dataset.order;
+    else cell.dataset.order = shown;
+  }
 }
 
 // --- the runs of a cell ---
