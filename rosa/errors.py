@@ -116,6 +116,12 @@ class OutOfMemoryError(RosaError, RuntimeError):
     exit_status = 1
 
 
+class FailedRun(RosaError, RuntimeError):  # noqa: N818 - what failed is a run
+    """A run of a search or of a launcher's job failed; the message says why and how to repeat it."""
+
+    exit_status = 1
+
+
 class InterruptedRun(RosaError, RuntimeError):  # noqa: N818 - an interruption is not a mistake
     """Training was stopped by a signal, after a checkpoint; the same command resumes it."""
 

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from rosa.config import register
 from rosa.config.explain import explained
 from rosa.report.tables.markdown import markdown
-from rosa.sweep.jobs import expand, request
+from rosa.sweep.grid import expand
+from rosa.sweep.jobs import request
 from rosa.utils.console import run_command
 
 CONF = Path(__file__).resolve().parent.parent / "conf"

@@ -18,7 +18,8 @@ from rosa.config.explain import explained
 from rosa.errors import ReportError
 from rosa.records import find
 from rosa.report.cli import add_results, tell_left_out
-from rosa.sweep.jobs import command, expand, request
+from rosa.sweep.grid import expand
+from rosa.sweep.jobs import command, request
 from rosa.sweep.status import Run, asked_for, run_of, table, to_do
 from rosa.utils.console import run_command
 

@@ -150,7 +150,10 @@ def test_defaults_are_the_protocol() -> None:
         ),
         (["data=local", "data.dir=/a(b)"], """'data.dir="/a(b)"'"""),
         (["data=local", "data.dir=/\u00e9t\u00e9"], """'data.dir="/\u00e9t\u00e9"'"""),
-        (["data=local", "data.dir=/a,b"], """'data.dir="/a,b"' (with -m and no quotes it is a sweep over data.dir)"""),
+        (
+            ["data=local", "data.dir=/a,b"],
+            """for one, quote the value, and the quotes from the shell: 'data.dir="/a,b"'""",
+        ),
         (["~logger"], "~logger: logger cannot be left out: expected a value, logger=...; logger=none switches W&B off"),
         (["~method.rank"], "~method.rank: method.rank cannot be left out"),
         (["model.name=???"], "model.name: has no value; expected model.name=..."),
@@ -161,7 +164,7 @@ def test_defaults_are_the_protocol() -> None:
 def test_bad_input_is_refused_in_a_line_before_anything_loads(arguments: list[str], message: str) -> None:
     """Runs in a process that must not have imported torch."""
     program = (
-        "import runpy, sys; sys.argv = ['scripts/train.py', *sys.argv[1:]]\n"
+        "import runpy, sys; sys.argv = ['scripts/train.py', *sys.argv[1:]]; sys.path.insert(0, 'scripts')\n"
         "try: runpy.run_path('scripts/train.py', run_name='__main__')\n"
         "finally: print('torch loaded' if 'torch' in sys.modules else 'no torch')"
     )

@@ -76,7 +76,7 @@ def _refuse_added_keys(node: Any, prefix: str = "") -> None:
     known = [f.name for f in dataclasses.fields(kind)]
     for key in node:
         if key not in known:
-            raise ConfigError(f"{prefix}{key}: no such key; {prefix or 'the top level'} has: {', '.join(known)}")
+            raise ConfigError(f"{prefix}{key}: no such key; {prefix[:-1] or 'the top level'} has: {', '.join(known)}")
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
             _refuse_added_keys(child, f"{prefix}{key}.")

@@ -17,7 +17,7 @@ OTHER_NAMES = {
     "learning_rate": "lr", "r": "rank", "lora_r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout",
     "target_modules": "targets", "num_epochs": "epochs", "num_train_epochs": "epochs", "max_epochs": "epochs",
     "per_device_train_batch_size": "batch_size", "gradient_accumulation_steps": "accumulation",
-    "warmup_ratio": "warmup", "max_seq_length": "max_length", "output_dir": "results_dir",
+    "n_jobs": "jobs", "warmup_ratio": "warmup", "max_seq_length": "max_length", "output_dir": "results_dir",
 }  # fmt: skip
 """Name of a key in other programs -> its name here."""
 
@@ -77,6 +77,11 @@ def explained(conf: Path, overrides: Sequence[str]) -> Iterator[None]:
         if isinstance(error, RosaError):
             raise
         said = " ".join(line.strip() for line in str(error).splitlines())
+        if "Config group override must be" in said:
+            groups = group_options(conf)
+            for group, _, value in (word.partition("=") for word in overrides):
+                if group in groups and group != "experiment" and not re.search(r"[A-Za-z]", value.replace("null", "")):
+                    raise ConfigError(f"{group}={value}: expected one of {', '.join(groups[group])}") from error
         raise ConfigError(f"a file or value of the configuration cannot be read: {said}") from error
 
 
@@ -92,7 +97,7 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
     reason = f"{text} {error.__cause__ or ''}"
     options = group_options(conf)
     choice = re.search(r"Could not find '([\w/]+)/([^'/]+)'", text)
-    if choice and choice.group(1) in options:
+    if choice and choice.group(1) in options and not choice.group(1).startswith("hydra/"):
         group, name = choice.groups()
         suggestion = nearest(name, options[group]) or "."
         others = "; another model: model=hub model.path=OWNER/NAME or model=folder model.path=DIR, with model.name=NAME"
@@ -101,8 +106,12 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
     if choice and choice.group(1).startswith("hydra/"):
         group, name = choice.groups()
         there = re.search(r"Available options in '[^']+':\s*(.*?)\s*Config search path", text, re.DOTALL)
-        listed = ", ".join((there.group(1) if there else "").split())
-        return f"{group}={name}: no such {group}; it is a plugin of Hydra's that is not installed. Available: {listed}"
+        available = (there.group(1) if there else "").split()
+        hint = nearest(name, available) or "; it is a plugin of Hydra's that is not installed."
+        return f"{group}={name}: no such {group}{hint} Available: {', '.join(available)}"
+    null = re.search(r"([\w.]+)' is not Optional", reason)
+    if null:
+        return f"{null.group(1)}=null: expected a value"
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", reason)
     if unknown and re.search(r"not in struct|Key '[^']+' not in|No match in the defaults list", reason):
         key = unknown.group(1)
@@ -121,8 +130,10 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
         word = word or (ambiguous.group(1) if ambiguous else "")
         key, _, value = word.partition("=")
         if value and not value.startswith(("[", "{")):
-            several = f" (with -m and no quotes it is a sweep over {key})" if ambiguous else ""
-            return f"{word}: quote the value, and the quotes from the shell: {quoted(word)}{several}"
+            several = f"several values of {key} are a sweep, which -m does; for one, " if ambiguous else ""
+            return f"{word}: {several}quote the value, and the quotes from the shell: {quoted(word)}"
+        if word and not value:
+            return f"{word}: expected KEY=VALUE"
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
     said = [line for line in lines if not re.match(r"(full_key|object_type|reference_type)[:=]", line)]
     where = re.search(r"full_key: (\S+)", reason)

@@ -19,9 +19,11 @@ def readable(words: Sequence[str]) -> list[str]:
     """Rewrite arguments in Hydra's grammar, which does not know the quotes of ``key={"*.query": 4}``.
 
     Raises:
-        ConfigError: ``~key`` would remove a key, which every run needs.
+        ConfigError: there is no key; or ``~key`` would remove one, which every run needs.
     """
     for word in words:
+        if word.startswith("="):
+            raise ConfigError(f"{word}: expected KEY=VALUE")
         if word.startswith("~") and not word.startswith("~hydra"):
             key = word[1:].partition("=")[0]
             none = "; logger=none switches W&B off" if key == "logger" else ""

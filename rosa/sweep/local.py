@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -65,7 +65,8 @@ def attempt(job: Job, threads: int) -> Result:
     if threads and not config.train.threads:
         config = replace(config, train=replace(config.train, threads=threads))
     try:
-        outcome = run(config, job.command, progress=False, tuning=job.tuning)
+        with environment(job.environment):
+            outcome = run(config, job.command, progress=False, tuning=job.tuning)
         status = "skipped" if outcome.skipped else "done"
         line = "; ".join([headline(outcome.record), *(f"warning: {text}" for text in outcome.record["warnings"])])
         reached = score(outcome.record, config.chosen_epoch)
@@ -76,6 +77,20 @@ def attempt(job: Job, threads: int) -> Result:
     except Exception as error:  # one failing run must not stop the others
         status, line = "failed", first_line(type(error).__name__, str(error))
     return Result(job, status, line, time.perf_counter() - start, reached)
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables in the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def run_job(job: Job, threads: int) -> Result:
@@ -122,8 +137,8 @@ def visible_gpus() -> list[str]:
 # --- the sweep -------------------------------------------------------------------------------------------------------
 
 
-def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
-    """Do all runs, several at a time, and print a line for each and a summary.
+def run_all(jobs: Sequence[Job], at_once: int, searched: Collection[str] = ()) -> list[Result]:
+    """Do all runs, several at a time, and print a line for each.
 
     A run whose process is killed has failed; the other runs go on. A run that another process is working on is tried
     again at the end. On Ctrl-C, on SIGTERM, and on a failure with ``train.fail_fast``, the runs in progress write a
@@ -132,19 +147,17 @@ def run_all(jobs: Sequence[Job], at_once: int) -> list[Result]:
     Args:
         jobs: the runs; finished ones are skipped, interrupted ones are resumed.
         at_once: see :func:`places`.
+        searched: keys that vary in the search of which these runs are a part.
 
     Returns:
         The outcomes, in the order in which the runs ended.
     """
-    jobs, ended = without_finished(with_learning_rates(labelled(jobs)))
+    jobs, ended = without_finished(with_learning_rates(labelled(jobs, searched)))
     with _stopping() as stopping:
         if not jobs:
-            results, seconds = Schedule([], None, stopping, ended).work_off()
-        else:
-            with _workers(jobs, at_once) as work:
-                results, seconds = Schedule(jobs, work, stopping, ended).work_off()
-    print(summarize(results, seconds), flush=True)
-    return results
+            return Schedule([], None, stopping, ended).work_off()
+        with _workers(jobs, at_once) as work:
+            return Schedule(jobs, work, stopping, ended).work_off()
 
 
 def _workers(jobs: Sequence[Job], at_once: int) -> Workers[Job, Result]:
@@ -261,8 +274,8 @@ class Schedule:
         for result in ended:
             self._ended(result)
 
-    def work_off(self) -> tuple[list[Result], float]:
-        """Do all runs; return the outcomes and the elapsed seconds."""
+    def work_off(self) -> list[Result]:
+        """Do all runs; return the outcomes in the order in which the runs ended."""
         while self.workers and (self.waiting or self.elsewhere or self.workers.busy):
             self._heed_stop()
             if self.elsewhere and not self.waiting and time.monotonic() >= self._again_at:
@@ -274,7 +287,7 @@ class Schedule:
             for job, answer in self.workers.finished(POLL_SECONDS):
                 self._ended(self._dead(job, answer) if isinstance(answer, Death) else answer)
         self.overview.close()
-        return self.results, self.overview.seconds
+        return self.results
 
     def _heed_stop(self) -> None:
         if self.stopping.asked == self._heard:
@@ -324,7 +337,12 @@ class Schedule:
 
 
 def summarize(results: Sequence[Result], seconds: float) -> str:
-    """The number of runs by outcome, and for each failure its error and the command that repeats it."""
+    """The number of runs by outcome, and for each failure its error and the command that repeats it.
+
+    Args:
+        results: the outcomes.
+        seconds: how long the runs took together.
+    """
     counts = Counter(result.status for result in results)
     return "\n".join(
         [

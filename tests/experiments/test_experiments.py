@@ -10,7 +10,8 @@ import pytest
 
 from rosa.config import from_hydra, register
 from rosa.run import run
-from rosa.sweep.jobs import expand, request
+from rosa.sweep.grid import expand
+from rosa.sweep.jobs import request
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -85,7 +86,7 @@ def test_expanding_gives_the_runs_that_the_sweeper_gives() -> None:
     """The command's values override the file's, and each job's command composes the same run."""
     from hydra import compose, initialize_config_dir
 
-    asked = request(["experiment=rank_frequency", "seed=5,6", "method.rank=2", "hydra/launcher=joblib"])
+    asked = request(["experiment=rank_frequency", "seed=5,6", "method.rank=2", "hydra/launcher=basic"])
     jobs = [job for job, _ in expand(CONF, asked)]
     assert [(job.config.method.every, job.config.seed) for job in jobs] == [(e, s) for e in (0, 1, 2) for s in (5, 6)]
     for job in jobs[:2]:

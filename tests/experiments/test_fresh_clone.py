@@ -11,7 +11,8 @@ import pytest
 from rosa import records
 from rosa.config import TUNED, Config, register
 from rosa.records.selection import Grids
-from rosa.sweep.jobs import expand, request
+from rosa.sweep.grid import expand
+from rosa.sweep.jobs import request
 from tests.conftest import ROOT
 
 

@@ -30,7 +30,8 @@ from rosa.config import (
     register,
 )
 from rosa.records import Record
-from rosa.sweep.jobs import expand, request
+from rosa.sweep.grid import expand
+from rosa.sweep.jobs import request
 from tests.commands import script
 from tests.conftest import REAL_DATA, ROOT
 

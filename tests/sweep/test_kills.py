@@ -19,7 +19,8 @@ import pytest
 from rosa import records
 from rosa.config import register
 from rosa.run.device import resolve
-from rosa.sweep.jobs import Job, expand, request
+from rosa.sweep.grid import expand
+from rosa.sweep.jobs import Job, request
 from rosa.sweep.local import run_job
 from tests.conftest import ROOT
 from tests.run.test_resume import results

@@ -1,0 +1,89 @@
+"""What is asked of Hydra that a run or a sweep of this project does not do, refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rosa.config import Config
+from rosa.errors import ConfigError
+from rosa.sweep.grid import parse
+
+FOLDERS = ("hydra.run.", "hydra.output_subdir", "hydra.job.chdir")
+"""Hydra's settings of a run's folder."""
+SWEEP_FOLDER = ("hydra.sweep.",)
+"""Hydra's settings of a sweep's folder."""
+
+
+def refuse_half_a_sweep(params: Mapping[str, Any] | None, overrides: Sequence[str]) -> None:
+    """Refuse a sweep's file without ``-m``, unless each key that it sweeps over has a value on the command line.
+
+    Args:
+        params: ``hydra.sweeper.params``.
+        overrides: the command's.
+
+    Raises:
+        ConfigError: the message names the keys.
+    """
+    given = {override.key_or_group for override in parse(overrides)}
+    left = [key for key in params or () if key not in given]
+    if left:
+        raise ConfigError(
+            f"the experiment sweeps over {', '.join(params or ())}: -m does all its runs; for one of them give a value "
+            f"to {', '.join(left)}"
+        )
+
+
+def refuse_folders(overrides: Sequence[str], refused: Sequence[str] = FOLDERS) -> None:
+    """Refuse Hydra's settings of folders, which would not hold.
+
+    Args:
+        overrides: the command's.
+        refused: the settings: :data:`FOLDERS`, or :data:`SWEEP_FOLDER` in a sweep on this machine.
+
+    Raises:
+        ConfigError: the message names the setting.
+    """
+    chosen = [word for word in overrides if word.lstrip("+~").startswith(tuple(refused))]
+    if chosen:
+        only = "" if refused is FOLDERS else "; only launchers and sweepers of other packages write to hydra.sweep.dir"
+        raise ConfigError(f"{chosen[0]}: a run's folder is its identity, under results_dir{only}")
+
+
+def refuse_job_callbacks(callbacks: Iterable[Any]) -> None:
+    """Refuse callbacks (``hydra.callbacks``) of single jobs, which another process would have to call.
+
+    Args:
+        callbacks: Hydra's.
+
+    Raises:
+        ConfigError: the message names the class and the method.
+    """
+    from hydra.experimental.callback import Callback
+
+    for callback in callbacks:
+        for name in ("on_job_start", "on_job_end"):
+            if getattr(type(callback), name, None) is not getattr(Callback, name):
+                raise ConfigError(
+                    f"hydra.callbacks: {type(callback).__name__}.{name} is not called by hydra/launcher=local, which "
+                    "does runs in processes of their own; hydra/launcher=basic does one after the other, and calls it"
+                )
+
+
+def refuse_wrong_direction(config: Config, direction: object) -> None:
+    """Refuse a search for the lowest score of a task whose headline is the better the higher it is, or the reverse.
+
+    Args:
+        config: a run of the search.
+        direction: ``hydra.sweeper.direction``, None where the sweeper has none.
+
+    Raises:
+        ConfigError: the message says which direction is right.
+    """
+    better = "minimize" if config.task.lower_is_better else "maximize"
+    asked = str(direction or "").rpartition(".")[2].lower()
+    if asked in ("minimize", "maximize") and asked != better:
+        raise ConfigError(
+            f"hydra.sweeper.direction={asked} with task={config.task.name}: its headline {config.task.headline} is the "
+            f"better the {'lower' if config.task.lower_is_better else 'higher'}; use hydra.sweeper.direction={better}"
+        )

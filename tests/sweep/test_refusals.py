@@ -1,0 +1,72 @@
+"""What a run or a sweep does not do, in one line: half a sweep, folders of Hydra's, a search in the wrong direction."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.experimental.callback import Callback
+
+from rosa.errors import ConfigError
+from rosa.sweep.refusals import (
+    FOLDERS,
+    SWEEP_FOLDER,
+    refuse_folders,
+    refuse_half_a_sweep,
+    refuse_job_callbacks,
+    refuse_wrong_direction,
+)
+from tests.conftest import Composer
+
+PARAMS = {"task": "cola,stsb", "method": "rosa,lora", "seed": "1,2"}
+
+
+def test_a_forgotten_m_is_no_stray_run() -> None:
+    with pytest.raises(ConfigError, match=r"sweeps over task, method, seed: -m .* give a value to task, seed"):
+        refuse_half_a_sweep(PARAMS, ["experiment=glue_mini", "method=rosa"])
+    refuse_half_a_sweep(PARAMS, ["experiment=glue_mini", "method=rosa", "task=cola", "seed=3"])
+    refuse_half_a_sweep(None, ["seed=3"])
+
+
+@pytest.mark.parametrize(
+    ("word", "of_runs", "of_sweeps"),
+    [
+        ("hydra.sweep.dir=x", False, True),
+        ("hydra.sweep.subdir=x", False, True),
+        ("hydra.run.dir=x", True, False),
+        ("hydra.job.chdir=true", True, False),
+        ("+hydra.output_subdir=.hydra", True, False),
+        ("hydra.verbose=true", False, False),
+        ("+hydra.job.env_set.A=b", False, False),
+        ("hydra/launcher=local", False, False),
+    ],
+)
+def test_folders_of_hydras_are_refused_where_they_would_not_hold(word: str, of_runs: bool, of_sweeps: bool) -> None:
+    for refused, folders in ((of_runs, FOLDERS), (of_sweeps, SWEEP_FOLDER)):
+        if refused:
+            with pytest.raises(ConfigError, match="a run's folder is its identity, under results_dir"):
+                refuse_folders(["seed=0", word], folders)
+        else:
+            refuse_folders(["seed=0", word], folders)
+
+
+def test_callbacks_of_single_jobs_are_refused() -> None:
+    class OfSweeps(Callback):
+        def on_multirun_end(self, config: object, **kwargs: object) -> None:
+            pass
+
+    class OfJobs(OfSweeps):
+        def on_job_end(self, config: object, job_return: object, **kwargs: object) -> None:
+            pass
+
+    refuse_job_callbacks([OfSweeps()])
+    with pytest.raises(ConfigError, match="OfJobs.on_job_end is not called by hydra/launcher=local"):
+        refuse_job_callbacks([OfSweeps(), OfJobs()])
+
+
+@pytest.mark.parametrize("direction", ["minimize", "Direction.minimize", "maximize", None, "['minimize','maximize']"])
+def test_a_search_in_the_wrong_direction_is_refused(composed: Composer, direction: str | None) -> None:
+    config = composed("task=cola")
+    if direction in ("minimize", "Direction.minimize"):
+        with pytest.raises(ConfigError, match="the better the higher; use hydra.sweeper.direction=maximize"):
+            refuse_wrong_direction(config, direction)
+    else:
+        refuse_wrong_direction(config, direction)
