@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What a run or a sweep would take: runs, operations and GPU hours, without data, weights or a GPU.
+"""Estimate what a run or a sweep takes: runs, operations and GPU hours, without data, weights or a GPU.
 
 python scripts/plan.py experiment=glue_paper [gpu=H200 | rate=TFLOPS] [tokens=N] [rows=N] [OVERRIDES, as for
     scripts/train.py]
@@ -29,8 +29,8 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 OWN = ("gpu", "rate", "tokens", "rows")
 
 
-def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Tell this script's own keys from the overrides."""
+def own_keys(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """This script's own keys with their values, and the remaining overrides."""
     pairs = [word.partition("=") for word in words]
     own = {key: value for key, equals, value in pairs if equals and key in OWN}
     return own, [word for word in words if word.partition("=")[0] not in OWN]
@@ -55,7 +55,7 @@ def positive(own: Mapping[str, str], key: str) -> float | None:
 
 def main() -> None:
     """Print the table."""
-    own, overrides = split(sys.argv[1:])
+    own, overrides = own_keys(sys.argv[1:])
     if not overrides or {"-h", "--help"} & set(overrides):
         print(__doc__)
         return

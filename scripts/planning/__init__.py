@@ -1,4 +1,4 @@
-"""What a sweep would take: its runs, floating-point operations and GPU hours, without starting it."""
+"""Estimate a sweep's runs, floating-point operations and GPU hours, without starting it."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from rosa.errors import RosaError
 
 
 class PlanError(RosaError, ValueError):
-    """Something that a plan needs is not known."""
+    """A number that a plan needs is not known; the message names it."""

@@ -1,3 +1,5 @@
+"""Composition of configurations: Hydra's store of schemas is neither copied nor changed by it."""
+
 from __future__ import annotations
 
 import copy

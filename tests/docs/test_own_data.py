@@ -73,6 +73,7 @@ def test_each_setting_of_the_table_is_valid(settings: str) -> None:
     compose_config(*first, *settings.split())
 
 
+@pytest.mark.slow
 def test_a_wrong_column_is_refused_as_printed(checkout: Checkout) -> None:
     (refused,), (printed,) = commands("sh refused"), commands("text printed")
     assert printed.text.strip() in checkout.run(refused.text, status=2)
