@@ -122,7 +122,8 @@ def test_defaults_are_the_protocol() -> None:
         (["+extra=1"], "extra: no such key"),
         (["+method.extra=1"], "method.extra: no such key"),
         (["task=colla"], f"task=colla: no such task; did you mean cola? Available: {', '.join(named('task'))}"),
-        (["experiment=glue_mimi"], "did you mean glue_mini"),
+        (["experiment=glue_mimi"], "did you mean glue_mini? Available: ablation_frequency, ablation_initialisation, "),
+        (["model=bert-base-uncased"], "; another model: model=hub model.path=OWNER/NAME or model=folder"),
         (["train.epochs=abc"], "train.epochs"),
         (
             ["train.warmup=1.5"],

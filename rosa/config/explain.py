@@ -101,7 +101,8 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
         group, name = choice.groups()
         suggestion = nearest(name, options[group]) or "."
         others = "; another model: model=hub model.path=OWNER/NAME or model=folder model.path=DIR, with model.name=NAME"
-        listed = f"Available: {', '.join(options[group])}{others if group == 'model' else ''}"
+        shown = [option for option in options[group] if group != "experiment" or not option.endswith("_base")]
+        listed = f"Available: {', '.join(shown)}{others if group == 'model' else ''}"
         return f"{group}={name}: no such {group}{suggestion} {listed}"
     if choice and choice.group(1).startswith("hydra/"):
         group, name = choice.groups()
