@@ -16,6 +16,7 @@ NOT_IDENTITY = {
     "data": ("dir", "train", "validation", "test"),
     "train": (
         "tuning", "device", "threads", "log_steps", "save_steps", "keep", "force", "fail_fast", "evaluation_batch_size",
+        "forgetting",
     ),
     "decoding": ("batch_size",),
 }  # fmt: skip

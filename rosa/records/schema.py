@@ -190,6 +190,8 @@ class Costs(TypedDict):
     """Tokens processed, padding included; 0 for vectors."""
     seconds_total: float
     """Duration of training, including resamples, evaluations and checkpoints."""
+    seconds_without_evaluations: NotRequired[float]
+    """The same without evaluations; as ``train_time`` in PEFT's ``method_comparison``."""
     seconds_in_steps: float
     """Duration of all updates."""
     seconds_per_step_median: float | None
@@ -222,6 +224,16 @@ class Costs(TypedDict):
     """Peak resident memory of the main process."""
     host_peak_reset: bool
     """False if ``host_bytes`` is the peak since the start of the process, because the system cannot reset it."""
+    memory_max_bytes: NotRequired[int | None]
+    """Largest memory of the main process after an update, above that before the model was loaded: on a GPU what PyTorch
+    has reserved, as in PEFT's ``method_comparison``, otherwise resident memory. Null where the system does not say."""
+    memory_mean_bytes: NotRequired[int | None]
+    """Mean of the same over all updates."""
+    memory_p99_bytes: NotRequired[int | None]
+    """99th percentile of the same over the latest 10,000 updates."""
+    checkpoint_bytes: NotRequired[int]
+    """Bytes of the tensors that restore the trained model beside the pretrained one; for ROSA the frozen parts are
+    among them, because resampling changes them."""
 
 
 class LayerChange(TypedDict):
@@ -263,6 +275,17 @@ class Support(TypedDict):
     """One entry for each layer with a sparse part."""
 
 
+class Forgetting(TypedDict):
+    """The mean loss, in nats, on a fixed text that the task never shows (``train.forgetting=true``)."""
+
+    loss: str
+    """``masked token``, of an encoder under the head of its checkpoint, or ``next token``."""
+    before: float
+    """Of the pretrained model."""
+    after: float
+    """Of the last epoch's model."""
+
+
 class Diagnostics(TypedDict, total=False):
     """The changes of the weights; empty for a method that adds nothing to weights."""
 
@@ -272,6 +295,8 @@ class Diagnostics(TypedDict, total=False):
     """The subspace in which training ended."""
     support: Support
     """The support of a method with a sparse part."""
+    forgetting: Forgetting
+    """The change of the loss on a fixed text."""
 
 
 class Hypotheses(TypedDict):

@@ -22,7 +22,7 @@ from rosa.config import Config
 from rosa.errors import InterruptedRun
 from rosa.records import Record, environment, tracking
 from rosa.records.schema import Costs, Diagnostics, Evaluation, LayerChange, Loss, Resample, Subspace, Support
-from rosa.run import build
+from rosa.run import build, forgetting
 from rosa.run.earlier import CHECKPOINTS
 from rosa.run.folder import WEIGHTS, Start, close, failure
 from rosa.training import BestWeightsCallback, HarnessTrainer, best_index, costs, save_weights
@@ -174,6 +174,10 @@ def conclude(config: Config, folder: Path, record: Record, trainer: HarnessTrain
     """
     finish(config, record, trainer)
     record["diagnostics"] = diagnose(config, parts.model, trainer.state.log_history)
+    if config.train.forgetting and parts.tokenizer is not None:
+        forgotten = forgetting.measure(config, parts.model, parts.tokenizer)
+        if forgotten is not None:
+            record["diagnostics"]["forgetting"] = forgotten
     record["warnings"] = [*record["warnings"], *parts.scorer.warnings]
     if "last" in _kept_weights(config):
         save_weights(parts.model, folder / WEIGHTS["last"])
@@ -198,6 +202,7 @@ def finish(config: Config, record: Record, trainer: HarnessTrainer) -> None:
         **trainer.costs.meter.summary(),
         **trainer.costs.memory,
         **costs.peak_memory(config.train.device),
+        "checkpoint_bytes": costs.checkpoint_bytes(trainer.accelerator.unwrap_model(trainer.model)),
     }
     record["costs"] = cast(Costs, measured)
 

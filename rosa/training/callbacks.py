@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rosa.adapters.callback import updates_per_epoch
 from rosa.training.batches import EpochSampler
-from rosa.training.costs import CostMeter, parameter_memory
+from rosa.training.costs import CostMeter, memory_above_baseline, parameter_memory
 from rosa.utils import distributed
 from rosa.utils.formatting import written
 from rosa.utils.names import EVENT
@@ -83,6 +83,9 @@ class CostCallback(TrainerCallback):
         examples, tokens = distributed.total(torch.tensor([self._examples, self._tokens])).tolist()
         self.meter.step_end(examples, tokens)
         self._examples = self._tokens = 0
+        above = memory_above_baseline(args.device)
+        if above is not None:
+            self.meter.memory(above)
 
     def on_evaluate(
         self,

@@ -5,6 +5,8 @@ Keys end in or contain the unit, ``bytes`` or ``seconds`` (wall-clock time).
 
 from __future__ import annotations
 
+import math
+import os
 import statistics
 import sys
 import time
@@ -15,12 +17,16 @@ from typing import Any
 
 import torch
 
+from rosa.adapters.state import changing_state
+
 WINDOW = 10_000
-"""Number of latest step times kept for the median; limited to keep checkpoints small."""
+"""Number of latest step times and memory samples kept for median and percentile; limited to keep checkpoints small."""
 
 
 _host_peak_reset = False
 """Whether the host's peak was reset; global because the peak belongs to the process."""
+_baseline: int | None = None
+"""Memory in use when the peaks were reset."""
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -32,7 +38,7 @@ def reset_peak_memory(device: torch.device | str) -> None:
     The host's peak can be reset only on Linux (``man 5 proc``, ``clear_refs``: "5"), if the kernel permits. Otherwise
     it is measured from the start of the process, and ``host_peak_reset`` is False.
     """
-    global _host_peak_reset
+    global _host_peak_reset, _baseline
     if torch.device(device).type == "cuda":
         torch.cuda.init()  # PyTorch refuses to reset the peak of a device that is not initialized
         torch.cuda.reset_peak_memory_stats(device)
@@ -41,6 +47,27 @@ def reset_peak_memory(device: torch.device | str) -> None:
         _host_peak_reset = True
     except OSError:
         _host_peak_reset = False
+    _baseline = memory_in_use(device)
+
+
+def memory_in_use(device: torch.device | str) -> int | None:
+    """Bytes that this process holds now: on a CUDA device what PyTorch has reserved, otherwise its resident memory.
+
+    Does not synchronize. None if the system does not report it.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def memory_above_baseline(device: torch.device | str) -> int | None:
+    """:func:`memory_in_use` less that at the last :func:`reset_peak_memory`; None if either is not known."""
+    now = memory_in_use(device)
+    return None if now is None or _baseline is None else now - _baseline
 
 
 def peak_memory(device: torch.device | str) -> dict[str, int | bool | None]:
@@ -94,6 +121,14 @@ def parameter_memory(model: torch.nn.Module, optimizer: torch.optim.Optimizer | 
     }
 
 
+def checkpoint_bytes(model: torch.nn.Module) -> int:
+    """Bytes of the tensors from which, and the pretrained model, the trained one can be restored.
+
+    For ROSA they include the frozen parts, because resampling changes them.
+    """
+    return _bytes(changing_state(model).values())
+
+
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -139,6 +174,10 @@ class CostMeter:
         self._tokens = 0
         self._resamples: list[float] = []
         self._evaluations: list[float] = []
+        self._samples: deque[int] = deque(maxlen=WINDOW)
+        self._sampled = 0
+        self._sum_of_samples = 0
+        self._most = 0
 
     def start(self) -> None:
         """Start the clock at the begin of training, or after :meth:`load`."""
@@ -180,6 +219,13 @@ class CostMeter:
         self._evaluations.append(seconds)
         self.pause()
 
+    def memory(self, above: int) -> None:
+        """Add a sample of the memory above the baseline, in bytes."""
+        self._samples.append(above)
+        self._most = max(self._most, above) if self._sampled else above
+        self._sampled += 1
+        self._sum_of_samples += above
+
     def state(self) -> dict[str, Any]:
         """The measurements as JSON-serializable values, for :meth:`load`."""
         return {
@@ -191,6 +237,7 @@ class CostMeter:
             "tokens": self._tokens,
             "resamples": list(self._resamples),
             "evaluations": list(self._evaluations),
+            "memory": [list(self._samples), self._sampled, self._sum_of_samples, self._most],
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -206,21 +253,26 @@ class CostMeter:
         self._tokens = state["tokens"]
         self._resamples = list(state["resamples"])
         self._evaluations = list(state["evaluations"])
+        # A checkpoint of an earlier version has no samples.
+        samples, self._sampled, self._sum_of_samples, self._most = state.get("memory", ([], 0, 0, 0))
+        self._samples = deque(samples, maxlen=WINDOW)
         self._started = None
         self._step_from = None
 
     def summary(self) -> dict[str, float | int | None]:
         """The measurements for the record; medians, means and rates are None without steps or resamples.
 
-        ``seconds_per_step_median`` is over the latest ``WINDOW`` steps, everything else over the whole run;
-        ``seconds_total`` includes resamples, evaluations and checkpoints.
+        ``seconds_per_step_median`` and ``memory_p99_bytes`` are over the latest ``WINDOW`` steps, everything else over
+        the whole run; ``seconds_total`` includes resamples, evaluations and checkpoints.
         """
         steps, seconds = self._steps, self._seconds_in_steps
+        total, evaluating = self._elapsed(), sum(self._evaluations)
         return {
             "steps": steps,
             "examples": self._examples,
             "tokens": self._tokens,
-            "seconds_total": self._elapsed(),
+            "seconds_total": total,
+            "seconds_without_evaluations": total - evaluating,
             "seconds_in_steps": seconds,
             "seconds_per_step_median": statistics.median(self._window) if self._window else None,
             "seconds_per_step_mean": seconds / steps if steps else None,
@@ -230,8 +282,17 @@ class CostMeter:
             "seconds_in_resamples": sum(self._resamples),
             "seconds_per_resample_median": statistics.median(self._resamples) if self._resamples else None,
             "evaluations": len(self._evaluations),
-            "seconds_in_evaluations": sum(self._evaluations),
+            "seconds_in_evaluations": evaluating,
+            "memory_max_bytes": self._most if self._sampled else None,
+            "memory_mean_bytes": round(self._sum_of_samples / self._sampled) if self._sampled else None,
+            "memory_p99_bytes": _percentile(self._samples, 0.99) if self._samples else None,
         }
 
     def _elapsed(self) -> float:
         return self._seconds + (self._clock() - self._started if self._started is not None else 0.0)
+
+
+def _percentile(values: Iterable[int], share: float) -> int:
+    """The smallest value that at least this share of the values does not exceed."""
+    ordered = sorted(values)
+    return ordered[math.ceil(share * len(ordered)) - 1]

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from benchmarks import BenchmarkError
 from benchmarks.timing import seconds
 from benchmarks.workload import Batch
-from rosa.adapters import adapters, attach, changing_state, head_names
+from rosa.adapters import adapters, attach, head_names
 from rosa.adapters.base import SupportedAdapter
 from rosa.adapters.targets import target_layers, weight_shape
 from rosa.config import Config, FullConfig, IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
 from rosa.config.registry import label
+from rosa.training.costs import checkpoint_bytes
 from rosa.utils.seeding import generator
 
 RANK = 8
@@ -168,11 +169,8 @@ class Contender:
         return sum(kept.values())
 
     def checkpoint_bytes(self) -> int:
-        """Bytes of the tensors of a checkpoint, from which and the pretrained model the trained one can be restored.
-
-        For ROSA they include the frozen parts, because resampling changes them.
-        """
-        return sum(tensor.numel() * tensor.element_size() for tensor in changing_state(self.model).values())
+        """Bytes of the tensors of a checkpoint."""
+        return checkpoint_bytes(self.model)
 
 
 def with_peft(model: nn.Module, rank: int, dora: bool) -> nn.Module:

@@ -25,7 +25,7 @@ OUTSIDE = {
     "train.tuning.experiment", "train.tuning.task", "train.tuning.seed",
     # How the work is done, logged and kept.
     "jobs", "train.device", "train.threads", "train.log_steps", "train.save_steps", "train.keep", "train.force",
-    "train.fail_fast", "train.evaluation_batch_size", "decoding.batch_size",
+    "train.fail_fast", "train.evaluation_batch_size", "train.forgetting", "decoding.batch_size",
     "logger.enabled", "logger.project", "logger.entity", "logger.mode",
 }  # fmt: skip
 

@@ -179,6 +179,9 @@ def test_record_tells_all(method: str, composed: Composer) -> None:
     assert counted["gradients"] == 4 * trainable
     # Adam keeps two moments of each trainable parameter and a step count of each tensor.
     assert 2 * 4 * trainable <= counted["optimizer_state"] <= 2 * 4 * trainable + 8 * 200
+    assert record["costs"]["checkpoint_bytes"] >= 4 * trainable
+    assert record["costs"]["memory_mean_bytes"] <= record["costs"]["memory_max_bytes"]
+    assert 0 < record["costs"]["seconds_without_evaluations"] < record["costs"]["seconds_total"]
 
 
 def test_environment_is_that_of_the_device_which_trains(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:

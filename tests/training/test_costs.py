@@ -95,6 +95,43 @@ def test_parameter_memory_counts_each_part_apart_and_a_shared_weight_once():
     assert costs.parameter_memory(model)["optimizer_state_bytes"] == 0
 
 
+def test_memory_above_the_baseline_follows_a_large_block():
+    size = 200 * 2**20
+    costs.reset_peak_memory("cpu")
+    before = costs.memory_above_baseline("cpu")
+    if before is None:
+        pytest.skip("this system does not report a process's resident memory")
+    block = torch.ones(size, dtype=torch.uint8)
+    assert 0.9 * size < costs.memory_above_baseline("cpu") - before < 1.2 * size
+    costs.reset_peak_memory("cpu")
+    assert abs(costs.memory_above_baseline("cpu")) < 0.1 * size, "the block is in the new baseline"
+    del block
+
+
+def test_samples_of_memory_give_their_maximum_mean_and_percentile():
+    meter = costs.CostMeter()
+    assert meter.summary()["memory_max_bytes"] is None
+    samples = [(7 * i) % 200 - 20 for i in range(200)]  # -20 to 179, in another order
+    for number in samples[:100]:
+        meter.memory(number)
+    resumed = costs.CostMeter()
+    resumed.load(json.loads(json.dumps(meter.state())))
+    for number in samples[100:]:
+        resumed.memory(number)
+    found = resumed.summary()
+    assert found["memory_max_bytes"] == 179
+    assert found["memory_mean_bytes"] == round(sum(samples) / 200)
+    assert found["memory_p99_bytes"] == sorted(samples)[197]
+
+
+def test_a_checkpoint_without_samples_can_be_resumed():
+    state = costs.CostMeter().state()
+    del state["memory"]
+    meter = costs.CostMeter()
+    meter.load(state)
+    assert meter.summary()["memory_mean_bytes"] is None
+
+
 # --- time ------------------------------------------------------------------------------------------------------------
 
 
@@ -131,6 +168,7 @@ def test_steps_run_from_end_to_end_and_other_work_is_apart():
     assert (summary["resamples"], summary["seconds_in_resamples"]) == (1, 5.0)
     assert (summary["evaluations"], summary["seconds_in_evaluations"]) == (1, 7.0)
     assert summary["seconds_total"] == pytest.approx(clock.now - 100.0)
+    assert summary["seconds_without_evaluations"] == pytest.approx(clock.now - 107.0)
 
 
 def test_a_resumed_meter_ends_like_an_uninterrupted_one():
