@@ -90,8 +90,11 @@ def measure_apart(workload: Workload, cases: Sequence[tuple[str, int]]) -> dict[
     """Measure contenders, by name and rank, each in a fresh process, on the widest of the batches."""
     batch = {key: tensor.cpu() for key, tensor in widest(workload).items()}
     found = {}
-    # A process may keep the memory that another method freed, which would distort the peak.
-    fresh = multiprocessing.get_context("spawn")
+    # A process may keep the memory that another method freed, which would distort the peak. A fork server imports the
+    # slow packages once; CUDA cannot be used in a fork.
+    fresh = multiprocessing.get_context("spawn" if workload.device == "cuda" else "forkserver")
+    if workload.device != "cuda":
+        fresh.set_forkserver_preload(["torch", "transformers", "datasets", "peft", "loralib", "rosa.run"])
     with (
         ProcessPoolExecutor(max_workers=1, mp_context=fresh, max_tasks_per_child=1) as pool,
         tqdm(cases, desc="memory", unit="method", dynamic_ncols=True) as bar,

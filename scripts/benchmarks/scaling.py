@@ -6,11 +6,13 @@ reduction to tridiagonal form, ``n^3``. Each term's rate is taken from the large
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.contenders import RANK
@@ -26,6 +28,14 @@ from rosa.report.tables.table import Table
 
 ROUNDS = 3
 WIDTHS = (384, 768, 1024, 2048, 4096)
+PARTIAL = 1024
+"""Up to this width the randomized solver is compared."""
+OVERSAMPLING, ITERATIONS = 8, 4
+"""Of the randomized solver: more columns than the rank, and power iterations."""
+PROCESSES = 8
+"""Over which a resample is modelled."""
+HALF = 2
+"""Bytes of a bfloat16 number."""
 LARGE = 4096
 """From this width on one round is enough: the times are seconds, and their noise is small in comparison."""
 GIB = 2**30
@@ -59,13 +69,30 @@ class Width:
         return self.gram.median + self.rest.median
 
 
+@dataclass(frozen=True)
+class Partial:
+    """A randomized solver for the top triplets of a square weight, beside the exact one."""
+
+    exact: Spread
+    """Seconds of the exact factorization."""
+    randomized: Spread
+    """Seconds of the randomized one."""
+    sine: float
+    """Sine of the largest angle between the two subspaces: 0 where they are the same."""
+    change: float
+    """Largest change of an entry of W_f + A B by the randomized factorization, relative to the largest entry of W."""
+
+
 def benchmark(workload: Workload, rounds: int, widths: Sequence[int] = WIDTHS) -> Findings:
     """Time factorizations of square weights on one core of the CPU; the workload gives only the seed."""
     generator = torch.Generator().manual_seed(workload.config.seed)
-    found = {}
+    found, partials = {}, {}
     for width in tqdm(widths, desc="widths", unit="width", dynamic_ncols=True):
         found[width] = _measure(width, rounds if width < LARGE else 1, generator)
-    return findings(found)
+        if width <= PARTIAL:
+            weight = random_weight((width, width), generator)
+            partials[width] = randomized(weight, RANK, rounds, workload.config.seed)
+    return findings(found, partials)
 
 
 def _measure(width: int, rounds: int, generator: torch.Generator) -> Width:
@@ -82,6 +109,34 @@ def _measure(width: int, rounds: int, generator: torch.Generator) -> Width:
     return Width(spread(gram), spread(rest), spread(orthogonal))
 
 
+def randomized(weight: Tensor, rank: int, rounds: int, seed: int) -> Partial:
+    """Factorize by the top triplets, exactly and by subspace iteration from random vectors, on one core.
+
+    Source of the randomized solver: Halko, Martinsson and Tropp 2011, algorithm 5.1, in ``torch.svd_lowrank``.
+    """
+    W, top = weight.double(), torch.arange(rank)
+    exact, times = [], []
+    with one_blas_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _ in range(rounds):
+            parts, taken = timed_factorization(weight, top)
+            exact.append(sum(taken.values()))
+            found: list[Tensor] = []
+            times.append(seconds(lambda found=found: found.append(_approximate_top(W, rank)), "cpu"))  # type: ignore[misc]
+    V = found[0]
+    frozen = torch.addmm(W, W @ V, V.T, alpha=-1)
+    change = (frozen + (W @ V) @ V.T - W).abs().max() / W.abs().max()
+    beyond = V - parts.B.T @ (parts.B @ V)
+    return Partial(spread(exact), spread(times), float(torch.linalg.matrix_norm(beyond, ord=2)), float(change))
+
+
+def _approximate_top(W: Tensor, rank: int) -> Tensor:
+    """Approximate right singular vectors (in, rank) of the largest singular values; also makes W_f."""
+    V = torch.svd_lowrank(W, q=min(rank + OVERSAMPLING, *W.shape), niter=ITERATIONS)[2][:, :rank]
+    torch.addmm(W, W @ V, V.T, alpha=-1)
+    return V
+
+
 def modelled(shape: Shape, width: int, measured: Width) -> float:
     """Estimated seconds of a factorization of an (out, in) weight, from the times of a square weight."""
     n, m = sorted(shape)
@@ -94,8 +149,8 @@ def working_bytes(shape: Shape) -> int:
     return DOUBLE * (m * n + n * n)
 
 
-def findings(found: Mapping[int, Width]) -> Findings:
-    """Build the tables of the widths and of the language models."""
+def findings(found: Mapping[int, Width], partials: Mapping[int, Partial]) -> Findings:
+    """Build the tables of the widths, of the language models and of the randomized solver."""
     widths = sorted(found)
     largest = widths[-1]
     rows, lines = [], []
@@ -136,7 +191,38 @@ def findings(found: Mapping[int, Width]) -> Findings:
         "rounds",
     )
     table = Table("scaling", "Factorization by drawn singular triplets, by width", header, tuple(rows), notes)
-    return Findings(table, tuple(lines), (_models(found[largest], largest),))
+    for width, top in partials.items():
+        case = f"{width} x {width}"
+        lines += [
+            Measurement(case, "exact top triplets", "s", top.exact),
+            Measurement(case, "randomized top triplets", "s", top.randomized),
+            Measurement(case, "sine of the angle between them", "", top.sine),
+            Measurement(case, "change of the weight by the randomized factorization", "", top.change),
+        ]
+    return Findings(table, tuple(lines), (_models(found[largest], largest), _partials(partials)))
+
+
+def _partials(partials: Mapping[int, Partial]) -> Table:
+    rows = [
+        row(
+            f"{width:,} x {width:,}",
+            number(1000 * one.exact.median),
+            number(1000 * one.randomized.median),
+            f"{one.sine:.2g}",
+            f"{one.change:.1e}",
+        )
+        for width, one in partials.items()
+    ]
+    notes = (
+        note(
+            f"The {RANK} largest singular triplets of the weights above, one core, medians: exactly, and by "
+            f"torch.svd_lowrank with {OVERSAMPLING} more columns and {ITERATIONS} iterations. Angle: the sine of the "
+            "largest one between the two subspaces; 1: a direction of one is orthogonal to the other. Change: of "
+            "W_f + A B, relative to the largest entry of W; the factorization is exact for any orthonormal basis."
+        ),
+    )
+    header = ("weight", "exact, ms", "randomized, ms", "angle", "change of the weight")
+    return Table("scaling_partial", "A randomized solver for sampling=top", header, tuple(rows), notes)
 
 
 def _models(measured: Width, width: int) -> Table:
@@ -152,16 +238,19 @@ def _models(measured: Width, width: int) -> Table:
                 f"{most[0]:,} x {most[1]:,}",
                 "within" if within else "beyond",
                 number(whole / 60),
-                number(whole / 60 / 8),
+                number(whole / 60 / PROCESSES),
                 number(working_bytes(most) / GIB),
+                number(2 * HALF * sum(math.prod(shape) * count for shape, count in layers.items()) / GIB),
             )
         )
     notes = (
         note(
             f"Modelled from {width:,} x {width:,}: the Gram matrix as m n^2, the rest as n^3, for m x n with n at "
             "most m; widths within or beyond those measured. Layers are independent, so eight processes or cores take "
-            "an eighth. Attention layers by the models' published configurations."
+            "an eighth of one core's minutes. Memory: of the widest layer, factorized alone. Gathered: what each "
+            "process gets where FSDP shards the weights, every adapted one twice, in bfloat16. Attention layers by the "
+            "models' published configurations."
         ),
     )
-    header = ("model", "layers", "widest", "measured widths", "one core, min", "eight cores, min", "memory, GiB")
+    header = ("model", "layers", "widest", "measured widths", "min", "min / 8", "memory, GiB", "gathered, GiB")
     return Table("scaling_models", "A resample of a language model's attention layers", header, tuple(rows), notes)

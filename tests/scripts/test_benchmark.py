@@ -621,9 +621,23 @@ def test_a_model_of_the_costs_scales_each_term_on_its_own() -> None:
     assert scaling.modelled((100, 100), 100, one) == 11
     assert scaling.modelled((200, 200), 100, one) == 88
     assert scaling.modelled((200, 100), 100, one) == scaling.modelled((100, 200), 100, one) == 12
-    found = scaling.findings({100: one, 50: one})
+    found = scaling.findings({100: one, 50: one}, {})
     assert [cells[3].text for cells in found.table.rows] == ["0.125", "–"]
     assert [cells[3].text for cells in found.further[0].rows] == ["beyond"] * 3
+    eight_b = 32 * (2 * 4096**2 + 2 * 1024 * 4096)
+    assert found.further[0].rows[1][-1].text == number(2 * 2 * eight_b / 2**30)
+
+
+def test_a_randomized_solver_finds_a_subspace_only_where_there_is_a_gap() -> None:
+    """After rank 4 the first weight has a gap of 10^6, the second none; either split is exact."""
+    Q = torch.linalg.qr(torch.randn(60, 60, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q
+    spectrum = torch.ones(60, dtype=torch.float64)
+    spectrum[:4] = torch.tensor([4e6, 3e6, 2e6, 1e6])
+    steep = scaling.randomized(Q * spectrum @ Q.T, 4, 1, seed=0)
+    flat = scaling.randomized(Q * torch.linspace(1, 0.9, 60, dtype=torch.float64) @ Q.T, 4, 1, seed=0)
+    assert steep.sine < 1e-9
+    assert 0.1 < flat.sine <= 1
+    assert max(steep.change, flat.change) < 1e-14
 
 
 def test_the_language_models_have_their_attention_parameters() -> None:
