@@ -66,6 +66,8 @@ class TrainConfig:
     """Whether to batch examples of similar length."""
     precision: str = "auto"
     """``fp32``, or autocast to ``bf16`` or ``fp16``; ``auto`` is bf16 on GPUs that support it, otherwise fp32."""
+    compile: bool = False
+    """Compile the model with ``torch.compile``, for batches of any shape. The first updates take longer."""
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda``."""
     threads: int = 0

@@ -392,6 +392,8 @@ def build_trainer(
     batches = -(-len(sampler) // config.batch_size)
     updates = config.epochs * -(-batches // config.accumulation)
     costs = CostCallback(CostMeter())
+    if config.compile:
+        parts.model.compile(dynamic=True)  # in place: a wrapper would rename the parameters
     trainer = HarnessTrainer(
         sampler=sampler,
         batch_size=config.batch_size,

@@ -502,3 +502,24 @@ def test_attachment_is_counted_as_the_record_says(composed: Composer) -> None:
     # Two layers with four attention linears of 32 x 32, each with two factors of 2 x 32.
     assert record["params"]["trainable"] == done.trainable_parameters == 2 * 4 * 2 * 2 * 32
     assert record["params"]["head"] == sum(p.numel() for n, p in model.named_parameters() if n.startswith("classifier"))
+
+
+def test_a_compiled_run_scores_as_a_plain_one(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through resamples; without the code generator, which would take a minute."""
+    asked: list[dict[str, Any]] = []
+    compile_in_place = torch.nn.Module.compile
+
+    def traced(model: torch.nn.Module, **options: Any) -> None:
+        asked.append(options)
+        compile_in_place(model, backend="eager", **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    overrides = ("task=cola", "method=rosa_each_epoch", "train.epochs=2", "train.keep=none")
+    plain = run(composed(*overrides), "command", progress=False).record
+    assert asked == []
+    compiled = run(composed(*overrides, "train.compile=true"), "command", progress=False).record
+    assert asked == [{"dynamic": True}]
+    assert compiled["identity"]["hash"] != plain["identity"]["hash"]
+    for one, other in zip(compiled["training"], plain["training"], strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+    torch._dynamo.reset()
