@@ -1,79 +1,114 @@
-"""Make the figures of every experiment from the records, one set for each of its models: svg, png and csv.
+"""Make the figures of every experiment from the records, one set for each of its models: svg and csv.
 
 python scripts/make_figures.py [--results results] [--experiment NAME ...] [--rule best|last] [--evidence] [--out DIR]
     [--figure differences|ablation|curves|diagnostics|quality|rank_frequency|costs ...]
-    [--metric headline|loss|NAME ...] [--from wandb --project P [--entity E]]
+    [--metric headline|loss|NAME ...] [--format svg|png|pdf ...] [--from wandb --project P [--entity E]]
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
 
-from rosa.records import Record
-from rosa.report.cli import each_experiment, parser, records_folder
-from rosa.report.comparison import Comparison
+from tqdm import tqdm
+
+from rosa.records import Rule
+from rosa.records.store import Evidence, locate
+from rosa.report.cli import located, parser, records_folder
+from rosa.report.comparison import Comparison, by_model
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.costs import costs
 from rosa.report.figures.curves import HEADLINE, curves
 from rosa.report.figures.diagnostics import diagnostics
 from rosa.report.figures.forest import forest
 from rosa.report.figures.rank_frequency import heat_maps
-from rosa.report.figures.style import Picture
+from rosa.report.figures.style import METADATA, Picture
 from rosa.report.figures.tradeoff import tradeoffs
 from rosa.report.study import Study
 from rosa.utils.console import run_command
 
-FIGURES = ("differences", "ablation", "curves", "diagnostics", "quality", "rank_frequency", "costs")
+DRAWN: dict[str, Callable[[Comparison], tuple[list[Picture], list[str]]]] = {
+    "differences": forest,
+    "ablation": ablation,
+    "diagnostics": diagnostics,
+    "quality": tradeoffs,
+    "rank_frequency": heat_maps,
+    "costs": costs,
+}
+FIGURES = ("differences", "ablation", "curves", "quality", "rank_frequency", "costs", "diagnostics")
+USUAL = FIGURES[:-1]
+"""All but the diagnostics by layer, of which there is a large picture for each task."""
 
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     options = parser("figures")
-    options.add_argument("--figure", nargs="+", default=FIGURES, choices=FIGURES, help="which figures (default: all)")
+    options.add_argument("--figure", nargs="+", default=USUAL, choices=FIGURES, help="(default: all but diagnostics)")
     options.add_argument(
         "--metric", nargs="+", default=[HEADLINE, "loss"], metavar="NAME",
         help="metrics of the curves (default: headline loss)",
     )  # fmt: skip
+    options.add_argument(
+        "--format", nargs="+", default=["svg"], choices=METADATA, help="of the drawings (default: svg)"
+    )
     return options.parse_args()
 
 
-def pictures(comparison: Comparison, options: argparse.Namespace) -> Iterator[tuple[str, list[Picture], list[str]]]:
-    """For each kind of figure asked for: its name, its pictures, and messages about those that could not be drawn."""
-    if "differences" in options.figure:
-        yield "differences", *forest(comparison)
-    if "ablation" in options.figure:
-        yield "ablation", *ablation(comparison)
-    if "curves" in options.figure:
-        for metric in options.metric:
-            yield f"curves of {metric}", *curves(comparison, metric)
-    if "diagnostics" in options.figure:
-        yield "diagnostics", *diagnostics(comparison)
-    if "quality" in options.figure:
-        yield "quality", *tradeoffs(comparison)
-    if "rank_frequency" in options.figure:
-        yield "rank_frequency", *heat_maps(comparison)
-    if "costs" in options.figure:
-        yield "costs", *costs(comparison)
+def pictures(comparison: Comparison, kind: str, metrics: Sequence[str]) -> Iterator[tuple[list[Picture], list[str]]]:
+    """The pictures of one kind, and messages about those that could not be drawn."""
+    if kind == "curves":
+        yield from (curves(comparison, metric) for metric in metrics)
+    else:
+        yield DRAWN[kind](comparison)
+
+
+@functools.cache
+def studied(folder: Path, experiment: str, rule: Rule | None, evidence: Evidence) -> Study:
+    """An experiment; each process reads it once."""
+    return Study(list(locate(folder, experiment, evidence)[0].values()), experiment, rule)
+
+
+def draw(job: tuple[Any, ...]) -> tuple[list[str], list[str]]:
+    """Write the pictures of one kind of one experiment; their files, and what is not drawn."""
+    folder, experiment, rule, evidence, kind, metrics, out, formats = job
+    files, left_out = [], []
+    for model, comparison in studied(folder, experiment, rule, evidence).models.items():
+        for made, why in pictures(comparison, kind, metrics):
+            left_out += [f"not drawn: {experiment}, {model}, {kind}: {line}" for line in why]
+            for picture in made:
+                picture.write(out, formats)
+                files.append(f"{out / picture.name}.{{{','.join(('csv', *formats))}}}")
+    return files, left_out
 
 
 def main() -> None:
     """Write the figures and print their files."""
     options = arguments()
     out = options.out or options.results / "figures"
-
-    def make(name: str, found: Sequence[Record]) -> None:
-        for model, comparison in Study(found, name, options.rule).models.items():
-            for kind, made, left_out in pictures(comparison, options):
-                for line in left_out:
-                    print(f"not drawn: {name}, {model}, {kind}: {line}", file=sys.stderr)
-                for picture in made:
-                    picture.write(out)
-                    print(f"{out / picture.name}.{{svg,png,csv}}")
-
     with records_folder(options) as folder:
-        each_experiment(options, folder, make)
+        found = located(options, folder)[0].values()
+        known = sorted({record["identity"]["experiment"] for record in found})
+        for name in options.experiment:
+            by_model(list(found), name)  # refuses an experiment without records
+        del found
+        evidence: Evidence = "beside" if options.evidence else "instead"
+        jobs = [
+            (folder, name, options.rule, evidence, kind, options.metric, out, options.format)
+            for name in options.experiment or known
+            for kind in options.figure
+        ]
+        with ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:
+            for files, left_out in tqdm(pool.map(draw, jobs), total=len(jobs), unit="figures", disable=None):
+                for line in left_out:
+                    tqdm.write(line, sys.stderr)
+                for line in files:
+                    tqdm.write(line, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from rosa.report.figures.ablation import ablation
 from rosa.report.figures.curves import curves
 from rosa.report.figures.diagnostics import arrange, diagnostics
 from rosa.report.figures.style import Picture
+from rosa.report.looks import selections
 from tests.report.synthetic_records import config, record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -231,6 +232,36 @@ def test_many_rows_are_shown_by_what_varies():
     }  # fmt: skip
 
 
+def test_methods_of_one_rank_stand_in_one_panel():
+    ranks = (1, 2, 4, 8)
+    methods = [FullConfig(), *(LoraConfig(rank=rank) for rank in ranks)]
+    methods += [RosaConfig(every=1, rank=rank, factorization=f) for rank in ranks for f in ("svd_equal", "random_add")]
+    chosen = selections(compare([record(config("cola", method)) for method in methods], "glue").rows)
+    assert [one.title for one in chosen] == [f"rank {rank}" for rank in ranks]
+    labels = ("Full", "LoRA", "ROSA, every 1 epoch", "ROSA, every 1 epoch, random_add")
+    assert {one.labels for one in chosen} == {labels}
+
+
+def test_what_varies_in_rosa_is_shown_beside_the_lora_that_it_is_compared_with():
+    rows = compare(study(1, ("cola",)), "study").rows
+    shown = {one.title: [row.method for row in one.rows] for one in selections(rows)}
+    assert "lora" in shown["sampling"]
+    assert shown["rank (ROSA)"].count("lora") == shown["rank (LoRA)"].count("lora")
+
+
+def test_full_fine_tuning_does_not_squash_the_adapters():
+    far = done(FullConfig())
+    for entry in far["history"]:
+        entry["validation"]["loss"] = 1e-9
+    (picture,), _ = curves(compare([done(START), done(LoraConfig()), far], "study"), "loss")
+    near = [float(x) for line in lines(picture) if line["row"] != "Full" for x in line["values"].split()]
+    low, high = picture.drawing.axes[0].get_ylim()
+    assert low > min(near) / 2
+    assert high < max(near) * 2
+    assert min(near) > low
+    assert "full fine-tuning may leave them" in picture.drawing.get_suptitle()
+
+
 def test_the_diagnostics_of_each_layer():
     methods = [START, RosaConfig(every=1, factorization="random_add"), LoraConfig()]
     found = [done(method, seed) for method in methods for seed in (0, 1)]
@@ -337,9 +368,9 @@ def test_the_same_records_in_any_order_give_the_same_bytes(tmp_path):
         pictures = [*ablation(comparison)[0], *curves(comparison)[0], *diagnostics(comparison)[0]]
         paths = [path for picture in pictures for path in picture.write(tmp_path / turn)]
         outputs.append({path.relative_to(tmp_path / turn): path.read_bytes() for path in paths})
-        assert [picture.image("svg") for picture in pictures] == [path.read_bytes() for path in paths[1::3]]
+        assert [picture.image("svg") for picture in pictures] == [path.read_bytes() for path in paths[1::2]]
         found.reverse()
-    assert len(outputs[0]) == 3 * 3
+    assert len(outputs[0]) == 3 * 2
     assert outputs[0] == outputs[1]
 
 
@@ -361,15 +392,15 @@ def test_the_script_writes_a_set_for_each_model_and_leaves_out_what_it_cannot_re
     for number, one in enumerate([*found, done(FullConfig(), task="rte", epochs=1)]):
         records.write(tmp_path / "records" / str(number), one)
     (tmp_path / "records" / "broken.json").write_text("{")
-    result = run_script("--results", str(tmp_path), "--figure", "ablation", "diagnostics")
+    result = run_script("--results", str(tmp_path), "--figure", "ablation", "diagnostics", "--format", "svg", "pdf")
     assert result.returncode == 0, result.stderr
     assert f"left out: {tmp_path / 'records' / 'broken.json'}: not a readable record" in result.stderr
     written = sorted(str(path.relative_to(tmp_path / "figures")) for path in (tmp_path / "figures").rglob("*.*"))
     stems = [
         f"study/{model}-{kind}" for model in ("mini-roberta", "org--other") for kind in ("ablation", "diagnostics-cola")
     ]
-    assert written == sorted(f"{stem}.{ending}" for stem in stems for ending in ("csv", "png", "svg"))
-    assert result.stdout.split() == [f"{tmp_path / 'figures' / stem}.{{svg,png,csv}}" for stem in stems]
+    assert written == sorted(f"{stem}.{ending}" for stem in stems for ending in ("csv", "pdf", "svg"))
+    assert sorted(result.stdout.split()) == sorted(f"{tmp_path / 'figures' / stem}.{{csv,svg,pdf}}" for stem in stems)
 
     result = run_script("--results", str(tmp_path), "--experiment", "nothing")
     assert result.returncode == 2

@@ -1,7 +1,8 @@
-"""Costs figure: a bar per row, a panel per quantity."""
+"""Costs figure: a bar per row, a row of panels per task, a column per quantity."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,16 +12,28 @@ from matplotlib.figure import Figure
 
 from rosa.config import registry
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Row
+from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.figures import style
 from rosa.report.significance import lora_of
 from rosa.report.tables.costs import QUANTITIES, Quantity, measured, ratio
 
-COLUMNS = ("experiment", "model", "row", "quantity", "n", "mean", "lowest", "highest", "lora_row", "ratio_to_lora")
+COLUMNS = (
+    "experiment",
+    "model",
+    "task",
+    "row",
+    "quantity",
+    "n",
+    "mean",
+    "lowest",
+    "highest",
+    "lora_row",
+    "ratio_to_lora",
+)
 
 
 def costs(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
-    """One picture: the mean over tasks and seeds, with a whisker from the lowest to the highest run.
+    """One picture: the mean over seeds, with a whisker from the lowest to the highest run; tasks differ in batches.
 
     Returns:
         The picture, and what could not be drawn: nothing was measured.
@@ -34,55 +47,61 @@ def costs(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
     return [style.Picture(style.file_name(comparison, "costs"), COLUMNS, rows, drawing)], []
 
 
-def _values(row: Row, quantity: Quantity) -> list[float]:
-    return [value / quantity.unit for value in measured(row, quantity).values()]
+def _of(row: Row, quantity: Quantity, task: Task) -> dict[tuple[str, int], float]:
+    return {key: value for key, value in measured(row, quantity).items() if key[0] == task.name}
+
+
+def _values(row: Row, quantity: Quantity, task: Task) -> list[float]:
+    return [value / quantity.unit for value in _of(row, quantity, task).values()]
 
 
 def _lines(comparison: Comparison, shown: Sequence[Quantity]) -> Iterator[dict[str, Any]]:
-    for row in comparison.rows:
+    for task, row, quantity in itertools.product(comparison.tasks, comparison.rows, shown):
         lora = lora_of(row, comparison.rows)
-        for quantity in shown:
-            values = _values(row, quantity)
-            if values:
-                yield {
-                    "experiment": comparison.experiment,
-                    "model": row.model,
-                    "row": row.label,
-                    "quantity": quantity.name,
-                    "n": len(values),
-                    "mean": statistics.fmean(values),
-                    "lowest": min(values),
-                    "highest": max(values),
-                    "lora_row": lora.label if lora else None,
-                    "ratio_to_lora": ratio(measured(row, quantity), measured(lora, quantity)) if lora else None,
-                }
+        values = _values(row, quantity, task)
+        if values:
+            yield {
+                "experiment": comparison.experiment,
+                "model": row.model,
+                "task": task.name,
+                "row": row.label,
+                "quantity": quantity.name,
+                "n": len(values),
+                "mean": statistics.fmean(values),
+                "lowest": min(values),
+                "highest": max(values),
+                "lora_row": lora.label if lora else None,
+                "ratio_to_lora": ratio(_of(row, quantity, task), _of(lora, quantity, task)) if lora else None,
+            }
 
 
 def _draw(comparison: Comparison, shown: Sequence[Quantity]) -> Figure:
-    rows = comparison.rows
-    figure = Figure(figsize=(style.WIDTH, 0.19 * len(rows) + 1.3))
-    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    for axes, quantity in zip(panels, shown, strict=True):
-        for place, row in enumerate(rows):
-            _bar(axes, place, row, quantity)
+    rows, tasks = comparison.rows, comparison.tasks
+    figure = Figure(figsize=(style.WIDTH, (0.17 * len(rows) + 0.45) * len(tasks) + 0.8))
+    grid = figure.subplots(len(tasks), len(shown), sharey=True, squeeze=False)
+    for line, task in zip(grid, tasks, strict=True):
+        for axes, quantity in zip(line, shown, strict=True):
+            for place, row in enumerate(rows):
+                _bar(axes, place, row, quantity, task)
+            axes.set_xlim(left=0)
+            axes.margins(x=0.25)
+            axes.grid(axis="x")
+            axes.tick_params(axis="y", length=0)
+        line[0].set_title(style.task_name(task), loc="left")
+    for axes, quantity in zip(grid[-1], shown, strict=True):
         axes.set_xlabel(style.wrapped(quantity.name, 1.1))
-        axes.set_xlim(left=0)
-        axes.margins(x=0.25)
-        axes.grid(axis="x")
-        axes.tick_params(axis="y", length=0)
-    panels[0].set_yticks(range(len(rows)), [row.label for row in rows])
-    panels[0].set_ylim(len(rows) - 0.4, -0.6)
-    tasks = ", ".join(map(style.task_name, comparison.tasks))
+    grid[0][0].set_yticks(range(len(rows)), [row.label for row in rows])
+    grid[0][0].set_ylim(len(rows) - 0.4, -0.6)
     caption = (
-        f"{style.heading(comparison)}, {tasks}; {style.seeds(comparison.tasks)}: mean of the runs, and a line from "
+        f"{style.heading(comparison)}; {style.seeds(tasks)}: mean of the runs, and a line from "
         "the lowest to the highest. Times are those of the runs themselves, whatever else the machine did."
     )
     figure.suptitle(style.wrapped(caption, style.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure
 
 
-def _bar(axes: Axes, place: int, row: Row, quantity: Quantity) -> None:
-    values = _values(row, quantity)
+def _bar(axes: Axes, place: int, row: Row, quantity: Quantity, task: Task) -> None:
+    values = _values(row, quantity, task)
     if not values:
         return
     mean = statistics.fmean(values)

@@ -104,6 +104,8 @@ def _draw(comparison: Comparison, chosen: Sequence[Selection], metric: str) -> F
                 _make_logarithmic(axes, shown)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             axes.tick_params(labelbottom=True, labelleft=True)
+            leading = [row for row in selection.rows if row.method != "full"]
+            _fit(axes, [point for row in leading for point in _points(row, task, metric)], scale)
         style.legend_beside(line, selection.title)
     for axes, task in zip(panels[0], tasks, strict=True):
         axes.set_title(style.task_name(task))
@@ -111,6 +113,20 @@ def _draw(comparison: Comparison, chosen: Sequence[Selection], metric: str) -> F
         axes.set_xlabel("epoch")
     figure.suptitle(style.wrapped(_caption(comparison, chosen), style.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure
+
+
+def _fit(axes: Axes, found: Sequence[Point], scale: float) -> None:
+    """Fit the vertical axis to the adapters, which full fine-tuning would squash where it is far from them."""
+    values = [scale * number for point in found for number in point.values.values()]
+    if not values:
+        return
+    low, high = min(values), max(values)
+    if axes.get_yscale() == "log":
+        margin = (high / low) ** 0.05 if high > low else 1.1
+        axes.set_ylim(low / margin, high * margin)
+    else:
+        margin = (high - low) / 20 or abs(high) / 20 or 1.0
+        axes.set_ylim(low - margin, high + margin)
 
 
 def _axis_label(task: Task, metric: str) -> str:
@@ -136,7 +152,10 @@ def _caption(comparison: Comparison, chosen: Sequence[Selection]) -> str:
     several = any(len(task.seeds) > 1 for task in comparison.tasks)
     spread = ": mean, and a band from the lowest to the highest" if several else ""
     fewer = style.fewer_seeds([row for one in chosen for row in one.rows], comparison.tasks)
-    return f"{style.heading(comparison)}: {splits} after each epoch, {style.seeds(comparison.tasks)}{spread}.{fewer}"
+    full = any(row.method == "full" for one in chosen for row in one.rows)
+    fit = " Axes are fitted to the adapters; full fine-tuning may leave them." if full else ""
+    when = f"{splits} after each epoch, {style.seeds(comparison.tasks)}"
+    return f"{style.heading(comparison)}: {when}{spread}.{fit}{fewer}"
 
 
 def _curve(axes: Axes, points: Sequence[Point], look: Look, label: str, scale: float) -> None:

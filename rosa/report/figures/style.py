@@ -45,7 +45,9 @@ WIDTH = 7.0
 """Width of a figure in inches, that of a page's text."""
 CHARACTER = 0.066
 """Mean width of a character in the small font, in inches."""
-METADATA: dict[str, dict[str, None]] = {"svg": {"Date": None}, "png": {"Software": None}}
+METADATA: dict[str, dict[str, None]] = {
+    "svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}
+}  # fmt: skip
 """Image format -> metadata to omit, because it changes from day to day or between versions."""
 CONTROL = bytes(set(range(32)) - set(b"\t\n\r"))
 """Control characters that XML does not allow, even escaped."""
@@ -78,7 +80,7 @@ class Picture:
         return text.getvalue().encode()
 
     def image(self, ending: str) -> bytes:
-        """The drawing as ``svg`` or ``png``; the same records give the same bytes."""
+        """The drawing in a format of ``METADATA``; the same records give the same bytes."""
         buffer = io.BytesIO()
         with styled():
             # Lay out once only: repeated layout moves elements slightly, and the bytes would differ.
@@ -89,8 +91,8 @@ class Picture:
             self.drawing.savefig(buffer, format=ending, metadata=METADATA[ending])
         return buffer.getvalue().translate(None, CONTROL if ending == "svg" else b"")
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write the files; creates the folder.
+    def write(self, folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
+        """Write the numbers, and the drawing in each format; creates the folder.
 
         Raises:
             OutputError: a file cannot be written, or the name, which is made of records, leads out of the folder.
@@ -98,7 +100,7 @@ class Picture:
         if ".." in Path(self.name).parts or not (folder / self.name).is_relative_to(folder):
             raise OutputError(f"{self.name!r}: a picture of this name would lie outside {folder}")
         paths = []
-        for ending, content in (("csv", self.table()), *((one, self.image(one)) for one in METADATA)):
+        for ending, content in (("csv", self.table()), *((one, self.image(one)) for one in formats)):
             path = folder / f"{self.name}.{ending}"
             files.write(path, content)
             paths.append(path)

@@ -16,14 +16,14 @@ from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task, frozen, summarise
 from rosa.report.figures import style
 from rosa.report.looks import MOST, Look, looks_of
-from rosa.report.tables.costs import PEAK, STATE, TRAINABLE, Quantity, measured
+from rosa.report.tables.costs import PEAK, STATE, STEP, TRAINABLE, Quantity, measured, on_device
 
 COLUMNS = (
     *("experiment", "model", "task", "split", "metric", "rule", "series", "row", "lr"),
     *("quantity", "cost", "n", "seeds", "scores", "mean", "deviation"),
 )
-FIGURES = {"parameters": TRAINABLE, "training-state": STATE, "memory": PEAK}
-"""Part of the file name -> quantity on the axis."""
+COSTS = (TRAINABLE, STATE, STEP, PEAK)
+"""The costs that scores are set against."""
 RANK = "method.rank"
 
 
@@ -44,23 +44,27 @@ Series = dict[str, list[Row]]
 
 
 def tradeoffs(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
-    """One picture per cost: a panel per task, a line per set of rows that differ by rank alone.
+    """One picture: a row of panels per task, a column per cost, a line per set of rows that differ by rank alone.
+
+    The peak of memory has a column only where a device measured it; a process's peak hardly tells methods apart.
 
     Returns:
-        The pictures, and what could not be drawn: costs that no finished run has measured; and, with more series than
+        The picture, and what could not be drawn: costs that no finished run has measured; and, with more series than
         looks, the series of a single rank whose method has other series.
     """
-    pictures = []
     series, left_out = _told_apart(_series(comparison.rows))
-    for name, quantity in FIGURES.items():
-        lines = tuple(_lines(comparison, series, quantity))
-        if not lines:
-            left_out.append(f"no finished run has measured: {quantity.name}")
-            continue
-        with style.styled():
-            drawing = _draw(comparison, series, quantity)
-        pictures.append(style.Picture(style.file_name(comparison, "quality", name), COLUMNS, lines, drawing))
-    return pictures, left_out
+    lines = {quantity: tuple(_lines(comparison, series, quantity)) for quantity in COSTS}
+    left_out += [f"no finished run has measured: {one.name}" for one, found in lines.items() if not found]
+    if lines[PEAK] and not on_device(comparison.rows):
+        lines[PEAK] = ()
+        left_out.append("peak memory is that of processes, not of a device")
+    shown = [quantity for quantity, found in lines.items() if found]
+    if not shown:
+        return [], left_out
+    with style.styled():
+        drawing = _draw(comparison, series, shown)
+    rows = tuple(line for quantity in shown for line in lines[quantity])
+    return [style.Picture(style.file_name(comparison, "quality"), COLUMNS, rows, drawing)], left_out
 
 
 def _series(rows: Sequence[Row]) -> Series:
@@ -127,28 +131,42 @@ def _lines(comparison: Comparison, series: Series, quantity: Quantity) -> Iterat
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def _draw(comparison: Comparison, series: Series, quantity: Quantity) -> Figure:
+def _draw(comparison: Comparison, series: Series, shown: Sequence[Quantity]) -> Figure:
     tasks = comparison.tasks
-    columns = min(len(tasks), 3)
-    lines = -(-len(tasks) // columns)
-    figure = Figure(figsize=(style.WIDTH, 2.3 * lines + 0.9 + 0.14 * len(series)))
-    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    figure = Figure(figsize=(style.WIDTH, 1.75 * len(tasks) + 1.0 + 0.14 * len(series)))
+    grid = figure.subplots(len(tasks), len(shown), squeeze=False)
     looks = looks_of([rows[0].method for rows in series.values()])
-    for axes, task in zip(panels, tasks, strict=False):
-        for (label, rows), look in zip(series.items(), looks, strict=True):
-            _line(axes, _points(rows, task, quantity), task, look, label)
-        axes.set_title(style.task_name(task))
-        axes.set_ylabel(style.score_label(task))
-        axes.set_xlabel(quantity.name)
-        axes.grid()
-        if quantity is TRAINABLE:
-            axes.set_xscale("log")
-            _make_readable(axes)
-    for axes in panels[len(tasks) :]:
-        axes.set_visible(False)
-    style.legend_below(figure, panels[: len(tasks)], "")
-    figure.suptitle(style.wrapped(_caption(comparison, series, quantity), style.WIDTH), x=0.01, ha="left", fontsize=8)
+    for line, task in zip(grid, tasks, strict=True):
+        for axes, quantity in zip(line, shown, strict=True):
+            found = {label: _points(rows, task, quantity) for label, rows in series.items()}
+            _front(axes, [point for points in found.values() for point in points], task)
+            for (label, points), look in zip(found.items(), looks, strict=True):
+                _line(axes, points, task, look, label)
+            axes.set_xlabel(quantity.name)
+            axes.grid()
+            if quantity is TRAINABLE:
+                axes.set_xscale("log")
+                _make_readable(axes)
+        line[0].set_title(style.task_name(task), loc="left")
+        line[0].set_ylabel(style.wrapped(style.score_label(task), 1.4))
+    style.legend_below(figure, list(grid.flat), "")
+    figure.suptitle(style.wrapped(_caption(comparison, series, shown), style.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure
+
+
+def _front(axes: Axes, points: Sequence[Point], task: Task) -> None:
+    """The best mean score that is to be had up to each cost, as a dotted line."""
+    sign, scale = -1 if task.lower_is_better else 1, formatting.scale(task.metric)
+    means = {id(point): found.mean for point in points if (found := summarise(point.scores.values()))}
+    scored = [point for point in points if id(point) in means]
+    front: list[Point] = []
+    for point in sorted(scored, key=lambda point: (point.cost, -sign * means[id(point)])):
+        if not front or sign * means[id(point)] > sign * means[id(front[-1])]:
+            front.append(point)
+    if len(scored) > 1:
+        costs = [*(point.cost for point in front), max(point.cost for point in scored)]
+        heights = [scale * means[id(point)] for point in front]
+        axes.step(costs, [*heights, heights[-1]], where="post", color="#aaaaaa", linestyle=":", linewidth=0.8)
 
 
 def _make_readable(axes: Axes) -> None:
@@ -161,18 +179,20 @@ def _make_readable(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _caption(comparison: Comparison, series: Series, quantity: Quantity) -> str:
+def _caption(comparison: Comparison, series: Series, shown: Sequence[Quantity]) -> str:
     spread = ": mean ± standard deviation" if any(len(task.seeds) > 1 for task in comparison.tasks) else ""
     what = {
-        TRAINABLE.key: "adapter and head",
-        STATE.key: "weights, gradients and optimizer state",
-        PEAK.key: "the GPU's, or without one the process's",
+        TRAINABLE.key: "Trainable parameters: adapter and head.",
+        STATE.key: "Training state: weights, gradients and optimizer state.",
+        STEP.key: "Steps are those of the runs themselves, whatever else the machine did.",
+        PEAK.key: "Peak memory: the device's.",
     }
     ranks = " Numbers at points are ranks." if any(len(rows) > 1 for rows in series.values()) else ""
-    shown = [row for rows in series.values() for row in rows]
+    drawn = [row for rows in series.values() for row in rows]
     return (
-        f"{style.heading(comparison)}: {style.seeds(comparison.tasks)}{spread}, {comparison.epoch}. "
-        f"{quantity.name}: {what[quantity.key]}.{ranks}{style.fewer_seeds(shown, comparison.tasks)}"
+        f"{style.heading(comparison)}: {style.seeds(comparison.tasks)}{spread}, {comparison.epoch}. Dotted: the best "
+        f"score that is to be had up to each cost. {' '.join(what[quantity.key] for quantity in shown)}{ranks}"
+        f"{style.fewer_seeds(drawn, comparison.tasks)}"
     )
 
 
