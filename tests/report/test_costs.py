@@ -6,6 +6,7 @@ import csv
 import io
 from typing import Any
 
+import numpy as np
 import pytest
 import scipy.stats
 
@@ -77,3 +78,18 @@ def test_a_gpu_s_peak_is_its_own_and_two_machines_are_loud():
 def test_records_without_measurements_have_no_table():
     bare = [record(config("rte", method), 0.5) for method in METHODS]
     assert costs_table(compare(bare, "glue")) is None
+
+
+def test_tasks_of_other_batch_sizes_are_not_averaged() -> None:
+    made = found()
+    for run in made:
+        if run["identity"]["task"] == "cola":
+            run["config"]["train"]["batch_size"] = 8
+    text = markdown(costs_table(compare(made, "glue")))
+    table, whole = cells(text), cells(markdown(costs_table(compare(found(), "glue"))))
+    assert set(table) == {f"{label}, {task}" for label in whole for task in ("CoLA", "RTE")}
+    for label, line in whole.items():
+        steps = [float(table[f"{label}, {task}"]["Step (ms)"].split()[0].replace(",", "")) for task in ("CoLA", "RTE")]
+        assert np.mean(steps) == pytest.approx(float(line["Step (ms)"].split()[0].replace(",", "")), rel=0.01)
+        assert steps[0] != steps[1]
+    assert "Tasks stand apart, since their batch sizes differ." in notes(text)

@@ -100,25 +100,29 @@ def on_device(rows: Iterable[Row]) -> bool:
 def costs_table(comparison: Comparison) -> Table | None:
     """Rows are methods and settings; each number is the mean over tasks and seeds, with its ratio to LoRA's.
 
-    None if no finished run has measured anything.
+    Where batch sizes differ from task to task, each task has rows of its own. None if no finished run has measured
+    anything.
     """
     quantities = [q for q in QUANTITIES if any(measured(row, q) for row in comparison.rows)]
     if not quantities:
         return None
+    apart = len({run["config"]["train"].get("batch_size") for run in comparison.shown}) > 1
     rows = []
     for row in comparison.rows:
         lora = lora_of(row, comparison.rows)
-        cells = [Cell(row.label), *(Cell(_text(row, lora, quantity)) for quantity in quantities)]
-        rows.append((*cells, Cell(trainable(row))))
+        for task in [task.name for task in comparison.tasks if task.name in row.results] if apart else [None]:
+            name = f"{row.label}, {formatting.TASK_NAMES.get(task, task)}" if task else row.label
+            cells = [Cell(name), *(Cell(_text(row, lora, quantity, task)) for quantity in quantities)]
+            rows.append((*cells, Cell(trainable(row, task))))
     model = ", ".join(sorted({row.model for row in comparison.rows}))
     tasks = ", ".join(formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks)
     caption = f"{comparison.experiment}: what training {model} on {tasks} costs"
     header = ("Method", *(quantity.name for quantity in quantities), "Trainable")
-    return Table(f"{comparison.experiment}-costs", caption, header, tuple(rows), tuple(_notes(comparison)))
+    return Table(f"{comparison.experiment}-costs", caption, header, tuple(rows), tuple(_notes(comparison, apart)))
 
 
-def _text(row: Row, lora: Row | None, quantity: Quantity) -> str:
-    values = measured(row, quantity)
+def _text(row: Row, lora: Row | None, quantity: Quantity, task: str | None) -> str:
+    values = _of_task(measured(row, quantity), task)
     if not values:
         return formatting.MISSING
     shown = formatting.significant(statistics.fmean(values.values()) / quantity.unit)
@@ -126,15 +130,17 @@ def _text(row: Row, lora: Row | None, quantity: Quantity) -> str:
     return shown if to_lora is None else f"{shown} ({formatting.significant(to_lora)}×)"
 
 
-def _notes(comparison: Comparison) -> Iterator[Line]:
+def _notes(comparison: Comparison, apart: bool) -> Iterator[Line]:
     machines = sorted({_machine(run) for run in comparison.shown})
     if len(machines) > 1:
         yield notes.loud("Runs of several machines:", "; ".join(machines) + ". Their times do not compare.")
     else:
         yield notes.text(f"Machine: {machines[0]}.")
+    over = "seeds" if apart else "tasks and seeds"
     yield notes.text(
-        "Mean over the tasks and seeds that the experiment's table shows; in brackets the ratio to LoRA (of the same "
-        "rank, where there are several), the geometric mean over the tasks and seeds that both have. Step: the median "
+        f"Mean over the {over} that the experiment's table shows; in brackets the ratio to LoRA (of the same "
+        f"rank, where there are several), the geometric mean over the {over} that both have. "
+        f"{'Tasks stand apart, since their batch sizes differ. ' if apart else ''}Step: the median "
         "of a run's optimizer updates; resample: the median of a run's resamples, all layers. Times are those of the "
         "runs themselves, whatever else the machine did meanwhile: `make benchmark` measures methods side by side."
     )
@@ -187,5 +193,5 @@ def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _of_task(values: Measured, task: str) -> dict[tuple[str, int], float]:
-    return {key: value for key, value in values.items() if key[0] == task}
+def _of_task(values: Measured, task: str | None) -> dict[tuple[str, int], float]:
+    return {key: value for key, value in values.items() if task in (None, key[0])}

@@ -182,11 +182,12 @@ def with_what_is_lost(shown: str, n: int, trial: Trial, task: Task) -> str:
     return f"{shown} ({', '.join([f'n={n}', *counted])})"
 
 
-def trainable(row: Row) -> str:
-    """Trainable parameters of a row's runs: ``0.29M + 0.59M head``."""
+def trainable(row: Row, task: str | None = None) -> str:
+    """Trainable parameters of a row's runs, of all tasks or of one: ``0.29M + 0.59M head``."""
     params = [
         run["params"]
-        for result in row.results.values()
+        for name, result in row.results.items()
+        if task in (None, name)
         for run in result.selected.runs
         if {"trainable", "head"} <= run["params"].keys()
     ]
