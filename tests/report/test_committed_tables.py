@@ -1,0 +1,28 @@
+"""The committed tables are those that the committed records make, to the byte."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_the_committed_tables_are_those_of_the_committed_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("records", "baselines", "paper"):
+        (tmp_path / part).symlink_to(ROOT / "results" / part)
+    monkeypatch.setattr(sys, "argv", ["make_tables.py", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "scripts/make_tables.py"), run_name="__main__")
+    assert (ended.value.code, capsys.readouterr().err) == (0, "")
+    made = {path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
+    experiments = [path.name for path in (ROOT / "results/records").iterdir()]
+    assert {f"{name}.{ending}" for name in experiments for ending in ("md", "csv", "tex")} <= set(made)
+    committed = {name: (ROOT / "results/tables" / name).read_bytes() for name in made}
+    assert [name for name in made if made[name] != committed[name]] == [], "make tables rebuilds them"
