@@ -3,7 +3,7 @@ PYTHON ?= python3
 SCALE ?= mini
 RUN := .venv/bin/python
 
-.PHONY: help setup reproduce-glue reproduce-e2e sweep status baselines tables figures report benchmark test test-quick test-long test-lowest test-slurm coverage audit lint clean clean-runs
+.PHONY: help setup reproduce-glue reproduce-e2e sweep status baselines tables figures report benchmark test test-quick test-long test-lowest test-peft test-slurm coverage audit lint clean clean-runs
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -74,6 +74,15 @@ test-lowest: setup  ## the library's tests with the lowest versions that pyproje
 	.venv-lowest/bin/python -m pytest tests/adapters/linalg tests/adapters/test_rosa.py tests/adapters/test_merge.py \
 	  tests/adapters/test_resampling.py tests/adapters/test_own_model.py -k "not gradient_checkpointing and not t5"
 
+OLDEST_PEFT = $(shell $(RUN) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["peft"])')
+
+test-peft: setup  ## the tests of rosa.peft with the lowest PEFT that pyproject.toml allows, and with TRL, in an environment of their own
+	$(PYTHON) -m venv .venv-peft
+	.venv-peft/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	.venv-peft/bin/pip install --quiet --disable-pip-version-check -c constraints.txt trl
+	.venv-peft/bin/pip install --quiet --disable-pip-version-check --no-deps $(subst >=,==,$(OLDEST_PEFT))
+	.venv-peft/bin/python -m pytest tests/peft tests/adapters/test_sharding.py tests/scripts/test_make_models.py
+
 coverage: setup  ## all tests, with line and branch coverage of rosa/, subprocesses included
 	$(RUN) -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
@@ -89,7 +98,7 @@ lint: setup  ## ruff check, ruff format, mypy
 	.venv/bin/mypy
 
 clean:  ## remove the environments and caches; runs, records and tables stay
-	rm -rf .venv .venv-lowest .venv-audit .cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf .venv .venv-lowest .venv-peft .venv-audit .cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage
 
 clean-runs:  ## remove all runs and sweeps of results/, after asking
 	@printf 'Remove %s runs, with their records and weights (results/runs, results/sweeps)? [y/N] ' \

@@ -1,4 +1,4 @@
-"""Write docs/models.md: which architectures ROSA through PEFT works with, from probes of tiny random models.
+"""Write docs/models.md: which architectures ROSA and RoSA through PEFT work with, from probes of tiny random models.
 
 Usage: python scripts/make_models.py [NAME ...] [--out FILE]
 """
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 import rosa
 import rosa.peft
+from rosa.adapters import support
+from rosa.adapters.collect import Collector
 from rosa.errors import RosaError
 from rosa.utils.console import run_command
 from rosa.utils.seeding import generator
@@ -159,11 +161,16 @@ def difference(actual: Tensor, expected: Tensor) -> float:
     return float((actual.double() - expected.double()).abs().max() / expected.double().abs().max())
 
 
-PROBES = ("attach", "step", "resample", "base", "merge", "load", "LoRA")
+PROBES = {
+    "ROSA": ("attach", "step", "resample", "base", "merge", "load", "LoRA"),
+    "RoSA": ("attach", "places", "step", "base", "merge", "load"),
+}
+"""By method: ROSA is random subspace adaptation, RoSA robust adaptation."""
 WHAT = {
     "attach": "the outputs stay where adapters are added (1e-5)",
     "step": "updates move every factor, and nothing frozen",
     "resample": "the outputs stay where a new subspace is drawn (1e-5)",
+    "places": "the places of the sparse values are chosen from the gradients of every adapted weight; the outputs stay",
     "base": "`disable_adapter()` and `unload()` give the pretrained outputs bit for bit",
     "merge": "`merge_and_unload()` keeps the outputs (1e-5) and gives the original classes",
     "load": "a saved adapter loads to equal outputs, bit for bit",
@@ -177,16 +184,17 @@ class Row:
 
     name: str
     note: str
+    method: str = "ROSA"
     targets: str = "unknown"
     results: dict[str, str] = field(default_factory=dict)
     reason: str = ""
     """Why a probe did not run or failed."""
 
 
-def probe(name: str) -> Row:
+def probe(name: str, method: str = "ROSA") -> Row:
     """Probe one architecture; what could not run stays unknown."""
     one = ARCHITECTURES[name]
-    row = Row(name, one.note)
+    row = Row(name, one.note, method)
     try:
         plain = build(one)
         expected = outputs(plain, one)
@@ -197,7 +205,7 @@ def probe(name: str) -> Row:
         _probe(one, plain, expected, row)
     except Exception as error:  # a failed probe is a result, and the later ones stay unknown
         row.reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        row.results[next(each for each in PROBES if each not in row.results)] = "fails"
+        row.results[next(each for each in PROBES[method] if each not in row.results)] = "fails"
     return row
 
 
@@ -207,19 +215,23 @@ def _probe(one: Architecture, plain: nn.Module, expected: Tensor, row: Row) -> N
 
     torch.manual_seed(0)
     head: dict[str, Any] = {"modules_to_save": ["classifier"]} if one.inputs in ("classes", "image") else {}
-    model: Any = peft.get_peft_model(copy.deepcopy(plain), rosa.peft.RosaConfig(r=1, **head)).eval()
+    made = {"ROSA": rosa.peft.RosaConfig(r=1, **head), "RoSA": rosa.peft.RobustConfig(r=1, density=0.05, **head)}
+    model: Any = peft.get_peft_model(copy.deepcopy(plain), made[row.method]).eval()
     names = dict.fromkeys(_short(name) for name in model.targeted_module_names)
     row.targets = ", ".join(f"`{name}`" for name in names)
     found("attach", difference(outputs(model, one), expected) <= 1e-5)
+    if row.method == "RoSA":
+        found("places", _chosen(model, one) and difference(outputs(model, one), expected) <= 1e-5)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     train(model, one)
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     found("step", moved == {name for name, parameter in model.named_parameters() if parameter.requires_grad})
     trained = outputs(model, one)
-    rosa.resample(model, generator=generator(0, "resample"))
-    found("resample", difference(outputs(model, one), trained) <= 1e-5)
-    train(model, one)
-    trained = outputs(model, one)
+    if row.method == "ROSA":
+        rosa.resample(model, generator=generator(0, "resample"))
+        found("resample", difference(outputs(model, one), trained) <= 1e-5)
+        train(model, one)
+        trained = outputs(model, one)
     with model.disable_adapter():
         disabled = outputs(model, one)
     found(
@@ -232,9 +244,30 @@ def _probe(one: Architecture, plain: nn.Module, expected: Tensor, row: Row) -> N
         model.save_pretrained(folder)
         loaded = peft.PeftModel.from_pretrained(copy.deepcopy(plain), folder).eval()
         found("load", torch.equal(outputs(loaded, one), trained))
+        if row.method == "RoSA":
+            return
         rosa.peft.save_as_lora(model, f"{folder}/lora")
         loaded = peft.PeftModel.from_pretrained(copy.deepcopy(plain), f"{folder}/lora").eval()
         found("LoRA", difference(outputs(loaded, one), trained) <= 1e-4)
+
+
+def _chosen(model: nn.Module, one: Architecture) -> bool:
+    """Choose the places of the sparse values from one batch; whether each is where its layer's score is largest."""
+    collector = Collector(support.supported(model), "gradient_squared")
+    collector.start()
+    model(**batch(one)).loss.backward()
+    collector.end_update()
+    scores = {name: score.flatten() for name, score in collector.scores.items()}
+    support.choose(model, collector.scores)
+    collector.stop()
+    model.zero_grad()
+    good = []
+    for name, adapter in support.supported(model).items():
+        assert adapter.index is not None
+        inside = torch.zeros(len(scores[name]), dtype=torch.bool)
+        inside[adapter.index.long()] = True
+        good.append(bool(scores[name][inside].min() >= scores[name][~inside].max()))
+    return bool(good) and all(good)
 
 
 def _short(name: str) -> str:
@@ -249,21 +282,31 @@ def page(rows: Sequence[Row]) -> str:
     lines = [
         "# Architectures",
         "",
-        "ROSA through PEFT ([peft.md](peft.md)) on a tiny random model of each, with its default targets. Written by",
+        "ROSA (random subspace adaptation) and RoSA (robust adaptation, low-rank plus sparse) through PEFT",
+        "([peft.md](peft.md)) on a tiny random model of each, with their default targets. Written by",
         "`python scripts/make_models.py`; *unknown* where a probe could not run.",
         "",
         f"peft {peft.__version__}, transformers {transformers.__version__}, torch {torch.__version__}, on the CPU.",
         "",
-        *(f"- **{name}**: {WHAT[name]}" for name in PROBES),
-        "",
-        "| architecture | default targets | " + " | ".join(PROBES) + " |",
-        "| --- | --- |" + " --- |" * len(PROBES),
+        *(f"- **{name}**: {what}" for name, what in WHAT.items()),
     ]
-    for row in rows:
-        cells = [row.results.get(name, "unknown") for name in PROBES]
-        label = f"{row.name} ({row.note})" if row.note else row.name
-        lines.append(f"| {label} | {row.targets} | " + " | ".join(cells) + " |")
-    reasons = [f"- {row.name}: {row.reason}" for row in rows if row.reason]
+    for method, probes in PROBES.items():
+        own = [row for row in rows if row.method == method]
+        if not own:
+            continue
+        targets = " default targets |" if method == "ROSA" else ""
+        lines += [
+            "",
+            f"## {method}",
+            "",
+            f"| architecture |{targets} " + " | ".join(probes) + " |",
+            "| --- |" + (" --- |" if targets else "") + " --- |" * len(probes),
+        ]
+        for row in own:
+            cells = [*([row.targets] if targets else []), *(row.results.get(name, "unknown") for name in probes)]
+            label = f"{row.name} ({row.note})" if row.note else row.name
+            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    reasons = [f"- {row.method}, {row.name}: {row.reason}" for row in rows if row.reason]
     return "\n".join([*lines, *(["", "What did not run:", "", *reasons] if reasons else []), ""])
 
 
@@ -280,9 +323,10 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     torch.set_num_threads(1)
     rows = []
-    for name in asked.names or ARCHITECTURES:
-        rows.append(probe(name))
-        print(name, rows[-1].results, rows[-1].reason, flush=True)
+    for method in PROBES:
+        for name in asked.names or ARCHITECTURES:
+            rows.append(probe(name, method))
+            print(method, name, rows[-1].results, rows[-1].reason, flush=True)
     asked.out.write_text(page(rows), encoding="utf-8")
 
 

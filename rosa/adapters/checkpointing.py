@@ -33,7 +33,12 @@ class WithGradient:
 
 
 def support_checkpointing(model: nn.Module) -> None:
-    """Make reentrant checkpointing compute the gradient of every factor, whether it is switched on before or after."""
+    """Make reentrant checkpointing compute the gradient of every factor, whether it is switched on before or after.
+
+    A second call for the same model changes nothing.
+    """
+    if _before_forward in model._forward_pre_hooks.values():
+        return
     if any(hasattr(module, "gradient_checkpointing") for module in model.modules()):
         model.register_forward_pre_hook(_before_forward)
 

@@ -97,6 +97,30 @@ def refuse_wrapper(model: nn.Module) -> None:
         raise AdapterError(f"{wrapper} wraps {type(inner).__name__}: attach to the inner model first, then wrap it")
 
 
+def refuse_flat_shards(model: nn.Module) -> None:
+    """Refuse a model whose weights another library cuts into flat pieces: FSDP of the first kind, DeepSpeed's ZeRO-3.
+
+    Neither can give back one layer's whole weight in the middle of training and take another, as a resample, a merge
+    and the gradient of a whole weight require.
+
+    Raises:
+        AdapterError: a module is FSDP's wrapper, or a parameter is ZeRO-3's; says what can be used.
+    """
+    for name, module in model.named_modules():
+        if any(kind.__name__ == "FullyShardedDataParallel" for kind in type(module).__mro__):
+            raise AdapterError(
+                f"{name or type(model).__name__} is wrapped by FullyShardedDataParallel (FSDP1), which flattens its "
+                "weights: use fully_shard (FSDP2; in accelerate, fsdp_version: 2) after adapters are added, or "
+                "DistributedDataParallel"
+            )
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "ds_id") or hasattr(parameter, "ds_status"):
+            raise AdapterError(
+                f"{name} is partitioned by DeepSpeed's ZeRO-3, which keeps flat pieces of weights: use ZeRO stage 1 or "
+                "2, DistributedDataParallel, or fully_shard (FSDP2) after adapters are added"
+            )
+
+
 def attachment(model: nn.Module) -> Attachment | None:
     """The attachment of this model, or of a model that it wraps or contains; None without one."""
     return next((vars(module)[ATTRIBUTE] for module in model.modules() if ATTRIBUTE in vars(module)), None)

@@ -10,7 +10,7 @@ from torch import Tensor, distributed, nn
 
 from rosa.adapters.base import ResampledAdapter
 from rosa.adapters.linalg.subspace import Factors
-from rosa.adapters.modules import adapters
+from rosa.adapters.modules import adapters, refuse_flat_shards
 from rosa.errors import AdapterError, FactorizationError
 from rosa.utils.seeding import require_cpu
 
@@ -45,13 +45,14 @@ def resample(
         Seconds of factorization by layer.
 
     Raises:
-        AdapterError: the model has no such adapter, or a weight is not finite or cannot be factorized; the model and
-            the optimizer are then unchanged.
+        AdapterError: the model has no such adapter or is under FSDP1 or ZeRO-3, or a weight is not finite or cannot be
+            factorized; the model and the optimizer are then unchanged.
     """
     found = resampled(model)
     if not found:
         raise AdapterError(f"{type(model).__name__} has nothing to resample; attach RosaConfig to it first")
     require_cpu(generator)
+    refuse_flat_shards(model)
     # Every process draws for every layer, so that the generators stay in the same state.
     drawn = [adapter.draw(generator) for adapter in found.values()]
     members = list(found.values())

@@ -185,8 +185,7 @@ def build(
     counts = layer_counts(layers, config)
     found = {}
     for name, layer in layers.items():
-        seed = int(torch.randint(2**62, (1,), generator=generator, device="cpu"))
-        found[name] = RobustLinear(layer, ranks.get(name), counts[name], config, seed)
+        found[name] = RobustLinear(layer, ranks.get(name), counts[name], config, draw_seed(generator))
     if config.support:
         for name, index in support.read(Path(config.support), found).items():
             found[name].choose(index)
@@ -216,10 +215,26 @@ def layer_counts(layers: Mapping[str, LinearLayer], config: RobustConfig) -> dic
     counts = {}
     for name, (key, density) in by_pattern(layers, "density", config.density, config.density_pattern).items():
         out_features, in_features = weight_shape(layers[name])
-        counts[name] = int(density * out_features * in_features)
-        if counts[name] < 1:
-            raise AdapterError(
-                f"{name} ({out_features} x {in_features}): {key}={density} leaves no entry to train; expected at least "
-                f"{1 / (out_features * in_features):.2g}"
-            )
+        try:
+            counts[name] = resolve_count(density, out_features, in_features)
+        except AdapterError as error:
+            raise AdapterError(f"{name} ({out_features} x {in_features}): {key}: {error}") from error
     return counts
+
+
+def resolve_count(density: float, out_features: int, in_features: int) -> int:
+    """The number of entries k that a sparse part of this density has in an (out, in) weight.
+
+    Raises:
+        AdapterError: it is below 1.
+    """
+    count = int(density * out_features * in_features)
+    if count < 1:
+        least = 1 / (out_features * in_features)
+        raise AdapterError(f"density {density} leaves no entry to train; expected at least {least:.2g}")
+    return count
+
+
+def draw_seed(generator: torch.Generator | None) -> int:
+    """The seed of one adapter's A; None: from PyTorch's global generator."""
+    return int(torch.randint(2**62, (1,), generator=generator, device="cpu"))

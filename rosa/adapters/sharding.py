@@ -32,10 +32,17 @@ def reshard(model: nn.Module) -> None:
 def gathered(adapter: ResampledAdapter) -> ResampledAdapter:
     """A copy of an adapter with whole parameters."""
     twins: dict[int, Any] = {
-        id(parameter): nn.Parameter(whole(parameter.detach()).clone(), requires_grad=parameter.requires_grad)
+        id(parameter): nn.Parameter(_copied(parameter.detach()), requires_grad=parameter.requires_grad)
         for parameter in adapter.parameters()
     }
     return copy.deepcopy(adapter, twins)
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """A whole copy of a tensor; gathered shards are a new tensor already."""
+    found = whole(tensor)
+    here = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return found.clone() if found.data_ptr() == here.data_ptr() else found
 
 
 @torch.no_grad()
@@ -70,6 +77,7 @@ def move_sharded(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -
         for i in range(first, min(first + processes, len(members))):
             one = gathered(members[i])  # a collective operation, so in every process
             mine = one if i % processes == rank else mine
+            del one  # or it would be kept while the next one is gathered
         if mine is None:
             continue
         start = time.perf_counter()
@@ -78,6 +86,7 @@ def move_sharded(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -
         except AdapterError as error:
             problem = str(error)
         seconds[first + rank] = time.perf_counter() - start
+        del mine
     reports: list[Any] = [None] * processes
     distributed.all_gather_object(reports, (seconds, problem))
     problems = [said for _, said in reports if said is not None]
@@ -90,6 +99,7 @@ def move_sharded(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -
         one.enter(pair, drawn[i])
         one.after_move()
         scatter(one, member)
+        del one
     return [reports[i % processes][0][i] for i in range(len(members))]
 
 

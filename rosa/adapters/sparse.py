@@ -152,7 +152,7 @@ class SparseLinear(torch.autograd.Function):
                 return functional.linear(x, rebuilt(weight, values, support), bias)
             y = functional.linear(x, weight, bias)
             flat = readable(x.reshape(-1, x.shape[-1]))
-            return y + times(values, support, flat.T).T.to(y.dtype).view(y.shape)
+            return y + times(readable(values), support, flat.T).T.to(y.dtype).view(y.shape)
 
     @staticmethod
     @once_differentiable
@@ -178,7 +178,7 @@ class SparseLinear(torch.autograd.Function):
                 elif not is_narrow(x.dtype):
                     grad_x = flat @ rebuilt(weight, values, support)
                 else:
-                    sparse = transposed_times(values, support, readable(flat).T).T
+                    sparse = transposed_times(readable(values), support, readable(flat).T).T
                     grad_x = flat @ weight + sparse.to(x.dtype)
                 grad_x = grad_x.view(x.shape)
         grad_bias = flat.sum(0) if needs_bias else None

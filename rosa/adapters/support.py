@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from rosa.adapters.base import SupportedAdapter
-from rosa.adapters.modules import adapters, unwrapped
+from rosa.adapters.modules import adapters, attachment, unwrapped
 from rosa.errors import AdapterError
 from rosa.utils import files
 
@@ -26,6 +26,14 @@ def supported(model: nn.Module) -> dict[str, SupportedAdapter]:
     """The adapters of a model that have a sparse part, by name; empty for other methods."""
     found = adapters(unwrapped(model))
     return {name: a for name, a in found if isinstance(a, SupportedAdapter) and a.index is not None}
+
+
+def by_layer(model: nn.Module) -> dict[str, SupportedAdapter]:
+    """As :func:`supported`, by the names that the layers had when they were adapted, whatever wraps the model now."""
+    found, present = supported(model), attachment(model)
+    if present is None or len(present.layers) != len(found):
+        return found
+    return dict(zip((layer.name for layer in present.layers), found.values(), strict=True))
 
 
 def chosen(model: nn.Module) -> bool:
@@ -52,7 +60,7 @@ def choose(model: nn.Module, scores: Mapping[str, Tensor]) -> None:
 def content_hash(model: nn.Module) -> str:
     """SHA-256 over the positions of every sparse part, with its layer's name and shape."""
     digest = hashlib.sha256()
-    for name, adapter in sorted(supported(model).items()):
+    for name, adapter in sorted(by_layer(model).items()):
         assert adapter.index is not None
         digest.update(f"{name} {adapter.shape}\n".encode())
         digest.update(adapter.index.detach().cpu().long().numpy().tobytes())
@@ -62,7 +70,7 @@ def content_hash(model: nn.Module) -> str:
 def describe(model: nn.Module) -> dict[str, Any]:
     """The hash of a support, and each layer's entries and density, for the record."""
     layers = []
-    for name, adapter in supported(model).items():
+    for name, adapter in by_layer(model).items():
         assert adapter.index is not None
         entries = len(adapter.index)
         layers.append({"name": name, "entries": entries, "density": entries / (adapter.shape[0] * adapter.shape[1])})
@@ -76,7 +84,7 @@ def write(model: nn.Module, path: Path) -> None:
         OSError: it cannot be written.
     """
     tensors, shapes = {}, {}
-    for name, adapter in supported(model).items():
+    for name, adapter in by_layer(model).items():
         assert adapter.index is not None
         tensors[name] = adapter.index.detach().cpu()
         shapes[name] = adapter.shape
@@ -94,7 +102,7 @@ def read(path: Path, layers: Mapping[str, SupportedAdapter]) -> dict[str, Tensor
     for name, adapter in layers.items():
         if name not in found:
             raise AdapterError(f"{where} is of another model or other targets: it has no layer {name}")
-        problem = _misfit(found[name], tuple(shapes[name]), adapter)
+        problem = misfit(found[name], tuple(shapes[name]), adapter)
         if problem:
             raise AdapterError(f"{where} does not fit {name}: {problem}")
     for name in found:
@@ -132,7 +140,8 @@ def _read(path: Path, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return found, shapes
 
 
-def _misfit(index: Tensor, shape: tuple[int, ...], adapter: SupportedAdapter) -> str | None:
+def misfit(index: Tensor, shape: tuple[int, ...], adapter: SupportedAdapter) -> str | None:
+    """Why these positions in a weight of this shape cannot be those of an adapter; None if they can."""
     assert adapter.index is not None
     size = adapter.shape[0] * adapter.shape[1]
     if shape != adapter.shape:

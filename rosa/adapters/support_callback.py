@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from rosa.adapters import support
 from rosa.adapters.callback import checkpoint_folder
 from rosa.adapters.collect import Collector
-from rosa.adapters.modules import attachment
+from rosa.adapters.modules import attachment, refuse_flat_shards
 from rosa.adapters.state import changing_state, load_changing_state
 from rosa.errors import AdapterError, ConfigError, StartOver
 
@@ -53,12 +54,13 @@ class SupportCallback(TrainerCallback):
         """Prepare the choice, unless the support is known: read from a file, or chosen before a resume.
 
         Raises:
-            AdapterError: the model has no sparse part.
+            AdapterError: the model has no sparse part, or the Trainer has put it under FSDP1 or ZeRO-3.
             ConfigError: the training is over before the support is chosen.
         """
         present = None if model is None else attachment(model)
         if model is None or present is None or not support.supported(model):
             raise AdapterError("SupportCallback: no sparse part is attached; rosa.attach(model, RobustConfig()) first")
+        refuse_flat_shards(model)
         self._config = config = present.config
         self._warmup = config.warmup_steps if config.schedule == "warmup" else 0
         if support.chosen(model):
@@ -152,13 +154,21 @@ class SupportCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Refuse to end without a support.
+        """Refuse to end without a support; a training that was stopped early can be resumed, and is only warned of.
 
         Raises:
             AdapterError: no ``collect_steps`` updates in a row had finite gradients.
         """
-        if self._collector is not None:
-            self._collector.stop()
+        if self._collector is None:
+            return
+        self._collector.stop()
+        if state.global_step < state.max_steps:
+            warnings.warn(
+                f"the training was stopped at update {state.global_step} of {state.max_steps}, before the support was "
+                "chosen: the sparse parts have no effect yet; resume it from a checkpoint",
+                stacklevel=2,
+            )
+        else:
             raise AdapterError(
                 f"the training ended before the support was chosen: gradients were not finite too often to collect "
                 f"method.collect_steps={self._config.collect_steps} updates in a row"

@@ -1,31 +1,34 @@
-"""The configuration of ROSA in PEFT: PEFT's options under PEFT's names, ROSA's own under their names."""
+"""The configurations of ROSA and RoSA in PEFT: PEFT's options under PEFT's names, ours under our names."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from peft import PeftConfig, PeftType
 from peft.utils.other import get_pattern_key
 
 import rosa.config
+from rosa.config import RankedConfig
 from rosa.errors import ConfigError
 
-OURS = (*("every", "unit", "sampling", "factorization", "split", "solver", "train", "optimizer_state", "rewarm_steps"),)
-"""Options that PEFT's configuration and :class:`rosa.config.RosaConfig` have under one name."""
+PEFT_NAMES = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
+"""PEFT's names of our options that it has under another name."""
 
-BIASES = ("none", "all", "rosa_only")
+OF_ATTACH = ("name", "head", "targets", "rank_pattern", "density_pattern")
+"""Options of ``rosa.attach`` alone: PEFT names modules in its own way."""
 
 
 @dataclass
-class RosaConfig(PeftConfig):
-    """ROSA for ``peft.get_peft_model``.
-
-    Options without a description here are those of :class:`rosa.config.RosaConfig`.
+class TunerConfig(PeftConfig):
+    """The options that both methods have. Those of a subclass without a description are those of its ``METHOD``.
 
     Raises:
         ConfigError: a value cannot be used (a ``ValueError``).
     """
+
+    METHOD: ClassVar[type[RankedConfig]]
+    """The configuration that ``rosa.attach`` takes for the same method."""
 
     r: Any = 8
     """Rank of each adapted weight: an int, or a float in (0, 1), a share of min(out, in)."""
@@ -41,22 +44,13 @@ class RosaConfig(PeftConfig):
     rank_pattern: dict[str, Any] = field(default_factory=dict)
     """Other ranks, by regular expression of a module's name or of its end."""
     bias: str = "none"
-    """Which biases are trained: ``none``, ``all``, or ``rosa_only`` (those of adapted layers)."""
+    """Which biases are trained: ``none``, ``all``, or ``rosa_only`` or ``robust_only`` (those of adapted layers)."""
     modules_to_save: list[str] | None = None
     """Other modules that are trained and saved, such as a classifier's head."""
-    every: int = 2
-    unit: str = "epoch"
-    sampling: str = "random"
-    factorization: str = "svd_equal"
-    split: str = "one_sided"
-    solver: str = "auto"
-    train: str = "ab"
-    optimizer_state: str = "reset"
-    rewarm_steps: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = PeftType["ROSA"]
+        self.peft_type = PeftType[self.METHOD.NAME.upper()]
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             setattr(self, name, set(value) if isinstance(value, (list, tuple)) else value)
@@ -69,31 +63,104 @@ class RosaConfig(PeftConfig):
                     )
         if self.layers_pattern and self.layers_to_transform is None:
             raise ConfigError(f"layers_pattern={self.layers_pattern!r}: expected layers_to_transform beside it")
-        if self.bias not in BIASES:
-            raise ConfigError(f"bias={self.bias!r}: expected one of {', '.join(BIASES)}")
-        for pattern, rank in {"": self.r, **self.rank_pattern}.items():
-            self._method(rank, f"rank_pattern[{pattern!r}]" if pattern else "r")
+        biases = ("none", "all", f"{self.METHOD.NAME}_only")
+        if self.bias not in biases:
+            raise ConfigError(f"bias={self.bias!r}: expected one of {', '.join(biases)}")
+        self.method()
+        for pattern, rank in self.rank_pattern.items():
+            self._method("rank", rank, f"rank_pattern[{pattern!r}]")
 
-    def method(self) -> rosa.config.RosaConfig:
-        """The same options as ``rosa.attach`` takes them, without ``targets`` and ``head``."""
-        return self._method(self.r, "r")
+    @classmethod
+    def option_names(cls) -> dict[str, str]:
+        """The options that this configuration shares with ``METHOD``: PEFT's name by the name there."""
+        return {one.name: PEFT_NAMES.get(one.name, one.name) for one in fields(cls.METHOD) if one.name not in OF_ATTACH}
+
+    def method(self) -> RankedConfig:
+        """The same options as ``rosa.attach`` takes them, without those of ``OF_ATTACH``."""
+        return self._method("rank", self.r, "r")
 
     def rank_of(self, module: str) -> Any:
         """The requested rank of a module of this name: that of the first matching ``rank_pattern``, or ``r``."""
         return self.rank_pattern.get(get_pattern_key(list(self.rank_pattern), module), self.r)
 
-    def _method(self, rank: Any, name: str) -> rosa.config.RosaConfig:
-        """Build the method's configuration; ``name`` is what a message calls the rank.
+    def _method(self, option: str, value: Any, name: str) -> RankedConfig:
+        """Build ``METHOD`` with another value of one option, which messages call ``name``.
 
         Raises:
             ConfigError: a value cannot be used; the message has PEFT's names.
         """
+        names = self.option_names()
+        values = {ours: getattr(self, theirs) for ours, theirs in names.items()}
         try:
-            return rosa.config.RosaConfig(rank=rank, **{option: getattr(self, option) for option in OURS})
+            return self.METHOD(**{**values, option: value})
         except ConfigError as error:
-            raise ConfigError(str(error).replace("method.rank=", f"{name}=").replace("method.", "")) from error
+            message = str(error)
+            for ours, theirs in {**names, option: name}.items():
+                message = message.replace(f"method.{ours}=", f"{theirs}=")
+            raise ConfigError(message.replace("method.", "")) from error
 
 
-def option_names() -> set[str]:
-    """Names of every option of :class:`RosaConfig`."""
-    return {one.name for one in fields(RosaConfig)}
+@dataclass
+class RosaConfig(TunerConfig):
+    """ROSA, random subspace adaptation, for ``peft.get_peft_model``. RoSA, robust adaptation, is ``RobustConfig``.
+
+    Options without a description here are those of :class:`rosa.config.RosaConfig`.
+
+    Raises:
+        ConfigError: a value cannot be used (a ``ValueError``).
+    """
+
+    METHOD: ClassVar[type[RankedConfig]] = rosa.config.RosaConfig
+
+    every: int = 2
+    unit: str = "epoch"
+    sampling: str = "random"
+    factorization: str = "svd_equal"
+    split: str = "one_sided"
+    solver: str = "auto"
+    train: str = "ab"
+    optimizer_state: str = "reset"
+    rewarm_steps: int = 0
+
+
+@dataclass
+class RobustConfig(TunerConfig):
+    """RoSA, robust adaptation (low-rank plus sparse), for ``peft.get_peft_model``; not ROSA, which is ``RosaConfig``.
+
+    Options without a description here are those of :class:`rosa.config.RobustConfig`.
+
+    Raises:
+        ConfigError: a value cannot be used (a ``ValueError``).
+    """
+
+    METHOD: ClassVar[type[RankedConfig]] = rosa.config.RobustConfig
+
+    lora_alpha: float = 16.0
+    """The low-rank update is scaled by lora_alpha / r; the sparse one is not scaled."""
+    lora_dropout: float = 0.0
+    """Dropout on the low-rank part's input, in [0, 1)."""
+    density: float = 0.006
+    density_pattern: dict[str, float] = field(default_factory=dict)
+    """Other densities, by regular expression of a module's name or of its end."""
+    lr_sparse: float = 2 / 7
+    schedule: str = "joint"
+    warmup_steps: int = 64
+    restart: bool = False
+    score: str = "gradient_squared"
+    collect_steps: int = 1
+    support: str = ""
+    """A file with the positions of the sparse parts (``support.safetensors``), read where an adapter is added. It is
+    not saved with the adapter, which contains its positions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for pattern, density in self.density_pattern.items():
+            self._method("density", density, f"density_pattern[{pattern!r}]")
+
+    def density_of(self, module: str) -> float:
+        """The density for a module of this name: that of the first matching ``density_pattern``, or ``density``."""
+        return self.density_pattern.get(get_pattern_key(list(self.density_pattern), module), self.density)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as saved, without ``support``, a file of this machine."""
+        return {**super().to_dict(), "support": ""}

@@ -8,16 +8,17 @@ factorization, and gives the same bits as in training where the linear algebra l
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rosa.adapters.base import LinearLayer, oriented
 from rosa.adapters.linalg.subspace import Factors
 from rosa.adapters.rosa import RosaLinear
 from rosa.config import RosaConfig
 from rosa.errors import AdapterError
+from rosa.peft.layer import SavedAdapter
 
 
-class RosaWithHistory(RosaLinear):
+class RosaWithHistory(RosaLinear, SavedAdapter):
     """ROSA on one layer, with the factors at the start and the end of each of its subspaces.
 
     With k subspaces the history has 2k - 1 rows of r (out + in) numbers on the CPU: the start of the first, its end,
@@ -59,7 +60,7 @@ class RosaWithHistory(RosaLinear):
         return kept
 
     @torch.no_grad()
-    def load_saved(self, original: nn.Parameter | Tensor, tensors: dict[str, Tensor], source: str) -> None:
+    def load_saved(self, original: Tensor, tensors: dict[str, Tensor], source: str) -> None:
         """Restore the adapter from the tensors of :meth:`saved`.
 
         Args:

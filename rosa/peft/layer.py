@@ -1,43 +1,62 @@
-"""One layer with ROSA adapters, as a tuner layer of PEFT.
+"""One layer with adapters, as a tuner layer of PEFT: what the layers of both methods have in common.
 
 ::
 
       PEFT's layer
       |-- base_layer               the pretrained layer: never changed, except while merged
-      '-- rosa_layer
-          |-- default              a ROSA adapter with a frozen weight of its own; the bias is base_layer's
+      '-- rosa_layer, robust_layer
+          |-- default              an adapter
           '-- another
 
-The pretrained weight is not changed, so that the model without adapters, and every other adapter, use it bit for bit;
-each adapter has its own W_f in addition. docs/peft.md compares the ways to store it, with their memory and time.
+The pretrained weight is not changed, so that the model without adapters, and every other adapter, use it bit for bit.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
+from typing import Any, ClassVar
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
-from rosa.adapters.base import LinearLayer, oriented
+from rosa.adapters.base import Adapter, LinearLayer, oriented
 from rosa.adapters.linalg.precision import exact
-from rosa.config import RosaConfig
 from rosa.errors import AdapterError
-from rosa.peft.history import RosaWithHistory
+from rosa.peft.config import TunerConfig
 
 
-class RosaTunerLinear(nn.Module, BaseTunerLayer):
-    """One adapted layer with one or more ROSA adapters; PEFT's "tuner layer".
+class SavedAdapter(Adapter):
+    """An adapter that is saved as tensors of its own, apart from the pretrained weight."""
+
+    def saved(self) -> dict[str, Tensor]:
+        """The tensors to save, by name."""
+        raise NotImplementedError
+
+    def load_saved(self, original: Tensor, tensors: dict[str, Tensor], source: str) -> None:
+        """Restore the adapter from the tensors of :meth:`saved`.
+
+        Args:
+            original: the pretrained weight in the layer's own layout.
+            tensors: by name.
+            source: the origin of the tensors, for error messages.
+
+        Raises:
+            AdapterError: a tensor is missing or has another shape, as one of another rank.
+        """
+        raise NotImplementedError
+
+
+class TunerLinear(nn.Module, BaseTunerLayer):
+    """One adapted layer with one or more adapters of a method; PEFT's "tuner layer".
 
     Args:
         base_layer: the layer to adapt.
         name: its name in the model, for messages.
     """
 
-    adapter_layer_names = ("rosa_A", "rosa_B")
-    other_param_names = ("rosa_layer",)
+    prefix: ClassVar[str]
+    """The prefix of the method's names in the model and in saved adapters, with an underscore."""
     base_layer: LinearLayer
     unmerged: Tensor | None
     """The pretrained weight while adapters are merged into the base layer; else None."""
@@ -46,12 +65,35 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
         super().__init__()
         self.base_layer = base_layer
         self.name = name
-        self.rosa_layer = nn.ModuleDict()
+        self.add_module(f"{self.prefix}layer", nn.ModuleDict())
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
         self._trained: dict[str, tuple[str, ...]] = {}
         self.register_buffer("unmerged", None, persistent=False)
         self.out_features, self.in_features = oriented(base_layer, base_layer.weight).shape
+
+    @classmethod
+    @abstractmethod
+    def require_fit(cls, config: TunerConfig, name: str, shape: tuple[int, int]) -> None:
+        """Check that a layer of this name and shape (out, in) can have an adapter.
+
+        Raises:
+            AdapterError: the rank or another option does not fit it.
+        """
+
+    @abstractmethod
+    def new_adapter(self, config: TunerConfig) -> SavedAdapter:
+        """An adapter with which the layer computes what the pretrained one does."""
+
+    @abstractmethod
+    def weight_of(self, adapter_name: str) -> Tensor:
+        """The pretrained weight as one adapter changes it; (out, in), float64."""
+
+    @property
+    def adapters(self) -> nn.ModuleDict:
+        """The adapters by name."""
+        found: Any = self._modules[f"{self.prefix}layer"]
+        return found
 
     @property
     def weight(self) -> Tensor:
@@ -63,32 +105,22 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
             return self.base_layer.weight
         return oriented(self.base_layer, self._weight_with(self.active_adapters)).to(self.base_layer.weight.dtype)
 
-    @property
-    def rosa_A(self) -> nn.ParameterDict:  # noqa: N802
-        """The adapters' A (out, r) by name; a view, which PEFT reads to find trainable parameters."""
-        return nn.ParameterDict({name: self.adapter(name).A for name in self.rosa_layer})
-
-    @property
-    def rosa_B(self) -> nn.ParameterDict:  # noqa: N802
-        """The adapters' B (r, in) by name, likewise."""
-        return nn.ParameterDict({name: self.adapter(name).B for name in self.rosa_layer})
-
-    def adapter(self, name: str) -> RosaWithHistory:
+    def adapter(self, name: str) -> SavedAdapter:
         """The adapter of this name."""
-        found = self.rosa_layer[name]
-        assert isinstance(found, RosaWithHistory)
+        found = self.adapters[name]
+        assert isinstance(found, SavedAdapter)
         return found
 
     def pretrained(self) -> Tensor:
         """The pretrained weight in the base layer's layout."""
         return self.base_layer.weight if self.unmerged is None else self.unmerged
 
-    def update_layer(self, adapter_name: str, rank: int, config: RosaConfig) -> None:
-        """Add an adapter that is not yet in a subspace, so that the layer's function is unchanged."""
-        adapter = RosaWithHistory(self.name, own_copy(self.base_layer), rank, config)
+    def update_layer(self, adapter_name: str, config: TunerConfig) -> None:
+        """Add an adapter; the layer's function is unchanged."""
+        adapter = self.new_adapter(config)
         self._trained[adapter_name] = tuple(key for key, factor in adapter.factors().items() if factor.requires_grad)
         adapter.train(self.base_layer.training)
-        self.rosa_layer[adapter_name] = adapter
+        self.adapters[adapter_name] = adapter
         self.set_adapter(self.active_adapters)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -107,8 +139,9 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """The matrix that an adapter adds to the pretrained weight, in the base layer's layout, float32 or wider."""
-        delta = self._weight_with([adapter_name]) - exact(oriented(self.base_layer, self.pretrained()))
-        return oriented(self.base_layer, delta).to(self.adapter(adapter_name).A)
+        delta = self.weight_of(adapter_name) - exact(oriented(self.base_layer, self.pretrained()))
+        factor = next(iter(self.adapter(adapter_name).factors().values()))
+        return oriented(self.base_layer, delta).to(factor)
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -121,7 +154,7 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
         Raises:
             AdapterError: ``safe_merge``, and a weight is not finite.
         """
-        names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.rosa_layer]
+        names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.adapters]
         if not names:
             return
         weight = self._weight_with([*self.merged_adapters, *names])
@@ -153,14 +186,14 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
         if enabled:
             self.set_adapter(self.active_adapters)
         else:
-            self._require_grad(set(self.rosa_layer), False)
+            self._require_grad(set(self.adapters), False)
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         """Use these adapters, and train their factors unless ``inference_mode``."""
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-        for name in self.rosa_layer:
+        for name in self.adapters:
             self.adapter(name).active = name in names
-        self._require_grad(set(self.rosa_layer) - set(names), False)
+        self._require_grad(set(self.adapters) - set(names), False)
         self._require_grad(set(names), not inference_mode)
         self._active_adapter = names
 
@@ -175,41 +208,32 @@ class RosaTunerLinear(nn.Module, BaseTunerLayer):
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         """Like PEFT's method, but every tensor keeps its dtype: the factors are wider than a 16-bit weight."""
-        if adapter_name in self.rosa_layer and not self.adapter(adapter_name).A.is_meta:
-            self.rosa_layer[adapter_name].to(device or self.base_layer.weight.device)
+        if adapter_name in self.adapters and not self.is_meta(adapter_name):
+            self.adapters[adapter_name].to(device or self.base_layer.weight.device)
+
+    def is_meta(self, adapter_name: str) -> bool:
+        """Whether an adapter waits on the meta device for the tensors of a file."""
+        return any(factor.is_meta for factor in self.adapter(adapter_name).factors().values())
 
     def _require_grad(self, names: set[str], value: bool) -> None:
         """Set ``requires_grad`` of the factors that the configuration trains, and of nothing else."""
-        for name in names & set(self.rosa_layer):
+        for name in names & set(self.adapters):
             factors = self.adapter(name).factors()
             for key in self._trained[name]:
                 factors[key].requires_grad_(value)
 
-    def _active(self) -> list[RosaWithHistory]:
+    def _active(self) -> list[SavedAdapter]:
         """The adapters that a forward pass uses."""
         if self._disable_adapters or self.merged_adapters:
             return []
-        return [self.adapter(name) for name in self.active_adapters if name in self.rosa_layer]
+        return [self.adapter(name) for name in self.active_adapters if name in self.adapters]
 
     def _weight_with(self, names: list[str]) -> Tensor:
         """The pretrained weight with the sum of these adapters' changes; (out, in), float64."""
-        adapters = [self.adapter(name) for name in names if name in self.rosa_layer]
-        weight = adapters[0].effective_weight()
-        if len(adapters) > 1:
+        present = [name for name in names if name in self.adapters]
+        weight = self.weight_of(present[0])
+        if len(present) > 1:
             base = exact(oriented(self.base_layer, self.pretrained()))
-            for adapter in adapters[1:]:
-                weight = weight + (adapter.effective_weight() - base)
+            for name in present[1:]:
+                weight = weight + (self.weight_of(name) - base)
         return weight
-
-
-def own_copy(layer: LinearLayer) -> LinearLayer:
-    """A plain linear layer (``nn.Linear`` or ``Conv1D``) with a frozen copy of the weight, and with the same bias."""
-    out_features, in_features = oriented(layer, layer.weight).shape
-    with torch.device("meta"):  # without drawing initial values
-        if isinstance(layer, Conv1D):
-            copy: LinearLayer = Conv1D(out_features, in_features)
-        else:
-            copy = nn.Linear(in_features, out_features, bias=False)
-    copy.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
-    copy.bias = layer.bias
-    return copy

@@ -1,4 +1,4 @@
-"""Save an adapter of ROSA as an ordinary LoRA adapter, which loads without this project."""
+"""Save an adapter of ROSA, or one without a sparse part of RoSA, as an ordinary LoRA adapter."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, PeftType
+from peft import PeftModel
 from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from rosa.adapters.base import LinearLayer, oriented
 from rosa.adapters.modules import ATTRIBUTE
 from rosa.adapters.targets import LOADED
+from rosa.config import RobustConfig
 from rosa.errors import ExportError
 from rosa.export.peft_adapter import TOLERANCE, PeftExport, to_peft
-from rosa.peft.layer import RosaTunerLinear, own_copy
+from rosa.peft.config import TunerConfig
+from rosa.peft.layer import TunerLinear
+from rosa.peft.rosa import own_copy
 
 MARK = "rosa_as_lora"
 """The attribute that marks a ``save_pretrained`` with the argument ``as_lora``."""
@@ -29,10 +32,10 @@ MARK = "rosa_as_lora"
 def save_as_lora(
     model: PeftModel, folder: str | Path, *, adapter_name: str | None = None, tolerance: float = TOLERANCE
 ) -> PeftExport:
-    """Write the change of an adapter of ROSA as a LoRA adapter; the model is not changed.
+    """Write the change of an adapter as a LoRA adapter; the model is not changed.
 
-    A layer's change has at most rank 2 R for each subspace visited; modules that ``modules_to_save`` names are saved
-    whole (:func:`rosa.export.to_peft`).
+    In ROSA, a layer's change has at most rank 2 R for each subspace visited. Modules that ``modules_to_save`` names are
+    saved whole (:func:`rosa.export.to_peft`).
 
     Args:
         model: of ``get_peft_model``.
@@ -41,21 +44,29 @@ def save_as_lora(
         tolerance: largest truncated share of each layer's change (Frobenius norm).
 
     Raises:
-        ExportError: the adapter is not one of ROSA, or :func:`rosa.export.to_peft` refuses.
+        ExportError: the adapter is not one of ours, it has a sparse part, or :func:`rosa.export.to_peft` refuses.
     """
     name = model.active_adapter if adapter_name is None else adapter_name
     if name not in model.peft_config:
         raise ExportError(f"adapter {name!r}: the model has {', '.join(map(repr, model.peft_config))}")
-    kind = model.peft_config[name].peft_type
-    if kind != PeftType["ROSA"]:
-        kind = getattr(kind, "value", kind)
+    config = model.peft_config[name]
+    if not isinstance(config, TunerConfig):
+        kind = getattr(config.peft_type, "value", config.peft_type)
         raise ExportError(f"as_lora: adapter {name!r} is of {kind}; peft.save_as_lora converts some other methods")
+    method = config.method()
+    if isinstance(method, RobustConfig) and method.sparse:
+        raise ExportError(
+            f"as_lora: adapter {name!r} is of RoSA (robust adaptation), whose sparse part has full rank, so no LoRA "
+            "adapter of a low rank represents it. save_pretrained(folder) saves it exactly, to be loaded after import "
+            "rosa.peft; merge_and_unload() makes a plain model; peft.save_as_lora(folder, model, rank=...) saves an "
+            "approximation"
+        )
     base, plain = without_adapters(model, None), without_adapters(model, name)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".as_lora.") as unfinished:
         inside = Path(unfinished, folder.resolve().name)
-        done = to_peft(base, plain, inside, tolerance=tolerance, origin="Trained with ROSA.")
+        done = to_peft(base, plain, inside, tolerance=tolerance, origin=f"Trained with {model.base_model.title}.")
         for path in done.folder.iterdir():
             path.replace(folder / path.name)
     return replace(done, folder=folder)
@@ -74,7 +85,7 @@ def without_adapters(model: PeftModel, adapter_name: str | None) -> nn.Module:
     inner = model.get_base_model()
     twins: dict[int, Any] = {id(tensor): tensor for tensor in (*inner.parameters(), *inner.buffers())}
     for module in inner.modules():
-        if isinstance(module, RosaTunerLinear):
+        if isinstance(module, TunerLinear):
             twins[id(module)] = _plain_layer(module, adapter_name)
         elif isinstance(module, ModulesToSaveWrapper):
             kept = module.modules_to_save
@@ -89,13 +100,11 @@ def without_adapters(model: PeftModel, adapter_name: str | None) -> nn.Module:
     return twin
 
 
-def _plain_layer(layer: RosaTunerLinear, adapter_name: str | None) -> LinearLayer:
-    plain = own_copy(layer.base_layer)
-    plain.weight.copy_(layer.pretrained())
+def _plain_layer(layer: TunerLinear, adapter_name: str | None) -> LinearLayer:
+    plain = own_copy(layer.base_layer, layer.pretrained())
     _mark(plain.weight, layer.base_layer.weight)
-    if adapter_name is not None and adapter_name in layer.rosa_layer:
-        weight = layer.adapter(adapter_name).effective_weight()
-        oriented(plain, plain.weight).copy_(weight)
+    if adapter_name is not None and adapter_name in layer.adapters:
+        oriented(plain, plain.weight).copy_(layer.weight_of(adapter_name))
     return plain
 
 

@@ -1,39 +1,48 @@
-"""PEFT's tuner for ROSA: puts the adapters into a model, saves and loads them."""
+"""What the tuners of both methods have in common: they put adapters into a model, save and load them."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
 from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers.pytorch_utils import Conv1D
 
-from rosa.adapters.base import LinearLayer
-from rosa.adapters.linalg.subspace import resolve_rank
-from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment
-from rosa.adapters.resampling import move
+from rosa.adapters.base import LinearLayer, weight_shape
+from rosa.adapters.checkpointing import end_support, support_checkpointing
+from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, refuse_flat_shards
 from rosa.adapters.targets import layer_problem, linear_layers, matches, tied
 from rosa.config import ATTENTION
 from rosa.errors import AdapterError
-from rosa.peft.config import RosaConfig
-from rosa.peft.layer import RosaTunerLinear
-
-PREFIX = "rosa_"
-"""The prefix of the method's tensors in a saved adapter."""
+from rosa.peft.config import TunerConfig
+from rosa.peft.layer import TunerLinear
 
 REMOVAL = "model.merge_and_unload() or model.unload()"
 """The call that removes the adapters from a PEFT model."""
 
 
-class RosaModel(BaseTuner):
-    """A model with ROSA's adapters; made by ``peft.get_peft_model(model, rosa.peft.RosaConfig(...))``."""
+class Tuner(BaseTuner):
+    """A model with adapters of one method."""
 
-    prefix = PREFIX
-    tuner_layer_cls = RosaTunerLinear
+    tuner_layer_cls: type[TunerLinear]
+    title: ClassVar[str]
+    """The method's name in messages."""
+    why_not_weighted: ClassVar[str]
+    """Why no weighted sum of adapters is an adapter."""
+    instead_of_weighted: ClassVar[str]
+    """What serves instead, before "use several at once"."""
+
+    @abstractmethod
+    def _begin(self, adapter_name: str) -> None:
+        """Bring a new adapter of all layers to its start; it computes what the pretrained layers do."""
+
+    def layers_of(self, adapter_name: str) -> list[TunerLinear]:
+        """The layers that have this adapter."""
+        return [layer for layer in tuner_layers(self.model).values() if adapter_name in layer.adapters]
 
     def _pre_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
         present = attachment(model)
@@ -50,25 +59,46 @@ class RosaModel(BaseTuner):
         low_cpu_mem_usage: bool = False,
         state_dict: dict[str, Tensor] | None = None,
     ) -> None:
-        """Add an adapter to every target layer, and draw their first subspaces.
+        """Add an adapter to every target layer, and bring it to its start.
 
-        An adapter made for inference, or on the meta device, is about to be loaded: no subspace is drawn, and
-        it computes the same as the pretrained layer.
+        An adapter made for inference, or on the meta device, is about to be loaded: it is not brought to its start.
 
         Raises:
-            AdapterError: no layer is a target, or one cannot be adapted or has a smaller side than the rank; the model
-                is then unchanged.
+            AdapterError: no layer is a target, one cannot be adapted or does not fit the options, or the model is under
+                FSDP1 or ZeRO-3; the model is then unchanged.
         """
+        refuse_flat_shards(model)
         config = self._config(adapter_name)
         self._prepare_adapter_config(config, self.get_model_config(model))
         _maybe_include_all_linear_layers(config, model)
         if state_dict is None:
             self._refuse_targets(model, config)
+        trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
         super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
-        added = [one.adapter(adapter_name) for one in _layers(model).values() if adapter_name in one.rosa_layer]
-        if not config.inference_mode and not any(adapter.A.is_meta for adapter in added):
-            move(added, [adapter.draw(None) for adapter in added])
+        if not config.inference_mode and not any(one.is_meta(adapter_name) for one in self.layers_of(adapter_name)):
+            try:
+                self._begin(adapter_name)
+            except AdapterError:
+                self._withdraw(model, adapter_name, trained)
+                raise
+        support_checkpointing(model)
         self._describe()
+
+    def _withdraw(self, model: nn.Module, adapter_name: str, trained: set[int]) -> None:
+        """Remove an adapter that could not begin: the model is as it was before the adapter was added.
+
+        Args:
+            model: the adapted model.
+            adapter_name: the adapter.
+            trained: the ids of the parameters that required gradients.
+        """
+        if len(self.peft_config) > 1:
+            self.delete_adapter(adapter_name)
+        else:
+            self.unload()
+            vars(model).pop("peft_config", None)
+        for parameter in model.parameters():
+            parameter.requires_grad_(id(parameter) in trained)
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict) -> Any:
         """If the configuration names no targets, use those of ``rosa.attach``."""
@@ -82,9 +112,9 @@ class RosaModel(BaseTuner):
             peft_config.target_modules = set(names)
         return peft_config
 
-    def _refuse_targets(self, model: nn.Module, config: RosaConfig) -> None:
+    def _refuse_targets(self, model: nn.Module, config: TunerConfig) -> None:
         """Check every module that the configuration targets, before any of them is replaced."""
-        inside = tuple(f"{name}." for name in _layers(model))
+        inside = tuple(f"{name}." for name in tuner_layers(model))
         found = [
             (name, module)
             for name, module in model.named_modules()
@@ -99,13 +129,31 @@ class RosaModel(BaseTuner):
         ties = tied(model)
         ties |= {original: name for name, original in ties.items()}
         for name, module in found:
-            _refuse(name, module, config)
-            weight = f"{name}.base_layer.weight" if isinstance(module, RosaTunerLinear) else f"{name}.weight"
+            self._refuse(name, module, config)
+            weight = f"{name}.base_layer.weight" if isinstance(module, TunerLinear) else f"{name}.weight"
             if weight in ties:
                 raise AdapterError(
                     f"{weight} is tied to {ties[weight]}, so adapting one would adapt the other: leave {name} out of "
                     "target_modules, or load the model with tie_word_embeddings=False"
                 )
+
+    def _refuse(self, name: str, target: nn.Module, config: TunerConfig) -> LinearLayer:
+        """Check a target, adapted already or not, and give back the pretrained layer."""
+        module = target.base_layer if isinstance(target, TunerLinear) else target
+        if not isinstance(module, LinearLayer):
+            raise AdapterError(
+                f"{name} is a {type(module).__name__}, which is not supported: {self.title} adapts torch.nn.Linear and "
+                "transformers' Conv1D. Leave it out of target_modules, or name it in exclude_modules"
+            )
+        problem = layer_problem(module)
+        if problem is not None:
+            raise AdapterError(f"{name} ({type(module).__name__}) {problem}, or leave the layer out of target_modules")
+        out_features, in_features = weight_shape(module)
+        try:
+            self.tuner_layer_cls.require_fit(config, name, (out_features, in_features))
+        except AdapterError as error:
+            raise AdapterError(f"{name} ({out_features} x {in_features}): {error}") from error
+        return module
 
     def _create_and_replace(
         self,
@@ -117,13 +165,13 @@ class RosaModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        base, rank = _refuse(current_key, target, peft_config)
-        if isinstance(target, RosaTunerLinear):
-            target.update_layer(adapter_name, rank, peft_config.method())
+        base = self._refuse(current_key, target, peft_config)
+        if isinstance(target, TunerLinear):
+            target.update_layer(adapter_name, peft_config)
             return
-        layer = RosaTunerLinear(base, current_key)
+        layer = self.tuner_layer_cls(base, current_key)
         layer.set_adapter(self.active_adapters)
-        layer.update_layer(adapter_name, rank, peft_config.method())
+        layer.update_layer(adapter_name, peft_config)
         self._replace_module(parent, target_name, layer, target)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
@@ -132,10 +180,15 @@ class RosaModel(BaseTuner):
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
         vars(self.model).pop(ATTRIBUTE, None)
+        end_support(self.model)
         return super()._unload_and_optionally_merge(*args, **kwargs)
 
     def unload(self) -> nn.Module:
-        """The pretrained model, without the trained copies of ``modules_to_save``, which PEFT leaves in the model."""
+        """The pretrained model, also while adapters are merged.
+
+        The trained copies of ``modules_to_save``, which PEFT leaves in the model, go, too.
+        """
+        self.unmerge_adapter()
         wrappers = [(name, one) for name, one in self.model.named_modules() if isinstance(one, ModulesToSaveWrapper)]
         for name, wrapper in wrappers:
             self.model.set_submodule(name, wrapper.original_module)
@@ -155,28 +208,27 @@ class RosaModel(BaseTuner):
         self._describe()
 
     def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
-        """Not supported: a weighted sum of adapters in different subspaces is in none of them.
+        """Not supported: a weighted sum of adapters is no adapter of the method.
 
         Raises:
             AdapterError: always.
         """
         raise AdapterError(
-            "add_weighted_adapter: adapters of ROSA live in different subspaces and cannot be combined into one. Save "
-            "each with save_pretrained(folder, as_lora=True) and combine the LoRA adapters, or use several at once "
-            "with model.base_model.set_adapter([...]), which adds their changes"
+            f"add_weighted_adapter: {self.why_not_weighted}. {self.instead_of_weighted} use several at once with "
+            "model.base_model.set_adapter([...]), which adds their changes"
         )
 
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> AbstractContextManager[None]:
         if kwargs.get("adapter_names") is not None:
             raise AdapterError(
-                "adapter_names: ROSA cannot use different adapters for the rows of a batch; call set_adapter between "
-                "batches, or save each adapter with as_lora=True"
+                f"adapter_names: {self.title} cannot use different adapters for the rows of a batch; call set_adapter "
+                "between batches"
             )
         return nullcontext()
 
-    def _config(self, adapter_name: str) -> RosaConfig:
+    def _config(self, adapter_name: str) -> TunerConfig:
         config = self.peft_config[adapter_name]
-        assert isinstance(config, RosaConfig)
+        assert isinstance(config, TunerConfig)
         return config
 
     def _describe(self) -> None:
@@ -194,19 +246,19 @@ class RosaModel(BaseTuner):
                 layer.adapter(active[0]).rank,
                 sum(p.numel() for p in layer.adapter(active[0]).factors().values() if p.requires_grad),
             )
-            for name, layer in _layers(self.model).items()
-            if active[0] in layer.rosa_layer
+            for name, layer in tuner_layers(self.model).items()
+            if active[0] in layer.adapters
         ]
         head = [name for name, p in self.model.named_parameters() if p.requires_grad and ".modules_to_save." in name]
         parameters = dict(self.model.named_parameters())
         done = Attachment(
-            "rosa",
+            config.METHOD.NAME,
             config.method(),
             tuple(layers),
             tuple(head),
             sum(layer.trainable for layer in layers),
             sum(parameters[name].numel() for name in head),
-            sum(parameter.numel() for name, parameter in parameters.items() if f".{PREFIX}layer." not in name),
+            sum(parameter.numel() for name, parameter in parameters.items() if f".{self.prefix}layer." not in name),
             removal=REMOVAL,
         )
         setattr(self.model, ATTRIBUTE, done)
@@ -220,17 +272,17 @@ class RosaModel(BaseTuner):
         state_dict: dict[str, Tensor],
         unwanted_adapter_names: list[str],  # noqa: ARG003 - PEFT passes it
     ) -> dict[str, Tensor]:
-        """The tensors of a saved adapter, for all layers; see :meth:`rosa.peft.history.RosaWithHistory.saved`."""
+        """The tensors of a saved adapter, for all layers; see :meth:`rosa.peft.layer.SavedAdapter.saved`."""
         found = {}
-        for name, layer in _layers(model).items():
-            if adapter_name in layer.rosa_layer:
+        for name, layer in tuner_layers(model).items():
+            if adapter_name in layer.adapters:
                 for key, tensor in layer.adapter(adapter_name).saved().items():
-                    given = state_dict.get(f"{name}.rosa_layer.{adapter_name}.{key}", tensor)
+                    given = state_dict.get(f"{name}.{layer.prefix}layer.{adapter_name}.{key}", tensor)
                     given = given.detach()
                     whole = given.full_tensor() if isinstance(given, DTensor) else given
-                    found[f"{name}.{PREFIX}{key}.{adapter_name}"] = whole
+                    found[f"{name}.{layer.prefix}{key}.{adapter_name}"] = whole
         biases = cls._get_learnable_bias_state_dict(model, state_dict, config)
-        found |= {name: bias for name, bias in biases.items() if f".{PREFIX}layer." not in name}
+        found |= {name: bias for name, bias in biases.items() if f".{cls.prefix}layer." not in name}
         return found
 
     @classmethod
@@ -239,35 +291,43 @@ class RosaModel(BaseTuner):
     ) -> dict[str, Tensor]:
         """Restore every layer from a saved adapter, and return the state that PEFT then loads."""
         rest = dict(state_dict)
-        for name, layer in _layers(model).items():
-            if adapter_name not in layer.rosa_layer:
+        for name, layer in tuner_layers(model).items():
+            if adapter_name not in layer.adapters:
                 continue
             saved: dict[str, Tensor] = {}
             for stem in (name, f"base_model.model.{name}"):
-                keys = [key for key in rest if key.startswith(f"{stem}.{PREFIX}")]
-                saved |= {key.removeprefix(f"{stem}.{PREFIX}"): rest.pop(key) for key in keys}
+                keys = [key for key in rest if key.startswith(f"{stem}.{layer.prefix}")]
+                saved |= {key.removeprefix(f"{stem}.{layer.prefix}"): rest.pop(key) for key in keys}
             if not saved:
                 continue
-            adapter = layer.adapter(adapter_name)
-            if adapter.A.is_meta:
-                trains = adapter.A.requires_grad or adapter.B.requires_grad
-                layer.update_layer(adapter_name, adapter.A.shape[1], config.method())
+            if layer.is_meta(adapter_name):
+                factors = layer.adapter(adapter_name).factors()
+                trains = any(factor.requires_grad for factor in factors.values())
+                layer.update_layer(adapter_name, config)
                 layer.set_requires_grad(adapter_name, trains)
-                adapter = layer.adapter(adapter_name)
+            adapter = layer.adapter(adapter_name)
             adapter.load_saved(layer.pretrained(), saved, f"{layer.name}, adapter {adapter_name!r}")
             state = adapter.state_dict()
-            rest |= {f"{name}.rosa_layer.{adapter_name}.{key}": tensor for key, tensor in state.items()}
+            rest |= {f"{name}.{layer.prefix}layer.{adapter_name}.{key}": tensor for key, tensor in state.items()}
+        for key in rest:
+            place, _, tensor = key.rpartition(".")
+            if tensor.startswith(cls.prefix):
+                raise AdapterError(
+                    f"{place}, adapter {adapter_name!r}: the file has tensors of a layer that is not adapted: it was "
+                    "saved from another model or with other target_modules"
+                )
         return rest
 
 
-def _layers(model: nn.Module) -> dict[str, RosaTunerLinear]:
+def tuner_layers(model: nn.Module) -> dict[str, TunerLinear]:
     """The adapted layers by name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, RosaTunerLinear)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, TunerLinear)}
 
 
 def _choices(model: nn.Module) -> list[str]:
     """Names of the layers that can be adapted, adapted ones among them."""
-    names = [name for name in linear_layers(model) if f".{PREFIX}layer." not in name]
+    inside = tuple(f"{name}.{layer.prefix}layer." for name, layer in tuner_layers(model).items())
+    names = [name for name in linear_layers(model) if not name.startswith(inside)]
     return [name.removesuffix(".base_layer") for name in names]
 
 
@@ -278,21 +338,3 @@ def _listed(model: nn.Module) -> str:
 
 def _shown(targets: Any) -> str:
     return repr(targets) if isinstance(targets, str) else str(sorted(targets))
-
-
-def _refuse(name: str, target: nn.Module, config: RosaConfig) -> tuple[LinearLayer, int]:
-    """Check a target, adapted already or not, and give back the pretrained layer and its rank."""
-    module = target.base_layer if isinstance(target, RosaTunerLinear) else target
-    if not isinstance(module, LinearLayer):
-        raise AdapterError(
-            f"{name} is a {type(module).__name__}, which is not supported: ROSA adapts torch.nn.Linear and "
-            "transformers' Conv1D. Leave it out of target_modules, or name it in exclude_modules"
-        )
-    problem = layer_problem(module)
-    if problem is not None:
-        raise AdapterError(f"{name} ({type(module).__name__}) {problem}, or leave the layer out of target_modules")
-    out_features, in_features = module.weight.T.shape if isinstance(module, Conv1D) else module.weight.shape
-    try:
-        return module, resolve_rank(config.rank_of(name), out_features, in_features)
-    except AdapterError as error:
-        raise AdapterError(f"{name} ({out_features} x {in_features}): {error}") from error

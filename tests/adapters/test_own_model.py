@@ -311,14 +311,16 @@ class Outputs(TrainerCallback):
         self.outputs.append(logits(model, self.name))
 
 
-def ended_with_the_best(name: str, model: nn.Module, folder: Path) -> tuple[Trainer, Tensor]:
+def ended_with_the_best(
+    name: str, model: nn.Module, folder: Path, callback: TrainerCallback | None = None
+) -> tuple[Trainer, Tensor]:
     """A training that puts the first evaluation's model back at its end, and that evaluation's outputs.
 
     The highest evaluation loss is called best, so a later subspace has to give way to an earlier one.
     """
     watch = Outputs(name)
     trainer = trainer_for(
-        name, model, folder, rosa.ResampleCallback(), watch, eval_strategy="epoch", save_strategy="epoch",
+        name, model, folder, callback or rosa.ResampleCallback(), watch, eval_strategy="epoch", save_strategy="epoch",
         load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=True,
     )  # fmt: skip
     trainer.train()

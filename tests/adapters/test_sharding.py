@@ -1,8 +1,9 @@
-"""FSDP2 in two processes on the CPU: ROSA trains and resamples as one process does, alone and behind PEFT."""
+"""FSDP2 in two processes on the CPU: ROSA and RoSA train as in one process, alone and behind PEFT."""
 
 from __future__ import annotations
 
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,97 +15,212 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from transformers import TrainerState
 
 import rosa
+from rosa.adapters import sharding, support
+from rosa.adapters.base import ResampledAdapter
+from rosa.adapters.collect import Collector
 from rosa.errors import AdapterError
-from rosa.peft import RosaConfig
+from rosa.peft import RobustConfig, RosaConfig
 from rosa.utils.seeding import generator
 from tests.adapters.tiny import attached, batch, build, logits, relative_difference
 
 STEPS, DUE = 5, (1, 3)
 
 
-def make(door: str, seed: int = 0) -> nn.Module:
-    if door == "attach":
-        return attached("bert", rosa.RosaConfig(rank=2), seed=seed)
+def make(door: str, seed: int = 0, method: str = "rosa") -> nn.Module:
+    head = ["classifier"]
     model = build("bert")
     torch.manual_seed(seed)
-    return peft.get_peft_model(model, RosaConfig(r=2, modules_to_save=["classifier"])).eval()
+    if door == "attach":
+        own = rosa.RosaConfig(rank=2, head=head) if method == "rosa" else rosa.RobustConfig(density=0.05, head=head)
+        return rosa.attach(model, own, generator=generator(seed, "adapter"), verbose=False)
+    config = RosaConfig(r=2) if method == "rosa" else RobustConfig(r=2, density=0.05)
+    config.modules_to_save = head
+    return peft.get_peft_model(model, config).eval()
 
 
 def train(model: nn.Module) -> None:
-    """Updates of the trainable parameters, with two resamples."""
+    """Updates of the trainable parameters, with two resamples, or with the choice of positions from the first."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    collector = Collector(support.supported(model), "gradient_squared")
+    collector.start()
     for step in range(STEPS):
-        if step in DUE:
+        if step in DUE and not collector.adapters:
             rosa.resample(model, generator=generator(0, "resample", step), optimizer=optimizer)
         optimizer.zero_grad()
         model(**batch("bert", seed=step)).loss.backward()
-        optimizer.step()
+        if step == 0 and collector.adapters:
+            collector.end_update()
+            support.choose(model, collector.scores)
+            collector.stop()
+        else:
+            optimizer.step()
 
 
-def _in_a_group(rank: int, folder: Path, door: str) -> None:
+class Gathered:
+    """Counts the adapters that are whole at once."""
+
+    def __init__(self) -> None:
+        self.alive: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        self.most = 0
+        self.original = sharding.gathered
+
+    def __call__(self, adapter: ResampledAdapter) -> ResampledAdapter:
+        one = self.original(adapter)
+        self.alive.add(one)
+        self.most = max(self.most, len(self.alive))
+        return one
+
+
+def shard(model: Any, door: str) -> None:
+    mesh = init_device_mesh("cpu", (2,))
+    for layer in (model.get_base_model() if door == "peft" else model).bert.encoder.layer:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def _in_a_group(rank: int, folder: Path, door: str, method: str) -> None:
     store = torch.distributed.FileStore(str(folder / "store"), 2)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     torch.set_num_threads(1)
-    model = make(door)
-    inner = model.get_base_model() if door == "peft" else model
-    mesh = init_device_mesh("cpu", (2,))
-    for layer in inner.bert.encoder.layer:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    model = make(door, method=method)
+    shard(model, door)
+    sharding.gathered = counted = Gathered()
     train(model)
-    saved: dict[str, Any] = {"outputs": logits(model, "bert")}
+    saved: dict[str, Any] = {"outputs": logits(model, "bert"), "most": counted.most, "left": len(counted.alive)}
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     saved["state"] = get_model_state_dict(model, options=options)
     if door == "peft" and rank == 0:  # which alone has the whole state
         saved["adapter"] = peft.get_peft_model_state_dict(model, state_dict=saved["state"])
     saved["shards"] = all(isinstance(p, DTensor) for p in model.parameters())
     # Loading brings another training back to the same place.
-    other = make(door, seed=1)
-    for layer in (other.get_base_model() if door == "peft" else other).bert.encoder.layer:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(other, mesh=mesh)
+    other = make(door, seed=1, method=method)
+    shard(other, door)
     set_model_state_dict(other, get_model_state_dict(model), options=StateDictOptions(strict=False))
     saved["loaded"] = logits(other, "bert")
-    # A weight of one process's share is broken: both must stop, say why, and change nothing.
+    if method == "rosa":
+        saved |= _fail(model)
+    torch.save(saved, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def _fail(model: nn.Module) -> dict[str, Any]:
+    """A weight of one process's share is broken: both must stop, say why, and change nothing."""
     name, bad = list(rosa.adapters.adapters(model))[1]
     before = {key: tensor.full_tensor() for key, tensor in model.named_parameters() if isinstance(tensor, DTensor)}
     with torch.no_grad():
         bad.A.to_local().fill_(math.nan)
     before |= {key: tensor.full_tensor() for key, tensor in model.named_parameters() if key == f"{name}.A"}
+    said = ""
     try:
         rosa.resample(model)
     except AdapterError as error:
-        saved["error"] = str(error)
+        said = str(error)
     after = {key: tensor.full_tensor() for key, tensor in model.named_parameters() if isinstance(tensor, DTensor)}
-    saved["unchanged"] = all(torch.equal(after[key].nan_to_num(), before[key].nan_to_num()) for key in before)
-    torch.save(saved, folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    unchanged = all(torch.equal(after[key].nan_to_num(), before[key].nan_to_num()) for key in before)
+    return {"error": said, "unchanged": unchanged}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["rosa", "robust"])
 @pytest.mark.parametrize("door", ["attach", "peft"])
-def test_two_processes_with_shards_end_where_one_does(door, tmp_path):
-    multiprocessing.spawn(_in_a_group, (tmp_path, door), nprocs=2)
+def test_two_processes_with_shards_end_where_one_does(door, method, tmp_path):
+    multiprocessing.spawn(_in_a_group, (tmp_path, door, method), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
-    alone = make(door)
+    alone = make(door, method=method)
     train(alone)
     expected = logits(alone, "bert")
     assert first["shards"]
+    assert max(first["most"], second["most"]) == (2 if method == "rosa" else 0)  # the second keeps its own alone
     for one in (first, second):
         assert relative_difference(one["outputs"], expected) <= 1e-6
         assert torch.equal(one["loaded"], one["outputs"])
-        assert "weights are not finite" in one["error"]
-        assert one["unchanged"]
+        assert one["left"] == 0
+        assert one["most"] <= 2
+        if method == "rosa":
+            assert "weights are not finite" in one["error"]
+            assert one["unchanged"]
     state = alone.state_dict()
     for key, tensor in first["state"].items():
         if tensor.is_floating_point() and tensor.numel():
             assert relative_difference(tensor, state[key]) <= 1e-4, key
-    plain = make(door, seed=1)
+    plain = make(door, seed=1, method=method)
     plain.load_state_dict(first["state"])
     assert relative_difference(logits(plain, "bert"), expected) <= 1e-6
     if door == "peft":
-        again = make(door, seed=1)
+        again = make(door, seed=1, method=method)
         peft.set_peft_model_state_dict(again, first["adapter"])
         assert relative_difference(logits(again, "bert"), expected) <= 1e-6
+
+
+# --- what cannot be had ----------------------------------------------------------------------------------------------
+
+
+class FullyShardedDataParallel(nn.Module):
+    """What the real one shows of itself: its class, and the wrapped module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+def flattened(model: nn.Module) -> nn.Module:
+    """One block under FSDP1, as an automatic wrapping policy does."""
+    layer = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
+    layer[1] = FullyShardedDataParallel(layer[1])
+    return model
+
+
+def partitioned(model: nn.Module) -> nn.Module:
+    """Every parameter as DeepSpeed leaves it: its pieces are elsewhere, and it is marked."""
+    for number, parameter in enumerate(model.parameters()):
+        parameter.ds_id = number
+        parameter.ds_status = "NOT_AVAILABLE"
+        parameter.data = torch.empty(0)
+    return model
+
+
+WAYS = [
+    (flattened, r"encoder\.layer\.1 is wrapped by FullyShardedDataParallel \(FSDP1\).*fully_shard"),
+    (partitioned, r"weight is partitioned by DeepSpeed's ZeRO-3.*ZeRO stage 1 or 2"),
+]
+
+
+@pytest.mark.parametrize(("shard", "message"), WAYS)
+@pytest.mark.parametrize("kind", [RosaConfig, RobustConfig])
+def test_flat_shards_are_refused_before_anything_is_adapted(shard, message, kind):
+    for add in (lambda model: rosa.attach(model, kind.METHOD()), lambda model: peft.get_peft_model(model, kind())):
+        model = shard(build("bert"))
+        before = {name: type(module) for name, module in model.named_modules()}
+        with pytest.raises(AdapterError, match=message):
+            add(model)
+        assert {name: type(module) for name, module in model.named_modules()} == before
+
+
+@pytest.mark.parametrize(("shard", "message"), WAYS)
+@pytest.mark.parametrize("door", ["attach", "peft"])
+def test_flat_shards_around_adapters_are_refused_at_the_start_of_training_and_at_a_resample(shard, message, door):
+    model = shard(make(door))
+    with pytest.raises(AdapterError, match=message):
+        rosa.resample(model)
+    state = TrainerState()
+    with pytest.raises(AdapterError, match=message):
+        rosa.ResampleCallback().on_train_begin(None, state, None, model=model)
+    model = shard(attached("bert", rosa.RobustConfig(rank=2, density=0.05)))
+    with pytest.raises(AdapterError, match=message):
+        rosa.SupportCallback().on_train_begin(None, state, None, model=model)
+
+
+@pytest.mark.slow
+def test_the_real_fsdp1_is_recognized(tmp_path):
+    from torch.distributed.fsdp import FullyShardedDataParallel as Real
+
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        with pytest.raises(AdapterError, match=r"is wrapped by FullyShardedDataParallel \(FSDP1\)"):
+            rosa.resample(Real(make("attach"), device_id=torch.device("cpu"), use_orig_params=True))
+    finally:
+        torch.distributed.destroy_process_group()

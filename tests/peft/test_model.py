@@ -1,4 +1,4 @@
-"""ROSA through PEFT on tiny models: the base is unchanged bit for bit, saved files are complete, misuse is refused."""
+"""ROSA and RoSA through PEFT: the base stays bit for bit, files hold what is needed, what is not there is refused."""
 
 from __future__ import annotations
 
@@ -9,37 +9,52 @@ import peft
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rosa
+from rosa.adapters import support
 from rosa.errors import AdapterError
-from rosa.peft import RosaConfig
-from rosa.peft.layer import RosaTunerLinear
+from rosa.peft import RobustConfig, RosaConfig
+from rosa.peft.layer import TunerLinear
 from rosa.utils.seeding import generator
-from tests.adapters.tiny import HIDDEN, attached, batch, build, logits, relative_difference, train_steps
+from tests.adapters.tiny import HIDDEN, attached, batch, build, give_support, logits, relative_difference, train_steps
 
 NAMES = ("llama", "gpt2", "t5", "roberta")
+both = pytest.mark.parametrize("kind", [RosaConfig, RobustConfig])
 
 
-def layers(model: nn.Module) -> dict[str, RosaTunerLinear]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, RosaTunerLinear)}
+def layers(model: nn.Module) -> dict[str, TunerLinear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, TunerLinear)}
 
 
-def wrapped(name: str, seed: int = 0, **options) -> PeftModel:
+def config_of(kind: type, **options) -> RosaConfig | RobustConfig:
+    own = {"density": 0.05} if kind is RobustConfig else {}
+    return kind(**{"r": 4, **own, **options})
+
+
+def wrapped(name: str, seed: int = 0, kind: type = RosaConfig, **options) -> PeftModel:
     """A fresh tiny model wrapped by PEFT."""
     model = build(name)
     torch.manual_seed(seed)
-    return get_peft_model(model, RosaConfig(**{"r": 4, **options})).eval()
+    return get_peft_model(model, config_of(kind, **options)).eval()
 
 
-def trained(name: str, resamples: int = 2, **options) -> PeftModel:
-    """The same after some training and resamples."""
+def change_course(model: nn.Module, step: int = 1, **options) -> None:
+    """A resample, or the choice of the sparse parts' positions."""
+    if support.supported(model):
+        give_support(model, seed=step)
+    else:
+        rosa.resample(model, generator=generator(0, "resample", step), **options)
+
+
+def trained(name: str, changes: int = 2, **options) -> PeftModel:
+    """The same after some training and changes of course."""
     model = wrapped(name, **options)
-    for step in range(resamples + 1):
+    for step in range(changes + 1):
         if step:
-            rosa.resample(model, generator=generator(0, "resample", step))
+            change_course(model, step)
         train_steps(model, name, 2)
     return model
 
@@ -57,18 +72,36 @@ def test_the_function_stays_when_adapters_are_added_and_at_each_resample(name):
         assert relative_difference(logits(model, name), before) <= 1e-5
 
 
+def method_of(kind: type, **options) -> rosa.RosaConfig | rosa.RobustConfig:
+    """What ``rosa.attach`` takes for :func:`config_of`."""
+    own = {"density": 0.05} if kind is RobustConfig else {}
+    return kind.METHOD(rank=4, head="freeze", **own, **options)
+
+
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("options", [{}, {"factorization": "random_add"}, {"factorization": "random_orthogonal"}])
-def test_it_trains_as_rosa_attach_does_to_the_last_bit(name, options):
-    method = rosa.RosaConfig(rank=4, head="freeze", **options)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (RosaConfig, {}),
+        (RosaConfig, {"factorization": "random_add"}),
+        (RosaConfig, {"factorization": "random_orthogonal"}),
+        (RobustConfig, {}),
+        (RobustConfig, {"schedule": "sparse_only"}),
+        (RobustConfig, {"schedule": "low_rank_only"}),
+    ],
+)
+def test_it_trains_as_rosa_attach_does_to_the_last_bit(name, kind, options):
     mine = build(name)
     torch.manual_seed(0)
-    rosa.attach(mine, method, verbose=False)
-    theirs = wrapped(name, **options)
+    rosa.attach(mine, method_of(kind, **options), verbose=False)
+    theirs = wrapped(name, kind=kind, **options)
     for step in range(3):
         for model in (mine, theirs):
             optimizer = train_steps(model, name, 2)
-            rosa.resample(model, generator=generator(0, "resample", step), optimizer=optimizer)
+            if kind is RosaConfig:
+                rosa.resample(model, generator=generator(0, "resample", step), optimizer=optimizer)
+            else:
+                give_support(model, step)
         assert torch.equal(logits(mine, name), logits(theirs, name))
     trainable = [sum(p.numel() for p in model.parameters() if p.requires_grad) for model in (mine, theirs)]
     assert trainable[0] == trainable[1] > 0
@@ -91,11 +124,13 @@ class Calls(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+@both
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_calls_the_operators_of_rosa_attach_and_no_other(name):
-    mine = rosa.attach(build(name), rosa.RosaConfig(rank=4, head="freeze"), verbose=False)
+def test_a_step_calls_the_operators_of_rosa_attach_and_no_other(name, kind):
+    mine = rosa.attach(build(name), method_of(kind), verbose=False)
     found = []
-    for model in (mine, wrapped(name)):
+    for model in (mine, wrapped(name, kind=kind)):
+        give_support(model)
         with Calls() as calls:
             model(**batch(name)).loss.backward()
         found.append(calls.names)
@@ -103,16 +138,17 @@ def test_a_step_calls_the_operators_of_rosa_attach_and_no_other(name):
     assert found[0] == found[1]
 
 
+@both
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_base_is_intact_bit_for_bit_after_five_resamples(name, dtype):
+def test_the_base_is_intact_bit_for_bit_after_five_resamples(name, dtype, kind):
     base = build(name).to(dtype)
     expected = logits(base, name)
     torch.manual_seed(0)
-    model = get_peft_model(build(name).to(dtype), RosaConfig(r=2)).eval()
+    model = get_peft_model(build(name).to(dtype), config_of(kind, r=2)).eval()
     for step in range(5):
         train_steps(model, name, 1)
-        rosa.resample(model, generator=generator(0, "resample", step))
+        change_course(model, step)
     train_steps(model, name, 1)
     out = logits(model, name)
     assert not torch.equal(out, expected)
@@ -125,7 +161,7 @@ def test_the_base_is_intact_bit_for_bit_after_five_resamples(name, dtype):
     model.merge_adapter()
     model.unmerge_adapter()
     assert torch.equal(logits(model, name), out)
-    model.add_adapter("second", RosaConfig(r=2))
+    model.add_adapter("second", config_of(kind, r=2))
     model.set_adapter("second")
     assert relative_difference(logits(model, name), expected) <= (1e-5 if dtype is torch.float32 else 0.05)
     model.set_adapter("default")
@@ -138,28 +174,37 @@ def test_the_base_is_intact_bit_for_bit_after_five_resamples(name, dtype):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("rank", "kept"), [(1, "history"), (4, "frozen")])
+@pytest.mark.parametrize(
+    ("kind", "rank", "kept", "not_kept"),
+    [
+        (RosaConfig, 1, {"A", "B", "visited", "history"}, "frozen"),
+        (RosaConfig, 4, {"A", "B", "visited", "frozen"}, "history"),
+        (RobustConfig, 4, {"lora_A", "lora_B", "values", "index"}, "weight"),
+    ],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
-def test_a_saved_adapter_loads_to_the_same_bits(tmp_path, name, rank, kept, dtype, low_cpu_mem_usage):
+def test_a_saved_adapter_loads_to_the_same_bits(tmp_path, name, kind, rank, kept, not_kept, dtype, low_cpu_mem_usage):
     torch.manual_seed(0)
-    model = get_peft_model(build(name).to(dtype), RosaConfig(r=rank)).eval()
+    model = get_peft_model(build(name).to(dtype), config_of(kind, r=rank)).eval()
     for step in range(4):
         train_steps(model, name, 1)
-        rosa.resample(model, generator=generator(0, "resample", step))
+        change_course(model, step)
     train_steps(model, name, 1)
     model.save_pretrained(tmp_path)
-    saved = {key.rpartition("rosa_")[2] for key in load_file(tmp_path / "adapter_model.safetensors")}
-    assert saved >= {"A", "B", kept, "visited"}
+    keys = load_file(tmp_path / "adapter_model.safetensors")
+    saved = {key.rpartition(f".{kind.METHOD.NAME}_")[2] for key in keys}
+    assert saved >= kept
     if dtype is torch.float32:
-        assert saved.isdisjoint({"history", "frozen"} - {kept})
+        assert not_kept not in saved
     loaded = PeftModel.from_pretrained(build(name).to(dtype), tmp_path, low_cpu_mem_usage=low_cpu_mem_usage)
     assert torch.equal(logits(loaded, name), logits(model, name))
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     # It goes on as the first would.
     again = PeftModel.from_pretrained(build(name).to(dtype), tmp_path, is_trainable=True).eval()
     for one in (model, again):
-        rosa.resample(one, generator=generator(0, "resample", 9))
+        train_steps(one, name, 2)
+        change_course(one, 9)
         train_steps(one, name, 2)
     assert torch.equal(logits(again, name), logits(model, name))
     for one, folder in ((model, "one"), (again, "two")):
@@ -170,7 +215,7 @@ def test_a_saved_adapter_loads_to_the_same_bits(tmp_path, name, rank, kept, dtyp
 
 
 def test_a_saved_adapter_is_as_small_as_its_factors(tmp_path):
-    model = trained("llama", resamples=1, r=1)
+    model = trained("llama", changes=1, r=1)
     model.save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     kinds = {key.rpartition("rosa_")[2] for key in tensors}
@@ -180,9 +225,22 @@ def test_a_saved_adapter_is_as_small_as_its_factors(tmp_path):
     assert history == 3 * factors  # the start and the end of the first subspace, and the start of the second
 
 
-def test_a_whole_state_dict_holds_the_history():
-    model = trained("llama", r=1)
-    other = wrapped("llama", seed=1, r=1)
+def test_a_saved_adapter_of_robust_adaptation_has_as_many_numbers_as_train_and_their_positions(tmp_path):
+    model = trained("llama", kind=RobustConfig)
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    numbers = sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
+    assert numbers == model.get_nb_trainable_parameters()[0]
+    positions = {key: tensor for key, tensor in tensors.items() if key.endswith("robust_index")}
+    assert {tensor.dtype for tensor in positions.values()} == {torch.int32}
+    assert sum(map(len, positions.values())) == sum(len(t) for key, t in tensors.items() if key.endswith("_values"))
+    assert len(tensors) == 4 * 8
+
+
+@both
+def test_a_whole_state_dict_holds_all_of_an_adapter(kind):
+    model = trained("llama", r=1, kind=kind)
+    other = wrapped("llama", seed=1, r=1, kind=kind)
     other.load_state_dict(model.state_dict())
     one, two = (peft.get_peft_model_state_dict(each) for each in (model, other))
     assert list(one) == list(two)
@@ -190,19 +248,22 @@ def test_a_whole_state_dict_holds_the_history():
     assert torch.equal(logits(other, "llama"), logits(model, "llama"))
 
 
-def test_a_copy_is_independent():
-    model = trained("llama", r=1)
+@both
+def test_a_copy_is_independent(kind):
+    model = trained("llama", r=1, kind=kind)
     before = logits(model, "llama")
     twin = copy.deepcopy(model)
-    rosa.resample(twin)
+    change_course(twin, 9)
     train_steps(twin, "llama", 2)
     assert torch.equal(logits(model, "llama"), before)
-    assert len(next(iter(layers(model).values())).adapter("default").history) == 5
+    if kind is RosaConfig:
+        assert len(next(iter(layers(model).values())).adapter("default").history) == 5
 
 
+@both
 @pytest.mark.parametrize("safe_merge", [False, True])
-def test_merging_changes_the_function_by_rounding_alone(safe_merge):
-    model = trained("gpt2")
+def test_merging_changes_the_function_by_rounding_alone(safe_merge, kind):
+    model = trained("gpt2", kind=kind)
     before = logits(model, "gpt2")
     model.merge_adapter(safe_merge=safe_merge)
     assert relative_difference(logits(model, "gpt2"), before) <= 1e-5
@@ -215,12 +276,13 @@ def test_merging_changes_the_function_by_rounding_alone(safe_merge):
     assert rosa.adapters.attachment(plain) is None
 
 
-def test_a_safe_merge_refuses_what_is_not_finite_and_changes_nothing():
-    model = trained("llama")
+@both
+def test_a_safe_merge_refuses_what_is_not_finite_and_changes_nothing(kind):
+    model = trained("llama", kind=kind)
     name, layer = next(iter(layers(model).items()))
     weight = layer.base_layer.weight.clone()
     with torch.no_grad():
-        layer.adapter("default").A.fill_(float("nan"))
+        next(iter(layer.adapter("default").factors().values())).fill_(float("nan"))
     with pytest.raises(AdapterError, match=f"{layer.name}: with default merged, .* not be finite"):
         model.merge_adapter(safe_merge=True)
     assert name.endswith(layer.name)
@@ -228,18 +290,27 @@ def test_a_safe_merge_refuses_what_is_not_finite_and_changes_nothing():
     assert not layer.merged
 
 
-def test_several_adapters_each_with_its_own_weights():
-    base = logits(build("llama"), "llama")
-    model = trained("llama")
-    first = logits(model, "llama")
+def test_the_adapter_that_rests_is_not_resampled():
+    model = trained("llama", r=1)
     model.add_adapter("other", RosaConfig(r=2, target_modules=["q_proj", "up_proj"], every=5, unit="step"))
-    assert torch.equal(logits(model, "llama"), first)
     model.set_adapter("other")
     assert rosa.adapters.attachment(model).config.every == 5
-    history = len(next(iter(layers(model).values())).adapter("default").history or ())
+    resting = next(iter(layers(model).values())).adapter("default")
+    assert len(resting.history) == 5
+    assert len(rosa.resample(model)) == 4  # two layers of two targets
+    assert len(resting.history) == 5
+
+
+@both
+def test_several_adapters_each_with_its_own_weights(kind):
+    base = logits(build("llama"), "llama")
+    model = trained("llama", kind=kind)
+    first = logits(model, "llama")
+    model.add_adapter("other", config_of(kind, r=2, target_modules=["q_proj", "up_proj"]))
+    assert torch.equal(logits(model, "llama"), first)
+    model.set_adapter("other")
     train_steps(model, "llama", 2)
-    assert len(rosa.resample(model)) == 4  # two layers of two targets; the adapter that rests stays where it is
-    assert len(next(iter(layers(model).values())).adapter("default").history or ()) == history
+    change_course(model, 9)
     train_steps(model, "llama", 2)
     second = logits(model, "llama")
     assert relative_difference(second, first) > 1e-3
@@ -266,9 +337,10 @@ def test_several_adapters_each_with_its_own_weights():
         assert torch.equal(logits(model, "llama"), base)
 
 
-def test_two_adapters_are_saved_and_loaded_under_their_names(tmp_path):
-    model = trained("llama")
-    model.add_adapter("other", RosaConfig(r=2))
+@both
+def test_two_adapters_are_saved_and_loaded_under_their_names(tmp_path, kind):
+    model = trained("llama", kind=kind)
+    model.add_adapter("other", config_of(kind, r=2))
     model.set_adapter("other")
     train_steps(model, "llama", 2)
     second = logits(model, "llama")
@@ -282,14 +354,17 @@ def test_two_adapters_are_saved_and_loaded_under_their_names(tmp_path):
     assert torch.equal(logits(loaded, "llama"), logits(model, "llama"))
 
 
-def test_what_trains_is_what_peft_reports(capsys):
-    model = wrapped("llama")
+@both
+def test_what_trains_is_what_peft_reports(capsys, kind):
+    model = wrapped("llama", kind=kind)
     factors = 2 * 4 * (2 * (32 + 32) + 2 * (32 + 16))
+    if kind is RobustConfig:
+        factors += 2 * (2 * int(0.05 * 32 * 32) + 2 * int(0.05 * 32 * 16))
     assert model.get_nb_trainable_parameters()[0] == factors
     model.print_trainable_parameters()
     assert capsys.readouterr().out.startswith(f"trainable params: {factors:,} ||")
     status = model.get_model_status()
-    assert (status.peft_types, status.num_adapter_layers) == ({"default": "ROSA"}, 8)
+    assert (status.peft_types, status.num_adapter_layers) == ({"default": kind.METHOD.NAME.upper()}, 8)
     assert status.requires_grad == {"default": True}
     described = rosa.adapters.attachment(model)
     assert [one.name for one in model.get_layer_status()] == [f"model.{one.name}" for one in described.layers]
@@ -306,13 +381,15 @@ def test_the_factor_that_rests_stays_frozen_through_peft(train, expected):
     assert {name.rpartition(".")[2] for name, p in model.named_parameters() if p.requires_grad} == expected
 
 
-@pytest.mark.parametrize(("bias", "count"), [("none", 0), ("rosa_only", 8), ("all", 19)])
-def test_biases_train_and_are_saved_as_asked(tmp_path, bias, count):
-    model = wrapped("roberta", bias=bias)
+@both
+@pytest.mark.parametrize(("bias", "count"), [("none", 0), ("only", 8), ("all", 19)])
+def test_biases_train_and_are_saved_as_asked(tmp_path, bias, count, kind):
+    model = wrapped("roberta", bias=f"{kind.METHOD.NAME}_only" if bias == "only" else bias, kind=kind)
     names = [name for name, p in model.named_parameters() if p.requires_grad and name.endswith("bias")]
     assert len(names) == count
     train_steps(model, "roberta", 2)
-    rosa.resample(model)
+    change_course(model)
+    train_steps(model, "roberta", 2)
     model.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(build("roberta"), tmp_path)
     assert torch.equal(logits(loaded, "roberta"), logits(model, "roberta"))
@@ -320,9 +397,10 @@ def test_biases_train_and_are_saved_as_asked(tmp_path, bias, count):
     assert relative_difference(logits(merged, "roberta"), logits(loaded, "roberta")) <= 1e-5
 
 
-def test_targets_follow_pefts_rules():
+@both
+def test_targets_follow_pefts_rules(kind):
     def adapted(**options) -> set[str]:
-        return {layer.name for layer in layers(wrapped("llama", **options)).values()}
+        return {layer.name for layer in layers(wrapped("llama", kind=kind, **options)).values()}
 
     attention = {f"model.layers.{i}.self_attn.{p}_proj" for i in range(2) for p in "qkvo"}
     assert adapted() == attention
@@ -332,8 +410,9 @@ def test_targets_follow_pefts_rules():
     assert adapted(target_modules="all-linear") == attention | mlp
     assert adapted(exclude_modules=["k_proj", "v_proj"]) == {n for n in attention if n[-6] in "qo"}
     assert adapted(target_modules=["q_proj"], layers_to_transform=1) == {"model.layers.1.self_attn.q_proj"}
-    ranks = {layer.name: layer.adapter("default").rank for layer in layers(
-        wrapped("llama", r=0.25, rank_pattern={"q_proj": 2, "layers.1.self_attn.o_proj": 3})).values()}  # fmt: skip
+    patterns = {"q_proj": 2, "layers.1.self_attn.o_proj": 3}
+    found = layers(wrapped("llama", kind=kind, r=0.25, rank_pattern=patterns)).values()
+    ranks = {layer.name: layer.adapter("default").rank for layer in found}
     assert {ranks[f"model.layers.{i}.self_attn.q_proj"] for i in range(2)} == {2}
     assert ranks["model.layers.1.self_attn.o_proj"] == 3
     assert ranks["model.layers.0.self_attn.k_proj"] == 4  # a quarter of 16
@@ -360,7 +439,7 @@ class Custom(nn.Module):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target_modules": ["embedding"]}, "embedding is a Embedding, which is not supported: ROSA adapts"),
+        ({"target_modules": ["embedding"]}, "embedding is a Embedding, which is not supported: (ROSA|RoSA .*) adapts"),
         ({"target_modules": ["convolution"]}, "convolution is a Conv2d, which is not supported"),
         ({"target_modules": ["first", "second"]}, "second.weight is tied to twin.weight, so adapting one"),
         ({"target_modules": ["twin"]}, "twin.weight is tied to second.weight"),
@@ -370,49 +449,85 @@ class Custom(nn.Module):
         ({"target_modules": ["first"], "exclude_modules": ["first"]}, "matches none"),
     ],
 )
-def test_what_cannot_be_adapted_is_refused_by_name_and_the_model_is_left_alone(options, message):
+@both
+def test_what_cannot_be_adapted_is_refused_by_name_and_the_model_is_left_alone(options, message, kind):
     model = Custom()
     before = {name: type(module) for name, module in model.named_modules()}
     with pytest.raises(AdapterError, match=message):
-        get_peft_model(model, RosaConfig(**{"r": 2, **options}))
+        get_peft_model(model, config_of(kind, **{"r": 2, **options}))
     assert {name: type(module) for name, module in model.named_modules()} == before
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_custom_models_train():
+@pytest.mark.parametrize("options", [{}, {"task_type": "SEQ_CLS"}])
+@both
+def test_an_adapter_that_cannot_begin_leaves_the_model_as_it_was(kind, options):
+    def bad() -> RosaConfig | RobustConfig:
+        return config_of(kind, **options, **({"support": "nowhere"} if kind is RobustConfig else {}))
+
+    model = build("roberta")
+    broken = next(p for name, p in model.named_parameters() if name.endswith("1.attention.self.query.weight"))
+    before = {name: type(module) for name, module in model.named_modules()}
+    with torch.no_grad():
+        value = float(broken[0, 0])
+        broken[0, 0] = float("nan")
+    with pytest.raises(AdapterError, match=r"not finite|^support=nowhere"):
+        get_peft_model(model, bad())
+    assert {name: type(module) for name, module in model.named_modules()} == before
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    # As it was, it can be adapted; and an adapter that is there stays when another cannot begin.
+    broken.data[0, 0] = value
+    model = get_peft_model(model, config_of(kind, **options)).eval()
+    change_course(model)
+    train_steps(model, "roberta", 2)
+    expected = logits(model, "roberta")
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    broken.data[0, 0] = float("nan")
+    with pytest.raises(AdapterError, match=r"not finite|^support=nowhere"):
+        model.add_adapter("second", bad())
+    broken.data[0, 0] = value
+    assert set(model.peft_config) == {"default"}
+    assert torch.equal(logits(model, "roberta"), expected)
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
+
+
+@both
+def test_custom_models_train(kind):
     torch.manual_seed(0)
     plain = Custom()
     tokens = torch.arange(10)[None]
     expected = plain(tokens)
-    model = get_peft_model(copy.deepcopy(plain), RosaConfig(r=2, target_modules=["first"]))
+    model = get_peft_model(copy.deepcopy(plain), config_of(kind, r=2, target_modules=["first"]))
     assert relative_difference(model(tokens), expected) <= 1e-5
     model(tokens).square().sum().backward()
-    assert {name for name, p in model.named_parameters() if p.grad is not None} == {
-        f"base_model.model.first.rosa_layer.default.{factor}" for factor in "AB"
-    }
+    place = f"base_model.model.first.{kind.METHOD.NAME}_layer.default"
+    factors = ("A", "B") if kind is RosaConfig else ("lora_A", "lora_B", "values")
+    assert {name for name, p in model.named_parameters() if p.grad is not None} == {f"{place}.{f}" for f in factors}
 
 
-def test_quantized_weights_are_refused_by_name():
+@both
+def test_quantized_weights_are_refused_by_name(kind):
     model = build("llama")
     layer = model.model.layers[0].self_attn.q_proj
     layer.weight = nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
     with pytest.raises(AdapterError, match=r"model.layers.0.self_attn.q_proj \(Linear\) has a weight of torch.int8"):
-        get_peft_model(model, RosaConfig(target_modules=["q_proj"]))
+        get_peft_model(model, kind(target_modules=["q_proj"]))
 
 
-def test_what_peft_can_do_with_lora_alone_is_refused_by_name(tmp_path):
+@both
+def test_what_peft_can_do_with_lora_alone_is_refused_by_name(tmp_path, kind):
     from peft.utils.hotswap import hotswap_adapter
 
-    model = trained("llama")
+    model = trained("llama", kind=kind)
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="Hotswapping only supports LORA but"):
         hotswap_adapter(model, str(tmp_path), "default")
-    with pytest.raises(AdapterError, match="add_weighted_adapter: .* as_lora=True"):
+    with pytest.raises(AdapterError, match=r"add_weighted_adapter: .* model.base_model.set_adapter\(\["):
         model.add_weighted_adapter(["default"], [1.0], "mixed")
-    with pytest.raises(AdapterError, match="adapter_names: ROSA cannot use different adapters for the rows"):
+    with pytest.raises(AdapterError, match="adapter_names: (ROSA|RoSA .*) cannot use different adapters for the rows"):
         model(input_ids=torch.zeros(1, 2, dtype=torch.long), adapter_names=["default"])
-    with pytest.raises(ValueError, match="ROSA"):
-        peft.PeftMixedModel(build("llama"), RosaConfig())
+    with pytest.raises(ValueError, match=kind.METHOD.NAME.upper()):
+        peft.PeftMixedModel(build("llama"), kind())
 
 
 def test_a_model_takes_either_rosa_attach_or_peft():
@@ -433,16 +548,18 @@ def test_a_file_of_another_rank_is_refused(tmp_path):
         model.load_adapter(tmp_path, "default")
 
 
-def test_adapters_can_be_injected_without_a_peft_model():
+@both
+def test_adapters_can_be_injected_without_a_peft_model(kind):
     model = build("llama")
     expected = logits(model, "llama")
     torch.manual_seed(0)
-    peft.inject_adapter_in_model(RosaConfig(r=2), model)
+    peft.inject_adapter_in_model(config_of(kind, r=2), model)
     assert relative_difference(logits(model, "llama"), expected) <= 1e-5
-    assert len(rosa.resample(model)) == 8
+    change_course(model)
+    train_steps(model, "llama", 2)
     state = peft.get_peft_model_state_dict(model)
     other = build("llama")
-    peft.inject_adapter_in_model(RosaConfig(r=2), other)
+    peft.inject_adapter_in_model(config_of(kind, r=2), other)
     peft.set_peft_model_state_dict(other, state)
     assert torch.equal(logits(other, "llama"), logits(model, "llama"))
 
@@ -453,3 +570,39 @@ def test_a_layer_of_the_tiny_models_is_no_square():
         (HIDDEN, HIDDEN),
         (HIDDEN // 2, HIDDEN),
     }
+
+
+def test_a_file_that_does_not_fit_robust_adaptation_says_why(tmp_path):
+    trained("llama", kind=RobustConfig).save_pretrained(tmp_path)
+    for options, message in (
+        ({"r": 2}, r"q_proj, adapter 'default': lora_A has shape \(4, 32\), expected \(2, 32\)"),
+        ({"density": 0.1}, r"adapter 'default': values has shape \(51,\), expected \(102,\)"),
+        ({"schedule": "low_rank_only"}, "adapter 'default': (index|values) is not expected"),
+        ({"target_modules": ["q_proj"]}, r"k_proj.*: the file has tensors of a layer that is not adapted"),
+    ):
+        with pytest.raises(AdapterError, match=message):
+            wrapped("llama", kind=RobustConfig, **options).load_adapter(tmp_path, "default")
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    name = next(key for key in tensors if key.endswith("robust_index"))
+    index = tensors[name]
+    partly = torch.where(index == index[0], -1, index)
+    for spoiled, message in ((index.flip(0), "not sorted"), (index + 1024, "below 1024"), (partly, "not sorted")):
+        save_file({**tensors, name: spoiled.contiguous()}, tmp_path / "adapter_model.safetensors")
+        with pytest.raises(AdapterError, match=f"index does not fit the layer: .*{message}"):
+            PeftModel.from_pretrained(build("llama"), tmp_path)
+
+
+def test_a_support_goes_from_one_door_to_the_other(tmp_path):
+    first = attached("llama", method_of(RobustConfig), seed=3)
+    support.write(first, tmp_path / "first")
+    through = wrapped("llama", kind=RobustConfig, support=str(tmp_path / "first"))
+    assert support.content_hash(through) == support.content_hash(first)
+    support.write(through, tmp_path / "second")
+    assert set(support.overlap(tmp_path / "first", tmp_path / "second").values()) == {1.0}
+    again = rosa.attach(build("llama"), method_of(RobustConfig, support=str(tmp_path / "second")), verbose=False)
+    assert support.content_hash(again) == support.content_hash(first)
+    # What was saved needs the file no more.
+    through.save_pretrained(tmp_path / "adapter")
+    (tmp_path / "first").unlink()
+    loaded = PeftModel.from_pretrained(build("llama"), tmp_path / "adapter", is_trainable=True)
+    assert support.content_hash(loaded) == support.content_hash(first)

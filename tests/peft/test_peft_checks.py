@@ -22,8 +22,9 @@ from transformers.pytorch_utils import Conv1D
 
 import rosa
 from rosa.errors import AdapterError
-from rosa.peft import RosaConfig
-from rosa.peft.layer import RosaTunerLinear
+from rosa.peft import RobustConfig, RosaConfig
+from rosa.peft.layer import TunerLinear
+from tests.adapters.tiny import give_support
 
 
 class MLP(nn.Module):
@@ -74,23 +75,34 @@ class Twice(nn.Module):
         return self.lin0(torch.tanh(self.lin0(x)))
 
 
-MODELS: dict[str, tuple[Callable[[], nn.Module], dict]] = {
+ANY: dict[str, tuple[Callable[[], nn.Module], dict]] = {
     "MLP 1": (MLP, {"target_modules": "lin0"}),
     "MLP 2": (MLP, {"target_modules": ["lin0"]}),
     "MLP 3": (MLP, {"target_modules": ["lin1"]}),
     "MLP 4": (MLP, {"target_modules": ["lin0", "lin1"]}),
     "MLP 5": (MLP, {"target_modules": ["lin0"], "modules_to_save": ["lin1"]}),
-    "MLP 6": (MLP, {"target_modules": ["lin0"], "r": 0.3, "every": 0}),
+    "MLP 6": (MLP, {"target_modules": ["lin0"], "r": 0.3}),
     "MLP 7": (MLP, {"target_modules": "all-linear"}),
     "MLP without bias": (lambda: MLP(bias=False), {"target_modules": ["lin0", "lin1"]}),
-    "MLP, top": (MLP, {"target_modules": ["lin0"], "sampling": "top", "split": "symmetric"}),
-    "MLP, random_add": (MLP, {"target_modules": ["lin0"], "factorization": "random_add"}),
-    "MLP, random_orthogonal": (MLP, {"target_modules": ["lin0"], "factorization": "random_orthogonal"}),
     "Blocks": (Blocks, {"target_modules": ["lin0"], "layers_to_transform": [1, 2], "layers_pattern": "layers"}),
     "Blocks, ranks": (Blocks, {"target_modules": ["lin0"], "rank_pattern": {"layers.1.lin0": 3}}),
     "Conv1D 1": (WithConv1D, {"target_modules": ["conv1d"]}),
     "Conv1D 2": (WithConv1D, {"target_modules": ["conv1d", "lin0"]}),
     "called twice": (Twice, {"target_modules": ["lin0"]}),
+}
+OF_ROSA: dict[str, tuple[Callable[[], nn.Module], dict]] = {
+    "top": (MLP, {"target_modules": ["lin0"], "sampling": "top", "split": "symmetric", "every": 0}),
+    "random_add": (MLP, {"target_modules": ["lin0"], "factorization": "random_add"}),
+    "random_orthogonal": (MLP, {"target_modules": ["lin0"], "factorization": "random_orthogonal"}),
+}
+OF_ROBUST: dict[str, tuple[Callable[[], nn.Module], dict]] = {
+    "sparse_only": (MLP, {"target_modules": ["lin0"], "schedule": "sparse_only"}),
+    "low_rank_only": (MLP, {"target_modules": ["lin0"], "schedule": "low_rank_only", "lora_alpha": 4.0}),
+    "densities": (Blocks, {"target_modules": ["lin0"], "density_pattern": {"layers.1.lin0": 0.3}}),
+}
+MODELS = {
+    **{f"ROSA, {name}": (RosaConfig, *model) for name, model in {**ANY, **OF_ROSA}.items()},
+    **{f"RoSA, {name}": (RobustConfig, *model) for name, model in {**ANY, **OF_ROBUST}.items()},
 }
 X = torch.linspace(-1, 1, 90).view(9, 10)
 
@@ -99,7 +111,7 @@ class Case:
     """A model and its configuration, and PEFT models made of them."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.make, self.options = MODELS[name]
+        self.kind, self.make, self.options = MODELS[name]
         self.folder = folder
         self.base = self.plain()
 
@@ -107,8 +119,13 @@ class Case:
         torch.manual_seed(0)
         return self.make()
 
-    def config(self, **changes) -> RosaConfig:
-        return RosaConfig(**{"r": 2, **self.options, **changes})
+    def config(self, **changes) -> RosaConfig | RobustConfig:
+        own = {"density": 0.1, "lora_alpha": 2.0} if self.kind is RobustConfig else {}
+        return self.kind(**{"r": 2, **own, **self.options, **changes})
+
+    @property
+    def bias(self) -> str:
+        return f"{self.kind.METHOD.NAME}_only"
 
     def model(self, seed: int = 1, adapter: str = "default", **changes) -> PeftModel:
         plain = self.plain()
@@ -129,19 +146,27 @@ def run(model: nn.Module) -> Tensor:
 
 
 def train(model: PeftModel) -> PeftModel:
-    """Updates around a resample."""
+    """Updates around a resample, or around the choice of the sparse parts' positions."""
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
     for step in range(4):
         if step == 2:
-            rosa.resample(model)
+            change_course(model)
         optimizer.zero_grad()
         model(X).square().mean().backward()
         optimizer.step()
     return model
 
 
-def layers(model: nn.Module) -> list[RosaTunerLinear]:
-    return [module for module in model.modules() if isinstance(module, RosaTunerLinear)]
+def change_course(model: PeftModel) -> None:
+    """What happens to an adapter in the course of training: a resample, or the choice of positions."""
+    if isinstance(model.peft_config[model.active_adapter], RosaConfig):
+        rosa.resample(model)
+    else:
+        give_support(model)
+
+
+def layers(model: nn.Module) -> list[TunerLinear]:
+    return [module for module in model.modules() if isinstance(module, TunerLinear)]
 
 
 def close(one: Tensor, other: Tensor) -> bool:
@@ -160,13 +185,13 @@ def check(function: Callable[[Case], None]) -> Callable[[Case], None]:
 def model_attr(case: Case) -> None:
     model = case.model()
     assert all(hasattr(model, name) for name in ("save_pretrained", "from_pretrained", "push_to_hub"))
-    assert model.peft_type == peft.PeftType.ROSA
+    assert model.peft_type == case.kind.METHOD.NAME.upper()
 
 
 @check
 def adapter_name(case: Case) -> None:
     model = case.model(adapter="test-adapter")
-    assert {name for layer in layers(model) for name in layer.rosa_layer} == {"test-adapter"}
+    assert {name for layer in layers(model) for name in layer.adapters} == {"test-adapter"}
     assert model.active_adapters == ["test-adapter"]
 
 
@@ -174,7 +199,8 @@ def adapter_name(case: Case) -> None:
 def prepare_for_training(case: Case) -> None:
     trains = {name for name, p in case.model().named_parameters() if p.requires_grad}
     assert trains
-    assert all(name.endswith((".A", ".B")) or ".modules_to_save." in name for name in trains)
+    factors = (".A", ".B", ".lora_A", ".lora_B", ".values")
+    assert all(name.endswith(factors) or ".modules_to_save." in name for name in trains)
 
 
 @check
@@ -190,7 +216,7 @@ def load_model_low_cpu_mem_usage(case: Case) -> None:
     assert {p.device.type for p in loaded.parameters()} == {"cpu"}
     assert torch.equal(run(loaded), run(model))
     injected = peft.inject_adapter_in_model(case.config(), case.plain(), low_cpu_mem_usage=True)
-    assert {p.device.type for layer in layers(injected) for p in layer.rosa_layer.parameters()} >= {"meta"}
+    assert {p.device.type for layer in layers(injected) for p in layer.adapters.parameters()} >= {"meta"}
 
 
 @check
@@ -230,7 +256,7 @@ def save_pretrained_selected_adapters(case: Case) -> None:
 def from_pretrained_config_construction(case: Case) -> None:
     case.model().save_pretrained(case.folder)
     loaded = PeftModel.from_pretrained(case.plain(), case.folder, is_trainable=True, config=case.config())
-    assert isinstance(loaded.peft_config["default"], RosaConfig)
+    assert isinstance(loaded.peft_config["default"], case.kind)
     assert any(p.requires_grad for p in loaded.parameters())
 
 
@@ -286,7 +312,8 @@ def merge_layers_multi(case: Case) -> None:
 def merge_layers_nan(case: Case) -> None:
     model = case.trained()
     with torch.no_grad():
-        layers(model)[0].adapter("default").A.fill_(float("nan"))
+        for factor in layers(model)[0].adapter("default").factors().values():
+            factor.fill_(float("nan"))
     with pytest.raises(ValueError, match="NaN"):
         model.merge_and_unload(safe_merge=True)
 
@@ -326,6 +353,7 @@ def training(case: Case) -> None:
 @check
 def only_params_are_updated(case: Case) -> None:
     model = case.model()
+    change_course(model)  # without positions a sparse part changes nothing
     before = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
     model(X).square().mean().backward()
@@ -358,7 +386,7 @@ def delete_adapter(case: Case) -> None:
         model.delete_adapter("delete_me")
     assert "delete_me" not in model.peft_config
     assert model.active_adapters == ["default"]
-    assert all(list(layer.rosa_layer) == ["default"] for layer in layers(model))
+    assert all(list(layer.adapters) == ["default"] for layer in layers(model))
     run(model)
 
 
@@ -398,7 +426,7 @@ def disable_adapter(case: Case) -> None:
 
 @check
 def disable_adapter_with_bias_warns(case: Case) -> None:
-    model = case.model(bias="rosa_only")
+    model = case.model(bias=case.bias)
     with pytest.warns(UserWarning, match="Careful, disabling adapter layers with bias"), model.disable_adapter():
         pass
 
@@ -407,7 +435,7 @@ def disable_adapter_with_bias_warns(case: Case) -> None:
 def adding_multiple_adapters_with_bias_raises(case: Case) -> None:
     model = case.model(bias="all")
     with pytest.raises(ValueError, match="supports only 1 adapter with bias"):
-        model.add_adapter("other", case.config(bias="rosa_only"))
+        model.add_adapter("other", case.config(bias=case.bias))
 
 
 @check
@@ -441,8 +469,9 @@ def add_the_same_adapter_twice_raises(case: Case) -> None:
 
 @check
 def repr_names_the_layers(case: Case) -> None:
-    assert "RosaTunerLinear" in repr(case.model())
-    assert "rosa_layer" in repr(case.model())
+    shown = repr(case.model())
+    assert layers(case.model())[0].__class__.__name__ in shown
+    assert f"{case.kind.METHOD.NAME}_layer" in shown
 
 
 @check
@@ -475,6 +504,7 @@ def test_check(name: str, asked: str, tmp_path: Path) -> None:
     [nn.Embedding(4, 4), nn.Conv1d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.MultiheadAttention(4, 2), nn.LayerNorm(4)],
     ids=lambda layer: type(layer).__name__,
 )
-def test_other_layers_are_refused_by_name(layer: nn.Module) -> None:
+@pytest.mark.parametrize("kind", [RosaConfig, RobustConfig])
+def test_other_layers_are_refused_by_name(layer: nn.Module, kind: type) -> None:
     with pytest.raises(AdapterError, match=f"target is a {type(layer).__name__}, which is not supported"):
-        get_peft_model(nn.ModuleDict({"target": layer}), RosaConfig(r=1, target_modules=["target"]))
+        get_peft_model(nn.ModuleDict({"target": layer}), kind(r=1, target_modules=["target"]))

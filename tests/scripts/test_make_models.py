@@ -13,22 +13,24 @@ from tests.conftest import ROOT
 NAMES = list(make_models.ARCHITECTURES)
 
 
+@pytest.mark.parametrize("method", make_models.PROBES)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_probe_of_every_architecture(name, recwarn):
+def test_every_probe_of_every_architecture(name, method, recwarn):
     torch.manual_seed(0)
-    row = make_models.probe(name)
+    row = make_models.probe(name, method)
     assert row.reason == ""
-    assert row.results == dict.fromkeys(make_models.PROBES, "yes")
-    line = next(one for one in (ROOT / "docs" / "models.md").read_text().splitlines() if one.startswith(f"| {name}"))
-    assert line in make_models.page([row])
+    assert row.results == dict.fromkeys(make_models.PROBES[method], "yes")
+    table = (ROOT / "docs" / "models.md").read_text().partition(f"## {method}\n")[2].partition("\n## ")[0]
+    line = next(one for one in table.splitlines() if one.startswith(f"| {name}"))
+    assert line in make_models.page([row]).splitlines()
 
 
 def test_what_cannot_be_built_is_unknown(monkeypatch):
     broken = dataclasses.replace(make_models.ARCHITECTURES["Llama"], model="NoSuchModel")
     monkeypatch.setitem(make_models.ARCHITECTURES, "New", broken)
     text = make_models.page([make_models.probe("New")])
-    assert "| New | unknown |" + " unknown |" * len(make_models.PROBES) in text
-    assert "- New: no tiny model: AttributeError" in text
+    assert "| New | unknown |" + " unknown |" * len(make_models.PROBES["ROSA"]) in text
+    assert "- ROSA, New: no tiny model: AttributeError" in text
 
 
 def test_a_probe_that_fails_says_why_and_leaves_the_later_ones_unknown(monkeypatch):
@@ -36,4 +38,4 @@ def test_a_probe_that_fails_says_why_and_leaves_the_later_ones_unknown(monkeypat
     row = make_models.probe("Llama")
     assert row.results == {"attach": "yes", "step": "yes", "resample": "fails"}
     assert "| yes | yes | fails | unknown | unknown | unknown | unknown |" in make_models.page([row])
-    assert "- Llama: ZeroDivisionError: division by zero" in make_models.page([row])
+    assert "- ROSA, Llama: ZeroDivisionError: division by zero" in make_models.page([row])

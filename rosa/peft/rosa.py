@@ -1,0 +1,92 @@
+"""ROSA, random subspace adaptation, in PEFT: its tuner layer and its tuner.
+
+Each adapter of a layer is a ROSA adapter with a frozen weight W_f of its own, beside the pretrained weight;
+docs/peft.md compares the ways to store it, with their memory and time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from rosa.adapters.base import LinearLayer, oriented
+from rosa.adapters.linalg.subspace import resolve_rank
+from rosa.adapters.resampling import move
+from rosa.config import RosaConfig
+from rosa.peft.config import TunerConfig
+from rosa.peft.history import RosaWithHistory
+from rosa.peft.layer import TunerLinear
+from rosa.peft.model import Tuner
+
+
+class RosaTunerLinear(TunerLinear):
+    """One layer with one or more adapters of ROSA."""
+
+    prefix = "rosa_"
+    adapter_layer_names = ("rosa_A", "rosa_B")
+    other_param_names = ("rosa_layer",)
+
+    @classmethod
+    def require_fit(cls, config: TunerConfig, name: str, shape: tuple[int, int]) -> None:
+        """Check the rank.
+
+        Raises:
+            AdapterError: it does not fit the layer.
+        """
+        resolve_rank(config.rank_of(name), *shape)
+
+    def new_adapter(self, config: TunerConfig) -> RosaWithHistory:
+        """An adapter that is not yet in a subspace: its factors are 0."""
+        method = config.method()
+        assert isinstance(method, RosaConfig)
+        rank = resolve_rank(config.rank_of(self.name), self.out_features, self.in_features)
+        return RosaWithHistory(self.name, own_copy(self.base_layer, self.pretrained()), rank, method)
+
+    def weight_of(self, adapter_name: str) -> Tensor:
+        """``W_f + A B`` (out, in), float64."""
+        return self.adapter(adapter_name).effective_weight()
+
+    @property
+    def rosa_A(self) -> nn.ParameterDict:  # noqa: N802
+        """The adapters' A (out, r) by name; a view, which PEFT reads to find trainable parameters."""
+        return nn.ParameterDict({name: self.adapter(name).factors()["A"] for name in self.adapters})
+
+    @property
+    def rosa_B(self) -> nn.ParameterDict:  # noqa: N802
+        """The adapters' B (r, in) by name, likewise."""
+        return nn.ParameterDict({name: self.adapter(name).factors()["B"] for name in self.adapters})
+
+
+class RosaModel(Tuner):
+    """A model with ROSA's adapters; made by ``peft.get_peft_model(model, rosa.peft.RosaConfig(...))``."""
+
+    prefix = RosaTunerLinear.prefix
+    tuner_layer_cls = RosaTunerLinear
+    title = "ROSA"
+    why_not_weighted = "adapters of ROSA live in different subspaces and cannot be combined into one"
+    instead_of_weighted = "Save each with save_pretrained(folder, as_lora=True) and combine the LoRA adapters, or"
+
+    def _begin(self, adapter_name: str) -> None:
+        """Draw the first subspaces of a new adapter."""
+        found = [layer.adapter(adapter_name) for layer in self.layers_of(adapter_name)]
+        members = [adapter for adapter in found if isinstance(adapter, RosaWithHistory)]
+        move(members, [adapter.draw(None) for adapter in members])
+
+
+def own_copy(layer: LinearLayer, weight: Tensor) -> LinearLayer:
+    """A plain linear layer (``nn.Linear`` or ``Conv1D``) with a frozen copy of this weight, and with the same bias.
+
+    Args:
+        layer: gives the class and the bias.
+        weight: in the layer's own layout.
+    """
+    out_features, in_features = oriented(layer, weight).shape
+    with torch.device("meta"):  # without drawing initial values
+        if isinstance(layer, Conv1D):
+            copy: LinearLayer = Conv1D(out_features, in_features)
+        else:
+            copy = nn.Linear(in_features, out_features, bias=False)
+    copy.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    copy.bias = layer.bias
+    return copy
