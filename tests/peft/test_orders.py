@@ -180,7 +180,7 @@ def test_a_merged_model_is_adapted_again(model, kind):
 
 
 @both
-@pytest.mark.parametrize("name", ["layer", "A", "rosa_A", "robust_layer", "values"])
+@pytest.mark.parametrize("name", ["layer", "A", "rosa_A", "robust_layer", "index"])
 def test_an_adapter_may_be_called_like_a_tensor(kind, name, tmp_path):
     torch.manual_seed(0)
     model = get_peft_model(build("llama"), config_of(kind), adapter_name=name).eval()
