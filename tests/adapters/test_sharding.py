@@ -27,6 +27,7 @@ from rosa.utils.seeding import generator
 from tests.adapters.tiny import attached, batch, build, logits, relative_difference
 
 STEPS, DUE = 5, (1, 3)
+DOORS, METHODS = ("attach", "peft"), ("rosa", "robust")
 
 
 def make(door: str, seed: int = 0, method: str = "rosa") -> nn.Module:
@@ -81,14 +82,23 @@ def shard(model: Any, door: str) -> None:
     fully_shard(model, mesh=mesh)
 
 
-def _in_a_group(rank: int, folder: Path, door: str, method: str) -> None:
+def _in_a_group(rank: int, folder: Path) -> None:
     store = torch.distributed.FileStore(str(folder / "store"), 2)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     torch.set_num_threads(1)
+    for door in DOORS:
+        for method in METHODS:
+            torch.save(_trained_in_shards(rank, door, method), folder / f"{door}-{method}-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def _trained_in_shards(rank: int, door: str, method: str) -> dict[str, Any]:
     model = make(door, method=method)
     shard(model, door)
-    sharding.gathered = counted = Gathered()
-    train(model)
+    counted = Gathered()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "gathered", counted)
+        train(model)
     saved: dict[str, Any] = {"outputs": logits(model, "bert"), "most": counted.most, "left": len(counted.alive)}
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     saved["state"] = get_model_state_dict(model, options=options)
@@ -102,8 +112,7 @@ def _in_a_group(rank: int, folder: Path, door: str, method: str) -> None:
     saved["loaded"] = logits(other, "bert")
     if method == "rosa":
         saved |= _fail(model)
-    torch.save(saved, folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return saved
 
 
 def _fail(model: nn.Module) -> dict[str, Any]:
@@ -123,12 +132,19 @@ def _fail(model: nn.Module) -> dict[str, Any]:
     return {"error": said, "unchanged": unchanged}
 
 
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with what two processes found, in every way."""
+    folder = tmp_path_factory.mktemp("group")
+    multiprocessing.spawn(_in_a_group, (folder,), nprocs=2)
+    return folder
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["rosa", "robust"])
-@pytest.mark.parametrize("door", ["attach", "peft"])
-def test_two_processes_with_shards_end_where_one_does(door, method, tmp_path):
-    multiprocessing.spawn(_in_a_group, (tmp_path, door, method), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("door", DOORS)
+def test_two_processes_with_shards_end_where_one_does(door, method, group):
+    first, second = (torch.load(group / f"{door}-{method}-{rank}.pt", weights_only=False) for rank in range(2))
     alone = make(door, method=method)
     train(alone)
     expected = logits(alone, "bert")
