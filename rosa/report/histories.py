@@ -1,4 +1,4 @@
-"""What records tell of a metric by epoch."""
+"""A metric by epoch, read from the records of a row's runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rosa.report.comparison import Row, Task, summarise
 
 @dataclass(frozen=True)
 class Point:
-    """One row of a task after one epoch."""
+    """The metric of one row on one task after one epoch."""
 
     epoch: float
     values: dict[int, float]

@@ -1,4 +1,4 @@
-"""The looks of a figure's series, and which rows stand in one panel; free of any drawing library."""
+"""The looks of a figure's series, and which rows stand in one panel; needs no drawing library."""
 
 from __future__ import annotations
 

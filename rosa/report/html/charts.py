@@ -15,9 +15,9 @@ from rosa.report.looks import Look
 
 WIDTH = 300
 CHARACTERS = 52
-"""Characters of the small font that fit beside each other."""
+"""Number of characters of the small font that fit into a chart's width."""
 LINE = 31
-"""Height of one row of intervals: its label, and the interval below it."""
+"""Height of one row of a chart of intervals, which holds a label and the interval below it."""
 DASHES = {"-": "", "--": "6 3", "-.": "7 3 2 3", ":": "2 3"}
 """Line style -> SVG's dash array."""
 SHAPES = {
@@ -45,7 +45,7 @@ class Interval:
     low: float | None
     high: float | None
     text: str
-    """The numbers as written beside the label."""
+    """The numbers, as they are written beside the label."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Point:
     x: float
     y: float
     text: str
-    """The numbers, for the title."""
+    """The numbers, as they are written in the mark's title."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Series:
     look: Look
     points: tuple[tuple[float, float, float, float], ...]
     leads: bool = True
-    """Whether the axes are fitted to it; what leaves them is cut off."""
+    """Whether the range of the axes includes it; the other series are cut off at the range's ends."""
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -135,7 +135,7 @@ def intervals(title: str, unit: str, rows: Sequence[Interval]) -> str:
 
 
 def scatter(title: str, unit: str, axis: str, points: Sequence[Point], lower_is_better: bool) -> str:
-    """Points over a logarithmic axis of cost, and the front: the best score that is to be had up to each cost."""
+    """Points over a logarithmic axis of cost, and the front: the best score at each cost or a lower one."""
     sign = -1 if lower_is_better else 1
     xs, ys = [point.x for point in points], [point.y for point in points]
     across, left, right = _logarithmic(min(xs), max(xs), 46, WIDTH - 14)
@@ -169,7 +169,7 @@ def lines(title: str, unit: str, axis: str, series: Sequence[Series], log_x: boo
     out += [_text(WIDTH / 2 + 16, 197, axis, "middle"), _text(4, 26, unit)]
 
     def inside(y: float) -> float:
-        # What leaves the axes runs along their edge.
+        # Points outside the range are drawn on its edge.
         return up(min(max(y, low), high))
 
     for one in shown:

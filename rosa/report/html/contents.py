@@ -30,7 +30,7 @@ from rosa.report.tables.rank_frequency import RANK, rank_maps
 GROUPS = ("Real data", "Regressions on vectors", "Mini scale (generated data)", "Learning-rate grids")
 """Kinds of experiments, in the order of the page."""
 NAMED = 6
-"""Largest number of rows of which each has a sentence."""
+"""Largest number of rows with a sentence for each; more are summarised in one."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class ModelView:
 
     name: str
     answers: tuple[str, ...]
-    """What was found, a sentence each."""
+    """The findings, a sentence each."""
     glance: tuple[FigureView, ...]
-    """What was found, drawn."""
+    """The figures of differences from LoRA and of score against cost."""
     tables: tuple[TableView, ...]
     curves: tuple[FigureView, ...]
     not_drawn: tuple[str, ...]
@@ -196,7 +196,7 @@ def _model(study: Study, name: str, runs: Runs, published: Sequence[Published]) 
 
 
 def _answers(found: Sequence[Difference]) -> Iterator[str]:
-    """What the differences from LoRA say, by row, or of all rows if they are many."""
+    """Sentences on the differences from LoRA: one per row, or one on all rows if there are more than :data:`NAMED`."""
     rows: dict[str, list[Difference]] = {}
     for one in found:
         rows.setdefault(one.row.label, []).append(one)

@@ -19,7 +19,7 @@ from rosa.report.tables.differences import Difference
 ROWS = 30
 """Largest number of rows in a chart of differences."""
 PANELS = 36
-"""Largest number of charts in a grid, and of grids of curves in an experiment's section: a fifth."""
+"""Largest number of charts in a grid; of the curves, in all grids together."""
 COSTS = (TRAINABLE, STATE, PEAK, STEP)
 
 
@@ -31,12 +31,12 @@ class FigureView:
     panels: tuple[str, ...]
     """SVG."""
     legend: tuple[tuple[str, str], ...]
-    """SVG of a mark, and what it stands for."""
+    """Entries: SVG of a mark, and what it stands for."""
     caption: str
 
 
 def looks_by_row(rows: Sequence[Row]) -> dict[str, Look]:
-    """Row label -> look: each its own, or with more rows than looks that of its method."""
+    """Row label -> look: one of its own, or the look of its method if there are more rows than looks."""
     methods = [row.method for row in rows]
     found = looks_of(methods) if len(rows) <= MOST else [looks_of([method])[0] for method in methods]
     return dict(zip((row.label for row in rows), found, strict=True))
@@ -79,7 +79,7 @@ def _interval(one: Difference, look: Look) -> charts.Interval:
 
 
 def costs_figure(comparison: Comparison) -> FigureView | None:
-    """A chart per cost: each row's score against it, with the front of what is best up to each cost.
+    """A chart per cost: each row's score against it, with the front: the best score at each cost or a lower one.
 
     With several tasks costs are ratios to a LoRA row's, since tasks differ in batches and lengths, and the score is the
     mean over tasks. None if the tasks have no mean, or fewer than two rows have both.
@@ -107,9 +107,9 @@ def costs_figure(comparison: Comparison) -> FigureView | None:
     if not panels:
         return None
     left_out = [row.label for row in comparison.rows if row.label not in scores]
-    lacking = f" Not shown, for want of a task: {', '.join(left_out)}." if left_out else ""
+    lacking = f" Not shown, since a task is missing: {', '.join(left_out)}." if left_out else ""
     caption = (
-        "Dashed: the front, the best score that is to be had up to each cost. Times are those of the runs themselves, "
+        "Dashed: the front, the best score at each cost or a lower one. Times are those of the runs themselves, "
         f"whatever else the machine did.{lacking}"
     )
     shown_rows = [row for row in comparison.rows if row.label in scores]
@@ -148,7 +148,7 @@ def _written(score: float, task: Task) -> str:
 
 
 def _legend(rows: Sequence[Row], looks: dict[str, Look]) -> tuple[tuple[str, str], ...]:
-    """One entry per row, or with more rows than looks one per method."""
+    """One entry per row, or one per method if there are more rows than looks."""
     if len(rows) <= MOST:
         return tuple((charts.mark(looks[row.label], line=False), row.label) for row in rows)
     methods = {row.method: formatting.method_label({"name": row.method}, ()) for row in rows}
@@ -159,7 +159,7 @@ def _legend(rows: Sequence[Row], looks: dict[str, Look]) -> tuple[tuple[str, str
 
 
 def curves_figures(comparison: Comparison) -> tuple[list[FigureView], list[str]]:
-    """The score by epoch: a chart per task and set of rows; one grid, where one legend serves all sets.
+    """The score by epoch: a chart per task and set of rows; one grid if all sets have the same legend.
 
     Returns:
         The grids, and what is left out.
@@ -185,7 +185,7 @@ def curves_figures(comparison: Comparison) -> tuple[list[FigureView], list[str]]
         return [], [f"scores by epoch: more than {PANELS} charts; make figures draws them"]
     several = any(len(task.seeds) > 1 for task in comparison.tasks)
     spread = "Mean, and a band from the lowest to the highest seed. " if several else ""
-    cut = "The axes are fitted to the adapters; full fine-tuning runs along the edge where it leaves them."
+    cut = "The axes show the range of the adapters; full fine-tuning is drawn at their edge where it is outside."
     caption = spread + (cut if any(row.method == "full" for row in comparison.rows) else "")
     return [
         FigureView(
@@ -208,7 +208,7 @@ def _curve(row: Row, task: Task, label: str, look: Look) -> charts.Series:
 
 
 def rates_figures(comparison: Comparison) -> list[FigureView]:
-    """The score by learning rate: a chart per task, a line per row; empty where no row has several rates."""
+    """The score by learning rate: a chart per task, a line per row; empty if no row has several rates."""
     if len(comparison.rows) > MOST:
         return []
     looks = looks_by_row(comparison.rows)
