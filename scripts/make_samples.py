@@ -34,7 +34,7 @@ def arguments() -> argparse.Namespace:
 
 def read_groups(config: Config, split: str) -> Sequence[Group]:
     """Read the inputs of a run's split again."""
-    return e2e.load(config.task, config.data, config.seed).groups[split]
+    return e2e.load(config.task, config.drawn_data, config.seed).groups[split]
 
 
 def main() -> None:

@@ -54,7 +54,9 @@ class DataConfig:
     evaluation_size: int = 500
     """Rows of each evaluation split of generated data."""
     seed: int = 0
-    """Seed of generated data, which is the same for every run seed, as a real dataset is."""
+    """Seed of generated data, which is the same for every run seed, as a real dataset is, unless ``per_seed``."""
+    per_seed: bool = False
+    """Draw generated text (``mini``) anew for each run seed: with the sum of ``data.seed`` and the run's seed."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
     def __post_init__(self) -> None:
@@ -67,6 +69,8 @@ class DataConfig:
             require(
                 not self.limit, "data.limit", self.limit, "0 for data.source=teacher: data.train_size sets the rows"
             )
+        if self.source != "mini":
+            require(not self.per_seed, "data.per_seed", self.per_seed, f"false for data.source={self.source}")
         if self.source == "local":
             require(bool(self.dir), "data.dir", self.dir, "the folder of the data, as in data=local data.dir=DIR")
         if self.source == "hub":

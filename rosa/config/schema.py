@@ -67,6 +67,13 @@ class Config:
         return self.data.holdout if self.selection == HOLDOUT else 0.0
 
     @property
+    def drawn_data(self) -> DataConfig:
+        """The data group, with the seed that this run's generated text is drawn with."""
+        if not self.data.per_seed:
+            return self.data
+        return dataclasses.replace(self.data, seed=self.data.seed + self.seed, per_seed=False)
+
+    @property
     def evaluated(self) -> tuple[str, ...]:
         """Splits that are scored after each epoch; the first one is used for selection."""
         return (*((HOLDOUT,) if self.holdout_share else ()), *self.task.evaluation)

@@ -55,7 +55,7 @@ def read(config: Config) -> Texts | None:
     if config.task.kind == "vector_regression":
         return None
     load = e2e.load if config.task.kind == "generation" else data.load
-    return load(config.task, config.data, config.seed, config.holdout_share)
+    return load(config.task, config.drawn_data, config.seed, config.holdout_share)
 
 
 def complete(config: Config, model: ModelConfig, texts: Texts | None) -> Config:

@@ -39,9 +39,9 @@ class Inputs:
         Raises:
             DataError: the data cannot be read.
         """
-        question = repr((config.task, config.data))
+        question = repr((config.task, config.drawn_data))
         if question not in self._data:
-            self._data[question] = sources.hashes(config.task, config.data)
+            self._data[question] = sources.hashes(config.task, config.drawn_data)
         return self._data[question]
 
     def weights(self, config: Config, recorded: Model) -> dict[str, str]:

@@ -94,8 +94,8 @@ def read(run: FinishedRun, split: str) -> tuple[list[list[str]], Sequence[float]
         if split not in unlabelled.test_splits(config.task):
             others = [*known, *unlabelled.test_splits(config.task)]
             raise DataError(f"--split {split}: expected one of {', '.join(others)}, the splits of {config.task.name}")
-        return unlabelled.read_split(config.task, config.data, split), None
-    loaded = data.load(config.task, config.data, config.seed, config.holdout_share)
+        return unlabelled.read_split(config.task, config.drawn_data, split), None
+    loaded = data.load(config.task, config.drawn_data, config.seed, config.holdout_share)
     table = loaded.train if split == TRAIN else loaded.evaluation[split]
     return [table[name][:] for name in base.TEXT_COLUMNS if name in table.column_names], table["label"][:]
 

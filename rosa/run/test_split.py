@@ -75,7 +75,7 @@ def on_test_split(
         DataError, DecodingError, JournalError, ScoringError: the split cannot be read, decoded or scored.
     """
     split = config.task.test
-    groups = e2e.load(config.task, config.data, config.seed).groups[split]
+    groups = e2e.load(config.task, config.drawn_data, config.seed).groups[split]
     written = hypotheses.write(
         model.to(torch.device(config.train.device)),  # type: ignore[arg-type]  # transformers wraps nn.Module.to
         tokenizer,
@@ -100,7 +100,7 @@ def on_test_split(
 def perplexities(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Perplexities:
     """The perplexities of the first evaluation split by each definition, see :func:`perplexity.definitions`."""
     split = config.task.evaluation[0]
-    texts = e2e.load(config.task, config.data, config.seed)
+    texts = e2e.load(config.task, config.drawn_data, config.seed)
     one = texts.evaluation[split]
     # Of the training rows one is enough: only the evaluation split's tokens are wanted.
     small = dataclasses.replace(texts, train=texts.train.select([0]), evaluation={split: one})

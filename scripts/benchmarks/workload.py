@@ -144,7 +144,7 @@ def prepare(config: Config, e2e_dir: Path | None = None) -> Workload:
     config = resolve_device(config)
     config = dataclasses.replace(config, model=mini_model.located(config))
     model, tokenizer = _load(config)
-    loaded = data.load(config.task, config.data, config.seed)
+    loaded = data.load(config.task, config.drawn_data, config.seed)
     tokenized = data.tokenize(loaded, tokenizer, length_limit(config.train.max_length, model))
     train, size = tokenized.train, config.train.batch_size
     lengths = [len(ids) for ids in train["input_ids"]]

@@ -137,18 +137,39 @@ def test_substitutes_are_drawn_as_the_text_has_them_between_the_same_neighbours(
     assert counts[6] / 4000 == pytest.approx(0.75, abs=0.04)
 
 
-def test_disturbed_inputs_have_two_words_exchanged_or_some_replaced() -> None:
+def test_disturbed_pairs_have_two_words_exchanged_or_some_replaced() -> None:
     rates = torch.tensor([0.0] * 5 + [0.2, 0.2, 0.0, 0.0])
-    batch = torch.tensor([[START, 5, 7, 6, END, PAD], [START, 7, END, PAD, PAD, PAD]]).repeat(500, 1)
+    pair = [START, 7, END, END, 5, 7, 6, END, PAD]
+    batch = torch.tensor([pair, [START, 7, END, END, 7, END, PAD, PAD, PAD]]).repeat(500, 1)
     # Word 8 stands where word 5 does.
-    substitutes = roberta_text.Substitutes([*batch.tolist(), *[[START, 8, 7, 6, END, PAD]] * 500], 9)
+    substitutes = roberta_text.Substitutes([*batch.tolist(), *[[*pair[:4], 8, *pair[5:]]] * 500], 9)
     disturbed, wrong = roberta_text.disturb(batch, rates, substitutes, torch.Generator().manual_seed(0))
     assert torch.equal(wrong, disturbed != batch)
     changed = disturbed[wrong.any(1)].unique(dim=0).tolist()
     # Words 5 and 6 can change places; word 7 is never drawn.
-    assert changed == [[START, 6, 7, 5, END, PAD], [START, 8, 7, 6, END, PAD]]
+    assert changed == [[*pair[:4], 6, 7, 5, *pair[7:]], [*pair[:4], 8, 7, 6, *pair[7:]]]
     assert 0.25 < float(wrong[::2].any(1).float().mean()) < roberta_text.DISTURBED_SHARE
     assert not wrong[1::2].any()
+
+
+def test_in_a_single_text_words_only_change_places() -> None:
+    rates = torch.tensor([0.0] * 5 + [0.2, 0.2, 0.0, 0.0])
+    batch = torch.tensor([[START, 5, 7, 6, END, PAD]]).repeat(500, 1)
+    substitutes = roberta_text.Substitutes([*batch.tolist(), *[[START, 8, 7, 6, END, PAD]] * 500], 9)
+    disturbed, wrong = roberta_text.disturb(batch, rates, substitutes, torch.Generator().manual_seed(0))
+    assert disturbed[wrong.any(1)].unique(dim=0).tolist() == [[START, 6, 7, 5, END, PAD]]
+    assert abs(float(wrong.any(1).float().mean()) - roberta_text.DISTURBED_SHARE) < 0.1
+
+
+def test_the_words_of_pairs_are_those_between_their_marks() -> None:
+    rows = [[START, 5, 6, END, END, 7, END], [START, 5, END]]
+    assert list(roberta_text.texts_of_pairs(rows)) == [([5, 6], [7])]
+    tokenizer = build_tokenizer(WORDS)
+    encoded = tokenizer("a b.", "c.")["input_ids"]
+    assert [tokenizer.convert_ids_to_tokens(text) for text in next(roberta_text.texts_of_pairs([encoded]))] == [
+        ["a", "b", "."],
+        ["c", "."],
+    ]
 
 
 def test_only_the_second_text_of_a_pair_is_disturbed() -> None:
@@ -184,7 +205,7 @@ def test_training_learns_more_than_word_frequencies(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(roberta, "JUDGED_SHARE", 0.0)
     words = list("abcdefgh")
     circle = words * 3
-    paragraphs = [[" ".join(circle[i : i + 6]), " ".join(circle[i + 6 : i + 12])] for i in range(8)] * 4
+    paragraphs = [[" ".join(circle[i : i + 12])] for i in range(8)] * 4
     config = MiniModelConfig(layers=1, hidden=48, heads=2, intermediate=96, steps=250, batch_size=32, lr=5e-3)
     facts = pretrain_roberta(paragraphs, words, config, tmp_path / "model")
     assert facts["loss"] < 0.5 * math.log(8)

@@ -19,6 +19,7 @@ from torch.nn import functional
 from rosa.config import MiniModelConfig
 from rosa.errors import DataError
 from rosa.mini.pretraining import cache
+from rosa.mini.pretraining.associations import associated, associations
 from rosa.mini.pretraining.loop import batches, build_optimizer, build_schedule, last_tenth, one_thread, update
 from rosa.mini.pretraining.roberta_text import (
     END,
@@ -31,6 +32,7 @@ from rosa.mini.pretraining.roberta_text import (
     inputs,
     mask_tokens,
     masking_rates,
+    texts_of_pairs,
     token_types,
 )
 from rosa.utils.names import IGNORED
@@ -39,13 +41,13 @@ from rosa.utils.seeding import global_stream
 if TYPE_CHECKING:
     from transformers import RobertaConfig, RobertaForMaskedLM
 
-JUDGED_SHARE = 0.4
+JUDGED_SHARE = 0.5
 """Share of the inputs on which the model detects changed words instead of predicting masked ones."""
 JUDGE_WEIGHT = 5.0
 """Weight of the detection loss relative to the loss on masked words; both are means over tokens."""
 EMBEDDING_SCALE = 5.0
 """Standard deviation of the embeddings at the start, as a multiple of that of the other weights."""
-VERSION = 2
+VERSION = 3
 """Part of the cache's key: raise it when a change here gives other weights."""
 NOT_READ = ("architecture", "vocabulary", "context", "text")
 """Settings of GPT-2, which do not affect a RoBERTa and are not part of its key."""
@@ -165,6 +167,8 @@ def pretrain_roberta(
     substitutes = Substitutes(encoded, len(tokenizer))
     counts = torch.bincount(torch.tensor([number for row in encoded for number in row]), minlength=len(tokenizer))
     with torch.no_grad():
+        weight = model.roberta.embeddings.word_embeddings.weight
+        weight.copy_(associated(weight, associations(texts_of_pairs(encoded), len(weight))))
         # Start from the known frequencies of the masked words, which saves some hundred steps.
         model.lm_head.bias.copy_((counts * rates + 1).log())
     stream = batches(encoded, mini.batch_size, PAD, generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -98,6 +98,14 @@ def inputs(
     return encoded
 
 
+def texts_of_pairs(encoded: Sequence[list[int]]) -> Iterator[tuple[list[int], list[int]]]:
+    """The words of the two texts of each input that has two."""
+    for row in encoded:
+        if row.count(END) > 2:
+            end = row.index(END)
+            yield row[1:end], row[end + 2 : -1]
+
+
 def masking_rates(encoded: Sequence[list[int]], vocabulary_size: int) -> torch.Tensor:
     """The masking probability of each token (vocabulary_size,); ``MASKED_SHARE`` of all text is masked.
 
@@ -134,10 +142,11 @@ class Substitutes:
     def __init__(self, encoded: Sequence[list[int]], vocabulary_size: int) -> None:
         self._size = vocabulary_size
         text = torch.tensor([number for row in encoded for number in row])
-        # Only special tokens stand at the boundary of two inputs, and these are never looked up.
-        around = self._key(text[:-2], text[2:])
+        # Only special tokens stand at the boundary of two inputs, and these are neither looked up nor drawn.
+        words = text[1:-1] >= len(SPECIAL_TOKENS)
+        around = self._key(text[:-2], text[2:])[words]
         order = around.argsort(stable=True)
-        self._around, self._words = around[order], text[1:-1][order]
+        self._around, self._words = around[order], text[1:-1][words][order]
 
     def _key(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         return left * self._size + right
@@ -154,9 +163,9 @@ def disturb(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs of which some are disturbed, and a mask (rows, length) of the changed words.
 
-    Either two words are exchanged, or one to all words are replaced by substitutes, as the model learns to see large
-    differences first. Exchanged words are drawn by their masking rates, so mostly content words. In a pair the second
-    text is disturbed, so the first one shows what it should say.
+    Either two words are exchanged, or in a pair one to all words are replaced by substitutes: the model learns to see
+    large differences first. Exchanged words are drawn by their masking rates, so mostly content words. In a pair the
+    second text is disturbed, so the first one shows what it should say.
     """
     ends = (batch == END).cumsum(1)
     weights = rates[batch] * ((ends == 2) | (ends.amax(1, keepdim=True) < 2))
@@ -172,5 +181,7 @@ def disturb(
     replaced[row, place] = substitutes.draw(batch[row, place - 1], batch[row, place + 1], generator)
     fate = torch.rand((len(batch), 1), generator=generator)
     disturbed = torch.where(fate < DISTURBED_SHARE, replaced, batch)
-    disturbed = torch.where(fate < DISTURBED_SHARE * EXCHANGED_SHARE, exchanged, disturbed)
+    # What replaces a word fits there, so without a first text nobody could tell.
+    alone = ends.amax(1, keepdim=True) < 2
+    disturbed = torch.where(fate < DISTURBED_SHARE * torch.where(alone, 1.0, EXCHANGED_SHARE), exchanged, disturbed)
     return disturbed, disturbed != batch

@@ -10,7 +10,6 @@ from random import Random
 
 from rosa.mini.text import acceptability, grammar, inference, lexicon, paraphrase, pronouns, sentiment
 from rosa.mini.text.checks import check_size
-from rosa.mini.text.grammar import Words
 from rosa.mini.text.tasks import belongs_to_evaluation
 
 
@@ -32,8 +31,7 @@ def _answered(rng: Random) -> list[str]:
 
 def _followed(rng: Random) -> list[str]:
     """A statement and one that it entails."""
-    genre = rng.choice(lexicon.GENRES)
-    return [statement.text(Words(rng)) for statement in inference.mnli_statements(rng, inference.ENTAILMENT, genre)]
+    return list(inference.mnli(rng, inference.ENTAILMENT, rng.choice(lexicon.GENRES)).values())
 
 
 def _retold(rng: Random) -> list[str]:
@@ -52,6 +50,28 @@ def _reviews(rng: Random) -> list[str]:
     return [sentiment.review(rng, positive) for _ in range(2)]
 
 
+def _defined(rng: Random) -> list[str]:
+    """An entry of a glossary: a word, by a synonym or its hypernym."""
+    kind, (first, second) = rng.choice(GLOSSARY)
+    said: Callable[[str], str] = {"noun": lexicon.with_article, "verb": "to {}".format}.get(kind, "to be {}".format)
+    return [grammar.sentence(said(first), rng.choice(("is", "is just", "is always")), said(second))]
+
+
+def _glossary() -> tuple[tuple[str, tuple[str, str]], ...]:
+    """Kind of word, the word, and its synonym (in either order) or its hypernym."""
+    adjectives = dict.fromkeys((*lexicon.ANIMATE_ADJECTIVES, *lexicon.THING_ADJECTIVES))
+    alike = [("noun", noun.names) for noun in lexicon.NOUNS]
+    alike += [("verb", verb.names) for verb in (*lexicon.VERBS, *lexicon.DATIVE_VERBS)]
+    alike += [("adjective", names) for names in adjectives]
+    found = [(kind, pair) for kind, names in alike for pair in itertools.permutations(names, 2)]
+    found += [("noun", (name, noun.kind)) for noun in lexicon.NOUNS for name in noun.names]
+    found += [("verb", (name, verb.hypernym)) for verb in lexicon.VERBS if verb.hypernym for name in verb.names]
+    return tuple(found)
+
+
+GLOSSARY = _glossary()
+
+
 def _acceptable(rng: Random) -> list[str]:
     return [rng.choice(acceptability.PHENOMENA)(rng)[0]]
 
@@ -62,10 +82,12 @@ PARAGRAPHS: tuple[Callable[[Random], list[str]], ...] = (
     _asked_again,
     _answered,
     _followed,
+    _followed,
     _retold,
     _because,
     _reviews,
-    _reviews,
+    sentiment.verdict,
+    _defined,
     _acceptable,
     _acceptable,
     _acceptable,
@@ -85,11 +107,11 @@ def _paragraph(rng: Random) -> tuple[str, ...]:
 
 
 FUNCTION_WORDS = (
-    "the a an no not every each this these many several some and but although because that near behind like likes "
+    "the a an no not every each this these many several and but although because that near behind like likes "
     "did has will ever by to was is were "
     "who what where when which in place at time . , ? "
     "never hardly far from anything always nothing seems nobody everybody would call critics called right wrong "
-    "say claim think before after while"
+    "say claim think before after while just be it true false"
 )
 
 
@@ -102,6 +124,7 @@ def vocabulary() -> list[str]:
     """Every word and punctuation mark that the grammar can make, in lower case and in alphabetical order."""
     made: list[str] = [*lexicon.TIMES, *grammar.places(), *lexicon.FILM_TOPICS, *lexicon.PRAISE, *lexicon.REPROACH]
     made += [FUNCTION_WORDS, *sentiment.DEGREES, *inference.FACTIVE, *inference.NOT_FACTIVE]
+    made += [*inference.IMPLIED, *inference.DENIED]
     for noun in (*lexicon.NOUNS, *lexicon.HYPERNYMS.values()):
         made += noun.names
     made += [lexicon.plural(noun.names[0]) for noun in grammar.nouns(("person",))]

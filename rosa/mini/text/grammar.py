@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
@@ -42,14 +42,19 @@ class Event:
 
 
 class Words:
-    """Chooses among synonyms: always the first, or a random one."""
+    """Chooses among synonyms: always the first, or a random one that it keeps to."""
 
-    def __init__(self, rng: Random | None = None) -> None:
+    def __init__(self, rng: Random | None = None, names: Mapping[Sequence[str], str] | None = None) -> None:
+        """``names``: synonyms -> the one to choose."""
         self._rng = rng
+        self.names = dict(names or {})
+        """What has been chosen so far."""
 
     def __call__(self, synonyms: Sequence[str]) -> str:
         """One of the synonyms."""
-        return synonyms[0] if self._rng is None else self._rng.choice(synonyms)
+        if self._rng is None:
+            return synonyms[0]
+        return self.names.setdefault(synonyms, self._rng.choice(synonyms))
 
 
 PLAIN = Words()
@@ -206,10 +211,10 @@ def statement(
     return sentence(said, circumstance)
 
 
-def said_somehow(rng: Random, event: Event) -> str:
-    """A declarative sentence in a random form."""
+def said_somehow(rng: Random, event: Event, words: Words | None = None) -> str:
+    """A declarative sentence in a random form; without ``words``, in random ones."""
     passive = event.theme is not None and rng.random() < 0.4
-    return statement(event, Words(rng), passive, rng.random() < 0.5, rng.random() < 0.3)
+    return statement(event, words or Words(rng), passive, rng.random() < 0.5, rng.random() < 0.3)
 
 
 QUESTIONS = ("polar", "agent", "theme", "place", "time")

@@ -1,174 +1,90 @@
 """Mini MNLI, RTE and QNLI: what a sentence entails, and whether it answers a question.
 
-MNLI's labels come from a monotonicity calculus. A statement is ``quantifier noun-phrase verb-phrase``; noun and verb
-phrase denote sets, and a word that is added or replaced by a narrower one makes its set smaller. Each quantifier is
-monotone in both phrases (*some* upward in both, *every* downward in the noun and upward in the verb): a hypothesis made
-by steps in these directions is entailed, its negation is contradicted, and one made by a step in the other direction is
-neutral. *The* denotes one particular individual, and no noun phrase denotes the empty set.
+MNLI's premises say by their verb whether something happened (*managed to*, *failed to*), its hypotheses that it is true
+or false. A hypothesis that says the same or less of what happened, or the same or more of what did not, is entailed,
+and its negation is contradicted; one that says anything else is neutral.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 
-from rosa.mini.text import grammar, lexicon
+from rosa.mini.text import grammar, lexicon, rewording
 from rosa.mini.text.grammar import Event, Phrase, Words
-from rosa.mini.text.lexicon import Verb
-from rosa.mini.text.paraphrase import otherwise
 
 ENTAILMENT, NEUTRAL, CONTRADICTION = 0, 1, 2
 
 # --- MNLI ------------------------------------------------------------------------------------------------------------
 
-QUANTIFIERS = ("the", "the not", "some", "no", "every", "not every")
-OPPOSITE = {"the": "the not", "some": "no", "every": "not every"}
-OPPOSITE |= {opposite: quantifier for quantifier, opposite in OPPOSITE.items()}
-WEAKER = {"every": "some", "no": "not every", "the": "some"}
-"""Quantifier -> the weaker one that it implies for the same phrases, if the noun phrase denotes something."""
-UPWARD = {
-    "the": (True, True),
-    "the not": (True, False),
-    "some": (True, True),
-    "no": (False, False),
-    "every": (False, True),
-    "not every": (True, False),
-}
-"""Whether a quantifier stays true for a larger noun phrase, and for a larger verb phrase."""
+IMPLIED, DENIED = ("managed", "happened", "chose", "dared"), ("failed", "refused", "declined", "neglected")
+"""Verbs of which *she ... to do it* implies that she did it, and that she did not."""
+MNLI_PARTS = ("agent", "verb", "theme", "theme's adjective")
+"""The parts that a hypothesis tells in other words."""
+STEP = 0.4
+"""The share of hypotheses that say more or less than their premise."""
+MNLI_SWAPPED = 0.3
+"""The share of the other neutral hypotheses in which two participants change places, where they can."""
 
 
-@dataclass(frozen=True)
-class Statement:
-    """A quantified sentence."""
-
-    quantifier: str
-    subject: Phrase
-    verb: Verb
-    theme: Phrase | None
-    place: str
-
-    def text(self, words: Words) -> str:
-        """The sentence; *the not* is the negation of a sentence about one individual."""
-        quantifier, _, negation = self.quantifier.partition(" ")
-        negated = quantifier == "the" and bool(negation)
-        subject = grammar.noun_phrase(self.subject, words, "the" if negated else self.quantifier)
-        theme = grammar.noun_phrase(self.theme, words, "a") if self.theme else ""
-        return grammar.sentence(subject, grammar.finite(self.verb, negated, words), theme, self.place)
+def premise(rng: Random, event: Event, words: Words) -> str:
+    """A sentence with a verb that implies the event or its absence: *The pilot managed to fix a car.*"""
+    implies = rng.choice(DENIED if event.negated else IMPLIED)
+    return grammar.sentence(_about_one(event, f"{implies} to {words(event.verb.names)}", words))
 
 
-Step = Callable[[Random, Statement], Statement | None]
-"""A change of one phrase; None if it does not apply to the statement."""
+def hypothesis(event: Event, words: Words) -> str:
+    """A sentence that calls the event true or false: *It is true that the pilot fixed a car.*"""
+    frame = f"it is {'false' if event.negated else 'true'} that"
+    return grammar.sentence(frame, _about_one(event, lexicon.past(words(event.verb.names)), words))
 
 
-def _wider_phrase(phrase: Phrase) -> list[Phrase]:
-    options = [Phrase(phrase.noun)] if phrase.adjective else []
-    if phrase.noun.names[0] != phrase.noun.kind:
-        options.append(Phrase(lexicon.HYPERNYMS[phrase.noun.kind], phrase.adjective))
-    return options
+def _about_one(event: Event, did: str, words: Words) -> str:
+    theme = grammar.noun_phrase(event.theme, words, "a") if event.theme else ""
+    return " ".join(part for part in (grammar.noun_phrase(event.agent, words), did, theme, event.place) if part)
 
 
-def _narrower_phrase(rng: Random, phrase: Phrase, genre: str) -> list[Phrase]:
-    options = [] if phrase.adjective else [Phrase(phrase.noun, rng.choice(grammar.adjectives(phrase.noun)))]
-    if phrase.noun.names[0] == phrase.noun.kind:
-        options.append(Phrase(rng.choice(grammar.nouns((phrase.noun.kind,), genre)), phrase.adjective))
-    return options
-
-
-def wider_or_narrower(rng: Random, statement: Statement, in_subject: bool, wider: bool, genre: str) -> Statement | None:
-    """Make the noun phrase's or the verb phrase's set larger or smaller by one step; None if no step applies."""
-
-    def phrases(phrase: Phrase) -> list[Phrase]:
-        return _wider_phrase(phrase) if wider else _narrower_phrase(rng, phrase, genre)
-
-    if in_subject:
-        return _one(rng, [dataclasses.replace(statement, subject=phrase) for phrase in phrases(statement.subject)])
-    options = (
-        []
-        if statement.theme is None
-        else [dataclasses.replace(statement, theme=phrase) for phrase in phrases(statement.theme)]
-    )
-    if wider and statement.place:
-        options.append(dataclasses.replace(statement, place=""))
-    if not wider and not statement.place:
-        options.append(dataclasses.replace(statement, place=rng.choice(grammar.places(genre))))
-    if wider and statement.verb.hypernym:
-        options.append(dataclasses.replace(statement, verb=lexicon.HYPERNYM_VERBS[statement.verb.hypernym]))
-    narrower = [verb for verb in lexicon.VERBS if verb.hypernym and verb.hypernym == statement.verb.names[0]]
-    if not wider and narrower:
-        options.append(dataclasses.replace(statement, verb=rng.choice(narrower)))
-    return _one(rng, options)
-
-
-def _one(rng: Random, options: list[Statement]) -> Statement | None:
+def wider(rng: Random, event: Event) -> Event | None:
+    """What also happened if the event did: with less detail, or with a hypernym; None if nothing can be widened."""
+    options = [event.but(place="")] if event.place else []
+    if event.theme is not None:
+        if event.theme.adjective:
+            options.append(event.but(theme=Phrase(event.theme.noun)))
+        options.append(event.but(theme=Phrase(lexicon.HYPERNYMS[event.theme.noun.kind], event.theme.adjective)))
+    if event.verb.hypernym:
+        options.append(event.but(verb=lexicon.HYPERNYM_VERBS[event.verb.hypernym]))
     return rng.choice(options) if options else None
 
 
-def some_statement(rng: Random, genre: str) -> Statement:
-    """A random statement; half of them have the determiner *the*."""
-    verbs = [*lexicon.VERBS, *lexicon.HYPERNYM_VERBS.values()]
-    event = grammar.some_event(rng, verbs, genre, time=0.0, adjective=0.5)
-    quantifier = rng.choice(QUANTIFIERS[:2] if rng.random() < 0.5 else QUANTIFIERS[2:])
-
-    def perhaps_hypernym(phrase: Phrase) -> Phrase:
-        return Phrase(lexicon.HYPERNYMS[phrase.noun.kind], phrase.adjective) if rng.random() < 0.25 else phrase
-
-    theme = None if event.theme is None else perhaps_hypernym(event.theme)
-    return Statement(quantifier, perhaps_hypernym(event.agent), event.verb, theme, event.place)
-
-
-def follow(rng: Random, statement: Statement, genre: str) -> Statement:
-    """A statement entailed by another, made by one or two steps that preserve its truth."""
-    followed = statement
-    for _ in range(rng.choice((1, 1, 2))):
-        if followed.quantifier in WEAKER and rng.random() < 0.25:
-            followed = dataclasses.replace(followed, quantifier=WEAKER[followed.quantifier])
-            break
-        in_subject = rng.random() < 0.5
-        wider = UPWARD[followed.quantifier][0 if in_subject else 1]
-        followed = wider_or_narrower(rng, followed, in_subject, wider, genre) or followed
-    return followed
-
-
-def leave_open(rng: Random, statement: Statement, genre: str) -> Statement | None:
-    """A statement that another neither entails nor contradicts; None if the drawn step does not apply."""
-    opened: Statement | None
-    if rng.random() < 0.3:
-        frame = (statement.verb.themes, statement.verb.agents)
-        verbs = [v for v in lexicon.VERBS if (v.themes, v.agents) == frame and v.hypernym == statement.verb.hypernym]
-        verbs = [verb for verb in verbs if verb is not statement.verb and statement.verb.names[0] != verb.hypernym]
-        opened = dataclasses.replace(statement, verb=rng.choice(verbs)) if verbs else None
-        in_subject = False
-    else:
-        in_subject = rng.random() < 0.5
-        wider = not UPWARD[statement.quantifier][0 if in_subject else 1]
-        opened = wider_or_narrower(rng, statement, in_subject, wider, genre)
-    # "The doctor slept" and "the tall doctor did not" contradict for one individual: only the verb can be neutral.
-    may_negate = not (in_subject and statement.quantifier.startswith("the"))
-    if opened is not None and may_negate and rng.random() < 0.5:
-        return dataclasses.replace(opened, quantifier=OPPOSITE[opened.quantifier])
-    return opened
-
-
-def mnli_statements(rng: Random, label: int, genre: str) -> tuple[Statement, Statement]:
-    """Premise and hypothesis for a label."""
+def _some_event(rng: Random, genre: str) -> Event:
+    """A random event, or its absence, with a part that can be reworded."""
     while True:
-        premise = some_statement(rng, genre)
-        if label == NEUTRAL:
-            hypothesis = leave_open(rng, premise, genre)
-        else:
-            hypothesis = follow(rng, premise, genre)
-            if label == CONTRADICTION:
-                hypothesis = dataclasses.replace(hypothesis, quantifier=OPPOSITE[hypothesis.quantifier])
-        if hypothesis is not None and hypothesis != premise:
-            return premise, hypothesis
+        event = grammar.some_event(rng, lexicon.VERBS, genre, time=0.0, adjective=0.5)
+        event = event.but(agent=Phrase(event.agent.noun), negated=rng.random() < 0.5)
+        if rewording.rewordable(event, MNLI_PARTS, genre):
+            return event
+
+
+def mnli_events(rng: Random, label: int, genre: str) -> tuple[Event, Event, Words, Words]:
+    """What premise and hypothesis say, and the words that they say it in."""
+    event, words = _some_event(rng, genre), Words(rng)
+    wide = wider(rng, event) if rng.random() < STEP else None
+    swaps = label == NEUTRAL and wide is None and rng.random() < MNLI_SWAPPED and grammar.swapped(event) is not None
+    altered = label == NEUTRAL and wide is None and not swaps
+    told, second_words = rewording.retold(rng, event, words, altered, MNLI_PARTS, genre)
+    if wide is not None:
+        # What did not happen, did not happen in any more detail either.
+        widens = event.negated == (label == NEUTRAL)
+        event, told = (event, wide) if widens else (wide, event)
+    if swaps:
+        told = grammar.swapped(told) or told
+    negated = rng.random() < 0.5 if label == NEUTRAL else event.negated != (label == CONTRADICTION)
+    return event, told.but(negated=negated), words, second_words
 
 
 def mnli(rng: Random, label: int, genre: str) -> dict[str, str]:
     """Premise and hypothesis: entailment (0), neutral (1) or contradiction (2)."""
-    premise, hypothesis = mnli_statements(rng, label, genre)
-    return {"premise": premise.text(Words(rng)), "hypothesis": hypothesis.text(Words(rng))}
+    first, second, words, second_words = mnli_events(rng, label, genre)
+    return {"premise": premise(rng, first, words), "hypothesis": hypothesis(second, second_words)}
 
 
 # --- RTE -------------------------------------------------------------------------------------------------------------
@@ -242,28 +158,30 @@ def rte(rng: Random, label: int) -> dict[str, str]:
 
 # --- QNLI ------------------------------------------------------------------------------------------------------------
 
+WRONG_CIRCUMSTANCE, EXCHANGED_ROLES = 0.5, 0.3
+"""Of the sentences that do not answer: the share that tells the time where the place is asked for, or the place where
+the time is; and the share of the others in which two participants change places, where they can."""
+
 
 def qnli(rng: Random, label: int) -> dict[str, str]:
     """A question, and a sentence that answers it (label 0) or does not (1)."""
-    asked = rng.choice(("agent", "theme", "place", "time"))
-    verbs = grammar.INTERCHANGEABLE + lexicon.DATIVE_VERBS
-    event = grammar.some_event(rng, verbs, place=1.0, time=1.0, adjective=0.2)
-    shown = _with_one_circumstance(rng, event, asked)
-    text = grammar.question(event.but(place="", time=""), asked, Words(rng), rng.random() < 0.3)
-    told = shown if label == 0 else _not_an_answer(rng, shown, asked)
-    return {"question": text, "sentence": grammar.said_somehow(rng, told)}
-
-
-def _with_one_circumstance(rng: Random, event: Event, asked: str) -> Event:
-    """The event with either its place or its time; the one that is asked for is kept."""
-    keeps_place = asked == "place" if asked in ("place", "time") else rng.random() < 0.5
-    return event.but(time="") if keeps_place else event.but(place="")
-
-
-def _not_an_answer(rng: Random, event: Event, asked: str) -> Event:
-    """An event that does not answer: the wrong circumstance, or an event other than the one asked about."""
-    if asked in ("place", "time") and rng.random() < 0.6:
-        if asked == "place":
-            return event.but(place="", time=rng.choice(lexicon.TIMES))
-        return event.but(time="", place=rng.choice(grammar.places()))
-    return otherwise(rng, event, [part for part in ("agent", "theme", "verb") if part != asked])
+    verbs = grammar.SYMMETRIC if rng.random() < 0.3 else grammar.INTERCHANGEABLE + lexicon.DATIVE_VERBS
+    while True:
+        event = grammar.some_event(rng, verbs, place=1.0, time=1.0, adjective=0.2)
+        asked = rng.choice(("agent", "theme", "place", "time"))
+        # What is asked for does not occur in the question, so no word of it can be replaced.
+        parts = [part for part in rewording.PARTS if not part.startswith(asked)]
+        if rewording.rewordable(event, parts):
+            break
+    words = Words(rng)
+    text = grammar.question(event.but(place="", time=""), asked, words, rng.random() < 0.3)
+    circumstance = asked if asked in ("place", "time") else rng.choice(("place", "time"))
+    wrong = swaps = False
+    if label:
+        wrong = circumstance == asked and rng.random() < WRONG_CIRCUMSTANCE
+        swaps = not wrong and rng.random() < EXCHANGED_ROLES and grammar.swapped(event) is not None
+    told, words = rewording.retold(rng, event, words, bool(label) and not wrong and not swaps, parts)
+    if swaps:
+        told = grammar.swapped(told) or told
+    told = told.but(time="") if (circumstance == "place") != wrong else told.but(place="")
+    return {"question": text, "sentence": grammar.said_somehow(rng, told, words)}

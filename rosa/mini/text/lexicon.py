@@ -38,18 +38,18 @@ GENRES = ("town", "country")
 
 NOUNS: tuple[Noun, ...] = (
     *_nouns("person", "town", "doctor/physician lawyer/attorney teacher/instructor student/pupil chef/cook"),
-    *_nouns("person", "town", "pilot guard banker waiter nurse singer judge"),
-    *_nouns("person", "country", "farmer/grower sailor/seaman shepherd hunter miller ranger gardener"),
-    *_nouns("person", "", "boy/lad king uncle", "he"),
-    *_nouns("person", "", "girl queen aunt", "she"),
-    *_nouns("animal", "town", "dog/hound cat rabbit/bunny parrot"),
-    *_nouns("animal", "country", "horse goat duck cow donkey/mule"),
-    *_nouns("snack", "town", "cake sandwich pizza cookie/biscuit"),
-    *_nouns("snack", "country", "apple carrot pear potato"),
-    *_nouns("vehicle", "town", "car/automobile bicycle/bike taxi"),
-    *_nouns("vehicle", "country", "tractor wagon/cart boat"),
-    *_nouns("instrument", "", "piano violin/fiddle guitar flute drum"),
-    *_nouns("garment", "", "coat/jacket hat scarf shirt"),
+    *_nouns("person", "town", "pilot/aviator guard/sentry banker waiter/server nurse singer/vocalist judge/magistrate"),
+    *_nouns("person", "country", "farmer/grower sailor/seaman shepherd/herder hunter miller ranger/warden gardener"),
+    *_nouns("person", "", "boy/lad king/monarch uncle", "he"),
+    *_nouns("person", "", "girl/lass queen aunt/auntie", "she"),
+    *_nouns("animal", "town", "dog/hound cat/kitty rabbit/bunny parrot"),
+    *_nouns("animal", "country", "horse/steed goat duck cow donkey/mule"),
+    *_nouns("snack", "town", "cake/gateau sandwich pizza cookie/biscuit"),
+    *_nouns("snack", "country", "apple carrot pear potato/spud"),
+    *_nouns("vehicle", "town", "car/automobile bicycle/bike taxi/cab"),
+    *_nouns("vehicle", "country", "tractor wagon/cart boat/ship"),
+    *_nouns("instrument", "", "piano/keyboard violin/fiddle guitar flute drum"),
+    *_nouns("garment", "", "coat/jacket hat/cap scarf/shawl shirt/blouse"),
 )
 HYPERNYMS: dict[str, Noun] = {
     kind: Noun((kind,), kind) for kind in ("person", "animal", "snack", "vehicle", "instrument", "garment")
@@ -65,22 +65,22 @@ def _verbs(
 
 
 VERBS: tuple[Verb, ...] = (
-    *_verbs("laugh smile work"),
-    *_verbs("sleep wait", agents=ANIMATE),
-    *_verbs("run walk swim crawl", agents=ANIMATE, hypernym="move"),
-    *_verbs("shout whisper mutter", hypernym="speak"),
-    *_verbs("help/assist follow/trail see/notice like fear avoid/shun", ANIMATE, ANIMATE),
+    *_verbs("laugh/chuckle smile/grin work/toil"),
+    *_verbs("sleep/doze wait", agents=ANIMATE),
+    *_verbs("run walk/stroll swim crawl/creep", agents=ANIMATE, hypernym="move"),
+    *_verbs("shout/yell whisper mutter/mumble", hypernym="speak"),
+    *_verbs("help/assist follow/trail see/notice like/adore fear/dread avoid/shun", ANIMATE, ANIMATE),
     *_verbs("greet/welcome visit praise/commend thank call/phone scold/rebuke blame admire/respect", ("person",)),
     *_verbs("buy/purchase sell lose/misplace hide/conceal", THINGS),
     *_verbs("find", THINGS, ANIMATE),
-    *_verbs("fix/repair break clean/wash", ("vehicle", "instrument")),
-    *_verbs("eat want", ("snack",), ANIMATE),
+    *_verbs("fix/repair break/damage clean/wash", ("vehicle", "instrument")),
+    *_verbs("eat/devour want/desire", ("snack",), ANIMATE),
     *_verbs("bake", ("snack",)),
-    *_verbs("drive rent", ("vehicle",)),
+    *_verbs("drive/steer rent/hire", ("vehicle",)),
     *_verbs("play", ("instrument",)),
     *_verbs("wear", ("garment",)),
 )
-DATIVE_VERBS: tuple[Verb, ...] = _verbs("give/hand send/mail show lend", THINGS)
+DATIVE_VERBS: tuple[Verb, ...] = _verbs("give/hand send/mail show lend/loan", THINGS)
 """Verbs that take a person as a recipient beside their object."""
 OBJECT_OPTIONAL: tuple[str, ...] = (
     *("help", "follow", "see", "visit", "call", "buy", "sell", "lose", "hide", "find", "break", "clean"),
@@ -95,9 +95,9 @@ ANIMATE_ADJECTIVES: tuple[tuple[str, ...], ...] = (
     ("happy", "glad"),
     ("sad", "unhappy"),
     ("angry", "furious"),
-    ("old",),
-    ("young",),
-    ("brave",),
+    ("old", "elderly"),
+    ("young", "youthful"),
+    ("brave", "bold"),
     ("shy", "timid"),
 )
 THING_ADJECTIVES: tuple[tuple[str, ...], ...] = (
@@ -105,8 +105,8 @@ THING_ADJECTIVES: tuple[tuple[str, ...], ...] = (
     ("small", "little"),
     ("new",),
     ("cheap", "inexpensive"),
-    ("red",),
-    ("green",),
+    ("red", "crimson"),
+    ("green", "emerald"),
     ("heavy",),
 )
 PLACES: dict[str, tuple[str, ...]] = {
@@ -118,6 +118,8 @@ TIMES: tuple[str, ...] = ("yesterday", "today", "on Monday", "on Friday", "last 
 IRREGULAR_PLURALS = {"person": "people", "seaman": "seamen", "scarf": "scarves"}
 IRREGULAR_VERBS = {
     "shun": ("shunned", "shunned"),
+    "grin": ("grinned", "grinned"),
+    "creep": ("crept", "crept"),
     "sleep": ("slept", "slept"),
     "run": ("ran", "run"),
     "swim": ("swam", "swum"),
@@ -140,8 +142,16 @@ IRREGULAR_VERBS = {
 """Base form -> (past, participle)."""
 
 FILM_TOPICS = ("film", "movie", "plot", "story", "acting", "music", "ending", "script", "dialogue", "cast")
-PRAISE = ("good", "great", "wonderful", "brilliant", "charming", "funny", "gripping", "clever", "fresh", "superb")
-REPROACH = ("bad", "terrible", "dull", "boring", "clumsy", "tedious", "awful", "stale", "silly", "lifeless")
+PRAISE = (
+    *("good", "great", "wonderful", "brilliant", "charming", "funny", "gripping", "clever", "fresh", "superb"),
+    *("delightful", "splendid", "moving", "witty", "elegant", "warm", "vivid", "graceful", "inspired", "touching"),
+    *("lovely", "thrilling", "masterful", "radiant", "subtle"),
+)
+REPROACH = (
+    *("bad", "terrible", "dull", "boring", "clumsy", "tedious", "awful", "stale", "silly", "lifeless", "dreadful"),
+    *("shallow", "bland", "sloppy", "tiresome", "hollow", "pointless", "dreary", "crude", "messy", "weak"),
+    *("annoying", "forgettable", "joyless", "limp"),
+)
 
 PRONOUNS = {"he": ("he", "him", "himself"), "she": ("she", "her", "herself"), "they": ("they", "them", "themselves")}
 """Pronoun -> (subject, object, reflexive)."""

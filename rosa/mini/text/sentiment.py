@@ -9,6 +9,8 @@ from rosa.mini.text import grammar, lexicon
 NEGATIONS = ("is not", "is hardly", "is far from", "is anything but", "is never")
 ASSERTIONS = ("is", "is always", "is nothing but", "seems")
 DEGREES = ("very", "really", "truly")
+FORMS = ("alone", "and", "and", "but", "but", "although")
+"""How a review joins its opinions, each as often as it stands here."""
 TAKES_DEGREE = ("is", "is not", "seems")
 
 
@@ -32,7 +34,7 @@ def review(rng: Random, positive: bool) -> str:
     """One opinion, or two of which the main clause, or the one after *but*, decides the label."""
     first, second = rng.sample(lexicon.FILM_TOPICS, 2)
     main = opinion(rng, positive, first)
-    form = rng.choice(("alone", "and", "and", "and", "but", "although"))
+    form = rng.choice(FORMS)
     if form == "alone":
         return grammar.sentence(main)
     if form == "and":
@@ -48,3 +50,11 @@ def review(rng: Random, positive: bool) -> str:
 def sst2(rng: Random, label: int) -> dict[str, str]:
     """A review that is positive (label 1) or negative (0)."""
     return {"sentence": review(rng, bool(label))}
+
+
+def verdict(rng: Random) -> list[str]:
+    """A review, and what it comes to in one plain opinion."""
+    positive = rng.random() < 0.5
+    adjective = rng.choice(lexicon.PRAISE if positive else lexicon.REPROACH)
+    summed = grammar.sentence(f"the {rng.choice(('film', 'movie'))} is {adjective}")
+    return [review(rng, positive), summed]

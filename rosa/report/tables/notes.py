@@ -305,6 +305,8 @@ def _source(run: Record) -> str:
         return f"hub {data['path']}, revision {data['revision'][:12] or 'not pinned'}"
     if data["source"] == "local":
         return "local files"
+    if data.get("per_seed"):
+        return f"{data['source']}, generated anew for each seed of a run"
     return f"{data['source']}, generated with seed {data.get('seed', 0)}"
 
 
