@@ -33,9 +33,9 @@ def test_rows_are_unique_disjoint_and_the_same_again(task: str) -> None:
 def test_solutions_compute_what_they_say() -> None:
     for row in text.examples("gsm8k", "train", 200, seed=0):
         steps = re.findall(r"(\d+ [-+*] \d+) = (\d+)", row["answer"])
-        assert len(steps) == 2
+        assert len(steps) == 1
         assert all(eval(left) == int(right) for left, right in steps)
-        assert final_number(row["answer"]) == int(steps[-1][1]) > 0
+        assert final_number(row["answer"]) == int(steps[-1][1]) >= 0
         numbers = set(re.findall(r"\d+", row["question"]))
         assert set(re.findall(r"\d+", steps[0][0])) <= numbers
 
@@ -43,7 +43,7 @@ def test_solutions_compute_what_they_say() -> None:
 def test_meanings_have_the_slots_of_the_sentence() -> None:
     for row in text.examples("viggo", "train", 50, seed=0):
         found = dict(slots.parse(row["meaning_representation"]).keys())
-        assert len(found) >= 3
+        assert len(found) >= 2
         assert found["name"] in row["target"].lower()
 
 

@@ -10,72 +10,80 @@ from random import Random
 from typing import Any
 
 from rosa.errors import DataError
-from rosa.mini.text import lexicon, restaurants
+from rosa.mini.text import restaurants
 from rosa.mini.text.checks import check_request
+from rosa.mini.text.descriptions import WORDINGS
 from rosa.mini.text.restaurants import SPLITS, split_of
 from rosa.mini.text.tasks import ATTEMPTS
 
 Row = dict[str, Any]
 
-IRREGULAR = ("potato", "sandwich", "scarf")
-ITEMS = tuple(noun.names[0] for noun in lexicon.NOUNS if noun.kind in lexicon.THINGS and noun.names[0] not in IRREGULAR)
-"""Things whose plural ends in a plain s."""
-PEOPLE = tuple(noun.names[0] for noun in lexicon.NOUNS if noun.kind == "person")
-COLUMNS = ("owner", "colour", "weight", "price", "age", "town")
-NUMBERS = ("weight", "price", "age")
-"""Columns that hold numbers."""
-WORDS = ("red", "green", "white", "grey", "north", "south", "old", "new")
-AGGREGATES = {"COUNT": "How many {column} values are there", "MAX": "What is the largest {column}"}
-AGGREGATES |= {"MIN": "What is the smallest {column}", "AVG": "What is the mean {column}"}
+TYPES = sorted(WORDINGS["eatType"])
+FOODS = sorted(WORDINGS["food"])
+COUNTED = ("tables", "dishes", "menus", "guests", "meals")
+NAMES = ("Fenford", "Tarlow", "Morvale", "Sundine", "Kerby", "Rilmont", "Bolven", "Halwick", "Dornley", "Jasmore")
+SAID = ("food", "priceRange", "customer rating", "area", "familyFriendly")
+"""Slots of a meaning representation beside the name; a sentence names the place's type as it likes."""
+FACTS = (1, 3)
+"""Fewest and most of them."""
+TABLES = {"tavern": "taverns", "bistro": "bistros", "canteen": "canteens"}
+TEXTS = {"food": FOODS, "area": sorted(WORDINGS["area"])}
+"""Columns of text of a table, and their values."""
+NUMBERS = ("price", "stars", "guests")
+"""Columns of whole numbers."""
+ASKED = {"MAX": "largest", "MIN": "smallest", "AVG": "mean"}
+"""How a question says what an aggregate computes."""
 
 
 def word_problem(rng: Random) -> Row:
-    """Two steps of arithmetic with small numbers, and a solution that ends with ``####`` and the number."""
-    person, item = rng.choice(PEOPLE), rng.choice(ITEMS)
-    have, more, times = rng.randint(2, 20), rng.randint(2, 20), rng.randint(2, 5)
-    total = have + more
-    begin = f"The {person} has {have} {item}s and gets {more} more."
-    kind = rng.randrange(3)
-    if kind == 0:
-        question = f"{begin} Each costs {times} coins. How many coins do all of them cost?"
-        steps, number = f"{have} + {more} = {total}. {total} * {times} = {total * times}.", total * times
-    elif kind == 1:
-        lost = rng.randint(1, total - 1)
-        question = f"{begin} Then the {person} gives {lost} away. How many are left?"
-        steps, number = f"{have} + {more} = {total}. {total} - {lost} = {total - lost}.", total - lost
-    else:
-        question = f"{begin} Another {rng.choice(PEOPLE)} has {times} times as many. How many is that?"
-        steps, number = f"{have} + {more} = {total}. {times} * {total} = {total * times}.", total * times
-    return {"question": question, "answer": f"{steps} #### {number}"}
+    """One step of arithmetic with small numbers, and a solution that ends with ``####`` and the number."""
+    place, what = f"{rng.choice(FOODS)} {rng.choice(TYPES)}", rng.choice(COUNTED)
+    have = rng.randint(2, 9)
+    other = rng.randint(1, min(4, have))
+    sign, event, question = rng.choice(
+        (
+            ("+", f"gets {other} more", f"How many {what} does it have then?"),
+            ("-", f"loses {other} of them", f"How many {what} are left?"),
+            ("*", f"another has {other} times as many", f"How many {what} does the other have?"),
+        )
+    )
+    number = {"+": have + other, "-": have - other, "*": have * other}[sign]
+    return {
+        "question": f"The {place} has {have} {what} and {event}. {question}",
+        "answer": f"{have} {sign} {other} = {number}. #### {number}",
+    }
 
 
 def meaning(rng: Random) -> Row:
-    """A sentence about a restaurant, and its facts: ``inform(name[Fenford], food[Greek])``."""
-    facts = restaurants.restaurant(rng)
+    """A sentence or two about a restaurant, and its facts: ``inform(name[Fenford], food[Greek], area[harbour])``."""
+    slots = rng.sample(SAID, rng.randint(*FACTS))
+    facts = {"name": rng.choice(NAMES)}
+    facts |= {slot: rng.choice(sorted(values)) for slot, values in WORDINGS.items() if slot in slots}
     text = restaurants.descriptions(rng, facts, 1, 1)[0]
     return {"target": text, "meaning_representation": f"inform({restaurants.meaning_representation(facts)})"}
 
 
 def query(rng: Random) -> Row:
     """A question about one table, the CREATE statement of that table, and a SELECT that answers the question."""
-    table, columns = rng.choice(ITEMS), rng.sample(COLUMNS, rng.randint(2, 4))
-    kinds = {column: "INTEGER" if column in NUMBERS else "VARCHAR" for column in columns}
-    context = f"CREATE TABLE {table} ({', '.join(f'{column} {kind}' for column, kind in kinds.items())})"
-    shown, asked = rng.sample(columns, 2)
-    if kinds[asked] == "INTEGER":
-        value = rng.randint(2, 60)
-        sign, words = rng.choice((("=", "is"), (">", "is more than"), ("<", "is less than")))
-        condition, where = f"{asked} {sign} {value}", f"whose {asked} {words} {value}"
+    (one, table), columns = rng.choice(sorted(TABLES.items())), rng.sample((*TEXTS, *NUMBERS), rng.randint(2, 4))
+    kinds = ", ".join(f"{column} {'VARCHAR' if column in TEXTS else 'INTEGER'}" for column in columns)
+    shown, given = rng.sample(columns, 2)
+    if given in TEXTS:
+        value = rng.choice(TEXTS[given])
+        condition, where = f"{given} = '{value}'", f"whose {given} is {value}"
     else:
-        word = rng.choice(WORDS)
-        condition, where = f"{asked} = '{word}'", f"whose {asked} is {word}"
-    ways = [("{column}", "What is the {column}")]
-    if kinds[shown] == "INTEGER":
-        ways += [(f"{name}({{column}})", words) for name, words in AGGREGATES.items()]
-    chosen, words = rng.choice(ways)
-    question = f"{words.format(column=shown)} of the {table} {where}?"
-    answer = f"SELECT {chosen.format(column=shown)} FROM {table} WHERE {condition}"
-    return {"context": context, "question": question, "answer": answer}
+        number = rng.randint(2, 60)
+        sign, words = rng.choice((("=", "is"), (">", "is more than"), ("<", "is less than")))
+        condition, where = f"{given} {sign} {number}", f"whose {given} {words} {number}"
+    selected, what = shown, shown
+    if shown in NUMBERS and rng.random() < 0.5:
+        name, said = rng.choice(sorted(ASKED.items()))
+        selected, what = f"{name}({shown})", f"{said} {shown}"
+    return {
+        "context": f"CREATE TABLE {table} ({kinds})",
+        "question": f"What is the {what} of the {one} {where}?",
+        "answer": f"SELECT {selected} FROM {table} WHERE {condition}",
+    }
 
 
 TASKS: dict[str, Callable[[Random], Row]] = {"gsm8k": word_problem, "viggo": meaning, "sql": query}
