@@ -56,17 +56,21 @@ report: setup  ## results/report.html: every table, figure and run in one page, 
 benchmark: setup  ## time, memory and resampling costs of all methods, interleaved; ARGS="--data-dir DIR" for real text
 	$(RUN) scripts/benchmark.py $(ARGS)
 
+# One thread for each of the two workers and what they start; and compiled files, which every started interpreter reads.
+TEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest -n 2 --dist worksteal
+
 test: setup  ## all tests that this machine can run
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(TEST)
 
 test-quick: setup  ## the tests that are not slow; run before each commit
-	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"
+	$(TEST) -m "not slow"
 
 LOWEST = $(shell $(RUN) -c 'import tomllib; needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
   print(*(need.partition(",")[0].replace(">=", "==") for need in needs))')
 
-test-long: setup  ## kill and resume each method, kind of task and precision, and a sweep, 20 times
+test-long: setup  ## 20 kills of each method, kind of task and precision, and of a sweep; 500 configurations by chance
 	ROSA_KILLS=20 $(RUN) -m pytest -n 2 --dist load tests/run/test_kill_trials.py tests/sweep/test_kills.py
+	ROSA_EXAMPLES=500 $(RUN) -m pytest tests/config/test_fuzz.py
 
 test-lowest: setup  ## the library's tests with the lowest versions that pyproject.toml allows, in an environment of their own
 	$(PYTHON) -m venv .venv-lowest
@@ -84,7 +88,7 @@ test-peft: setup  ## the tests of rosa.peft with the lowest PEFT that pyproject.
 	.venv-peft/bin/python -m pytest tests/peft tests/adapters/test_sharding.py tests/scripts/test_make_models.py
 
 coverage: setup  ## all tests, with line and branch coverage of rosa/, subprocesses included
-	$(RUN) -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+	$(TEST) --cov --cov-report=term:skip-covered
 
 test-slurm: setup  ## test a sweep on a real SLURM of one node; needs root, and Debian's packages
 	scripts/slurm_cluster.sh run $(RUN) -m pytest -m slurm tests/sweep/test_slurm.py

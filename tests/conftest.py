@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -32,16 +38,46 @@ def imports_are_no_garbage() -> None:
 
 
 WHOLE_RUNS = ("experiments", "export", "run", "scripts", "sweep")
-"""Folders whose tests train, or start processes: all of them are slow. Other slow tests carry the mark themselves."""
+"""Folders whose tests train, or start processes: they are slow but for those marked quick."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the slow tests, which `make test-quick` leaves out."""
+    """Mark the slow tests, which `make test-quick` leaves out. Other folders' slow tests carry the mark themselves."""
     folders = [ROOT / "tests" / name for name in WHOLE_RUNS]
     assert all(folder.is_dir() for folder in folders), f"{WHOLE_RUNS}: a folder is gone"
     for item in items:
-        if any(folder in item.path.parents for folder in folders):
+        whole = any(folder in item.path.parents for folder in folders)
+        if whole and not item.get_closest_marker("quick"):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test that is not slow, and does what slow tests do, fails: so the quick ones stay quick."""
+    if item.get_closest_marker("slow"):
+        return (yield)
+    trainer = sys.modules.get("rosa.training.trainer")
+    with ExitStack() as guards:
+        guards.enter_context(mock.patch.object(subprocess.Popen, "__init__", no_interpreter))
+        guards.enter_context(mock.patch.object(BaseProcess, "start", only_if_slow))
+        if trainer is not None:
+            guards.enter_context(mock.patch.object(trainer.HarnessTrainer, "train", only_if_slow))
+        return (yield)
+
+
+def only_if_slow(*args: object, **kwargs: object) -> None:
+    pytest.fail("this test trains a run or starts an interpreter: mark it slow")
+
+
+start_process = subprocess.Popen.__init__
+
+
+def no_interpreter(self: subprocess.Popen[Any], args: Any, *rest: Any, **options: Any) -> None:
+    """Start a program other than Python, and than the shell in which tests run the commands of a page."""
+    program = args if isinstance(args, (str, Path)) else next(iter(args))
+    if Path(program).name.startswith(("python", "bash")):
+        only_if_slow()
+    start_process(self, args, *rest, **options)
 
 
 @pytest.fixture(scope="session")

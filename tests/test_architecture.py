@@ -306,6 +306,7 @@ def modules_under(*patterns: str) -> list[str]:
     return sorted({module for found in matched.values() for module in found})
 
 
+@pytest.mark.slow
 def test_light_modules_stay_light():
     light = modules_under("rosa/__init__.py", "rosa/errors.py", "rosa/config/*.py", "rosa/report/**/*.py")
     assert importing([*light, "rosa.records"], "torch") == ""
@@ -338,5 +339,6 @@ def test_one_package_alone_imports_peft():
     assert {"adapters", "models"} <= importers("transformers")
 
 
+@pytest.mark.slow
 def test_an_unwanted_import_is_found():
     assert importing(["rosa", "rosa.config"], "hashlib") == "importing rosa.config imports hashlib"

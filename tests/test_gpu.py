@@ -236,6 +236,7 @@ def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, float]]:
         yield key, node
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["rosa", "method.every=1"], ["lora"], ["ia3"], ["full"]], ids=lambda o: o[0])
 def test_an_interrupted_run_goes_on(
     options: list[str], device: str, composed: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -254,6 +255,7 @@ def test_an_interrupted_run_goes_on(
     assert losses(resumed) == pytest.approx(losses(whole), rel=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_several_gpus_are_as_one(count: int, device: str, composed: Composer, tmp_path: Path) -> None:
     """One process as torchrun starts it; and two processes, through NCCL."""

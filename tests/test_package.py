@@ -174,6 +174,7 @@ def told(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     return json.loads(said.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_three_lines_run_with_every_other_package_absent(told: dict[str, Any]) -> None:
     assert told["resampled"] == [2, 4]
     assert set(map(canonicalize_name, told["packages"])) == {"rosa-finetune", *closure(LIBRARY)}
@@ -181,11 +182,13 @@ def test_the_three_lines_run_with_every_other_package_absent(told: dict[str, Any
     assert "pip install" in told["refused"]
 
 
+@pytest.mark.slow
 def test_the_version_is_the_packages(told: dict[str, Any]) -> None:
     assert told["version"] == PROJECT["version"]
     assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_library_imports_what_it_declares(told: dict[str, Any]) -> None:
     """Every imported package is declared, not only a dependency of another package."""
     imported = set()
@@ -203,11 +206,13 @@ def test_the_library_imports_what_it_declares(told: dict[str, Any]) -> None:
     assert imported - set(sys.stdlib_module_names) - {"rosa"} <= LIBRARY
 
 
+@pytest.mark.slow
 def test_pip_finds_the_environment_complete(fresh: Path) -> None:
     """The declared ranges contain the pinned versions."""
     assert "No broken requirements" in command(*pip(fresh), "check", cwd=fresh.parent)
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_file_of_the_package(fresh: Path) -> None:
     (installed,) = fresh.parents[1].glob("lib/python*/site-packages/rosa")
     assert files_of(installed) == files_of(ROOT / "rosa")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from rosa.config.explain import explained
 from rosa.errors import ConfigError, RosaError
 from tests.conftest import ROOT
 
-fuzzed = settings(max_examples=120, deadline=None, derandomize=True,
+EXAMPLES = int(os.environ.get("ROSA_EXAMPLES", "25"))
+"""Of a key and a value; each is composed, which takes Hydra a while. ``make test-long`` asks for more."""
+fuzzed = settings(max_examples=EXAMPLES, deadline=None, derandomize=True,
                   suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 KEYS = ["seed", "experiment_name", "train.lr", "train.weight_decay", "train.epochs", "train.batch_size", "train.warmup",
         "train.beta1", "train.epsilon", "train.max_grad_norm", "method.rank", "method.every", "method.targets",

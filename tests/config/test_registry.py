@@ -165,11 +165,13 @@ def known_with(site: Path) -> str:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.slow
 def test_an_installed_packages_method_is_known(tmp_path: Path) -> None:
     install(tmp_path, "far", MODULE, "far:METHOD")
     assert known_with(tmp_path) == f"{[*(method.label for method in OWN), 'Far']} False"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "value", "message"),
     [
@@ -188,6 +190,7 @@ def test_a_package_that_is_broken_is_named(tmp_path: Path, module: str, value: s
     assert message in known_with(tmp_path)
 
 
+@pytest.mark.slow
 def test_two_packages_cannot_have_one_name(tmp_path: Path) -> None:
     install(tmp_path, "far", MODULE, "far:METHOD")
     install(tmp_path, "near", MODULE, "near:METHOD")

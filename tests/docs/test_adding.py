@@ -103,6 +103,7 @@ def test_an_interrupted_run_of_the_method_ends_as_an_uninterrupted_one(
     assert results(interrupted_then_resumed(config, [3, 7], monkeypatch)) == results(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["roberta", "gpt2"])
 def test_the_method_changes_nothing_when_attached_and_merges_to_what_it_computes(dora: ModuleType, name: str) -> None:
     model = build(name)
@@ -115,6 +116,7 @@ def test_the_method_changes_nothing_when_attached_and_merges_to_what_it_computes
     assert relative_difference(logits(merge(model), name), moved) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_method_is_the_one_that_peft_calls_dora(dora: ModuleType) -> None:
     """The same factors and magnitudes in both: the same logits, and the same gradients."""
     ours, theirs = build("roberta"), build("roberta")

@@ -10,6 +10,8 @@ from torch import Tensor
 from rosa.adapters.linalg.subspace import rounding_level
 from rosa.export.low_rank import noise_level, truncate
 
+pytestmark = pytest.mark.quick
+
 
 def with_spectrum(S: list[float], rows: int, columns: int, seed: int = 0) -> Tensor:
     """A matrix with these singular values, in float64."""

@@ -98,6 +98,7 @@ def start(folder: Path, mode: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_two_processes_make_it_once_after_one_that_was_killed_while_saving(tmp_path: Path) -> None:
     killed = start(tmp_path, "stall")
     assert killed.stdout is not None

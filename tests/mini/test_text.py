@@ -84,6 +84,7 @@ def test_a_smaller_size_gives_the_first_rows_of_a_larger_one() -> None:
     assert examples("mnli", "train", 40, seed=5) != examples("mnli", "train", 40, seed=6)
 
 
+@pytest.mark.slow
 def test_text_does_not_depend_on_the_process(tmp_path: Path) -> None:
     program = (
         "from rosa.mini.text import TASKS, corpus, examples, splits\n"

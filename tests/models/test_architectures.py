@@ -143,6 +143,7 @@ def test_torn_weights_are_named(composed: Composer, saved: Callable[[str], Path]
         load(composed, path.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bart", "t5"])
 def test_an_encoder_decoders_classifier_is_scored(name: str, composed: Composer, saved: Callable[[str], Path]) -> None:
     """Its evaluation gives a tuple: the logits, and the encoder's states."""
@@ -152,6 +153,7 @@ def test_an_encoder_decoders_classifier_is_scored(name: str, composed: Composer,
     assert 0 <= record["metrics"]["last"]["validation_matched"]["accuracy"] <= 1
 
 
+@pytest.mark.slow
 def test_a_decoders_classifier_serves_two_texts_after_its_export(
     composed: Composer, saved: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -147,6 +147,7 @@ for number in range(10**9):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_never_leaves_half_a_record(tmp_path):
     records.write(tmp_path, record(config(), 0.5))
     path = tmp_path / records.RECORD
@@ -436,6 +437,7 @@ def test_a_sweep_reads_a_tuning_experiment_once(tmp_path, monkeypatch):
     assert len(read) == 2
 
 
+@pytest.mark.slow
 def test_reading_records_loads_no_torch():
     code = "import sys, rosa.records, rosa.report.tables.results; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

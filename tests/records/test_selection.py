@@ -20,6 +20,7 @@ def done(config: Config) -> dict[str, Any]:
     return run(config, "command", progress=False).record
 
 
+@pytest.mark.slow
 def test_holdout_chooses_the_epoch_and_dev_is_only_scored(composed: Composer) -> None:
     record = done(composed("selection=holdout", "data.holdout=0.25", "train.lr=3e-3", "train.epochs=4"))
 
@@ -35,6 +36,7 @@ def test_holdout_chooses_the_epoch_and_dev_is_only_scored(composed: Composer) ->
     assert records.score(record) == max(held)
 
 
+@pytest.mark.slow
 def test_a_run_without_a_holdout_is_what_it_was(composed: Composer) -> None:
     """Neither the run's hash nor its data depends on the option."""
     plain, named = composed(), composed("selection=dev-best")
@@ -76,6 +78,7 @@ def test_a_learning_rate_is_chosen_by_the_same_selection(composed: Composer, sel
     assert tuned["tuning"]["split"] == ("holdout" if selection == "holdout" else "validation")
 
 
+@pytest.mark.slow
 def test_each_task_is_tuned_on_itself_where_asked(composed: Composer) -> None:
     rates = {"cola": 1e-3, "stsb": 2e-3}
     for task, lr in rates.items():
@@ -88,6 +91,7 @@ def test_each_task_is_tuned_on_itself_where_asked(composed: Composer) -> None:
         run(composed("task=rte", *own), "again")
 
 
+@pytest.mark.slow
 def test_a_grid_of_another_selection_does_not_choose(composed: Composer) -> None:
     """With selection=holdout, dev scores must not choose the learning rate either."""
     done(composed("experiment_name=tune", "train.lr=1e-3"))
@@ -95,6 +99,7 @@ def test_a_grid_of_another_selection_does_not_choose(composed: Composer) -> None
         done(composed("train.lr=tuned", "train.tuning.experiment=tune", "selection=holdout"))
 
 
+@pytest.mark.slow
 def test_weights_are_kept_of_the_epoch_that_was_chosen(composed: Composer) -> None:
     outcome = run(composed("selection=dev-last", "train.keep=last"), "command", progress=False)
     assert outcome.record["metrics"]["selection"]["rule"] == "last epoch"

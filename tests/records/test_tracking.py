@@ -196,6 +196,7 @@ def test_the_id_follows_the_identity():
     assert all(identity.isalnum() for identity in ids)
 
 
+@pytest.mark.slow
 def test_processes_run_at_once_and_offline_means_no_network(tmp_path):
     """A stand-in for W&B's server gets no request from two offline runs at the same time."""
     program = """

@@ -7,8 +7,6 @@ import io
 import itertools
 import random
 import statistics
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from rosa.report.figures.curves import curves
 from rosa.report.figures.diagnostics import arrange, diagnostics
 from rosa.report.figures.style import Picture
 from rosa.report.looks import selections
+from tests.commands import Ended, answer
 from tests.report.synthetic_records import config, record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -381,9 +380,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         picture.write(tmp_path)
 
 
-def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "make_figures.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run_script(*arguments: str) -> Ended:
+    return answer("make_figures", *arguments)
 
 
 def test_the_script_writes_a_set_for_each_model_and_leaves_out_what_it_cannot_read(tmp_path):

@@ -7,7 +7,6 @@ import json
 import random
 import re
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from rosa.report.html.contents import GROUPS, Page, contents
 from rosa.report.html.figures import PANELS, ROWS
 from rosa.report.html.render import asset, embedded, html
 from rosa.report.tables.differences import differences
+from tests.commands import answer
 from tests.report.page_reader import Element, data, grid, read
 from tests.report.synthetic_records import METHODS, config, costs, record
 
@@ -96,8 +96,7 @@ def page(text: str) -> Element:
 def test_the_tables_are_those_of_make_tables(tmp_path: Path, rule: str) -> None:
     for path, run in located(sweep()).items():
         records.write(tmp_path / path.parent, run)
-    command = [sys.executable, "scripts/make_tables.py", "--results", str(tmp_path), "--rule", rule]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert answer("make_tables", "--results", str(tmp_path), "--rule", rule).returncode == 0
     markdown = (tmp_path / "tables/glue.md").read_text()
     plain = re.sub(r"\*\*|\\(?=\*)|</?sup>|</?u>", "", markdown)
     lines = [line for line in plain.splitlines() if line.startswith("| ")]

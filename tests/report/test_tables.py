@@ -8,8 +8,6 @@ import itertools
 import json
 import random
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from rosa.report.tables.notes import Footnotes
 from rosa.report.tables.results import results_table
 from rosa.report.tables.scores_csv import long_csv
 from rosa.report.tables.table import Cell, Span, Table
+from tests.commands import Ended, answer
 from tests.report.synthetic_records import METHODS, config, record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -561,9 +560,8 @@ def test_numbers_are_written(function, value, written):
 # --- the script ------------------------------------------------------------------------------------------------------
 
 
-def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "make_tables.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run_script(*arguments: str) -> Ended:
+    return answer("make_tables", *arguments)
 
 
 def test_the_script_writes_every_experiment_twice_the_same(tmp_path):

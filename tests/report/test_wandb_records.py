@@ -133,6 +133,7 @@ def test_the_command_reads_w_and_b_and_leaves_nothing_behind(tmp_path, monkeypat
         pass
 
 
+@pytest.mark.slow
 def test_without_the_package_the_script_says_so(tmp_path):
     (tmp_path / "wandb.py").write_text("raise ImportError('not here')")
     command = [sys.executable, str(ROOT / "scripts" / "make_tables.py"), "--from", "wandb", "--project", "p"]

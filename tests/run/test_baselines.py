@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 from rosa import records
@@ -11,6 +9,7 @@ from rosa.config import Config
 from rosa.data import e2e, load
 from rosa.records import baselines
 from tests import causal
+from tests.commands import Ended, command
 from tests.conftest import ROOT, Composer
 
 
@@ -28,14 +27,10 @@ def finished(config: Config) -> None:
     records.write(records.folder(config), record)
 
 
-def make(results: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "make_baselines.py"), "--results", str(results), *arguments],
-        cwd=results.parent,
-        env={"PATH": "", "PYTHONPATH": str(ROOT)},  # without Java, METEOR has no value, and costs no time
-        capture_output=True,
-        text=True,
-    )
+def make(results: Path, *arguments: str) -> Ended:
+    words = (ROOT / "scripts" / "make_baselines.py", "--results", results, *arguments)
+    # Without Java, METEOR has no value, and costs no time.
+    return command(*words, cwd=results.parent, environment={"PATH": "", "PYTHONPATH": str(ROOT)})
 
 
 def test_made_once_for_all_runs_on_the_same_rows(composed: Composer, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_random_parameters_that_stay_frozen_are_said_aloud_and_recorded(
     assert record["params"]["head"] == 16 * 16 + 16 + 2 * 16 + 2
 
 
+@pytest.mark.quick
 def test_a_method_that_changes_the_pretrained_function_is_refused(
     composed: Composer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

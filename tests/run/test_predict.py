@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -15,8 +13,9 @@ import pytest
 from rosa import records
 from rosa.errors import DataError
 from rosa.run import predict, reload, run
+from tests.commands import Ended, command
 from tests.composing import compose_config
-from tests.conftest import ROOT, Composer
+from tests.conftest import Composer
 
 
 def finished(composed: Composer, *overrides: str) -> Path:
@@ -26,9 +25,8 @@ def finished(composed: Composer, *overrides: str) -> Path:
     return path.parent
 
 
-def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def call(*arguments: object) -> Ended:
+    return command("scripts/predict.py", *arguments)
 
 
 def test_a_split_and_a_file_have_every_row_with_its_probabilities(composed: Composer, tmp_path: Path) -> None:

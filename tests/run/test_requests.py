@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,8 @@ from rosa.config import Config
 from rosa.errors import AdapterError, ConfigError, DataError, ModelError
 from rosa.run import mini_model, run
 from rosa.run.prepare import check_requests, prepare
-from tests.conftest import ROOT, Composer
+from tests.commands import Ended, command
+from tests.conftest import Composer
 
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
@@ -28,11 +27,10 @@ WRONG = [
 """Command lines, each with the beginning of its error."""
 
 
-def ask(tmp_path: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+def ask(tmp_path: Path, *overrides: str) -> Ended:
     """scripts/train.py with its results and pretrained models under ``tmp_path``."""
     places = [f"results_dir={tmp_path / 'results'}", f"cache_dir={tmp_path / 'cache'}"]
-    command = [sys.executable, "scripts/train.py", *overrides, "task=cola", *places]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return command("scripts/train.py", *overrides, "task=cola", *places)
 
 
 @pytest.mark.parametrize("overrides", [pytest.param(row, id=row[0], marks=marks) for row, marks in WRONG])
@@ -48,6 +46,7 @@ def test_a_wrong_request_ends_in_two_lines(overrides: list[str], tmp_path: Path)
     assert not list(tmp_path.rglob("record.json"))
 
 
+@pytest.mark.quick
 def test_every_run_of_a_sweep_is_checked_before_the_first_model_is_made(
     composed: Composer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ from rosa import records
 from rosa.config import Config
 from rosa.sweep.jobs import Job
 from rosa.sweep.status import asked_for, run_of, table, to_do
-from tests.conftest import ROOT, Composer
+from tests.commands import Ended, command
+from tests.conftest import Composer
 
 
 def written(config: Config, **changes: Any) -> Path:
@@ -37,6 +36,7 @@ def error(message: str) -> dict[str, str]:
     return {"type": "ValueError", "message": message, "traceback": ""}
 
 
+@pytest.mark.quick
 def test_each_state_is_told_and_what_is_left_to_do(config: Config) -> None:
     results = Path(config.results_dir)
     runs = [replace(config, seed=seed) for seed in range(5)]
@@ -89,9 +89,8 @@ def test_the_script(config: Config) -> None:
     broken.mkdir(parents=True)
     (broken / records.RECORD).write_text("{")
 
-    def status(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "scripts/status.py", "--results", str(results), *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    def status(*arguments: str) -> Ended:
+        return command("scripts/status.py", "--results", results, *arguments)
 
     done = status()
     assert done.returncode == 0
@@ -110,7 +109,6 @@ def test_committed_records_are_no_runs_of_this_folder(config: Config, tmp_path: 
     folder = written(config, status="done")
     folder.rename((results / "records").mkdir() or results / "records" / "default")
     assert [run.state for run in asked_for([Job(config, "x")], results)] == ["missing"]
-    command = [sys.executable, "scripts/status.py", "--results", str(results)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = command("scripts/status.py", "--results", results)
     assert (done.returncode, done.stdout) == (2, "")
     assert "no runs under" in done.stderr

@@ -71,6 +71,7 @@ def test_sweep_without_a_hub_stops_before_its_first_run(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("record.json"))
 
 
+@pytest.mark.quick
 def test_summary_counts_and_repeats(composed: Composer) -> None:
     job = Job(composed(), "python scripts/train.py x")
     text = summarize([Result(job, "failed", "OSError: full", 1.0), Result(job, "interrupted", "", 1.0)], 3.0)
@@ -143,12 +144,14 @@ def scheduled(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     return work_off
 
 
+@pytest.mark.quick
 def test_a_run_that_another_process_does_comes_again_at_the_end(scheduled: Any) -> None:
     statuses, workers = scheduled({"a": ["busy", "busy", "skipped"], "b": ["busy", "done"], "c": ["skipped"]})
     assert statuses == {"a": "elsewhere", "b": "done", "c": "skipped", "d": "done"}
     assert workers.started == ["a", "b", "c", "d", "a", "b", "a"]
 
 
+@pytest.mark.quick
 def test_fail_fast_leaves_what_has_not_begun(scheduled: Any) -> None:
     script: dict[str, list[str | Death]] = {"b": ["failed"]}
     assert scheduled(script)[0]["c"] == "done"
@@ -158,12 +161,14 @@ def test_fail_fast_leaves_what_has_not_begun(scheduled: Any) -> None:
     assert workers.asked_to_stop == 1
 
 
+@pytest.mark.quick
 def test_a_second_signal_kills(scheduled: Any) -> None:
     statuses, workers = scheduled({}, stop_before=2)
     assert set(statuses.values()) == {"not started"}
     assert (workers.asked_to_stop, workers.killed) == (0, 1)
 
 
+@pytest.mark.quick
 def test_a_killed_run_has_a_record_that_says_so(scheduled: Any, composed: Composer) -> None:
     statuses, _ = scheduled({"a": [Death(-9)], "b": ["failed"]})
     assert statuses == {"a": "failed", "b": "failed", "c": "done", "d": "done"}
@@ -172,6 +177,7 @@ def test_a_killed_run_has_a_record_that_says_so(scheduled: Any, composed: Compos
     assert record["error"]["message"].startswith("SIGKILL: killed by the system, probably out of memory")
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("at_once", "jobs", "cores", "gpus", "expected_gpus", "threads"),
     [
@@ -192,6 +198,7 @@ def test_cores_and_gpus_are_shared_out(
     assert {environment["RAYON_NUM_THREADS"] for environment in environments} == {str(threads)}
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("visible", "count", "expected"),
     [(None, 0, []), (None, 2, ["0", "1"]), ("2,3", 2, ["2", "3"]), ("GPU-a, GPU-b", 2, ["GPU-a", "GPU-b"])],
@@ -206,6 +213,7 @@ def test_the_gpus_are_those_that_this_process_sees(
     assert visible_gpus() == expected
 
 
+@pytest.mark.quick
 def test_the_expected_end_does_not_count_what_was_there_before() -> None:
     assert expected_seconds(0, 10, 5.0) is None
     assert expected_seconds(4, 10, 20.0) == 50.0

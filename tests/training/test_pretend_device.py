@@ -56,6 +56,7 @@ def outcomes(
     return {tuple(run.pop(key) for key in ("method", "precision", "task", "device")): run for run in found}
 
 
+@pytest.mark.slow
 def test_the_device_counts_waits_and_refuses_mixed_tensors() -> None:
     done = in_a_process_of_its_own("-c", MIXING)
     assert "found cpu and pretend:0 in add" in done.stderr.splitlines()[-1]

@@ -18,6 +18,8 @@ from rosa.adapters.callback import ResampleCallback
 from rosa.run import pipeline, run
 from tests.conftest import Composer
 
+pytestmark = pytest.mark.slow
+
 METHODS = {
     "rosa": ("method=rosa", "method.rank=4", "method.every=1"),
     "rosa-random": ("method=rosa", "method.rank=4", "method.every=1", "method.factorization=random_add"),
