@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,6 +36,13 @@ def imports_are_no_garbage() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk() -> Iterator[None]:
+    """A process that is killed loses nothing that it has written: only a power cut would, which no test makes."""
+    with mock.patch.object(os, "fsync"):
+        yield
+
+
 WHOLE_RUNS = ("experiments", "export", "run", "scripts", "sweep")
 """Folders whose tests train, or start processes: they are slow but for those marked quick."""
 
@@ -59,7 +65,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     trainer = sys.modules.get("rosa.training.trainer")
     with ExitStack() as guards:
         guards.enter_context(mock.patch.object(subprocess.Popen, "__init__", no_interpreter))
-        guards.enter_context(mock.patch.object(BaseProcess, "start", only_if_slow))
         if trainer is not None:
             guards.enter_context(mock.patch.object(trainer.HarnessTrainer, "train", only_if_slow))
         return (yield)

@@ -13,7 +13,7 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
 from scipy import stats
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
 
 from rosa.adapters import adapters, attach, attachment, resample
 from rosa.adapters.rosa import RosaLinear
@@ -33,6 +33,7 @@ from tests.adapters.tiny import (
     relative_difference,
     with_rosa,
 )
+from tests.processes import together
 
 SHAPES = [(24, 24), (40, 16), (16, 40)]
 EXACT = ("svd_equal", "random_add", "random_orthogonal")
@@ -315,7 +316,7 @@ def _resample_in_a_group(rank: int, folder: Path, factorization: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("factorization", ["svd_equal", "random_orthogonal"])
 def test_two_processes_share_the_work_and_hold_the_same_weights(factorization: str, tmp_path: Path) -> None:
-    multiprocessing.spawn(_resample_in_a_group, (tmp_path, factorization), nprocs=2)
+    together(_resample_in_a_group, tmp_path, factorization)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     names = [name for name, _ in adapters(attached("roberta", RosaConfig(rank=4)))]
     assert first["factorized"][:4] == names[0::2]
