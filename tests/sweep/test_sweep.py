@@ -137,7 +137,7 @@ def scheduled(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         stopping = Stopping()
         stopping.asked = stop_before
         schedule = Schedule([Job(config, name) for name in "abcd"], cast(Any, workers), stopping)
-        results, _ = schedule.work_off()
+        results = schedule.work_off()
         assert len(results) == 4, "each run once"
         return {result.job.command: result.status for result in results}, workers
 
