@@ -199,7 +199,7 @@ def without_finished(jobs: Sequence[Job]) -> tuple[list[Job], list[Result]]:
         if record is None:
             left.append(job)
         else:
-            ended.append(Result(job, "skipped", headline(record), 0.0))
+            ended.append(Result(job, "skipped", headline(record), 0.0, score(record, job.config.chosen_epoch)))
     return left, ended
 
 

@@ -291,6 +291,10 @@ def test_a_sweeper_that_searches_gets_the_selected_score_of_each_trial(
     assert len(lines) == 10
     assert all(f"lr={lr}" in line for line, (lr, _) in zip(lines, told, strict=True)), "a line names what varies"
 
+    assert script(monkeypatch, "train", *ask_and_tell) == 0
+    again = json.loads((tmp_path / "search" / "told.json").read_text())
+    assert again == told, "a trial that was finished before returns its score as well"
+
     assert script(monkeypatch, "train", *ask_and_tell, "hydra.sweeper.direction=minimize") == 2
     assert "is the better the higher; use hydra.sweeper.direction=maximize" in said(capsys)[1]
     assert script(monkeypatch, "train", *ask_and_tell, "method.rank=400") == 1
