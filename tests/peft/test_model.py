@@ -583,7 +583,7 @@ def test_a_file_that_does_not_fit_robust_adaptation_says_why(tmp_path):
         with pytest.raises(AdapterError, match=message):
             wrapped("llama", kind=RobustConfig, **options).load_adapter(tmp_path, "default")
     tensors = load_file(tmp_path / "adapter_model.safetensors")
-    name = next(key for key in tensors if key.endswith("robust_index"))
+    name = next(key for key in tensors if key.endswith("q_proj.robust_index"))
     index = tensors[name]
     partly = torch.where(index == index[0], -1, index)
     for spoiled, message in ((index.flip(0), "not sorted"), (index + 1024, "below 1024"), (partly, "not sorted")):
