@@ -314,7 +314,7 @@ def measure_step(minutes: float) -> str:
 # --- the memory of a resample under FSDP -----------------------------------------------------------------------------
 
 WIDTH = 1024
-DEPTHS = (8, 32)
+DEPTHS = (4, 12)
 """Numbers of adapted layers."""
 PROCESSES = 2
 
