@@ -21,6 +21,7 @@ ROWS = 30
 PANELS = 36
 """Largest number of charts in a grid; of the curves, in all grids together."""
 COSTS = (TRAINABLE, STATE, PEAK, STEP)
+"""The costs that scores are set against; the peak of memory only where a device measured it."""
 
 
 @dataclass(frozen=True)
