@@ -23,7 +23,7 @@ from rosa.report.figures.curves import curves
 from rosa.report.figures.diagnostics import arrange, diagnostics
 from rosa.report.figures.style import Picture
 from rosa.report.looks import selections
-from tests.commands import Ended, answer
+from tests.commands import Ended, command
 from tests.report.synthetic_records import config, record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -381,9 +381,10 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 def run_script(*arguments: str) -> Ended:
-    return answer("make_figures", *arguments)
+    return command("scripts/make_figures.py", *arguments, light=True)
 
 
+@pytest.mark.slow
 def test_the_script_writes_a_set_for_each_model_and_leaves_out_what_it_cannot_read(tmp_path):
     other = ModelConfig(name="org/other", source="hub", path="org/other")
     found = [done(m, model=model) for m in (START, RosaConfig(every=1, rank=2)) for model in (None, other)]
@@ -405,6 +406,7 @@ def test_the_script_writes_a_set_for_each_model_and_leaves_out_what_it_cannot_re
     assert "error: experiment 'nothing' has no records; there are: study" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_script_says_when_there_is_nothing_to_show(tmp_path):
     result = run_script("--results", str(tmp_path))
     assert (result.returncode, result.stdout) == (2, "")
