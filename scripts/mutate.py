@@ -11,20 +11,28 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import importlib
+import itertools
+import multiprocessing
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from rosa.errors import ConfigError
 from rosa.utils.console import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("rosa", "tests", "conf", "experiments", "scripts", "docs")
+LOADED = ("torch", "transformers", "hypothesis")
+"""Libraries that are loaded once, for all mutants."""
 SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Add: ast.Sub, ast.Sub: ast.Add,
@@ -33,10 +41,10 @@ SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
 }  # fmt: skip
 
 
-def mutants(source: str) -> Iterator[tuple[int, str, str]]:
-    """Every mutant of a module: the line, what was changed, and the whole changed source."""
+def mutants(source: str, draw: random.Random) -> Iterator[tuple[int, str, str]]:
+    """Every mutant of a module, in a drawn order: the line, what was changed, and the whole changed source."""
     count = sum(1 for _ in ast.walk(ast.parse(source)))
-    for position in range(count):
+    for position in draw.sample(range(count), count):
         tree = ast.parse(source)
         node = list(ast.walk(tree))[position]
         said = _change(node)
@@ -73,17 +81,38 @@ def survives(folder: Path, module: Path, changed: str, tests: list[str], seconds
     target = folder / module
     kept = target.read_text(encoding="utf-8")
     target.write_text(changed, encoding="utf-8")
-    command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    child = multiprocessing.get_context("fork").Process(target=_test, args=(folder, tests))
+    child.start()
+    assert child.pid is not None
     try:
-        done = subprocess.run(
-            command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, timeout=seconds,
-            check=False,
-        )  # fmt: skip
-        return done.returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
+        child.join(seconds)
+        return child.exitcode == 0
     finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # with what the tests have started
+        child.join()
         target.write_text(kept, encoding="utf-8")
+
+
+def _test(folder: Path, tests: list[str]) -> None:
+    """In a process of its own, run the tests on the code in a folder; its status is pytest's.
+
+    It begins as a copy of this process, in which the libraries are loaded: they take longer than most tests.
+    """
+    os.setsid()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(nowhere, descriptor)
+    copied = tuple(f"{ROOT / name}{os.sep}" for name in COPIED)
+    for name, loaded in list(sys.modules.items()):
+        if (getattr(loaded, "__file__", None) or "").startswith(copied):
+            del sys.modules[name]
+    ours = {ROOT, *(ROOT / name for name in COPIED)}
+    sys.path[:] = [str(folder), *(path for path in sys.path if Path(path).resolve() not in ours)]
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONPATH"] = str(folder)
+    os.chdir(folder)
+    os._exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests]))
 
 
 def main() -> None:
@@ -98,8 +127,7 @@ def main() -> None:
     if not (ROOT / arguments.module).is_file():
         raise ConfigError(f"{arguments.module}: no such module; expected a path such as rosa/adapters/callback.py")
     source = (ROOT / arguments.module).read_text(encoding="utf-8")
-    found = list(mutants(source))
-    drawn = random.Random(arguments.seed).sample(found, min(arguments.count, len(found)))
+    drawn = list(itertools.islice(mutants(source, random.Random(arguments.seed)), arguments.count))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "checkout")
         for name in COPIED:
@@ -107,6 +135,8 @@ def main() -> None:
         for path in ROOT.glob("*.*"):
             if path.is_file():
                 shutil.copy(path, folder)
+        for library in LOADED:
+            importlib.import_module(library)
         if not survives(folder, arguments.module, source, arguments.tests, arguments.seconds):
             raise ConfigError(f"{' '.join(arguments.tests)}: fails without a change, or takes longer than --seconds")
         survivors = 0
@@ -114,7 +144,7 @@ def main() -> None:
             if survives(folder, arguments.module, changed, arguments.tests, arguments.seconds):
                 survivors += 1
                 print(f"survived: {arguments.module}:{line}: {said}", flush=True)
-    print(f"{arguments.module}: {survivors} of {len(drawn)} drawn mutants ({len(found)} in all) survived")
+    print(f"{arguments.module}: {survivors} of {len(drawn)} drawn mutants survived")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def attach(
         raise AdapterError(str(error)) from error
     refuse_wrapper(model)
     refuse_flat_shards(model)
+    _refuse_inference_mode(model)
     require_cpu(generator)
     head = _head(model, config)
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -118,6 +119,16 @@ def attach(
     if verbose:
         print(done.table(), flush=True)
     return model
+
+
+def _refuse_inference_mode(model: nn.Module) -> None:
+    made = next((name for name, parameter in model.named_parameters() if parameter.is_inference()), None)
+    if made is not None:
+        raise AdapterError(
+            f"{made} was made under torch.inference_mode, so it cannot train: load the model outside of it"
+        )
+    if torch.is_inference_mode_enabled():
+        raise AdapterError("attach: factors made under torch.inference_mode cannot train; call it outside it")
 
 
 def _restore_flags(model: nn.Module, trained: set[str]) -> None:

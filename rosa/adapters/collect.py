@@ -57,16 +57,16 @@ class Collector:
         Raises:
             AdapterError: a layer had no gradient.
         """
-        finite = True
+        finite: list[Tensor] = []
         for name in self.adapters:
             if name not in self._gradients:
                 raise AdapterError(f"{name}: no gradient reached its weight, so its sparse part cannot be placed")
             gradient = _averaged(self._gradients.pop(name))
-            finite = finite and bool(torch.isfinite(gradient).all())
+            finite.append(torch.isfinite(gradient).all())
             score = gradient.square_() if self.score == "gradient_squared" else gradient.abs_()
             self.scores[name] = score.add_(self.scores[name]) if name in self.scores else score
         self.updates += 1
-        if not finite:
+        if not torch.stack([flag.to(finite[0].device) for flag in finite]).all():  # waits for the device once
             self.scores, self.updates = {}, 0
 
     def load(self, scores: Mapping[str, Tensor], updates: int) -> None:

@@ -19,6 +19,12 @@ from rosa.utils.formatting import aligned
 ATTRIBUTE = "rosa_attachment"
 """The model's attribute that holds its :class:`Attachment`."""
 
+HOOKS = (
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_pre_hooks", "_backward_hooks"),
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_is_full_backward_hook"),
+)
+"""The attributes in which PyTorch keeps the hooks of a module's calls."""
+
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
@@ -134,9 +140,16 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, Adapter]]:
 
 
 def replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Replace the module of this dotted name; the new one takes over its training or evaluation mode."""
+    """Replace the module of this dotted name; the new one takes over its hooks and its training or evaluation mode.
+
+    A hook belongs to what the layer computes, which the adapter does now: on the wrapped layer it would see, or change,
+    the frozen part alone. The handles that remove hooks work before and after.
+    """
     parent_name, _, child = name.rpartition(".")
-    module.train(model.get_submodule(name).training)
+    old = model.get_submodule(name)
+    module.train(old.training)
+    for kind in HOOKS:
+        vars(module)[kind], vars(old)[kind] = vars(old)[kind], vars(module)[kind]
     setattr(model.get_submodule(parent_name), child, module)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rosa.adapters.base import SupportedAdapter
 from rosa.adapters.modules import adapters, attachment, unwrapped
-from rosa.errors import AdapterError
+from rosa.errors import AdapterError, WriteError
 from rosa.utils import files
 
 FILE = "support.safetensors"
@@ -81,14 +81,15 @@ def write(model: nn.Module, path: Path) -> None:
     """Write the support of a model to a file, atomically.
 
     Raises:
-        OSError: it cannot be written.
+        WriteError: it cannot be written.
     """
     tensors, shapes = {}, {}
     for name, adapter in by_layer(model).items():
         assert adapter.index is not None
         tensors[name] = adapter.index.detach().cpu()
         shapes[name] = adapter.shape
-    files.replace(path, save(tensors, metadata={"shapes": json.dumps(shapes)}))
+    with files.writing(path, WriteError):
+        files.replace(path, save(tensors, metadata={"shapes": json.dumps(shapes)}))
 
 
 def read(path: Path, layers: Mapping[str, SupportedAdapter]) -> dict[str, Tensor]:

@@ -16,7 +16,8 @@ from rosa.adapters.callback import checkpoint_folder
 from rosa.adapters.collect import Collector
 from rosa.adapters.modules import attachment, refuse_flat_shards
 from rosa.adapters.state import changing_state, load_changing_state
-from rosa.errors import AdapterError, ConfigError, StartOver
+from rosa.errors import AdapterError, ConfigError, StartOver, WriteError
+from rosa.utils import files
 
 PENDING = "support_pending.safetensors"
 """The file in a checkpoint before the support is chosen: the state to go back to, and the scores so far."""
@@ -149,7 +150,8 @@ class SupportCallback(TrainerCallback):
         tensors = {f"initial {name}": tensor.contiguous().cpu() for name, tensor in self._initial.items()}
         tensors |= {f"score {name}": tensor.contiguous().cpu() for name, tensor in self._collector.scores.items()}
         tensors["updates"] = torch.tensor(self._collector.updates)
-        save_file(tensors, folder / PENDING)
+        with files.writing(folder / PENDING, WriteError):
+            save_file(tensors, folder / PENDING)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -99,22 +99,29 @@ def matches(name: str, pattern: str) -> bool:
 def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
     """Every linear layer that can be adapted, by name, without the head and a language model's output layer.
 
-    Layers whose weight is shared with another module, or computed by a parametrization, are left out.
+    Layers whose weight, or its memory, is shared with another module, or computed by a parametrization, are left out.
     """
     head = set(head_names(model))
     output = _output_layer(model)
     owners: dict[int, int] = {}
     for _, module in model.named_modules(remove_duplicate=False):  # a module under two names is shared too
         for parameter in module.parameters(recurse=False):
-            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+            owners[_memory(parameter)] = owners.get(_memory(parameter), 0) + 1
     return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, LinearLayer)
         and module is not output
         and f"{name}.weight" not in head
-        and owners.get(id(module.weight)) == 1
+        and owners.get(_memory(module.weight)) == 1
     }
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    """A number that two tensors share if a change in place of one changes the other."""
+    # Other types, such as shards and quantized weights, may not say where they lie.
+    plain = type(tensor) is nn.Parameter and tensor.data_ptr() != 0
+    return tensor.data_ptr() if plain else id(tensor)
 
 
 def target_layers(model: nn.Module, patterns: Sequence[str], quantized: bool = False) -> dict[str, LinearLayer]:
@@ -161,6 +168,8 @@ def layer_problem(layer: LinearLayer) -> str | None:
         return "has its weight on the meta device, as after offloading: load the model onto one device"
     if weight.numel() == 0 or hasattr(weight, "device_mesh"):
         return "holds only a shard of its weight (ZeRO-3, FSDP): attach before the model is sharded"
+    if any(step == 0 and size > 1 for step, size in zip(weight.stride(), weight.shape, strict=True)):
+        return "has an expanded weight, whose rows or columns share memory: give it weight.clone()"
     if not _multiplies(layer):
         return "does not compute x W^T + b: it subclasses a linear layer with another forward. Adapt other layers"
     return None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rosa import records
 from rosa.config import Config
-from rosa.errors import BusyError
+from rosa.errors import BusyError, WriteError
 from rosa.records import Record
 from rosa.records.schema import Failure, Tuning
 from rosa.run.device import resolve
@@ -47,12 +47,14 @@ def begin(config: Config, tuning: Tuning | None, command: str, folder: Path, hel
     Raises:
         BusyError: another process is working on this run.
         ChangedRunError: the existing run was made with other settings, data or weights.
+        WriteError: an earlier run's files cannot be removed.
     """
     held.enter_context(locked(folder))
     _remove_unfinished(folder)
     if config.train.force and not _forced_by_this_job(folder):
-        _clear(folder)
-        (folder / FORCED).write_text(_job(), encoding="utf-8")
+        with files.writing(folder, WriteError):
+            _clear(folder)
+            (folder / FORCED).write_text(_job(), encoding="utf-8")
     earlier, checkpoint = _earlier_record(folder), find_checkpoint(folder / CHECKPOINTS)
     if earlier is not None and (earlier["status"] == "done" or checkpoint):
         refuse_other_run(earlier, config, folder, Inputs())

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from rosa.adapters.callback import updates_per_epoch
+from rosa.adapters.callback import checkpoint_folder, updates_per_epoch
 from rosa.adapters.modules import attachment
 from rosa.adapters.state import changing_state, load_changing_state
 from rosa.errors import AdapterError, CheckpointError, InterruptedRun, WriteError
@@ -127,14 +127,12 @@ class CheckpointCallback(TrainerCallback):
     """Writes a checkpoint at each epoch's end, every ``save_steps`` updates, and before a requested stop.
 
     Args:
-        folder: where checkpoints are written.
         save_steps: updates between checkpoints within an epoch; 0 for none.
         stop_requested: called after updates and saves; once it returns True, a checkpoint is written and training
             stops. Every process calls it at the same points, and must get the same result.
     """
 
-    def __init__(self, folder: Path, save_steps: int, stop_requested: Callable[[], bool]) -> None:
-        self.folder = folder
+    def __init__(self, save_steps: int, stop_requested: Callable[[], bool]) -> None:
         self.save_steps = save_steps
         self.stop_requested = stop_requested
 
@@ -161,10 +159,13 @@ class CheckpointCallback(TrainerCallback):
 
         Raises:
             InterruptedRun: a stop was requested.
+            WriteError: the manifest cannot be written.
         """
         distributed.wait_for_all()
         if distributed.is_main():
-            manifest.seal(self.folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+            folder = checkpoint_folder(args, state)
+            with files.writing(folder, WriteError):
+                manifest.seal(folder)
         if self.stop_requested():
             raise InterruptedRun(f"stopped at step {state.global_step} of {state.max_steps}; run it again to resume")
 

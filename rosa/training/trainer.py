@@ -36,7 +36,7 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from rosa.adapters.callback import updates_per_epoch
+from rosa.adapters.callback import checkpoint_folder, updates_per_epoch
 from rosa.adapters.state import frozen_hash, rate_ratios, undecayed_names
 from rosa.config import TrainConfig
 from rosa.errors import CheckpointError, DivergedError, ProcessesError, RosaError, StartOver, WriteError
@@ -260,9 +260,10 @@ class HarnessTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._loss_since_log = float(distributed.total(self._tr_loss)) / distributed.count()  # in every process
         self.check_finite()
-        if distributed.is_main():
-            keep_newest(Path(str(self.args.output_dir)))
-        super()._save_checkpoint(model, trial)
+        with files.writing(checkpoint_folder(self.args, self.state), WriteError):
+            if distributed.is_main():
+                keep_newest(Path(str(self.args.output_dir)))
+            super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if not self.args.should_save:  # every process is asked, and all would write the same files
@@ -411,7 +412,7 @@ def build_trainer(
             EpochOrderCallback(sampler),
             *callbacks,
             costs,
-            CheckpointCallback(folder, config.save_steps, stop_requested),
+            CheckpointCallback(config.save_steps, stop_requested),
         ],
     )
     trainer.remove_callback(PrinterCallback)  # it prints every log entry as a dictionary

@@ -17,6 +17,9 @@ from safetensors import SafetensorError
 
 from rosa.errors import OutputError, RosaError
 
+TORCH_SAVE = ("inline_container.cc", "iostream error", "Parent directory")
+"""What ``torch.save`` says in a RuntimeError where it cannot write."""
+
 
 def replace(path: Path, content: str | bytes) -> None:
     """Replace a file by ``content`` (text as UTF-8, newlines unchanged); create its folder if missing.
@@ -52,11 +55,16 @@ def write(path: Path, content: str | bytes) -> None:
 def writing(path: Path, kind: type[RosaError] = OutputError) -> Iterator[None]:
     """Raise an error of this kind, which names ``path``, where the block cannot write: no permission, a full disk.
 
-    safetensors raises an error of its own then, which is no OSError.
+    safetensors and ``torch.save`` raise errors of their own then, which are no OSError. An error that this project
+    raises on purpose passes.
     """
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RosaError) or (
+            isinstance(error, RuntimeError) and not any(text in str(error) for text in TORCH_SAVE)
+        ):
+            raise
         raise kind(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -185,6 +186,45 @@ def test_an_offloaded_layer_is_refused_by_name() -> None:
         attach(model, RosaConfig(rank=2), verbose=False)
 
 
+METHODS = [tiny.METHODS[name]() for name in ("rosa", "lora", "robust")]
+
+
+@pytest.mark.parametrize("config", METHODS, ids=lambda config: config.name)
+def test_an_expanded_weight_is_refused_by_name(config: MethodConfig) -> None:
+    """Its rows are one in memory, where nothing can be written."""
+    model = build("bert")
+    layer = model.bert.encoder.layer[1].attention.self.key
+    layer.weight = nn.Parameter(torch.ones(1, tiny.HIDDEN).expand(tiny.HIDDEN, tiny.HIDDEN))
+    with pytest.raises(AdapterError, match=r"layer\.1\.attention\.self\.key \(Linear\) has an expanded weight"):
+        attach(model, config, verbose=False)
+
+
+@pytest.mark.parametrize("config", METHODS, ids=lambda config: config.name)
+def test_two_weights_in_one_memory_are_left_alone(config: MethodConfig) -> None:
+    """Two parameters, tied by their data alone: what is written into one is in the other."""
+    model = build("bert")
+    attention = model.bert.encoder.layer[1].attention.self
+    attention.key.weight.data = attention.query.weight.data
+    before = tiny.logits(model, "bert")
+    attach(model, config, verbose=False)
+    names = [name for name, _ in adapters(model) if name.startswith("bert.encoder.layer.1.")]
+    assert [name.rpartition(".attention.")[2] for name in names] == ["self.value", "output.dense"]
+    assert relative_difference(tiny.logits(model, "bert"), before) < 1e-5
+    assert relative_difference(tiny.logits(merge(model), "bert"), before) < 1e-5
+
+
+@pytest.mark.parametrize("method", tiny.METHODS)
+def test_inference_mode_around_the_loading_or_the_attaching_is_refused(method: str) -> None:
+    with torch.inference_mode():
+        made = tiny.BUILDERS["bert"]()
+        with pytest.raises(AdapterError, match=r"attach: factors made under torch\.inference_mode cannot train"):
+            attach(build("bert"), tiny.METHODS[method](), verbose=False)
+    flags = {name: parameter.requires_grad for name, parameter in made.named_parameters()}
+    with pytest.raises(AdapterError, match=r"word_embeddings\.weight was made under torch\.inference_mode"):
+        attach(made, tiny.METHODS[method](), verbose=False)
+    assert {name: parameter.requires_grad for name, parameter in made.named_parameters()} == flags
+
+
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
 def test_a_wrapped_model_is_refused(wrap: Any) -> None:
     with pytest.raises(AdapterError, match="wraps BertForSequenceClassification: attach to the inner model"):
@@ -200,6 +240,49 @@ def test_a_wrapper_leaves_no_trace_in_what_is_saved(wrap: Any) -> None:
     other = attached("bert", RosaConfig(rank=2), seed=1)
     load_changing_state(wrap(other), state, "checkpoint")
     assert torch.equal(tiny.logits(other, "bert"), tiny.logits(model, "bert"))
+
+
+# --- hooks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["rosa", "lora", "ia3", "robust"])
+@pytest.mark.parametrize("kind", ["before", "after", "backward"])
+def test_a_hook_stays_with_what_its_layer_computes(kind: str, method: str) -> None:
+    """It changes what the layer is given, gives, or gets as a gradient; registered before, removed while attached."""
+    hooks: dict[str, Callable[[nn.Module], Any]] = {
+        "before": lambda layer: layer.register_forward_pre_hook(lambda _, inputs: (2 * inputs[0],)),
+        "after": lambda layer: layer.register_forward_hook(lambda _, inputs, output: 2 * output),
+        "backward": lambda layer: layer.register_full_backward_hook(lambda _, gradients, __: (2 * gradients[0],)),
+    }
+
+    def seen(model: nn.Module) -> Tensor:
+        if kind != "backward":
+            return tiny.logits(model, "bert").detach()
+        (embeddings,) = [m for name, m in model.named_modules() if name.endswith("word_embeddings")]
+        embeddings.weight.requires_grad_(True)
+        model(**tiny.batch("bert")).logits.sum().backward()
+        gradient, embeddings.weight.grad = embeddings.weight.grad, None
+        return gradient
+
+    def value(model: nn.Module) -> nn.Module:
+        return model.get_submodule("bert.encoder.layer.0.attention.self.value")
+
+    plain, hooked = build("bert").eval(), build("bert").eval()
+    without = seen(plain)
+    handle = hooks[kind](value(hooked))
+    expected = seen(hooked)
+    assert relative_difference(without, expected) > 1e-3
+    attach(hooked, tiny.METHODS[method](), verbose=False)
+    assert relative_difference(seen(hooked), expected) < 1e-5
+    merged = merge(copy.deepcopy(hooked))
+    assert relative_difference(seen(merged), expected) < 1e-5
+    handle.remove()
+    assert relative_difference(seen(hooked), without) < 1e-5
+    again = hooks[kind](value(hooked))
+    merge(hooked)
+    assert relative_difference(seen(hooked), expected) < 1e-5
+    again.remove()
+    assert relative_difference(seen(hooked), without) < 1e-5
 
 
 # --- (IA)3 on a fused layer ------------------------------------------------------------------------------------------

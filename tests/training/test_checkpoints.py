@@ -20,11 +20,12 @@ from transformers import BertConfig, BertForSequenceClassification, GPT2Config, 
 from rosa import attach, records
 from rosa.adapters.state import changing_names, frozen_hash
 from rosa.config import Config, FullConfig, IA3Config, LoraConfig, RosaConfig
-from rosa.errors import AdapterError, CheckpointError
+from rosa.errors import AdapterError, CheckpointError, WriteError
 from rosa.run import pipeline, run
 from rosa.run.earlier import CHECKPOINTS
-from rosa.training import find_checkpoint, manifest
-from tests.conftest import composer
+from rosa.training import find_checkpoint, manifest, trainer
+from rosa.training.checkpoints import keep_newest
+from tests.conftest import Composer, composer
 from tests.run.test_resume import KillAt, Killed, folder_of, results
 
 pytestmark = pytest.mark.slow
@@ -144,6 +145,70 @@ def test_a_manifest_of_another_kind_is_torn(text: str, tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     (tmp_path / manifest.MANIFEST).write_text(text, encoding="latin-1")
     assert manifest.problem(tmp_path) is not None
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_whole_checkpoint_is_kept_until_the_next_is_written(tmp_path: Path) -> None:
+    """Also beside a newer one that was not written to its end, and where steps have more digits than others."""
+
+    def write(step: int, whole: bool) -> None:
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "optimizer.pt").write_text(f"state {step}")
+        if whole:
+            manifest.seal(folder)
+
+    for step, whole, kept in [(8, True, 8), (9, True, 9), (10, True, 10), (11, False, 10), (12, True, 12)]:
+        write(step, whole)
+        keep_newest(tmp_path)
+        assert names(tmp_path) == [f"checkpoint-{kept}"]
+
+
+FILES = {
+    "rosa": ["changed.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json",
+             "progress.json", "manifest.json", "subspace.safetensors"],
+    "robust": ["support_pending.safetensors"],
+}  # fmt: skip
+
+
+def short(composed: Composer, method: str) -> Config:
+    """A run of four updates with a checkpoint after each; RoSA scores the first two."""
+    asked = {"robust": ["method.collect_steps=2"]}.get(method, [])
+    size = ["data.train_size=32", "data.evaluation_size=8", "train.batch_size=8", "train.epochs=1"]
+    return composed(f"method={method}", "method.rank=2", "train.save_steps=1", *size, *asked)
+
+
+@pytest.mark.parametrize(("method", "name"), [(method, name) for method, names in FILES.items() for name in names])
+def test_a_file_of_a_checkpoint_that_cannot_be_written_ends_in_an_error_that_names_it(
+    method: str, name: str, composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder in the file's place stops every way to write, and the system's administrator too."""
+    config = short(composed, method)
+    kept = trainer.keep_newest
+
+    def in_the_way(folder: Path) -> None:
+        kept(folder)
+        (folder / "checkpoint-1" / name).mkdir(parents=True)
+
+    monkeypatch.setattr(trainer, "keep_newest", in_the_way)
+    with pytest.raises(WriteError, match="checkpoint-1.*: cannot be written: "):
+        run(config, "command", progress=False)
+    assert find_checkpoint(folder_of(config) / CHECKPOINTS) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [("robust", "support.safetensors"), ("rosa", "best.safetensors"), ("rosa", "last.safetensors")],
+)
+def test_a_file_of_a_run_that_cannot_be_written_ends_in_an_error_that_names_it(
+    method: str, name: str, composed: Composer
+) -> None:
+    config = short(composed, method)
+    (folder_of(config) / name).mkdir(parents=True)
+    with pytest.raises(WriteError, match=f"{name}: cannot be written: "):
+        run(config, "command", progress=False)
 
 
 # --- another backbone ------------------------------------------------------------------------------------------------
