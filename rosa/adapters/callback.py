@@ -96,13 +96,14 @@ class ResampleCallback(TrainerCallback):
 
         Raises:
             AdapterError: the Trainer has put the model under FSDP1 or ZeRO-3.
+            CheckpointError: they cannot be read, or are of other layers.
         """
         self._end = None
         if model is not None:
             refuse_flat_shards(model)
         if state.global_step:
             saved = checkpoint_folder(args, state) / START
-            self._start = _unpack(load_file(saved)) if saved.is_file() else None
+            self._start = _read(saved, model) if saved.is_file() else None
         elif model is not None:
             self._start = diagnostics.factors_of(model)
 
@@ -240,6 +241,16 @@ def _pack(factors: diagnostics.LayerFactors) -> dict[str, Tensor]:
     return {f"{name}.{key}": tensor for name, pair in factors.items() for key, tensor in zip("AB", pair, strict=True)}
 
 
-def _unpack(tensors: dict[str, Tensor]) -> diagnostics.LayerFactors:
-    names = dict.fromkeys(key.rpartition(".")[0] for key in tensors)
-    return {name: (tensors[f"{name}.A"], tensors[f"{name}.B"]) for name in names}
+def _read(path: Path, model: nn.Module | None) -> diagnostics.LayerFactors:
+    """The factors in a file of :func:`_pack`, which are those of this model's layers."""
+    with files.reading(path):
+        tensors = load_file(path)
+        names = dict.fromkeys(key.rpartition(".")[0] for key in tensors)
+        found = {name: (tensors[f"{name}.A"], tensors[f"{name}.B"]) for name in names}
+        if model is not None and _shapes(found) != _shapes(diagnostics.factors_of(model)):
+            raise ValueError("its factors are of other layers or another rank")
+    return found
+
+
+def _shapes(factors: diagnostics.LayerFactors) -> dict[str, list[torch.Size]]:
+    return {name: [tensor.shape for tensor in pair] for name, pair in factors.items()}

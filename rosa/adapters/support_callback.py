@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class SupportCallback(TrainerCallback):
         Raises:
             AdapterError: the model has no sparse part, or the Trainer has put it under FSDP1 or ZeRO-3.
             ConfigError: the training is over before the support is chosen.
+            CheckpointError: what a checkpoint holds of an interrupted choice cannot be read, or is of another model.
         """
         present = None if model is None else attachment(model)
         if model is None or present is None or not support.supported(model):
@@ -77,7 +79,7 @@ class SupportCallback(TrainerCallback):
         self._collector = Collector(support.supported(model), config.score)
         self._initial = {}
         if state.global_step:
-            self._load(args, state)
+            self._load(model, args, state)
         elif self._undoes:
             self._initial = {name: tensor.clone() for name, tensor in changing_state(model).items()}
         self._collect_if_due(state)
@@ -199,14 +201,29 @@ class SupportCallback(TrainerCallback):
         if self.folder is not None and state.is_world_process_zero:
             support.write(model, self.folder / support.FILE)
 
-    def _load(self, args: TrainingArguments, state: TrainerState) -> None:
+    def _load(self, model: nn.Module, args: TrainingArguments, state: TrainerState) -> None:
+        """Go on with a choice that a checkpoint interrupted.
+
+        Raises:
+            CheckpointError: what was saved of it cannot be read, or is of another model.
+        """
         assert self._collector is not None
-        saved = load_file(checkpoint_folder(args, state) / PENDING)
-        updates = int(saved.pop("updates"))
-        parts: dict[str, dict[str, Tensor]] = {"initial": {}, "score": {}}
-        for key, tensor in saved.items():
-            part, _, name = key.partition(" ")
-            parts[part][name] = tensor
+        path = checkpoint_folder(args, state) / PENDING
+        with files.reading(path):
+            saved = load_file(path)
+            updates = int(saved.pop("updates"))
+            parts: dict[str, dict[str, Tensor]] = {"initial": {}, "score": {}}
+            for key, tensor in saved.items():
+                part, _, name = key.partition(" ")
+                parts[part][name] = tensor
+            undone = _shapes(changing_state(model)) if self._undoes else {}
+            scored = {name: adapter.shape for name, adapter in support.supported(model).items()} if updates else {}
+            if (_shapes(parts["initial"]), _shapes(parts["score"])) != (undone, scored):
+                raise ValueError("it is of another model, method or schedule")
         self._initial = parts["initial"]
         if updates:
             self._collector.load(parts["score"], updates)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

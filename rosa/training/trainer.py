@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from rosa.adapters.callback import checkpoint_folder, updates_per_epoch
 from rosa.adapters.state import frozen_hash, rate_ratios, undecayed_names
 from rosa.config import TrainConfig
-from rosa.errors import CheckpointError, DivergedError, ProcessesError, RosaError, StartOver, WriteError
+from rosa.errors import CheckpointError, DivergedError, ProcessesError, StartOver, WriteError
 from rosa.evaluation.scorer import Scorer
 from rosa.training.arguments import training_arguments
 from rosa.training.batches import BatchShares, EpochSampler, Examples, by_length, lengths, loss_weights
@@ -48,7 +47,6 @@ from rosa.training.checkpoints import CheckpointCallback, keep_newest, load_weig
 from rosa.training.costs import CostMeter
 from rosa.training.finiteness import FinitenessWatch, describe_norms, first_bad_layer
 from rosa.utils import distributed, files
-from rosa.utils.console import first_line
 
 WEIGHTS = "changed.safetensors"
 PROGRESS = "progress.json"
@@ -288,7 +286,7 @@ class HarnessTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
-        with _reading(folder / PROGRESS):
+        with files.reading(folder / PROGRESS):
             progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
             backbone = progress["backbone"]
         # First, as another method's frozen weights differ too, by their names.
@@ -299,45 +297,25 @@ class HarnessTrainer(Trainer):
                 f"model have {self._backbone()}. Go on with the model that the run started from, or start over with "
                 "train.force=true"
             )
-        with _reading(folder / PROGRESS):
+        with files.reading(folder / PROGRESS):
             self.costs.meter.load(progress["costs"])
             self._resumed = {key: progress[key] for key in ("loss_since_log", "logged_at")}
-        with _reading(folder / TRAINER_STATE_NAME):
+        with files.reading(folder / TRAINER_STATE_NAME):
             state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
             if folder.name.rpartition("-")[2] != str(state.global_step) or not isinstance(state.train_batch_size, int):
                 raise CheckpointError(f"{folder / TRAINER_STATE_NAME}: it is of step {state.global_step!r}")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with _reading(Path(str(checkpoint))):
+        with files.reading(Path(str(checkpoint))):
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        with _reading(Path(str(checkpoint))):
+        with files.reading(Path(str(checkpoint))):
             super()._load_scaler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        with _reading(Path(str(checkpoint))):
+        with files.reading(Path(str(checkpoint))):
             super()._load_rng_state(checkpoint)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Convert any error from reading a checkpoint into one that names the checkpoint.
-
-    The optimizer's and the random numbers' state are read with ``weights_only=True``, which refuses to run code.
-
-    Raises:
-        CheckpointError: the content is not what a Trainer of this project has written.
-    """
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, RosaError):
-            raise
-        raise CheckpointError(
-            f"{path}: not a checkpoint of this run ({first_line(type(error).__name__, str(error))}). Remove it, or "
-            "start over with train.force=true"
-        ) from error
 
 
 class WeightsCallback(TrainerCallback):

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from rosa.errors import OutputError, RosaError
+from rosa.errors import CheckpointError, OutputError, RosaError
+from rosa.utils.console import first_line
 
 TORCH_SAVE = ("inline_container.cc", "iostream error", "Parent directory")
 """What ``torch.save`` says in a RuntimeError where it cannot write."""
@@ -66,6 +67,26 @@ def writing(path: Path, kind: type[RosaError] = OutputError) -> Iterator[None]:
         ):
             raise
         raise kind(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Convert any error from reading a file of a checkpoint, or its folder, into one that names ``path``.
+
+    The optimizer's and the random numbers' state are read with ``weights_only=True``, which refuses to run code.
+
+    Raises:
+        CheckpointError: the content is not what a training of this project has written.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, RosaError):
+            raise
+        raise CheckpointError(
+            f"{path}: not a checkpoint of this run ({first_line(type(error).__name__, str(error))}). Remove it, or "
+            "start over with train.force=true"
+        ) from error
 
 
 def sha256(path: Path) -> str:

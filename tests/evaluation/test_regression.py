@@ -10,6 +10,7 @@ from transformers import EvalPrediction
 from rosa.config import TaskConfig
 from rosa.errors import DivergedError
 from rosa.evaluation import regression
+from rosa.evaluation.classification import CONSTANT
 
 
 def scorer(*names: str) -> regression.Scorer:
@@ -42,3 +43,21 @@ def test_what_cannot_be_scored_is_refused() -> None:
         scorer("mse")(EvalPrediction(np.zeros((2, 3)), np.zeros((2, 2))))
     with pytest.raises(DivergedError, match=r"1 of 4 logits are not finite \(the first in row 1\)"):
         scorer("mse")(EvalPrediction(np.array([[0, 1], [np.nan, 1]]), np.zeros((2, 2))))
+
+
+@pytest.mark.parametrize(
+    ("predictions", "flagged"),
+    [
+        ([], False),
+        ([[1.0, 2.0]], False),  # one is no sign of anything
+        ([[1.0, 2.0]] * 2, True),
+        ([[1.0, 2.0], [1.0, 2.1]], False),  # one component is enough
+        ([[0.0], [0.5 * CONSTANT]], True),  # small numbers are compared with 1
+        ([[0.0], [1.5 * CONSTANT]], False),
+        ([[-1e6], [-1e6 + 5e5 * CONSTANT]], True),  # and large ones with themselves
+        ([[-1e6], [-1e6 + 2e6 * CONSTANT]], False),
+    ],
+)
+def test_predictions_that_are_all_the_same_are_flagged(predictions: list[list[float]], flagged: bool) -> None:
+    found = regression.warnings_for(np.array(predictions).reshape(len(predictions), -1 if predictions else 2))
+    assert [line.startswith(f"all {len(predictions)} predictions are the same") for line in found] == [True] * flagged

@@ -20,13 +20,13 @@ from transformers import BertConfig, BertForSequenceClassification, GPT2Config, 
 from rosa import attach, records
 from rosa.adapters.state import changing_names, frozen_hash
 from rosa.config import Config, FullConfig, IA3Config, LoraConfig, RosaConfig
-from rosa.errors import AdapterError, CheckpointError, WriteError
+from rosa.errors import AdapterError, CheckpointError, InterruptedRun, WriteError
 from rosa.run import pipeline, run
 from rosa.run.earlier import CHECKPOINTS
 from rosa.training import find_checkpoint, manifest, trainer
 from rosa.training.checkpoints import keep_newest
 from tests.conftest import Composer, composer
-from tests.run.test_resume import KillAt, Killed, folder_of, results
+from tests.run.test_resume import KillAt, Killed, StopAfter, folder_of, results
 
 pytestmark = pytest.mark.slow
 
@@ -322,3 +322,48 @@ def test_other_content_under_a_right_manifest_is_refused(name: str, content: byt
     manifest.seal(checkpoint)
     with pytest.raises((CheckpointError, AdapterError), match="checkpoint-8"):
         run(copy.config, "command", progress=False)
+
+
+def of_other_layers(path: Path) -> None:
+    save_file({f"other.{name}": tensor for name, tensor in load_file(path).items()}, path)
+
+
+def of_another_rank(path: Path) -> None:
+    save_file({name: tensor[..., :-1].contiguous() for name, tensor in load_file(path).items()}, path)
+
+
+@pytest.mark.parametrize("spoil", [empty, cut, of_other_layers, of_another_rank])
+def test_the_start_of_a_subspace_that_is_not_this_runs_is_refused(
+    spoil: Callable[[Path], None], half: Half, tmp_path: Path
+) -> None:
+    copy = half.copy(tmp_path / "copy")
+    spoil(copy.checkpoints / "checkpoint-8" / "subspace.safetensors")
+    manifest.seal(copy.checkpoints / "checkpoint-8")
+    with pytest.raises(CheckpointError, match="checkpoint-8/subspace.safetensors: not a checkpoint of this run"):
+        run(copy.config, "command", progress=False)
+
+
+def test_scores_of_a_support_that_are_not_this_runs_are_refused(
+    composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after the first of the two updates that are scored."""
+    config = short(composed, "robust")
+    build = pipeline.build_trainer
+
+    def stopping(*args: Any, **kwargs: Any) -> Any:
+        made = build(*args, **kwargs)
+        made.callback_handler.callbacks.insert(0, StopAfter(1))
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "build_trainer", stopping)
+        with pytest.raises(InterruptedRun):
+            run(config, "command", progress=False)
+    checkpoint = folder_of(config) / CHECKPOINTS / "checkpoint-1"
+    saved = (checkpoint / "support_pending.safetensors").read_bytes()
+    for spoil in (empty, cut, of_other_layers):
+        (checkpoint / "support_pending.safetensors").write_bytes(saved)
+        spoil(checkpoint / "support_pending.safetensors")
+        manifest.seal(checkpoint)
+        with pytest.raises(CheckpointError, match="support_pending.safetensors: not a checkpoint of this run"):
+            run(config, "command", progress=False)
