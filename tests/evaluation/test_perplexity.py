@@ -12,7 +12,7 @@ from transformers import EvalPrediction, GPT2Config, GPT2LMHeadModel
 from rosa.config import TaskConfig
 from rosa.errors import DivergedError
 from rosa.evaluation import perplexity
-from rosa.evaluation.perplexity import Scorer, token_losses
+from rosa.evaluation.perplexity import Scorer
 from rosa.utils.names import IGNORED
 from tests import causal
 
@@ -30,8 +30,9 @@ def task(*metrics: str) -> TaskConfig:
 
 
 def score(*batches: tuple[torch.Tensor, torch.Tensor]) -> dict[str, float]:
-    kept = torch.cat([token_losses(logits, labels) for logits, labels in batches])
-    return Scorer(task("perplexity", "bits_per_token"))(EvalPrediction(kept.numpy(), np.zeros(1)))
+    scorer = Scorer(task("perplexity", "bits_per_token"))
+    kept = torch.cat([scorer.reduce(logits, labels) for logits, labels in batches])
+    return scorer(EvalPrediction(kept.numpy(), np.zeros(1)))
 
 
 def test_uniform_predictions_have_the_vocabulary_size_as_perplexity():

@@ -10,6 +10,9 @@ import mutate
 import pytest
 
 SOURCE = """
+if TYPE_CHECKING:
+    from c import d
+
 def f(a, b):
     print(a)
     if a < b and b:
