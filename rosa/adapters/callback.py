@@ -16,6 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rosa.adapters import diagnostics
 from rosa.adapters.modules import adapters, attachment, refuse_flat_shards
 from rosa.adapters.resampling import resample, resampled
+from rosa.config.checks import of_kind
 from rosa.errors import AdapterError, ConfigError, WriteError
 from rosa.utils import files
 from rosa.utils.names import EVENT, MOVED
@@ -69,8 +70,10 @@ class ResampleCallback(TrainerCallback):
         seed: int | None = None,
     ) -> None:
         for name, value in (("every", every), ("rewarm_steps", rewarm_steps)):
-            if value is not None and value < 0:
-                raise ConfigError(f"{name}={value}: expected a whole number of at least 0")
+            if value is not None and (not of_kind(value, "int") or value < 0):
+                raise ConfigError(f"{name}={value!r}: expected a whole number of at least 0")
+        if seed is not None and not of_kind(seed, "int"):
+            raise ConfigError(f"seed={seed!r}: expected a whole number")
         if unit not in (None, "epoch", "step"):
             raise ConfigError(f"unit={unit!r}: expected 'epoch' or 'step'")
         self.every = every

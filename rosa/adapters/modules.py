@@ -128,12 +128,27 @@ def refuse_flat_shards(model: nn.Module) -> None:
 
 
 def attachment(model: nn.Module) -> Attachment | None:
-    """The attachment of this model, or of a model that it wraps or contains; None without one."""
+    """The attachment of this model, or of a model that it wraps or contains; None without one.
+
+    Raises:
+        AdapterError: it is no model.
+    """
+    _require_model(model)
     return next((vars(module)[ATTRIBUTE] for module in model.modules() if ATTRIBUTE in vars(module)), None)
 
 
+def _require_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise AdapterError(f"model={model!r}: expected a torch.nn.Module")
+
+
 def adapters(model: nn.Module) -> Iterator[tuple[str, Adapter]]:
-    """The adapters of a model that are in use, with their dotted names, in the order of its modules."""
+    """The adapters of a model that are in use, with their dotted names, in the order of its modules.
+
+    Raises:
+        AdapterError: it is no model.
+    """
+    _require_model(model)
     for name, module in model.named_modules():
         if isinstance(module, Adapter) and module.active:
             yield name, module

@@ -99,7 +99,8 @@ def matches(name: str, pattern: str) -> bool:
 def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
     """Every linear layer that can be adapted, by name, without the head and a language model's output layer.
 
-    Layers whose weight, or its memory, is shared with another module, or computed by a parametrization, are left out.
+    Layers whose weight, or its memory, is shared with another module, or computed by a parametrization, are left out;
+    so is a model that is a linear layer itself, as there is nothing around it in which to replace it.
     """
     head = set(head_names(model))
     output = _output_layer(model)
@@ -111,6 +112,7 @@ def linear_layers(model: nn.Module) -> dict[str, LinearLayer]:
         name: module
         for name, module in model.named_modules()
         if isinstance(module, LinearLayer)
+        and module is not model
         and module is not output
         and f"{name}.weight" not in head
         and owners.get(_memory(module.weight)) == 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any
 
 from rosa.errors import ConfigError
 
@@ -16,6 +18,28 @@ def require(condition: bool, key: str, value: object, expected: str) -> None:
 def choice(key: str, value: str, options: tuple[str, ...]) -> None:
     """Require one of the options."""
     require(value in options, key, value, "one of " + ", ".join(options))
+
+
+KINDS = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+"""Types of a dataclass's fields, in words."""
+TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+
+
+def of_kind(value: object, kind: str) -> bool:
+    """Whether a value can stand in a field of one of ``KINDS``: a whole number is a number, true and false are none."""
+    return isinstance(value, TYPES[kind]) and isinstance(value, bool) == (kind == "bool")
+
+
+def typed(config: Any, prefix: str) -> None:
+    """Require of each field of a dataclass, where its type is one of ``KINDS``, a value of that type.
+
+    Hydra has converted or refused what comes from files and the command line; Python takes anything.
+    """
+    for item in dataclasses.fields(config):
+        kind = item.type if isinstance(item.type, str) else item.type.__name__
+        if kind in KINDS:
+            value = getattr(config, item.name)
+            require(of_kind(value, kind), f"{prefix}.{item.name}", value, KINDS[kind])
 
 
 def is_name(value: str) -> bool:

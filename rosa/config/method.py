@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from rosa.config.checks import choice, positive, require
+from rosa.config.checks import choice, positive, require, typed
 
 RANKS = "a whole number of at least 1, or a share of min(out, in) between 0 and 1"
 
@@ -39,6 +39,7 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         self.name = self.name or self.NAME
+        typed(self, "method")
         require(self.name == self.NAME, "method.name", self.name, f"{self.NAME!r} for {type(self).__name__}")
         if isinstance(self.head, list):
             named = bool(self.head) and all(isinstance(name, str) and name for name in self.head)
@@ -212,8 +213,7 @@ class RobustConfig(RankedConfig):
         choice("method.score", self.score, ("gradient_squared", "gradient_magnitude"))
         for key, least in (("warmup_steps", 1), ("collect_steps", 1)):
             value = getattr(self, key)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-            require(whole, f"method.{key}", value, f"a whole number of at least {least}")
+            require(value >= least, f"method.{key}", value, f"a whole number of at least {least}")
         if self.schedule != "warmup":
             require(not self.restart, "method.restart", self.restart, "false: only schedule=warmup starts over")
         if self.schedule in ("warmup", "low_rank_only"):

@@ -35,9 +35,15 @@ def require_cpu(stream: torch.Generator | None) -> None:
     """Check that a generator is on the CPU: draws must not depend on the model's device.
 
     Raises:
-        AdapterError: names the generator's device.
+        AdapterError: names the generator's device, or what is given instead of one.
     """
-    if stream is not None and stream.device.type != "cpu":
+    if stream is None:
+        return
+    import torch
+
+    if not isinstance(stream, torch.Generator):
+        raise AdapterError(f"generator={stream!r}: expected a torch.Generator('cpu'), or None for the global one")
+    if stream.device.type != "cpu":
         raise AdapterError(f"generator is on {stream.device}: expected a CPU generator, torch.Generator('cpu')")
 
 

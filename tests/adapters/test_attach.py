@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 from typing import Any
 
@@ -585,3 +586,39 @@ def test_a_module_in_evaluation_mode_stays_in_it() -> None:
     attach(model, LoraConfig(rank=2, dropout=0.5), verbose=False)
     modes = [adapter.training for _, adapter in adapters(model)]
     assert modes == [False] * 4 + [True] * 4
+
+
+OTHERS: dict[str, list[Any]] = {
+    "int": [1.5, "1", True, None], "float": ["1", False, None], "str": [1, None, b"ab"], "bool": [1, "true", None],
+}  # fmt: skip
+"""Values that are not of a type, by the type of a dataclass's field."""
+
+
+@pytest.mark.parametrize("config", [RosaConfig, LoraConfig, IA3Config, RobustConfig, FullConfig])
+def test_a_value_of_another_type_is_refused_by_its_key(config: type[Any]) -> None:
+    """From Python: Hydra converts or refuses what comes from files."""
+    seen = 0
+    for field in dataclasses.fields(config):
+        for value in OTHERS.get(field.type, []) if field.name != "name" else [1]:
+            seen += 1
+            with pytest.raises(ConfigError, match=re.escape(f"method.{field.name}={value!r}: expected ")):
+                config(**{field.name: value})
+    assert seen
+
+
+@pytest.mark.parametrize("given", [None, nn.Linear, "bert"])
+def test_what_is_no_model_is_refused(given: Any) -> None:
+    for call in (lambda: attach(given, RosaConfig(rank=2)), lambda: merge(given), lambda: resample(given)):
+        with pytest.raises(AdapterError, match="expected a torch.nn.Module"):
+            call()
+
+
+def test_a_model_that_is_a_linear_layer_itself_is_refused() -> None:
+    with pytest.raises(AdapterError, match="match none of the 0 linear layers of Linear"):
+        attach(nn.Linear(4, 4), RosaConfig(rank=2, targets=["*"]), verbose=False)
+
+
+@pytest.mark.parametrize("given", [3, "cpu"])
+def test_what_is_no_generator_is_refused(given: Any) -> None:
+    with pytest.raises(AdapterError, match=r"generator=.*: expected a torch\.Generator"):
+        attach(build("bert"), RosaConfig(rank=2), generator=given, verbose=False)

@@ -284,7 +284,14 @@ def batches_of(run: Run, epochs: int) -> list[dict[str, Tensor]]:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({"every": -1}, "every=-1.*at least 0"), ({"unit": "epochs"}, "unit='epochs'.*'epoch' or 'step'")],
+    [
+        ({"every": -1}, "every=-1.*at least 0"),
+        ({"every": 1.5}, "every=1.5: expected a whole number"),
+        ({"every": True}, "every=True: expected a whole number"),
+        ({"rewarm_steps": "2"}, "rewarm_steps='2': expected a whole number"),
+        ({"seed": "0"}, "seed='0': expected a whole number"),
+        ({"unit": "epochs"}, "unit='epochs'.*'epoch' or 'step'"),
+    ],
 )
 def test_impossible_periods_are_refused(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
