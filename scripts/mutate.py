@@ -69,7 +69,7 @@ def _change(node: ast.AST) -> str:
         case ast.If() | ast.IfExp() | ast.While():
             node.test = ast.UnaryOp(ast.Not(), node.test)
             return f"not: {before.splitlines()[0]}"
-        case ast.Return(value=ast.expr()):
+        case ast.Return(value=ast.expr()) if ast.unparse(node) != "return None":
             node.value = ast.Constant(None)
         case ast.Expr(value=ast.Call()):
             node.value = ast.Constant(None)

@@ -17,6 +17,8 @@ def f(a, b):
     print(a)
     if a < b and b:
         return a + 1
+    if a:
+        return None
     return True
 """
 
@@ -26,6 +28,7 @@ def test_every_kind_of_place_is_changed_once() -> None:
     assert found == {
         "print(a) -> None",
         "not: if a < b and b:",
+        "not: if a:",
         "return True -> return None",
         "a < b and b -> a < b or b",
         "return a + 1 -> return None",

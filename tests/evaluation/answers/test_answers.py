@@ -121,6 +121,14 @@ def test_the_order_of_rows_counts_where_the_reference_orders() -> None:
     assert not sql.agree(TABLES, "SELECT name FROM head ORDER BY name DESC", "SELECT name FROM head ORDER BY name")
 
 
+@pytest.mark.parametrize(
+    "query", ["DELETE FROM head RETURNING name", "UPDATE head SET age = 1 RETURNING name", "PRAGMA table_list"]
+)
+def test_a_query_that_does_more_than_read_its_tables_is_none(query: str) -> None:
+    assert sql.agree(TABLES, query, "SELECT name FROM head") is False
+    assert sql.agree(TABLES, "SELECT name FROM head", query) is None
+
+
 def test_a_reference_that_does_not_run_is_left_out() -> None:
     found = answers.score("sql", [TABLES] * 2, ["SELECT name FROM head"] * 2, [["SELECT name FROM head"], ["SELECT"]])
     assert found.scores == {"exact_match": 0.5, "execution": 1.0}
