@@ -17,7 +17,7 @@ from rosa.adapters import diagnostics
 from rosa.adapters.modules import adapters, attachment, refuse_flat_shards
 from rosa.adapters.resampling import resample, resampled
 from rosa.config.checks import of_kind
-from rosa.errors import AdapterError, ConfigError, WriteError
+from rosa.errors import AdapterError, CheckpointError, ConfigError, WriteError
 from rosa.utils import files
 from rosa.utils.names import EVENT, MOVED
 from rosa.utils.seeding import generator
@@ -251,7 +251,10 @@ def _read(path: Path, model: nn.Module | None) -> diagnostics.LayerFactors:
         names = dict.fromkeys(key.rpartition(".")[0] for key in tensors)
         found = {name: (tensors[f"{name}.A"], tensors[f"{name}.B"]) for name in names}
         if model is not None and _shapes(found) != _shapes(diagnostics.factors_of(model)):
-            raise ValueError("its factors are of other layers or another rank")
+            raise CheckpointError(
+                f"{path}: not a checkpoint of this run: its factors are of other layers or another rank. Remove it, or "
+                "start over with train.force=true"
+            )
     return found
 
 

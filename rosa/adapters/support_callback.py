@@ -17,7 +17,7 @@ from rosa.adapters.callback import checkpoint_folder
 from rosa.adapters.collect import Collector
 from rosa.adapters.modules import attachment, refuse_flat_shards
 from rosa.adapters.state import changing_state, load_changing_state
-from rosa.errors import AdapterError, ConfigError, StartOver, WriteError
+from rosa.errors import AdapterError, CheckpointError, ConfigError, StartOver, WriteError
 from rosa.utils import files
 
 PENDING = "support_pending.safetensors"
@@ -219,7 +219,10 @@ class SupportCallback(TrainerCallback):
             undone = _shapes(changing_state(model)) if self._undoes else {}
             scored = {name: adapter.shape for name, adapter in support.supported(model).items()} if updates else {}
             if (_shapes(parts["initial"]), _shapes(parts["score"])) != (undone, scored):
-                raise ValueError("it is of another model, method or schedule")
+                raise CheckpointError(
+                    f"{path}: not a checkpoint of this run: it is of another model or schedule. Remove it, or start "
+                    "over with train.force=true"
+                )
         self._initial = parts["initial"]
         if updates:
             self._collector.load(parts["score"], updates)
