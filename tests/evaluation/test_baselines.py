@@ -114,3 +114,14 @@ def test_retrieval_in_parts_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch
     whole = baselines.retrieve(known[::-1], known, known)
     monkeypatch.setattr(baselines, "ROWS", 2)
     assert baselines.retrieve(known[::-1], known, known) == whole == known[::-1]
+
+
+def test_the_features_of_a_pair_are_its_words_apart_and_in_common() -> None:
+    texts = [["a b c", "c d"], ["b c e e", "c d"]]
+    found = baselines._Features("differences", texts)(texts).toarray()
+    words = ["a", "b", "c", "d", "e"]
+    for row, (first, second) in zip(found, zip(*texts, strict=True), strict=True):
+        one, other = set(first.split()), set(second.split())
+        parts = [one - other, other - one, one & other]
+        expected = [float(word in part) for part in parts for word in words]
+        assert row.tolist() == [*expected, len(one & other) / len(one), len(one & other) / len(other)]
