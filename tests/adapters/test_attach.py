@@ -588,7 +588,7 @@ def test_a_module_in_evaluation_mode_stays_in_it() -> None:
     assert modes == [False] * 4 + [True] * 4
 
 
-OTHERS: dict[str, list[Any]] = {
+WRONG: dict[str, list[Any]] = {
     "int": [1.5, "1", True, None], "float": ["1", False, None], "str": [1, None, b"ab"], "bool": [1, "true", None],
 }  # fmt: skip
 """Values that are not of a type, by the type of a dataclass's field."""
@@ -599,7 +599,7 @@ def test_a_value_of_another_type_is_refused_by_its_key(config: type[Any]) -> Non
     """From Python: Hydra converts or refuses what comes from files."""
     seen = 0
     for field in dataclasses.fields(config):
-        for value in OTHERS.get(field.type, []) if field.name != "name" else [1]:
+        for value in WRONG.get(field.type, []) if field.name != "name" else [1]:
             seen += 1
             with pytest.raises(ConfigError, match=re.escape(f"method.{field.name}={value!r}: expected ")):
                 config(**{field.name: value})

@@ -215,10 +215,11 @@ def test_two_weights_in_one_memory_are_left_alone(config: MethodConfig) -> None:
 
 @pytest.mark.parametrize("method", tiny.METHODS)
 def test_inference_mode_around_the_loading_or_the_attaching_is_refused(method: str) -> None:
+    model = build("bert")
     with torch.inference_mode():
         made = tiny.BUILDERS["bert"]()
         with pytest.raises(AdapterError, match=r"attach: factors made under torch\.inference_mode cannot train"):
-            attach(build("bert"), tiny.METHODS[method](), verbose=False)
+            attach(model, tiny.METHODS[method](), verbose=False)
     flags = {name: parameter.requires_grad for name, parameter in made.named_parameters()}
     with pytest.raises(AdapterError, match=r"word_embeddings\.weight was made under torch\.inference_mode"):
         attach(made, tiny.METHODS[method](), verbose=False)
