@@ -33,7 +33,7 @@ RAISED = ("layer_norm", "softmax.int", "log_softmax.int", "cross_entropy_loss", 
 """Operators that autocast gives float32 inputs."""
 
 waits: collections.Counter[str] = collections.Counter()
-"""Waits, while :func:`counting` holds, by what they were and the innermost line that is not PyTorch's."""
+"""Waits, while they are counted, by what they were and the innermost line that is not PyTorch's."""
 _counting = False
 
 
@@ -84,6 +84,10 @@ class PretendTensor(Tensor):
         _note("tolist")
         return self.held.tolist()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Saved as the numbers that it holds, and loaded onto the CPU, as a checkpoint is."""
+        return self.held.__reduce_ex__(protocol)
+
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"PretendTensor({self.held})"
 
@@ -120,12 +124,18 @@ def available() -> Iterator[None]:
 @contextmanager
 def counting() -> Iterator[None]:
     """Count waits while this holds."""
-    global _counting
-    before, _counting = _counting, True
+    before = _counting
+    count(True)
     try:
         yield
     finally:
-        _counting = before
+        count(before)
+
+
+def count(on: bool) -> None:
+    """Count waits from now on, or no longer."""
+    global _counting
+    _counting = on
 
 
 def _note(what: str) -> None:
@@ -142,6 +152,9 @@ def _is_pretend(device: Any) -> bool:
 def _compute(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Run an operator on the tensors that are held, and give its results the device they would be on."""
     name = function._schema.name.partition("::")[2]
+    if name == "to":  # in inference mode, it arrives as it was called
+        with _Operators():
+            return function.decompose(*args, **kwargs)
     flat, _ = tree_flatten((args, kwargs))
     ours = [value for value in flat if isinstance(value, PretendTensor)]
     if name in ("_to_copy", "copy_"):
