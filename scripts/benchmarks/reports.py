@@ -55,9 +55,11 @@ def made_up(count: int) -> Iterator[Record]:
     tasks = ("cola", "mrpc", "rte", "stsb")
     chance = random.Random(0)
     # Seeds are the outermost loop of a sweep, so that fewer records mean fewer seeds and not fewer table rows.
-    cells = itertools.product(itertools.count(1), range(SEEDS), RATES, tasks, methods)
-    for sweep, seed, lr, task, method in itertools.islice(cells, count):
-        yield _record(f"{EXPERIMENT}{sweep}", task, method, lr, seed, chance)
+    cells = list(itertools.product(range(SEEDS), RATES, tasks, methods))
+    for number in range(count):
+        sweep, cell = divmod(number, len(cells))
+        seed, lr, task, method = cells[cell]
+        yield _record(f"{EXPERIMENT}{sweep + 1}", task, method, lr, seed, chance)
 
 
 def _record(experiment: str, task: str, method: MethodConfig, lr: float, seed: int, chance: random.Random) -> Record:

@@ -6,9 +6,9 @@ import contextlib
 import copy
 import io
 import pickle
-import types
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -173,7 +173,7 @@ def test_what_is_drawn_does_not_depend_on_the_default_device(method: str) -> Non
 def test_a_generator_of_another_device_is_refused(method: str) -> None:
     model = build("roberta")
     before = state_of(model)
-    elsewhere: Any = types.SimpleNamespace(device=torch.device("cuda:0"))
+    elsewhere = Mock(spec=torch.Generator, device=torch.device("cuda:0"))
     with pytest.raises(AdapterError, match=r"generator is on cuda:0: expected a CPU generator"):
         attach(model, METHODS[method](), generator=elsewhere, verbose=False)
     assert_same(state_of(model), before)

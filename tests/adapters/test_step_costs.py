@@ -102,8 +102,8 @@ MOST: dict[tuple[str, bool], tuple[int, int, int]] = {
     ("full", False): (6, 16968, 2560),
     ("rosa", True): (19, 19588, 8400),
     ("lora", True): (22, 22468, 8400),
-    ("robust", True): (71, 106868, 2256),
-    ("sparse", True): (58, 99140, 1280),
+    ("robust", True): (73, 106868, 2256),
+    ("sparse", True): (60, 99140, 1280),
     ("ia3", True): (12, 20260, 8704),
     ("full", True): (12, 31044, 7424),
 }

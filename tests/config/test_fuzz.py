@@ -37,6 +37,7 @@ def composed(words: list[str], conf: Path = ROOT / "conf") -> None:
         from_hydra(compose("config", overrides=words))
 
 
+@pytest.mark.slow
 @fuzzed
 @given(key=st.sampled_from(KEYS), value=st.sampled_from(VALUES) | st.text(max_size=10))
 @example(key="train.weight_decay", value="1e999")

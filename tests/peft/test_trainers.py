@@ -217,6 +217,7 @@ def test_a_bfloat16_backbone_trains_under_the_trainers_autocast(tmp_path, kind):
 # --- compiled, and in several processes ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("compiled_first", [False, True])
 def test_a_compiled_model_follows_a_change_of_course(compiled_first, kind):

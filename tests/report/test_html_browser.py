@@ -24,7 +24,7 @@ by = pytest.importorskip("selenium.webdriver.common.by")
 keys = pytest.importorskip("selenium.webdriver.common.keys")
 service = pytest.importorskip("selenium.webdriver.chrome.service")
 waiting = pytest.importorskip("selenium.webdriver.support.ui")
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")

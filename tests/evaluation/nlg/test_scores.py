@@ -391,6 +391,7 @@ BROKEN_METEOR = {
 
 
 @needs_java
+@pytest.mark.slow
 @pytest.mark.parametrize(("does", "reason"), BROKEN_METEOR.values(), ids=BROKEN_METEOR)
 def test_broken_meteor_is_named_and_leaves_the_exact_tokens(
     does: str, reason: str, fake_java: FakeJava, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
