@@ -56,8 +56,8 @@ def made_up(count: int) -> Iterator[Record]:
     chance = random.Random(0)
     # Seeds are the outermost loop of a sweep, so that fewer records mean fewer seeds and not fewer table rows.
     cells = list(itertools.product(range(SEEDS), RATES, tasks, methods))
-    for number in range(count):
-        sweep, cell = divmod(number, len(cells))
+    for position in range(count):
+        sweep, cell = divmod(position, len(cells))
         seed, lr, task, method = cells[cell]
         yield _record(f"{EXPERIMENT}{sweep + 1}", task, method, lr, seed, chance)
 
