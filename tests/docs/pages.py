@@ -15,11 +15,12 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 IN_ONE_PROCESS = """
-import json, runpy, shlex, sys
+import json, os, runpy, shlex, sys
 for command in json.loads(sys.argv[1]):
     python, script, *arguments = shlex.split(command)
     assert python == "python", command
     sys.argv = [script, *arguments]
+    sys.path[0] = os.path.dirname(os.path.abspath(script))  # as Python does, and where Hydra finds its plugins
     try:
         runpy.run_path(script, run_name="__main__")
     except SystemExit as end:
