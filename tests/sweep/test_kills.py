@@ -154,8 +154,8 @@ def test_failures_of_all_kinds_are_named_and_harm_no_other_run(tmp_path: Path) -
     assert "2 done, 0 skipped, 3 failed" in out
     said = [line for line in out.splitlines() if line.startswith("failed: ")]
     assert len(said) == 3
-    assert f"{folder_of(corrupt) / records.RECORD}: not a readable record" in said[0], "found before a run starts"
-    assert said[1] == "failed: SIGKILL: killed by the system, probably out of memory (or by somebody)"
+    assert said[0] == "failed: SIGKILL: killed by the system, probably out of memory (or by somebody)"
+    assert f"{folder_of(corrupt) / records.RECORD}: not a readable record" in said[1]
     assert f"{folder_of(unwritable)}: cannot write in the run's folder" in said[2]
     assert f"again: {killed.command}" in out
     record = records.read(folder_of(killed) / records.RECORD)
