@@ -63,8 +63,8 @@ def test_the_cells_are_those_of_hydras_sweeper(words: list[str]) -> None:
 
 def test_a_files_types_are_no_choices_of_a_glob() -> None:
     with grid._composer(CONF):
-        found = cells({}, ["method=glob(*)"], GlobalHydra.instance().config_loader())
-    assert {word for (word,) in found} == {f"method={path.stem}" for path in (CONF / "method").glob("*.yaml")}
+        found = cells({}, ["decoding=glob(*)"], GlobalHydra.instance().config_loader())
+    assert {word for (word,) in found} == {f"decoding={path.stem}" for path in (CONF / "decoding").glob("*.yaml")}
 
 
 @pytest.mark.parametrize(
