@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,13 +45,17 @@ def resample(
         Seconds of factorization by layer.
 
     Raises:
-        AdapterError: the model has no such adapter or is under FSDP1 or ZeRO-3, or a weight is not finite or cannot be
-            factorized; the model and the optimizer are then unchanged.
+        AdapterError: the model has no such adapter or is under FSDP1 or ZeRO-3, ``generator`` or ``optimizer`` is something else,
+            or a weight is not finite or cannot be factorized; the model and the optimizer are then unchanged.
     """
     found = resampled(model)
     if not found:
         raise AdapterError(f"{type(model).__name__} has nothing to resample; attach RosaConfig to it first")
     require_cpu(generator)
+    if optimizer is not None and not isinstance(getattr(optimizer, "state", None), Mapping):
+        raise AdapterError(
+            f"optimizer={optimizer!r}: expected a torch.optim.Optimizer, or None to leave its state alone"
+        )
     refuse_flat_shards(model)
     # Every process draws for every layer, so that the generators stay in the same state.
     drawn = [adapter.draw(generator) for adapter in found.values()]

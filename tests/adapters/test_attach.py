@@ -618,6 +618,16 @@ def test_a_model_that_is_a_linear_layer_itself_is_refused() -> None:
         attach(nn.Linear(4, 4), RosaConfig(rank=2, targets=["*"]), verbose=False)
 
 
+def test_what_is_no_optimizer_is_refused_before_anything_moves() -> None:
+    model = build("bert")
+    attach(model, RosaConfig(rank=2), verbose=False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    given: Any = "adam"
+    with pytest.raises(AdapterError, match=r"optimizer='adam': expected a torch\.optim\.Optimizer"):
+        resample(model, optimizer=given)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 @pytest.mark.parametrize("given", [3, "cpu"])
 def test_what_is_no_generator_is_refused(given: Any) -> None:
     with pytest.raises(AdapterError, match=r"generator=.*: expected a torch\.Generator"):
