@@ -45,8 +45,9 @@ def resample(
         Seconds of factorization by layer.
 
     Raises:
-        AdapterError: the model has no such adapter or is under FSDP1 or ZeRO-3, ``generator`` or ``optimizer`` is something else,
-            or a weight is not finite or cannot be factorized; the model and the optimizer are then unchanged.
+        AdapterError: the model has no such adapter or is under FSDP1 or ZeRO-3, ``generator`` or ``optimizer`` is
+            something else, or a weight is not finite or cannot be factorized; the model and the optimizer are then
+            unchanged.
     """
     found = resampled(model)
     if not found:

@@ -620,7 +620,7 @@ def test_a_model_that_is_a_linear_layer_itself_is_refused() -> None:
 
 def test_what_is_no_optimizer_is_refused_before_anything_moves() -> None:
     model = build("bert")
-    attach(model, RosaConfig(rank=2), verbose=False)
+    attach(model, RosaConfig(rank=2), generator=torch.Generator().manual_seed(0), verbose=False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     given: Any = "adam"
     with pytest.raises(AdapterError, match=r"optimizer='adam': expected a torch\.optim\.Optimizer"):
