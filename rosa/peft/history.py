@@ -61,12 +61,7 @@ class RosaWithHistory(RosaLinear, SavedAdapter):
 
     @torch.no_grad()
     def load_saved(self, original: Tensor, tensors: dict[str, Tensor], source: str) -> None:
-        """Restore the adapter from the tensors of :meth:`saved`.
-
-        Args:
-            original: the pretrained weight in the layer's own layout.
-            tensors: by name.
-            source: the origin of the tensors, for error messages.
+        """Restore the adapter: its history is repeated on the pretrained weight, or the frozen weight is taken.
 
         Raises:
             AdapterError: a tensor is missing or has another shape, as one of another rank.

@@ -10,9 +10,8 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
 from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from rosa.adapters.base import LinearLayer, weight_shape
+from rosa.adapters.base import LinearLayer, weight_shape, whole
 from rosa.adapters.checkpointing import end_support, support_checkpointing
 from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, refuse_flat_shards
 from rosa.adapters.targets import layer_problem, linear_layers, matches, tied
@@ -278,9 +277,7 @@ class Tuner(BaseTuner):
             if adapter_name in layer.adapters:
                 for key, tensor in layer.adapter(adapter_name).saved().items():
                     given = state_dict.get(f"{name}.{layer.prefix}layer.{adapter_name}.{key}", tensor)
-                    given = given.detach()
-                    whole = given.full_tensor() if isinstance(given, DTensor) else given
-                    found[f"{name}.{layer.prefix}{key}.{adapter_name}"] = whole
+                    found[f"{name}.{layer.prefix}{key}.{adapter_name}"] = whole(given.detach())
         biases = cls._get_learnable_bias_state_dict(model, state_dict, config)
         found |= {name: bias for name, bias in biases.items() if f".{cls.prefix}layer." not in name}
         return found
