@@ -396,6 +396,36 @@ def test_real_data_are_not_called_mini_and_changed_data_are_loud():
     assert "`0123456789ab`, `0123456789ab with uncommitted changes`" in made(found)
 
 
+def test_data_drawn_for_each_seed_have_changed_only_within_a_seed():
+    own = DataConfig("mini", per_seed=True)
+    found = [
+        record(config("rte", method, seed=s, data=own), 0.5) for method in (FullConfig(), RosaConfig()) for s in (0, 1)
+    ]
+    for one in found:
+        one["data"]["splits"]["train"]["sha256"] = f"of seed {one['identity']['seed']}"
+    assert "data changed" not in made(found)
+    found[0]["data"]["splits"]["train"]["sha256"] = "other"
+    assert "**The data changed between runs:** RTE train" in made(found)
+
+
+def test_evaluation_rows_that_are_training_rows_too_are_told():
+    def run(task: str, seed: int = 0, **validation: Any) -> dict[str, Any]:
+        one = record(config(task, seed=seed, data=DataConfig("local", dir="glue")), 0.5)
+        one["data"]["splits"]["validation"] |= validation
+        return one
+
+    plain = [run("rte"), run("sst2")]
+    assert "training row's too" not in made(plain)
+    seen = [run("sst2", in_train=1, inside_train=7), run("sst2", seed=1, in_train=3, inside_train=7)]
+    counted = [run("mrpc", in_train=0), run("rte", in_train=0), *seen, run("cola")]
+    parts = (
+        "validation 1–3 of 100, 7 within a training text (SST-2)",
+        "validation 0 of 100 (MRPC, RTE)",
+        "not counted (CoLA)",
+    )
+    assert f"texts are a training row's too: {'; '.join(parts)}." in made(counted)
+
+
 def test_trainable_parameters_are_counted_apart_from_the_head():
     params = {"trainable": 294912, "head": 592130, "total": 124_647_170}
     one = record(config("rte", RosaConfig()), 0.5, params=params)

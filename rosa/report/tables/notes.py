@@ -7,6 +7,7 @@ from typing import Any
 
 from rosa.config import TRAIN, registry
 from rosa.records import HOLDOUT, Record, default_settings, is_committed
+from rosa.records.schema import Data, Split
 from rosa.records.selection import has_diverged
 from rosa.report import baselines, formatting
 from rosa.report.comparison import Comparison, Result, Row, Task, complete, frozen
@@ -53,6 +54,7 @@ def notes(comparison: Comparison) -> list[Line]:
         *_rates(comparison),
         *_models(comparison),
         *_data(comparison),
+        *_overlap(comparison),
         *provenance(comparison),
     ]
 
@@ -117,12 +119,16 @@ def _unequal(comparison: Comparison) -> list[Line]:
 
 
 def _changed_data(comparison: Comparison) -> list[Line]:
-    seen: dict[tuple[str, str], set[str]] = {}
+    seen: dict[tuple[str, str, int], set[str]] = {}
     for run in comparison.runs:
+        # Each seed has its own data then, but all runs of a seed have the same.
+        seed = run["identity"]["seed"] if run["config"]["data"].get("per_seed") else 0
         for split, facts in run["data"].get("splits", {}).items():
             if facts.get("sha256"):
-                seen.setdefault((run["identity"]["task"], split), set()).add(facts["sha256"])
-    changed = [f"{_task(task)} {split}" for (task, split), found in sorted(seen.items()) if len(found) > 1]
+                seen.setdefault((run["identity"]["task"], split, seed), set()).add(facts["sha256"])
+    changed = dict.fromkeys(
+        f"{_task(task)} {split}" for (task, split, _), found in sorted(seen.items()) if len(found) > 1
+    )
     if not changed:
         return []
     return [loud("The data changed between runs:", ", ".join(changed) + " (see data.splits in the records).")]
@@ -314,6 +320,45 @@ def _sizes(run: Record) -> str:
     splits: dict[str, Any] = run["data"]["splits"]
     order = [TRAIN, HOLDOUT, *run["config"]["task"]["evaluation"]]
     return ", ".join(f"{split} {splits[split]['rows']}" for split in order if split in splits)
+
+
+def _facts(comparison: Comparison, task: Task) -> list[Data]:
+    """What the runs of a task recorded about their data."""
+    return [
+        run["data"] for run in comparison.runs if run["identity"]["task"] == task.name and run["data"].get("splits")
+    ]
+
+
+def _overlap(comparison: Comparison) -> list[Line]:
+    """How many evaluation rows the training rows have too, of the tasks whose runs have counted them."""
+    counted: dict[str, list[str]] = {}
+    for task in comparison.tasks:
+        splits: dict[str, list[Split]] = {}
+        for facts in _facts(comparison, task):
+            for name, split in facts["splits"].items():
+                if "in_train" in split:
+                    splits.setdefault(name, []).append(split)
+        written = ", ".join(f"{name} {_in_train(found)}" for name, found in splits.items()) or "not counted"
+        counted.setdefault(written, []).append(_task(task.name))
+    if list(counted) in ([], ["not counted"]):
+        return []
+    listed = "; ".join(f"{written} ({', '.join(names)})" for written, names in counted.items())
+    return [text(f"Evaluation rows whose texts are a training row's too: {listed}.")]
+
+
+def _in_train(found: Sequence[Split]) -> str:
+    """``2 of 600``, and those that are a part of a training text; a range where the runs differ."""
+    inputs = [split["given"] for split in found if "given" in split]
+    rows = f"{_range(inputs)} inputs" if inputs else _range([split["rows"] for split in found])
+    inside = [split["inside_train"] for split in found if "inside_train" in split]
+    more = f", {_range(inside)} within a training text" if any(inside) else ""
+    return f"{_range([split['in_train'] for split in found])} of {rows}{more}"
+
+
+def _range(numbers: Sequence[int]) -> str:
+    """A number, or the smallest and the largest of several."""
+    least, most = min(numbers), max(numbers)
+    return f"{least:,}" if least == most else f"{least:,}–{most:,}"
 
 
 def on_baselines(comparison: Comparison) -> list[Line]:
