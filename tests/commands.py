@@ -13,40 +13,12 @@ from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
 
-SERVER = """
-import importlib, json, os, runpy, sys, tempfile
-
-for module in sys.argv[1:]:
-    importlib.import_module(module)
-for asked in sys.stdin:
-    command, folder, environment = json.loads(asked)
-    out, err, loaded = (tempfile.TemporaryFile("w+") for _ in range(3))
-    child = os.fork()
-    if not child:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(out.fileno(), 1)
-        os.dup2(err.fileno(), 2)
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.argv, sys.path[0] = command, os.path.dirname(os.path.abspath(command[0]))
-        try:
-            runpy.run_path(command[0], run_name="__main__")
-        finally:
-            print("torch" if "torch" in sys.modules else "", end="", file=loaded, flush=True)
-        sys.exit()
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    for stream in (out, err, loaded):
-        stream.seek(0)
-    print(json.dumps([status, out.read(), err.read(), bool(loaded.read())]), flush=True)
-"""
-"""Imports modules, then forks for each command that it reads, a line of JSON each, and answers with another: the
-command's status, its two outputs, and whether it has loaded torch."""
 LIGHT = ("hydra", "rosa.config.explain", "rosa.sweep.local")
 """What commands import that do not load PyTorch."""
 
@@ -80,28 +52,58 @@ def answer(name: str, *arguments: str) -> Ended:
     return Ended(status, out.getvalue(), err.getvalue(), "torch" in sys.modules)
 
 
-def command(
-    *words: object, cwd: Path = ROOT, environment: Mapping[str, str] | None = None, light: bool = False
-) -> Ended:
-    """Run ``python WORDS`` in a process of its own, which finds PyTorch and the run's modules imported.
+@dataclass(frozen=True)
+class Begun:
+    """A command that was begun, in a process group of its own."""
+
+    pid: int
+    server: subprocess.Popen[str]
+
+    def poll(self) -> int | None:
+        """Its exit status; None if it has not ended."""
+        return _ask(self.server, "poll", self.pid)
+
+    def end(self) -> Ended:
+        """Wait for it; call this once."""
+        return Ended(*_ask(self.server, "end", self.pid))
+
+
+def begin(
+    *words: object,
+    cwd: Path = ROOT,
+    environment: Mapping[str, str] | None = None,
+    limits: Mapping[str, int] | None = None,
+    light: bool = False,
+) -> Begun:
+    """Begin ``python WORDS`` in a process of its own, which finds PyTorch and the run's modules imported.
 
     Args:
         words: the script's path, and its arguments.
         cwd: the folder to run it in.
         environment: all its variables, without those that are read when a library is imported; this process's if None.
+        limits: limits of the system by their names in the module ``resource``, for example ``RLIMIT_FSIZE``.
         light: only what commands import that do not load PyTorch is imported, so that they can be seen not to.
     """
     server = _server(*LIGHT) if light else _server(*LIGHT, "rosa.run", "rosa.export")
+    variables = dict(os.environ if environment is None else environment)
+    return Begun(_ask(server, "begin", [str(word) for word in words], str(cwd), variables, dict(limits or {})), server)
+
+
+def command(*words: object, **options: Any) -> Ended:
+    """As :func:`begin`, until its end."""
+    return begin(*words, **options).end()
+
+
+def _ask(server: subprocess.Popen[str], *request: object) -> Any:
     assert server.stdin is not None
     assert server.stdout is not None
-    asked = [[str(word) for word in words], str(cwd), dict(os.environ if environment is None else environment)]
-    server.stdin.write(json.dumps(asked) + "\n")
+    server.stdin.write(json.dumps(request) + "\n")
     server.stdin.flush()
-    return Ended(*json.loads(server.stdout.readline()))
+    return json.loads(server.stdout.readline())
 
 
 @functools.cache
 def _server(*modules: str) -> subprocess.Popen[str]:
     """A process that runs commands; it ends with this one, whose pipe it reads."""
-    program = [sys.executable, "-c", SERVER, *modules]
+    program = [sys.executable, "-m", "tests.command_server", *modules]
     return subprocess.Popen(program, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,21 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.commands import command
 from tests.conftest import ROOT
-
-IN_ONE_PROCESS = """
-import json, os, runpy, shlex, sys
-for command in json.loads(sys.argv[1]):
-    python, script, *arguments = shlex.split(command)
-    assert python == "python", command
-    sys.argv = [script, *arguments]
-    sys.path[0] = os.path.dirname(os.path.abspath(script))  # as Python does, and where Hydra finds its plugins
-    try:
-        runpy.run_path(script, run_name="__main__")
-    except SystemExit as end:
-        assert not end.code, f"{command}: {end.code}"
-"""
-"""Runs commands ``python SCRIPT ...`` one after the other: PyTorch and transformers are imported once."""
 
 
 @dataclass(frozen=True)
@@ -72,20 +59,38 @@ class Checkout:
             changes: words of the commands to replace; each has to be there.
             status: the exit status that is expected.
         """
-        return self._run(["bash", "-ec", replaced(commands, changes or {})], status)
-
-    def run_in_one_process(self, commands: str) -> str:
-        """Run shell commands that are all ``python SCRIPT ...`` in one process; a line may end in a backslash."""
-        lines = commands.replace("\\\n", " ").splitlines()
-        return self._run([sys.executable, "-c", IN_ONE_PROCESS, json.dumps(lines)], 0)
-
-    def _run(self, command: list[str], status: int) -> str:
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, "PYTHONPATH": f"{ROOT}:{self.site}", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["bash", "-ec", replaced(commands, changes or {})],
+            cwd=self.folder,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         said = done.stdout + done.stderr
-        assert done.returncode == status, f"{command}\n{said}"
+        assert done.returncode == status, f"{commands}\n{said}"
         return said
+
+    def run_scripts(self, commands: str, status: int = 0) -> str:
+        """As :meth:`run`, of commands that are all ``python SCRIPT ...``: none imports PyTorch again."""
+        said = ""
+        for line in commands.replace("\\\n", " ").splitlines():
+            python, *words = shlex.split(line)
+            assert python == "python", line
+            done = command(*self._expanded(words), cwd=self.folder, environment=self._environment())
+            said += done.stdout + done.stderr
+            assert done.returncode == status, f"{line}\n{said}"
+        return said
+
+    def _expanded(self, words: list[str]) -> list[str]:
+        """Patterns of paths replaced by the paths, as a shell does it."""
+        found = {word: sorted(self.folder.glob(word)) if "*" in word else [] for word in words}
+        paths = {word: [str(path.relative_to(self.folder)) for path in found[word]] for word in words}
+        return [path for word in words for path in paths[word] or [word]]
+
+    def _environment(self) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "PYTHONPATH": f"{ROOT}:{self.site}", "OMP_NUM_THREADS": "1"}
 
 
 def replaced(commands: str, changes: Mapping[str, str]) -> str:

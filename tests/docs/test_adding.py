@@ -19,7 +19,7 @@ from rosa.run import run
 from rosa.utils.seeding import generator
 from tests.adapters.tiny import batch, build, logits, perturb, relative_difference
 from tests.conftest import ROOT, Composer
-from tests.docs.pages import Block, Checkout, blocks
+from tests.docs.pages import Block, Checkout, blocks, replaced
 from tests.run.test_resume import interrupted_then_resumed, results
 
 PAGE = ROOT / "docs" / "adding.md"
@@ -58,7 +58,7 @@ def test_the_method_trains_and_has_its_row_label_and_colour(checkout: Checkout, 
         f"experiment_name=dora model=folder model.name=mini-roberta model.path={tiny_model} data.train_size=64 "
         "data.evaluation_size=32 train.epochs=2 train.batch_size=16 train.device=cpu logger=none jobs=1"
     )
-    said = checkout.run(block("sh", 1).text, {"experiment_name=dora": small})
+    said = checkout.run_scripts(replaced(block("sh", 1).text, {"experiment_name=dora": small}))
 
     found, problems = records.find(checkout.folder / "results")
     assert not problems
@@ -88,9 +88,9 @@ def test_the_task_is_found_and_read(checkout: Checkout, tiny_model: Path) -> Non
         rows = [f"is it {i}?\tso they say {split}\t{('no', 'yes')[i % 2]}" for i in range(count)]
         (folder / f"{split}.tsv").write_text("\n".join(["question\tpassage\tanswer", *rows]) + "\n")
     small = f"model=folder model.name=tiny model.path={tiny_model} train.epochs=1 train.device=cpu logger=none"
-    said = checkout.run(block("sh", 2).text, {"data.dir=DIR": f"data.dir=data {small}"})
+    said = checkout.run_scripts(replaced(block("sh", 2).text, {"data.dir=DIR": f"data.dir=data {small}"}))
     assert "f1" in said
-    assert "boolq" in checkout.run("python scripts/train.py task=boolk", status=2)
+    assert "boolq" in checkout.run_scripts("python scripts/train.py task=boolk", status=2)
 
 
 @pytest.mark.slow

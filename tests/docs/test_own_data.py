@@ -44,7 +44,7 @@ def test_the_commands_train_on_the_files(checkout: Checkout, tiny_model: Path, t
         texts: {"model=gpt2": gpt2},
         comparison: {"experiment=reviews\n": f"experiment=reviews jobs=1 {roberta}\n"},
     }
-    checkout.run_in_one_process("".join(replaced(block.text, found) for block, found in changes.items()))
+    checkout.run_scripts("".join(replaced(block.text, found) for block, found in changes.items()))
 
     found, problems = records.find(checkout.folder / "results")
     assert not problems
@@ -76,4 +76,4 @@ def test_each_setting_of_the_table_is_valid(settings: str) -> None:
 @pytest.mark.slow
 def test_a_wrong_column_is_refused_as_printed(checkout: Checkout) -> None:
     (refused,), (printed,) = commands("sh refused"), commands("text printed")
-    assert printed.text.strip() in checkout.run(refused.text, status=2)
+    assert printed.text.strip() in checkout.run_scripts(refused.text, status=2)

@@ -34,6 +34,7 @@ from rosa.training import find_checkpoint
 from rosa.training import trainer as trainer_module
 from rosa.training.batches import BatchShares, EpochSampler
 from rosa.utils import distributed, heartbeat
+from tests.commands import command
 from tests.conftest import ROOT, Composer
 from tests.run.conftest import SHAPE
 from tests.run.test_resume import StopAfter, folder_of, results
@@ -419,8 +420,7 @@ def test_a_job_of_one_task_is_no_launcher(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_sweep_is_refused() -> None:
     environment = {**os.environ, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
-    command = [sys.executable, "scripts/train.py", "-m", "seed=0,1"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = command("scripts/train.py", "-m", "seed=0,1", environment=environment, light=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: -m under torchrun")
     assert len(done.stderr.splitlines()) == 2
@@ -434,10 +434,10 @@ def test_torchrun_hands_a_signal_on(composed: Composer, tmp_path: Path, tiny_mod
     ]  # fmt: skip
     config = composed(*SHAPE, *ROSA, "train.epochs=20", "train.save_steps=2")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, "scripts/train.py", *overrides, f"results_dir={config.results_dir}"]
+    words = [*launcher, "scripts/train.py", *overrides, f"results_dir={config.results_dir}"]
     log = tmp_path / "log"
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(words, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
         while process.poll() is None and not any((folder_of(config) / CHECKPOINTS).glob("*/manifest.json")):
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGTERM)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,8 @@ from rosa.run import run
 from rosa.run.device import resolve
 from rosa.run.earlier import CHECKPOINTS
 from rosa.training import find_checkpoint
-from tests.conftest import ROOT, Composer
+from tests.commands import begin
+from tests.conftest import Composer
 
 METHODS = {
     "rosa": ("method=rosa", "method.every=1", "method.rank=4"),
@@ -178,21 +177,21 @@ def test_killed_run_goes_on(composed: Composer, tmp_path: Path, tiny_model: Path
     ]  # fmt: skip
     config = composed("train.threads=1", "train.save_steps=2", "method.every=1", "method.rank=4")
     whole = run(dataclasses.replace(config, results_dir=str(tmp_path / "whole")), "command", progress=False).record
-    command = [sys.executable, "scripts/train.py", *overrides, f"results_dir={config.results_dir}"]
+    command = ("scripts/train.py", *overrides, f"results_dir={config.results_dir}")
     path = folder_of(config) / "record.json"
     kills = 0
     while kills < 2:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = begin(*command)
         wanted = 4 * (kills + 1)
         while process.poll() is None:
             checkpoint = find_newest(folder_of(config) / CHECKPOINTS)
             if checkpoint >= wanted:
-                process.kill()
+                os.kill(process.pid, signal.SIGKILL)
                 break
             time.sleep(0.01)
-        assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+        assert process.end().returncode == -signal.SIGKILL, "the run ended before it could be killed"
         kills += 1
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert begin(*command).end().returncode == 0
     assert results(records.read(path)) == results(whole)
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import random
 import re
-import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from rosa.run.device import resolve
 from rosa.sweep.grid import expand
 from rosa.sweep.jobs import Job, request
 from rosa.sweep.local import run_job
+from tests.commands import Begun, begin
 from tests.conftest import ROOT
 from tests.run.test_resume import results
 
@@ -37,12 +36,9 @@ SECONDS = 300
 """The longest that a test waits for something to begin, on a machine that has other things to do."""
 
 
-def start(folder: Path, *overrides: str, **options: Any) -> subprocess.Popen[str]:
-    """A sweep in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "scripts/train.py", "-m", *RUN, *overrides, f"results_dir={folder}"],
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options,
-    )  # fmt: skip
+def start(folder: Path, *overrides: str, **limits: int) -> Begun:
+    """A sweep in a process group of its own; ``limits`` as in ``begin``."""
+    return begin("scripts/train.py", "-m", *RUN, *overrides, f"results_dir={folder}", limits=limits)
 
 
 def jobs(folder: Path, *overrides: str) -> list[Job]:
@@ -75,7 +71,7 @@ def in_the_middle(job: Job) -> bool:
         return False  # it went while it was looked at
 
 
-def wait_for(holds: Any, process: subprocess.Popen[str]) -> bool:
+def wait_for(holds: Any, process: Begun | subprocess.Popen[str]) -> bool:
     """Whether a condition became true before the process ended."""
     deadline = time.monotonic() + SECONDS
     while process.poll() is None:
@@ -98,13 +94,12 @@ def test_a_sweep_killed_at_random_moments_ends_as_one_left_alone(tmp_path: Path)
         if wait_for(lambda before=before: records_in(killed) > min(before, 23), sweep):
             time.sleep(chance.uniform(0, 1))
         os.killpg(sweep.pid, signal.SIGKILL)
-        sweep.communicate()
+        sweep.end()
     # Should no kill have come in the middle of a write, here is what one leaves behind.
     (next(killed.glob("runs/*/*/*/*/*")) / f".{records.RECORD}.1-dead.tmp").write_text("{")
-    last = start(killed, *GRID, "train.save_steps=1")
-    out, err = last.communicate()
-    assert last.returncode == 0, err
-    assert "0 failed" in out
+    last = start(killed, *GRID, "train.save_steps=1").end()
+    assert last.returncode == 0, last.stderr
+    assert "0 failed" in last.stdout
     assert found(killed) == found(tmp_path / "alone")
     assert len(found(killed)) == 24
     left = {path.name for path in killed.glob("runs/*/*/*/*/*/*")}
@@ -121,9 +116,9 @@ def summary_of(out: str) -> dict[str, int]:
 def test_two_sweeps_on_one_folder_do_each_run_once(tmp_path: Path) -> None:
     grid = ["method.rank=1,2", "seed=0,1,2"]
     both = [start(tmp_path, *grid) for _ in range(2)]
-    ends = [(sweep.communicate(), sweep.returncode) for sweep in both]
-    assert [code for _, code in ends] == [0, 0], ends
-    counts = [summary_of(out) for (out, _), _ in ends]
+    ends = [sweep.end() for sweep in both]
+    assert [end.returncode for end in ends] == [0, 0], ends
+    counts = [summary_of(end.stdout) for end in ends]
     assert sum(count["done"] for count in counts) == 6
     for count in counts:
         assert sum(count.values()) == 6, "each sweep answers for all of its runs"
@@ -147,30 +142,30 @@ def test_failures_of_all_kinds_are_named_and_harm_no_other_run(tmp_path: Path) -
     try:
         assert wait_for((folder_of(killed) / records.RECORD).exists, sweep)
         kill_the_runs_of(sweep)
-        out, err = sweep.communicate()
-    finally:
-        sweep.kill()
-    assert sweep.returncode == 1, err
-    assert "2 done, 0 skipped, 3 failed" in out
-    said = [line for line in out.splitlines() if line.startswith("failed: ")]
+    except BaseException:
+        os.killpg(sweep.pid, signal.SIGKILL)
+        raise
+    done = sweep.end()
+    assert done.returncode == 1, done.stderr
+    assert "2 done, 0 skipped, 3 failed" in done.stdout
+    said = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
     assert len(said) == 3
     assert said[0] == "failed: SIGKILL: killed by the system, probably out of memory (or by somebody)"
     assert f"{folder_of(corrupt) / records.RECORD}: not a readable record" in said[1]
     assert f"{folder_of(unwritable)}: cannot write in the run's folder" in said[2]
-    assert f"again: {killed.command}" in out
+    assert f"again: {killed.command}" in done.stdout
     record = records.read(folder_of(killed) / records.RECORD)
     assert (record["status"], record["error"]["type"]) == ("failed", "KilledProcess")
     assert all(records.read(folder_of(job) / records.RECORD)["status"] == "done" for job in planned[3:])
 
-    full = start(tmp_path, *wide, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    out, err = full.communicate()
-    assert full.returncode == 1, err
-    assert "0 done, 0 skipped, 2 failed" in out
-    assert "too large" in out
-    assert "can't allocate memory: you tried to allocate 3200000000000000 bytes" in out
+    full = start(tmp_path, *wide, RLIMIT_FSIZE=limit).end()
+    assert full.returncode == 1, full.stderr
+    assert "0 done, 0 skipped, 2 failed" in full.stdout
+    assert "too large" in full.stdout
+    assert "can't allocate memory: you tried to allocate 3200000000000000 bytes" in full.stdout
 
 
-def kill_the_runs_of(sweep: subprocess.Popen[str]) -> None:
+def kill_the_runs_of(sweep: Begun) -> None:
     """Send SIGKILL, as the system does where memory is short, to the process that does the run."""
     # Not their children: a run asks git for the commit.
     runs = [run for server in psutil.Process(sweep.pid).children() for run in server.children()]
@@ -185,10 +180,10 @@ def test_ctrl_c_writes_checkpoints_and_the_same_command_goes_on(tmp_path: Path) 
     first, *_ = jobs(tmp_path, *grid)
     assert wait_for(lambda: in_the_middle(first), sweep)
     os.killpg(sweep.pid, signal.SIGINT)  # as a terminal does, to every process
-    out, err = sweep.communicate()
-    assert sweep.returncode == 1, err
-    assert "0 done, 0 skipped, 0 failed, 1 interrupted, 2 not started" in out
-    assert "stopped early: run the same command again to resume" in out
+    done = sweep.end()
+    assert done.returncode == 1, done.stderr
+    assert "0 done, 0 skipped, 0 failed, 1 interrupted, 2 not started" in done.stdout
+    assert "stopped early: run the same command again to resume" in done.stdout
     assert in_the_middle(first)
     (record,), problems = records.find(tmp_path)
     assert (record["status"], problems) == ("running", [])

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from rosa import records
 from rosa.sweep.jobs import Job
 from rosa.sweep.local import run_job
-from tests.sweep.test_kills import folder_of, found, in_the_middle, jobs, start, wait_for
+from tests.conftest import ROOT
+from tests.sweep.test_kills import RUN, folder_of, found, in_the_middle, jobs, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -28,6 +30,14 @@ SLURM = [
 def cluster() -> None:
     if shutil.which("sinfo") is None or "SLURM_CONF" not in os.environ:
         pytest.skip("no SLURM of the tests' own is running: `make test-slurm` starts one")
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    """A sweep in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "scripts/train.py", "-m", *RUN, *overrides, f"results_dir={folder}"],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
 
 
 def squeue() -> dict[str, str]:

@@ -16,17 +16,15 @@ from rosa.sweep.jobs import Job
 from rosa.sweep.local import Result, Schedule, Stopping, places, summarize, visible_gpus
 from rosa.sweep.progress import duration, expected_seconds
 from rosa.sweep.workers import Death
+from tests.commands import Ended, command
 from tests.conftest import ROOT, Composer
 
 
-def sweep(tiny_model: Path, tmp_path: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            sys.executable, "scripts/train.py", "-m", "model=folder", "model.name=tiny", f"model.path={tiny_model}",
-            "data.train_size=64", "data.evaluation_size=32", "train.epochs=1", "train.device=cpu", "logger=none",
-            f"results_dir={tmp_path}", *overrides,
-        ],
-        cwd=ROOT, capture_output=True, text=True,
+def sweep(tiny_model: Path, tmp_path: Path, *overrides: str) -> Ended:
+    return command(
+        "scripts/train.py", "-m", "model=folder", "model.name=tiny", f"model.path={tiny_model}", "data.train_size=64",
+        "data.evaluation_size=32", "train.epochs=1", "train.device=cpu", "logger=none", f"results_dir={tmp_path}",
+        *overrides,
     )  # fmt: skip
 
 
