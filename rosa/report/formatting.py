@@ -38,8 +38,10 @@ METRIC_NAMES = {
     "execution": "execution",
 }
 MISSING = "—"
-OPTIONS_IN_NAME = ("name", "rank", "every", "unit")
+OPTIONS_IN_NAME = ("name", "rank", "every", "unit", "density", "schedule")
 """Options that every method label spells out."""
+SCHEDULES = {"warmup": "after a warm-up", "sparse_only": "sparse part alone", "low_rank_only": "low-rank part alone"}
+"""Schedules of RoSA in a label; ``joint`` is its usual one."""
 SPEAKING_OPTIONS = ("factorization", "sampling", "split")
 """Options whose values are clear without their key."""
 
@@ -124,11 +126,18 @@ def option(key: str, value: Any) -> str:
 
 
 def method_label(method: Mapping[str, Any], shown: Sequence[str]) -> str:
-    """A method with its rank and resampling, then the options named in ``shown``: ``ROSA r=8, every 2 epochs, top``."""
-    name = registry.label(method["name"])
-    if "rank" in method:
+    """A method with its rank and resampling, then the options named in ``shown``: ``ROSA r=8, every 2 epochs, top``.
+
+    RoSA's density is in percent, and its schedule says which of its parts there are: ``RoSA (robust) r=4 d=2.08%``.
+    """
+    name, schedule = registry.label(method["name"]), method.get("schedule")
+    if "rank" in method and schedule != "sparse_only":
         name += f" r={method['rank']}"
+    if "density" in method and schedule != "low_rank_only":
+        name += f" d={100 * method['density']:.3g}%"
     parts = [name]
+    if schedule in SCHEDULES:
+        parts.append(SCHEDULES[schedule])
     if "every" in method and "unit" in method:
         parts.append(period(method["every"], method["unit"]) if method["every"] else "never resampled")
     return ", ".join(parts + [option(key, method[key]) for key in shown if key not in OPTIONS_IN_NAME])

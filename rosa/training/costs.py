@@ -5,6 +5,7 @@ Keys end in or contain the unit, ``bytes`` or ``seconds`` (wall-clock time).
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import statistics
@@ -33,14 +34,19 @@ _baseline: int | None = None
 
 
 def reset_peak_memory(device: torch.device | str) -> None:
-    """Reset the peaks of device and host memory that :func:`peak_memory` returns.
+    """Free what earlier work left, and reset the peaks of device and host memory that :func:`peak_memory` returns.
+
+    A sweep does several runs in one process. A model and its Trainer refer to each other, so the ones of the last run
+    live until Python's collector comes by; without a collection here they would count as this run's.
 
     The host's peak can be reset only on Linux (``man 5 proc``, ``clear_refs``: "5"), if the kernel permits. Otherwise
     it is measured from the start of the process, and ``host_peak_reset`` is False.
     """
     global _host_peak_reset, _baseline
+    gc.collect()
     if torch.device(device).type == "cuda":
         torch.cuda.init()  # PyTorch refuses to reset the peak of a device that is not initialized
+        torch.cuda.empty_cache()  # memory_in_use counts what PyTorch has reserved
         torch.cuda.reset_peak_memory_stats(device)
     try:
         Path("/proc/self/clear_refs").write_text("5")

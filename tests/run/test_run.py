@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import gc
 import json
 import shutil
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from rosa.errors import AdapterError, BusyError, ConfigError, DivergedError, Wri
 from rosa.run import folder as folder_module
 from rosa.run import pipeline, recording, run
 from rosa.run.device import resolve
-from rosa.training import best_index, load_weights
+from rosa.training import best_index, costs, load_weights
 from tests.conftest import Composer
 from tests.records.declared import undeclared
 
@@ -61,6 +62,21 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> Spy:
 
     monkeypatch.setattr(pipeline, "build_trainer", building)
     return spy
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_runs_memory_counts_nothing_of_the_run_before_it(method: str, composed: Composer) -> None:
+    """A sweep does several runs in one process, and a model and its Trainer refer to each other."""
+    gc.collect()
+    before = living_parameters()
+    run(composed(f"method={method}", "train.max_steps=2"), "command", progress=False)
+    assert living_parameters() > before, "what the run leaves is what this test is about"
+    costs.reset_peak_memory("cpu")
+    assert living_parameters() <= before
+
+
+def living_parameters() -> int:
+    return sum(isinstance(found, torch.nn.Parameter) for found in gc.get_objects())
 
 
 def test_every_method_sees_the_same_batches_and_head(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
