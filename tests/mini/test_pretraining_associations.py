@@ -51,7 +51,7 @@ def test_vectors_keep_their_length_and_move_towards_their_associates() -> None:
 
 
 @pytest.mark.slow
-def test_the_synonyms_of_the_grammar_are_found_in_its_text() -> None:
+def test_the_synonyms_of_the_grammar_and_its_praise_are_found_in_its_text() -> None:
     tokenizer = build_tokenizer(mini_text.vocabulary())
     pairs = [tokenizer(list(texts), add_special_tokens=False)["input_ids"] for texts in mini_text.corpus(6000, seed=1)]
     found = associations([(pair[0], pair[1]) for pair in pairs if len(pair) == 2], len(tokenizer))
@@ -60,3 +60,7 @@ def test_the_synonyms_of_the_grammar_are_found_in_its_text() -> None:
     among = found[numbers.flatten()][:, numbers.flatten()]
     synonym = torch.arange(2 * len(nouns)).view(-1, 2).flip(1).flatten()
     assert float((among.argmax(1) == synonym).float().mean()) > 0.9
+    praise, reproach = (tokenizer.convert_tokens_to_ids(list(w)) for w in (lexicon.PRAISE, lexicon.REPROACH))
+    alike = found[praise][:, praise].sum() + found[reproach][:, reproach].sum()
+    unlike = 2 * found[praise][:, reproach].sum()
+    assert float(alike) > 8 * float(unlike)

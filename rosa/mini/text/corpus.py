@@ -44,10 +44,11 @@ def _because(rng: Random) -> list[str]:
     return list(pronouns.wnli(rng, label=1).values())
 
 
-def _reviews(rng: Random) -> list[str]:
-    """Two reviews with the same opinion."""
+def _agreed(rng: Random) -> list[str]:
+    """Two plain opinions that agree, which tell words of praise from words of reproach."""
     positive = rng.random() < 0.5
-    return [sentiment.review(rng, positive) for _ in range(2)]
+    topics = rng.sample(lexicon.FILM_TOPICS, 2)
+    return [grammar.sentence(sentiment.opinion(rng, positive, topic)) for topic in topics]
 
 
 def _defined(rng: Random) -> list[str]:
@@ -85,11 +86,11 @@ PARAGRAPHS: tuple[Callable[[Random], list[str]], ...] = (
     _followed,
     _retold,
     _because,
-    _reviews,
-    sentiment.verdict,
     _defined,
-    _acceptable,
-    _acceptable,
+    sentiment.verdict,
+    sentiment.verdict,
+    _agreed,
+    _agreed,
     _acceptable,
     _acceptable,
 )
