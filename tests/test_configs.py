@@ -25,6 +25,7 @@ NEEDS = {
     ("model", "mlp"): ["task=regression", "data=teacher"],
     ("data", "teacher"): ["model=linear", "task=regression"],
     ("model", "mini-gpt2"): ["task=e2e"],
+    ("model", "mini-gpt2-answers"): ["task=gsm8k"],
     ("decoding", "lora"): ["task=e2e", "model=mini-gpt2"],
     ("decoding", "greedy"): ["task=e2e", "model=mini-gpt2"],
     ("data", "local"): ["data.dir=x"],

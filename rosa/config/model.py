@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from rosa.config.checks import choice, positive, require
 
+CORPORA = ("restaurants", "answers")
+"""The generated texts for a small GPT-2 (:data:`rosa.mini.text.CORPORA`)."""
 ATTENTION_KINDS = ("auto", "eager", "sdpa", "flash_attention_2", "flex_attention")
 
 
@@ -30,6 +32,8 @@ class MiniModelConfig:
     grammar's words)."""
     context: int = 256
     """Maximum length of an input in tokens (gpt2)."""
+    corpus: str = "restaurants"
+    """Generated text to pretrain on (gpt2): ``restaurants`` for E2E, ``answers`` for tasks with one right answer."""
     text: str = ""
     """File to pretrain on instead of generated text (gpt2): an E2E CSV, whose references are used, or plain text with a
     paragraph per line."""
@@ -40,10 +44,14 @@ class MiniModelConfig:
             positive(f"model.mini.{key}", getattr(self, key))
         require(self.hidden % self.heads == 0, "model.mini.hidden", self.hidden, f"a multiple of heads={self.heads}")
         choice("model.mini.architecture", self.architecture, ("roberta", "gpt2"))
+        choice("model.mini.corpus", self.corpus, CORPORA)
         bytes_and_special = "at least 258: 256 bytes and two special tokens"
         require(self.vocabulary >= 258, "model.mini.vocabulary", self.vocabulary, bytes_and_special)
         if self.architecture == "roberta":
             require(not self.text, "model.mini.text", self.text, "no file with model.mini.architecture=roberta")
+        if self.architecture == "roberta" or self.text:
+            why = "with model.mini.text" if self.text else "with model.mini.architecture=roberta"
+            require(self.corpus == CORPORA[0], "model.mini.corpus", self.corpus, f"{CORPORA[0]}, the default, {why}")
 
 
 @dataclass

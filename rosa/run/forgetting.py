@@ -11,7 +11,6 @@ from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 from rosa.config import Config
 from rosa.evaluation import forgetting
 from rosa.mini import text as mini_text
-from rosa.mini.text import restaurants
 from rosa.models.pretrained import length_limit, locate
 from rosa.records.schema import Forgetting
 from rosa.run import build
@@ -52,7 +51,7 @@ def paragraphs(config: Config) -> tuple[str, ...]:
     mini = config.model.mini
     if config.model.source != "mini" or mini.text:
         return forgetting.PARAGRAPHS
-    make = restaurants.corpus if mini.architecture == "gpt2" else mini_text.corpus
+    make = mini_text.CORPORA[mini.corpus] if mini.architecture == "gpt2" else mini_text.corpus
     return tuple(chain.from_iterable(make(SENTENCES, mini.seed + 1)))
 
 

@@ -14,7 +14,6 @@ from rosa.config import Config, ModelConfig
 from rosa.data.paragraphs import read_paragraphs
 from rosa.mini import text as mini_text
 from rosa.mini.pretraining import gpt2, roberta
-from rosa.mini.text import restaurants
 from rosa.utils.seeding import generator, global_stream
 
 
@@ -31,7 +30,7 @@ def located(config: Config) -> ModelConfig:
         if shape.text:
             text, origin = read_paragraphs(Path(shape.text))
         else:
-            text, origin = restaurants.corpus(shape.sentences, shape.seed), {"generated": "restaurants"}
+            text, origin = mini_text.CORPORA[shape.corpus](shape.sentences, shape.seed), {"generated": shape.corpus}
         folder = gpt2.cached_gpt2(text, shape, cache_dir, origin, device)
     else:
         folder = roberta.cached_roberta(

@@ -237,6 +237,7 @@ def test_the_key_names_text_shape_training_and_version(monkeypatch: pytest.Monke
     assert len(keys) == 3 + len(numbers)
     # Settings that only determine the text are covered by the text's hash.
     assert cache_key(TEXT, dataclasses.replace(TINY, text="elsewhere.txt", sentences=7)) == cache_key(TEXT, TINY)
+    assert cache_key(TEXT, dataclasses.replace(TINY, corpus="answers")) == cache_key(TEXT, TINY)
     monkeypatch.setattr(gpt2, "VERSION", gpt2.VERSION + 1)
     assert cache_key(TEXT, TINY) not in keys
 
@@ -268,6 +269,15 @@ def test_the_recipe_and_the_text_of_the_roberta_change_on_purpose_only() -> None
         ({"architecture": "bert"}, "model.mini.architecture='bert': expected one of roberta, gpt2"),
         ({"vocabulary": 257}, "model.mini.vocabulary=257: expected at least 258"),
         ({"context": 0}, "model.mini.context=0: expected a number above 0"),
+        ({"corpus": "poems"}, "model.mini.corpus='poems': expected one of restaurants, answers"),
+        (
+            {"corpus": "answers"},
+            "model.mini.corpus='answers': expected restaurants, the default, with model.mini.architecture=roberta",
+        ),
+        (
+            {"architecture": "gpt2", "corpus": "answers", "text": "some.txt"},
+            "model.mini.corpus='answers': expected restaurants, the default, with model.mini.text",
+        ),
         ({"text": "some.txt"}, "model.mini.text='some.txt': expected no file with model.mini.architecture=roberta"),
     ],
 )
@@ -287,8 +297,11 @@ def test_a_run_gets_the_model_of_its_text_wherever_the_file_lies(tmp_path: Path)
         folder = Path(located(composed(*SMALL, f"cache_dir={tmp_path / 'cache'}", *overrides)).path)
         return folder.name, json.loads((folder / PRETRAINING).read_text())
 
+    other, its_facts = facts("model.mini.corpus=answers")
+    assert its_facts["text"]["generated"] == "answers"
     generated, its_facts = facts()
     assert its_facts["text"]["generated"] == "restaurants"
+    assert generated != other
     name_of = {}
     for place in ("here", "there"):
         (tmp_path / place).mkdir()

@@ -65,3 +65,9 @@ def test_a_model_of_generated_text_is_scored_on_such_text(composed: Composer) ->
     assert len(text) >= forgetting.SENTENCES
     assert text == forgetting.paragraphs(mini)
     assert text != PARAGRAPHS
+    of_corpus = {}
+    for model in ("mini-gpt2", "mini-gpt2-answers"):
+        config = composed("task=e2e", "method=lora", f"model={model}", f"model.name={model}", "model.path=''")
+        of_corpus[model] = " ".join(forgetting.paragraphs(config))
+    assert "SELECT" not in of_corpus["mini-gpt2"]
+    assert "SELECT" in of_corpus["mini-gpt2-answers"]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 HELD_OUT_SHARE = 0.02
 """Share of the paragraphs that are held out for evaluation."""
+OF_TEXT = ("text", "corpus", "sentences")
+"""Settings that determine the text only, which is in the cache's key itself."""
 JUDGED_BATCH = 32
 """Held-out contexts per batch."""
 VERSION = 1
@@ -180,7 +182,7 @@ def pretrain_gpt2(
 
 def cache_key(paragraphs: Sequence[Sequence[str]], mini: MiniModelConfig) -> str:
     """The cache key, sixteen hexadecimal digits: a hash of shape, training, text (not its path) and version."""
-    shape = {name: value for name, value in dataclasses.asdict(mini).items() if name not in ("text", "sentences")}
+    shape = {name: value for name, value in dataclasses.asdict(mini).items() if name not in OF_TEXT}
     return cache.key([VERSION, shape, [list(texts) for texts in paragraphs]])
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from rosa.errors import DataError
-from rosa.mini.text import answers, restaurants, tasks
+from rosa.mini.text import answers, answers_corpus, restaurants, tasks
 from rosa.mini.text.corpus import corpus, vocabulary
 from rosa.mini.text.tasks import TASKS
 
-__all__ = ["TASKS", "corpus", "examples", "splits", "vocabulary"]
+__all__ = ["CORPORA", "TASKS", "corpus", "examples", "splits", "vocabulary"]
 
 
 E2E = "e2e"
+CORPORA = {"restaurants": restaurants.corpus, "answers": answers_corpus.corpus}
+"""Texts to pretrain a small GPT-2 on, by ``model.mini.corpus``."""
 
 
 def splits(task: str) -> tuple[str, ...]:
