@@ -17,7 +17,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # to run from a clone without an installation
+import from_clone  # noqa: F401  # finds rosa
 
 from rosa.errors import RosaError
 from rosa.utils.console import first_line, run_command

@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import from_clone  # noqa: F401  # finds rosa
 from benchmarks import NAMES
 
 from rosa.utils.console import run_command

@@ -11,6 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import from_clone  # noqa: F401  # finds rosa
+
 from rosa.records import RULES
 from rosa.utils.console import run_command, silence_transformers
 

@@ -1,7 +1,6 @@
-"""Check and measure everything on a machine with a GPU, in at most 15 minutes; the report is Markdown for an issue.
+"""Check and measure everything on a machine with a GPU, in at most 10 minutes; the report is Markdown for an issue.
 
-python scripts/gpu_check.py [tests|steps-roberta|steps-gpt2|factorization|runs|resume|processes|compile ...]
-    [--report results/gpu_check.md] [--device cuda] [--seconds 900]
+python scripts/gpu_check.py [SECTION ...] [--report results/gpu_check.md] [--device cuda] [--seconds 600]
 
 Each section runs in a process of its own with a time limit and is added to the report when it ends, so a crash, a hang
 or a cut-off affects only its own section. ``--device cpu`` rehearses all sections on models of a few thousand
@@ -11,10 +10,6 @@ parameters.
 from __future__ import annotations
 
 import argparse
-import copy
-import dataclasses
-import functools
-import gc
 import math
 import multiprocessing
 import os
@@ -29,28 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # to run from a clone without an installation
-
+import from_clone  # noqa: F401  # finds rosa
 import torch
-from benchmarks import costs, memory
-from benchmarks.contenders import RANK, Contender
-from benchmarks.factorization import factorize_by_svd
-from benchmarks.findings import facts_table, row, with_quartiles
-from benchmarks.measured import Case, case_label, cases_at
-from benchmarks.timing import Spread, ratio, seconds, spread
-from benchmarks.workload import Batch, configure
-from torch import Tensor, distributed
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-)
+from benchmarks.findings import facts_table, row
+from torch import distributed
 
 from rosa import records
-from rosa.adapters.linalg.subspace import draw_indices, factorize_along, layers_at_once
-from rosa.config import Config
 from rosa.errors import RosaError
 from rosa.records import Record
 from rosa.records.environment import environment
@@ -60,14 +39,6 @@ from rosa.utils.formatting import MIB
 
 ROOT = Path(__file__).resolve().parent.parent
 PRECISIONS = ("fp32", "bf16")
-STEPS = 20
-"""Timed steps of each method."""
-ROUNDS = 5
-"""Timed factorizations."""
-LAYERS = (1, 4, 16)
-"""Layers of one shape that are factorized as a stack."""
-SHAPES = ((768, 768), (2304, 768), (1024, 1024), (4096, 1024))
-"""Weights (out, in) of RoBERTa-base and GPT-2, of their large versions, and of a feed-forward layer."""
 TAIL = 40
 """Number of last lines of a log that the report quotes."""
 CLOSE = 1e-2
@@ -244,127 +215,6 @@ def quoted(log: Path) -> str:
     return "\n".join(["```", *lines[-TAIL:], "```\n"])
 
 
-# --- measurements ----------------------------------------------------------------------------------------------------
-
-
-def roberta(place: Place) -> tuple[PreTrainedModel, Batch]:
-    """A RoBERTa-base with random weights, and a batch of 32 examples of 128 tokens."""
-    small: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 99}
-    shape = RobertaConfig(max_position_embeddings=514, type_vocab_size=1, **(small if place.small else {}))
-    ids = torch.randint(3, shape.vocab_size, (2, 8) if place.small else (32, 128))
-    labels = torch.randint(2, (len(ids),))
-    return _on(place, RobertaForSequenceClassification(shape), ids, labels)
-
-
-def gpt2(place: Place) -> tuple[PreTrainedModel, Batch]:
-    """A GPT-2 (124M) with random weights, and a batch of 8 texts of 256 tokens."""
-    small: dict[str, Any] = {"n_layer": 2, "n_embd": 32, "n_head": 4, "vocab_size": 99, "bos_token_id": 0}
-    shape = GPT2Config(**(small | {"eos_token_id": 0} if place.small else {}))
-    ids = torch.randint(shape.vocab_size, (2, 8) if place.small else (8, 256))
-    return _on(place, GPT2LMHeadModel(shape), ids, ids)
-
-
-def _on(place: Place, model: PreTrainedModel, ids: Tensor, labels: Tensor) -> tuple[PreTrainedModel, Batch]:
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    return model, {key: tensor.to(place.device) for key, tensor in batch.items()}
-
-
-def settings(place: Place, precision: str) -> Config:
-    """A configuration with the protocol's optimizer and clipping."""
-    config = configure(ROOT / "conf", "roberta-base", None, place.device, 32)
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
-
-
-def contend(case: Case, plain: PreTrainedModel, config: Config) -> Contender:
-    """A contender on the device, made from a copy of a model; the original stays on the host."""
-    gc.collect()  # optimizers hold reference cycles; free the previous one before measuring the peak
-    copied = copy.deepcopy(plain).to(config.train.device)  # type: ignore[arg-type]
-    return Contender(case[0], copied, config, case[1] or RANK)
-
-
-def timed(action: Callable[[], object], place: Place) -> Spread:
-    """Time an action in seconds, after one untimed call that initializes the solver."""
-    action()
-    return spread([seconds(action, place.device) for _ in range(ROUNDS)])
-
-
-def steps_of(place: Place, build: Callable[[Place], tuple[PreTrainedModel, Batch]]) -> None:
-    """Measure time and memory of a training step of each method, and of a resample of all layers."""
-    plain, batch = build(place)
-    shape, parameters = tuple(batch["input_ids"].shape), sum(parameter.numel() for parameter in plain.parameters())
-    print(f"Batches of {shape} tokens; {parameters:,} parameters.\n")
-    for precision in PRECISIONS:
-        _steps_in(place, plain, batch, precision)  # leaves nothing on the device
-
-
-def _steps_in(place: Place, plain: PreTrainedModel, batch: Batch, precision: str) -> None:
-    config = settings(place, precision)
-    # One at a time: on a GPU the peak counts everything allocated.
-    held = {case: memory.of_steps(contend(case, plain, config), batch, place.device) for case in cases_at([RANK])}
-    on_device = copy.deepcopy(plain).to(place.device)  # type: ignore[arg-type]
-    batches = [batch] * (2 if place.small else STEPS)
-    name = type(plain).__name__
-    found = costs.measure(f"{name}, {precision}", on_device, config, batches, cases_at([RANK]))
-    whole = costs.interleaved({case: contend(case, plain, config) for case in held}, batches, place.device)
-    print(f"### {precision}\n")
-    for table in costs.findings([dataclasses.replace(found, memory=held)]).tables:
-        print(markdown(table))
-    print("Whole steps, without waits inside, ms: ", end="")
-    print("; ".join(f"{case_label(case)} {with_quartiles(spread(taken), 1000)}" for case, taken in whole.items()))
-    print(flush=True)
-
-
-def steps_roberta(place: Place) -> None:
-    """Training steps of RoBERTa-base's shape."""
-    steps_of(place, roberta)
-
-
-def steps_gpt2(place: Place) -> None:
-    """Training steps of GPT-2's shape."""
-    steps_of(place, gpt2)
-
-
-def factorization(place: Place) -> None:
-    """Milliseconds per layer to factorize a stack of weights, and of a plain SVD of one."""
-    stream = torch.Generator().manual_seed(0)
-    rows = []
-    for shape in ((48, 32),) if place.small else SHAPES:
-        weights = torch.randn(max(LAYERS), *shape, generator=stream).to(place.device)
-        cells = [f"{shape[0]} x {shape[1]}"]
-        for count in LAYERS:
-            drawn = torch.stack([draw_indices(min(shape), RANK, "random", stream) for _ in range(count)])
-            cells.append(
-                with_quartiles(timed(functools.partial(factorize_along, weights[:count], drawn), place), 1000 / count)
-            )
-        plain = timed(functools.partial(factorize_by_svd, weights[0], RANK, stream), place)
-        most = layers_at_once(*shape, torch.device(place.device))
-        rows.append(row(*cells, with_quartiles(plain, 1000), str(most)))
-    header = ("weight, out x in", *(f"{count} at once" for count in LAYERS), "SVD and rebuilding", "most at once")
-    print(
-        markdown(Table("factorization", "Milliseconds per layer of a factorization at rank 8", header, tuple(rows), ()))
-    )
-
-
-def compiled(place: Place) -> None:
-    """Training steps of RoBERTa-base's shape in bf16, as they are and through torch.compile."""
-    plain, batch = roberta(place)
-    batches = [batch] * (2 if place.small else STEPS)
-    rows = []
-    for case in (("rosa", RANK), ("lora", RANK), ("full", 0)):
-        contender = contend(case, plain, settings(place, "bf16"))
-        eager = costs.interleaved({case: contender}, batches, place.device)[case]
-        start = time.perf_counter()
-        contender.model = torch.compile(contender.model)  # type: ignore[assignment]
-        contender.step(batch)
-        first = time.perf_counter() - start
-        after = costs.interleaved({case: contender}, batches, place.device)[case]
-        times = (with_quartiles(spread(eager), 1000), with_quartiles(spread(after), 1000))
-        rows.append(row(case_label(case), *times, with_quartiles(ratio(eager, after)), f"{first:.0f}"))
-        print(f"{case_label(case)}: {times[0]} ms, compiled {times[1]} ms\n", flush=True)  # in case the next one hangs
-    header = ("method", "step, ms", "compiled, ms", "faster", "first step, s")
-    print(markdown(Table("compile", "torch.compile", header, tuple(rows), ())))
-
-
 # --- the report ------------------------------------------------------------------------------------------------------
 
 
@@ -372,21 +222,46 @@ def compiled(place: Place) -> None:
 class Section:
     """A section of the report, and its time limit."""
 
+    heading: str
     work: Callable[[Place], None]
-    """Prints Markdown; its docstring's first line is the section's heading."""
+    """Prints Markdown."""
     limit: float
     """Time limit in seconds."""
 
 
+def _measured(name: str, *arguments: str) -> Callable[[Place], None]:
+    """The work of a section that is a function of :mod:`benchmarks.on_gpu`."""
+
+    def measure(place: Place) -> None:
+        from benchmarks import on_gpu  # which imports transformers and peft: the other sections need not wait for them
+
+        getattr(on_gpu, name)(*arguments, place.device)
+
+    return measure
+
+
+def _steps(model: str, shape: str, precision: str) -> Section:
+    heading = f"Training steps of {shape}'s shape in {precision}"
+    return Section(heading, _measured("steps", model, precision), 75)
+
+
 SECTIONS = {
-    "tests": Section(tests, 180),
-    "steps-roberta": Section(steps_roberta, 90),
-    "steps-gpt2": Section(steps_gpt2, 90),
-    "factorization": Section(factorization, 90),
-    "runs": Section(runs, 180),
-    "resume": Section(resume, 120),
-    "processes": Section(processes, 120),
-    "compile": Section(compiled, 180),
+    "tests": Section("The tests that need a GPU", tests, 150),
+    "runs": Section("A short run of each method in each precision, several at a time on the GPU", runs, 120),
+    "resume": Section(
+        "A run that is killed after its first resample and asked for again ends as one that was left alone", resume, 100
+    ),
+    "processes": Section(
+        "One run on all GPUs, a process each, beside that of one process; and NCCL's collectives with a single one",
+        processes,
+        100,
+    ),
+    "steps-roberta-fp32": _steps("roberta", "RoBERTa-base", "fp32"),
+    "steps-roberta-bf16": _steps("roberta", "RoBERTa-base", "bf16"),
+    "steps-gpt2-fp32": _steps("gpt2", "GPT-2", "fp32"),
+    "steps-gpt2-bf16": _steps("gpt2", "GPT-2", "bf16"),
+    "factorization": Section("Milliseconds per layer of a factorization", _measured("factorization"), 60),
+    "compile": Section("Training steps through torch.compile", _measured("compiled"), 120),
 }
 """The sections in the order in which they run, the most important first."""
 
@@ -406,9 +281,8 @@ def main() -> int:
         place = Place(options.device, Path(folder))
         for name in options.sections or SECTIONS:
             outcome, text = perform(name, place, min(SECTIONS[name].limit, end - time.monotonic()))
-            heading = (SECTIONS[name].work.__doc__ or name).splitlines()[0].rstrip(".")
             with report.open("a", encoding="utf-8") as file:
-                file.write(f"## {heading}\n\n`{name}`: {outcome}\n\n{text}\n")
+                file.write(f"## {SECTIONS[name].heading}\n\n`{name}`: {outcome}\n\n{text}\n")
             print(f"{name}: {outcome}", flush=True)
             if not outcome.startswith("ok"):
                 failed.append(name)
@@ -422,7 +296,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; default: all")
     parser.add_argument("--report", type=Path, default=ROOT / "results" / "gpu_check.md", help="a Markdown file")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal, on tiny shapes")
-    parser.add_argument("--seconds", type=float, default=900, help="for all sections together (default: 900)")
+    parser.add_argument("--seconds", type=float, default=600, help="for all sections together (default: 600)")
     options = parser.parse_args()
     unknown = [name for name in options.sections if name not in SECTIONS]
     if unknown:
@@ -463,7 +337,10 @@ def perform(name: str, place: Place, limit: float) -> tuple[str, str]:
     process.join(limit)
     outcome = {0: "ok", None: "killed at its time limit"}.get(process.exitcode, "failed")
     if process.pid is not None and process.exitcode is None:
-        os.killpg(process.pid, signal.SIGKILL)
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it is still being started, and has started nothing
+            process.kill()
         process.join()
     ending = "" if outcome == "ok" else quoted(log)
     return f"{outcome}, {time.monotonic() - start:.1f} s", text.read_text(encoding="utf-8") + ending

@@ -14,6 +14,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import from_clone  # noqa: F401  # finds rosa
+
 from rosa import records
 from rosa.config import from_dict
 from rosa.errors import DataError, ReportError

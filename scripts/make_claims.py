@@ -10,6 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import from_clone  # noqa: F401  # finds rosa
+
 from rosa.records import find
 from rosa.report.claims import page
 from rosa.report.cli import add_results, tell_left_out

@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import from_clone  # noqa: F401  # finds rosa
 from tqdm import tqdm
 
 from rosa.records import Rule

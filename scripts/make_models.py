@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import from_clone  # noqa: F401  # finds rosa
 import peft
 import torch
 import transformers

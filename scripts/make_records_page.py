@@ -10,6 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import from_clone  # noqa: F401  # finds rosa
+
 from rosa.records.schema_page import page
 from rosa.utils import files
 from rosa.utils.console import run_command

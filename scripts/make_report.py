@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+import from_clone  # noqa: F401  # finds rosa
+
 from rosa.report.cli import baselines, located, parser, records_folder
 from rosa.report.html.contents import contents
 from rosa.report.html.render import html

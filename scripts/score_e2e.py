@@ -11,6 +11,8 @@ import logging
 import sys
 from pathlib import Path
 
+import from_clone  # noqa: F401  # finds rosa
+
 from rosa.evaluation import nlg
 from rosa.utils import files
 from rosa.utils.console import run_command

@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import from_clone  # noqa: F401  # finds rosa
 from tqdm import tqdm
 
 from rosa.config import register

@@ -9,6 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import from_clone  # noqa: F401  # finds rosa
+
 from rosa.utils.console import run_command
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import from_clone  # noqa: F401  # finds rosa
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode

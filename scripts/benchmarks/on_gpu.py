@@ -1,0 +1,158 @@
+"""Measure on a GPU, for ``scripts/gpu_check.py``: training steps, factorizations, compiled steps; prints Markdown.
+
+On another device than ``cuda`` the shapes are tiny, to rehearse.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import gc
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from benchmarks import costs, memory
+from benchmarks.contenders import RANK, Contender
+from benchmarks.factorization import factorize_by_svd
+from benchmarks.findings import row, with_quartiles
+from benchmarks.measured import Case, case_label, cases_at
+from benchmarks.timing import Spread, ratio, seconds, spread
+from benchmarks.workload import Batch, configure
+from rosa.adapters.linalg.subspace import draw_indices, factorize_along, layers_at_once
+from rosa.config import Config
+from rosa.report.tables.markdown import markdown
+from rosa.report.tables.table import Table
+
+CONF = Path(__file__).resolve().parent.parent.parent / "conf"
+STEPS = 10
+"""Timed steps of each method, and timed resamples."""
+ROUNDS = 5
+"""Timed factorizations."""
+LAYERS = (1, 4, 16)
+"""Layers of one shape that are factorized as a stack."""
+SHAPES = ((768, 768), (2304, 768), (1024, 1024), (4096, 1024))
+"""Weights (out, in) of RoBERTa-base and GPT-2, of their large versions, and of a feed-forward layer."""
+
+
+def is_rehearsal(device: str) -> bool:
+    """Whether the shapes are tiny."""
+    return device != "cuda"
+
+
+def roberta(device: str) -> tuple[PreTrainedModel, Batch]:
+    """A RoBERTa-base with random weights, and a batch of 32 examples of 128 tokens on the device."""
+    tiny = is_rehearsal(device)
+    small: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 99}
+    shape = RobertaConfig(max_position_embeddings=514, type_vocab_size=1, **(small if tiny else {}))
+    ids = torch.randint(3, shape.vocab_size, (2, 8) if tiny else (32, 128))
+    labels = torch.randint(2, (len(ids),))
+    return RobertaForSequenceClassification(shape), _on(device, ids, labels)
+
+
+def gpt2(device: str) -> tuple[PreTrainedModel, Batch]:
+    """A GPT-2 (124M) with random weights, and a batch of 8 texts of 256 tokens on the device."""
+    tiny = is_rehearsal(device)
+    small: dict[str, Any] = {"n_layer": 2, "n_embd": 32, "n_head": 4, "vocab_size": 99, "bos_token_id": 0}
+    shape = GPT2Config(**(small | {"eos_token_id": 0} if tiny else {}))
+    ids = torch.randint(shape.vocab_size, (2, 8) if tiny else (8, 256))
+    return GPT2LMHeadModel(shape), _on(device, ids, ids)
+
+
+MODELS: dict[str, Callable[[str], tuple[PreTrainedModel, Batch]]] = {"roberta": roberta, "gpt2": gpt2}
+
+
+def _on(device: str, ids: Tensor, labels: Tensor) -> Batch:
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    return {key: tensor.to(device) for key, tensor in batch.items()}
+
+
+def settings(device: str, precision: str) -> Config:
+    """A configuration with the protocol's optimizer and clipping."""
+    config = configure(CONF, "roberta-base", None, device, 32)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
+
+
+def contend(case: Case, plain: PreTrainedModel, config: Config) -> Contender:
+    """A contender on the device, made from a copy of a model; the original stays on the host."""
+    gc.collect()  # optimizers hold reference cycles; free the previous one before measuring the peak
+    copied = copy.deepcopy(plain).to(config.train.device)  # type: ignore[arg-type]
+    return Contender(case[0], copied, config, case[1] or RANK)
+
+
+def timed(action: Callable[[], object], device: str) -> Spread:
+    """Time an action in seconds, after one untimed call that initializes the solver."""
+    action()
+    return spread([seconds(action, device) for _ in range(ROUNDS)])
+
+
+def steps(model: str, precision: str, device: str) -> None:
+    """Measure time and memory of a training step of each method, and of a resample of all layers."""
+    plain, batch = MODELS[model](device)
+    shape, parameters = tuple(batch["input_ids"].shape), sum(parameter.numel() for parameter in plain.parameters())
+    print(f"Batches of {shape} tokens; {parameters:,} parameters.\n", flush=True)
+    config = settings(device, precision)
+    # One at a time: on a GPU the peak counts everything allocated.
+    held = {case: memory.of_steps(contend(case, plain, config), batch, device) for case in cases_at([RANK])}
+    on_device = copy.deepcopy(plain).to(device)  # type: ignore[arg-type]
+    batches = [batch] * (2 if is_rehearsal(device) else STEPS)
+    found = costs.measure(f"{type(plain).__name__}, {precision}", on_device, config, batches, cases_at([RANK]))
+    for table in costs.findings([dataclasses.replace(found, memory=held)]).tables:
+        print(markdown(table), flush=True)
+    gc.collect()
+    whole = costs.interleaved({case: contend(case, plain, config) for case in held}, batches, device)
+    print("Whole steps, without waits inside, ms: ", end="")
+    print("; ".join(f"{case_label(case)} {with_quartiles(spread(taken), 1000)}" for case, taken in whole.items()))
+
+
+def factorization(device: str) -> None:
+    """Milliseconds per layer to factorize a stack of weights, and of a plain SVD of one."""
+    stream = torch.Generator().manual_seed(0)
+    rows = []
+    for shape in ((48, 32),) if is_rehearsal(device) else SHAPES:
+        weights = torch.randn(max(LAYERS), *shape, generator=stream).to(device)
+        cells = [f"{shape[0]} x {shape[1]}"]
+        for count in LAYERS:
+            drawn = torch.stack([draw_indices(min(shape), RANK, "random", stream) for _ in range(count)])
+            cells.append(
+                with_quartiles(timed(functools.partial(factorize_along, weights[:count], drawn), device), 1000 / count)
+            )
+        plain = timed(functools.partial(factorize_by_svd, weights[0], RANK, stream), device)
+        most = layers_at_once(*shape, torch.device(device))
+        rows.append(row(*cells, with_quartiles(plain, 1000), str(most)))
+    header = ("weight, out x in", *(f"{count} at once" for count in LAYERS), "SVD and rebuilding", "most at once")
+    print(
+        markdown(Table("factorization", "Milliseconds per layer of a factorization at rank 8", header, tuple(rows), ()))
+    )
+
+
+def compiled(device: str) -> None:
+    """Training steps of RoBERTa-base's shape in bf16, as they are and through torch.compile."""
+    plain, batch = roberta(device)
+    batches = [batch] * (2 if is_rehearsal(device) else STEPS)
+    rows = []
+    for case in (("rosa", RANK), ("lora", RANK)):
+        contender = contend(case, plain, settings(device, "bf16"))
+        eager = costs.interleaved({case: contender}, batches, device)[case]
+        start = time.perf_counter()
+        contender.model = torch.compile(contender.model)  # type: ignore[assignment]
+        contender.step(batch)
+        first = time.perf_counter() - start
+        after = costs.interleaved({case: contender}, batches, device)[case]
+        times = (with_quartiles(spread(eager), 1000), with_quartiles(spread(after), 1000))
+        rows.append(row(case_label(case), *times, with_quartiles(ratio(eager, after)), f"{first:.0f}"))
+        print(f"{case_label(case)}: {times[0]} ms, compiled {times[1]} ms\n", flush=True)  # in case the next one hangs
+    header = ("method", "step, ms", "compiled, ms", "faster", "first step, s")
+    print(markdown(Table("compile", "torch.compile", header, tuple(rows), ())))
