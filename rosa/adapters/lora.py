@@ -63,8 +63,8 @@ class LoraLinear(AddingAdapter):
         layer.weight = base.weight
         layer.bias = base.bias
         dtype = torch.promote_types(base.weight.dtype, torch.float32)
-        for factor in (layer.lora_A, layer.lora_B):
-            factor.data = factor.data.to(base.weight.device, dtype)
+        layer.lora_A = nn.Parameter(layer.lora_A.detach().to(base.weight.device, dtype))
+        layer.lora_B = nn.Parameter(layer.lora_B.detach().to(base.weight.device, dtype))
         # These replace lambdas of loralib, which cannot be pickled.
         if not config.dropout:
             layer.lora_dropout = nn.Identity()

@@ -104,14 +104,29 @@ class _Operators(TorchDispatchMode):
 
 
 class _Constructor(TorchFunctionMode):
-    """``torch.tensor`` on the device, which copies from the host behind the dispatcher's back, and waits for it."""
+    """``torch.tensor`` on the device, and lists as indices there, which are made behind the dispatcher's back.
+
+    Both are copied from the host, which waits.
+    """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function is torch.tensor and _is_pretend(kwargs.get("device")):
             _note("torch.tensor(..., device=...)")
             return PretendTensor(function(*args, **{**kwargs, "device": None}))
+        if function is Tensor.__getitem__ and isinstance(args[0], PretendTensor):
+            return function(args[0], _index(args[1]))
         return function(*args, **kwargs)
+
+
+def _index(index: Any) -> Any:
+    """An index whose lists are tensors on the CPU."""
+    if isinstance(index, tuple):
+        return tuple(map(_index, index))
+    if isinstance(index, list):
+        _note("a list as an index")
+        return torch.tensor(index)
+    return index
 
 
 @contextmanager

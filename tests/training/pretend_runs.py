@@ -1,10 +1,11 @@
-"""Train small runs on the CPU and on the pretend device, and print their results as JSON, one line per run.
+"""Do small runs on the CPU and on the pretend device, and print their results as JSON, one line per run.
 
 ``python -m tests.training.pretend_runs ROBERTA GPT2 FOLDER``: folders of the two tiny models, and of the runs. Runs in
 a process of its own, because the pretend device stays registered until the process ends.
 
-On the CPU a run is not interrupted. On the device it is stopped by a signal and resumes from its checkpoint; its
-weights then decode, on both devices.
+On the CPU a run is not interrupted. On the device all of it is done there, with ``train.device=pretend`` where a user
+would say ``cuda``; a run is stopped by a signal and resumes from its checkpoint, and its weights then decode or
+predict, on both devices.
 """
 
 from __future__ import annotations
@@ -14,23 +15,25 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from accelerate.state import AcceleratorState
-from transformers import TrainerCallback, TrainingArguments, training_args
+from transformers import TrainerCallback
 
 from rosa import models, records
-from rosa.config import Config, register
+from rosa.config import Config, checks, register
 from rosa.errors import InterruptedRun
 from rosa.evaluation.generation.decode import decode
-from rosa.run import run
+from rosa.run import pipeline, reload, run
 from rosa.run.folder import selected_weights
+from rosa.run.predict import predict
 from rosa.run.reload import restore
-from rosa.training import arguments, trainer
+from rosa.training import trainer
 from tests.composing import compose_config
 from tests.run.test_resume import StopAfter
 from tests.training import pretend_device
@@ -45,6 +48,10 @@ METHODS: dict[str, tuple[str, ...]] = {
 CASES = (
     *((method, precision, "e2e") for method in METHODS for precision in ("fp32", "bf16")),
     *(("rosa", precision, "cola") for precision in ("fp32", "bf16")),
+    ("rosa", "fp32", "stsb"),
+    ("rosa", "fp32", "gsm8k"),
+    ("robust", "fp32", "viggo"),
+    ("lora", "fp32", "sql"),
 )
 """Method, precision and task of the runs; each is done on both devices."""
 UPDATES = 4
@@ -53,14 +60,15 @@ STOPS: dict[str, tuple[int, ...]] = {**dict.fromkeys(METHODS, (3,)), "robust": (
 """Updates after which a run on the device is stopped: after a resample, or before and after the support is chosen."""
 COMMON = (
     *("model=folder", "model.name=tiny", "logger=none", "train.device=cpu", "train.epochs=2", "train.batch_size=8"),
-    *("train.accumulation=2", "train.lr=1e-3", "train.log_steps=1"),
+    *("train.accumulation=2", "train.lr=1e-3", "train.log_steps=1", "train.forgetting=true"),
 )
+LABELLED = ("cola", "stsb")
+LABELS = ("data.train_size=24", "data.evaluation_size=8")
+DECODED = ("decoding.max_new_tokens=4",)
 DATA = {
-    "cola": ("data.train_size=24", "data.evaluation_size=8"),
-    "e2e": (
-        *("data.train_size=6", "data.evaluation_size=2", "task.test=''"),
-        *("decoding.beams=2", "decoding.max_new_tokens=4"),
-    ),
+    **dict.fromkeys(LABELLED, LABELS),
+    "e2e": ("data.train_size=6", "data.evaluation_size=2", "task.test=''", "decoding.beams=2", *DECODED),
+    **dict.fromkeys(("gsm8k", "viggo", "sql"), ("data.train_size=24", "data.evaluation_size=2", *DECODED)),
 }
 
 
@@ -84,69 +92,81 @@ class CountingCallback(TrainerCallback):
 
 
 @contextmanager
-def on_the_pretend_device(stop: int) -> Iterator[None]:
-    """Have the Trainer take the pretend device, count the waits inside its updates, and stop after one (0: none)."""
-    made, available = arguments.TrainingArguments, training_args.is_torch_bf16_gpu_available
-    # The model is loaded outside: its head is drawn by other kernels where operators are looked at.
-    held = {
-        "__init__": pretend_device.available,
-        "train": pretend_device.available,
-        "get_batch_samples": pretend_device.counting,
-    }
-    stock = {name: getattr(trainer.HarnessTrainer, name) for name in held}
+def known_device() -> Iterator[None]:
+    """Let ``train.device=pretend`` be asked for wherever ``cuda`` can, and be found."""
+    choice = checks.choice
 
-    def within(method: Callable[..., Any], context: Callable[[], AbstractContextManager[None]]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with context():
-                result = method(*args, **kwargs)
-            if method is stock["__init__"]:
-                args[0].add_callback(CountingCallback())
-                args[0].callback_handler.callbacks.insert(0, StopAfter(stop))
-            return result
+    def choose(key: str, value: str, options: tuple[str, ...]) -> None:
+        choice(key, value, (*options, pretend_device.NAME) if key == "train.device" else options)
 
-        return call
-
-    def make(**settings: Any) -> TrainingArguments:
-        moving = {"accelerator_config": {"non_blocking": True}}  # as with train.device=cuda
-        return made(**{**settings, "use_cpu": False, **moving})
-
-    arguments.TrainingArguments = make  # type: ignore[assignment, misc]
-    training_args.is_torch_bf16_gpu_available = lambda: True  # it asks CUDA, and others by name
-    os.environ["ACCELERATE_TORCH_DEVICE"] = f"{pretend_device.NAME}:0"
-    for name, method in stock.items():
-        setattr(trainer.HarnessTrainer, name, within(method, held[name]))
-    try:
+    with ExitStack() as patches:
+        patches.enter_context(mock.patch("rosa.config.train.choice", choose))
+        for module in ("device", "predict", "decode"):
+            patches.enter_context(mock.patch(f"rosa.run.{module}.device_for", lambda asked: asked))
+        # It asks CUDA, and others by name.
+        patches.enter_context(mock.patch("transformers.training_args.is_torch_bf16_gpu_available", return_value=True))
+        patches.enter_context(pretend_device.available())
         yield
-    finally:
-        arguments.TrainingArguments = made  # type: ignore[misc]
-        training_args.is_torch_bf16_gpu_available = available
-        del os.environ["ACCELERATE_TORCH_DEVICE"]
-        for name, method in stock.items():
-            setattr(trainer.HarnessTrainer, name, method)
+
+
+@contextmanager
+def waits_counted(stop: int) -> Iterator[None]:
+    """On the device: count the waits inside a run's updates, and stop it after one of them (0: none)."""
+    build, batches = pipeline.build_trainer, trainer.HarnessTrainer.get_batch_samples
+
+    def watched(*args: Any, **options: Any) -> Any:
+        made = build(*args, **options)
+        made.add_callback(CountingCallback())
+        made.callback_handler.callbacks.insert(0, StopAfter(stop))
+        return made
+
+    def counted(*args: Any, **options: Any) -> Any:
+        with pretend_device.counting():
+            return batches(*args, **options)
+
+    with (
+        mock.patch.object(pipeline, "build_trainer", watched),
+        mock.patch.object(trainer.HarnessTrainer, "get_batch_samples", counted),
+        mock.patch.dict(os.environ, ACCELERATE_TORCH_DEVICE=f"{pretend_device.NAME}:0"),
+    ):
+        yield
 
 
 def outcome(settings: Config) -> dict[str, Any]:
-    """What a run's record says of its training."""
+    """What a run's record says of its training, and of its test split where it has one."""
     AcceleratorState._reset_state(reset_partial_state=True)  # or the first run's device is every run's
     record = run(settings, "a test", progress=False).record
+    texts = record["generation"] or {}
     return {
         "losses": [entry["loss"] for entry in record["training"]],
         "scores": [score for evaluation in record["history"] for score in evaluation["validation"].values()],
         "resamples": len(record["resamples"]),
+        "diagnostics": dict(numbers(record["diagnostics"])),
+        "texts": {key: texts.get(key) for key in ("hypotheses", "scores")},
+        "perplexities": dict(numbers(texts.get("perplexities") or {})),
     }
+
+
+def numbers(node: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in a part of a record, without times, by their places."""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, value in items:
+        if isinstance(value, (int, float)) and "seconds" not in f"{place} {key}":
+            yield f"{place} {key}", float(value)
+        yield from numbers(value, f"{place} {key}")
 
 
 def stopped_and_resumed(settings: Config, stops: tuple[int, ...]) -> dict[str, Any]:
     """What :func:`outcome` says of a run on the device that is stopped after some of its updates, and its waits."""
     pretend_device.waits.clear()
     for stop in stops:
-        with on_the_pretend_device(stop):
+        with waits_counted(stop):
             try:
                 outcome(settings)
             except InterruptedRun:
                 continue
             raise AssertionError(f"the run was not stopped after update {stop}")
-    with on_the_pretend_device(0):
+    with waits_counted(0):
         return outcome(settings) | {"waits": dict(pretend_device.waits)}
 
 
@@ -157,12 +177,18 @@ def decoded(settings: Config) -> dict[str, list[list[int]]]:
     model.to(torch.bfloat16 if settings.train.precision == "bf16" else torch.float32)
     found = {}
     for device in ("cpu", pretend_device.NAME):
-        with pretend_device.available():
-            written = decode(
-                model.to(device), tokenizer, ["w0 w1", "w2 w3 w4", "w5"], settings.decoding, progress=False
-            )
+        written = decode(model.to(device), tokenizer, ["w0 w1", "w2 w3 w4", "w5"], settings.decoding, progress=False)
         found[device] = [list(one.tokens) for one in written.continuations]
     return found
+
+
+def predicted(settings: Config) -> list[float]:
+    """What a finished run's weights predict for two texts, on the run's device."""
+    done = reload.load(records.folder(settings))
+    texts = [["a dog sees the cat", "the cat"]] * len(settings.task.texts)
+    found = predict(done, texts)
+    assert done.plain.device.type == settings.train.device
+    return [float(value) for value in (found.values if found.probabilities is None else found.probabilities[:, 0])]
 
 
 def main() -> None:
@@ -172,16 +198,22 @@ def main() -> None:
     torch.set_num_threads(1)
     alive = pretend_device.register()
     gc.freeze()  # a Trainer collects garbage when it starts, among which the imports' objects are none
-    for method, precision, task in CASES:
-        overrides = (f"task={task}", f"method={method}", f"train.precision={precision}", *METHODS[method], *DATA[task])
-        here = config(folder / "cpu", gpt2 if task == "e2e" else roberta, *overrides)
-        there = dataclasses.replace(here, results_dir=str(folder / pretend_device.NAME))
-        case = {"method": method, "precision": precision, "task": task}
-        print(json.dumps(case | {"device": "cpu"} | outcome(here)), flush=True)
-        found = stopped_and_resumed(there, STOPS[method])
-        if task == "e2e":
-            found["decoded"] = decoded(there)
-        print(json.dumps(case | {"device": pretend_device.NAME} | found), flush=True)
+    with known_device():
+        for method, precision, task in CASES:
+            overrides = (f"task={task}", f"method={method}", f"train.precision={precision}", *METHODS[method])
+            labels = task in LABELLED
+            here = config(folder / "cpu", roberta if labels else gpt2, *overrides, *DATA[task])
+            moved = dataclasses.replace(here.train, device=pretend_device.NAME)
+            there = dataclasses.replace(here, results_dir=str(folder / pretend_device.NAME), train=moved)
+            case = {"method": method, "precision": precision, "task": task}
+            found = {"cpu": outcome(here), pretend_device.NAME: stopped_and_resumed(there, STOPS[method])}
+            for device, one in zip(found, (here, there), strict=True):
+                if labels:
+                    found[device]["predicted"] = predicted(one)
+            if task == "e2e":
+                found[pretend_device.NAME]["decoded"] = decoded(there)
+            for device, result in found.items():
+                print(json.dumps(case | {"device": device} | result), flush=True)
     del alive
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.training.pretend_runs import CASES, STOPS, UPDATES
+from tests.training.pretend_runs import CASES, LABELLED, STOPS, UPDATES
 
 Outcome = dict[str, Any]
 
@@ -32,7 +32,8 @@ with pretend_device.available(), pretend_device.counting():
 
 
 def in_a_process_of_its_own(*command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.run(
         [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, env=environment
     )
@@ -93,8 +94,14 @@ def test_a_stopped_and_resumed_run_is_that_of_the_cpu_left_alone_and_its_updates
     assert len(here["losses"]) == UPDATES
     exact = case[1] == "fp32"  # autocast lowers other operators on the CPU than on a device
     for part in ("losses", "scores"):
-        assert there[part] == pytest.approx(here[part], rel=1e-6 if exact else 0.02)
+        assert there[part] == pytest.approx(here[part], rel=1e-6 if exact else 0.02, abs=1e-6)
     assert there["resamples"] == here["resamples"] == (1 if case[0] == "rosa" else 0)
+    assert here["diagnostics"]
+    if exact:
+        assert there["diagnostics"] == pytest.approx(here["diagnostics"], rel=1e-3, abs=1e-6)
+        assert there["perplexities"] == pytest.approx(here["perplexities"], rel=1e-5)
+    assert there["texts"] == here["texts"]
+    assert bool(here["perplexities"]) == (case[2] not in ("cola", "stsb", "e2e"))
     assert not waits_of_the_project(there["waits"], case[0])
 
 
@@ -107,3 +114,22 @@ def test_a_runs_weights_write_the_same_on_both_devices(
     assert len(written["cpu"]) == 3
     assert all(written["cpu"])
     assert written["pretend"] == written["cpu"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in CASES if case[2] in LABELLED], ids="-".join)
+def test_a_runs_weights_predict_the_same_on_both_devices(
+    outcomes: dict[tuple[str, ...], Outcome], case: tuple[str, ...]
+) -> None:
+    here, there = (outcomes[(*case, device)]["predicted"] for device in ("cpu", "pretend"))
+    assert len(here) == 2
+    assert there == pytest.approx(here, rel=1e-5 if case[1] == "fp32" else 0.05)
+
+
+@pytest.mark.slow
+def test_pretraining_splits_exports_and_measurements_work_on_the_device(tmp_path: Path) -> None:
+    done = in_a_process_of_its_own("-m", "tests.training.pretend_parts", str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found) == 13
+    assert {name: apart for name, apart in found.items() if apart is not None and not apart < 1e-4} == {}

@@ -26,7 +26,7 @@ def key(recipe: Any) -> str:
 def save_whole(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, facts: Mapping[str, Any], folder: Path
 ) -> None:
-    """Write to a temporary folder beside the final one, then rename it atomically.
+    """Write to a temporary folder beside the final one, then rename it atomically; the model moves to the CPU.
 
     Raises:
         OutputError: it cannot be written.
@@ -35,7 +35,7 @@ def save_whole(
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            model.save_pretrained(temporary)
+            model.cpu().save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
             (temporary / PRETRAINING).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
             # mkdtemp makes a private folder, but a cache may be shared.

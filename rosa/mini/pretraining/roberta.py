@@ -160,7 +160,6 @@ def pretrain_roberta(
     judge = torch.nn.utils.skip_init(torch.nn.Linear, mini.hidden, 1)
     torch.nn.init.zeros_(judge.weight)
     torch.nn.init.zeros_(judge.bias)
-    trained = torch.nn.ModuleList([model, judge]).to(device)
     generator = torch.Generator().manual_seed(mini.seed)
     encoded = inputs(paragraphs, tokenizer, generator)
     rates = masking_rates(encoded, len(tokenizer))
@@ -171,6 +170,7 @@ def pretrain_roberta(
         weight.copy_(associated(weight, associations(texts_of_pairs(encoded), len(weight))))
         # Start from the known frequencies of the masked words, which saves some hundred steps.
         model.lm_head.bias.copy_((counts * rates + 1).log())
+    trained = torch.nn.ModuleList([model, judge]).to(device)  # from the same weights on any device
     stream = batches(encoded, mini.batch_size, PAD, generator)
     optimizer = build_optimizer(trained, mini.lr)
     schedule = build_schedule(optimizer, mini.steps)
