@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import re
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from rosa.config import Config, from_hydra, register
+from rosa.config import Config, Method, methods, register
+from rosa.sweep.grid import Composer
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -18,19 +17,21 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 def compose_config(*overrides: str) -> Config:
     """The checked configuration of these Hydra overrides.
 
-    Hydra takes a while, so one set of overrides is composed once, whatever folders its results and caches lie in.
+    Hydra takes a while, so files that are chosen alike are composed once, as in a sweep.
 
     Raises:
         ConfigError: as ``from_hydra``.
     """
-    register()
-    matches = {override: re.fullmatch(r"(results_dir|cache_dir)=([\w/.-]+)", override) for override in overrides}
-    folders = {match[1]: match[2] for match in matches.values() if match}
-    config = from_hydra(_composed(*(override for override in overrides if not matches[override])))
-    return dataclasses.replace(config, **folders)
+    return _composer(tuple(methods().values()))(overrides)[0]
 
 
 @functools.cache
-def _composed(*overrides: str) -> DictConfig:
+def _composer(registered: tuple[Method, ...]) -> Composer:
+    """The project's files, and those of these methods."""
+    register()
+    return Composer(_composed)
+
+
+def _composed(overrides: list[str]) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        return compose("config", overrides=overrides, return_hydra_config=True)

@@ -17,6 +17,7 @@ import torch
 
 from rosa.config import Config
 from tests.composing import compose_config
+from tests.tiers import mark_slow_cases
 
 ROOT = Path(__file__).resolve().parent.parent
 # What tests start in processes of their own imports the package from here, whatever is installed.
@@ -49,6 +50,7 @@ WHOLE_RUNS = ("experiments", "export", "run", "scripts", "sweep")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the slow tests, which `make test-quick` leaves out. Other folders' slow tests carry the mark themselves."""
+    mark_slow_cases(items)
     folders = [ROOT / "tests" / name for name in WHOLE_RUNS]
     assert all(folder.is_dir() for folder in folders), f"{WHOLE_RUNS}: a folder is gone"
     for item in items:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,11 +48,17 @@ def inside(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
+@functools.cache
+def parsed(source: str) -> ast.Module:
+    """The tree of a file's text; several tests walk those of all files."""
+    return ast.parse(source)
+
+
 def imports(path: Path, root: Path, known: set[str]) -> Iterator[tuple[int, str]]:
     """Every import of ``rosa`` in a file: its line, and the module that it names."""
     module = module_name(path, root)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+    for node in ast.walk(parsed(path.read_text(encoding="utf-8"))):
         targets: list[str] = []
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
@@ -124,7 +131,7 @@ def test_nothing_lies_loose_in_the_package():
 
 
 def test_tests_lie_in_the_folders_of_what_they_test():
-    whole = {"test_architecture.py", "test_configs.py", "test_gpu.py", "test_package.py"}
+    whole = {"test_architecture.py", "test_configs.py", "test_gpu.py", "test_package.py", "test_tiers.py"}
     assert {path.name for path in (ROOT / "tests").glob("test_*.py")} == whole
     beside = {"scripts", "experiments", "docs"}
     assert {path.name for path in (ROOT / "tests").iterdir() if (path / "__init__.py").is_file()} <= {*LEVELS, *beside}
@@ -201,7 +208,7 @@ def foreign_errors(root: Path) -> list[str]:
     """Every ``raise`` under ``root/rosa`` of a built-in error that is not allowed: a user would get a traceback."""
     found = []
     for path in sorted(root.glob("rosa/**/*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        for node in ast.walk(parsed(path.read_text(encoding="utf-8"))):
             raised = node.exc if isinstance(node, ast.Raise) else None
             named = raised.func if isinstance(raised, ast.Call) else raised
             builtin = getattr(builtins, named.id, None) if isinstance(named, ast.Name) else None
@@ -233,7 +240,7 @@ def dangers(root: Path) -> list[str]:
     """Every place under ``rosa`` and ``scripts`` that could run what it reads."""
     found = []
     for path in sorted([*root.glob("rosa/**/*.py"), *root.glob("scripts/**/*.py")]):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        for node in ast.walk(parsed(path.read_text(encoding="utf-8"))):
             where = f"{path.relative_to(root)}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Import):
                 names = [alias.name.partition(".")[0] for alias in node.names]
@@ -326,7 +333,7 @@ def importers(package: str) -> set[str]:
     """The packages of ``rosa`` that import a third-party package when they are loaded."""
     found = set()
     for path in ROOT.glob("rosa/**/*.py"):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path.read_text(encoding="utf-8")).body:
             named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             named += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
             if any(inside(name, package) for name in named):

@@ -10,11 +10,26 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import ConfigKeyError
 
-from rosa.config import RosaConfig, TaskConfig, from_hydra, identity_hash, methods, register
+from rosa.config import (
+    DataConfig,
+    DecodingConfig,
+    LoggerConfig,
+    ModelConfig,
+    RosaConfig,
+    TaskConfig,
+    TrainConfig,
+    from_hydra,
+    identity_hash,
+    methods,
+    register,
+)
 from rosa.errors import ConfigError
 from tests.commands import command
+from tests.composing import compose_config
 from tests.conftest import ROOT, Composer
+from tests.tiers import slow_but
 
 CONF = ROOT / "conf"
 NEEDS = {
@@ -44,7 +59,7 @@ def named(group: str) -> list[str]:
     return [name for other, name in CHOICES if other == group]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def registered() -> None:
     register()
 
@@ -71,7 +86,38 @@ def needs_of_task(name: str) -> list[str]:
     return model if task.get(whole) else [*model, "data=files", *files]
 
 
-@pytest.mark.parametrize(("group", "name"), [choice for choice in CHOICES if choice[0] != "experiment"])
+FEW = [choice for choice in CHOICES if choice[0] in ("data", "decoding", "logger", "train")] + [
+    ("method", "robust_all_r4_of_16"),
+    ("model", "folder"),
+    ("task", "text_to_text"),
+]
+"""Choices that are composed whenever the quick tests run. Composing takes Hydra a while; merging does not."""
+TYPES = {
+    "model": ModelConfig, "task": TaskConfig, "train": TrainConfig, "data": DataConfig, "logger": LoggerConfig,
+    "decoding": DecodingConfig,
+}  # fmt: skip
+
+
+def merged(group: str, name: str) -> DictConfig:
+    """A file of a group, and those on which it is based, merged onto their dataclass."""
+    file = OmegaConf.load(CONF / group / f"{name}.yaml")
+    assert isinstance(file, DictConfig)
+    base = file.pop("defaults")[0]
+    if base == "schema" or base.endswith("_schema"):
+        kind = methods()[base.removesuffix("_schema")].config if group == "method" else TYPES[group]
+        return OmegaConf.merge(OmegaConf.structured(kind), file)
+    return OmegaConf.merge(merged(group, base), file)
+
+
+def test_every_file_of_a_group_has_keys_and_types_of_its_dataclass() -> None:
+    for group, name in CHOICES:
+        if group != "experiment":
+            merged(group, name)
+    with pytest.raises(ConfigKeyError):
+        OmegaConf.merge(merged("method", "rosa_r2"), {"rnk": 2})
+
+
+@pytest.mark.parametrize(("group", "name"), slow_but(FEW, [choice for choice in CHOICES if choice[0] != "experiment"]))
 def test_every_choice_of_every_group_composes(group: str, name: str) -> None:
     overrides = [f"{group}={name}", *NEEDS.get((group, name), [])]
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -80,7 +126,7 @@ def test_every_choice_of_every_group_composes(group: str, name: str) -> None:
     assert config.method.name in methods()
 
 
-@pytest.mark.parametrize("name", named("experiment"))
+@pytest.mark.parametrize("name", slow_but(["glue_mini", "e2e_mini_tune", "rank_frequency"], named("experiment")))
 def test_every_experiment_composes_and_is_named_as_its_file(name: str) -> None:
     """A file that adds runs to another experiment has that experiment's name as the beginning of its own."""
     composed = copy.copy(experiment(name))
@@ -101,10 +147,9 @@ def test_every_sweep_of_every_experiment_composes() -> None:
             [f"{key}={value}" for value in str(values).split(",")]
             for key, values in (experiment(path.stem).hydra.sweeper.params or {}).items()
         ]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            for number in range(max(map(len, axes), default=0)):
-                cell = [axis[number % len(axis)] for axis in axes]
-                from_hydra(compose("config", overrides=[f"experiment={path.stem}", "data.dir=x", *cell]))
+        for number in range(max(map(len, axes), default=0)):
+            cell = [axis[number % len(axis)] for axis in axes]
+            compose_config(f"experiment={path.stem}", "data.dir=x", *cell)
 
 
 def test_defaults_are_the_protocol() -> None:

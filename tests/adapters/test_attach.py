@@ -78,6 +78,7 @@ def expected_factors(model: str, method: str, train: str) -> set[str]:
     return {f"{layer}.scale" for layer in (SCALED if method == "ia3" else ATTENTION)[model]}
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("head", ["train", "freeze"])
 @pytest.mark.parametrize("method", ["rosa-ab", "rosa-a", "rosa-b", "lora", "robust", "ia3", "ia3-inputs"])
 @pytest.mark.parametrize("name", tiny.BUILDERS)
@@ -153,6 +154,7 @@ def test_a_pattern_matches_a_dotted_suffix_without_case(pattern: str) -> None:
 # --- nothing else changes --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", tiny.BUILDERS)
 def test_attaching_leaves_the_function(name: str, method: str) -> None:
@@ -187,6 +189,7 @@ def logits_under_autocast(model: nn.Module, name: str) -> Tensor:
         return logits(model, name)
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3", "ia3-inputs"])
 @pytest.mark.parametrize("name", tiny.BUILDERS)
 def test_bfloat16_backbone_is_within_its_own_rounding(name: str, method: str) -> None:

@@ -84,6 +84,7 @@ def gradients(name: str, method: str, reentrant: bool | None, first: str = "atta
     return {key: parameter.grad for key, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("first", ["attach", "checkpointing"])
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize(

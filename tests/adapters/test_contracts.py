@@ -56,6 +56,7 @@ AROUND: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
 }
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("around", AROUND)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", MODELS)
@@ -93,6 +94,7 @@ def narrow(name: str, dtype: torch.dtype) -> nn.Module:
     return model.to(dtype)
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", tiny.BUILDERS)
@@ -128,6 +130,7 @@ def test_what_training_adds_to_a_narrow_weight_is_not_rounded_away(factorization
     assert float((change - added).norm()) <= 40**0.5 * 2.0**-16 * float(start.norm())
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3", "ia3-inputs"])
 @pytest.mark.parametrize("name", tiny.BUILDERS)
 def test_a_float64_model_stays_one(name: str, method: str) -> None:
@@ -221,6 +224,7 @@ COPIES: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("way", COPIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("method", METHODS)
@@ -258,6 +262,7 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("method", METHODS)
 def test_merging_a_wrapper_merges_the_model_in_it(method: str, wrapper: str) -> None:

@@ -16,6 +16,7 @@ from tests.adapters import tiny
 from tests.adapters.tiny import METHODS, attached, build, logits, make_layer, perturb, relative_difference, train_steps
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", tiny.BUILDERS)
 def test_merging_gives_back_classes_keys_and_outputs_and_twice_is_once(name: str, method: str) -> None:

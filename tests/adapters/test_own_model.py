@@ -25,6 +25,7 @@ import rosa
 from rosa.utils.names import EVENT, MOVED
 from tests.adapters import tiny
 from tests.adapters.tiny import build, logits, relative_difference
+from tests.tiers import slow_but
 
 pytestmark = pytest.mark.usefixtures("frozen_heap")
 
@@ -213,6 +214,7 @@ def test_two_half_batches_an_update_are_one_whole(name: str, tmp_path: Path) -> 
     assert relative_difference(logits(halves.model, name), logits(whole.model, name)) <= 1e-3
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
 def test_gradient_checkpointing_changes_no_gradient(name: str, reentrant: bool, tmp_path: Path) -> None:
@@ -272,7 +274,11 @@ def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 # Before the first resample, where one is due next, just after one, and after the last.
 @pytest.mark.parametrize(
-    ("name", "stop"), [("bert", 2), ("bert", 3), ("bert", 4), ("bert", 7), ("gpt2", 3), ("gpt2", 5), ("t5", 4)]
+    ("name", "stop"),
+    slow_but(
+        [("bert", 3), ("gpt2", 5)],
+        [("bert", 2), ("bert", 3), ("bert", 4), ("bert", 7), ("gpt2", 3), ("gpt2", 5), ("t5", 4)],
+    ),
 )
 def test_a_resumed_training_is_the_uninterrupted_one(name: str, stop: int, tmp_path: Path) -> None:
     whole = trainer_for(name, with_dropout(attached(name)), tmp_path / "whole", rosa.ResampleCallback())
@@ -418,6 +424,7 @@ def test_tied_embeddings_stay_tied_through_training_saving_and_loading(name: str
         assert each.get_output_embeddings().weight is each.get_input_embeddings().weight
 
 
+@pytest.mark.slow
 def test_a_compiled_model_follows_a_resample() -> None:
     """The graph is traced without a break, and the factors are its inputs, not constants."""
     model = build("bert")

@@ -85,6 +85,7 @@ def test_a_factorization_that_changes_the_function_is_let_through() -> None:
     assert attachment(model) is not None
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", tiny.BUILDERS)

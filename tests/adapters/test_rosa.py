@@ -49,6 +49,7 @@ def effective_weight(adapter: RosaLinear) -> Tensor:
 # --- the function stays ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("rank", [1, 4, "n-1", "n"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

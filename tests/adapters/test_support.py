@@ -58,6 +58,7 @@ def gradients(name: str, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("score", ["gradient_squared", "gradient_magnitude"])
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("name", ["roberta", "gpt2", "llama", "t5"])

@@ -230,6 +230,7 @@ def test_no_factorization_loses_on_a_step(name: str) -> None:
 # --- the theorem, where the pair is free ----------------------------------------------------------------------------
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("R", [1, 2, 4, 8])
 @pytest.mark.parametrize("name", FREE)
 def test_free_pair_reaches_the_optimum_in_exactly_that_many_steps(name: str, R: int) -> None:
@@ -291,6 +292,7 @@ def test_fewer_inputs_than_dimensions() -> None:
 # --- where the pair carries a part of the pretrained weight -----------------------------------------------------------
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("R", [1, 2, 4, 8])
 @pytest.mark.parametrize("name", CARRYING)
 def test_carrying_pair_misses_the_count(name: str, R: int) -> None:
@@ -395,6 +397,7 @@ def written(value: float) -> str:
     return f"{value:.1e}" if value > ZERO else "0"
 
 
+@pytest.mark.slow
 def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     """Excess loss by rank at step T, and by step at rank 8."""
     problem = regression()

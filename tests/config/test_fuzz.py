@@ -49,6 +49,7 @@ def test_a_value(key: str, value: str) -> None:
         assert isinstance(error, ConfigError)
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("key", ["weight_decay", "max_grad_norm", "epsilon", "lr", "warmup", "beta1"])
 @pytest.mark.parametrize("value", ["1e999", ".inf", "nan", "-.inf"])
 def test_numbers_are_finite(key: str, value: str) -> None:

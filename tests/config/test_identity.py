@@ -122,6 +122,7 @@ def test_of_a_text_to_pretrain_on_it_counts_whether_there_is_one(composed: Compo
     assert identity_hash(made) != identity_hash(own) == identity_hash(moved)
 
 
+@pytest.mark.slow
 def test_committed_records_have_the_names_of_their_settings() -> None:
     paths = list((ROOT / "results" / "records").rglob(records.RECORD))
     assert paths

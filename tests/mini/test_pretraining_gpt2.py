@@ -179,6 +179,7 @@ def test_embeddings_are_one_matrix_before_and_after_saving(saved: Path) -> None:
 # --- training --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_learns_the_text_and_says_how_well(tmp_path: Path) -> None:
     """Cyclic texts: each letter follows from the one before it, so the perplexity approaches 1."""
     circle = " ".join("abcdefgh" * 3)

@@ -200,6 +200,7 @@ def test_before_training_a_word_looks_for_itself_in_the_other_text() -> None:
 # --- training --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_learns_more_than_word_frequencies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cyclic texts: a masked word follows from its neighbours; a guess without them is right once in eight."""
     monkeypatch.setattr(roberta, "JUDGED_SHARE", 0.0)

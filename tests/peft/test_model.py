@@ -78,6 +78,7 @@ def method_of(kind: type, **options) -> rosa.RosaConfig | rosa.RobustConfig:
     return kind.METHOD(rank=4, head="freeze", **own, **options)
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("kind", "options"),
@@ -138,6 +139,7 @@ def test_a_step_calls_the_operators_of_rosa_attach_and_no_other(name, kind):
     assert found[0] == found[1]
 
 
+@pytest.mark.spread
 @both
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -173,6 +175,7 @@ def test_the_base_is_intact_bit_for_bit_after_five_resamples(name, dtype, kind):
     assert all(torch.equal(tensor, weights[key]) for key, tensor in plain.state_dict().items())
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("kind", "rank", "kept", "not_kept"),

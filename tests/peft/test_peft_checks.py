@@ -493,6 +493,7 @@ def lora_conversion_is_supported(case: Case) -> None:
     assert any("lora_A" in key for key in state)
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("asked", CHECKS)
 def test_check(name: str, asked: str, tmp_path: Path) -> None:

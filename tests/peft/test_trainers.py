@@ -37,6 +37,7 @@ from tests.adapters.test_own_model import (
     with_dropout,
 )
 from tests.adapters.tiny import batch, build, give_support, logits, perturb, relative_difference
+from tests.tiers import slow_but
 
 HEAD = {"bert": {"modules_to_save": ["classifier"]}, "roberta": {"task_type": "SEQ_CLS"}}
 
@@ -79,6 +80,7 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 # --- Transformers' Trainer -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spread
 @both
 @pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
 def test_the_trainer_trains_as_with_rosa_attach(name, tmp_path, kind):
@@ -101,16 +103,19 @@ JOINT = {"collect_steps": 3}
 WARMUP = {"schedule": "warmup", "warmup_steps": 2}
 
 
+STOPS = [
+    *((RosaConfig, "bert", stop, {}) for stop in (2, 3, 4, 7)),
+    *((RosaConfig, name, 4, {}) for name in ("gpt2", "t5")),
+    *((RobustConfig, "bert", stop, JOINT) for stop in (1, 2, 3, 4)),  # in the collection, at its end, and after it
+    *((RobustConfig, "gpt2", stop, WARMUP) for stop in (1, 2, 3, 4)),
+    (RobustConfig, "bert", 3, {**WARMUP, "restart": True}),
+    (RobustConfig, "t5", 1, {"schedule": "sparse_only"}),
+]
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "stop", "options"),
-    [
-        *((RosaConfig, "bert", stop, {}) for stop in (2, 3, 4, 7)),
-        *((RosaConfig, name, 4, {}) for name in ("gpt2", "t5")),
-        *((RobustConfig, "bert", stop, JOINT) for stop in (1, 2, 3, 4)),  # in the collection, at its end, and after it
-        *((RobustConfig, "gpt2", stop, WARMUP) for stop in (1, 2, 3, 4)),
-        (RobustConfig, "bert", 3, {**WARMUP, "restart": True}),
-        (RobustConfig, "t5", 1, {"schedule": "sparse_only"}),
-    ],
+    slow_but([(RosaConfig, "bert", 4, {}), (RobustConfig, "bert", 2, JOINT)], STOPS),
 )
 def test_a_resumed_training_is_the_uninterrupted_one(kind, name, stop, options, tmp_path):
     def model(seed: int = 0) -> nn.Module:
@@ -148,6 +153,7 @@ def test_the_best_model_at_the_end_is_the_earlier_one(tmp_path, kind):
     assert relative_difference(logits(model.merge_and_unload(), "bert"), outputs) <= 1e-5
 
 
+@pytest.mark.spread
 @both
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -176,6 +182,7 @@ def gradients(name: str, kind: type, reentrant: bool | None) -> dict[str, torch.
     return {key: parameter.grad for key, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+@pytest.mark.spread
 @both
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("name", ["vit", "whisper", "clip"])

@@ -103,6 +103,7 @@ def history_of(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_an_offline_run_holds_metrics_config_group_and_tags(tmp_path, caplog, capfd):
     with caplog.at_level(logging.INFO):
         tracker = tracking.start(config(), tmp_path, RUN_ID, resume=False)

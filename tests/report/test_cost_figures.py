@@ -20,6 +20,7 @@ from rosa.report.looks import MOST
 from tests.report.synthetic_records import config, costs, record
 from tests.report.test_costs import found as four_methods
 from tests.report.test_rank_frequency import PERIODS, RANKS, crossed, score
+from tests.tiers import slow_but
 
 
 def lines(picture: Picture) -> list[dict[str, str]]:
@@ -119,7 +120,7 @@ def test_the_bars_show_means_and_ratios_to_lora():
     assert sorted(bases) == pytest.approx([0.01, 0.04]), "tasks of other batches are not averaged"
 
 
-@pytest.mark.parametrize("draw", [tradeoffs, heat_maps, cost_bars])
+@pytest.mark.parametrize("draw", slow_but([heat_maps], [tradeoffs, heat_maps, cost_bars]))
 def test_the_same_records_give_the_same_bytes(draw):
     found = [one | {"costs": costs(0.01)} for one in crossed(with_lora=False)]
     outputs = []

@@ -60,14 +60,14 @@ def log(tmp_path: Path) -> Path:
 
 
 def test_the_mini_job_asks_no_network(tmp_path: Path, log: Path) -> None:
-    """Pretraining, a sweep of two methods over two tasks with W&B's files, tables, figures, report."""
+    """Pretraining, a sweep over two tasks with W&B's files, tables, figures, report."""
     places = [f"results_dir={tmp_path / 'results'}", f"cache_dir={tmp_path / 'cache'}"]
     sweep = command(
-        tmp_path, "scripts/train.py", "-m", "model=mini-roberta", "task=cola,stsb", "method=rosa,lora", *SMALL, *places
+        tmp_path, "scripts/train.py", "-m", "model=mini-roberta", "task=cola,stsb", "method=rosa", *SMALL, *places
     )
     assert sweep.returncode == 0, sweep.stdout + sweep.stderr
     found, problems = records.find(tmp_path / "results")
-    assert ([record["status"] for record in found], problems) == (["done"] * 4, [])
+    assert ([record["status"] for record in found], problems) == (["done"] * 2, [])
     for script in ("make_tables.py", "make_figures.py", "make_report.py"):
         made = command(tmp_path, f"scripts/{script}", "--results", str(tmp_path / "results"))
         assert made.returncode == 0, made.stderr

@@ -266,7 +266,7 @@ def ask_and_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[li
     (tmp_path / "hydra_plugins" / "ask_and_tell.py").write_text(SWEEPER)
     (tmp_path / "conf" / "hydra" / "sweeper").mkdir(parents=True)
     (tmp_path / "conf" / "hydra" / "sweeper" / "ask_and_tell.yaml").write_text(
-        "_target_: hydra_plugins.ask_and_tell.AskAndTell\ndirection: maximize\nn_trials: 10\nparams: null\n"
+        "_target_: hydra_plugins.ask_and_tell.AskAndTell\ndirection: maximize\nn_trials: 4\nparams: null\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     module = __import__("hydra_plugins.ask_and_tell", fromlist=["AskAndTell"])
@@ -285,10 +285,10 @@ def test_a_sweeper_that_searches_gets_the_selected_score_of_each_trial(
     assert script(monkeypatch, "train", *ask_and_tell) == 0
     told = json.loads((tmp_path / "search" / "told.json").read_text())
     found, _ = records.find(tmp_path / "results")
-    assert len(found) == 10
+    assert len(found) == 4
     assert {records.learning_rate(run): records.score(run) for run in found} == dict(map(tuple, told))
     lines = [line for line in said(capsys)[0].splitlines() if line.startswith("done ")]
-    assert len(lines) == 10
+    assert len(lines) == 4
     assert all(f"lr={lr}" in line for line, (lr, _) in zip(lines, told, strict=True)), "a line names what varies"
 
     assert script(monkeypatch, "train", *ask_and_tell) == 0

@@ -121,6 +121,7 @@ def weights() -> dict[str, Tensor]:
 WEIGHTS = weights()
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("name", WEIGHTS)
 @pytest.mark.parametrize("solver", ["auto", "svd"])
 def test_the_split_is_exact_for_every_weight(name: str, solver: Solver) -> None:

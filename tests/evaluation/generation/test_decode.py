@@ -74,6 +74,7 @@ def plainly(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, text: st
     return tuple(sequence[: sequence.index(causal.END)] if causal.END in sequence else sequence)
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("kind", ["random", "trained"])
 @pytest.mark.parametrize("beams", [1, 5, 10])
 def test_a_batch_gives_each_prompt_what_it_gets_alone(
@@ -124,6 +125,7 @@ def beam_search(model: GPT2LMHeadModel, prompt: list[int], config: DecodingConfi
     return finished[0][1]
 
 
+@pytest.mark.spread
 @pytest.mark.parametrize("beams", [2, 4])
 @pytest.mark.parametrize(("penalty", "size", "prompt_counts"), [(1.0, 2, True), (0.8, 2, False), (-1.0, 0, True)])
 def test_it_is_beam_search(

@@ -94,6 +94,7 @@ def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert sorted(package.iterdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @needs_java
 def test_the_rules_agree_with_java_on_every_e2e_reference() -> None:
