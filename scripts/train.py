@@ -32,7 +32,7 @@ from rosa.run.device import resolve
 from rosa.run.earlier import Inputs, finished
 from rosa.sweep.grid import job, options, typed
 from rosa.sweep.jobs import request
-from rosa.sweep.refusals import refuse_folders, refuse_half_a_sweep, refuse_wrong_direction
+from rosa.sweep.refusals import refuse_folders, refuse_half_a_sweep, refuse_processes, refuse_wrong_direction
 from rosa.sweep.slurm import run_as_job
 from rosa.utils.console import run_command
 from rosa.utils.distributed import is_main, launched
@@ -60,6 +60,7 @@ def train(composed: DictConfig) -> float:
         except Exception:
             traceback.print_exc()
         raise SystemExit(status)
+    refuse_processes()
     config = from_hydra(composed)
     refuse_wrong_direction(config, context.sweeper.get("direction"))
     result = run_as_job(job(words, config, context, options(context, CONF)))
@@ -101,13 +102,10 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
     register()
     asked = request(readable(sys.argv[1:]))
-    if asked.multirun and launched():
-        raise ConfigError(
-            "-m under torchrun: its processes all work on a single run; leave -m out, or start the sweep without "
-            "torchrun, which gives each run its own GPU"
-        )
     if asked.runs:  # before Hydra makes the folder
         refuse_folders(asked.overrides)
+        if asked.sweeps:
+            refuse_processes()
     if asked.multirun and not asked.runs:
         raise ConfigError("-m: --cfg, --info and --help tell about one run: leave -m out")
     sys.argv[1:] = [*asked.options, *asked.overrides]  # Hydra's parser takes overrides in one piece only

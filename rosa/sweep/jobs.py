@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -88,6 +89,9 @@ class Request:
     options: tuple[str, ...]
     """The others, which Hydra reads: such as ``-m``, ``--config-dir DIR``, ``--cfg job``."""
     multirun: bool
+    """Whether a sweep is asked for by ``-m``."""
+    sweeps: bool
+    """Whether it is, or the words ask Hydra for its mode of sweeps; a file may ask for it, too."""
     config_dir: str
     """A folder of further configuration files; empty without one."""
     runs: bool
@@ -115,4 +119,5 @@ def request(words: Sequence[str]) -> Request:
         else:
             own.insert(0, word)
     answers = (found.help, found.hydra_help, found.version, found.shell_completion, found.cfg, found.info)
-    return Request(overrides, tuple(own), found.multirun, found.config_dir or "", runs=not any(answers))
+    sweeps = found.multirun or any(re.fullmatch(r"\+*hydra\.mode=(RunMode\.)?MULTIRUN", word) for word in overrides)
+    return Request(overrides, tuple(own), found.multirun, sweeps, found.config_dir or "", runs=not any(answers))

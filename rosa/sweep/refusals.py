@@ -8,11 +8,25 @@ from typing import Any
 from rosa.config import Config
 from rosa.errors import ConfigError
 from rosa.sweep.grid import parse
+from rosa.utils.distributed import launched
 
 FOLDERS = ("hydra.run.", "hydra.output_subdir", "hydra.job.chdir")
 """Hydra's settings of a run's folder."""
 SWEEP_FOLDER = ("hydra.sweep.",)
 """Hydra's settings of a sweep's folder."""
+
+
+def refuse_processes() -> None:
+    """Refuse a sweep in the processes of one run, each of which would do the whole sweep.
+
+    Raises:
+        ConfigError: a launcher such as torchrun has started this process.
+    """
+    if launched():
+        raise ConfigError(
+            "a sweep (-m, or hydra.mode=MULTIRUN) under torchrun: its processes all work on a single run; do one run, "
+            "or start the sweep without torchrun, which gives each run its own GPU"
+        )
 
 
 def refuse_half_a_sweep(params: Mapping[str, Any] | None, overrides: Sequence[str]) -> None:

@@ -67,9 +67,16 @@ class GridSweeper(Sweeper):
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """As Hydra calls it."""
+        """As Hydra calls it.
+
+        Raises:
+            ConfigError: torchrun has started this process.
+        """
         from hydra.core.plugins import Plugins
 
+        from rosa.sweep.refusals import refuse_processes
+
+        refuse_processes()
         self.hydra_context = hydra_context
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
@@ -126,7 +133,14 @@ class LocalLauncher(Launcher):
     """Does runs on this machine, several at a time, each in a process of its own."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """As Hydra calls it; the runs are done by :func:`rosa.run.run`, not by ``task_function``."""
+        """As Hydra calls it; the runs are done by :func:`rosa.run.run`, not by ``task_function``.
+
+        Raises:
+            ConfigError: torchrun has started this process.
+        """
+        from rosa.sweep.refusals import refuse_processes
+
+        refuse_processes()
         self.hydra_context = hydra_context
         self.config = config
 

@@ -34,7 +34,6 @@ from rosa.training import find_checkpoint
 from rosa.training import trainer as trainer_module
 from rosa.training.batches import BatchShares, EpochSampler
 from rosa.utils import distributed, heartbeat
-from tests.commands import command
 from tests.conftest import ROOT, Composer
 from tests.run.conftest import SHAPE
 from tests.run.test_resume import StopAfter, folder_of, results
@@ -416,14 +415,6 @@ def test_a_job_of_one_task_is_no_launcher(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
-
-
-def test_sweep_is_refused() -> None:
-    environment = {**os.environ, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
-    done = command("scripts/train.py", "-m", "seed=0,1", environment=environment, light=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: -m under torchrun")
-    assert len(done.stderr.splitlines()) == 2
 
 
 def test_torchrun_hands_a_signal_on(composed: Composer, tmp_path: Path, tiny_model: Path) -> None:

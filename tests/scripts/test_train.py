@@ -170,6 +170,36 @@ def test_what_cannot_be_done_is_said_in_a_line(
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-m seed=0,1",
+        "hydra.mode=MULTIRUN seed=0,1",
+        "++hydra.mode=RunMode.MULTIRUN",
+        "hydra.mode=2",
+        "hydra.mode=MULTIRUN hydra/sweeper=basic hydra/launcher=basic",
+        "experiment=sweeps seed=0,1",
+        "experiment=sweeps hydra/launcher=basic",
+        "experiment=sweeps hydra/sweeper=basic",
+        "experiment=sweeps hydra/sweeper=basic hydra/launcher=basic",
+    ],
+)
+def test_no_way_to_ask_for_a_sweep_makes_the_processes_of_a_run_do_one(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "sweeps.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\n")
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    results = tmp_path / "results"
+    asked = [f"--config-dir={tmp_path}", *words.split(), f"results_dir={results}", f"hydra.sweep.dir={results}"]
+    assert script(monkeypatch, "train", *asked) == 2
+    first, second = said(capsys)[1].splitlines()[-2:]
+    assert first.startswith("error: a sweep (-m, or hydra.mode=MULTIRUN) under torchrun")
+    assert second == "help: python scripts/train.py --help"
+    assert not list(results.rglob("record.json"))
+
+
 def test_a_folder_that_cannot_be_written_is_two_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
