@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from rosa import records
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, ModelConfig, RosaConfig, to_dict
@@ -371,6 +372,22 @@ def test_the_same_records_in_any_order_give_the_same_bytes(tmp_path):
         found.reverse()
     assert len(outputs[0]) == 3 * 2
     assert outputs[0] == outputs[1]
+
+
+def test_a_picture_is_laid_out_once_and_drawn_once_a_format(monkeypatch, tmp_path):
+    drawn = []
+    draw = Figure.draw
+
+    def counted(self, renderer):
+        drawn.append(type(renderer).__name__)
+        return draw(self, renderer)
+
+    monkeypatch.setattr(Figure, "draw", counted)
+    (picture,), _ = curves(compare([done(START)], "study"))
+    picture.write(tmp_path, ["svg", "png", "pdf"])
+    assert drawn == ["MixedModeRenderer", "RendererAgg", "MixedModeRenderer"]
+    assert (tmp_path / f"{picture.name}.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / f"{picture.name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import get_registered_canvas_class
 from matplotlib.figure import Figure
 
 from rosa.errors import OutputError
@@ -88,7 +89,10 @@ class Picture:
             if engine is not None:
                 engine.execute(self.drawing)
                 self.drawing.set_layout_engine("none")
-            self.drawing.savefig(buffer, format=ending, metadata=METADATA[ending])
+            self.drawing.set_dpi(STYLE["savefig.dpi"])
+            # Figure.savefig would draw everything once more before, for a layout.
+            canvas = get_registered_canvas_class(ending)(self.drawing)
+            getattr(canvas, f"print_{ending}")(buffer, metadata=METADATA[ending])
         return buffer.getvalue().translate(None, CONTROL if ending == "svg" else b"")
 
     def write(self, folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
