@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from hydra.core.plugins import Plugins
 from rosa import records
 from rosa.sweep import local
 from tests.commands import script
+from tests.conftest import ROOT
 from tests.sweep.test_kills import RUN
 
 
@@ -101,6 +103,31 @@ def test_hydras_options_are_answered(
 ) -> None:
     assert script(monkeypatch, "train", *words) == 0
     assert expected in "".join(said(capsys))
+
+
+HEAVY = {
+    *("torch", "transformers", "datasets", "peft", "accelerate", "tokenizers", "huggingface_hub", "wandb", "submitit"),
+    *("scipy", "pandas", "pyarrow", "sklearn", "matplotlib"),
+}
+"""Packages whose import takes from a tenth of a second to many seconds."""
+
+
+@pytest.mark.parametrize(
+    ("words", "said_first"),
+    [
+        (["--help"], "Configuration groups"),
+        (["--cfg", "job"], "seed: 0"),
+        (["-m", "experiment=glue_mini", "method.rank=-1"], "composing:"),  # ends with its first run, without training
+    ],
+)
+def test_the_first_words_wait_for_few_imports(words: list[str], said_first: str) -> None:
+    asked = [sys.executable, "-X", "importtime", "scripts/train.py", *words]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    imports = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
+    assert said_first in done.stdout + done.stderr
+    assert "hydra" in imports
+    assert {name.partition(".")[0] for name in imports} & HEAVY == set()
+    assert len(imports) <= 650  # 550 when this was written, a third of a second
 
 
 @pytest.mark.parametrize(
