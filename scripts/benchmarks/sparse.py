@@ -5,18 +5,15 @@ from __future__ import annotations
 import copy
 import functools
 import unittest.mock
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from benchmarks.contenders import RANK, Contender
 from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
+from benchmarks.tensors import peak_bytes
 from benchmarks.timing import Spread, interleave, ratio, spread
 from benchmarks.workload import Workload, load_model
 from rosa.adapters import sparse
@@ -104,46 +101,6 @@ WAYS: dict[str, Callable[[Problem], Result]] = {
 def frozen(p: Problem) -> tuple[Tensor, Tensor]:
     """The layer without S: its output and the gradient of its input."""
     return p.x @ p.weight.T, p.grad @ p.weight
-
-
-class Allocated(TorchDispatchMode):
-    """Follows the bytes of the tensors that operations make, while they live."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        for leaf in tree_leaves((args, kwargs)):
-            if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
-                self._known.add(leaf.untyped_storage()._cdata)
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
-                self._note(leaf.untyped_storage())
-        return out
-
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata in self._known:
-            return
-        self._known.add(storage._cdata)
-        size, key = storage.nbytes(), storage._cdata
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._free, key, size)
-
-    def _free(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
-
-
-def peak_bytes(action: Callable[[], object]) -> int:
-    """The most bytes that an action's tensors have at once, its results included."""
-    with Allocated() as held:
-        kept = action()
-    del kept
-    return held.peak
 
 
 def _done(way: Callable[[Problem], object], problem: Problem, _: int) -> None:

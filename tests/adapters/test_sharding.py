@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import peft
 import pytest
 import torch
+from benchmarks.tensors import Allocated
 from torch import multiprocessing, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -28,6 +30,8 @@ from tests.adapters.tiny import attached, batch, build, logits, relative_differe
 
 STEPS, DUE = 5, (1, 3)
 DOORS, METHODS = ("attach", "peft"), ("rosa", "robust")
+WIDTH, RANK, DEPTHS = 256, 2, (2, 6)
+"""Layers, and numbers of them, whose memory in a resample is counted."""
 
 
 def make(door: str, seed: int = 0, method: str = "rosa") -> nn.Module:
@@ -89,7 +93,25 @@ def _in_a_group(rank: int, folder: Path) -> None:
     for door in DOORS:
         for method in METHODS:
             torch.save(_trained_in_shards(rank, door, method), folder / f"{door}-{method}-{rank}.pt")
+        found = {depth: _bytes_of_a_resample(door, depth) for depth in DEPTHS}
+        torch.save(found, folder / f"{door}-bytes-{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+def _bytes_of_a_resample(door: str, depth: int) -> tuple[int, int]:
+    """The most bytes of tensors at once in a resample of square layers, and what is kept of them."""
+    model: Any = nn.Sequential(*(nn.Sequential(OrderedDict(attention=nn.Linear(WIDTH, WIDTH))) for _ in range(depth)))
+    if door == "attach":
+        rosa.attach(model, rosa.RosaConfig(rank=RANK), verbose=False)
+    else:
+        model = peft.get_peft_model(model, RosaConfig(r=RANK))
+    mesh = init_device_mesh("cpu", (2,))
+    for block in model.get_base_model() if door == "peft" else model:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    with Allocated() as counted:
+        rosa.resample(model)
+    return counted.peak, counted.now
 
 
 def _trained_in_shards(rank: int, door: str, method: str) -> dict[str, Any]:
@@ -169,6 +191,19 @@ def test_two_processes_with_shards_end_where_one_does(door, method, group):
         again = make(door, seed=1, method=method)
         peft.set_peft_model_state_dict(again, first["adapter"])
         assert relative_difference(logits(again, "bert"), expected) <= 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("door", DOORS)
+def test_a_resample_in_shards_needs_the_memory_of_a_layer_or_two_however_many_there_are(door, group):
+    """In float64 a layer takes twice its bytes: the weight, its copies in a sum, and its Gram matrix."""
+    layer, factors = 4 * WIDTH**2, 4 * RANK * 2 * WIDTH
+    for rank in range(2):
+        found = torch.load(group / f"{door}-bytes-{rank}.pt")
+        rows = 3 if door == "peft" else 0  # a layer's history: a start, an end, the next start
+        for depth, (peak, kept) in found.items():
+            assert kept <= depth * (rows * factors + 2 * WIDTH), (rank, depth)  # and the directions visited
+            assert peak <= 7.5 * layer + kept + depth * factors, (rank, depth, peak / layer)
 
 
 # --- what cannot be had ----------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from benchmarks.contenders import DORA, LABELS, PARTS, PEFT, RANKED, Contender
 from benchmarks.findings import Findings, number, with_quartiles
 from benchmarks.measured import Case, Measured, case_label, cases_at
 from benchmarks.memory import Memory
+from benchmarks.tensors import peak_bytes
 from benchmarks.timing import Spread, interleave, ratio, spread
 from benchmarks.workload import Workload, configure, load_model, prepare
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -609,7 +610,18 @@ def test_the_peak_counts_what_lives_at_once() -> None:
         y = y * 2  # the first one is freed only now
         return y[:10].sum() + y.view(10, 100).sum()
 
-    assert 2 * 4000 <= sparse.peak_bytes(action) <= 2 * 4000 + 100
+    assert 2 * 4000 <= peak_bytes(action) <= 2 * 4000 + 100
+
+
+def test_memory_that_was_there_before_is_counted_once_it_is_used_anew() -> None:
+    held = [torch.ones(1000) for _ in range(100)]
+
+    def action() -> list[torch.Tensor]:
+        while held:
+            held.pop().add_(1)
+        return [torch.ones(1000) for _ in range(100)]
+
+    assert peak_bytes(action) == 100 * 4000
 
 
 # --- scaling ---------------------------------------------------------------------------------------------------------

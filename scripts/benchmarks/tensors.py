@@ -1,0 +1,57 @@
+"""Counts the bytes of tensors, which do not depend on the machine's load and allocator as resident memory does."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Allocated(TorchDispatchMode):
+    """Follows the bytes of the tensors that operations make, while they live.
+
+    Not seen: the working memory inside an operation, and of sharded tensors (``DTensor``) the operations inside.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        for storage in _storages((args, kwargs)):
+            self._note(storage, 0)  # it was there before
+        out = func(*args, **(kwargs or {}))
+        for storage in _storages(out):
+            self._note(storage, storage.nbytes())
+        return out
+
+    def _note(self, storage: torch.UntypedStorage, size: int) -> None:
+        key = storage._cdata
+        if key not in self._known:
+            self._known.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def _storages(tree: object) -> list[torch.UntypedStorage]:
+    tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return [tensor.untyped_storage() for tensor in tensors if tensor.layout == torch.strided]
+
+
+def peak_bytes(action: Callable[[], object]) -> int:
+    """The most bytes that an action's tensors have at once, its results included."""
+    with Allocated() as held:
+        kept = action()
+    del kept
+    return held.peak
