@@ -84,7 +84,7 @@ def begin(
         limits: limits of the system by their names in the module ``resource``, for example ``RLIMIT_FSIZE``.
         light: only what commands import that do not load PyTorch is imported, so that they can be seen not to.
     """
-    server = _server(*LIGHT) if light else _server(*LIGHT, "rosa.run", "rosa.export")
+    server = _server(*LIGHT) if light else _server(*LIGHT, "rosa.run", "rosa.export", "tests.frozen")
     variables = dict(os.environ if environment is None else environment)
     return Begun(_ask(server, "begin", [str(word) for word in words], str(cwd), variables, dict(limits or {})), server)
 

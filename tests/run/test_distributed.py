@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import faulthandler
-import multiprocessing
 import os
 import re
 import signal
@@ -35,6 +34,7 @@ from rosa.training import trainer as trainer_module
 from rosa.training.batches import BatchShares, EpochSampler
 from rosa.utils import distributed, heartbeat
 from tests.conftest import ROOT, Composer
+from tests.processes import forking
 from tests.run.conftest import SHAPE
 from tests.run.test_resume import StopAfter, folder_of, results
 
@@ -78,9 +78,7 @@ def launch(
     ``stops``: at which update by rank; ``prepare``: called in each process first.
     """
     # From a server that has imported everything: torchrun itself would import it again for each process.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rosa.run", "tests.run.test_distributed"])
-    running = start_processes(context, configs, stops or {}, prepare)
+    running = start_processes(forking(), configs, stops or {}, prepare)
     answers = [answer_of(ours) for _, ours in running]
     for process, _ in running:
         process.join(ENDING_SECONDS)
@@ -304,8 +302,7 @@ def test_a_killed_process_ends_the_run(count: int, rank: int, composed: Composer
 def test_a_process_that_hangs_ends_the_run(rank: int, composed: Composer) -> None:
     """As a machine that fails: its connections stay open, and the others wait in an operation that nothing ends."""
     config = composed(*SHAPE, *ROSA)
-    context = multiprocessing.get_context("forkserver")
-    running = start_processes(context, [config, config], {}, partial(falling, rank, signal.SIGSTOP, 0.2))
+    running = start_processes(forking(), [config, config], {}, partial(falling, rank, signal.SIGSTOP, 0.2))
     (frozen, _), (other, answer) = running[rank], running[1 - rank]
     other.join(60)
     ended = other.exitcode

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import faulthandler
 import hashlib
-import multiprocessing
 import os
 import random
 import signal
@@ -29,6 +28,7 @@ from rosa.run.folder import WEIGHTS
 from rosa.training import manifest
 from tests import causal
 from tests.conftest import composer
+from tests.processes import forking
 from tests.run.test_resume import folder_of, results
 
 KILLS = int(os.environ.get("ROSA_KILLS", "2"))
@@ -138,9 +138,7 @@ def die(config: Config, seed: int) -> None:
 
 def killed(config: Config, seed: int) -> None:
     """Do a run in a process that is killed at a random moment."""
-    context = multiprocessing.get_context("forkserver")  # the imports take longer than a run
-    context.set_forkserver_preload(["rosa.run", "tests.run.test_kill_trials"])
-    process = context.Process(target=die, args=(config, seed))
+    process = forking().Process(target=die, args=(config, seed))  # the imports take longer than a run
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL, f"seed {seed}: the run ended before it could be killed"
