@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from rosa.errors import ConfigError
@@ -40,6 +41,12 @@ def typed(config: Any, prefix: str) -> None:
         if kind in KINDS:
             value = getattr(config, item.name)
             require(of_kind(value, kind), f"{prefix}.{item.name}", value, KINDS[kind])
+
+
+def patterns(key: str, value: object) -> None:
+    """Require a dictionary whose keys are patterns of names."""
+    named = isinstance(value, Mapping) and all(isinstance(pattern, str) and pattern for pattern in value)
+    require(named, key, value, "a dictionary whose keys are patterns of names")
 
 
 def is_name(value: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from rosa.config.checks import choice, positive, require, typed
+from rosa.config.checks import choice, patterns, positive, require, typed
 
 RANKS = "a whole number of at least 1, or a share of min(out, in) between 0 and 1"
 
@@ -74,6 +74,7 @@ class RankedConfig(TargetedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _rank("method.rank", self.rank)
+        patterns("method.rank_pattern", self.rank_pattern)
         for pattern, rank in self.rank_pattern.items():
             _rank(f"method.rank_pattern.{pattern}", rank)
 
@@ -206,6 +207,7 @@ class RobustConfig(RankedConfig):
         positive("method.alpha", self.alpha)
         require(0 <= self.dropout < 1, "method.dropout", self.dropout, "a number in [0, 1)")
         _density("method.density", self.density)
+        patterns("method.density_pattern", self.density_pattern)
         for pattern, density in self.density_pattern.items():
             _density(f"method.density_pattern.{pattern}", density)
         positive("method.lr_sparse", self.lr_sparse)

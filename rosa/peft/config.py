@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from peft.utils.other import get_pattern_key
 
 import rosa.config
 from rosa.config import RankedConfig
+from rosa.config.checks import of_kind, patterns, require
 from rosa.errors import ConfigError
 
 PEFT_NAMES = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
@@ -38,7 +40,7 @@ class TunerConfig(PeftConfig):
     exclude_modules: Any = None
     """Names, ends of names or a regular expression of modules that are not adapted."""
     layers_to_transform: Any = None
-    """Index or indices of the layers to adapt; only with a list of ``target_modules``."""
+    """Index or indices of the layers to adapt, from 0; not with a regular expression as ``target_modules``."""
     layers_pattern: Any = None
     """Name of the module list that ``layers_to_transform`` counts in."""
     rank_pattern: dict[str, Any] = field(default_factory=dict)
@@ -51,9 +53,7 @@ class TunerConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType[self.METHOD.NAME.upper()]
-        for name in ("target_modules", "exclude_modules"):
-            value = getattr(self, name)
-            setattr(self, name, set(value) if isinstance(value, (list, tuple)) else value)
+        self._check_names()
         if isinstance(self.target_modules, str):
             for name in ("layers_to_transform", "layers_pattern"):
                 if getattr(self, name) is not None:
@@ -67,6 +67,7 @@ class TunerConfig(PeftConfig):
         if self.bias not in biases:
             raise ConfigError(f"bias={self.bias!r}: expected one of {', '.join(biases)}")
         self.method()
+        self._check_patterns("rank_pattern")
         for pattern, rank in self.rank_pattern.items():
             self._method("rank", rank, f"rank_pattern[{pattern!r}]")
 
@@ -82,6 +83,40 @@ class TunerConfig(PeftConfig):
     def rank_of(self, module: str) -> Any:
         """The requested rank of a module of this name: that of the first matching ``rank_pattern``, or ``r``."""
         return self.rank_pattern.get(get_pattern_key(list(self.rank_pattern), module), self.r)
+
+    def _check_names(self) -> None:
+        """Check the options that name modules or layers: PEFT takes any value, and a string as a list of letters.
+
+        Raises:
+            ConfigError: a value has another type, or is no regular expression.
+        """
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                _check_expression(f"{name}={value!r}", value)
+            else:
+                require(value is None or _are_names(value), name, value, "a list of names, or one regular expression")
+                setattr(self, name, None if value is None else set(value))
+        saved = self.modules_to_save
+        require(saved is None or _are_names(saved), "modules_to_save", saved, "None or a list of names")
+        self.modules_to_save = None if saved is None else list(saved)
+        chosen = self.layers_to_transform
+        several = chosen if isinstance(chosen, (list, tuple)) else [] if chosen is None else [chosen]
+        whole = all(of_kind(one, "int") and one >= 0 for one in several)
+        require(whole, "layers_to_transform", chosen, "the index of a layer, counted from 0, or a list of them")
+        pattern = self.layers_pattern
+        named = pattern is None or isinstance(pattern, str) or _are_names(pattern)
+        require(named, "layers_pattern", pattern, "the name of a module list, or a list of them")
+
+    def _check_patterns(self, name: str) -> None:
+        """Check that an option is a dictionary whose keys are regular expressions.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        patterns(name, getattr(self, name))
+        for pattern in getattr(self, name):
+            _check_expression(f"{name}: {pattern!r}", pattern)
 
     def _method(self, option: str, value: Any, name: str) -> RankedConfig:
         """Build ``METHOD`` with another value of one option, which messages call ``name``.
@@ -154,6 +189,7 @@ class RobustConfig(TunerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_patterns("density_pattern")
         for pattern, density in self.density_pattern.items():
             self._method("density", density, f"density_pattern[{pattern!r}]")
 
@@ -164,3 +200,14 @@ class RobustConfig(TunerConfig):
     def to_dict(self) -> dict[str, Any]:
         """The options as saved, without ``support``, a file of this machine."""
         return {**super().to_dict(), "support": ""}
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(name, str) and name for name in value)
+
+
+def _check_expression(place: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"{place} is no regular expression: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -108,8 +109,27 @@ class Tuner(BaseTuner):
                     f"target_modules=None: no linear layer of {type(self.model).__name__} lies in a module whose name "
                     f"says attention; it has: {_listed(self.model)}"
                 )
-            peft_config.target_modules = set(names)
+            peft_config.target_modules = self._in_chosen_layers(names, peft_config)
         return peft_config
+
+    def _in_chosen_layers(self, names: list[str], config: TunerConfig) -> set[str]:
+        """Those of the default targets that ``layers_to_transform`` leaves, which PEFT applies to ends of names alone.
+
+        Raises:
+            AdapterError: it leaves none.
+        """
+        if config.layers_to_transform is None:
+            return set(names)
+        ends = {name.rpartition(".")[2] for name in names}
+        probe = copy.copy(config)
+        probe.target_modules, probe.exclude_modules, probe.modules_to_save = ends, None, None
+        kept = {name for name in names if self._check_target_module_exists(probe, name)}
+        if not kept:
+            raise AdapterError(
+                f"layers_to_transform={config.layers_to_transform} leaves none of the linear layers inside attention "
+                f"modules of {type(self.model).__name__}; it has: {', '.join(names)}"
+            )
+        return kept
 
     def _refuse_targets(self, model: nn.Module, config: TunerConfig) -> None:
         """Check every module that the configuration targets, before any of them is replaced."""

@@ -244,6 +244,7 @@ def test_visited_directions_are_counted() -> None:
         ({"every": 0, "rewarm_steps": 5}, r"method\.rewarm_steps=5.*method\.every=0 never resamples"),
         ({"every": 5, "unit": "step", "rewarm_steps": 5}, r"method\.rewarm_steps=5.*fewer than method\.every=5"),
         ({"rank_pattern": {"*query": 0}}, r"method\.rank_pattern\.\*query=0"),
+        ({"rank_pattern": None}, r"method\.rank_pattern=None: expected a dictionary"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], said: str) -> None:

@@ -413,6 +413,10 @@ def test_targets_follow_pefts_rules(kind):
     assert adapted(target_modules="all-linear") == attention | mlp
     assert adapted(exclude_modules=["k_proj", "v_proj"]) == {n for n in attention if n[-6] in "qo"}
     assert adapted(target_modules=["q_proj"], layers_to_transform=1) == {"model.layers.1.self_attn.q_proj"}
+    assert adapted(layers_to_transform=[1]) == {name for name in attention if ".1." in name}
+    assert adapted(layers_to_transform=0, layers_pattern="layers") == {name for name in attention if ".0." in name}
+    with pytest.raises(AdapterError, match=r"layers_to_transform=\[9\] leaves none of .*layers.0.self_attn.q_proj"):
+        adapted(layers_to_transform=[9])
     patterns = {"q_proj": 2, "layers.1.self_attn.o_proj": 3}
     found = layers(wrapped("llama", kind=kind, r=0.25, rank_pattern=patterns)).values()
     ranks = {layer.name: layer.adapter("default").rank for layer in found}
