@@ -43,6 +43,26 @@ def test_equal_scores_give_exactly_as_many_and_the_first() -> None:
     assert support.largest(torch.full((6, 10), 0.5), 13).tolist() == list(range(13))
 
 
+def test_a_support_with_the_first_entry_of_a_weight_is_one_when_it_is_loaded() -> None:
+    """Positions that are not chosen yet are -1."""
+    model, other = attached("roberta", CONFIG), attached("roberta", CONFIG, seed=1)
+    for adapter in support.supported(model).values():
+        adapter.choose(torch.arange(len(adapter.index)))
+    other.load_state_dict(model.state_dict())
+    assert support.chosen(other)
+    for adapter in support.supported(other).values():
+        assert adapter.support is not None
+        assert adapter.support.index.tolist() == list(range(len(adapter.index)))
+
+
+def test_a_part_of_a_model_has_its_layers_by_its_own_names() -> None:
+    """Only the whole model knows under which names its layers were adapted."""
+    model = attached("roberta", CONFIG)
+    own = support.by_layer(model.roberta)
+    assert [f"roberta.{name}" for name in own] == list(support.by_layer(model))
+    assert list(own.values()) == list(support.supported(model).values())
+
+
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 

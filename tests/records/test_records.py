@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import math
 import os
@@ -78,6 +79,11 @@ def test_numbers_that_are_not_finite_become_null_and_the_file_is_strict_json(tmp
     assert loaded["history"] == [{"loss": None, "steps": [1, 2]}]
     assert math.isnan(records.score(loaded, "best"))
     assert math.isfinite(records.score(loaded, "last"))
+
+
+def test_a_record_can_be_read_by_people_whatever_their_letters(tmp_path):
+    records.write(tmp_path, record(config(), 0.5, warnings=["Zoë's café: 5 € 日本"]))
+    assert "Zoë's café: 5 € 日本" in (tmp_path / records.RECORD).read_text(encoding="utf-8")
 
 
 def test_what_json_cannot_hold_is_named(tmp_path):
@@ -236,6 +242,18 @@ def evidence(results, *made):
     for path, one in zip(paths, made, strict=True):
         records.write(path, one)
     return paths
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_reading_leaves_the_search_for_cycles_as_it_was(tmp_path, collecting):
+    put(tmp_path, record(config(), 0.5))
+    before = gc.isenabled()
+    try:
+        (gc.enable if collecting else gc.disable)()
+        records.find(tmp_path)
+        assert gc.isenabled() == collecting
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_find_reads_both_trees_and_reports_what_it_cannot_read(tmp_path):

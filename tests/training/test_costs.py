@@ -95,6 +95,15 @@ def test_parameter_memory_counts_each_part_apart_and_a_shared_weight_once():
     assert costs.parameter_memory(model)["optimizer_state_bytes"] == 0
 
 
+def test_the_memory_of_an_optimizer_counts_tensors_however_deep_they_lie():
+    """As those of L-BFGS, whose state has lists of them beside numbers."""
+    layer = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    step = torch.ones(6)
+    optimizer.state[layer.weight] = {"calls": 2, "old": [step, (step.double(), "none")], "flat": {"now": step}}
+    assert costs.parameter_memory(layer, optimizer)["optimizer_state_bytes"] == 6 * (4 + 8 + 4)
+
+
 def test_memory_above_the_baseline_follows_a_large_block():
     size = 200 * 2**20
     costs.reset_peak_memory("cpu")

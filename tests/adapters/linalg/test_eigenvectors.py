@@ -24,6 +24,7 @@ SPECTRA = {
     "near clusters": np.repeat([1.0, 2.0], N // 2) + np.arange(N) * 1e-13,
     "deficient": np.maximum(np.arange(N) - N // 2, 0.0),
     "tiny": np.geomspace(1e-66, 1e-60, N),
+    "huge": np.geomspace(1e54, 1e60, N),
 }
 
 
