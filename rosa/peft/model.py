@@ -20,6 +20,7 @@ from rosa.config import ATTENTION
 from rosa.errors import AdapterError
 from rosa.peft.config import TunerConfig
 from rosa.peft.layer import TunerLinear
+from rosa.peft.loading import refuse_load_adapter
 
 REMOVAL = "model.merge_and_unload() or model.unload()"
 """The call that removes the adapters from a PEFT model."""
@@ -65,8 +66,9 @@ class Tuner(BaseTuner):
 
         Raises:
             AdapterError: no layer is a target, one cannot be adapted or does not fit the options, or the model is under
-                FSDP1 or ZeRO-3; the model is then unchanged.
+                FSDP1 or ZeRO-3, or transformers' ``load_adapter`` calls; the model is then unchanged.
         """
+        refuse_load_adapter(model, self.title)
         refuse_flat_shards(model)
         config = self._config(adapter_name)
         self._prepare_adapter_config(config, self.get_model_config(model))

@@ -19,7 +19,17 @@ from rosa.errors import AdapterError
 from rosa.peft import RobustConfig, RosaConfig
 from rosa.peft.layer import TunerLinear
 from rosa.utils.seeding import generator
-from tests.adapters.tiny import HIDDEN, attached, batch, build, give_support, logits, relative_difference, train_steps
+from tests.adapters.tiny import (
+    HIDDEN,
+    attached,
+    batch,
+    build,
+    give_support,
+    logits,
+    perturb,
+    relative_difference,
+    train_steps,
+)
 
 NAMES = ("llama", "gpt2", "t5", "roberta")
 both = pytest.mark.parametrize("kind", [RosaConfig, RobustConfig])
@@ -535,6 +545,21 @@ def test_what_peft_can_do_with_lora_alone_is_refused_by_name(tmp_path, kind):
         model(input_ids=torch.zeros(1, 2, dtype=torch.long), adapter_names=["default"])
     with pytest.raises(ValueError, match=kind.METHOD.NAME.upper()):
         peft.PeftMixedModel(build("llama"), kind())
+
+
+@both
+def test_transformers_own_loading_is_refused_and_leaves_the_model_alone(tmp_path, kind):
+    source = wrapped("llama", kind=kind)
+    perturb(source)
+    source.save_pretrained(tmp_path / "adapter")
+    model = build("llama")
+    before, names = logits(model, "llama"), [name for name, _ in model.named_modules()]
+    with pytest.raises(AdapterError, match=r"LlamaForCausalLM.load_adapter, .*use peft\.PeftModel\.from_pretrained"):
+        model.load_adapter(str(tmp_path / "adapter"))
+    assert [name for name, _ in model.named_modules()] == names
+    assert torch.equal(logits(model, "llama"), before)
+    loaded = PeftModel.from_pretrained(model, tmp_path / "adapter")
+    assert torch.equal(logits(loaded.eval(), "llama"), logits(source, "llama"))
 
 
 def test_a_model_takes_either_rosa_attach_or_peft():
