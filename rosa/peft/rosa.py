@@ -88,5 +88,5 @@ def own_copy(layer: LinearLayer, weight: Tensor) -> LinearLayer:
         else:
             copy = nn.Linear(in_features, out_features, bias=False)
     copy.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-    copy.bias = layer.bias
+    copy._parameters["bias"] = layer.bias  # assigned, it would go to the meta device under low_cpu_mem_usage
     return copy

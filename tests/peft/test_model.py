@@ -548,6 +548,17 @@ def test_what_peft_can_do_with_lora_alone_is_refused_by_name(tmp_path, kind):
 
 
 @both
+def test_a_pretrained_model_with_biases_takes_an_adapter_with_little_memory(tmp_path, kind):
+    build("gpt2").save_pretrained(tmp_path / "base")
+    source = wrapped("gpt2", kind=kind)
+    perturb(source)
+    source.save_pretrained(tmp_path / "adapter")
+    base = type(build("gpt2")).from_pretrained(tmp_path / "base")  # its parameters have attributes of transformers
+    loaded = PeftModel.from_pretrained(base, tmp_path / "adapter", low_cpu_mem_usage=True).eval()
+    assert torch.equal(logits(loaded, "gpt2"), logits(source, "gpt2"))
+
+
+@both
 def test_transformers_own_loading_is_refused_and_leaves_the_model_alone(tmp_path, kind):
     source = wrapped("llama", kind=kind)
     perturb(source)
