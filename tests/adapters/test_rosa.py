@@ -296,3 +296,13 @@ def test_a_factorization_that_fails_for_good_names_the_layer_and_undoes_the_rest
     assert not list(adapters(model))
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert relative_difference(logits(model, "roberta"), logits(build("roberta"), "roberta")) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_factors_of_a_16_bit_weight_are_those_of_its_singular_triplets(dtype):
+    """As of the same weight in float32: A that stays 0 would compute the same function, and train another subspace."""
+    products = []
+    for computed in (torch.float32, dtype):
+        _, adapter = with_rosa(make_layer("linear", 24, 16).to(dtype).to(computed), rank=4)
+        products.append((adapter.A @ adapter.B).detach())
+    assert relative_difference(products[1], products[0]) < 0.02
