@@ -52,6 +52,27 @@ def test_a_mark_stands_right_of_the_line_where_it_is_above_lora() -> None:
     assert len(re.findall(r"<title>", svg)) == 2
 
 
+def test_an_interval_is_written_whole_beside_a_label_of_any_length() -> None:
+    numbers = "+1.2 (-4.5 to +6.9)"
+    labels = ["LoRA", "RoSA (robust) d=4.17%, sparse part alone", "x" * 90]
+    svg = charts.intervals("CoLA", "points", [charts.Interval(label, LOOK, 1, 0, 2, numbers) for label in labels])
+    found = re.findall(r'<text x="[\d.]+" y="([\d.]+)"[^>]* class="over">([^<]*)</text>', svg)
+    assert [text for _, text in found] == [
+        labels[0],
+        numbers,
+        labels[1],
+        numbers,
+        "x" * (charts.CHARACTERS - 1) + "…",
+        numbers,
+    ]
+    for (above, label), (below, text), (_, mark) in zip(found[::2], found[1::2], places(svg), strict=True):
+        fits = len(label) + len(text) <= charts.CHARACTERS
+        assert (above == below) == fits
+        assert float(above) <= float(below) < mark
+    (height,) = re.findall(r'viewBox="0 0 \d+ (\d+)"', svg)
+    assert places(svg)[-1][1] + 40 < int(height)
+
+
 @pytest.mark.parametrize("lower", [False, True])
 def test_the_front_leaves_out_what_is_dearer_and_no_better(lower: bool) -> None:
     sign = -1 if lower else 1

@@ -358,6 +358,9 @@ def test_an_experiment_opens_with_the_differences_from_lora_and_what_they_say() 
         for label in ("Full", "(IA)3", "ROSA r=8, every 2 epochs"):
             low, high = expected[task, label].paired.interval or (0, 0)
             assert f"{label}: +5.0 ({100 * low:+.1f} to {100 * high:+.1f})" in titles
+    tests = sum(one.p_holm is not None for one in expected.values())
+    caption = figure.all("figcaption")[0].text
+    assert f"corrected for all {tests} tests (Holm)" in caption, "a verdict may differ from what an interval suggests"
     (answers,) = page.all("ul", class_="answers")
     assert "ROSA r=8, every 2 epochs, beside LoRA r=8: better on MRPC, CoLA." in answers.text
     section = next(one for one in page.all("section") if figure in one.all("figure"))

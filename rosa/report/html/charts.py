@@ -18,6 +18,8 @@ CHARACTERS = 52
 """Number of characters of the small font that fit into a chart's width."""
 LINE = 31
 """Height of one row of a chart of intervals, which holds a label and the interval below it."""
+EXTRA = 13
+"""What a row is higher by if its label and its numbers do not fit beside each other."""
 DASHES = {"-": "", "--": "6 3", "-.": "7 3 2 3", ":": "2 3"}
 """Line style -> SVG's dash array."""
 SHAPES = {
@@ -117,14 +119,16 @@ def intervals(title: str, unit: str, rows: Sequence[Interval]) -> str:
     """A row per difference around a line at zero."""
     ends = [0.0, *(end for row in rows for end in (row.mean, row.low, row.high) if end is not None)]
     scale, low, high = _linear(min(ends), max(ends), 12, WIDTH - 12)
-    bottom = 26 + LINE * len(rows)
+    longer = [EXTRA * (len(row.label) + len(row.text) > CHARACTERS) for row in rows]
+    bottom = 26 + LINE * len(rows) + sum(longer)
     out = [_grid_below(scale, ticks(low, high), 24, bottom), _text(WIDTH / 2, bottom + 28, unit, "middle")]
     out.append(f'<path d="M{scale(0):.1f} 20V{bottom}" stroke="#1b1f24" stroke-width="1.2"/>')
     for place, row in enumerate(rows):
-        y = 42 + LINE * place
-        text = row.text if len(row.label) + len(row.text) <= CHARACTERS else row.text.split(" ")[0]
-        label = row.label if len(row.label) + len(text) <= CHARACTERS else f"{row.label[: CHARACTERS - len(text)]}…"
-        out.append(_text(4, y - 9, label) + _text(WIDTH - 4, y - 9, text, "end"))
+        y = 42 + LINE * place + sum(longer[: place + 1])
+        label = row.label if len(row.label) <= CHARACTERS else f"{row.label[: CHARACTERS - 1]}…"
+        # The line at zero and the grid pass behind what is written.
+        out.append(_text(4, y - 9 - longer[place], label, "start", "over"))
+        out.append(_text(WIDTH - 4, y - 9, row.text, "end", "over"))
         line = ""
         if row.low is not None and row.high is not None:
             left, right = scale(row.low), scale(row.high)

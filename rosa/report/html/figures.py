@@ -54,11 +54,14 @@ def differences_figure(comparison: Comparison, found: Sequence[Difference]) -> F
         if rows:
             panels.append(charts.intervals(_name(task), f"{_score(task)}, less LoRA's", rows))
     several = any(one.paired.interval for one in found)
+    tests = sum(one.p_holm is not None for one in found)
     names = list(dict.fromkeys(one.paired.against for one in found))
     against = names[0] if len(names) == 1 else "LoRA of the same rank"
     caption = (
         f"Mean over seeds of the score less that of {against} with the same seed, and its {1 - LEVEL:.0%} interval. "
-        "The line is LoRA; an interval that contains it shows no difference. Each task has its own scale."
+        "The line is LoRA; an interval that contains it shows no difference. Each interval is computed alone; better "
+        f"and worse, above, are p < {LEVEL:g} corrected for all {tests} tests (Holm), so an interval beside the line "
+        "can be open. Each task has its own scale."
         if several
         else f"Score less that of {against}, one seed: no interval, so differences of any size may be chance."
     )
