@@ -61,11 +61,11 @@ class Begun:
 
     def poll(self) -> int | None:
         """Its exit status; None if it has not ended."""
-        return _ask(self.server, "poll", self.pid)
+        return ask(self.server, "poll", self.pid)
 
     def end(self) -> Ended:
         """Wait for it; call this once."""
-        return Ended(*_ask(self.server, "end", self.pid))
+        return Ended(*ask(self.server, "end", self.pid))
 
 
 def begin(
@@ -86,7 +86,7 @@ def begin(
     """
     server = _server(*LIGHT) if light else _server(*LIGHT, "rosa.run", "rosa.export", "tests.frozen")
     variables = dict(os.environ if environment is None else environment)
-    return Begun(_ask(server, "begin", [str(word) for word in words], str(cwd), variables, dict(limits or {})), server)
+    return Begun(ask(server, "begin", [str(word) for word in words], str(cwd), variables, dict(limits or {})), server)
 
 
 def command(*words: object, **options: Any) -> Ended:
@@ -94,7 +94,8 @@ def command(*words: object, **options: Any) -> Ended:
     return begin(*words, **options).end()
 
 
-def _ask(server: subprocess.Popen[str], *request: object) -> Any:
+def ask(server: subprocess.Popen[str], *request: object) -> Any:
+    """The answer of ``tests/command_server.py`` to a request."""
     assert server.stdin is not None
     assert server.stdout is not None
     server.stdin.write(json.dumps(request) + "\n")

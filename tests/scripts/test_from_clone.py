@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import runpy
 import site
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import SERVER, Ended
+from tests.commands import Begun, Ended, ask
 from tests.conftest import ROOT
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py") if path.name != "from_clone.py")
@@ -31,17 +30,15 @@ class Uninstalled:
         self.environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         packages = os.pathsep.join([*site.getsitepackages(), site.getusersitepackages()])
         self.environment |= {"PYTHONPATH": packages, "OMP_NUM_THREADS": "1"}
-        program = [sys.executable, "-S", "-c", SERVER, *LIBRARIES]
+        server = (ROOT / "tests" / "command_server.py").read_text(encoding="utf-8")
+        program = [sys.executable, "-S", "-c", server, *LIBRARIES]
         self.server = subprocess.Popen(
             program, cwd=folder, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def run(self, script: Path, *words: str) -> Ended:
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
-        self.server.stdin.write(json.dumps([[str(script), *words], str(self.folder), self.environment]) + "\n")
-        self.server.stdin.flush()
-        return Ended(*json.loads(self.server.stdout.readline()))
+        pid = ask(self.server, "begin", [str(script), *words], str(self.folder), self.environment, {})
+        return Begun(pid, self.server).end()
 
 
 @pytest.fixture(scope="module")
