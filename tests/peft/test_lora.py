@@ -92,6 +92,8 @@ def test_a_classification_head_goes_through_merging_and_through_pefts_own_conver
     peft.save_as_lora(tmp_path / "theirs", model, rank=8)
     converted = load_file(tmp_path / "theirs" / "adapter_model.safetensors")
     assert any("lora_A" in key for key in converted)
+    heads = [key for key in converted if "classifier" in key]
+    assert len(heads) == 2  # of the two layers of RoBERTa's head PEFT writes one: docs/peft.md says so
     plain = model.merge_and_unload()
     assert relative_difference(logits(plain, name), before) <= 1e-5
     assert list(plain.state_dict()) == list(build(name).state_dict())
