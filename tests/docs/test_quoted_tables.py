@@ -110,6 +110,7 @@ QUOTED: dict[str, list[Callable[[], Grid] | None]] = {
         factorizations,
         built("rank_frequency", 1),
     ],
+    "docs/robust.md": [built("robust_mini", number) for number in range(3)],
     "docs/theory.md": [regression_errors],
 }
 """Page -> what makes each table of results on it, in their order."""
@@ -137,7 +138,7 @@ def test_every_page_that_quotes_a_table_of_methods_is_tested() -> None:
     assert text.count("whose records are not committed") == QUOTED["docs/results.md"].count(NO_RECORDS)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "docs/robust.md"])
 def test_the_letters_of_a_quoted_table_are_explained_below_it(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for block in re.findall(r"(?:^\|.*\n)+\n(?:.+\n)+", text, re.MULTILINE):
