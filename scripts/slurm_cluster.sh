@@ -28,6 +28,9 @@ stop() {
   trap - EXIT INT TERM
   [ -z "$command" ] || kill "$command" 2>/dev/null || true
   scancel --quiet --user=root 2>/dev/null || true
+  # A cancelled job has KillWait seconds to end, and the daemons, stopped below, are what ends it.
+  seconds=0
+  while [ -n "$(squeue --noheader 2>/dev/null)" ] && [ "$seconds" -lt 90 ]; do seconds=$((seconds + 1)); sleep 1; done
   for pid in $daemons; do kill "$pid" 2>/dev/null || true; done
   for pid in $daemons; do wait "$pid" 2>/dev/null || true; done
   [ "$status" = 0 ] || tail -n 20 "$folder"/*.log >&2

@@ -80,4 +80,5 @@ def test_a_run_of_a_fresh_clone_has_the_name_of_the_committed_one(name: str) -> 
         run = records.identity(with_precision(config, "fp32", lr=lr))
         names.add(tuple(run.values())[:-1])
     assert names
-    assert len(names - committed) <= 1, "(IA)3 on CoLA was tuned, and not run"
+    missing = {(task, method) for _, _, task, method, _ in names - committed}
+    assert missing <= {(task, "robust") for task in ("mrpc", "stsb", "rte")}, "RoSA was tuned there, and not run"

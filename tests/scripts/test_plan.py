@@ -173,7 +173,7 @@ FACTOR = 2.5
 """Largest accepted ratio of a recorded time to the planned one, or of the planned to the recorded one."""
 
 
-@pytest.mark.parametrize(("task", "method"), [("mrpc", "rosa"), ("cola", "lora"), ("stsb", "full")])
+@pytest.mark.parametrize(("task", "method"), [("mrpc", "rosa"), ("stsb", "lora"), ("stsb", "full")])
 def test_recorded_runs_did_what_would_have_been_planned(task: str, method: str) -> None:
     """On the H200: the same steps and factorizations, tokens within 15 %, and seconds within the stated factor."""
     preset = "rosa_each_epoch" if method == "rosa" else method
