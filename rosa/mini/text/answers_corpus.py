@@ -8,7 +8,7 @@ from random import Random
 
 from rosa.mini.text import restaurants
 from rosa.mini.text.answers import FACTS, SAID, TEXTS, VALUES, selection, step
-from rosa.mini.text.checks import check_size
+from rosa.mini.text.paragraphs import drawn
 from rosa.mini.text.restaurants import meaning_representation
 
 OWNERS = ("school", "library", "museum", "farm", "hotel", "bakery")
@@ -83,11 +83,4 @@ def corpus(size: int, seed: int) -> tuple[tuple[str, ...], ...]:
     Raises:
         DataError: a size below 1.
     """
-    check_size(size)
-    rng = Random(f"answers/{seed}")
-    paragraphs: list[tuple[str, ...]] = []
-    written = 0
-    while written < size:
-        paragraphs.append(tuple(rng.choice(PARAGRAPHS)(rng)))
-        written += len(paragraphs[-1])
-    return tuple(paragraphs)
+    return drawn(size, Random(f"answers/{seed}"), lambda rng: rng.choice(PARAGRAPHS)(rng))

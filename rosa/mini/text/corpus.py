@@ -9,7 +9,7 @@ from collections.abc import Callable
 from random import Random
 
 from rosa.mini.text import acceptability, grammar, inference, lexicon, paraphrase, pronouns, sentiment
-from rosa.mini.text.checks import check_size
+from rosa.mini.text.paragraphs import drawn
 from rosa.mini.text.tasks import belongs_to_evaluation
 
 
@@ -154,11 +154,4 @@ def corpus(size: int, seed: int) -> tuple[tuple[str, ...], ...]:
     Raises:
         DataError: a size below 1.
     """
-    check_size(size)
-    rng = Random(f"corpus/{seed}")
-    paragraphs: list[tuple[str, ...]] = []
-    written = 0
-    while written < size:
-        paragraphs.append(_paragraph(rng))
-        written += len(paragraphs[-1])
-    return tuple(paragraphs)
+    return drawn(size, Random(f"corpus/{seed}"), _paragraph)
