@@ -112,6 +112,14 @@ def _counts() -> TfidfVectorizer:
     return TfidfVectorizer(token_pattern=WORD, ngram_range=(1, 2), use_idf=False)
 
 
+def _metrics(task: TaskConfig) -> list[str]:
+    """Every metric of a kind of task, since runs on the same rows may ask for others."""
+    numbers = task.kind == "regression"
+    binary = len(task.labels) <= 2
+    names = classification.METRICS.items()
+    return [name for name, metric in names if (metric.DTYPE != "int64") == numbers and (binary or name != "f1")]
+
+
 def _score(kind: str, task: TaskConfig, train: Labelled, evaluation: Mapping[str, Labelled]) -> Baseline:
     start = time.perf_counter()
     numbers = task.kind == "regression"
@@ -126,7 +134,7 @@ def _score(kind: str, task: TaskConfig, train: Labelled, evaluation: Mapping[str
         model.fit(features(train.texts), labels)
         predicted = {name: model.predict(features(split.texts)) for name, split in evaluation.items()}
     scores = {
-        name: classification.compute(task.metrics, predicted[name], np.asarray(split.labels, dtype=labels.dtype))
+        name: classification.compute(_metrics(task), predicted[name], np.asarray(split.labels, dtype=labels.dtype))
         for name, split in evaluation.items()
     }
     return Baseline(kind, time.perf_counter() - start, scores)

@@ -57,19 +57,23 @@ Found = Mapping[str, Baselines]
 _REQUIRED: dict[str, type] = {"data": dict, "forms": list, "command": str, "environment": dict, "started": str}
 
 
-def data_key(task: str, texts: list[str], facts: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """The identity of the rows that a run trained and was scored on.
+def data_key(
+    task: str, texts: list[str], facts: Mapping[str, Any], seed: int, scorer: str = "e2e"
+) -> dict[str, Any]:
+    """The identity of the rows that a run trained and was scored on, and of the scorer of its texts.
 
     Args:
         task: name of the task.
         texts: ``task.texts``, the columns.
         facts: of the data, from a record or :attr:`rosa.data.TaskData.facts`.
         seed: of the run; part of the key only if it drew rows (``data.limit``, ``selection=holdout``).
+        scorer: ``task.scorer``; part of the key only if it is not that of E2E.
     """
     splits = {name: [split["rows"], split["sha256"]] for name, split in sorted(facts["splits"].items())}
     limit = facts.get("limit")
     drawn = bool(limit) or "holdout" in splits
-    return {"task": task, "texts": list(texts), "splits": splits, "limit": limit, "seed": seed if drawn else None}
+    key = {"task": task, "texts": list(texts), "splits": splits, "limit": limit, "seed": seed if drawn else None}
+    return key if scorer == "e2e" else key | {"scorer": scorer}
 
 
 def key_of_run(record: Record) -> dict[str, Any] | None:
@@ -77,7 +81,7 @@ def key_of_run(record: Record) -> dict[str, Any] | None:
     facts, task = record["data"], record["config"]["task"]
     if not facts.get("splits") or not task["texts"]:
         return None
-    return data_key(task["name"], task["texts"], facts, record["identity"]["seed"])
+    return data_key(task["name"], task["texts"], facts, record["identity"]["seed"], task.get("scorer", "e2e"))
 
 
 def path_of(results_dir: Path, key: Mapping[str, Any]) -> Path:

@@ -11,10 +11,11 @@ from rosa import data, records
 from rosa.config import Config
 from rosa.data import base, e2e
 from rosa.errors import DataError
-from rosa.evaluation import baselines, nlg
+from rosa.evaluation import baselines
 from rosa.records import baselines as store
 from rosa.records.environment import environment
 from rosa.run import build
+from rosa.run.test_split import scored
 
 if TYPE_CHECKING:
     import datasets
@@ -36,7 +37,7 @@ def make(config: Config, results_dir: Path, command: str, expected: Path | None 
     """
     texts = build.read(config)
     assert texts is not None, "a regression of vectors has no texts"
-    key = store.data_key(config.task.name, config.task.texts, texts.facts, config.seed)
+    key = store.data_key(config.task.name, config.task.texts, texts.facts, config.seed, config.task.scorer)
     path = store.path_of(results_dir, key)
     if expected not in (None, path):
         raise DataError("the rows that can be read now are not those of the record")
@@ -58,11 +59,11 @@ def make(config: Config, results_dir: Path, command: str, expected: Path | None 
         found = baselines.retrieve(
             [group.mr for group in groups], texts.train[e2e.PAIR_COLUMNS[0]][:], texts.train[e2e.PAIR_COLUMNS[1]][:]
         )
-        scores = nlg.score(found, [group.references for group in groups])
+        scores = scored(config.task, groups, found).as_dict()
         seconds = time.perf_counter() - start
-        one = {config.task.test: scores.values()}
+        one = {config.task.test: scores["scores"]}
         record["forms"] = [{"name": baselines.RETRIEVAL, "seconds": seconds, "scores": one}]
-        record["scorer"] = scores.scorer()
+        record["scorer"] = scores["scorer"]
     else:
         task = data.resolved_task(config.task, texts.facts)
         splits = {name: _labelled(split) for name, split in texts.evaluation.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rosa import models, records
-from rosa.config import Config
+from rosa.config import Config, TaskConfig
 from rosa.data import e2e, tokenization
 from rosa.evaluation import answers, nlg, perplexity
 from rosa.evaluation.generation import hypotheses
@@ -85,16 +86,23 @@ def on_test_split(
         {"task": config.task.name, "split": split, "weights": config.chosen_epoch, "epoch": epoch},
         progress=progress,
     )
-    references = [group.references for group in groups]
-    scores: nlg.Scores | answers.AnswerScores
-    if config.task.scorer == "e2e":
-        scores = nlg.score(written.texts, references)
-    else:
-        scores = answers.score(config.task.scorer, [group.mr for group in groups], written.texts, references)
+    scores = scored(config.task, groups, written.texts)
     kept = {name: written.facts[name] for name in KEPT}
     return cast(
         Generation, {"split": split, "weights": config.chosen_epoch, "epoch": epoch, **kept, **scores.as_dict()}
     )
+
+
+def scored(task: TaskConfig, groups: Sequence[e2e.Group], texts: Sequence[str]) -> nlg.Scores | answers.AnswerScores:
+    """The scores of one text for each input, by the task's own scorer.
+
+    Raises:
+        ScoringError: the texts or references cannot be scored.
+    """
+    references = [group.references for group in groups]
+    if task.scorer == "e2e":
+        return nlg.score(texts, references)
+    return answers.score(task.scorer, [group.mr for group in groups], texts, references)
 
 
 def perplexities(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Perplexities:

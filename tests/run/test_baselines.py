@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from rosa import records
 from rosa.config import Config
 from rosa.data import e2e, load
+from rosa.evaluation import answers, classification
+from rosa.evaluation.baselines import retrieve
 from rosa.records import baselines
+from rosa.run import baselines as run_baselines
 from tests import causal
 from tests.commands import Ended, command
 from tests.conftest import ROOT, Composer
@@ -57,6 +62,36 @@ def test_made_once_for_all_runs_on_the_same_rows(composed: Composer, tmp_path: P
     runs, _ = records.find(results)
     assert {baselines.hash_of(key) for run in runs if (key := baselines.key_of_run(run))} == set(found)
     assert make(results).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("task", "scores"),
+    [
+        ("gsm8k", {"exact_match"}),
+        ("viggo", {"exact_match", "slot_f1"}),
+        ("sql", {"exact_match", "execution"}),
+        ("cola", set(classification.METRICS) - {"pearson", "spearmanr"}),
+        ("mnli", {"accuracy", "matthews_correlation"}),
+        ("stsb", {"pearson", "spearmanr"}),
+    ],
+)
+def test_baselines_have_the_scores_of_every_run_on_their_rows(task: str, scores: set[str], composed: Composer) -> None:
+    config = composed(f"task={task}", "data.limit=40")
+    finished(config)
+    results = Path(config.results_dir)
+    path = run_baselines.make(config, results, "python scripts/make_baselines.py")
+    made = baselines.read(path)
+    assert {name for form in made["forms"] for split in form["scores"].values() for name in split} == scores
+    (run,), _ = records.find(results)
+    assert baselines.key_of_run(run) == made["data"]
+    if config.task.kind == "generation":  # the retrieved answer of the first prompt, by the scorer itself
+        texts = e2e.load(config.task, config.drawn_data, config.seed)
+        groups = texts.groups["test"]
+        found = retrieve([group.mr for group in groups], *(texts.train[name][:] for name in e2e.PAIR_COLUMNS))
+        right = answers.score(
+            config.task.scorer, [group.mr for group in groups], found, [group.references for group in groups]
+        )
+        assert made["forms"][0]["scores"]["test"] == right.scores
 
 
 def test_rows_that_are_not_the_records_are_refused(composed: Composer, tmp_path: Path) -> None:
