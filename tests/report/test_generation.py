@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 from dataclasses import replace
@@ -123,6 +124,21 @@ def test_the_notes_say_what_was_decoded_and_scored_and_how():
     other = four_methods()
     other[0]["generation"]["decoding"] = {"beams": 1}
     assert "**Decoding is not equal:** beams 1; beams 5" in made(other)
+
+
+def test_the_notes_on_texts_are_of_the_tables_own_task():
+    both = four_methods()
+    sql = copy.deepcopy(both)
+    for one in sql:
+        one["identity"]["task"] = one["config"]["task"]["name"] = "sql"
+        one["config"]["task"]["scorer"] = "sql"
+        one["generation"] |= {"scores": {"exact_match": 0.5, "execution": 0.5}, "prompts": 80, "unended": 0}
+        one["generation"]["scorer"] = {"tokenizer": "none", "versions": {}, "options": {"execution": "x"}, "missing": {}}
+    first, second = map(markdown, tables(Study(both + sql, "glue", "best")))
+    assert "Scorer: tokenizer PTB, sacrebleu 2.5, lowercase True." in first and "630 prompts" in first
+    assert "24 texts did not end" in first
+    assert "Scorer: tokenizer none, execution x." in second and "80 prompts" in second
+    assert "not equal" not in first + second
 
 
 def test_a_missing_meteor_is_missing_with_its_reason_and_never_a_number():

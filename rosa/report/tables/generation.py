@@ -88,7 +88,7 @@ def generation_table(comparison: Comparison, task: Task, published: Sequence[Pub
     lines = [
         *notes.notes(comparison),
         *notes.on_baselines(comparison),
-        *_texts_notes(comparison, split),
+        *_texts_notes(comparison, task, split),
     ]
     keys = [*map(notes.text, footnotes.lines()), notes.text(f"{explained} {formatting.MISSING}: no run, or no score.")]
     return Table(comparison.experiment, caption, header, tuple(rows), tuple(lines), tuple(keys))
@@ -173,9 +173,10 @@ def _reasons(trial: Trial, metric: str, split: str) -> list[str]:
 # --- notes -----------------------------------------------------------------------------------------------------------
 
 
-def _texts_notes(comparison: Comparison, split: str) -> list[Line]:
-    """Notes on the decoded split, the decoding options and the scorer; a warning if rows differ in them."""
-    found = [texts for run in comparison.shown if (texts := _scored(run, comparison.rule))]
+def _texts_notes(comparison: Comparison, task: Task, split: str) -> list[Line]:
+    """Notes on a task's decoded split, the decoding options and the scorer; a warning if rows differ in them."""
+    runs = [run for run in comparison.shown if run["identity"]["task"] == task.name]
+    found = [texts for run in runs if (texts := _scored(run, comparison.rule))]
     if not found:
         return []
     lines = []
