@@ -7,11 +7,16 @@ import shlex
 from pathlib import Path
 
 import pytest
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification, GPT2LMHeadModel
 
-from rosa.config import from_hydra, register
+from rosa.adapters import attach, attachment
+from rosa.config import Config, from_hydra, register
+from rosa.mini.pretraining import gpt2
 from rosa.run import run
 from rosa.sweep.grid import expand
 from rosa.sweep.jobs import request
+from rosa.utils.seeding import generator
 from tests.conftest import ROOT
 
 CONF = ROOT / "conf"
@@ -66,6 +71,39 @@ def test_the_commands_of_a_file_make_runs_of_it(name: str, overrides: list[str])
     job, _ = next(expand(CONF, request(filled)))
     assert any(override.startswith("experiment=") for override in overrides)
     assert name.startswith(job.config.experiment_name.partition("_")[0])
+
+
+def shaped(config: Config) -> nn.Module:
+    """A model whose adapted layers have the sizes of the configuration's."""
+    if config.model.name == "minilm":
+        return BertForSequenceClassification(
+            BertConfig(
+                hidden_size=384, num_hidden_layers=1, num_attention_heads=12, intermediate_size=16, vocab_size=16
+            )
+        )
+    return GPT2LMHeadModel(gpt2.architecture(config.model.mini, 300))
+
+
+@pytest.mark.parametrize(
+    ("model", "lora", "robust"),
+    [
+        *(("minilm", "lora", name) for name in ("robust_minilm", "robust_sparse_minilm")),
+        *(("mini-gpt2", "lora", name) for name in ("robust_mini_gpt2", "robust_sparse_mini_gpt2")),
+        *(("mini-gpt2-answers", "lora_r4", name) for name in ("robust_r2", "robust_sparse_wide")),
+    ],
+)
+def test_robust_adapters_train_as_many_parameters_as_the_lora_that_they_are_compared_with(
+    model: str, lora: str, robust: str
+) -> None:
+    task, trained = "cola" if model == "minilm" else "e2e", []
+    for method in (lora, robust):
+        job, _ = next(expand(CONF, request([f"model={model}", f"task={task}", f"method={method}"])))
+        adapted = shaped(job.config)
+        attach(adapted, job.config.method, generator=generator(0, "adapter"), verbose=False)
+        found = attachment(adapted)
+        assert found is not None
+        trained.append(found.trainable_parameters - found.head_parameters)
+    assert trained[0] == trained[1]
 
 
 def test_the_workshops_runs_are_plain_gradient_descent() -> None:
