@@ -5,7 +5,7 @@ Every number on the page comes from records; ``scripts/make_claims.py`` updates 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,14 @@ from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task, compare
 from rosa.report.significance import LEVEL, Paired, compare_with, holm
 from rosa.report.tables.costs import PEAK, STATE, Quantity, measured, ratio
+from rosa.report.tables.generation import KIND, SCORES, generated_scores
 from rosa.report.tables.markdown import markdown
 from rosa.report.tables.notes import text
 from rosa.report.tables.table import Cell, Table
 
 EXPERIMENT = "evidence_glue"
+ON_TEXTS = "e2e_real"
+"""The experiment whose generated texts are compared."""
 SUPPORTED, CONTRADICTED, OPEN, NOT_RUN = "supported", "contradicted", "open", "not run"
 SAME = 0.02
 """Largest relative difference in memory that counts as equal."""
@@ -61,8 +64,17 @@ CLAIMS = (
     Claim("ROSA's weights, gradients and optimizer state take LoRA's memory", ROSA, LORA, STATE),
     Claim("ROSA's peak memory is LoRA's", ROSA, LORA, PEAK),
 )
+CLAIMS_ON_TEXTS = (
+    Claim("ROSA is better than LoRA", ROSA, LORA),
+    Claim("ROSA is as good as full fine-tuning (contradicted where full is better in most scores)", ROSA, FULL),
+    Claim("ROSA is better than (IA)3", ROSA, IA3),
+    Claim("RoSA (robust adaptation) is better than LoRA at its budget", ROBUST, LORA),
+    Claim("RoSA is better than its sparse part alone", ROBUST, SPARSE),
+    Claim("RoSA is as good as full fine-tuning (contradicted where full is better in most scores)", ROBUST, FULL),
+    Claim("ROSA is better than RoSA", ROSA, ROBUST),
+)
+"""Claims about generated texts, each compared by every score of the texts."""
 ELSEWHERE = (
-    "better on E2E NLG",
     "as fast as LoRA: the study's runs shared a GPU, so their times say nothing (docs/measurements.md has times)",
     "no latency once merged (a test holds it: the merged model is of the original classes)",
     "random sampling at least as good as top and bottom; orthogonality matters: at rates tuned for each arm",
@@ -78,6 +90,7 @@ def page(found: Sequence[Record]) -> str:
         ReportError: the study has no records.
     """
     comparison = compare(found, EXPERIMENT)
+    texts = any(run["identity"]["experiment"] == ON_TEXTS for run in found)
     return "\n".join(
         [
             "# The papers' claims, and what was found",
@@ -90,6 +103,7 @@ def page(found: Sequence[Record]) -> str:
             "",
             markdown(claims_table(comparison)),
             markdown(rates_table(comparison)),
+            *(texts_section(compare(found, ON_TEXTS)) if texts else ()),
             "## What was cut",
             "",
             "The study had twice eight minutes of one GPU (an H200, then an H100), sixteen runs at a time. All seven",
@@ -99,7 +113,7 @@ def page(found: Sequence[Record]) -> str:
             "",
             "## What the study does not answer",
             "",
-            *(f"- {line}: {NOT_RUN}" for line in ELSEWHERE),
+            *(f"- {line}: {NOT_RUN}" for line in (*ELSEWHERE, *(() if texts else ("better on E2E NLG",)))),
             "",
         ]
     )
@@ -108,14 +122,22 @@ def page(found: Sequence[Record]) -> str:
 # --- claims ----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Difference:
+    """A row's score less another row's."""
+
+    name: str
+    """Of the task or, where one task has several scores, of the score."""
+    metric: str
+    lower_is_better: bool
+    paired: Paired
+
+
 def claims_table(comparison: Comparison) -> Table:
     """One line per claim: the difference on each task, and a verdict."""
-    rows = tuple(_line(claim, comparison) for claim in CLAIMS)
+    rows = tuple(_line(claim, comparison, _on_tasks, len(comparison.tasks)) for claim in CLAIMS)
     lines = (
-        text(
-            f"Found: the mean of paired differences over n seeds, in points, with a {1 - LEVEL:.0%} interval by "
-            f"Student's t. A star: p < {LEVEL:g} after Holm's correction over the tasks of its line."
-        ),
+        text(_FOUND.format(what="tasks")),
         text(
             f"Verdict: {SUPPORTED} where most of the {len(comparison.tasks)} tasks have a star in the claim's "
             f"direction, {CONTRADICTED} where most have one in the other, {OPEN} otherwise; memory is the same within "
@@ -125,7 +147,45 @@ def claims_table(comparison: Comparison) -> Table:
     return Table("claims", "The claims", ("Claim", "Found", "Verdict"), rows, lines)
 
 
-def _line(claim: Claim, comparison: Comparison) -> tuple[Cell, ...]:
+def texts_table(comparison: Comparison) -> Table:
+    """One line per claim about generated texts: the difference in each of their scores, and a verdict."""
+    task, metrics = _text_task(comparison), SCORES["e2e"]
+    rows = tuple(_line(claim, comparison, _on_texts, len(metrics)) for claim in CLAIMS_ON_TEXTS)
+    lines = (
+        text(_FOUND.format(what="scores")),
+        text(
+            f"Verdict: {SUPPORTED} where most of the {len(metrics)} scores have a star in the claim's direction, "
+            f"{CONTRADICTED} where most have one in the other, {OPEN} otherwise. The scores are of the same texts, so "
+            "they are no independent tests."
+        ),
+    )
+    name = formatting.TASK_NAMES.get(task.name, task.name)
+    return Table("claims-texts", f"The claims, on generated texts ({name})", ("Claim", "Found", "Verdict"), rows, lines)
+
+
+def texts_section(comparison: Comparison) -> list[str]:
+    """The part of the page about generated texts."""
+    model = ", ".join(sorted({row.model for row in comparison.rows}))
+    sizes = sorted({run["params"]["total"] for run in comparison.shown if run["identity"]["method"] == "full"})
+    return [
+        f"On texts, the same claims with {model} ({formatting.count_range(sizes)} parameters), which the project",
+        f"pretrains on the references of the training file: `experiments/{ON_TEXTS}.yaml` has the commands,",
+        f"[the table](../results/tables/{ON_TEXTS}.md) the scores,",
+        f"[the grid](../results/tables/{ON_TEXTS}_tune.md) the learning rates.",
+        "",
+        markdown(texts_table(comparison)),
+    ]
+
+
+_FOUND = (
+    f"Found: the mean of paired differences over n seeds, in points, with a {1 - LEVEL:.0%} interval by Student's t. A "
+    f"star: p < {LEVEL:g} after Holm's correction over the {{what}} of its line."
+)
+
+
+def _line(
+    claim: Claim, comparison: Comparison, differ: Callable[[Row, Row, Comparison], list[Difference]], number: int
+) -> tuple[Cell, ...]:
     own, other = (_row(comparison, wanted) for wanted in (claim.row, claim.against))
     if own is None or other is None:
         return Cell(claim.words), Cell(formatting.MISSING), Cell(NOT_RUN)
@@ -135,50 +195,67 @@ def _line(claim: Claim, comparison: Comparison) -> tuple[Cell, ...]:
             return Cell(claim.words), Cell(formatting.MISSING), Cell(NOT_RUN)
         verdict = SUPPORTED if abs(share - 1) <= SAME else CONTRADICTED
         return Cell(claim.words), Cell(f"{formatting.significant(share)} times LoRA's"), Cell(verdict)
-    pairs = _pairs(own, other, comparison.tasks)
-    stars = _stars(pairs)
-    found = "; ".join(_written(task, paired, task.name in stars) for task, paired in pairs)
-    return Cell(claim.words), Cell(found or formatting.MISSING), Cell(verdict_of(pairs, len(comparison.tasks)))
+    found = differ(own, other, comparison)
+    stars = _stars(found)
+    written = "; ".join(_written(one, one.name in stars) for one in found)
+    return Cell(claim.words), Cell(written or formatting.MISSING), Cell(verdict_of(found, number))
 
 
-def verdict_of(pairs: Sequence[tuple[Task, Paired]], tasks: int) -> str:
-    """Whether most of ``tasks`` tasks differ in one direction after Holm's correction.
+def verdict_of(found: Sequence[Difference], number: int) -> str:
+    """Whether most of ``number`` tasks or scores differ in one direction after Holm's correction.
 
     Args:
-        pairs: own scores minus the other's, for each task that both have.
-        tasks: number of tasks in the study; tasks without a pair count as no difference.
+        found: own scores minus the other's, for each task or score that both have.
+        number: of tasks or scores in the study; those without a difference count as none.
     """
-    if not pairs:
+    if not found:
         return NOT_RUN
-    stars = _stars(pairs)
-    ahead = [((paired.difference or 0) > 0) != task.lower_is_better for task, paired in pairs if task.name in stars]
-    if 2 * sum(ahead) > tasks:
+    stars = _stars(found)
+    ahead = [((one.paired.difference or 0) > 0) != one.lower_is_better for one in found if one.name in stars]
+    if 2 * sum(ahead) > number:
         return SUPPORTED
-    return CONTRADICTED if 2 * (len(ahead) - sum(ahead)) > tasks else OPEN
+    return CONTRADICTED if 2 * (len(ahead) - sum(ahead)) > number else OPEN
 
 
-def _pairs(own: Row, other: Row, tasks: Sequence[Task]) -> list[tuple[Task, Paired]]:
+def _on_tasks(own: Row, other: Row, comparison: Comparison) -> list[Difference]:
+    """The differences of the headline on each task that both rows have."""
     found = []
-    for task in tasks:
+    for task in comparison.tasks:
         if task.name in own.results and task.name in other.results:
             ours, theirs = (r.results[task.name].selected.scores(task.splits[0], task.metric) for r in (own, other))
-            found.append((task, compare_with(other.label, ours, theirs)))
+            name = formatting.TASK_NAMES.get(task.name, task.name)
+            paired = compare_with(other.label, ours, theirs)
+            found.append(Difference(name, task.metric, task.lower_is_better, paired))
     return found
 
 
-def _stars(pairs: Sequence[tuple[Task, Paired]]) -> set[str]:
-    tested = [(task.name, paired.p) for task, paired in pairs if paired.p is not None]
+def _on_texts(own: Row, other: Row, comparison: Comparison) -> list[Difference]:
+    """The differences in each score of the test split's texts."""
+    task, found = _text_task(comparison), []
+    for metric in SCORES["e2e"]:
+        ours, theirs = (generated_scores(r.results[task.name].selected, metric, "test") for r in (own, other))
+        paired = compare_with(other.label, ours, theirs)
+        if paired.n:
+            found.append(Difference(formatting.METRIC_NAMES[metric], metric, False, paired))
+    return found
+
+
+def _text_task(comparison: Comparison) -> Task:
+    return next(task for task in comparison.tasks if task.kind == KIND)
+
+
+def _stars(found: Sequence[Difference]) -> set[str]:
+    tested = [(one.name, one.paired.p) for one in found if one.paired.p is not None]
     adjusted = holm([p for _, p in tested])
     return {name for (name, _), p in zip(tested, adjusted, strict=True) if p < LEVEL}
 
 
-def _written(task: Task, paired: Paired, star: bool) -> str:
-    name = formatting.TASK_NAMES.get(task.name, task.name)
-    if paired.difference is None:
-        return f"{name} {formatting.MISSING}"
-    mean = formatting.signed_score(paired.difference, task.metric)
-    reach = " to ".join(formatting.signed_score(end, task.metric) for end in paired.interval or ())
-    return f"{name} {mean}{'*' if star else ''} ({f'{reach}, ' if reach else ''}n={paired.n})"
+def _written(one: Difference, star: bool) -> str:
+    if one.paired.difference is None:
+        return f"{one.name} {formatting.MISSING}"
+    mean = formatting.signed_score(one.paired.difference, one.metric)
+    reach = " to ".join(formatting.signed_score(end, one.metric) for end in one.paired.interval or ())
+    return f"{one.name} {mean}{'*' if star else ''} ({f'{reach}, ' if reach else ''}n={one.paired.n})"
 
 
 def _row(comparison: Comparison, wanted: Settings) -> Row | None:

@@ -8,10 +8,10 @@ import pytest
 
 from rosa.config import LoraConfig, RosaConfig
 from rosa.records import find
-from rosa.report.claims import EXPERIMENT, claims_table, page, rates_table
+from rosa.report.claims import EXPERIMENT, ON_TEXTS, claims_table, page, rates_table, texts_table
 from rosa.report.comparison import compare
 from tests.conftest import ROOT
-from tests.report.synthetic_records import config, record
+from tests.report.synthetic_records import TEXT_SCORES, config, record, written
 
 TASKS = ("cola", "mrpc", "rte")
 NOISE = (-0.002, 0.001, 0.001)
@@ -44,6 +44,24 @@ def test_most_tasks_decide(ahead: tuple[float, ...], verdict: str) -> None:
     assert lines["ROSA is better than (IA)3"] == "not run"
 
 
+@pytest.mark.parametrize(("better", "worse", "verdict"), [(3, 0, "supported"), (0, 3, "contradicted"), (2, 2, "open")])
+def test_most_scores_of_the_texts_decide(better: int, worse: int, verdict: str) -> None:
+    runs = []
+    for seed, noise in enumerate(NOISE):
+        ahead = [0.1] * better + [-0.1] * worse + [0.0] * (5 - better - worse)
+        scores = {name: mean + by + noise for (name, mean), by in zip(TEXT_SCORES.items(), ahead, strict=True)}
+        # The perplexity, by which an epoch is selected, says the opposite.
+        for method, perplexity, wrote in (
+            (LoraConfig(), 3.0, TEXT_SCORES),
+            (RosaConfig(every=1), 3.0 + better, scores),
+        ):
+            settings = config("e2e", method, seed=seed, experiment=ON_TEXTS)
+            runs.append(written(record(settings), perplexity + noise, wrote))
+    lines = {line[0].text: line[-1].text for line in texts_table(compare(runs, ON_TEXTS)).rows}
+    assert lines["ROSA is better than LoRA"] == verdict
+    assert lines["ROSA is better than (IA)3"] == "not run"
+
+
 def test_a_rate_that_fails_on_another_seed_is_marked() -> None:
     runs = study(dict.fromkeys(TASKS, 0.0))
     for run in runs:
@@ -56,5 +74,5 @@ def test_a_rate_that_fails_on_another_seed_is_marked() -> None:
 
 
 def test_the_committed_page_is_that_of_the_committed_records() -> None:
-    found, _ = find(ROOT / "results", EXPERIMENT, "alone")
+    found = [run for name in (EXPERIMENT, ON_TEXTS) for run in find(ROOT / "results", name, "alone")[0]]
     assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == page(found)
