@@ -57,9 +57,7 @@ Found = Mapping[str, Baselines]
 _REQUIRED: dict[str, type] = {"data": dict, "forms": list, "command": str, "environment": dict, "started": str}
 
 
-def data_key(
-    task: str, texts: list[str], facts: Mapping[str, Any], seed: int, scorer: str = "e2e"
-) -> dict[str, Any]:
+def data_key(task: str, texts: list[str], facts: Mapping[str, Any], seed: int, scorer: str = "e2e") -> dict[str, Any]:
     """The identity of the rows that a run trained and was scored on, and of the scorer of its texts.
 
     Args:

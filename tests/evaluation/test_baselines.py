@@ -38,7 +38,8 @@ def test_the_constant_answer_is_the_most_frequent_training_class() -> None:
     evaluation = {"validation": Labelled([["a", "b", "c", "d"]], [0, 0, 0, 1])}
     constant, words = baselines.of_labels(task(), train, evaluation)
     assert (constant.name, words.name) == ("constant", "words")
-    assert constant.scores == {"validation": {"accuracy": 0.25, "f1": pytest.approx(2 / 5), "matthews_correlation": 0.0}}
+    expected = {"accuracy": 0.25, "f1": pytest.approx(2 / 5), "matthews_correlation": 0.0}
+    assert constant.scores == {"validation": expected}
     assert constant.seconds >= 0
 
 
