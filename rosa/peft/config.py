@@ -80,6 +80,10 @@ class TunerConfig(PeftConfig):
         """The same options as ``rosa.attach`` takes them, without those of ``OF_ATTACH``."""
         return self._method("rank", self.r, "r")
 
+    def patterns(self) -> dict[str, dict[str, Any]]:
+        """The options that hold other values by pattern of layer names, by option."""
+        return {"rank_pattern": self.rank_pattern}
+
     def rank_of(self, module: str) -> Any:
         """The requested rank of a module of this name: that of the first matching ``rank_pattern``, or ``r``."""
         return self.rank_pattern.get(get_pattern_key(list(self.rank_pattern), module), self.r)
@@ -107,6 +111,8 @@ class TunerConfig(PeftConfig):
         pattern = self.layers_pattern
         named = pattern is None or isinstance(pattern, str) or _are_names(pattern)
         require(named, "layers_pattern", pattern, "the name of a module list, or a list of them")
+        for one in [pattern] if isinstance(pattern, str) else pattern or ():
+            _check_expression(f"layers_pattern: {one!r}", one)
 
     def _check_patterns(self, name: str) -> None:
         """Check that an option is a dictionary whose keys are regular expressions.
@@ -192,6 +198,10 @@ class RobustConfig(TunerConfig):
         self._check_patterns("density_pattern")
         for pattern, density in self.density_pattern.items():
             self._method("density", density, f"density_pattern[{pattern!r}]")
+
+    def patterns(self) -> dict[str, dict[str, Any]]:
+        """The options that hold other values by pattern of layer names, by option."""
+        return {**super().patterns(), "density_pattern": self.density_pattern}
 
     def density_of(self, module: str) -> float:
         """The density for a module of this name: that of the first matching ``density_pattern``, or ``density``."""

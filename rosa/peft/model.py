@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -21,6 +20,7 @@ from rosa.errors import AdapterError
 from rosa.peft.config import TunerConfig
 from rosa.peft.layer import TunerLinear
 from rosa.peft.loading import refuse_load_adapter
+from rosa.peft.names import in_layers, listed, refuse_unmatched
 
 REMOVAL = "model.merge_and_unload() or model.unload()"
 """The call that removes the adapters from a PEFT model."""
@@ -76,18 +76,18 @@ class Tuner(BaseTuner):
         if state_dict is None:
             self._refuse_targets(model, config)
         trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-        super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
-        if not config.inference_mode and not any(one.is_meta(adapter_name) for one in self.layers_of(adapter_name)):
-            try:
+        try:
+            super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
+            if not config.inference_mode and not any(one.is_meta(adapter_name) for one in self.layers_of(adapter_name)):
                 self._begin(adapter_name)
-            except AdapterError:
-                self._withdraw(model, adapter_name, trained)
-                raise
+        except Exception:
+            self._withdraw(model, adapter_name, trained)
+            raise
         support_checkpointing(model)
         self._describe()
 
     def _withdraw(self, model: nn.Module, adapter_name: str, trained: set[int]) -> None:
-        """Remove an adapter that could not begin: the model is as it was before the adapter was added.
+        """Remove an adapter that could not be added whole: the model is as it was before.
 
         Args:
             model: the adapted model.
@@ -96,6 +96,11 @@ class Tuner(BaseTuner):
         """
         if len(self.peft_config) > 1:
             self.delete_adapter(adapter_name)
+            for name, module in list(model.named_modules()):
+                if isinstance(module, TunerLinear) and not module.adapters:
+                    model.set_submodule(name, module.base_layer)
+                elif isinstance(module, ModulesToSaveWrapper) and not module.modules_to_save:
+                    model.set_submodule(name, module.original_module)
         else:
             self.unload()
             vars(model).pop("peft_config", None)
@@ -109,7 +114,7 @@ class Tuner(BaseTuner):
             if not names:
                 raise AdapterError(
                     f"target_modules=None: no linear layer of {type(self.model).__name__} lies in a module whose name "
-                    f"says attention; it has: {_listed(self.model)}"
+                    f"says attention; it has: {listed(_choices(self.model))}"
                 )
             peft_config.target_modules = self._in_chosen_layers(names, peft_config)
         return peft_config
@@ -123,13 +128,12 @@ class Tuner(BaseTuner):
         if config.layers_to_transform is None:
             return set(names)
         ends = {name.rpartition(".")[2] for name in names}
-        probe = copy.copy(config)
-        probe.target_modules, probe.exclude_modules, probe.modules_to_save = ends, None, None
-        kept = {name for name in names if self._check_target_module_exists(probe, name)}
+        kept = set(in_layers(names, ends, config, config.layers_to_transform))
         if not kept:
+            pattern = f" with layers_pattern={config.layers_pattern!r}" if config.layers_pattern else ""
             raise AdapterError(
-                f"layers_to_transform={config.layers_to_transform} leaves none of the linear layers inside attention "
-                f"modules of {type(self.model).__name__}; it has: {', '.join(names)}"
+                f"layers_to_transform={config.layers_to_transform}{pattern} leaves none of the linear layers inside "
+                f"attention modules of {type(self.model).__name__}; it has: {', '.join(names)}"
             )
         return kept
 
@@ -141,11 +145,15 @@ class Tuner(BaseTuner):
             for name, module in model.named_modules()
             if name and not name.startswith(inside) and self._check_target_module_exists(config, name)
         ]
+        if not config.inference_mode:  # else it is to be loaded: its tensors must match, and names served in training
+            names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+            outside = [name for name in names if not name.startswith(inside)]
+            refuse_unmatched(model, config, outside, [name for name, _ in found], _choices(model))
         if not found:
             raise AdapterError(
                 f"target_modules={_shown(config.target_modules)} matches none of the modules of "
                 f"{type(model).__name__}, or only those that exclude_modules or modules_to_save name, or that "
-                f"layers_to_transform leaves out; it has: {_listed(model)}"
+                f"layers_to_transform leaves out; it has: {listed(_choices(model))}"
             )
         ties = tied(model)
         ties |= {original: name for name, original in ties.items()}
@@ -281,6 +289,7 @@ class Tuner(BaseTuner):
             sum(parameters[name].numel() for name in head),
             sum(parameter.numel() for name, parameter in parameters.items() if f".{self.prefix}layer." not in name),
             removal=REMOVAL,
+            prefix="",
         )
         setattr(self.model, ATTRIBUTE, done)
 
@@ -348,11 +357,6 @@ def _choices(model: nn.Module) -> list[str]:
     inside = tuple(f"{name}.{layer.prefix}layer." for name, layer in tuner_layers(model).items())
     names = [name for name in linear_layers(model) if not name.startswith(inside)]
     return [name.removesuffix(".base_layer") for name in names]
-
-
-def _listed(model: nn.Module) -> str:
-    names = {".".join("*" if part.isdigit() else part for part in name.split(".")) for name in _choices(model)}
-    return ", ".join(sorted(names)) or "none that can be adapted"
 
 
 def _shown(targets: Any) -> str:

@@ -460,7 +460,7 @@ class Custom(nn.Module):
         ({"target_modules": ["convolution"]}, "convolution is a Conv2d, which is not supported"),
         ({"target_modules": ["first", "second"]}, "second.weight is tied to twin.weight, so adapting one"),
         ({"target_modules": ["twin"]}, "twin.weight is tied to second.weight"),
-        ({"target_modules": ["q_proj"]}, r"target_modules=\['q_proj'\] matches none .* Custom.*; it has: first$"),
+        ({"target_modules": ["q_proj"]}, "target_modules: 'q_proj' names no module of Custom; it has: first$"),
         ({}, "target_modules=None: no linear layer of Custom .* it has: first$"),
         ({"target_modules": ["first"], "r": 7}, r"first \(8 x 6\): rank 7.*: expected 1 to min\(out, in\) = 6"),
         ({"target_modules": ["first"], "exclude_modules": ["first"]}, "matches none"),
