@@ -26,7 +26,7 @@ require_peft()
 
 from rosa.peft.config import RobustConfig, RosaConfig  # noqa: E402
 from rosa.peft.loading import watch_load_adapter  # noqa: E402
-from rosa.peft.lora import save_as_lora, teach_save_pretrained  # noqa: E402
+from rosa.peft.lora import save_as_lora, teach_convert_to_lora, teach_save_pretrained  # noqa: E402
 from rosa.peft.robust import RobustModel  # noqa: E402
 from rosa.peft.rosa import RosaModel  # noqa: E402
 
@@ -35,4 +35,5 @@ __all__ = ["RobustConfig", "RobustModel", "RosaConfig", "RosaModel", "save_as_lo
 register("rosa", RosaConfig, RosaModel, RosaModel.prefix)
 register("robust", RobustConfig, RobustModel, RobustModel.prefix)
 teach_save_pretrained()
+teach_convert_to_lora()
 watch_load_adapter()

@@ -138,7 +138,12 @@ class TunerLinear(nn.Module, BaseTunerLayer):
         return out
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
-        """The matrix that an adapter adds to the pretrained weight, in the base layer's layout, float32 or wider."""
+        """The matrix that an adapter adds to the pretrained weight, in the base layer's layout, float32 or wider.
+
+        Zeros for an adapter that this layer does not have, as ``peft.convert_to_lora`` asks every adapted layer.
+        """
+        if adapter_name not in self.adapters:
+            return torch.zeros_like(self.pretrained(), dtype=torch.float32)
         delta = self.weight_of(adapter_name) - exact(oriented(self.base_layer, self.pretrained()))
         factor = next(iter(self.adapter(adapter_name).factors().values()))
         return oriented(self.base_layer, delta).to(factor)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 from peft import PeftModel
+from peft.tuners.lora import conversion
 from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 
@@ -26,7 +29,7 @@ from rosa.peft.layer import TunerLinear
 from rosa.peft.rosa import own_copy
 
 MARK = "rosa_as_lora"
-"""The attribute that marks a ``save_pretrained`` with the argument ``as_lora``."""
+"""The attribute that marks a function of PEFT that was replaced."""
 
 
 def save_as_lora(
@@ -47,8 +50,7 @@ def save_as_lora(
         ExportError: the adapter is not one of ours, it has a sparse part, or :func:`rosa.export.to_peft` refuses.
     """
     name = model.active_adapter if adapter_name is None else adapter_name
-    if name not in model.peft_config:
-        raise ExportError(f"adapter {name!r}: the model has {', '.join(map(repr, model.peft_config))}")
+    _require_adapter(model, name)
     config = model.peft_config[name]
     if not isinstance(config, TunerConfig):
         kind = getattr(config.peft_type, "value", config.peft_type)
@@ -139,3 +141,53 @@ def teach_save_pretrained() -> None:
 
     setattr(save_pretrained, MARK, True)
     PeftModel.save_pretrained = save_pretrained  # type: ignore[method-assign]
+
+
+def teach_convert_to_lora() -> None:
+    """Let ``peft.convert_to_lora``, and so ``peft.save_as_lora``, give heads whole for our adapters; does so once.
+
+    PEFT names each tensor of a head by the last part of its name alone, and takes those of every adapter: of a head of
+    several layers it keeps one, and of several adapters the last. For adapters of other methods, nothing changes.
+    """
+    original: Callable[..., Any] = conversion.convert_to_lora
+    if hasattr(original, MARK):
+        return
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def convert_to_lora(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        model, name = given.arguments["model"], given.arguments["adapter_name"]
+        ours = any(isinstance(module, TunerLinear) for module in model.modules())
+        if ours:
+            _require_adapter(model, name)
+        config, state = original(*args, **kwargs)
+        return config, _with_whole_heads(model, name, state) if ours else state
+
+    setattr(convert_to_lora, MARK, True)
+    for module in (conversion, peft.tuners.lora, peft.tuners, peft):
+        module.convert_to_lora = convert_to_lora  # type: ignore[attr-defined]
+
+
+def _with_whole_heads(model: nn.Module, adapter_name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a converted adapter, with all of its own modules of ``modules_to_save`` and no others."""
+    done = dict(state)
+    for name, wrapper in model.named_modules():
+        if isinstance(wrapper, ModulesToSaveWrapper):
+            done = {key: tensor for key, tensor in done.items() if not key.startswith(f"{name}.")}
+            if adapter_name in wrapper.modules_to_save:
+                tensors = wrapper.modules_to_save[adapter_name].state_dict()
+                done |= {f"{name}.{key}": tensor.contiguous() for key, tensor in tensors.items()}
+    return done
+
+
+def _require_adapter(model: nn.Module, name: str) -> None:
+    """Check that a model has an adapter of this name.
+
+    Raises:
+        ExportError: it has not.
+    """
+    present: Any = getattr(model, "peft_config", {})
+    if name not in present:
+        raise ExportError(f"adapter {name!r}: the model has {', '.join(map(repr, present))}")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import peft
@@ -17,9 +18,10 @@ from transformers import PreTrainedModel
 
 import rosa
 from rosa.errors import ExportError
-from rosa.peft import RosaConfig, save_as_lora
+from rosa.peft import RobustConfig, RosaConfig, save_as_lora
 from tests.adapters.tiny import batch, build, logits, perturb, relative_difference, train_steps
 from tests.peft.old import skip_encoder_decoders
+from tests.peft.test_model import change_course
 
 ELSEWHERE = """
 import sys
@@ -57,6 +59,17 @@ def trained(name: str, base: PreTrainedModel, dtype: torch.dtype = torch.float32
     return model
 
 
+def trained_as(kind: type, name: str, **options) -> PeftModel:
+    """A PEFT model of either method with a trained head, after a change of course."""
+    own = {"density": 0.05} if kind is RobustConfig else {}
+    torch.manual_seed(0)
+    model = get_peft_model(build(name), kind(r=2, **{**own, **head_of(name), **options})).eval()
+    change_course(model)
+    train_steps(model, name, 2)
+    perturb(model)
+    return model
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["roberta", "llama", "gpt2"])
 def test_it_loads_where_rosa_cannot_be_imported(tmp_path, name):
@@ -89,20 +102,81 @@ def test_the_adapter_has_the_rank_of_what_changed(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["roberta", "bert"])
-def test_a_classification_head_goes_through_merging_and_through_pefts_own_conversion(tmp_path, name):
+def test_a_classification_head_goes_through_merging(tmp_path, name):
     model = trained(name, build(name))
     before = logits(model, name)
-    peft.save_as_lora(tmp_path / "theirs", model, rank=8)
-    converted = load_file(tmp_path / "theirs" / "adapter_model.safetensors")
-    assert any("lora_A" in key for key in converted)
-    heads = [key for key in converted if "classifier" in key]
-    assert len(heads) == 2  # of the two layers of RoBERTa's head PEFT writes one: docs/peft.md says so
     plain = model.merge_and_unload()
     assert relative_difference(logits(plain, name), before) <= 1e-5
     assert list(plain.state_dict()) == list(build(name).state_dict())
     plain.save_pretrained(tmp_path / "plain")
     again = type(plain).from_pretrained(tmp_path / "plain")
     assert torch.equal(logits(again, name), logits(plain, name))
+
+
+@pytest.mark.parametrize("kind", [RosaConfig, RobustConfig])
+@pytest.mark.parametrize(
+    ("name", "rank"), [("roberta", 32), ("roberta", 1.0), ("bert", 32), ("llama", 1.0), ("gpt2", 32)]
+)
+def test_pefts_own_conversion_gives_an_adapter_with_the_whole_head(tmp_path, name, kind, rank):
+    """PEFT 0.21.2 by itself writes one of the two layers of RoBERTa's head, under a name that is not loaded."""
+    model = trained_as(kind, name, modules_to_save=["lm_head"]) if name == "llama" else trained_as(kind, name)
+    peft.save_as_lora(tmp_path, model, rank=rank)
+    config, state = peft.convert_to_lora(model, rank=rank)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert {key: tensor.shape for key, tensor in saved.items()} == {key: t.shape for key, t in state.items()}
+    assert type(config) is peft.LoraConfig
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        loaded = PeftModel.from_pretrained(build(name), tmp_path).eval()
+    shares = 1e-3 if rank == 1.0 else 1e-4  # a share of a sum of squares is exact to the root of float32's precision
+    assert relative_difference(logits(loaded, name), logits(model, name)) <= shares
+
+
+@pytest.mark.parametrize("kind", [RosaConfig, RobustConfig])
+def test_pefts_own_conversion_takes_the_head_and_the_layers_of_the_adapter_that_is_asked_for(tmp_path, kind):
+    model = trained_as(kind, "roberta")
+    own = {"density": 0.05} if kind is RobustConfig else {}
+    model.add_adapter("second", kind(r=2, task_type="SEQ_CLS", target_modules=["query", "intermediate.dense"], **own))
+    model.set_adapter("second")
+    train_steps(model, "roberta", 2)
+    for name in ("default", "second"):
+        model.set_adapter(name)
+        peft.save_as_lora(tmp_path / name, model, rank=32, adapter_name=name)
+        loaded = PeftModel.from_pretrained(build("roberta"), tmp_path / name).eval()
+        assert relative_difference(logits(loaded, "roberta"), logits(model, "roberta")) <= 1e-4
+    with pytest.raises(ExportError, match="adapter 'third': the model has 'default', 'second'"):
+        peft.save_as_lora(tmp_path / "third", model, rank=32, adapter_name="third")
+
+
+def test_pefts_own_conversion_is_as_it_was_for_other_methods():
+    torch.manual_seed(0)
+    model = get_peft_model(
+        build("bert"), peft.LoHaConfig(r=2, target_modules=["query"], modules_to_save=["classifier"])
+    )
+    perturb(model)
+    mine = peft.convert_to_lora(model, 4)
+    theirs = peft.tuners.lora.conversion.convert_to_lora.__wrapped__(model, 4)
+    assert mine[0] == theirs[0]
+    assert list(mine[1]) == list(theirs[1])
+    assert all(torch.equal(tensor, theirs[1][key]) for key, tensor in mine[1].items())
+
+
+@pytest.mark.parametrize("name", ["roberta", "gpt2"])
+def test_a_sparse_part_with_a_head_has_no_exact_lora_form_and_what_the_refusal_names_works(tmp_path, name):
+    model = trained_as(RobustConfig, name)
+    remedies = (
+        r"save_pretrained\(folder\) saves it .*merge_and_unload\(\) .*peft.save_as_lora\(folder, model, rank=...\)"
+    )
+    with pytest.raises(ExportError, match=f"sparse part has full rank.*{remedies}"):
+        model.save_pretrained(tmp_path, as_lora=True)
+    assert not list(tmp_path.iterdir())
+    before = logits(model, name)
+    model.save_pretrained(tmp_path / "own")
+    assert torch.equal(logits(PeftModel.from_pretrained(build(name), tmp_path / "own").eval(), name), before)
+    peft.save_as_lora(tmp_path / "lora", model, rank=32)  # the full rank: as exact as it can be
+    loaded = PeftModel.from_pretrained(build(name), tmp_path / "lora").eval()
+    assert relative_difference(logits(loaded, name), before) <= 1e-4
+    assert relative_difference(logits(model.merge_and_unload(), name), before) <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["roberta", "gpt2"])
