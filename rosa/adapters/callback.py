@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rosa.adapters import diagnostics
-from rosa.adapters.modules import adapters, attachment, refuse_flat_shards
+from rosa.adapters.modules import adapters, adding, attachment, refuse_flat_shards
 from rosa.adapters.resampling import resample, resampled
 from rosa.config.checks import of_kind
 from rosa.errors import AdapterError, CheckpointError, ConfigError, WriteError
@@ -227,9 +227,13 @@ class ResampleCallback(TrainerCallback):
         """
         present = attachment(model)
         if present is None:
-            raise AdapterError("ResampleCallback: the model has no adapter; call rosa.attach(model, ...) first")
+            call = adding(model, "RosaConfig")
+            raise AdapterError(f"ResampleCallback: the model has no adapter of rosa; call {call} first")
         if not resampled(model):
-            raise AdapterError(f"ResampleCallback: {present.method} has nothing to resample; attach RosaConfig instead")
+            raise AdapterError(
+                f"ResampleCallback: {present.method} has nothing to resample; leave it out, or adapt a plain model by "
+                f"{adding(model, 'RosaConfig')}"
+            )
         every = present.config.every if self.every is None else self.every
         unit = present.config.unit if self.unit is None else self.unit
         return every * (updates_per_epoch(train_dataloader, args) if unit == "epoch" else 1)

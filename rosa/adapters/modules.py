@@ -59,6 +59,8 @@ class Attachment:
     """Parameters converted to float32 for training, with their original dtypes."""
     removal: str = "rosa.merge(model)"
     """The call that removes the method from the model."""
+    prefix: str = "method."
+    """What messages put before the name of an option of ``config``."""
 
     def table(self) -> str:
         """A text table of the layers, grouped by name pattern, kind, shape and rank, and of the parameter counts."""
@@ -135,6 +137,20 @@ def attachment(model: nn.Module) -> Attachment | None:
     """
     _require_model(model)
     return next((vars(module)[ATTRIBUTE] for module in model.modules() if ATTRIBUTE in vars(module)), None)
+
+
+def adding(model: nn.Module | None, config: str) -> str:
+    """The calls that add a method to this model, for messages: through PEFT where its adapters are PEFT's.
+
+    Args:
+        model: any model; None if it is unknown.
+        config: the class of the method's configuration, such as ``RosaConfig``.
+    """
+    through_peft = f"peft.get_peft_model(model, rosa.peft.{config}(...))"
+    if hasattr(model, "peft_config"):
+        return through_peft
+    call = f"rosa.attach(model, rosa.{config}(...))"
+    return f"{call} or {through_peft}" if model is None or attachment(model) is None else call
 
 
 def _require_model(model: object) -> None:

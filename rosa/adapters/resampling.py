@@ -10,7 +10,7 @@ from torch import Tensor, distributed, nn
 
 from rosa.adapters.base import ResampledAdapter
 from rosa.adapters.linalg.subspace import Factors
-from rosa.adapters.modules import adapters, refuse_flat_shards
+from rosa.adapters.modules import adapters, adding, refuse_flat_shards
 from rosa.errors import AdapterError, FactorizationError
 from rosa.utils.seeding import require_cpu
 
@@ -51,7 +51,8 @@ def resample(
     """
     found = resampled(model)
     if not found:
-        raise AdapterError(f"{type(model).__name__} has nothing to resample; attach RosaConfig to it first")
+        call = adding(model, "RosaConfig")
+        raise AdapterError(f"{type(model).__name__} has nothing to resample; adapt a plain model by {call}")
     require_cpu(generator)
     if optimizer is not None and not isinstance(getattr(optimizer, "state", None), Mapping):
         raise AdapterError(

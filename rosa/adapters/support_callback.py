@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from rosa.adapters import support
 from rosa.adapters.callback import checkpoint_folder
 from rosa.adapters.collect import Collector
-from rosa.adapters.modules import attachment, refuse_flat_shards
+from rosa.adapters.modules import adding, attachment, refuse_flat_shards
 from rosa.adapters.state import changing_state, load_changing_state
 from rosa.errors import AdapterError, CheckpointError, ConfigError, StartOver, WriteError
 from rosa.utils import files
@@ -61,8 +61,14 @@ class SupportCallback(TrainerCallback):
             CheckpointError: what a checkpoint holds of an interrupted choice cannot be read, or is of another model.
         """
         present = None if model is None else attachment(model)
-        if model is None or present is None or not support.supported(model):
-            raise AdapterError("SupportCallback: no sparse part is attached; rosa.attach(model, RobustConfig()) first")
+        if model is None or present is None:
+            call = adding(model, "RobustConfig")
+            raise AdapterError(f"SupportCallback: the model has no adapter of rosa; call {call} first")
+        if not support.supported(model):
+            raise AdapterError(
+                f"SupportCallback: {present.method} has no sparse part here; leave it out, or adapt a plain model by "
+                f"{adding(model, 'RobustConfig')}"
+            )
         refuse_flat_shards(model)
         self._config = config = present.config
         self._warmup = config.warmup_steps if config.schedule == "warmup" else 0
@@ -72,9 +78,9 @@ class SupportCallback(TrainerCallback):
             return
         needed = self._warmup + config.collect_steps
         if needed >= state.max_steps:
-            keys = f"method.collect_steps={config.collect_steps}"
+            keys = f"{present.prefix}collect_steps={config.collect_steps}"
             if self._warmup:
-                keys = f"method.warmup_steps={self._warmup} and {keys}"
+                keys = f"{present.prefix}warmup_steps={self._warmup} and {keys}"
             raise ConfigError(f"{keys}: expected fewer updates than the training's {state.max_steps}")
         self._collector = Collector(support.supported(model), config.score)
         self._initial = {}
@@ -175,7 +181,7 @@ class SupportCallback(TrainerCallback):
         else:
             raise AdapterError(
                 f"the training ended before the support was chosen: gradients were not finite too often to collect "
-                f"method.collect_steps={self._config.collect_steps} updates in a row"
+                f"collect_steps={self._config.collect_steps} updates in a row"
             )
 
     @property

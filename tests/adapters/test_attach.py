@@ -406,7 +406,7 @@ def test_attaching_twice_is_refused_and_harmless(first: str, second: str) -> Non
 @pytest.mark.parametrize("method", [None, "lora", "ia3", "full"])
 def test_resampling_without_rosa_is_refused(method: str | None) -> None:
     model = attached("roberta", METHODS[method]()) if method else build("roberta")
-    with pytest.raises(AdapterError, match="nothing to resample; attach RosaConfig"):
+    with pytest.raises(AdapterError, match=r"nothing to resample; adapt a plain model by rosa\.attach"):
         resample(model)
 
 

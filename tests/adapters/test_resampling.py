@@ -307,7 +307,7 @@ def test_a_model_without_adapter_is_refused(tmp_path: Path) -> None:
     model = build("roberta")
     args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
     data = [{"input_ids": torch.tensor([3, 4, 5]), "labels": torch.tensor(0)}] * 4
-    with pytest.raises(AdapterError, match=r"no adapter; call rosa\.attach"):
+    with pytest.raises(AdapterError, match=r"no adapter of rosa; call rosa\.attach.* or peft\.get_peft_model"):
         Trainer(model, args, train_dataset=data, callbacks=[ResampleCallback(every=1)]).train()
 
 

@@ -8,12 +8,13 @@ import warnings
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import TrainerState
 
 import rosa
-from rosa.errors import AdapterError
+from rosa.errors import AdapterError, ConfigError
 from rosa.peft import RobustConfig, RosaConfig
-from tests.adapters.tiny import build, logits, relative_difference, train_steps
+from tests.adapters.tiny import attached, build, logits, relative_difference, train_steps
 from tests.peft.test_model import both, change_course, config_of, trained, wrapped
 
 
@@ -195,3 +196,46 @@ def test_the_two_methods_are_not_mixed_in_one_model():
     model = wrapped("llama")
     with pytest.raises(ValueError, match="different peft types"):
         model.add_adapter("other", config_of(RobustConfig))
+
+
+PLAIN = r"rosa\.attach\(model, rosa\.{0}\(\.\.\.\)\) or peft\.get_peft_model\(model, rosa\.peft\.{0}\(\.\.\.\)\)"
+ATTACH = r"rosa\.attach\(model, rosa\.{0}\(\.\.\.\)\)$"
+PEFT = r"peft\.get_peft_model\(model, rosa\.peft\.{0}\(\.\.\.\)\)"
+
+
+@pytest.mark.parametrize(
+    ("make", "resampling", "choosing"),
+    [
+        (build, f"no adapter of rosa; call {PLAIN} first", f"no adapter of rosa; call {PLAIN} first"),
+        (lambda name: attached(name, rosa.LoraConfig(rank=2)), f"lora has nothing to resample; .* {ATTACH}",
+         f"lora has no sparse part here; .* {ATTACH}"),
+        (lambda name: get_peft_model(build(name), LoraConfig(r=2)), f"no adapter of rosa; call {PEFT} first",
+         f"no adapter of rosa; call {PEFT} first"),
+        (lambda name: wrapped(name, kind=RobustConfig, schedule="low_rank_only"),
+         f"robust has nothing to resample; leave it out, .* {PEFT}$", f"robust has no sparse part here; .* {PEFT}$"),
+        (wrapped, None, f"rosa has no sparse part here; leave it out, or adapt a plain model by {PEFT}$"),
+    ],
+    ids=["plain", "attach", "LoRA of PEFT", "RoSA", "ROSA"],
+)  # fmt: skip
+def test_callbacks_name_the_door_of_the_model(make, resampling, choosing):
+    model = make("llama")
+    state = TrainerState(max_steps=4)
+    with pytest.raises(AdapterError, match=choosing.format("RobustConfig")):
+        rosa.SupportCallback().on_train_begin(None, state, None, model=model)
+    if resampling is not None:
+        optimizer = torch.optim.SGD(model.parameters())
+        with pytest.raises(AdapterError, match=resampling.format("RosaConfig")):
+            rosa.ResampleCallback().on_step_begin(None, state, None, model=model, optimizer=optimizer)
+        with pytest.raises(AdapterError, match="nothing to resample; adapt a plain model by .*RosaConfig"):
+            rosa.resample(model)
+
+
+@pytest.mark.parametrize("through_peft", [True, False])
+def test_a_choice_that_comes_too_late_names_the_options_of_the_door(through_peft):
+    options = {"schedule": "warmup", "warmup_steps": 5}
+    if through_peft:
+        model, prefix = wrapped("llama", kind=RobustConfig, **options), ""
+    else:
+        model, prefix = rosa.attach(build("llama"), rosa.RobustConfig(rank=2, **options), verbose=False), "method."
+    with pytest.raises(ConfigError, match=f"^{prefix}warmup_steps=5 and {prefix}collect_steps=1: expected fewer"):
+        rosa.SupportCallback().on_train_begin(None, TrainerState(max_steps=4), None, model=model)
