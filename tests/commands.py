@@ -21,6 +21,8 @@ from tests.conftest import ROOT
 
 LIGHT = ("hydra", "rosa.config.explain", "rosa.sweep.local")
 """What commands import that do not load PyTorch."""
+HEAVY = (*LIGHT, "rosa.run.pipeline", "rosa.run.baselines", "rosa.export", "matplotlib.pyplot", "tests.frozen")
+"""What the others import; ``rosa.run`` alone would load nothing until it is used, and each command all of it again."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def begin(
         limits: limits of the system by their names in the module ``resource``, for example ``RLIMIT_FSIZE``.
         light: only what commands import that do not load PyTorch is imported, so that they can be seen not to.
     """
-    server = _server(*LIGHT) if light else _server(*LIGHT, "rosa.run", "rosa.export", "tests.frozen")
+    server = _server(*LIGHT) if light else _server(*HEAVY)
     variables = dict(os.environ if environment is None else environment)
     return Begun(ask(server, "begin", [str(word) for word in words], str(cwd), variables, dict(limits or {})), server)
 

@@ -31,10 +31,17 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def imports_are_no_garbage() -> None:
-    """Exclude imported modules, a million objects, from the garbage collection at each Trainer's start."""
+@pytest.fixture(scope="module", autouse=True)
+def what_was_there_is_no_garbage() -> Iterator[None]:
+    """Exclude imported modules, a million objects, from the garbage collections with which each run starts and ends."""
+    gc.collect()
     gc.freeze()
+    with mock.patch.object(gc, "unfreeze", unfreezing_slows):
+        yield
+
+
+def unfreezing_slows() -> None:
+    pytest.fail("gc.unfreeze would slow every test that comes later")
 
 
 @pytest.fixture(scope="session", autouse=True)

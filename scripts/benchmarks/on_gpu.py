@@ -55,7 +55,7 @@ def is_rehearsal(device: str) -> bool:
 def roberta(device: str) -> tuple[PreTrainedModel, Batch]:
     """A RoBERTa-base with random weights, and a batch of 32 examples of 128 tokens on the device."""
     tiny = is_rehearsal(device)
-    small: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 99}
+    small: dict[str, Any] = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 99}
     shape = RobertaConfig(max_position_embeddings=514, type_vocab_size=1, **(small if tiny else {}))
     ids = torch.randint(3, shape.vocab_size, (2, 8) if tiny else (32, 128))
     labels = torch.randint(2, (len(ids),))
@@ -65,7 +65,7 @@ def roberta(device: str) -> tuple[PreTrainedModel, Batch]:
 def gpt2(device: str) -> tuple[PreTrainedModel, Batch]:
     """A GPT-2 (124M) with random weights, and a batch of 8 texts of 256 tokens on the device."""
     tiny = is_rehearsal(device)
-    small: dict[str, Any] = {"n_layer": 2, "n_embd": 32, "n_head": 4, "vocab_size": 99, "bos_token_id": 0}
+    small: dict[str, Any] = {"n_layer": 1, "n_embd": 32, "n_head": 4, "vocab_size": 99, "bos_token_id": 0}
     shape = GPT2Config(**(small | {"eos_token_id": 0} if tiny else {}))
     ids = torch.randint(shape.vocab_size, (2, 8) if tiny else (8, 256))
     return GPT2LMHeadModel(shape), _on(device, ids, ids)

@@ -27,8 +27,6 @@ from tests.adapters import tiny
 from tests.adapters.tiny import build, logits, relative_difference
 from tests.tiers import slow_but
 
-pytestmark = pytest.mark.usefixtures("frozen_heap")
-
 ARCHITECTURES = list(tiny.BUILDERS)
 HEADS = {"bert": {"classifier"}, "roberta": {"classifier"}, "gpt2": set(), "llama": set(), "t5": set()}
 """The outermost module of each architecture's head; a language model has none."""

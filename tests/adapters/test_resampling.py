@@ -23,8 +23,6 @@ from rosa.utils.seeding import derive, generator
 from tests.adapters import tiny
 from tests.adapters.tiny import attached, build, logits, relative_difference, train_steps
 
-pytestmark = pytest.mark.usefixtures("frozen_heap")
-
 LR = 1e-2
 
 

@@ -12,7 +12,7 @@ import peft
 import pytest
 import torch
 from benchmarks.tensors import Allocated
-from torch import multiprocessing, nn
+from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -27,6 +27,7 @@ from rosa.errors import AdapterError
 from rosa.peft import RobustConfig, RosaConfig
 from rosa.utils.seeding import generator
 from tests.adapters.tiny import attached, batch, build, logits, relative_difference
+from tests.processes import together
 
 STEPS, DUE = 5, (1, 3)
 DOORS, METHODS = ("attach", "peft"), ("rosa", "robust")
@@ -158,7 +159,7 @@ def _fail(model: nn.Module) -> dict[str, Any]:
 def group(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with what two processes found, in every way."""
     folder = tmp_path_factory.mktemp("group")
-    multiprocessing.spawn(_in_a_group, (folder,), nprocs=2)
+    together(_in_a_group, folder)
     return folder
 
 

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import Dataset
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from torch import multiprocessing, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -37,6 +37,7 @@ from tests.adapters.test_own_model import (
     with_dropout,
 )
 from tests.adapters.tiny import batch, build, give_support, logits, perturb, relative_difference
+from tests.processes import together
 from tests.tiers import slow_but
 
 HEAD = {"bert": {"modules_to_save": ["classifier"]}, "roberta": {"task_type": "SEQ_CLS"}}
@@ -277,7 +278,7 @@ def _train_in_a_group(rank: int, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_resample_after_wrapping_and_hold_the_same_adapter(tmp_path):
-    multiprocessing.spawn(_train_in_a_group, (tmp_path,), nprocs=2)
+    together(_train_in_a_group, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     history = [name for name in first["state"] if name.endswith("_extra_state")]
     assert len(history) == 8
@@ -328,7 +329,7 @@ def positions_and_updates(model: nn.Module, parallel: nn.Module, seeds: list[int
 
 @pytest.mark.slow
 def test_two_processes_choose_the_positions_that_one_chooses(tmp_path):
-    multiprocessing.spawn(_choose_in_a_group, (tmp_path,), nprocs=2)
+    together(_choose_in_a_group, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     alone = wrapped("bert", kind=RobustConfig)

@@ -18,6 +18,12 @@ last batch of an evaluation is not full either."""
 
 
 @pytest.fixture
+def without_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    """METEOR takes ten seconds of Java a run, and has tests of its own."""
+    monkeypatch.setenv("PATH", "")
+
+
+@pytest.fixture
 def undropped(composed: Composer, tiny_model: Path, tmp_path: Path) -> Composer:
     """As ``composed``, of a model without dropout, whose pattern depends on how a batch is shared."""
     folder = tmp_path / "undropped"

@@ -27,6 +27,8 @@ PAIRS = {
 }
 TEST_MRS = 4
 
+pytestmark = pytest.mark.usefixtures("without_java")
+
 Decode = Callable[..., tuple[int, str, str]]
 
 

@@ -26,11 +26,7 @@ from tests import causal
 from tests.conftest import Composer
 from tests.records.declared import undeclared
 
-
-@pytest.fixture(autouse=True)
-def without_java(monkeypatch: pytest.MonkeyPatch) -> None:
-    """METEOR takes ten seconds of Java a run, and has tests of its own."""
-    monkeypatch.setenv("PATH", "")
+pytestmark = pytest.mark.usefixtures("without_java")
 
 
 @pytest.fixture(scope="module")

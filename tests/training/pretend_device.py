@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import collections
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
@@ -170,7 +170,7 @@ def _compute(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if name == "to":  # in inference mode, it arrives as it was called
         with _Operators():
             return function.decompose(*args, **kwargs)
-    flat, _ = tree_flatten((args, kwargs))
+    flat = [*_leaves(args), *_leaves(kwargs.values())]
     ours = [value for value in flat if isinstance(value, PretendTensor)]
     if name in ("_to_copy", "copy_"):
         return _copy(function, name, args, kwargs)
@@ -183,11 +183,20 @@ def _compute(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     if kwargs.get("pin_memory"):
         kwargs = {**kwargs, "pin_memory": False}
-    result = function(*tree_map(_held, args), **tree_map(_held, kwargs))
+    result = function(*map(_held, args), **{key: _held(value) for key, value in kwargs.items()})
     if not on_device:
         return result
     shells = {id(value.held): value for value in ours}  # an operator in place gives back the tensor it was given
-    return tree_map(lambda value: shells[id(value)] if id(value) in shells else _shell(value), result)
+    return _shell(result, shells)
+
+
+def _leaves(values: Iterable[Any]) -> Iterator[Any]:
+    """The arguments of an operator, those in lists one by one."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _leaves(value)
+        else:
+            yield value
 
 
 def _copy(function: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -224,11 +233,19 @@ def _refuse_mixed(name: str, args: Any, flat: list[Any], ours: list[PretendTenso
 
 
 def _held(value: Any) -> Any:
-    return value.held if isinstance(value, PretendTensor) else value
+    """An argument with the tensors that are held in place of the device's."""
+    if isinstance(value, PretendTensor):
+        return value.held
+    return type(value)(map(_held, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _shell(value: Any) -> Any:
-    return PretendTensor(value) if isinstance(value, Tensor) and not isinstance(value, PretendTensor) else value
+def _shell(value: Any, shells: Mapping[int, PretendTensor]) -> Any:
+    """A result as tensors of the device: those that hold it already, by the ids of what they hold, or new ones."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_shell(one, shells) for one in value)
+    if not isinstance(value, Tensor) or isinstance(value, PretendTensor):
+        return value
+    return shells[id(value)] if id(value) in shells else PretendTensor(value)
 
 
 def _autocast_rule(

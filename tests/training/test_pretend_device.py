@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.commands import Ended, command
 from tests.conftest import ROOT
 from tests.training.pretend_runs import CASES, LABELLED, STOPS, UPDATES
 
 Outcome = dict[str, Any]
+HERE = Path(__file__).parent
 
 MIXING = """
 import torch
@@ -31,12 +31,10 @@ with pretend_device.available(), pretend_device.counting():
 """
 
 
-def in_a_process_of_its_own(*command: str) -> subprocess.CompletedProcess[str]:
+def in_a_process_of_its_own(program: Path, *words: object) -> Ended:
+    """Run a program in a process of its own, since the device stays registered until that ends."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "scripts")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False, env=environment
-    )
+    return command(program, *words, environment={**os.environ, "PYTHONPATH": path})
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +49,17 @@ def outcomes(
     # PyTorch draws dropout by another kernel on a device: other numbers of the same stream.
     config |= {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0, "classifier_dropout": 0}
     (roberta / "config.json").write_text(json.dumps(config))
-    done = in_a_process_of_its_own("-m", "tests.training.pretend_runs", str(roberta), str(tiny_gpt2), str(folder))
+    done = in_a_process_of_its_own(HERE / "pretend_runs.py", roberta, tiny_gpt2, folder)
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {tuple(run.pop(key) for key in ("method", "precision", "task", "device")): run for run in found}
 
 
 @pytest.mark.slow
-def test_the_device_counts_waits_and_refuses_mixed_tensors() -> None:
-    done = in_a_process_of_its_own("-c", MIXING)
+def test_the_device_counts_waits_and_refuses_mixed_tensors(tmp_path: Path) -> None:
+    program = tmp_path / "mixing.py"
+    program.write_text(MIXING)
+    done = in_a_process_of_its_own(program)
     assert "found cpu and pretend:0 in add" in done.stderr.splitlines()[-1]
 
 
@@ -128,7 +128,7 @@ def test_a_runs_weights_predict_the_same_on_both_devices(
 
 @pytest.mark.slow
 def test_pretraining_splits_exports_and_measurements_work_on_the_device(tmp_path: Path) -> None:
-    done = in_a_process_of_its_own("-m", "tests.training.pretend_parts", str(tmp_path))
+    done = in_a_process_of_its_own(HERE / "pretend_parts.py", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert len(found) == 13
