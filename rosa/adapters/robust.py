@@ -32,7 +32,8 @@ from torch.nn import functional
 from rosa.adapters import support
 from rosa.adapters.base import AddingAdapter, LinearLayer, SupportedAdapter, dense_weight, weight_shape
 from rosa.adapters.linalg.precision import Cast, exact
-from rosa.adapters.sparse import SparseLinear, Support, dense, index_dtype
+from rosa.adapters.opaque import numbered, sparse_linear
+from rosa.adapters.sparse import SparseLinear, SparsePart, Support, dense, index_dtype
 from rosa.adapters.targets import by_pattern, layer_ranks, linear_layers, matches, target_layers
 from rosa.config import RobustConfig
 from rosa.errors import AdapterError
@@ -74,6 +75,11 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         unknown = torch.full((count,), -1, dtype=index_dtype(self.shape), device=weight.device)
         self.register_buffer("index", unknown if count else None)
         self._remember(False)
+        self._number = numbered(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._number = numbered(self)  # a copy is another layer
 
     @property
     def support(self) -> Support | None:
@@ -98,6 +104,10 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         """Pass the gradient (out, in) of the weight to ``take`` in every backward pass from now on; None stops this."""
         self._collect = take
 
+    def part(self) -> SparsePart:
+        """What the sparse product needs beside x, ``values`` and b, as of now."""
+        return SparsePart(self.support, self._weight, self._collect)
+
     def forward(self, x: Tensor) -> Tensor:
         """``x (W + S)^T + b + (alpha / r) dropout(x) A^T B^T``; (…, in) -> (…, out)."""
         device = x.device.type
@@ -105,8 +115,10 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         x = x.to(torch.get_autocast_dtype(device)) if autocast else x
         if self.index is None:
             out = self.base(x)
+        elif torch.compiler.is_compiling():
+            out = sparse_linear(x, self.values, self.base.bias, self._number, self.shape[0])
         else:
-            out = SparseLinear.apply(x, self.values, self.base.bias, self.support, self._weight, self._collect)
+            out = SparseLinear.apply(x, self.values, self.base.bias, self.part())
         if self.rank is None:
             return out
         dropped = functional.dropout(x, self._config.dropout, self.training)

@@ -116,19 +116,70 @@ def _csr(values: Tensor, support: Support) -> Tensor:
         )
 
 
+@torch.no_grad()
+def applied(x: Tensor, values: Tensor, bias: Tensor | None, support: Support | None, weight: Tensor) -> Tensor:
+    """``x (W + S)^T + b``, the arguments as in :meth:`SparseLinear.forward`; (…, in) -> (…, out), contiguous."""
+    with torch.autocast(x.device.type, enabled=False):
+        weight = weight.to(x.dtype)
+        bias = None if bias is None else bias.to(x.dtype)
+        if support is None:
+            return functional.linear(x, weight, bias)
+        if not is_narrow(x.dtype):
+            return functional.linear(x, rebuilt(weight, values, support), bias)
+        y = functional.linear(x, weight, bias)
+        flat = readable(x.reshape(-1, x.shape[-1]))
+        return y + times(readable(values), support, flat.T).T.to(y.dtype).view(y.shape)
+
+
+@torch.no_grad()
+def gradients(
+    grad: Tensor, x: Tensor, values: Tensor, part: SparsePart, needs_x: bool, needs_values: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of x (…, in) and of ``values`` (k,) for one of the output (…, out); None if not needed.
+
+    Passes the gradient of W + S to ``part.collect`` if it is on.
+    """
+    flat_x, flat = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+    grad_x: Tensor | None = None
+    grad_values: Tensor | None = None
+    support = part.support
+    with torch.autocast(grad.device.type, enabled=False):
+        if part.collect is not None:
+            part.collect(readable(flat).T @ readable(flat_x))
+        if needs_values:
+            grad_values = torch.zeros_like(values)
+            if support is not None:
+                grad_values = sampled(readable(flat), readable(flat_x), support).to(values.dtype)
+        if needs_x:
+            weight = part.read().to(x.dtype)
+            if support is None:
+                grad_x = flat @ weight
+            elif not is_narrow(x.dtype):
+                grad_x = flat @ rebuilt(weight, values, support)
+            else:
+                sparse = transposed_times(readable(values), support, readable(flat).T).T
+                grad_x = flat @ weight + sparse.to(x.dtype)
+            grad_x = grad_x.view(x.shape)
+    return grad_x, grad_values
+
+
+@dataclass(frozen=True, eq=False)
+class SparsePart:
+    """What a layer's product needs beside x, ``values`` and b."""
+
+    support: Support | None
+    """The positions of the values; None leaves S out, and gives ``values`` a gradient of 0."""
+    read: Callable[[], Tensor]
+    """Returns the frozen weight (out, in); called again in the backward pass."""
+    collect: Callable[[Tensor], None] | None
+    """Takes the gradient (out, in) of W + S, float32 or wider, in the backward pass; None to not compute it."""
+
+
 class SparseLinear(torch.autograd.Function):
     """``x (W + S)^T + b``, differentiable in x, ``values`` and b, once."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        values: Tensor,
-        bias: Tensor | None,
-        support: Support | None,
-        read: Callable[[], Tensor],
-        collect: Callable[[Tensor], None] | None,
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, part: SparsePart) -> Tensor:
         """(…, in) -> (…, out), in the dtype of x.
 
         Args:
@@ -136,50 +187,18 @@ class SparseLinear(torch.autograd.Function):
             x: the input, in the dtype to compute in.
             values: (k,), float32 or wider.
             bias: (out,) or None.
-            support: the positions of the values; None leaves S out, and gives ``values`` a gradient of 0.
-            read: returns the frozen weight (out, in); called again in the backward pass.
-            collect: takes the gradient (out, in) of W + S, float32 or wider, in the backward pass; None to not compute
-                it.
+            part: the rest.
         """
-        ctx.save_for_backward(x, values, *(() if support is None else (support.index,)))
-        ctx.shape, ctx.read, ctx.collect = None if support is None else support.shape, read, collect
-        with torch.autocast(x.device.type, enabled=False):
-            weight = read().to(x.dtype)
-            bias = None if bias is None else bias.to(x.dtype)
-            if support is None:
-                return functional.linear(x, weight, bias)
-            if not is_narrow(x.dtype):
-                return functional.linear(x, rebuilt(weight, values, support), bias)
-            y = functional.linear(x, weight, bias)
-            flat = readable(x.reshape(-1, x.shape[-1]))
-            return y + times(readable(values), support, flat.T).T.to(y.dtype).view(y.shape)
+        # The index is saved so that PyTorch refuses a backward pass after another support was chosen.
+        ctx.save_for_backward(x, values, *(() if part.support is None else (part.support.index,)))
+        ctx.part = part
+        return applied(x, values, bias, part.support, part.read())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, ``values`` and the bias."""
-        x, values, *saved = ctx.saved_tensors
-        support = Support(saved[0], ctx.shape) if saved else None
-        needs_x, needs_values, needs_bias = ctx.needs_input_grad[:3]
-        flat_x, flat = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
-        grad_x: Tensor | None = None
-        grad_values: Tensor | None = None
-        with torch.autocast(grad.device.type, enabled=False):
-            if ctx.collect is not None:
-                ctx.collect(readable(flat).T @ readable(flat_x))
-            if needs_values:
-                grad_values = torch.zeros_like(values)
-                if support is not None:
-                    grad_values = sampled(readable(flat), readable(flat_x), support).to(values.dtype)
-            if needs_x:
-                weight = ctx.read().to(x.dtype)
-                if support is None:
-                    grad_x = flat @ weight
-                elif not is_narrow(x.dtype):
-                    grad_x = flat @ rebuilt(weight, values, support)
-                else:
-                    sparse = transposed_times(readable(values), support, readable(flat).T).T
-                    grad_x = flat @ weight + sparse.to(x.dtype)
-                grad_x = grad_x.view(x.shape)
-        grad_bias = flat.sum(0) if needs_bias else None
-        return grad_x, grad_values, grad_bias, None, None, None
+        x, values, *_ = ctx.saved_tensors
+        grad_x, grad_values = gradients(grad, x, values, ctx.part, *ctx.needs_input_grad[:2])
+        grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0) if ctx.needs_input_grad[2] else None
+        return grad_x, grad_values, grad_bias, None

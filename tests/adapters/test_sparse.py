@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rosa.adapters import sparse
-from rosa.adapters.sparse import SparseLinear, Support
+from rosa.adapters.sparse import SparseLinear, SparsePart, Support
 from tests.adapters.tiny import inputs, relative_difference
 
 OUT, IN, COUNT = 7, 10, 12
@@ -59,7 +59,7 @@ def test_flat_positions_are_int32_where_they_fit() -> None:
 
 
 def layer(x: Tensor, values: Tensor, bias: Tensor, weight: Tensor, where: Support | None) -> Tensor:
-    return SparseLinear.apply(x, values, bias, where, lambda: weight, None)
+    return SparseLinear.apply(x, values, bias, SparsePart(where, lambda: weight, None))
 
 
 def oracle(x: Tensor, values: Tensor, bias: Tensor, weight: Tensor, where: Support) -> Tensor:
@@ -113,7 +113,8 @@ def test_the_gradient_that_is_collected_is_that_of_the_whole_weight() -> None:
     for where in (support(), None):
         whole = inputs(OUT, IN) + (0 if where is None else sparse.dense(values.detach(), where))
         whole.requires_grad_()
-        SparseLinear.apply(x, values, None, where, lambda: inputs(OUT, IN), taken.append).square().sum().backward()
+        part = SparsePart(where, lambda: inputs(OUT, IN), taken.append)
+        SparseLinear.apply(x, values, None, part).square().sum().backward()
         functional.linear(x.detach(), whole).square().sum().backward()
         torch.testing.assert_close(taken.pop(), whole.grad)
         assert taken == []
