@@ -68,9 +68,10 @@ test-quick: setup  ## the tests that are not slow; run before each commit
 LOWEST = $(shell $(RUN) -c 'import tomllib; needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
   print(*(need.partition(",")[0].replace(">=", "==") for need in needs))')
 
-test-long: setup  ## 20 kills of each method, kind of task and precision, and of a sweep; 500 configurations by chance
+test-long: setup  ## 20 kills of each method, kind of task and precision, and of a sweep; 500 configurations by chance; the miniature against its baselines
 	ROSA_KILLS=20 $(RUN) -m pytest -n 2 --dist load tests/run/test_kill_trials.py tests/sweep/test_kills.py
 	ROSA_EXAMPLES=500 $(RUN) -m pytest tests/config/test_fuzz.py
+	ROSA_MINIATURE=1 $(RUN) -m pytest tests/experiments/test_miniature.py
 
 test-lowest: setup  ## the library's tests with the lowest versions that pyproject.toml allows, in an environment of their own
 	$(PYTHON) -m venv .venv-lowest

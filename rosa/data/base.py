@@ -174,10 +174,8 @@ class RowCollector:
 
     def _problem_of_texts(self, texts: Sequence[Any]) -> str | None:
         for name, text in zip(self.task.texts, texts, strict=True):
-            if not isinstance(text, str):
-                return f"{name} is {shorten(text)}; expected text"
-            if problem := surrogate(text):
-                return f"{name} {problem}"
+            if problem := problem_of_text(name, text):
+                return problem
             if not self.task.is_labelled and not text.strip():
                 return f"{name} is empty"
         if self.task.scorer == "number" and final_number(texts[-1]) is None:
@@ -232,12 +230,19 @@ def is_number(label: str) -> bool:
     return label.isascii() and label.isdigit() and len(label) <= MOST_DIGITS
 
 
-def surrogate(text: str) -> str | None:
-    """The problem of a text that UTF-8 cannot encode, such as JSON's ``\\ud800``; None for all others."""
+def problem_of_text(name: str, text: Any) -> str | None:
+    """What is wrong with a value of the column ``name`` that is to be a text; None if it is one.
+
+    JSON and Parquet can hold other types, characters that UTF-8 cannot encode (``\\ud800``), and NUL (``\\u0000``).
+    """
+    if not isinstance(text, str):
+        return f"{name} is {shorten(text)}; expected text"
+    if "\0" in text:
+        return f"{name} {shorten(text)} has a NUL character, which no text has"
     try:
         text.encode()
     except UnicodeEncodeError:
-        return f"{shorten(text)} has half of a surrogate pair, which is no character"
+        return f"{name} {shorten(text)} has half of a surrogate pair, which is no character"
     return None
 
 

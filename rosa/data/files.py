@@ -11,18 +11,18 @@ row has a field too many, reads the texts ``NA`` and ``null`` as missing, and re
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from rosa.config import TRAIN, DataConfig, TaskConfig
-from rosa.data.base import RowCollector, Split, is_number, listing, resolved_task, shorten, surrogate
+from rosa.data.base import RowCollector, Split, is_number, listing, problem_of_text, resolved_task, shorten
 from rosa.data.hub import offline, quiet
-from rosa.data.local_files import column_position, decode, fields, wrong_number
+from rosa.data.local_files import column_position, decode, expanded, fields, wrong_number
 from rosa.data.local_files import read as read_bytes
 from rosa.errors import DataError
+from rosa.utils.files import parse_json
 
 Row = tuple[int, Mapping[str, Any] | str]
 """(line number, or in Parquet the row number from 0; values by column, or a description of what is wrong)."""
@@ -43,23 +43,16 @@ def read(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str
     facts: dict[str, Any] = {"source": "files"}
     splits = {}
     for name in task.splits:  # the training split is the first one
-        path = _path(data.files[name])
-        content = read_bytes(path)
-        if not content:
-            raise DataError(f"{path}: the file is empty")
-        columns, found = table(path, content)
-        for key, column in _wanted(task):
-            column_position(column, columns, str(path), key)
-        collector = RowCollector(task, str(path), ", row " if path.suffix == ".parquet" else ":", data.skip_malformed)
+        path = expanded(data.files[name])
+        content, found = read_rows(path, _wanted(task))
+        collector = RowCollector(task, str(path), row_mark(path), data.skip_malformed)
         rows = []
         for number, values in found:
-            label = None if isinstance(values, str) else _label(values.get(task.label))
-            if isinstance(values, str):
-                collector.refuse(number, values)
-            elif isinstance(label, str) and (problem := surrogate(label)):
-                collector.refuse(number, f"{task.label} {problem}")
+            problem = values if isinstance(values, str) else _problem_of_label(values.get(task.label), task.label)
+            if isinstance(values, str) or problem:
+                collector.refuse(number, str(problem))
             else:
-                rows.append((number, [values.get(column) for column in task.texts], label))
+                rows.append((number, [values.get(column) for column in task.texts], _label(values.get(task.label))))
         if name == TRAIN and task.kind == "classification" and not task.labels:
             facts["labels"] = _labels([label for *_, label in rows if label is not None], task.label, path)
             task = collector.task = resolved_task(task, facts)
@@ -70,24 +63,43 @@ def read(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str
     return splits, facts
 
 
-def _path(name: str) -> Path:
-    """The path of a file, with ``~`` for a home folder.
-
-    Raises:
-        DataError: the user after ``~`` has no home folder.
-    """
-    try:
-        return Path(name).expanduser()
-    except RuntimeError as error:
-        raise DataError(f"{name}: {error}") from error
-
-
 def _wanted(task: TaskConfig) -> list[tuple[str, str]]:
     """(configuration key, column) of each column that the task reads."""
     return [*(("task.texts", name) for name in task.texts), *([("task.label", task.label)] if task.is_labelled else [])]
 
 
+def read_rows(path: Path, wanted: Sequence[tuple[str, str]]) -> tuple[bytes, Iterator[Row]]:
+    """The bytes of a file, and its rows.
+
+    Args:
+        path: of the file; its suffix determines the format.
+        wanted: (configuration key, column) of each column that it must have.
+
+    Raises:
+        DataError: it is missing, empty, of an unknown format or unreadable, or lacks a column.
+    """
+    content = read_bytes(path)
+    if not content:
+        raise DataError(f"{path}: the file is empty")
+    columns, rows = _table(path, content)
+    for key, column in wanted:
+        column_position(column, columns, str(path), key)
+    return content, rows
+
+
+def row_mark(path: Path) -> str:
+    """Text between a file's name and the number of a row in messages."""
+    return ", row " if path.suffix.lower() == ".parquet" else ":"
+
+
 # --- labels ----------------------------------------------------------------------------------------------------------
+
+
+def _problem_of_label(value: Any, column: str) -> str | None:
+    """What is wrong with a label, other than that it is missing or not one of the task's; None if nothing is."""
+    if isinstance(value, (list, dict)):
+        return f"{column} is {shorten(value)}; expected a string, a number or a boolean"
+    return problem_of_text(column, value) if isinstance(value, str) else None
 
 
 def _label(value: Any) -> Any:
@@ -130,12 +142,7 @@ def _refuse_constant(split: Split, name: str, path: Path, task: TaskConfig) -> N
 # --- file formats ----------------------------------------------------------------------------------------------------
 
 
-def table(path: Path, content: bytes) -> Table:
-    """The columns and rows of a file; its suffix determines the format.
-
-    Raises:
-        DataError: an unknown format, or a file that cannot be read as its format.
-    """
+def _table(path: Path, content: bytes) -> Table:
     kind = path.suffix.lower()
     if kind in (".csv", ".tsv"):
         return _separated(path, content, "comma" if kind == ".csv" else "tab")
@@ -162,16 +169,18 @@ def _json_lines(path: Path, content: bytes) -> Table:
     found = [(line, _object(text)) for line, text in enumerate(decode(content, path).split("\n"), 1) if text.strip()]
     first = next((row for _, row in found if not isinstance(row, str)), None)
     if first is None:
-        raise DataError(f"{path}:1: {found[0][1] if found else 'no rows'}")
+        line, problem = found[0] if found else (1, "no rows")
+        raise DataError(f"{path}:{line}: {problem}")
     return list(first), iter(found)
 
 
 def _object(text: str) -> dict[str, Any] | str:
+    expected = 'expected a JSON object on each line, such as {"text": ...}'
     try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return f"not JSON: {error}"
-    return row if isinstance(row, dict) else f'expected a JSON object such as {{"text": ...}}; found {shorten(row)}'
+        row = parse_json(text)
+    except ValueError as error:
+        return f"{error}; {expected}"
+    return row if isinstance(row, dict) else f"{expected}; found {shorten(row)}"
 
 
 def _parquet(path: Path) -> Table:
@@ -183,8 +192,7 @@ def _parquet(path: Path) -> Table:
                 "parquet", data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True
             )
     except Exception as error:  # pyarrow and datasets raise many types
-        cause = error.__cause__ or error
-        raise DataError(f"{path}: cannot be read as Parquet: {type(cause).__name__}: {cause}") from error
+        raise DataError(f"{path}: cannot be read as Parquet; it is damaged, or a file of another format") from error
     rows = loaded.to_list()
     for column, feature in loaded.features.items():
         if isinstance(feature, datasets.ClassLabel):

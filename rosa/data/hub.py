@@ -119,10 +119,10 @@ def _read_copy(path: str, name: str, folder: Path) -> dict[str, datasets.Dataset
                 repo_id=path, dataset_name=path.split("/")[-1], config_name=name, version=version, hash=commit
             )
             return prepared.as_dataset()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # `datasets` and Arrow raise nearly any type
         raise DataError(
-            f"{path} {name}: the copy in the cache is damaged ({why_refused(error)}); remove the folder {folder}, so "
-            "that it is downloaded again"
+            f"{path} {name}: the copy in the cache is damaged; remove the folder {folder}, so that it is downloaded "
+            "again"
         ) from error
 
 

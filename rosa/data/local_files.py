@@ -36,21 +36,43 @@ def read_split(folder: Path, file_name: str, task: TaskConfig, skip_malformed: b
     path, local = folder / file_name, task.local
     content = read(path)
     separator = "comma" if task.kind == "generation" else "tab"
-    found = fields(content, path, separator)
-    header = None if local.columns else next(found, None)
-    columns = header[1] if header else local.columns
-    where = "task.local.columns" if local.columns else f"{path}:1: the header"
     wanted = [*local.texts, *([local.label] if task.is_labelled else [])]
-    positions = [column_position(name, columns, where, "task.local") for name in wanted] if columns or header else []
     rows = RowCollector(task, str(path), ":", skip_malformed)
-    for line, values in found:
-        if len(values) == len(columns):
-            taken = [values[position] for position in positions]
-            rows.add(line, taken[: len(local.texts)], taken[-1] if task.is_labelled else None)
+    for line, values in rows_of(content, path, separator, wanted, local.columns):
+        if isinstance(values, str):
+            rows.refuse(line, values)
         else:
-            rows.refuse(line, wrong_number(values, columns, separator))
+            rows.add(line, values[: len(local.texts)], values[-1] if task.is_labelled else None)
     place = f"{local.folder}/{file_name}" if local.folder else file_name
     return rows.finish(hashlib.sha256(content).hexdigest(), {"file": place})
+
+
+def rows_of(
+    content: bytes, path: Path, separator: str, wanted: Sequence[str], columns: Sequence[str] = ()
+) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield (line, values of the wanted columns, or what is wrong with the row) for each row of a CSV or TSV file.
+
+    Args:
+        content: of the file.
+        path: its name, for messages.
+        separator: ``comma`` or ``tab``.
+        wanted: names of columns.
+        columns: of a file without a header line; empty if its first line is the header.
+
+    Raises:
+        DataError: as :func:`fields`; or a column is missing.
+    """
+    found = fields(content, path, separator)
+    where = "task.local.columns" if columns else f"{path}:1: the header"
+    if not columns:
+        header = next(found, None)
+        if header is None:
+            return
+        _, columns = header
+    positions = [column_position(name, columns, where, "task.local") for name in wanted]
+    for line, values in found:
+        right = len(values) == len(columns)
+        yield line, [values[at] for at in positions] if right else wrong_number(values, columns, separator)
 
 
 def fields(content: bytes, path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -62,7 +84,7 @@ def csv_fields(content: bytes, path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (number of its first line, fields) of each row; the first row is the header.
 
     Raises:
-        DataError: the file is not UTF-8 or not valid CSV; the message names the line.
+        DataError: as :func:`decode`, or the file is not valid CSV; the message names the line.
     """
     # newline="" leaves line ends to the reader: inside quotes they are part of the text.
     reader = csv.reader(io.StringIO(decode(content, path), newline=""), strict=True)
@@ -86,7 +108,7 @@ def tsv_fields(content: bytes, path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, fields) of each line; a blank line has no fields.
 
     Raises:
-        DataError: the file is not UTF-8; the message names the line.
+        DataError: as :func:`decode`.
     """
     lines = decode(content, path).split("\n")
     if lines[-1] == "":  # the text after the last line end
@@ -118,11 +140,23 @@ def read(path: Path) -> bytes:
         raise DataError(f"{str(path)!r}: cannot be the name of a file: {error}") from error
 
 
+def expanded(name: str) -> Path:
+    """The path of a file or folder, with ``~`` for a home folder.
+
+    Raises:
+        DataError: the user after ``~`` has no home folder.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise DataError(f"{name}: no user {name.split('/')[0][1:]!r} with a home folder") from None
+
+
 def decode(content: bytes, path: Path) -> str:
     """The text of a UTF-8 file, without a byte-order mark.
 
     Raises:
-        DataError: it is not UTF-8; the message names the line.
+        DataError: it is not UTF-8, or has a NUL character; the message names the line.
     """
     return files.decode(content, path, DataError)
 

@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from rosa.config import HOLDOUT, TRAIN, DataConfig, TaskConfig
-from rosa.data import files, hub, local_files, overlap
+from rosa.data import files, hub, local_files, overlap, saved
 from rosa.data.base import RowCollector, Split, TaskData, listing, resolved_task, shorten
 from rosa.errors import DataError
 from rosa.mini import text as mini_text
@@ -23,8 +22,8 @@ from rosa.utils import seeding
 if TYPE_CHECKING:
     import datasets
 
-SAVED_MARK = "dataset_dict.json"
-"""File that ``DatasetDict.save_to_disk`` writes first; marks a folder as its output."""
+Tables: TypeAlias = "Mapping[str, datasets.Dataset]"
+"""Split -> its rows, with the hub's columns."""
 
 
 def check(task: TaskConfig, data: DataConfig) -> None:
@@ -39,8 +38,8 @@ def check(task: TaskConfig, data: DataConfig) -> None:
             if name not in known:
                 raise DataError(f"task={task.name} with data=mini: no split {name!r}; it has {listing(known)}")
     elif data.source == "local":
-        folder, saved = _local_folder(task, data)
-        for file in () if saved else _local_names(task).values():
+        folder, is_saved = local_folder(task, data)
+        for file in () if is_saved else _local_names(task).values():
             local_files.read(folder / file)
     elif data.source == "files":
         files.read(task, data)
@@ -116,11 +115,11 @@ def hashes(task: TaskConfig, data: DataConfig) -> dict[str, str]:
     if data.source in ("hub", "teacher"):
         return {}
     if data.source == "files":
-        paths = {name: Path(data.files[name]).expanduser() for name in task.splits}
+        paths = {name: local_files.expanded(data.files[name]) for name in task.splits}
         return {name: hashlib.sha256(local_files.read(path)).hexdigest() for name, path in paths.items()}
     if data.source == "local":
-        folder = _root(data) / task.local.folder
-        if not any((place / SAVED_MARK).is_file() for place in (_root(data) / task.name, _root(data))):
+        folder, is_saved = local_folder(task, data)
+        if not is_saved:
             named = _local_names(task)
             return {name: hashlib.sha256(local_files.read(folder / file)).hexdigest() for name, file in named.items()}
     splits, _ = (_read_local if data.source == "local" else _read_mini)(task, data)
@@ -189,7 +188,7 @@ def _read_hub(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dic
     return splits, {"source": "hub", "path": data.path, "name": name, "revision": commit}
 
 
-def carved(found: Mapping[str, datasets.Dataset], sizes: Mapping[str, int], place: str) -> dict[str, datasets.Dataset]:
+def carved(found: Tables, sizes: Mapping[str, int], place: str) -> dict[str, datasets.Dataset]:
     """The splits of a dataset, with those that it lacks taken from the end of its training split.
 
     Raises:
@@ -218,24 +217,25 @@ def _read_mini(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], di
 
 
 def _read_local(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:
-    folder, saved = _local_folder(task, data)
-    if saved:
+    folder, is_saved = local_folder(task, data)
+    if is_saved:
         return _read_saved(folder, task, data, named=folder != _root(data))
     named = _local_names(task)
     splits = {name: local_files.read_split(folder, file, task, data.skip_malformed) for name, file in named.items()}
     return splits, {"source": "local", "format": "csv" if task.kind == "generation" else "tsv"}
 
 
-def _local_folder(task: TaskConfig, data: DataConfig) -> tuple[Path, bool]:
-    """The folder of a task under ``data.dir``, and whether ``save_to_disk`` wrote it.
+def local_folder(task: TaskConfig, data: DataConfig) -> tuple[Path, bool]:
+    """The folder of a task under ``data.dir``, and whether ``datasets`` saved it.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or it is a single saved split.
     """
     root = _root(data)
     for folder in (root / task.name, root):
-        if (folder / SAVED_MARK).is_file():
+        if saved.is_whole(folder):
             return folder, True
+        saved.refuse_single(folder, task.splits)
     folder = root / task.local.folder
     if not folder.is_dir():
         held = listing(sorted(entry.name for entry in root.iterdir()))
@@ -259,7 +259,7 @@ def _local_names(task: TaskConfig) -> dict[str, str]:
 
 
 def _root(data: DataConfig) -> Path:
-    root = Path(data.dir).expanduser()
+    root = local_files.expanded(data.dir)
     if not root.is_dir():
         raise DataError(f"data.dir={data.dir}: no such folder")
     return root
@@ -268,7 +268,7 @@ def _root(data: DataConfig) -> Path:
 def _read_saved(
     folder: Path, task: TaskConfig, data: DataConfig, named: bool
 ) -> tuple[dict[str, Split], dict[str, Any]]:
-    """Read a dataset written by ``save_to_disk``.
+    """Read a dataset that ``datasets`` saved.
 
     Args:
         folder: of the dataset.
@@ -276,42 +276,14 @@ def _read_saved(
         data: as for :func:`read`.
         named: whether the folder's name is the task's; if not, the labels must tell that the data are the task's.
     """
-    found = load_saved(folder)
+    found = saved.load(folder)
     if not named and task.is_labelled:
         _refuse_other_task(found, task, folder)
-    with _damage_named(folder):
-        splits = _from_datasets(found, task, str(folder), data.skip_malformed)
+    splits = _from_datasets(found, task, str(folder), data.skip_malformed)
     return splits, {"source": "local", "format": "datasets"}
 
 
-def load_saved(folder: Path) -> datasets.DatasetDict:
-    """A dataset written by ``save_to_disk``.
-
-    Raises:
-        DataError: it is damaged.
-    """
-    import datasets
-
-    with _damage_named(folder):
-        return datasets.DatasetDict.load_from_disk(folder)
-
-
-@contextmanager
-def _damage_named(folder: Path) -> Iterator[None]:
-    """Raise a DataError for whatever a damaged dataset in a folder raises while it is read."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # `datasets` and Arrow raise nearly any type, some only when rows are read
-        reason = f"{type(error).__name__}: {shorten(str(error))}"
-        raise DataError(
-            f"{folder}: contains {SAVED_MARK} but cannot be loaded ({reason}); if it was damaged, or saving it was "
-            "interrupted, save it again with DatasetDict.save_to_disk"
-        ) from error
-
-
-def _refuse_other_task(found: Mapping[str, datasets.Dataset], task: TaskConfig, folder: Path) -> None:
+def _refuse_other_task(found: Tables, task: TaskConfig, folder: Path) -> None:
     """Raise if the labels do not identify the task: class numbers without names, or whole numbers for a regression.
 
     Columns alone fit several tasks. Names that are not the task's are refused when the columns are checked.
@@ -330,31 +302,50 @@ def _refuse_other_task(found: Mapping[str, datasets.Dataset], task: TaskConfig, 
         )
 
 
-def _from_datasets(
-    found: Mapping[str, datasets.Dataset], task: TaskConfig, place: str, skip_malformed: bool | None
-) -> dict[str, Split]:
+def _from_datasets(found: Tables, task: TaskConfig, place: str, skip_malformed: bool | None) -> dict[str, Split]:
     """The task's splits of a dataset that has the hub's columns and labels."""
     splits = {}
     for name in task.splits:
-        if name not in found:
-            raise DataError(f"{place}: no split {name!r}; it has {listing(list(found))}")
-        table = found[name]
-        _check_columns(table, task, f"{place}, split {name}")
+        wanted = [*task.texts, *([task.label] if task.is_labelled else [])]
+        columns = columns_of(found, name, wanted, place)
+        if task.is_labelled:
+            _check_names(found[name], task, f"{place}, split {name}")
         rows = RowCollector(task, f"{place}, split {name}", ", row ", skip_malformed)
-        texts = [table[column][:] for column in task.texts]
-        labels = table[task.label][:] if task.is_labelled else [None] * len(table)
-        for number, (*values, label) in enumerate(zip(*texts, labels, strict=True)):
-            rows.add(number, values, label)
+        for number, values in enumerate(zip(*columns, strict=True)):
+            rows.add(number, values[: len(task.texts)], values[-1] if task.is_labelled else None)
         splits[name] = rows.finish()
     return splits
 
 
-def _check_columns(table: datasets.Dataset, task: TaskConfig, place: str) -> None:
-    for column in (*task.texts, *((task.label,) if task.is_labelled else ())):
+def columns_of(found: Tables, split: str, wanted: Sequence[str], place: str) -> list[list[Any]]:
+    """The values of columns of a split.
+
+    Args:
+        found: the splits.
+        split: name of one.
+        wanted: names of columns.
+        place: of the data set, for messages.
+
+    Raises:
+        DataError: there is no such split or column, or it cannot be read.
+    """
+    if split not in found:
+        raise DataError(f"{place}: no split {split!r}; it has {listing(list(found))}")
+    table = found[split]
+    for column in wanted:
         if column not in table.column_names:
-            raise DataError(f"{place}: no column {column!r}; it has {listing(table.column_names)}")
-    if not task.is_labelled:
-        return
+            raise DataError(f"{place}, split {split}: no column {column!r}; it has {listing(table.column_names)}")
+    try:
+        return [table[column][:] for column in wanted]
+    except Exception as error:  # of `datasets`, which converts values while they are read, or of Arrow
+        raise DataError(
+            f"{place}, split {split}: the columns {listing(wanted)} cannot be read; they hold no texts and labels, or "
+            "the files are damaged"
+        ) from error
+
+
+def _check_names(table: datasets.Dataset, task: TaskConfig, place: str) -> None:
+    """Raise if the labels' names are not the task's."""
     # Class numbers depend on the order of the names: WNLI and RTE have the same two names in opposite order.
     names = getattr(table.features[task.label], "names", None)
     if names is not None and list(names) != list(task.labels):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rosa.config import DataConfig, TaskConfig
-from rosa.data import files, hub, local_files, sources
-from rosa.data.base import shorten
+from rosa.data import files, hub, local_files, saved, sources
+from rosa.data.base import problem_of_text
 from rosa.errors import DataError
 from rosa.mini import text as mini_text
 
@@ -33,31 +34,16 @@ def read_split(task: TaskConfig, data: DataConfig, split: str) -> Texts:
         DataError: the source has no such split, or it cannot be read.
     """
     if data.source == "hub":
-        found, _ = hub.fetch(data.path, AX if split == AX else data.name or task.name, data.revision)
-        table = found.get(TEST if split == AX else split)
-        if table is None:
-            raise DataError(f"{data.path} {task.name}: no split {split!r}, it has {', '.join(found)}")
-        return _checked([table[column][:] for column in task.texts], f"{data.path}, split {split}")
+        name = AX if split == AX else data.name or task.name
+        found, _ = hub.fetch(data.path, name, data.revision)
+        return _of_table(found, TEST if split == AX else split, task, f"{data.path} {name}")
     if data.source == "local":
-        root = Path(data.dir).expanduser()
-        for folder in (root / task.name, root):
-            if (folder / sources.SAVED_MARK).is_file():
-                saved = sources.load_saved(folder).get(split)
-                if saved is None:
-                    raise DataError(f"{folder}: no split {split!r}")
-                return _checked([saved[column][:] for column in task.texts], f"{folder}, split {split}")
-        path = root / AX_FILE if split == AX else root / task.local.folder / f"{split}.tsv"
-        found_rows = local_files.tsv_fields(local_files.read(path), path)
-        _, columns = next(found_rows, (1, []))
-        names = task.local.texts
-        positions = [local_files.column_position(name, columns, f"{path}:1: the header", "texts") for name in names]
-        texts: Texts = [[] for _ in positions]
-        for line, values in found_rows:
-            if len(values) != len(columns):
-                raise DataError(f"{path}:{line}: {local_files.wrong_number(values, columns, 'tab')}")
-            for column, position in zip(texts, positions, strict=True):
-                column.append(values[position])
-        return _checked(texts, str(path))
+        folder, is_saved = sources.local_folder(task, data)
+        if is_saved:
+            return _of_table(saved.load(folder), split, task, str(folder))
+        path = local_files.expanded(data.dir) / AX_FILE if split == AX else folder / f"{split}.tsv"
+        rows = local_files.rows_of(local_files.read(path), path, "tab", task.local.texts)
+        return _collect(rows, task.local.texts, str(path), ":")
     if data.source == "mini" and split != AX:
         # Drawn as the evaluation split of this name is, with the next seed.
         name = split.replace(TEST, "validation", 1)
@@ -72,25 +58,32 @@ def read_file(path: Path, columns: Sequence[str]) -> Texts:
     Raises:
         DataError: it cannot be read, a column is missing, or a row is malformed.
     """
-    content = local_files.read(path)
-    if not content:
-        raise DataError(f"{path}: the file is empty")
-    header, rows = files.table(path, content)
-    for column in columns:
-        local_files.column_position(column, header, str(path), "task.texts")
+    _, rows = files.read_rows(path, [("task.texts", column) for column in columns])
+    picked = ((number, row if isinstance(row, str) else [row.get(name) for name in columns]) for number, row in rows)
+    return _collect(picked, columns, str(path), files.row_mark(path))
+
+
+def _of_table(found: sources.Tables, split: str, task: TaskConfig, place: str) -> Texts:
+    columns = sources.columns_of(found, split, task.texts, place)
+    return _collect(enumerate(zip(*columns, strict=True)), task.texts, f"{place}, split {split}", ", row ")
+
+
+def _collect(rows: Iterable[tuple[int, Sequence[Any] | str]], columns: Sequence[str], place: str, mark: str) -> Texts:
+    """The columns of rows, each of which must have a text in each column; no row is left out.
+
+    Args:
+        rows: (number, values or what is wrong with the row).
+        columns: names of the values.
+        place: of the rows, for messages.
+        mark: text between the place and a row's number.
+    """
     texts: Texts = [[] for _ in columns]
     for number, values in rows:
-        if isinstance(values, str):
-            raise DataError(f"{path}:{number}: {values}")
-        for wanted, found in zip(columns, texts, strict=True):
-            value = values.get(wanted)
-            if not isinstance(value, str):
-                raise DataError(f"{path}:{number}: {wanted} is {shorten(value)}, expected a text")
-            found.append(value)
-    return _checked(texts, str(path))
-
-
-def _checked(texts: Texts, place: str) -> Texts:
+        found = [values] if isinstance(values, str) else map(problem_of_text, columns, values)
+        if problem := next(filter(None, found), None):
+            raise DataError(f"{place}{mark}{number}: {problem}")
+        for column, value in zip(texts, values, strict=True):
+            column.append(value)
     if not texts[0]:
         raise DataError(f"{place}: no rows")
     return texts

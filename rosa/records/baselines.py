@@ -108,15 +108,38 @@ def read(path: Path) -> Baselines:
         RecordError: it is missing, is not JSON, or lacks a key; the message names the file.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: not a readable record of baselines: {error}") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
+    text = files.decode(content, path, RecordError)
+    try:
+        record = files.parse_json(text)
+    except ValueError as error:
+        raise RecordError(f"{path}: not a record of baselines: {error}") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise RecordError(f"{path}: not a record of baselines of schema {SCHEMA}")
     for name, kind in _REQUIRED.items():
         if not isinstance(record.get(name), kind):
             raise RecordError(f"{path}: {name}={record.get(name)!r}, expected {kind.__name__}")
+    for number, form in enumerate(record["forms"]):
+        if not _is_form(form):
+            raise RecordError(f"{path}: forms[{number}] has not a name, seconds, and scores by split and metric")
     return record  # type: ignore[return-value]  # checked above
+
+
+def _is_form(form: Any) -> bool:
+    """Whether a value read from JSON is a :class:`Form`."""
+    if not isinstance(form, dict) or not isinstance(form.get("name"), str) or not _is_number(form.get("seconds")):
+        return False
+    splits = form.get("scores")
+    return isinstance(splits, dict) and all(
+        isinstance(split, dict) and all(score is None or _is_number(score) for score in split.values())
+        for split in splits.values()
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def find(results_dir: Path) -> tuple[dict[str, Baselines], list[RecordError]]:

@@ -125,12 +125,18 @@ def read(path: Path) -> Record:
         RecordError: the file is missing, is not JSON, has another schema, or lacks a key; the message names the file.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path}: not a readable record: {error.strerror}") from error
+    text = files.decode(content, path, RecordError)
+    try:
+        record = files.parse_json(text)
         _check(record, Path(path))
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         if isinstance(error, RecordError):
             raise
-        raise RecordError(f"{path}: not a readable record: {error}") from error
+        reason = "brackets are nested too deep" if isinstance(error, RecursionError) else error
+        raise RecordError(f"{path}: not a readable record: {reason}") from error
     return record
 
 

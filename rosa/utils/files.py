@@ -1,4 +1,4 @@
-"""Files: replaced atomically, locked, decoded, hashed and found.
+"""Files: replaced atomically, locked, decoded, parsed, hashed and found.
 
 After a kill or on a full disk, the old or the new file is there, never a part.
 """
@@ -8,10 +8,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import json
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -134,11 +137,33 @@ def decode(content: bytes, path: Path, kind: type[RosaError]) -> str:
     Args:
         content: the file's bytes.
         path: the file's name, for the message.
-        kind: of the error raised if it is not UTF-8; the message names the line.
+        kind: of the error raised if it is not UTF-8 or has a NUL character; the message names the line.
     """
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         # error.start and error.object both exclude a byte-order mark.
         line = error.object.count(b"\n", 0, error.start) + 1
         raise kind(f"{path}:{line}: not UTF-8: {error.reason} (byte {error.object[error.start]:#04x})") from None
+    if (position := text.find("\0")) >= 0:
+        line = text.count("\n", 0, position) + 1
+        raise kind(f"{path}:{line}: a NUL character, which no text has, as in UTF-16 or a damaged file; expected UTF-8")
+    return text
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, or more than Python reads; the message says in a few words what is wrong where.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        what = error.msg.removesuffix(" at").removesuffix(" starting")
+        raise ValueError(f"not JSON at {line}character {error.colno}: {what[:1].lower()}{what[1:]}") from None
+    except RecursionError:
+        raise ValueError("brackets are nested too deep") from None
+    except ValueError:  # of int()
+        raise ValueError(f"a number has more than {sys.get_int_max_str_digits():,} digits") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from rosa.config import Config
-from rosa.data import e2e, load
+from rosa.config import Config, DataConfig
+from rosa.data import e2e, load, unlabelled
 from rosa.errors import ConfigError, DataError
 from tests.composing import compose_config
 
@@ -245,7 +246,15 @@ def test_a_score_outside_the_configured_range_is_refused(tmp_path: Path) -> None
         ('[{"text": "a", "label": "x"}]\n', r"train\.jsonl:1: expected a JSON object"),
         ('{"text": "a", "label": "x"}\n\n{"text": "b"}\n', r"train\.jsonl:3: no label"),
         ('{"text": "a", "label": "x"}\n{"text": 5, "label": "y"}\n', r"train\.jsonl:2: text is 5; expected text"),
-        ('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"\n', r"train\.jsonl:2: not JSON"),
+        (
+            '{"text": "a", "label": "x"}\n{"text": "b", "label": "y"\n',
+            r"train\.jsonl:2: not JSON at character 27: expec",
+        ),
+        ('\n["a"]\n', r"train\.jsonl:2: expected a JSON object on each line, .*; found \['a'\]"),
+        ('{"text": "a", "label": ["x"]}\n', r"jsonl:1: label is \['x'\]; expected a string, a number or a boolean"),
+        ('{"text": "a", "label": {"x": 1}}\n', r"jsonl:1: label is {'x': 1}; expected a string, a number or a boolean"),
+        ('{"text": "a", "label": "x\\u0000"}\n', r"train\.jsonl:1: label 'x\\x00' has a NUL character"),
+        ('{"text": "a", "label": "x\\ud800"}\n', r"train\.jsonl:1: label 'x\\ud800' has half of a surrogate pair"),
         ('{"txt": "a", "label": "x"}\n', r"train\.jsonl has no column 'text'"),
     ],
 )
@@ -254,6 +263,65 @@ def test_a_bad_json_line_is_named(tmp_path: Path, content: str, message: str) ->
     (tmp_path / "validation.jsonl").write_text('{"text": "v", "label": "x"}\n')
     with pytest.raises(DataError, match=message):
         read(settings(tmp_path, "jsonl", "task.labels=[x,y]"))
+
+
+BAD = {
+    "half a pair": ("jsonl", b'{"text": "\\ud800", "label": "x"}', r":1: text '\\ud800' has half of a surrogate pair"),
+    "NUL in JSON": ("jsonl", b'{"text": "a\\u0000", "label": "x"}', r":1: text 'a\\x00' has a NUL character"),
+    "a number": ("jsonl", b'{"text": 5, "label": "x"}', ":1: text is 5; expected text"),
+    "many digits": (
+        "jsonl",
+        b'{"text": "a", "label": ' + b"9" * 5000 + b"}",
+        ":1: a number has more than 4,300 digits; ",
+    ),
+    "many digits elsewhere": ("jsonl", b'{"text": "a", "x": ' + b"9" * 5000 + b"}", ":1: a number has more than 4,300"),
+    "many brackets": ("jsonl", b"[" * 100_000, ":1: brackets are nested too deep; expected a JSON object on each line"),
+    "many keys": ("jsonl", b'{"text": ' * 100_000, ":1: brackets are nested too deep; expected a JSON object"),
+    "second line": ("jsonl", b'{"text": "a", "label": "x"}\n[[', ":2: not JSON at character 3: expecting value; exp"),
+    "NUL in CSV": ("csv", b'text,label\na,x\n"b\n\0",y\n', ":4: a NUL character, which no text has"),
+    "NUL in TSV": ("tsv", b"text\tlabel\na\tx\nb\0\ty\n", ":3: a NUL character, which no text has"),
+    "UTF-16 without a mark": ("csv", "text,label\na,x\n".encode("utf-16-le"), ":1: a NUL character, .*as in UTF-16"),
+    "NUL in JSON lines": ("jsonl", b'{"text": "a", "label": "x"}\n{"text": "\0"}', ":2: a NUL character"),
+    "cut": ("parquet", b"PAR1 no more", ": cannot be read as Parquet; it is damaged, or a file of another format$"),
+}
+
+
+@pytest.mark.parametrize(("ending", "content", "message"), BAD.values(), ids=BAD)
+def test_both_readers_of_own_files_refuse_the_same_in_the_same_words(
+    tmp_path: Path, ending: str, content: bytes, message: str
+) -> None:
+    """The file of a split, and a file to predict for."""
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.{ending}").write_bytes(content)
+    path = tmp_path / f"train.{ending}"
+    said = []
+    for call in (
+        lambda: read(settings(tmp_path, ending, "task.labels=[x,y]")),
+        lambda: unlabelled.read_file(path, ["text"]),
+    ):
+        with pytest.raises(DataError, match=re.escape(path.name) + message) as caught:
+            call()
+        said.append(str(caught.value).removesuffix(" (data.skip_malformed=true skips such rows)"))
+    assert said[0] == said[1]
+    assert len(said[0]) < 300 + len(str(tmp_path))
+    assert not re.search(r"set_int_max_str_digits|recursion|[a-z]Error", said[0])
+
+
+def test_a_row_of_parquet_to_predict_for_is_named(tmp_path: Path) -> None:
+    as_parquet(tmp_path / "own.parquet", [{"text": "a"}, {"text": None}])
+    with pytest.raises(DataError, match=r"own\.parquet, row 1: text is None; expected text"):
+        unlabelled.read_file(tmp_path / "own.parquet", ["text"])
+
+
+def test_a_home_folder_of_nobody_is_named() -> None:
+    own = DataConfig(source="files", train="~nobody-of-this-name/a.csv", validation="b.csv")
+    with pytest.raises(
+        DataError, match=r"~nobody-of-this-name/a\.csv: no user 'nobody-of-this-name' with a home folder"
+    ):
+        load(composed("task=text_classification", *TWO).task, own, 0)
+    folder = DataConfig(source="local", dir="~nobody-of-this-name")
+    with pytest.raises(DataError, match="~nobody-of-this-name: no user 'nobody-of-this-name' with a home folder"):
+        load(composed("task=rte", "data=mini").task, folder, 0)
 
 
 def test_bad_parquet_is_named(tmp_path: Path) -> None:

@@ -52,9 +52,26 @@ def test_a_torn_record_is_named_and_the_others_are_found(tmp_path: Path) -> None
     (folder / "a.json").write_text("{")
     (folder / "b.json").write_text(json.dumps({**whole, "schema": 2}))
     (folder / "c.json").write_text(json.dumps({**whole, "forms": 3}))
+    (folder / "d.json").write_text("[" * 100_000)
+    (folder / "e.json").write_text("9" * 10_000)
+    (folder / "f.json").write_bytes(b"\xff")
+    form = {"name": "words", "seconds": 1.5, "scores": {"validation": {"accuracy": 0.5, "f1": None}}}
+    changes = ({"name": 3}, {"seconds": None}, {"seconds": True}, {"scores": []}, {"scores": {"validation": 1}},
+               {"scores": {"validation": {"accuracy": "x"}}})  # fmt: skip
+    for number, change in enumerate(changes):
+        (folder / f"g{number}.json").write_text(json.dumps({**whole, "forms": [form, {**form, **change}]}))
+        with pytest.raises(RecordError, match=rf"g{number}\.json: forms\[1\] has not a name, seconds, and scores"):
+            baselines.read(folder / f"g{number}.json")
+    (folder / "h.json").write_text(json.dumps({**whole, "forms": [form]}))
+    assert baselines.read(folder / "h.json")["forms"] == [form]
+    (folder / "h.json").unlink()
     found, problems = baselines.find(tmp_path)
     assert list(found.values()) == [whole]
     assert list(found) == [baselines.hash_of(key)]
-    assert [problem.path.name for problem in problems if problem.path] == ["a.json", "b.json", "c.json"]
+    names = [problem.path.name for problem in problems if problem.path]
+    assert names == [f"{name}.json" for name in ("a", "b", "c", "d", "e", "f", "g0", "g1", "g2", "g3", "g4", "g5")]
+    assert all(len(str(problem)) < 200 + len(str(folder)) for problem in problems)
+    assert "recursion" not in str(problems[3])
+    assert "set_int_max_str_digits" not in str(problems[4])
     with pytest.raises(RecordError, match=r"c\.json: forms=3, expected list"):
         baselines.read(folder / "c.json")

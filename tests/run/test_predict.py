@@ -56,6 +56,18 @@ def test_a_split_and_a_file_have_every_row_with_its_probabilities(composed: Comp
     done = call(folder, "--file", own, "--out", tmp_path / "own.jsonl")
     assert done.returncode == 2
     assert "did you mean sentense2" in done.stderr
+    bad = tmp_path / "bad.jsonl"
+    for second, said in (
+        (r'"\ud800"', "half of a surrogate pair"),
+        (r'"\u0000"', "NUL"),
+        ("9" * 5000, "more than 4,300"),
+    ):
+        bad.write_text(f'{{"sentence1": "a", "sentence2": {second}}}\n')
+        done = call(folder, "--file", bad, "--out", tmp_path / "own.jsonl")
+        assert done.returncode == 2
+        assert f"error: {bad}:1: " in done.stderr
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 2
 
 
 def test_the_leaderboards_files_of_real_layout_are_written_and_packed(composed: Composer, tmp_path: Path) -> None:

@@ -66,9 +66,43 @@ def test_meteor_can_be_left_out(
     assert row.split() == ["METEOR", "–", "not", "requested"]
 
 
+ODD = {
+    "Mr, Smith serves food À la carte.": ["Mr, Smith serves food à la carte."],
+    '"A pub, near the river."': ['"A pub, near the river."', "A pub."],
+    "": ["Food."],
+    "Pub": ["A pub.", "Pub"],
+    "a pub\rnear the river": ["a pub near the river"],
+    "a pub\u2028near the river": ["a pub near the river"],
+}
+"""Outputs that look like CSV, are empty or of one word, or have a line end inside; and their references."""
+
+
+def test_odd_lines_are_scored_as_mteval_scores_them(
+    corpus: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figures are of the functions of mteval-v13a, run in Perl."""
+    corpus[0].write_bytes("\n\n".join("\n".join(group) for group in ODD.values()).encode() + b"\n")
+    corpus[1].write_bytes("\n".join(ODD).encode() + b"\n")
+    assert script(monkeypatch, "score_e2e", *corpus, "--json", tmp_path / "out.json") == 0
+    found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert (found["segments"], found["references"]) == (6, 8)
+    assert found["scores"]["bleu"] == pytest.approx(0.808931173204, abs=1e-11)
+    assert found["scores"]["nist"] == pytest.approx(4.562810936551, abs=1e-11)
+
+
+def test_what_looks_like_csv_can_be_said_to_be_text(
+    corpus: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus[1].write_text('"a, b"\n"c, d"\n')
+    assert script(monkeypatch, "score_e2e", *corpus) == 2
+    assert "hypotheses.txt:1: this looks like a CSV file" in capsys.readouterr().err
+    assert script(monkeypatch, "score_e2e", *corpus, "--format", "text") == 0
+
+
 @pytest.mark.parametrize(
     ("hypotheses", "message"),
     [
+        ("a\0b\nb\n", "hypotheses.txt:1: a NUL character, which no text has"),
         ("a\nb\nc\n", "hypotheses.txt:3: no group of references"),
         ("mr,ref\nname[X],y\n", "hypotheses.txt:1: this looks like a CSV file"),
         ("", "hypotheses.txt: the file is empty"),

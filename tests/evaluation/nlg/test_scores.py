@@ -147,6 +147,20 @@ ODD: dict[str, tuple[list[str], Groups, float, float]] = {
         0.263809997642,
     ),
     "nothing at all": (["", " "], [["A pub."], ["Food."]], 0.0, 0.0),
+    "capital À": (["À la carte, À côté"], [["à la carte, à côté", "À la carte"]], 0.451801001805, 2.758270834535),
+    "one word each": (
+        ["Pub", "É", "food", "À"],
+        [["A pub."], ["É"], ["Food", "a food"], ["à la carte"]],
+        0.342350395518,
+        0.295657941375,
+    ),
+    "empty lines between": (
+        ["", "The Punter is a pub near the river.", "", " "],
+        [["A pub."], ["The Punter is a pub by the river.", "A pub."], ["Food."], ["x y"]],
+        0.274253868562,
+        1.014387701703,
+    ),
+    "a lone CR": (["a pub\rby the\rriver"], [["a pub near the river", "a pub\rnear"]], 0.302137539736, 2.0),
 }
 """Corpora, with BLEU and NIST by the functions of the official mteval-v13a-sig.pl, run in Perl."""
 
