@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def is_whole(folder: Path) -> bool:
     return (folder / MARK).is_file() or (folder / TRAIN / STATE).is_file()
 
 
-def refuse_single(folder: Path, splits: list[str]) -> None:
+def refuse_single(folder: Path, splits: Sequence[str]) -> None:
     """Refuse a folder that ``Dataset.save_to_disk`` wrote: one split does not make a task.
 
     Raises:
