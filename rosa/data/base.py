@@ -275,8 +275,8 @@ def shorten(value: object) -> str:
 
 
 def listing(names: Sequence[str]) -> str:
-    """Join names by commas for an error message, at most 12 of them."""
+    """Join names by commas for an error message, at most 12 of them and 60 characters of each."""
     if not names:
         return "nothing"
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    return ", ".join(name if len(name) <= 60 else f"{name[:60]}..." for name in names[:_LISTED]) + more

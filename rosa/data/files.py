@@ -134,7 +134,7 @@ def _refuse_constant(split: Split, name: str, path: Path, task: TaskConfig) -> N
     if task.is_labelled and len(set(split.labels)) == 1 and (name == TRAIN or task.kind == "regression"):
         only = task.labels[int(split.labels[0])] if task.kind == "classification" else f"{split.labels[0]:g}"
         raise DataError(
-            f"{path}: every row has the label {only} in the column {task.label!r}; expected at least two "
+            f"{path}: every row has the label {listing([only])} in the column {task.label!r}; expected at least two "
             "different labels"
         )
 

@@ -307,6 +307,26 @@ def test_both_readers_of_own_files_refuse_the_same_in_the_same_words(
     assert not re.search(r"set_int_max_str_digits|recursion|[a-z]Error", said[0])
 
 
+LONG = "a" * 100_000
+TOO_LONG = {
+    "column": f"{LONG},label\na,x\n",
+    "only label": f"text,label\na,{LONG}\nb,{LONG}\n",
+    "labels": "text,label\n" + "".join(f"a,{number}{LONG}\n" for number in range(4)),
+    "label by name": f"text,label\na,{LONG}\nb,{LONG}\n",
+    "unknown label": f"text,label\na,x\nb,{LONG}\n",
+    "many fields": "text,label\n" + "a," * 10_000,
+}
+
+
+@pytest.mark.parametrize(("case", "content"), TOO_LONG.items(), ids=TOO_LONG)
+def test_no_message_quotes_all_of_a_long_value(tmp_path: Path, case: str, content: str) -> None:
+    write(tmp_path, content)
+    named = {"label by name": f"task.labels=[{LONG},y]", "unknown label": "task.labels=[x,y]"}.get(case)
+    with pytest.raises(DataError) as caught:
+        read(settings(tmp_path, "csv", *([named] if named else [])))
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+
+
 def test_a_row_of_parquet_to_predict_for_is_named(tmp_path: Path) -> None:
     as_parquet(tmp_path / "own.parquet", [{"text": "a"}, {"text": None}])
     with pytest.raises(DataError, match=r"own\.parquet, row 1: text is None; expected text"):

@@ -161,6 +161,13 @@ def test_saved_data_without_a_split_or_column_is_refused(tmp_path: Path) -> None
         load(task_of("rte"), local(tmp_path / "b"), seed=0)
 
 
+def test_a_long_name_of_a_column_is_cut(tmp_path: Path) -> None:
+    found = saved_rte().rename_column("sentence2", "a" * 100_000)
+    found.save_to_disk(tmp_path / "rte")
+    with pytest.raises(DataError, match=r"no column 'sentence2'; it has sentence1, a{60}\.\.\., label$"):
+        load(task_of("rte"), local(tmp_path), seed=0)
+
+
 def test_saved_rows_without_a_label_are_named(tmp_path: Path) -> None:
     found = saved_rte()
     found["validation"] = found["test"]
