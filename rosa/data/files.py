@@ -177,8 +177,8 @@ def _json_lines(path: Path, content: bytes) -> Table:
 def _object(text: str) -> dict[str, Any] | str:
     expected = 'expected a JSON object on each line, such as {"text": ...}'
     try:
-        row = parse_json(text)
-    except ValueError as error:
+        row = parse_json(text, DataError)
+    except DataError as error:
         return f"{error}; {expected}"
     return row if isinstance(row, dict) else f"{expected}; found {shorten(row)}"
 

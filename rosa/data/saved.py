@@ -120,8 +120,8 @@ def _object(path: Path) -> dict[str, Any]:
         raise _damaged(path, "missing")
     text = local_files.decode(local_files.read(path), path)
     try:
-        found = parse_json(text)
-    except ValueError as error:
+        found = parse_json(text, DataError)
+    except DataError as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(found, dict):
         raise _damaged(path, f"expected a JSON object, found {shorten(found)}")

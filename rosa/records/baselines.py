@@ -113,8 +113,8 @@ def read(path: Path) -> Baselines:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
     text = files.decode(content, path, RecordError)
     try:
-        record = files.parse_json(text)
-    except ValueError as error:
+        record = files.parse_json(text, RecordError)
+    except RecordError as error:
         raise RecordError(f"{path}: not a record of baselines: {error}") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise RecordError(f"{path}: not a record of baselines of schema {SCHEMA}")

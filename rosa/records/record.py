@@ -130,13 +130,13 @@ def read(path: Path) -> Record:
         raise RecordError(f"{path}: not a readable record: {error.strerror}") from error
     text = files.decode(content, path, RecordError)
     try:
-        record = files.parse_json(text)
+        record = files.parse_json(text, RecordError)
+    except RecordError as error:
+        raise RecordError(f"{path}: not a readable record: {error}") from error
+    try:
         _check(record, Path(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, RecordError):
-            raise
-        reason = "brackets are nested too deep" if isinstance(error, RecursionError) else error
-        raise RecordError(f"{path}: not a readable record: {reason}") from error
+    except RecursionError as error:
+        raise RecordError(f"{path}: not a readable record: brackets are nested too deep") from error
     return record
 
 

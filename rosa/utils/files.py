@@ -151,19 +151,21 @@ def decode(content: bytes, path: Path, kind: type[RosaError]) -> str:
     return text
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, kind: type[RosaError]) -> Any:
     """The value of a JSON text.
 
-    Raises:
-        ValueError: it is not JSON, or more than Python reads; the message says in a few words what is wrong where.
+    Args:
+        text: as in a file or on one of its lines.
+        kind: of the error raised if it is not JSON, or more than Python reads; the message says in a few words what is
+            wrong, and where in the text.
     """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         what = error.msg.removesuffix(" at").removesuffix(" starting")
-        raise ValueError(f"not JSON at {line}character {error.colno}: {what[:1].lower()}{what[1:]}") from None
+        raise kind(f"not JSON at {line}character {error.colno}: {what[:1].lower()}{what[1:]}") from None
     except RecursionError:
-        raise ValueError("brackets are nested too deep") from None
+        raise kind("brackets are nested too deep") from None
     except ValueError:  # of int()
-        raise ValueError(f"a number has more than {sys.get_int_max_str_digits():,} digits") from None
+        raise kind(f"a number has more than {sys.get_int_max_str_digits():,} digits") from None

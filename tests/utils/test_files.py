@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rosa.errors import ScoringError
+from rosa.errors import RecordError, ScoringError
 from rosa.utils.files import decode, parse_json
 
 
@@ -32,8 +32,8 @@ def test_what_is_no_text_is_named_by_its_line(content: bytes, message: str) -> N
 
 
 def test_json_is_parsed() -> None:
-    assert parse_json('{"a": [1, 2.5, null, "\\ud800"]}') == {"a": [1, 2.5, None, "\ud800"]}
-    assert parse_json("9" * 4300) == int("9" * 4300)
+    assert parse_json('{"a": [1, 2.5, null, "\\ud800"]}', RecordError) == {"a": [1, 2.5, None, "\ud800"]}
+    assert parse_json("9" * 4300, RecordError) == int("9" * 4300)
 
 
 @pytest.mark.parametrize(
@@ -50,5 +50,5 @@ def test_json_is_parsed() -> None:
     ],
 )
 def test_what_is_no_json_is_said_in_our_words(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        parse_json(text)
+    with pytest.raises(RecordError, match=f"^{re.escape(message)}$"):
+        parse_json(text, RecordError)
