@@ -135,8 +135,10 @@ def read(path: Path) -> Record:
         raise RecordError(f"{path}: not a readable record: {error}") from error
     try:
         _check(record, Path(path))
-    except RecursionError as error:
-        raise RecordError(f"{path}: not a readable record: brackets are nested too deep") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(f"{path}: not a readable record: a value is too large, or nested too deep") from error
     return record
 
 
