@@ -27,6 +27,7 @@ METRIC_NAMES = {
     "r2": "R² (share of variance explained)",
     "mse": "mean squared error",
     "perplexity": "perplexity",
+    "mean_of_batches": "perplexity by ROSA's code",
     "bits_per_token": "bits per token",
     "bleu": "BLEU",
     "nist": "NIST",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 MIB = 2**20
 """Bytes in a MiB."""
 
-DECIMALS = {"loss": 3, "mse": 4, "perplexity": 2, "bits_per_token": 3, "nist": 2, "cider": 2}
+DECIMALS = {"loss": 3, "mse": 4, "perplexity": 2, "mean_of_batches": 2, "bits_per_token": 3, "nist": 2, "cider": 2}
 """Metrics shown unscaled, with their decimals; all others are fractions, shown x100 with one decimal."""
 
 

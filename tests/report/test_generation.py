@@ -204,8 +204,31 @@ def test_published_numbers_of_the_model_stand_beside_those_of_real_data_only():
     rows = [line for line in markdown(tables(Study(found, "glue"), published)[0]).splitlines() if "| " in line]
     lora = [row.replace(" ", "") for row in rows if row.startswith("| LoRA (")]
     assert [row.split("|")[2] for row in lora] == ["70.4±0.1", "—", "—", "—", "—"]
-    assert [row.split("|")[7].split("<")[0] for row in lora] == ["—", "2.63", "2.68", "2.68", "2.87"]
-    assert [row.split("|")[8] for row in lora] == ["0.35M", "4.70M", "9.80M", "20.10M", "40.10M"]
+    # Published perplexities are of another quantity than the headline.
+    assert [row.split("|")[7] for row in lora] == ["—"] * 5
+    assert [row.split("|")[8].split("<")[0] for row in lora] == ["—", "2.63", "2.68", "2.68", "2.87"]
+    assert [row.split("|")[9] for row in lora] == ["0.35M", "4.70M", "9.80M", "20.10M", "40.10M"]
+
+
+def test_the_authors_perplexity_has_a_column_beside_published_ones_alone():
+    published = read_published(ROOT / "results" / "paper" / "e2e_gpt2.csv")
+    model = ModelConfig(name="gpt2", source="hub", path="gpt2")
+    settings = [
+        config("e2e", LoraConfig(), seed=seed, model=model, data=DataConfig("hub", path="x")) for seed in (0, 1)
+    ]
+    found = [written(record(one), 2.5, {"bleu": 0.5}) for one in settings]
+    for number, one in enumerate(found):
+        one["generation"]["perplexities"] = {
+            "split": "validation", "batch_size": 16, "reference": 2.5, "all_tokens": 1.9, "mean_of_batches": 3 + number,
+        }  # fmt: skip
+    (table,) = tables(Study(found, "glue"), published)
+    assert table.header[-3:] == (PERPLEXITY, "Perplexity by ROSA's code (validation)", "Trainable")
+    assert all(len(row) == len(table.header) for row in table.rows)
+    assert [table.rows[0][place].text for place in (-3, -2)] == ["2.50 ± 0.00", "3.50 ± 0.71"]
+    assert "mean over batches, here of 16 examples, of exp of the mean loss of all tokens" in markdown(table)
+    (table,) = tables(Study(found, "glue"))
+    assert table.header[-2:] == (PERPLEXITY, "Trainable")
+    assert "ROSA's code" not in markdown(table)
 
 
 def test_texts_and_other_tasks_of_one_experiment_have_tables_of_their_own():

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rosa.records import Generation, Record, Rule
-from rosa.records.schema import Scorer, Settings
+from rosa.records.schema import Perplexities, Scorer, Settings
 from rosa.report import baselines, formatting
 from rosa.report.comparison import Comparison, Row, Task, Trial, complete, summarise
 from rosa.report.published import Published
@@ -31,6 +31,9 @@ SCORES = {
     "sql": ("exact_match", "execution"),
 }
 """By ``task.scorer``, the scores of the texts in the order of the columns; higher is better for all."""
+AUTHORS = "mean_of_batches"
+"""The perplexity that ROSA's authors publish, see :class:`rosa.records.schema.Perplexities`: another quantity than the
+headline, so that it has a column of its own."""
 KIND = "generation"
 """``task.kind`` of these tasks."""
 
@@ -69,18 +72,25 @@ def _scored(run: Record, rule: Rule) -> Generation | None:
 def generation_table(comparison: Comparison, task: Task, published: Sequence[Published] = ()) -> Table:
     """One row per method and setting: the scores of the texts, headline and trainable parameters.
 
-    A missing score has its reason in a footnote; no other scorer's value replaces it.
+    A missing score has its reason in a footnote; no other scorer's value replaces it. Beside published perplexities of
+    ROSA's authors stand this project's by their definition.
     """
     footnotes = Footnotes()
+    beside = [AUTHORS] if any((one.task, one.metric) == (task.name, AUTHORS) for one in published) else []
     split = _split(comparison, task)
     metrics = _metrics(comparison, task)
     columns = _columns(comparison, task, metrics, split)
     shown = [row for row in comparison.rows if task.name in row.results]
-    rows = [_row(row, task, comparison, metrics, columns, split, footnotes) for row in shown]
-    rows += [_baseline_row(line, task, metrics, split) for line in baselines.lines(comparison, task).values()]
-    rows += _published_rows(task, metrics, published, footnotes)
-    headline = f"{formatting.scaled_name(task.metric)} ({task.splits[0]})"
-    header = ("Method", *map(formatting.scaled_name, metrics), headline[0].upper() + headline[1:], "Trainable")
+    rows = []
+    for row in shown:
+        *cells, trained = _row(row, task, comparison, metrics, columns, split, footnotes)
+        rows.append((*cells, *(_by_authors(row.results[task.name].selected) for _ in beside), trained))
+    for line in baselines.lines(comparison, task).values():
+        rows.append((*_baseline_row(line, task, metrics, split), *(Cell(formatting.MISSING) for _ in beside)))
+    rows += _published_rows(task, [*metrics, task.metric, *beside], published, footnotes)
+    headlines = [f"{formatting.scaled_name(metric)} ({task.splits[0]})" for metric in (task.metric, *beside)]
+    header = ("Method", *map(formatting.scaled_name, metrics), *(one[0].upper() + one[1:] for one in headlines))
+    header += ("Trainable",)
     model = ", ".join(sorted({row.model for row in comparison.rows}))
     name = formatting.TASK_NAMES.get(task.name, task.name)
     caption = f"{comparison.experiment}: {model} on {name}, texts of the {split} split, {comparison.epoch}"
@@ -89,6 +99,7 @@ def generation_table(comparison: Comparison, task: Task, published: Sequence[Pub
         *notes.notes(comparison),
         *notes.on_baselines(comparison),
         *_texts_notes(comparison, task, split),
+        *([_authors_note(comparison, task)] if beside else []),
     ]
     keys = [*map(notes.text, footnotes.lines()), notes.text(f"{explained} {formatting.MISSING}: no run, or no score.")]
     return Table(comparison.experiment, caption, header, tuple(rows), tuple(lines), tuple(keys))
@@ -170,6 +181,19 @@ def _reasons(trial: Trial, metric: str, split: str) -> list[str]:
     return sorted(found)
 
 
+def _by_authors(trial: Trial) -> Cell:
+    """A row's perplexity by the definition of ROSA's authors, of the weights that wrote the scored texts."""
+    found = _perplexities(run for run in trial.scored.values() if _scored(run, trial.rule))
+    summary = summarise([one[AUTHORS] for one in found])
+    shown = formatting.mean_and_deviation(summary.mean, summary.deviation, AUTHORS) if summary else formatting.MISSING
+    return Cell(shown)
+
+
+def _perplexities(runs: Iterable[Record]) -> list[Perplexities]:
+    """What runs recorded as their perplexities by several definitions."""
+    return [found for run in runs if (texts := generated(run)) and (found := texts.get("perplexities"))]
+
+
 # --- notes -----------------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +225,16 @@ def _texts_notes(comparison: Comparison, task: Task, split: str) -> list[Line]:
     return lines
 
 
+def _authors_note(comparison: Comparison, task: Task) -> Line:
+    found = _perplexities(run for run in comparison.shown if run["identity"]["task"] == task.name)
+    sizes = sorted({one["batch_size"] for one in found})
+    batches = f", here of {' or '.join(map(str, sizes))} examples," if sizes else ""
+    return notes.text(
+        f"Perplexity by ROSA's code: the mean over batches{batches} of exp of the mean loss of all tokens, those of "
+        "the prompts included. Published ones are of this quantity, and compare at the same batch size only."
+    )
+
+
 def _scorer(scorer: Scorer) -> Settings:
     """The scorer's fields that must agree for scores to be comparable; missing scores have footnotes instead."""
     return {"tokenizer": scorer.get("tokenizer"), **scorer.get("versions", {}), **scorer.get("options", {})}
@@ -226,7 +260,7 @@ def _published_rows(
         cited = footnotes.mark(f"Published, not run here: {next(iter(entries.values())).source}.")
         cells = [
             published_cell(entries[metric], footnotes) if metric in entries else Cell(formatting.MISSING)
-            for metric in (*metrics, task.metric)
+            for metric in metrics
         ]
         rows.append(
             (
