@@ -11,7 +11,9 @@ user.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -20,11 +22,12 @@ import runpy
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 Answer = list[Any] | int | None
 
@@ -48,15 +51,20 @@ begun: dict[int, Command] = {}
 
 
 def begin(words: list[str], folder: str, environment: dict[str, str], limits: dict[str, int]) -> int:
-    """Fork, and run a script in the child, in a process group of its own.
+    """Fork, and run a script in the child, in a process group of its own; the child's id.
 
     ``limits`` are those of the module ``resource``, by their names.
     """
     command = Command()
     child = os.fork()
-    if child:
-        begun[child] = command
-        return child
+    if not child:
+        run(command, words, folder, environment, limits)
+    begun[child] = command
+    return child
+
+
+def run(command: Command, words: list[str], folder: str, environment: dict[str, str], limits: dict[str, int]) -> None:
+    """Run a script in this process, which ends with it."""
     os.setsid()
     for descriptor, stream in ((1, command.out), (2, command.err)):
         os.dup2(stream.fileno(), descriptor)
@@ -70,11 +78,25 @@ def begin(words: list[str], folder: str, environment: dict[str, str], limits: di
     sys.argv, sys.path[0] = words, str(script.parent)
     sys.path += [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]
     util.spawnv_passfds = fork_server(util.spawnv_passfds)
+    status = 0
     try:
         runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as asked:
+        if isinstance(asked.code, str):
+            print(asked.code, file=sys.stderr)
+        status = 1 if isinstance(asked.code, str) else asked.code or 0
     finally:
         print("torch" if "torch" in sys.modules else "", end="", file=command.loaded, flush=True)
-    sys.exit()
+    finish(status)
+
+
+def finish(status: int) -> NoReturn:
+    """End this process as an interpreter does, but for freeing a million objects one by one, which takes a second."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 def fork_server(spawn: Callable[..., int]) -> Callable[..., int]:
@@ -132,6 +154,8 @@ def main() -> None:
     """Import the modules, and answer requests until there are no more."""
     for module in sys.argv[1:]:
         importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # a run collects garbage, and its process would copy what it looks at
     answers: dict[str, Callable[..., Answer]] = {"begin": begin, "poll": poll, "end": end}
     for line in sys.stdin:
         asked, *arguments = json.loads(line)

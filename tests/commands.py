@@ -9,7 +9,7 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 
 LIGHT = ("hydra", "rosa.config.explain", "rosa.sweep.local")
 """What commands import that do not load PyTorch."""
-HEAVY = (*LIGHT, "rosa.run.pipeline", "rosa.run.baselines", "rosa.export", "matplotlib.pyplot", "tests.frozen")
+HEAVY = (*LIGHT, "rosa.run.pipeline", "rosa.run.baselines", "rosa.export", "matplotlib.pyplot")
 """What the others import; ``rosa.run`` alone would load nothing until it is used, and each command all of it again."""
 
 
@@ -86,9 +86,21 @@ def begin(
         limits: limits of the system by their names in the module ``resource``, for example ``RLIMIT_FSIZE``.
         light: only what commands import that do not load PyTorch is imported, so that they can be seen not to.
     """
-    server = _server(*LIGHT) if light else _server(*HEAVY)
+    forked = server(*LIGHT) if light else server(*HEAVY)
     variables = dict(os.environ if environment is None else environment)
-    return Begun(ask(server, "begin", [str(word) for word in words], str(cwd), variables, dict(limits or {})), server)
+    return begin_in(forked, words, cwd, variables, limits or {})
+
+
+def begin_in(
+    server: subprocess.Popen[str],
+    words: Sequence[object],
+    cwd: Path,
+    environment: Mapping[str, str],
+    limits: Mapping[str, int],
+) -> Begun:
+    """As :func:`begin`, forked from this server."""
+    asked = ([str(word) for word in words], str(cwd), dict(environment), dict(limits))
+    return Begun(ask(server, "begin", *asked), server)
 
 
 def command(*words: object, **options: Any) -> Ended:
@@ -106,7 +118,7 @@ def ask(server: subprocess.Popen[str], *request: object) -> Any:
 
 
 @functools.cache
-def _server(*modules: str) -> subprocess.Popen[str]:
-    """A process that runs commands; it ends with this one, whose pipe it reads."""
+def server(*modules: str) -> subprocess.Popen[str]:
+    """A process that has imported modules and runs commands; it ends with this one, whose pipe it reads."""
     program = [sys.executable, "-m", "tests.command_server", *modules]
     return subprocess.Popen(program, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -55,9 +55,24 @@ WHOLE_RUNS = ("experiments", "export", "run", "scripts", "sweep")
 """Folders whose tests train, or start processes: they are slow but for those marked quick."""
 
 
+LONG = (
+    *("training/test_pretend_device.py", "sweep/test_kills.py", "docs/test_adding.py", "docs/test_own_data.py"),
+    *("scripts/test_network.py", "models/test_hub.py", "data/test_hub.py", "adapters/test_sharding.py"),
+    *("run/test_distributed.py", "test_package.py"),
+)
+"""Modules with tests or fixtures of ten seconds and more. They come first: of two processes that share the tests, none
+waits for the other's last one, nor takes over half of a module and makes what that shares once more."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the slow tests, which `make test-quick` leaves out. Other folders' slow tests carry the mark themselves."""
+    """Put the long modules first, and mark the slow tests, which `make test-quick` leaves out.
+
+    Other folders' slow tests carry the mark themselves.
+    """
     mark_slow_cases(items)
+    first = {ROOT / "tests" / name: number for number, name in enumerate(LONG)}
+    assert all(path.is_file() for path in first), f"{LONG}: a module is gone"
+    items.sort(key=lambda item: first.get(item.path, len(first)))
     folders = [ROOT / "tests" / name for name in WHOLE_RUNS]
     assert all(folder.is_dir() for folder in folders), f"{WHOLE_RUNS}: a folder is gone"
     for item in items:

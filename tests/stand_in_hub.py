@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from tests.commands import begin_in, server
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -154,9 +154,19 @@ for step in json.loads(sys.argv[1]):
         print("answer:" + json.dumps(str(error)))
 """
 
+_LOADED = (
+    "torch._dynamo",
+    "torch.distributed.tensor",
+    "pandas",
+    "pyarrow.parquet",
+    "scipy.optimize",
+    "sklearn.metrics",
+)
+"""What takes long to import, and does not import the hub's libraries."""
+
 
 def ask(setup: str, address: str, cache: Path, steps: list[dict[str, str]], **environment: str) -> list:
-    """Run ``answer(**step)`` for each step in a fresh process, and return the results or error messages.
+    """Run ``answer(**step)`` for each step in one process, which has yet to import the hub's libraries.
 
     Args:
         setup: Python source that defines ``answer``.
@@ -164,16 +174,16 @@ def ask(setup: str, address: str, cache: Path, steps: list[dict[str, str]], **en
         cache: the folder of the hub's libraries.
         steps: arguments of ``answer``, or ``{"hub": QUERY}``, which sets the stand-in's behaviour.
         environment: further variables.
+
+    Returns:
+        The results, or error messages.
     """
     inherited = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_TOKEN"):
         inherited.pop(name, None)
     inherited.update(HF_HOME=str(cache), HF_ENDPOINT=address, PYTHONPATH=str(PROJECT), HF_HUB_DISABLE_XET="1")
-    done = subprocess.run(
-        [sys.executable, "-c", _ASK.replace("{setup}", setup), json.dumps(steps)],
-        env=inherited | environment,
-        capture_output=True,
-        text=True,
-    )
+    program = cache / "ask.py"
+    program.write_text(_ASK.replace("{setup}", setup), encoding="utf-8")
+    done = begin_in(server(*_LOADED), [program, json.dumps(steps)], PROJECT, inherited | environment, {}).end()
     assert done.returncode == 0, done.stderr
     return [json.loads(line.removeprefix("answer:")) for line in done.stdout.splitlines() if line.startswith("answer:")]

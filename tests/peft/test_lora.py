@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -20,6 +17,7 @@ import rosa
 from rosa.errors import ExportError
 from rosa.peft import RobustConfig, RosaConfig, save_as_lora
 from tests.adapters.tiny import batch, build, logits, perturb, relative_difference, train_steps
+from tests.peft.elsewhere import python
 from tests.peft.old import skip_encoder_decoders
 from tests.peft.test_model import change_course
 
@@ -80,9 +78,7 @@ def test_it_loads_where_rosa_cannot_be_imported(tmp_path, name):
     model.save_pretrained(tmp_path / "lora", as_lora=True)
     assert torch.equal(logits(model, name), before)
     save_file({key: tensor.clone() for key, tensor in batch(name).items()}, tmp_path / "batch.safetensors")
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path), type(base).__name__]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = python(ELSEWHERE, tmp_path, tmp_path, type(base).__name__)
     assert done.returncode == 0, done.stderr
     assert relative_difference(load_file(tmp_path / "logits.safetensors")["logits"], before) <= 1e-4
     assert "rosa" not in (tmp_path / "lora" / "adapter_config.json").read_text()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import peft
@@ -13,14 +10,7 @@ import pytest
 import rosa.peft
 from rosa.errors import DependencyError
 from rosa.peft.registration import add_peft_type, register
-from tests.conftest import ROOT
-
-
-def python(code: str, *paths: Path) -> subprocess.CompletedProcess[str]:
-    """Run code in a fresh interpreter that finds modules in these folders first."""
-    found = os.pathsep.join(map(str, [*paths, ROOT]))
-    environment = {**os.environ, "PYTHONPATH": found}
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+from tests.peft.elsewhere import python
 
 
 def test_the_entry_is_one_of_the_enumeration():
@@ -45,13 +35,13 @@ def test_the_entry_is_one_of_the_enumeration():
         "import rosa.peft",
     ],
 )
-def test_the_order_and_number_of_imports_do_not_matter(lines):
+def test_the_order_and_number_of_imports_do_not_matter(tmp_path, lines):
     checks = (
         "import peft, rosa.peft; from peft.mapping import *; k = peft.PeftType.ROSA\n"
         "assert PEFT_TYPE_TO_CONFIG_MAPPING[k] is rosa.peft.RosaConfig and PEFT_TYPE_TO_PREFIX_MAPPING[k] == 'rosa_'\n"
         "assert PEFT_TYPE_TO_TUNER_MAPPING[k] is rosa.peft.RosaModel and rosa.peft.RosaConfig().peft_type is k"
     )
-    done = python(f"{lines}\n{checks}")
+    done = python(f"{lines}\n{checks}", tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -64,8 +54,9 @@ def test_another_method_of_the_name_is_refused():
 
 
 @pytest.mark.slow
-def test_importing_the_package_does_not_import_peft():
-    assert python("import rosa, sys; rosa.attach; assert 'peft' not in sys.modules").returncode == 0
+def test_importing_the_package_does_not_import_peft(tmp_path):
+    code = "import rosa, sys; rosa.attach; assert 'peft' not in sys.modules"
+    assert python(code, tmp_path).returncode == 0
 
 
 def plant_peft(folder: Path, version: str, files: dict[str, str]) -> None:
@@ -103,8 +94,8 @@ def test_an_old_peft_is_named(tmp_path, files, expected):
 
 
 @pytest.mark.slow
-def test_a_missing_peft_is_named():
+def test_a_missing_peft_is_named(tmp_path):
     hide = "import importlib.metadata as m, sys\nsys.modules['peft'] = None\n"
     hide += "def version(name): raise m.PackageNotFoundError(name)\nm.version = version\n"
-    done = python(hide + "try:\n    import rosa.peft\nexcept ImportError as e: print(e)")
+    done = python(hide + "try:\n    import rosa.peft\nexcept ImportError as e: print(e)", tmp_path)
     assert "the package peft, which is not installed: pip install" in done.stdout, done.stderr

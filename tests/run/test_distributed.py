@@ -8,8 +8,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -33,7 +31,8 @@ from rosa.training import find_checkpoint
 from rosa.training import trainer as trainer_module
 from rosa.training.batches import BatchShares, EpochSampler
 from rosa.utils import distributed, heartbeat
-from tests.conftest import ROOT, Composer
+from tests.commands import begin
+from tests.conftest import Composer
 from tests.processes import forking
 from tests.run.conftest import SHAPE
 from tests.run.test_resume import StopAfter, folder_of, results
@@ -421,17 +420,16 @@ def test_torchrun_hands_a_signal_on(composed: Composer, tmp_path: Path, tiny_mod
         *SHAPE, *ROSA, "train.epochs=20", "train.save_steps=2",
     ]  # fmt: skip
     config = composed(*SHAPE, *ROSA, "train.epochs=20", "train.save_steps=2")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    words = [*launcher, "scripts/train.py", *overrides, f"results_dir={config.results_dir}"]
-    log = tmp_path / "log"
-    with log.open("w") as out:
-        process = subprocess.Popen(words, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
-        while process.poll() is None and not any((folder_of(config) / CHECKPOINTS).glob("*/manifest.json")):
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGTERM)
-        status = process.wait()
-    assert status != 0
-    said = log.read_text()
+    torchrun = tmp_path / "torchrun.py"  # as it is installed
+    torchrun.write_text("from torch.distributed.run import main\n\nmain()\n")
+    launcher = (torchrun, "--standalone", "--nproc-per-node=2")
+    process = begin(*launcher, "scripts/train.py", *overrides, f"results_dir={config.results_dir}")
+    while process.poll() is None and not any((folder_of(config) / CHECKPOINTS).glob("*/manifest.json")):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    ended = process.end()
+    assert ended.returncode != 0
+    said = ended.stdout + ended.stderr
     assert said.count("run it again to resume") == 1, said
     assert records.read(folder_of(config) / records.RECORD)["status"] == "running"
     checkpoint = find_checkpoint(folder_of(config) / CHECKPOINTS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Begun, Ended, ask
+from tests.commands import Ended, begin_in
 from tests.conftest import ROOT
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py") if path.name != "from_clone.py")
@@ -37,8 +37,7 @@ class Uninstalled:
         )
 
     def run(self, script: Path, *words: str) -> Ended:
-        pid = ask(self.server, "begin", [str(script), *words], str(self.folder), self.environment, {})
-        return Begun(pid, self.server).end()
+        return begin_in(self.server, [script, *words], self.folder, self.environment, {}).end()
 
 
 @pytest.fixture(scope="module")
