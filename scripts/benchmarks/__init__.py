@@ -1,5 +1,6 @@
 """Interleaved measurements of speed and memory: training steps, padding, factorization and its parts,
-sparse trainable parts, decoding and scoring of texts, GPT-2 at its real size, tables of a large sweep.
+sparse trainable parts, the rate of matrix products, decoding and scoring of texts, GPT-2 at its real size, tables of a
+large sweep.
 
 Each benchmark is one module with ``benchmark(workload, rounds)``; :mod:`benchmarks.suite` runs them and writes
 their results.
@@ -17,6 +18,7 @@ NAMES = (
     "stages",
     "scaling",
     "sparse",
+    "gemm",
     "decoding",
     "scoring",
     "full_size",

@@ -21,6 +21,7 @@ from benchmarks import (
     decoding,
     factorization,
     full_size,
+    gemm,
     memory,
     padding,
     reports,
@@ -661,6 +662,44 @@ def test_the_language_models_have_their_attention_parameters() -> None:
         assert parameters == count * (2 * width * width + 2 * heads * width), name
 
 
+# --- the rate of matrix products --------------------------------------------------------------------------------------
+
+
+def test_the_products_of_a_step_are_counted_by_shape_and_repeated_alone() -> None:
+    x, layer = torch.randn(10, 64), torch.nn.Linear(64, 48)
+    with gemm.Recorder() as found:
+        layer(x).sum().backward()
+        torch.randn(3, 2, 4) @ torch.randn(3, 4, 5)
+    shapes = {tuple(shape for shape, _, _ in product.operands): count for product, count in found.products.items()}
+    assert shapes == {((48,), (10, 64), (64, 48)): 1, ((48, 10), (10, 64)): 1, ((3, 2, 4), (3, 4, 5)): 1}
+    assert found.operations == 2 * (2 * 10 * 64 * 48) + 2 * 3 * 2 * 4 * 5
+    with gemm.Recorder() as again:
+        gemm.Replay([found.products])(0)
+    assert again.products == found.products
+
+
+def test_a_frozen_layer_costs_a_product_less(workload: Workload) -> None:
+    """Full fine-tuning does three products of each weight's size; an adapter two and its own."""
+    counted = {}
+    for name in ("full", "rosa"):
+        contender = Contender(name, load_model(workload.config), workload.config)
+        contender.step(workload.batch(0))
+        with gemm.Recorder() as found:
+            contender.step(workload.batch(0))
+        counted[name] = found.operations
+    assert counted["rosa"] < counted["full"]
+
+
+def test_every_operator_is_in_one_part(workload: Workload) -> None:
+    contender = Contender("robust", load_model(workload.config), workload.config)
+    parts = gemm.profiled(contender, workload.batch(0))
+    assert list(parts) == [*gemm.PARTS, gemm.OUTSIDE]
+    assert sum(parts.values()) == pytest.approx(1)
+    assert min(parts.values()) >= 0
+    assert parts["products"] > 0
+    assert parts["sparse part"] > 0
+
+
 # --- everything together ---------------------------------------------------------------------------------------------
 
 
@@ -675,6 +714,10 @@ def test_everything_is_written_for_people_and_for_programs(
     monkeypatch.setitem(suite.BENCHMARKS, "solvers", (lambda w, n: solvers.benchmark(w, n, SMALL_MODELS), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "stages", (lambda w, n: stages.benchmark(w, n, [32, 40]), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "sparse", (lambda w, n: sparse.benchmark(w, n, [32, 40]), 1))
+    monkeypatch.setattr(gemm, "METHODS", ("full", "robust"))
+    monkeypatch.setattr(gemm, "SQUARE", 32)
+    monkeypatch.setattr(gemm, "random_model", lambda shape: load_model(config))
+    monkeypatch.setattr(gemm, "random_texts", lambda *_: prepare(config).batch(0))
     monkeypatch.setitem(suite.BENCHMARKS, "scaling", (lambda w, n: scaling.benchmark(w, n, [32, 40]), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "scoring", (lambda w, n: scoring.measure(SMALL_CORPUS, n, "a corpus"), 1))
 
@@ -737,7 +780,7 @@ def test_the_script_measures_on_real_files_and_an_own_model(
         (["--model", "minilmm"], "--model minilmm: neither one of"),
         (
             ["cost"],
-            "no benchmark cost; there are costs, padding, factorization, solvers, stages, scaling, sparse, decoding,",
+            "no benchmark cost; there are costs, padding, factorization, solvers, stages, scaling, sparse, gemm,",
         ),
         (["--repeats", "0"], "--repeats 0: expected at least 1"),
         (["--batch-size", "0"], "train.batch_size=0"),
