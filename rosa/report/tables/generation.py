@@ -184,7 +184,7 @@ def _reasons(trial: Trial, metric: str, split: str) -> list[str]:
 def _by_authors(trial: Trial) -> Cell:
     """A row's perplexity by the definition of ROSA's authors, of the weights that wrote the scored texts."""
     found = _perplexities(run for run in trial.scored.values() if _scored(run, trial.rule))
-    summary = summarise([one[AUTHORS] for one in found])
+    summary = summarise([one["mean_of_batches"] for one in found])
     shown = formatting.mean_and_deviation(summary.mean, summary.deviation, AUTHORS) if summary else formatting.MISSING
     return Cell(shown)
 
