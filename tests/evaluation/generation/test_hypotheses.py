@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from rosa.config import DecodingConfig
 from rosa.errors import DecodingError
 from rosa.evaluation.generation.hypotheses import Written, weights_sha256, write
 from tests import causal
-from tests.conftest import ROOT
+from tests.commands import begin
 
 ORIGIN = {"split": "test", "weights": "best"}
 
@@ -105,18 +103,18 @@ written(Path(sys.argv[1]), count=24)
 @pytest.mark.slow
 def test_a_killed_process_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, journal = tmp_path / "test.txt", tmp_path / ".test.txt.journal"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", SLOWLY, str(path)], cwd=ROOT, env=environment)
-    try:
-        while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 4):
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
+    program = tmp_path / "program" / "slowly.py"
+    program.parent.mkdir()
+    program.write_text(SLOWLY)
+    process = begin(program, path)
+    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 4):
+        time.sleep(0.02)
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.end().returncode == -signal.SIGKILL
     done = journal.read_bytes().count(b"\n")
     assert 4 <= done < 24
-    assert [entry.name for entry in tmp_path.iterdir() if not entry.name.startswith(".")] == []
+    assert [entry.name for entry in tmp_path.iterdir() if not entry.name.startswith(".")] == ["program"]
 
     rows = []
     generate = GPT2LMHeadModel.generate
