@@ -16,7 +16,6 @@ PACKAGES = (
     "torch",
     "transformers",
     "datasets",
-    "evaluate",
     "accelerate",
     "tokenizers",
     "safetensors",
