@@ -166,6 +166,24 @@ def test_the_newest_whole_checkpoint_is_kept_until_the_next_is_written(tmp_path:
         assert names(tmp_path) == [f"checkpoint-{kept}"]
 
 
+@pytest.mark.parametrize(("updates", "saved"), [(8, [4, 6]), (12, [4, 6, 8])])
+def test_a_checkpoint_is_written_when_one_is_due_but_not_after_the_last_update(
+    updates: int, saved: list[int], composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six updates an epoch; the last one of all is within an epoch, or its last."""
+    written = []
+    seal = manifest.seal
+
+    def sealed(folder: Path) -> None:
+        seal(folder)
+        written.append(int(folder.name.rpartition("-")[2]))
+
+    monkeypatch.setattr(manifest, "seal", sealed)
+    config = composed(f"train.max_steps={updates}", "train.save_steps=4")
+    assert run(config, "command", progress=False).record["costs"]["steps"] == updates
+    assert written == saved
+
+
 FILES = {
     "rosa": ["changed.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json",
              "progress.json", "manifest.json", "subspace.safetensors"],
