@@ -154,7 +154,7 @@ for step in json.loads(sys.argv[1]):
         print("answer:" + json.dumps(str(error)))
 """
 
-_LOADED = (
+LOADED = (
     "torch._dynamo",
     "torch.distributed.tensor",
     "pandas",
@@ -184,6 +184,6 @@ def ask(setup: str, address: str, cache: Path, steps: list[dict[str, str]], **en
     inherited.update(HF_HOME=str(cache), HF_ENDPOINT=address, PYTHONPATH=str(PROJECT), HF_HUB_DISABLE_XET="1")
     program = cache / "ask.py"
     program.write_text(_ASK.replace("{setup}", setup), encoding="utf-8")
-    done = begin_in(server(*_LOADED), [program, json.dumps(steps)], PROJECT, inherited | environment, {}).end()
+    done = begin_in(server(*LOADED), [program, json.dumps(steps)], PROJECT, inherited | environment, {}).end()
     assert done.returncode == 0, done.stderr
     return [json.loads(line.removeprefix("answer:")) for line in done.stdout.splitlines() if line.startswith("answer:")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +14,8 @@ from rosa.sweep.jobs import Job
 from rosa.sweep.local import Result, Schedule, Stopping, places, summarize, visible_gpus
 from rosa.sweep.progress import duration, expected_seconds
 from rosa.sweep.workers import Death
-from tests.commands import Ended, command
+from tests import stand_in_hub
+from tests.commands import Ended, begin_in, command, server
 from tests.conftest import ROOT, Composer
 
 
@@ -55,13 +54,10 @@ def test_sweep_runs_all_keeps_failures_apart_and_does_nothing_twice(tiny_model: 
 
 
 def test_sweep_without_a_hub_stops_before_its_first_run(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "scripts/train.py", "-m", "experiment=glue_paper_tune", f"results_dir={tmp_path}", "task=rte"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
-    )
+    words = ["scripts/train.py", "-m", "experiment=glue_paper_tune", f"results_dir={tmp_path}", "task=rte"]
+    # The hub's libraries read these when they are imported.
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    done = begin_in(server(*stand_in_hub.LOADED), words, ROOT, offline, {}).end()
     assert done.returncode == 2
     assert "error: model.path=FacebookAI/roberta-base: not in the hub's cache" in done.stderr
     assert "model=folder model.path=DIR" in done.stderr
