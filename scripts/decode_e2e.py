@@ -15,6 +15,7 @@ import from_clone  # noqa: F401  # finds rosa
 
 from rosa.records import RULES
 from rosa.utils.console import run_command, silence_transformers
+from rosa.utils.files import refuse_unwritable_file
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 SETTINGS = {
@@ -51,6 +52,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the file of hypotheses, and print a summary."""
     options = arguments()
+    if options.out:
+        refuse_unwritable_file(options.out, "--out ")
     from rosa.run import decode
 
     silence_transformers()

@@ -14,6 +14,7 @@ import from_clone  # noqa: F401  # finds rosa
 
 from rosa.records import RULES
 from rosa.utils.console import run_command, silence_transformers
+from rosa.utils.files import refuse_unwritable
 
 
 def arguments() -> argparse.Namespace:
@@ -47,6 +48,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Write the export's folder, and print its contents."""
     options = arguments()
+    refuse_unwritable(options.out, "--out ")
     from rosa import export as exports
     from rosa.export import check
     from rosa.run import reload

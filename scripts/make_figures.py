@@ -33,6 +33,7 @@ from rosa.report.figures.style import METADATA, Picture
 from rosa.report.figures.tradeoff import tradeoffs
 from rosa.report.study import Study
 from rosa.utils.console import run_command
+from rosa.utils.files import refuse_unwritable
 
 DRAWN: dict[str, Callable[[Comparison], tuple[list[Picture], list[str]]]] = {
     "differences": forest,
@@ -92,6 +93,7 @@ def main() -> None:
     """Write the figures and print their files."""
     options = arguments()
     out = options.out or options.results / "figures"
+    refuse_unwritable(out, "--out ")
     with records_folder(options) as folder:
         found = located(options, folder)[0].values()
         known = sorted({record["identity"]["experiment"] for record in found})

@@ -26,6 +26,7 @@ import rosa.peft
 from rosa.adapters import support
 from rosa.adapters.collect import Collector
 from rosa.errors import RosaError
+from rosa.utils import files
 from rosa.utils.console import run_command
 from rosa.utils.seeding import generator
 
@@ -320,6 +321,7 @@ def main() -> None:
     unknown = [name for name in asked.names if name not in ARCHITECTURES]
     if unknown:
         raise RosaError(f"{unknown[0]!r}: expected some of {', '.join(ARCHITECTURES)}")
+    files.refuse_unwritable_file(asked.out, "--out ")
     warnings.simplefilter("ignore")
     transformers.utils.logging.set_verbosity_error()
     torch.set_num_threads(1)
@@ -328,7 +330,7 @@ def main() -> None:
         for name in asked.names or ARCHITECTURES:
             rows.append(probe(name, method))
             print(method, name, rows[-1].results, rows[-1].reason, flush=True)
-    asked.out.write_text(page(rows), encoding="utf-8")
+    files.write(asked.out, page(rows))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def main() -> None:
     """Write the report, and print its file."""
     options = arguments()
     out = options.out or options.results / "report.html"
+    files.refuse_unwritable_file(out, "--out ")
     with records_folder(options) as folder:
         found, problems = located(options, folder)
     page = contents(

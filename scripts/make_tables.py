@@ -43,6 +43,7 @@ def main() -> None:
     """Write the tables and print them."""
     options = arguments()
     out = options.out or options.results / "tables"
+    files.refuse_unwritable(out, "--out ")
     known = baselines(options.results)
 
     beside = published(options.paper, options.results)

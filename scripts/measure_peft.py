@@ -394,14 +394,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4.0, help="of step: how long in all")
     parser.add_argument("--out", type=Path, help="by default results/tables/peft.md, peft_step.md or peft_fsdp.md")
     asked = parser.parse_args()
+    name = "peft" if asked.what == "ways" else f"peft_{asked.what}"
+    out = asked.out or Path(f"results/tables/{name}.md")
+    files.refuse_unwritable_file(out, "--out ")
     logging.set_verbosity_error()
     torch.set_num_threads(1)
     if asked.what == "ways":
         text = measure(asked.repeats)
     else:
         text = measure_step(asked.minutes) if asked.what == "step" else measure_fsdp()
-    name = "peft" if asked.what == "ways" else f"peft_{asked.what}"
-    files.write(asked.out or Path(f"results/tables/{name}.md"), text)
+    files.write(out, text)
     print(text)
 
 

@@ -75,12 +75,18 @@ def write_leaderboard(run: FinishedRun, folder: Path) -> None:
 def main() -> None:
     """Write the predictions, and print the files."""
     options = arguments()
+    if options.split == "test" and options.out.is_file():
+        raise OutputError(f"{options.out}: is a file; --split test writes into a folder")
+    if options.split == "test":
+        files.refuse_unwritable(options.out, "--out ")
+    else:
+        files.refuse_unwritable_file(options.out, "--out ")
+    if options.zip:
+        files.refuse_unwritable_file(options.zip, "--zip ")
     from rosa.data import unlabelled
     from rosa.run import predict, reload
 
     silence_transformers()
-    if options.split == "test" and options.out.is_file():
-        raise OutputError(f"{options.out}: is a file; --split test writes into a folder")
     for folder in options.runs:
         run = reload.load(folder, options.weights)
         if options.data_dir:

@@ -26,7 +26,7 @@ from rosa.config import from_hydra, register
 from rosa.config.explain import explained
 from rosa.config.overrides import readable
 from rosa.errors import ConfigError, FailedRun
-from rosa.records import RECORD, run_folder
+from rosa.records import RECORD, folder
 from rosa.records.summary import summary
 from rosa.run.device import resolve
 from rosa.run.earlier import Inputs, finished
@@ -36,6 +36,7 @@ from rosa.sweep.refusals import refuse_folders, refuse_half_a_sweep, refuse_proc
 from rosa.sweep.slurm import run_as_job
 from rosa.utils.console import run_command
 from rosa.utils.distributed import is_main, launched
+from rosa.utils.files import refuse_unwritable
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -74,12 +75,14 @@ def alone(composed: DictConfig, words: Sequence[str], context: Any) -> int:
     refuse_half_a_sweep(context.sweeper.get("params"), words)
     with explained(CONF, words):
         asked = job(words, from_hydra(composed), context, options(context, CONF))
-    record = None if launched() else finished(resolve(asked.config)[0], Inputs())
-    if record is not None:  # found without loading PyTorch
-        print(summary(record))
-        folder = run_folder(Path(asked.config.results_dir), record["identity"])
-        print(f"finished before, nothing to do: {folder / RECORD}")
-        return 0
+    if not launched():  # what needs no PyTorch comes before it is loaded
+        config, _ = resolve(asked.config, command=asked.command)
+        record = finished(config, Inputs())
+        if record is not None:
+            print(summary(record))
+            print(f"finished before, nothing to do: {folder(config) / RECORD}")
+            return 0
+        refuse_unwritable(folder(config), "results_dir=")
     from rosa.run import run
 
     outcome = run(asked.config, asked.command, progress=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,13 +101,17 @@ class Grids:
         self._read: dict[str, tuple[list[Record], list[RecordError]]] = {}
         self._answers: dict[str, tuple[float, Tuning] | RecordError] = {}
 
-    def tuned_lr(self, config: Config) -> tuple[float, Tuning]:
+    def tuned_lr(self, config: Config, command: str = "") -> tuple[float, Tuning]:
         """The best learning rate among the runs of the tuning experiment.
 
         The runs are those on the tuning task and seed with the same model, the same method settings and the same
         ``selection``, so a run with a holdout is tuned on holdout scores. This folder's own runs come before committed
         records. Where they are several grids, such as one of another precision, the one whose settings are nearest to
         the run's is used. A diverged run counts as the worst of the grid.
+
+        Args:
+            config: the run that is tuned.
+            command: the shell command that does it, for the message.
 
         Returns:
             The learning rate, and the ``tuning`` entry of the run's own record.
@@ -118,7 +123,7 @@ class Grids:
         question = json.dumps([resolved_settings(cast(Configuration, to_dict(config))), vars(config.train.tuning)])
         if question not in self._answers:
             try:
-                self._answers[question] = self._choose(config)
+                self._answers[question] = self._choose(config, command)
             except RecordError as error:
                 self._answers[question] = error
         answer = self._answers[question]
@@ -126,7 +131,7 @@ class Grids:
             raise answer
         return answer
 
-    def _choose(self, config: Config) -> tuple[float, Tuning]:
+    def _choose(self, config: Config, command: str) -> tuple[float, Tuning]:
         tuning = config.train.tuning
         task = config.task.name if tuning.task == SAME else tuning.task
         asked, rule = resolved_settings(cast(Configuration, to_dict(config))), config.chosen_epoch
@@ -151,10 +156,9 @@ class Grids:
             broken = "; ".join(map(str, problems))
             raise RecordError(f"{what}: the grid has records that cannot be used: {broken}")
         if not runs:
-            chosen_by = "" if config.selection == Config.selection else f" selection={config.selection}"
-            results = f"results_dir={self._results_dir}"
-            command = f"python scripts/train.py -m experiment={tuning.experiment}{chosen_by} {results}"
-            raise RecordError(f"{what}: no runs to choose from ({where}); make them with: {command}")
+            raise RecordError(
+                f"{what}: no runs to choose from ({where}); make them with: {grid_command(config, command)}"
+            )
         runs = _nearest([run for run in runs if not is_committed(run)] or runs, asked)
         unfinished = [record["command"] for record in runs if record["status"] == "running"]
         if unfinished:
@@ -191,6 +195,33 @@ class Grids:
             "chosen": chosen,
             "committed": committed,
         }
+
+
+def grid_command(config: Config, command: str) -> str:
+    """The command that makes the runs from which a run's learning rate is chosen.
+
+    It is the run's own command with the tuning experiment's file for its own, on the task and the seed of the tuning.
+
+    Args:
+        config: the run.
+        command: the shell command that does it; without one, only the settings that its configuration shows are kept.
+    """
+    tuning = config.train.tuning
+    begin, words = ["python", "scripts/train.py"], shlex.split(command)
+    words = words[len(begin) :] if words[: len(begin)] == begin else []
+    other_task = ("task=",) if tuning.task != SAME else ()
+    replaced = ("experiment=", "experiment_name=", "seed=", "train.lr=", "train.tuning.", "train.force=", *other_task)
+    kept = [word for word in words if not word.lstrip("+").startswith(replaced)]
+    given = {word.partition("=")[0] for word in kept}
+    task = config.task.name if tuning.task == SAME else tuning.task
+    told = {"task": task, "selection": config.selection, "results_dir": config.results_dir}
+    if config.selection == Config.selection:
+        del told["selection"]
+    options = [word for word in kept if word.startswith("-")]
+    kept = [*(word for word in kept if word not in options),
+            *(f"{key}={value}" for key, value in told.items() if key not in given)]  # fmt: skip
+    experiment, seed = f"experiment={tuning.experiment}", f"seed={tuning.seed}"
+    return shlex.join([*begin, *options, "-m", experiment, *kept, seed])
 
 
 def _nearest(runs: Sequence[Record], asked: Mapping[str, Any]) -> list[Record]:

@@ -22,12 +22,15 @@ def resolve_device(config: Config) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, device=device, precision=precision))
 
 
-def resolve(config: Config, grids: selection.Grids | None = None) -> tuple[Config, Tuning | None]:
+def resolve(
+    config: Config, grids: selection.Grids | None = None, command: str = ""
+) -> tuple[Config, Tuning | None]:
     """Replace ``train.lr=tuned``, ``train.device=auto`` and ``train.precision=auto`` by their values here.
 
     Args:
         config: the run.
         grids: looks learning rates up; None: one for this run alone.
+        command: the shell command that does the run, for the message where its learning rate cannot be chosen.
 
     Returns:
         The configuration that defines the run's identity, and how the learning rate was chosen.
@@ -39,7 +42,7 @@ def resolve(config: Config, grids: selection.Grids | None = None) -> tuple[Confi
     config = resolve_device(config)
     if config.train.lr != TUNED:
         return config, None
-    lr, tuning = (grids or selection.Grids(Path(config.results_dir))).tuned_lr(config)
+    lr, tuning = (grids or selection.Grids(Path(config.results_dir))).tuned_lr(config, command)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, lr=lr)), tuning
 
 

@@ -58,7 +58,7 @@ def run(config: Config, command: str, progress: bool = True, tuning: Tuning | No
         Exception: whatever stopped the run; its record says ``failed`` and why.
     """
     precision = config.train.precision
-    config, found = resolve(config)
+    config, found = resolve(config, command=command)
     tuning = tuning or found
     check_shares(config)
     if precision == "auto" and distributed.is_main():

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +24,7 @@ from rosa.records.summary import headline
 from rosa.sweep.jobs import Job, labelled
 from rosa.sweep.progress import Overview, counted, duration
 from rosa.sweep.workers import Death, Workers
+from rosa.utils import files
 from rosa.utils.console import first_line
 
 AGAIN_SECONDS = 2.0
@@ -164,6 +165,7 @@ def _workers(jobs: Sequence[Job], at_once: int) -> Workers[Job, Result]:
     """The processes for the runs, once these are checked and the models that they share are made."""
     import multiprocessing
 
+    refuse_unwritable_results(jobs)
     from rosa.run.prepare import prepare
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -175,6 +177,16 @@ def _workers(jobs: Sequence[Job], at_once: int) -> Workers[Job, Result]:
     work: Workers[Job, Result] = Workers(partial(run_job, threads=threads), environments, method, ["rosa.run.pipeline"])
     prepare(job.config for job in jobs)
     return work
+
+
+def refuse_unwritable_results(jobs: Iterable[Job]) -> None:
+    """Refuse runs that could not write their records, before anything is imported or made for them.
+
+    Raises:
+        OutputError: the message names the folder.
+    """
+    for results_dir in dict.fromkeys(job.config.results_dir for job in jobs):
+        files.refuse_unwritable(Path(results_dir), "results_dir=")
 
 
 def without_finished(jobs: Sequence[Job]) -> tuple[list[Job], list[Result]]:

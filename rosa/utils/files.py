@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,36 @@ def write(path: Path, content: str | bytes) -> None:
     """
     with writing(path):
         replace(path, content)
+
+
+def refuse_unwritable(folder: Path, option: str) -> None:
+    """Refuse a folder in which nothing can be written, before any work is done for it; nothing is left behind.
+
+    Of a folder that does not exist yet, the nearest one above it that does is tried.
+
+    Args:
+        folder: it.
+        option: what named it, as it is written before its value: ``results_dir=``, ``--out ``.
+
+    Raises:
+        OutputError: the message names the option and the folder.
+    """
+    try:
+        # An unnamed file, where the system has them: permissions, a read-only or full disk are met as by any file.
+        tempfile.TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())).close()
+    except OSError as error:
+        raise OutputError(f"{option}{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def refuse_unwritable_file(path: Path, option: str) -> None:
+    """The same as :func:`refuse_unwritable`, of the folder of a file, which may exist.
+
+    Raises:
+        OutputError: the message names the option and the file or folder.
+    """
+    if path.is_dir():
+        raise OutputError(f"{option}{path}: is a folder, expected a file")
+    refuse_unwritable(path.parent, option)
 
 
 @contextlib.contextmanager

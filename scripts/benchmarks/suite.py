@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,8 @@ def run(
         The Markdown text.
 
     Raises:
-        BenchmarkError: an unknown name, fewer than one repeat, or a folder that is not writable.
+        BenchmarkError: an unknown name, or fewer than one repeat.
+        OutputError: the folder is not writable.
     """
     unknown = [name for name in names if name not in (*NAMES, ALL)]
     if unknown:
@@ -84,7 +84,7 @@ def run(
     if repeats is not None and repeats < 1:
         raise BenchmarkError(f"--repeats {repeats}: expected at least 1")
     tables_folder = results / "tables"
-    _check_writable(tables_folder)
+    files.refuse_unwritable(tables_folder, "--results ")
     workload = prepare(config, e2e_dir)
     found = {}
     for name in NAMES:
@@ -112,15 +112,6 @@ def _stem(names: tuple[str, ...]) -> str:
     if names == DEFAULT:
         return names[0]
     return f"benchmark_{names[0]}" if len(names) == 1 else "benchmark"
-
-
-def _check_writable(folder: Path) -> None:
-    """Check that the folder is writable, before the measurements start."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise BenchmarkError(f"--results: cannot write in {folder}: {error}") from error
 
 
 def _environment(config: Config) -> dict[str, Any]:

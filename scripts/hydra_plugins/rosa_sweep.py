@@ -87,12 +87,13 @@ class GridSweeper(Sweeper):
         Raises:
             SystemExit: a run failed, or is not done.
         """
-        from rosa.sweep.local import summarize
+        from rosa.sweep.local import refuse_unwritable_results, summarize
 
         grid = self._cells(arguments)
         handed_on = not isinstance(self.launcher, LocalLauncher)
         # What another launcher composes elsewhere is composed here as well: its errors must not come from the queue.
         planned = composed(self.hydra_context, self.config, grid, 0) if handed_on else []
+        refuse_unwritable_results(planned)
         returned: list[Sequence[JobReturn]] = []
         start_time = time.perf_counter()
         with failed_jobs_told():
@@ -154,6 +155,7 @@ class LocalLauncher(Launcher):
         from rosa.sweep.grid import typed
         from rosa.sweep.local import run_all, summarize
         from rosa.sweep.refusals import SWEEP_FOLDER, refuse_folders, refuse_job_callbacks, refuse_wrong_direction
+        from rosa.utils.files import refuse_unwritable
 
         sweeper = self.config.hydra.sweeper
         searches = sweeper._target_ != f"{GridSweeper.__module__}.{GridSweeper.__name__}"
@@ -166,7 +168,9 @@ class LocalLauncher(Launcher):
             refuse_wrong_direction(job.config, sweeper.get("direction"))
         start = time.perf_counter()
         if searches:  # as Hydra's own launcher does: sweepers write their results there, and do not make it
-            Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+            folder = Path(str(self.config.hydra.sweep.dir))
+            refuse_unwritable(folder, "hydra.sweep.dir=")
+            folder.mkdir(parents=True, exist_ok=True)
         results = run_all(jobs, jobs[0].config.jobs, searched)
         if any(result.status in ("interrupted", "not started") for result in results):
             print(summarize(results, time.perf_counter() - start), flush=True)

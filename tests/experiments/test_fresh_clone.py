@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shlex
 from pathlib import Path
 
 import pytest
 
 from rosa import records
 from rosa.config import TUNED, Config, register
+from rosa.errors import RecordError
 from rosa.records.selection import Grids
 from rosa.sweep.grid import expand
 from rosa.sweep.jobs import request
@@ -27,6 +29,17 @@ def sweep(name: str, *overrides: str) -> list[Config]:
 def with_precision(config: Config, precision: str, **changes: object) -> Config:
     train = dataclasses.replace(config.train, precision=precision, **changes)  # type: ignore[arg-type]
     return dataclasses.replace(config, train=train)
+
+
+def finish(config: Config, score: float, results: Path) -> None:
+    """Write the record of a finished run."""
+    made, metric = records.new(config, "command"), config.task.headline
+    scores = {"epoch": 1.0, "step": 1, "validation": {metric: score}}
+    made["metrics"] = {  # type: ignore[typeddict-item]
+        "best": scores, "last": scores, "selection": {"split": "validation", "metric": metric, "rule": "lowest"},
+    }  # fmt: skip
+    made["status"] = "done"
+    records.write(records.run_folder(results, made["identity"]), made)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -53,14 +66,7 @@ def test_an_own_grid_in_another_precision_is_taken_before_the_committed_one(name
     (tmp_path / "records").symlink_to(ROOT / "results" / "records")
     best = {}
     for config in (with_precision(config, "bf16") for config in sweep(f"{name}_tune")):
-        made = records.new(config, "command")
-        metric, value = config.task.headline, 1 + config.train.lr  # the smallest wins, as of perplexities
-        scores = {"epoch": 1.0, "step": 1, "validation": {metric: value}}
-        made["metrics"] = {  # type: ignore[typeddict-item]
-            "best": scores, "last": scores, "selection": {"split": "validation", "metric": metric, "rule": "lowest"},
-        }  # fmt: skip
-        made["status"] = "done"
-        records.write(records.run_folder(tmp_path, made["identity"]), made)
+        finish(config, 1 + config.train.lr, tmp_path)  # the smallest wins, as of perplexities
         key = (config.method.name, str(config.method))
         best[key] = min(config.train.lr, best.get(key, 1.0))
     grids = Grids(tmp_path)
@@ -82,3 +88,32 @@ def test_a_run_of_a_fresh_clone_has_the_name_of_the_committed_one(name: str) -> 
     assert names
     missing = {(task, method) for _, _, task, method, _ in names - committed}
     assert missing <= {(task, "robust") for task in ("mrpc", "stsb", "rte")}, "RoSA was tuned there, and not run"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "experiment=evidence_glue task=sst2 method=lora seed=1 data.dir=/elsewhere data.limit=5000",
+        "experiment=evidence_glue task=qnli method=rosa_never seed=2 data.dir=/elsewhere train.epochs=3",
+        "experiment=e2e_mini method=lora method.rank=3 seed=1",
+        "experiment=glue_mini task=rte method=full seed=0 model=minilm",
+        "experiment=glue_mini task=rte method=lora seed=0 train.tuning.task=same selection=holdout train.force=true",
+    ],
+)
+def test_the_command_that_is_named_makes_the_grid_that_is_missing(words: str, tmp_path: Path) -> None:
+    """Of another task, model or method than the tuning experiment's file has, too."""
+    register()
+    asked = request([*words.split(), f"results_dir={tmp_path}"])
+    ((job, _),) = expand(ROOT / "conf", asked)
+    with pytest.raises(RecordError, match="no runs to choose from") as caught:
+        Grids(tmp_path).tuned_lr(job.config, job.command)
+    named = shlex.split(str(caught.value).rpartition("make them with: ")[2])
+    assert named[:3] == ["python", "scripts/train.py", "-m"]
+    grid = [made.config for made, _ in expand(ROOT / "conf", request(named[2:]))]
+    for config in grid:
+        finish(config, 0.5, tmp_path)
+        assert (config.data, config.model, config.method) == (job.config.data, job.config.model, job.config.method)
+        assert config.train.epochs == job.config.train.epochs
+    _, tuning = Grids(tmp_path).tuned_lr(job.config)
+    assert [cell["lr"] for cell in tuning["grid"]] == sorted({config.train.lr for config in grid})
+    assert len(grid) > 1

@@ -560,4 +560,4 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, make_report: Co
     (tmp_path / "file").touch()
     status, _, warned = make_report(tmp_path, "--out", str(tmp_path / "file/report.html"))
     assert status == 2
-    assert warned.startswith(f"error: {tmp_path / 'file/report.html'}: cannot be written: ")
+    assert warned.startswith(f"error: --out {tmp_path / 'file'}: cannot be written: ")

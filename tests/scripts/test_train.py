@@ -227,12 +227,24 @@ def test_no_way_to_ask_for_a_sweep_makes_the_processes_of_a_run_do_one(
     assert not list(results.rglob("record.json"))
 
 
-def test_a_folder_that_cannot_be_written_is_two_lines(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ([], "results_dir=/proc/no/runs/"),
+        (["-m", "seed=0,1"], "results_dir=/proc/no:"),
+        (["-m", "seed=0,1", "hydra/launcher=basic"], "results_dir=/proc/no:"),
+        (["-m", "seed=0,1", "hydra/launcher=submitit_local"], "results_dir=/proc/no:"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_two_lines_before_anything_slow(
+    words: list[str], refused: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert script(monkeypatch, "train", *RUN, "results_dir=/proc/no") == 2
-    first, second = said(capsys)[1].splitlines()
-    assert "cannot write in the run's folder (results_dir)" in first
+    for slow in ("rosa.run.pipeline", "rosa.run.prepare", "rosa.run.build"):
+        monkeypatch.setitem(sys.modules, slow, None)  # its import raises
+    assert script(monkeypatch, "train", *RUN, *words, "results_dir=/proc/no") == 2
+    first, second = said(capsys)[1].splitlines()[-2:]  # the bar of the composing is gone from the screen by then
+    assert first.startswith(f"error: {refused}")
+    assert "cannot be written: " in first
     assert second.startswith("help")
 
 
