@@ -262,6 +262,20 @@ def test_full_fine_tuning_does_not_squash_the_adapters():
     assert "full fine-tuning may leave them" in picture.drawing.get_suptitle()
 
 
+def test_no_adapter_leaves_the_panels_of_a_task_which_have_one_scale():
+    """The highest and the lowest of them stand in different panels."""
+    found = study(1, ("cola",))
+    for one in found:
+        rank = one["config"]["method"].get("rank")
+        for entry in one["history"]:
+            entry["validation"]["matthews_correlation"] += {2: -3, 16: 3}.get(rank, 0)
+    (picture,), _ = curves(compare(found, "study"))
+    shown = [float(x) * 100 for line in lines(picture) for x in line["values"].split()]
+    (low, high), *others = [axes.get_ylim() for axes in picture.drawing.axes]
+    assert set(others) == {(low, high)}
+    assert low < min(shown) < max(shown) < high
+
+
 def test_the_diagnostics_of_each_layer():
     methods = [START, RosaConfig(every=1, factorization="random_add"), LoraConfig()]
     found = [done(method, seed) for method in methods for seed in (0, 1)]

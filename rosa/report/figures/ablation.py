@@ -13,6 +13,7 @@ from rosa.report import formatting
 from rosa.report.ablations import Group, groups, name, reference, value
 from rosa.report.comparison import Comparison, Row, Task, summarise
 from rosa.report.figures import style
+from rosa.report.figures.layout import Grid
 from rosa.report.looks import Look, looks_of
 
 COLUMNS = (
@@ -90,10 +91,8 @@ def _numbers(row: Row, task: Task) -> dict[str, Any]:
 
 def _draw(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen: Row) -> Figure:
     heights = [max(LANE * sum(len(group.rows) for group in members), LEAST_PANEL) for members in found.values()]
-    figure = Figure(figsize=(style.WIDTH, sum(heights) + 0.35 * len(heights) + 0.9))
-    panels = figure.subplots(
-        len(found), len(comparison.tasks), sharex="col", squeeze=False, gridspec_kw={"height_ratios": heights}
-    )
+    figure = Figure(figsize=(style.WIDTH, sum(heights)), layout=Grid(heights))
+    panels = figure.subplots(len(found), len(comparison.tasks), sharex="col", squeeze=False)
     for line, (varied, members) in zip(panels, found.items(), strict=True):
         for axes, task in zip(line, comparison.tasks, strict=True):
             _panel(axes, task, members, chosen)
@@ -106,7 +105,8 @@ def _draw(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen: 
     for axes, task in zip(panels[0], comparison.tasks, strict=True):
         axes.set_title(style.task_name(task))
     for axes, task in zip(panels[-1], comparison.tasks, strict=True):
-        axes.set_xlabel(style.score_label(task))
+        axes.set_xlabel(style.wrapped(style.score_label(task), style.WIDTH / (len(comparison.tasks) + 1)))
+        style.few_ticks(axes.xaxis, max(2, 10 // len(comparison.tasks)))
     figure.align_ylabels(panels[:, 0])
     figure.suptitle(style.wrapped(_caption(comparison, chosen), style.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure

@@ -14,6 +14,7 @@ from rosa.config import registry
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.figures import style
+from rosa.report.figures.layout import Grid
 from rosa.report.significance import lora_of
 from rosa.report.tables.costs import QUANTITIES, Quantity, measured, ratio
 
@@ -77,14 +78,15 @@ def _lines(comparison: Comparison, shown: Sequence[Quantity]) -> Iterator[dict[s
 
 def _draw(comparison: Comparison, shown: Sequence[Quantity]) -> Figure:
     rows, tasks = comparison.rows, comparison.tasks
-    figure = Figure(figsize=(style.WIDTH, (0.17 * len(rows) + 0.45) * len(tasks) + 0.8))
+    heights = [0.17 * len(rows) + 0.05] * len(tasks)
+    figure = Figure(figsize=(style.WIDTH, sum(heights)), layout=Grid(heights))
     grid = figure.subplots(len(tasks), len(shown), sharey=True, squeeze=False)
     for line, task in zip(grid, tasks, strict=True):
         for axes, quantity in zip(line, shown, strict=True):
-            for place, row in enumerate(rows):
-                _bar(axes, place, row, quantity, task)
+            _bars(axes, rows, quantity, task)
             axes.set_xlim(left=0)
             axes.margins(x=0.25)
+            style.few_ticks(axes.xaxis, 2)
             axes.grid(axis="x")
             axes.tick_params(axis="y", length=0)
         line[0].set_title(style.task_name(task), loc="left")
@@ -100,14 +102,15 @@ def _draw(comparison: Comparison, shown: Sequence[Quantity]) -> Figure:
     return figure
 
 
-def _bar(axes: Axes, place: int, row: Row, quantity: Quantity, task: Task) -> None:
-    values = _values(row, quantity, task)
-    if not values:
-        return
-    mean = statistics.fmean(values)
-    axes.barh(place, mean, height=0.7, color=registry.look(row.method).color)
-    axes.plot([min(values), max(values)], [place, place], color="black", linewidth=0.7)
-    axes.annotate(
-        formatting.significant(mean), (max(values), place), xytext=(2, 0), textcoords="offset points", va="center",
-        fontsize=6,
-    )  # fmt: skip
+def _bars(axes: Axes, rows: Sequence[Row], quantity: Quantity, task: Task) -> None:
+    found = {place: values for place, row in enumerate(rows) if (values := _values(row, quantity, task))}
+    means = {place: statistics.fmean(values) for place, values in found.items()}
+    colors = [registry.look(rows[place].method).color for place in found]
+    axes.barh(list(means), list(means.values()), height=0.7, color=colors)
+    lowest, highest = ([edge(values) for values in found.values()] for edge in (min, max))
+    axes.hlines(list(found), lowest, highest, color="black", linewidth=0.7)
+    for place, mean in means.items():
+        axes.annotate(
+            formatting.significant(mean), (max(found[place]), place), xytext=(2, 0), textcoords="offset points",
+            va="center", fontsize=6,
+        )  # fmt: skip

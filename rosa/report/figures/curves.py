@@ -8,17 +8,23 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.figures import style
+from rosa.report.figures.layout import Grid
 from rosa.report.histories import Point, points
 from rosa.report.looks import Look, Selection, selections, unselected
 from rosa.utils.formatting import DECIMALS
 
 HEADLINE = "headline"
 """Each task's own headline metric."""
+HEIGHT = 1.15
+"""Height of a panel in inches."""
+ENTRY = 0.19
+"""Height of an entry of a legend, in inches."""
+MOST_COLUMNS = 3
 LOGARITHMIC = ("loss", "mse", "perplexity")
 """Metrics with a logarithmic axis."""
 COLUMNS = (
@@ -89,25 +95,39 @@ def _lines(comparison: Comparison, chosen: Sequence[Selection], metric: str) -> 
 
 
 def _draw(comparison: Comparison, chosen: Sequence[Selection], metric: str) -> Figure:
-    figure = Figure(figsize=(style.WIDTH, 2.0 * len(chosen) + 0.8))
     tasks = comparison.tasks
-    panels = figure.subplots(len(chosen), len(tasks), sharex="col", sharey="col", squeeze=False)
+    # One selection of many tasks wraps, with its legend below; each of several has a row, with its legend beside.
+    columns = min(len(tasks), MOST_COLUMNS) if len(chosen) == 1 else len(tasks)
+    heights = [max(HEIGHT, ENTRY * (len(one.rows) + 1)) for one in chosen]
+    if len(chosen) == 1:
+        heights = [HEIGHT] * -(-len(tasks) // columns)
+    figure = Figure(figsize=(style.WIDTH, sum(heights)), layout=Grid(heights))
+    shared = "none" if len(chosen) == 1 else "col"
+    made = figure.subplots(len(heights), columns, sharex=shared, sharey=shared, squeeze=False)
+    panels = made.reshape(len(chosen), -1)
+    for axes in panels.flat[len(tasks) :] if len(chosen) == 1 else ():
+        axes.set_visible(False)
     for line, selection in zip(panels, chosen, strict=True):
-        for axes, task in zip(line, tasks, strict=True):
+        for axes, task in zip(line, tasks, strict=False):
             scale = formatting.scale(_metric(task, metric))
             for row, label, look in zip(selection.rows, selection.labels, selection.looks, strict=True):
                 _curve(axes, _points(row, task, metric), look, label, scale)
-            axes.set_ylabel(_axis_label(task, metric))
+            axes.set_ylabel(style.wrapped(_axis_label(task, metric), HEIGHT))
+            style.few_ticks(axes.yaxis)
             axes.grid(axis="y")
             if _metric(task, metric) in LOGARITHMIC:
                 shown = [point for row in selection.rows for point in _points(row, task, metric)]
                 _make_logarithmic(axes, shown)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+            style.few_ticks(axes.xaxis, 5, whole=True)
             axes.tick_params(labelbottom=True, labelleft=True)
-            leading = [row for row in selection.rows if row.method != "full"]
+            # All panels of a task have one scale.
+            leading = [row for one in chosen for row in one.rows if row.method != "full"]
             _fit(axes, [point for row in leading for point in _points(row, task, metric)], scale)
-        style.legend_beside(line, selection.title)
-    for axes, task in zip(panels[0], tasks, strict=True):
+        if len(chosen) > 1:
+            style.legend_beside(line, selection.title)
+        else:
+            style.legend_below(figure, list(line), selection.title)
+    for axes, task in zip(panels[0], tasks, strict=False):
         axes.set_title(style.task_name(task))
     for axes in panels[-1]:
         axes.set_xlabel("epoch")

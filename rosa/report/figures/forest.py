@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.figures import style
+from rosa.report.figures.layout import Grid
 from rosa.report.looks import Look, looks_of
 from rosa.report.significance import LEVEL
 from rosa.report.tables.differences import Difference, differences
@@ -64,15 +65,18 @@ def _draw(comparison: Comparison, found: Sequence[Difference], rows: Sequence[Ro
     labels = [row.label for row in rows]
     looks = dict(zip(labels, looks_of([row.method for row in rows]), strict=True))
     tasks = [task for task in comparison.tasks if any(one.task is task for one in found)]
-    figure = Figure(figsize=(style.WIDTH, 0.22 * len(labels) + 1.3))
+    height = 0.22 * len(labels) + 0.1
+    figure = Figure(figsize=(style.WIDTH, height), layout=Grid([height]))
     panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    room = (style.WIDTH - style.CHARACTER * max(map(len, labels))) / len(tasks) - 0.1
     for axes, task in zip(panels, tasks, strict=True):
         for one in found:
             if one.task is task:
                 _mark(axes, one, labels.index(one.row.label), looks[one.row.label])
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_title(style.task_name(task))
-        axes.set_xlabel(style.wrapped(_difference_label(task), style.WIDTH / (len(tasks) + 1)))
+        axes.set_xlabel(style.wrapped(_difference_label(task), room))
+        style.few_ticks(axes.xaxis, max(2, 10 // len(tasks)))
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
     panels[0].set_yticks(range(len(labels)), labels)

@@ -14,8 +14,10 @@ from typing import Any
 import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backend_bases import get_registered_canvas_class
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rosa.errors import OutputError
 from rosa.report import formatting
@@ -179,6 +181,17 @@ def legend_below(figure: Figure, panels: Sequence[Axes], title: str) -> None:
     columns = max(1, min(len(handles), int(WIDTH / longest)))
     figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns, title=title,
                   alignment="left")  # fmt: skip
+
+
+def few_ticks(axis: Axis, count: int = 4, whole: bool = False) -> None:
+    """Put ``count`` ticks or fewer on a linear axis, however long it is, so that its labels do not depend on that.
+
+    Args:
+        axis: the axis.
+        count: the number.
+        whole: only at whole numbers.
+    """
+    axis.set_major_locator(MaxNLocator(nbins=count, integer=whole, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2))
 
 
 def _handles(panels: Sequence[Axes]) -> dict[str, Artist]:

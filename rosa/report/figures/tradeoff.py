@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task, frozen, summarise
 from rosa.report.figures import style
+from rosa.report.figures.layout import Grid
 from rosa.report.looks import MOST, Look, looks_of
 from rosa.report.tables.costs import PEAK, STATE, STEP, TRAINABLE, Quantity, measured, on_device
 
@@ -25,6 +27,10 @@ COLUMNS = (
 COSTS = (TRAINABLE, STATE, STEP, PEAK)
 """The costs that scores are set against."""
 RANK = "method.rank"
+HEIGHT = 1.0
+"""Height of a panel in inches."""
+ZEROS = re.compile(r"\.?0+(?=[KM]$)")
+"""The end of a count that says nothing: that of ``10.00M``, of ``0.10M``."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ def _lines(comparison: Comparison, series: Series, quantity: Quantity) -> Iterat
 
 def _draw(comparison: Comparison, series: Series, shown: Sequence[Quantity]) -> Figure:
     tasks = comparison.tasks
-    figure = Figure(figsize=(style.WIDTH, 1.75 * len(tasks) + 1.0 + 0.14 * len(series)))
+    figure = Figure(figsize=(style.WIDTH, HEIGHT * len(tasks)), layout=Grid([HEIGHT] * len(tasks)))
     grid = figure.subplots(len(tasks), len(shown), squeeze=False)
     looks = looks_of([rows[0].method for rows in series.values()])
     for line, task in zip(grid, tasks, strict=True):
@@ -144,11 +150,13 @@ def _draw(comparison: Comparison, series: Series, shown: Sequence[Quantity]) -> 
                 _line(axes, points, task, look, label)
             axes.set_xlabel(quantity.name)
             axes.grid()
+            style.few_ticks(axes.yaxis)
+            style.few_ticks(axes.xaxis, 3)
             if quantity is TRAINABLE:
                 axes.set_xscale("log")
                 _make_readable(axes)
         line[0].set_title(style.task_name(task), loc="left")
-        line[0].set_ylabel(style.wrapped(style.score_label(task), 1.4))
+        line[0].set_ylabel(style.wrapped(style.score_label(task), HEIGHT))
     style.legend_below(figure, list(grid.flat), "")
     figure.suptitle(style.wrapped(_caption(comparison, series, shown), style.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure
@@ -174,8 +182,8 @@ def _make_readable(axes: Axes) -> None:
     lowest, highest = axes.get_xlim()
     decades = math.log10(highest / lowest)
     steps = (1, 1.5, 2, 3, 5, 7) if decades < 0.7 else (1, 2, 5) if decades < 2 else (1,)
-    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: formatting.count(value)))
+    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=3))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: ZEROS.sub("", formatting.count(value))))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
