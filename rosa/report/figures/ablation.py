@@ -96,8 +96,7 @@ def _draw(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen: 
     for line, (varied, members) in zip(panels, found.items(), strict=True):
         for axes, task in zip(line, comparison.tasks, strict=True):
             _panel(axes, task, members, chosen)
-            if axes is not line[0]:
-                axes.tick_params(labelleft=False)
+            axes.yaxis.set_visible(axes is line[0])
         line[0].set_ylabel(name(varied))
         if len(members) > 1:
             handles = [_handle(group, look) for group, look in zip(members, _looks(members), strict=True)]

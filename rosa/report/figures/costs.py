@@ -88,7 +88,8 @@ def _draw(comparison: Comparison, shown: Sequence[Quantity]) -> Figure:
             axes.margins(x=0.25)
             style.few_ticks(axes.xaxis, 2)
             axes.grid(axis="x")
-            axes.tick_params(axis="y", length=0)
+            axes.yaxis.set_visible(axes is line[0])
+        line[0].tick_params(axis="y", length=0)
         line[0].set_title(style.task_name(task), loc="left")
     for axes, quantity in zip(grid[-1], shown, strict=True):
         axes.set_xlabel(style.wrapped(quantity.name, 1.1))

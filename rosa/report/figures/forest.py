@@ -78,8 +78,9 @@ def _draw(comparison: Comparison, found: Sequence[Difference], rows: Sequence[Ro
         axes.set_xlabel(style.wrapped(_difference_label(task), room))
         style.few_ticks(axes.xaxis, max(2, 10 // len(tasks)))
         axes.grid(axis="x")
-        axes.tick_params(axis="y", length=0)
+        axes.yaxis.set_visible(axes is panels[0])
     panels[0].set_yticks(range(len(labels)), labels)
+    panels[0].tick_params(axis="y", length=0)
     panels[0].set_ylim(len(labels) - 0.5, -0.5)
     caption = (
         f"{style.heading(comparison)}: difference from LoRA and its {1 - LEVEL:.0%} interval, by Student's t over "
