@@ -124,6 +124,29 @@ def test_the_page_shows_what_the_file_says(browser: Any, report: Path) -> None:
     assert wide == 0
 
 
+def test_a_table_of_five_tasks_fits_into_800_pixels_and_a_wider_one_has_a_shadow(
+    browser: Any, chromium: Any, report: Path
+) -> None:
+    tasks = ("cola", "mrpc", "sst2", "rte", "qqp")
+    made = [record(config(task, method, seed=seed)) for task in tasks for method in METHODS for seed in range(2)]
+    located = {Path("records", str(number), "record.json"): run for number, run in enumerate(made)}
+    own = report.with_name("five.html")
+    own.write_text(html(contents(located)), encoding="utf-8")
+    try:
+        chromium.get(own.as_uri())
+        for width, fits in ((800, True), (500, False)):
+            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+            chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            place = css(browser, ".scroll")[0]
+            assert (place.get_property("scrollWidth") <= place.get_property("clientWidth")) == fits
+            assert "gradient" in place.value_of_css_property("background-image")
+            assert all("\n" not in cell.text for cell in css(browser, "table.numbers td .cell")[: len(tasks)])
+    finally:
+        chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        chromium.get_log("performance")
+        chromium.get(report.as_uri())
+
+
 def test_columns_sort_by_mouse_and_by_keyboard(browser: Any) -> None:
     before = column(browser, 1)
     numbers = sorted((float(text.split()[0]) for text in before if text[0].isdigit()), reverse=True)
