@@ -49,7 +49,7 @@ class _Reader(HTMLParser):
             raise ValueError(f"</{tag}> closes <{made.tag}>, line {self.getpos()[0]}")
 
     def handle_data(self, text: str) -> None:
-        self.open[-1].children.append(text)
+        self.open[-1].children.append(text.replace("\xa0", " "))  # which only says where a line may not end
 
 
 def read(text: str) -> Element:
