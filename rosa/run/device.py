@@ -22,9 +22,7 @@ def resolve_device(config: Config) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, device=device, precision=precision))
 
 
-def resolve(
-    config: Config, grids: selection.Grids | None = None, command: str = ""
-) -> tuple[Config, Tuning | None]:
+def resolve(config: Config, grids: selection.Grids | None = None, command: str = "") -> tuple[Config, Tuning | None]:
     """Replace ``train.lr=tuned``, ``train.device=auto`` and ``train.precision=auto`` by their values here.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -102,7 +102,7 @@ def _draw(comparison: Comparison, chosen: Sequence[Selection], metric: str) -> F
     if len(chosen) == 1:
         heights = [HEIGHT] * -(-len(tasks) // columns)
     figure = Figure(figsize=(style.WIDTH, sum(heights)), layout=Grid(heights))
-    shared = "none" if len(chosen) == 1 else "col"
+    shared: Literal["none", "col"] = "none" if len(chosen) == 1 else "col"
     made = figure.subplots(len(heights), columns, sharex=shared, sharey=shared, squeeze=False)
     panels = made.reshape(len(chosen), -1)
     for axes in panels.flat[len(tasks) :] if len(chosen) == 1 else ():
@@ -124,7 +124,7 @@ def _draw(comparison: Comparison, chosen: Sequence[Selection], metric: str) -> F
             leading = [row for one in chosen for row in one.rows if row.method != "full"]
             _fit(axes, [point for row in leading for point in _points(row, task, metric)], scale)
         if len(chosen) > 1:
-            style.legend_beside(line, selection.title)
+            style.legend_beside(list(line), selection.title)
         else:
             style.legend_below(figure, list(line), selection.title)
     for axes, task in zip(panels[0], tasks, strict=False):
