@@ -62,7 +62,7 @@ class TaskConfig:
     """Label names in the order of their numbers (classification). With ``data=files`` it may be empty: then the labels
     are those of the training file, sorted."""
     label_range: list[float] = field(default_factory=list)
-    """Smallest and largest label (regression). With ``data=files`` it may be empty: then any finite number is valid."""
+    """Smallest and largest label (regression). With ``data=files`` it may be empty: then any number up to 1e18 is."""
     metrics: list[str] = field(default_factory=list)
     """All official metrics; each is recorded."""
     headline: str = ""

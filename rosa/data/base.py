@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 MOST_DIGITS = 18
 """Most digits of a label that is read as a whole number; Python refuses thousands of digits."""
+LARGEST = 1e18
+"""Largest magnitude of a label that is a number: the loss squares it in float32, which ends at 3.4e38."""
 TEXT_COLUMNS = ("text_a", "text_b")
 """Names of a loaded task's text columns; a task of one text has the first only."""
 
@@ -206,8 +208,8 @@ def read_label(label: Any, task: TaskConfig) -> int | float:
     """Convert a label from a file or dataset to its class number, or to a float for regression.
 
     Raises:
-        DataError: it is neither the name nor the number of one of the task's labels (classification), or not a finite
-            number in the task's range (regression).
+        DataError: it is neither the name nor the number of one of the task's labels (classification), or not a
+            number in the task's range, and in that of ``LARGEST`` (regression).
     """
     if label is None:
         raise DataError("no label")
@@ -247,14 +249,15 @@ def problem_of_text(name: str, text: Any) -> str | None:
 
 
 def _number(label: Any, limits: Sequence[float]) -> float:
-    """The label as a float in ``limits`` (smallest, largest); empty limits allow any finite number."""
-    low, high = limits or (-math.inf, math.inf)
-    expected = f"a number in [{low:g}, {high:g}]" if limits else "a finite number"
+    """The label as a float in ``limits`` (smallest, largest; may be empty) and of at most the magnitude ``LARGEST``."""
+    low, high = limits or (-LARGEST, LARGEST)
+    low, high = max(low, -LARGEST), min(high, LARGEST)
+    expected = f"a number in [{low:g}, {high:g}]"
     try:
         value = float(label)
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"label {shorten(label)} is not a number; expected {expected}") from None
-    if not (low <= value <= high and math.isfinite(value)):  # also refuses nan
+    if not low <= value <= high:  # also refuses nan
         raise DataError(f"label {shorten(label)} is out of range; expected {expected}")
     return value
 

@@ -5,7 +5,8 @@ by a score, and no setting is tuned.
 
 ``constant`` predicts the most frequent training class (the smallest class number of equals), or the mean training
 label. The others are scikit-learn's logistic regression (a class) or ridge regression (a number), with its default
-regularization, on the words of the texts, lower-cased, each word as 0 or 1:
+regularization, on the words of the texts, lower-cased, each word as 0 or 1; a form that sees no word in training, as of
+a column that is always blank, predicts as ``constant`` does:
 
 ================= =====================================================================================
 ``words``         of the only text
@@ -124,8 +125,9 @@ def _score(kind: str, task: TaskConfig, train: Labelled, evaluation: Mapping[str
     start = time.perf_counter()
     numbers = task.kind == "regression"
     labels = np.asarray(train.labels, dtype=np.float64 if numbers else np.int64)
-    # Logistic regression needs two classes.
-    if kind == CONSTANT or (not numbers and len(np.unique(labels)) == 1):
+    # A model of words needs a word, and logistic regression two classes.
+    wordless = not any(text.strip() for column in _columns(kind, train.texts) for text in column)
+    if kind == CONSTANT or wordless or (not numbers and len(np.unique(labels)) == 1):
         value = labels.mean() if numbers else np.bincount(labels).argmax()
         predicted = {name: np.full(len(split.labels), value) for name, split in evaluation.items()}
     else:
@@ -146,10 +148,10 @@ class _Features:
     def __init__(self, kind: str, texts: Texts) -> None:
         self.kind = kind
         self.words = CountVectorizer(token_pattern=WORD, binary=True, dtype=np.float64)
-        self.words.fit([text for column in self._columns(texts) for text in column])
+        self.words.fit([text for column in _columns(self.kind, texts) for text in column])
 
     def __call__(self, texts: Texts) -> sparse.csr_matrix:
-        columns = [self.words.transform(column) for column in self._columns(texts)]
+        columns = [self.words.transform(column) for column in _columns(self.kind, texts)]
         if self.kind == "differences":
             first, second = columns
             both = first.multiply(second).tocsr()
@@ -157,5 +159,7 @@ class _Features:
             columns = [first - both, second - both, both, *map(sparse.csr_matrix, shares)]
         return sparse.hstack(columns, format="csr")
 
-    def _columns(self, texts: Texts) -> Texts:
-        return {"first text": texts[:1], "second text": texts[1:]}.get(self.kind, texts)
+
+def _columns(kind: str, texts: Texts) -> Texts:
+    """The columns of texts that a form sees."""
+    return {"first text": texts[:1], "second text": texts[1:]}.get(kind, texts)

@@ -76,6 +76,17 @@ def test_each_form_sees_what_it_is_named_for_and_nothing_else(label, knows) -> N
         assert form in knows or found[form] < constant + 0.1
 
 
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+@pytest.mark.parametrize("blank", [0, 1])
+def test_a_form_without_a_word_predicts_as_the_constant_one(kind: str, blank: int) -> None:
+    split = pairs(40, lambda *texts: int(texts[1 - blank] in "stuv"), seed=1)
+    split.texts[blank][:] = ["", " \n"] * 20
+    found = {form.name: form.scores for form in baselines.of_labels(task(2, kind), split, {"validation": split})}
+    seen, unseen = ("second text", "first text") if blank == 0 else ("first text", "second text")
+    assert str(found[unseen]) == str(found["constant"])
+    assert str(found[seen]) != str(found["constant"])
+
+
 def scores_of_one_class(label) -> float:
     """F1 of answering 1 always."""
     share = np.mean(pairs(1000, label, seed=2).labels)
