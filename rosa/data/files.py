@@ -4,25 +4,28 @@ The columns are ``task.texts`` and ``task.label``; other columns are ignored. Ev
 parsed as a number, a date or a missing value. In a TSV file a quote is an ordinary character. JSON and Parquet are
 typed: a label may be a string, a number or a boolean.
 
-Parquet is read by ``datasets.load_dataset``. CSV is not, since pandas, which it uses, shifts all columns by one if a
-row has a field too many, reads the texts ``NA`` and ``null`` as missing, and reports no line numbers.
+``datasets.load_dataset`` reads none of them: it takes a file's name for a pattern (``g[1].parquet`` is ``g1.parquet``),
+and pandas, with which it reads CSV, shifts all columns by one if a row has a field too many, reads the texts ``NA`` and
+``null`` as missing, and reports no line numbers.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rosa.config import TRAIN, DataConfig, TaskConfig
 from rosa.data.base import RowCollector, Split, is_number, listing, problem_of_text, resolved_task, shorten
-from rosa.data.hub import offline, quiet
 from rosa.data.local_files import column_position, decode, expanded, fields, wrong_number
 from rosa.data.local_files import read as read_bytes
 from rosa.errors import DataError
 from rosa.utils.files import parse_json
+
+if TYPE_CHECKING:
+    import pyarrow
 
 Row = tuple[int, Mapping[str, Any] | str]
 """(line number, or in Parquet the row number from 0; values by column, or a description of what is wrong)."""
@@ -81,7 +84,7 @@ def read_rows(path: Path, wanted: Sequence[tuple[str, str]]) -> tuple[bytes, Ite
     content = read_bytes(path)
     if not content:
         raise DataError(f"{path}: the file is empty")
-    columns, rows = _table(path, content)
+    columns, rows = _table(path, content, [column for _, column in wanted])
     for key, column in wanted:
         column_position(column, columns, str(path), key)
     return content, rows
@@ -142,14 +145,14 @@ def _refuse_constant(split: Split, name: str, path: Path, task: TaskConfig) -> N
 # --- file formats ----------------------------------------------------------------------------------------------------
 
 
-def _table(path: Path, content: bytes) -> Table:
+def _table(path: Path, content: bytes, wanted: Sequence[str]) -> Table:
     kind = path.suffix.lower()
     if kind in (".csv", ".tsv"):
         return _separated(path, content, "comma" if kind == ".csv" else "tab")
     if kind in (".json", ".jsonl"):
         return _json_lines(path, content)
     if kind == ".parquet":
-        return _parquet(path)
+        return _parquet(path, content, wanted)
     raise DataError(f"{path}: unknown format; expected a file name ending in .csv, .tsv, .json, .jsonl or .parquet")
 
 
@@ -183,18 +186,48 @@ def _object(text: str) -> dict[str, Any] | str:
     return row if isinstance(row, dict) else f"{expected}; found {shorten(row)}"
 
 
-def _parquet(path: Path) -> Table:
-    import datasets
+def _parquet(path: Path, content: bytes, wanted: Sequence[str]) -> Table:
+    import pyarrow
+    from pyarrow import parquet
 
     try:
-        with TemporaryDirectory() as cache, offline(), quiet():
-            loaded = datasets.load_dataset(
-                "parquet", data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True
-            )
-    except Exception as error:  # pyarrow and datasets raise many types
+        table = parquet.ParquetFile(pyarrow.BufferReader(content)).read()
+        classes = _class_names(table.schema)
+    except Exception as error:  # pyarrow raises many types
         raise DataError(f"{path}: cannot be read as Parquet; it is damaged, or a file of another format") from error
-    rows = loaded.to_list()
-    for column, feature in loaded.features.items():
-        if isinstance(feature, datasets.ClassLabel):
-            rows = [{**row, column: None if row[column] is None else feature.int2str(row[column])} for row in rows]
-    return loaded.column_names, enumerate(rows)
+
+    def rows() -> Iterator[Row]:
+        for number, values in enumerate(zip(*map(table.column, wanted), strict=True)):
+            try:
+                yield number, {name: _value(name, one, classes) for name, one in zip(wanted, values, strict=True)}
+            except DataError as error:
+                yield number, str(error)
+
+    return table.column_names, rows()
+
+
+def _class_names(schema: pyarrow.Schema) -> dict[str, list[str]]:
+    """Column -> the names of its classes, which ``datasets`` writes into a file's metadata."""
+    features = (json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info") or {}).get("features") or {}
+    described = {name: one for name, one in features.items() if isinstance(one, dict)}  # others are lists
+    return {name: list(one["names"]) for name, one in described.items() if one.get("_type") == "ClassLabel"}
+
+
+def _value(column: str, scalar: pyarrow.Scalar, classes: Mapping[str, list[str]]) -> Any:
+    """A value of a Parquet file, a class by its name; None for a class of -1, which marks a row without a label.
+
+    Raises:
+        DataError: it is text that is not UTF-8, a value that Python does not have, or a class without a name.
+    """
+    try:
+        value = scalar.as_py()
+    except UnicodeDecodeError:
+        raise DataError(f"{column} is not UTF-8") from None
+    except Exception as error:  # such as a date after the year 9999; pyarrow raises many types
+        raise DataError(f"{column} is a {scalar.type} that cannot be read") from error
+    names = classes.get(column)
+    if names is None or not isinstance(value, int):
+        return value
+    if not -1 <= value < len(names):
+        raise DataError(f"{column} is class {value}; the file names {len(names)} classes, from 0")
+    return None if value == -1 else names[value]

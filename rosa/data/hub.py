@@ -127,19 +127,6 @@ def _read_copy(path: str, name: str, folder: Path) -> dict[str, datasets.Dataset
 
 
 @contextmanager
-def offline() -> Iterator[None]:
-    """Disable network access of ``datasets``; after import, only this module attribute can do so."""
-    import datasets
-
-    before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE = before
-
-
-@contextmanager
 def quiet() -> Iterator[None]:
     """Hide the warnings and progress bars of ``datasets``."""
     import datasets

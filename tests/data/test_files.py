@@ -222,8 +222,9 @@ def test_a_label_that_training_does_not_have_is_unknown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        (["1", "nan"], r"train\.csv:3: label 'nan' is out of range; expected a finite number"),
+        (["1", "nan"], r"train\.csv:3: label 'nan' is out of range; expected a number in \[-1e\+18, 1e\+18\]"),
         (["1", "inf"], r"train\.csv:3: label 'inf' is out of range"),
+        (["0", "1e308"], r"train\.csv:3: label '1e308' is out of range; expected a number in \[-1e\+18"),
         (["1", "high"], r"train\.csv:3: label 'high' is not a number"),
         (["1", "1.0"], r"train\.csv: every row has the label 1 in the column 'label'; expected at least two"),
     ],
@@ -331,6 +332,89 @@ def test_a_row_of_parquet_to_predict_for_is_named(tmp_path: Path) -> None:
     as_parquet(tmp_path / "own.parquet", [{"text": "a"}, {"text": None}])
     with pytest.raises(DataError, match=r"own\.parquet, row 1: text is None; expected text"):
         unlabelled.read_file(tmp_path / "own.parquet", ["text"])
+
+
+def test_a_label_range_beyond_what_the_loss_can_square_is_cut(tmp_path: Path) -> None:
+    write(tmp_path, "text,label\na,0\nb,1e308\n")
+    with pytest.raises(
+        DataError, match=r"train\.csv:3: label '1e308' is out of range; expected a number in \[0, 1e\+18"
+    ):
+        read(settings(tmp_path, "csv", "task.label_range=[0,1e309]", kind="text_regression"))
+
+
+def with_classes(path: Path, labels: list[int]) -> None:
+    """Parquet as `datasets` writes it, with the names of classes in its metadata."""
+    import datasets
+
+    classes = datasets.ClassLabel(names=["no", "yes"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": classes})
+    texts = [f"{path.stem} {number}" for number in range(len(labels))]
+    datasets.Dataset.from_dict({"text": texts, "label": labels}, features=features).to_parquet(str(path))
+
+
+def test_a_class_of_minus_one_is_a_row_without_a_label(tmp_path: Path) -> None:
+    """As in GLUE's test splits: predicted for, and not trained on."""
+    with_classes(tmp_path / "train.parquet", [1, -1, 0])
+    with_classes(tmp_path / "validation.parquet", [1, 0])
+    assert unlabelled.read_file(tmp_path / "train.parquet", ["text"]) == [["train 0", "train 1", "train 2"]]
+    with pytest.raises(DataError, match=r"train\.parquet, row 1: no label"):
+        read(settings(tmp_path, "parquet"))
+    data = read(settings(tmp_path, "parquet", "data.skip_malformed=true"))
+    assert data.train["label"][:] == [1, 0]
+
+
+def test_a_class_without_a_name_is_refused(tmp_path: Path) -> None:
+    with_classes(tmp_path / "train.parquet", [1, 0])
+    table = parquet.read_table(tmp_path / "train.parquet")
+    changed = table.set_column(1, table.schema.field("label"), [pyarrow.array([7, 0])])
+    parquet.write_table(changed, tmp_path / "train.parquet")
+    with_classes(tmp_path / "validation.parquet", [1, 0])
+    with pytest.raises(DataError, match=r"train\.parquet, row 0: label is class 7; the file names 2 classes, from 0"):
+        read(settings(tmp_path, "parquet"))
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("name", ["g?", "g[1]", "d[1]/g", "*", "g::b", "{a,b}"])
+def test_a_files_name_is_no_pattern(tmp_path: Path, name: str, ending: str) -> None:
+    writer = {"csv": as_csv, "jsonl": as_json, "parquet": as_parquet}[ending]
+    for other in ("g1", "g2", "d1/g", "b", "a", name):
+        path = tmp_path / f"{other}.{ending}"
+        path.parent.mkdir(exist_ok=True)
+        writer(path, [{"text": f"of {other}"}])
+    assert unlabelled.read_file(tmp_path / f"{name}.{ending}", ["text"]) == [[f"of {name}"]]
+
+
+def test_sound_parquet_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "own.parquet"
+    columns = [pyarrow.array(["a", "b"]), pyarrow.array([1, 2]), pyarrow.array(["x", "y"]).dictionary_encode()]
+    table = pyarrow.Table.from_arrays(columns, names=["text", "id", "label"])
+    parquet.write_table(table.slice(0, 0), path)
+    with pytest.raises(DataError, match=r"own\.parquet: no rows$"):
+        unlabelled.read_file(path, ["text"])
+    parquet.write_table(table.rename_columns(["id", "id", "text"]), path)
+    assert unlabelled.read_file(path, ["text"]) == [["x", "y"]]
+    with pytest.raises(DataError, match=r"own\.parquet has 2 columns named 'id'; expected one"):
+        unlabelled.read_file(path, ["id"])
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (pyarrow.array([b"good", b"caf\xe9"]).view(pyarrow.string()), "text is not UTF-8"),
+        (pyarrow.array([10**15] * 2).cast(pyarrow.timestamp("s")), r"text is a timestamp\[ms\] that cannot be read"),
+    ],
+)
+def test_a_value_of_parquet_that_python_cannot_have_is_named_by_its_row(
+    tmp_path: Path, column: pyarrow.Array, said: str
+) -> None:
+    parquet.write_table(pyarrow.table({"text": column, "label": ["x", "y"]}), tmp_path / "train.parquet")
+    as_parquet(tmp_path / "validation.parquet", VALIDATION)
+    for call in (
+        lambda: read(settings(tmp_path, "parquet")),
+        lambda: unlabelled.read_file(tmp_path / "train.parquet", ["text"]),
+    ):
+        with pytest.raises(DataError, match=rf"train\.parquet, row [01]: {said}"):
+            call()
 
 
 def test_a_home_folder_of_nobody_is_named() -> None:
