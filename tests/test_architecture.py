@@ -329,12 +329,6 @@ def test_no_module_loads_wandb():
     assert importing(modules_under("rosa/**/*.py"), "wandb") == ""
 
 
-@pytest.mark.slow
-def test_a_run_loads_no_statistics_before_it_needs_them():
-    """SciPy's take half a second at the start of every run; scikit-learn and ``evaluate`` load them, too."""
-    assert importing(["rosa.run.pipeline"], "scipy.stats") == ""
-
-
 def importers(package: str) -> set[str]:
     """The packages of ``rosa`` that import a third-party package when they are loaded."""
     found = set()

@@ -118,7 +118,7 @@ def _metrics(task: TaskConfig) -> list[str]:
     numbers = task.kind == "regression"
     binary = len(task.labels) <= 2
     names = classification.METRICS.items()
-    return [name for name, metric in names if metric.of_classes != numbers and (binary or name != "f1")]
+    return [name for name, metric in names if (metric.DTYPE != "int64") == numbers and (binary or name != "f1")]
 
 
 def _score(kind: str, task: TaskConfig, train: Labelled, evaluation: Mapping[str, Labelled]) -> Baseline:

@@ -1,4 +1,4 @@
-"""GLUE's metrics, computed from a model's logits.
+"""GLUE's metrics, computed from a model's logits, as ``evaluate`` metrics that do not need the hub.
 
 Every score is a fraction: accuracy and F1 are in [0, 1], Matthews, Pearson and Spearman in [-1, 1]. The values of
 undefined scores are:
@@ -14,11 +14,14 @@ pearson, spearmanr    predictions or references are constant, n < 2  NaN, since 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
+import evaluate
 import numpy as np
+from datasets import Features, Value
+from scipy import stats
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from rosa.errors import DivergedError, ScoringError
 from rosa.evaluation import scorer
@@ -31,61 +34,90 @@ CONSTANT = 1e-6
 differences are float32 rounding."""
 
 
-def accuracy(predictions: np.ndarray, references: np.ndarray) -> float:
-    """The share of examples whose predicted class is the reference; (n,), (n,)."""
-    return float(np.mean(predictions == references))
+class _Metric(evaluate.Metric):
+    """A metric of the columns ``predictions`` and ``references`` that writes nothing to disk.
+
+    By default ``evaluate`` writes both columns to a locked file under the user's home: the runs of a sweep would wait
+    for each other, and a read-only home would raise.
+    """
+
+    DTYPE: ClassVar[str]
+    """Type of both columns, by its name in ``datasets``."""
+
+    def __init__(self) -> None:
+        super().__init__(keep_in_memory=True)
+
+    def _build_data_dir(self) -> str:
+        """Return no folder: the base class would create one under the home even for an in-memory metric."""
+        return ""
+
+    def _info(self) -> evaluate.MetricInfo:
+        column = Value(self.DTYPE)
+        return evaluate.MetricInfo(
+            description=(type(self).__doc__ or "").strip(),
+            citation="",
+            features=Features({"predictions": column, "references": column}),
+            format="numpy",
+        )
 
 
-def f1(predictions: np.ndarray, references: np.ndarray) -> float:
-    """The harmonic mean of precision and recall of class 1; (n,), (n,)."""
-    hits = int(np.sum((predictions == 1) & (references == 1)))
-    named = int(np.sum(predictions == 1) + np.sum(references == 1))
-    return 2 * hits / named if named else 0.0
+class Accuracy(_Metric):
+    """Share of examples whose predicted class is the reference."""
+
+    DTYPE = "int64"
+
+    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        return {"accuracy": float(accuracy_score(references, predictions))}
 
 
-def matthews_correlation(predictions: np.ndarray, references: np.ndarray) -> float:
-    """Matthews correlation of predicted and reference classes, of any number (Gorodkin 2004); (n,), (n,)."""
-    if _is_constant(predictions) or _is_constant(references):
-        return 0.0
-    classes = np.union1d(predictions, references)[:, None]
-    predicted, true = (predictions == classes).sum(1, dtype=float), (references == classes).sum(1, dtype=float)
-    hits, n = float(np.sum(predictions == references)), float(len(predictions))
-    return float((hits * n - predicted @ true) / np.sqrt((n * n - predicted @ predicted) * (n * n - true @ true)))
+class F1(_Metric):
+    """Harmonic mean of precision and recall of class 1, for two classes."""
+
+    DTYPE = "int64"
+
+    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        return {"f1": float(f1_score(references, predictions, pos_label=1, average="binary", zero_division=0.0))}
 
 
-def pearson(predictions: np.ndarray, references: np.ndarray) -> float:
-    """The linear correlation of predicted and reference values; (n,), (n,)."""
-    from scipy import stats  # takes a second to load, and few tasks need it
+class MatthewsCorrelation(_Metric):
+    """Matthews correlation of predicted and reference classes, for any number of classes (Gorodkin 2004)."""
 
-    undefined = _is_constant(predictions) or _is_constant(references)
-    return float("nan") if undefined else float(stats.pearsonr(predictions, references).statistic)
+    DTYPE = "int64"
 
-
-def spearmanr(predictions: np.ndarray, references: np.ndarray) -> float:
-    """The rank correlation of predicted and reference values, where equal values get their mean rank; (n,), (n,)."""
-    from scipy import stats
-
-    undefined = _is_constant(predictions) or _is_constant(references)
-    return float("nan") if undefined else float(stats.spearmanr(predictions, references).statistic)
+    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        # scikit-learn also returns 0, but with a confusing warning.
+        undefined = _is_constant(predictions) or _is_constant(references)
+        return {"matthews_correlation": 0.0 if undefined else float(matthews_corrcoef(references, predictions))}
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A metric of predictions (n,) and references (n,)."""
+class Pearson(_Metric):
+    """Linear correlation of predicted and reference values."""
 
-    score: Callable[[np.ndarray, np.ndarray], float]
-    of_classes: bool
-    """Whether it compares class numbers; otherwise values."""
+    DTYPE = "float64"
+
+    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        undefined = _is_constant(predictions) or _is_constant(references)
+        return {"pearson": float("nan") if undefined else float(stats.pearsonr(predictions, references).statistic)}
 
 
-METRICS = {
-    "accuracy": Metric(accuracy, of_classes=True),
-    "f1": Metric(f1, of_classes=True),
-    "matthews_correlation": Metric(matthews_correlation, of_classes=True),
-    "pearson": Metric(pearson, of_classes=False),
-    "spearmanr": Metric(spearmanr, of_classes=False),
+class Spearman(_Metric):
+    """Rank correlation of predicted and reference values; equal values get their mean rank."""
+
+    DTYPE = "float64"
+
+    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        undefined = _is_constant(predictions) or _is_constant(references)
+        return {"spearmanr": float("nan") if undefined else float(stats.spearmanr(predictions, references).statistic)}
+
+
+METRICS: dict[str, type[_Metric]] = {
+    "accuracy": Accuracy,
+    "f1": F1,
+    "matthews_correlation": MatthewsCorrelation,
+    "pearson": Pearson,
+    "spearmanr": Spearman,
 }
-"""By their names in ``task.metrics`` and in records."""
+"""Metric name, in ``task.metrics`` and records -> its class."""
 
 
 def _is_constant(values: np.ndarray) -> bool:
@@ -112,16 +144,15 @@ def compute(names: Sequence[str], predictions: np.ndarray, references: np.ndarra
             f"predictions have shape {predictions.shape} and references {references.shape}: expected both to be (n,) "
             "with the same n > 0"
         )
-    classes = [name for name in names if METRICS[name].of_classes]
+    classes = [name for name in names if METRICS[name].DTYPE == "int64"]
     for column, values in (("predictions", predictions), ("references", references)):
+        # The conversion to int64 would silently truncate 0.7 to class 0.
         if classes and not np.issubdtype(values.dtype, np.integer):
             raise ScoringError(
                 f"{classes[0]} compares class numbers: {column} have dtype {values.dtype}; expected integers"
             )
-    predictions, references = (
-        values.astype(np.int64 if classes else np.float64) for values in (predictions, references)
-    )
-    return {name: METRICS[name].score(predictions, references) for name in names}
+    combined = evaluate.combine([METRICS[name]() for name in names])
+    return combined.compute(predictions=predictions, references=references)
 
 
 def require_finite(logits: np.ndarray) -> None:

@@ -16,6 +16,7 @@ PACKAGES = (
     "torch",
     "transformers",
     "datasets",
+    "evaluate",
     "accelerate",
     "tokenizers",
     "safetensors",

@@ -1,14 +1,15 @@
-"""Metrics against closed forms and brute force, and the bits of scikit-learn's."""
+"""Metrics against closed forms and brute force, without scikit-learn and SciPy."""
 
 from __future__ import annotations
 
-import functools
 import math
+import random
 import warnings
 
+import evaluate
 import numpy as np
 import pytest
-from sklearn import metrics
+from datasets import Features, Value
 from transformers import EvalPrediction
 
 from rosa.config import TaskConfig
@@ -103,21 +104,38 @@ def test_undefined_scores_are_defined_and_silent(names, predictions, references,
     assert scores[names[0]] == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_class_metrics_are_scikit_learns_to_the_last_bit(classes):
-    """Records of earlier versions, which computed them by it, compare with new ones."""
-    rng = np.random.default_rng(2)
-    theirs = {
-        "accuracy": metrics.accuracy_score,
-        "matthews_correlation": metrics.matthews_corrcoef,
-        "f1": functools.partial(metrics.f1_score, pos_label=1, average="binary"),
-    }
-    names = [name for name in theirs if classes == 2 or name != "f1"]
-    for n in rng.integers(2, 2000, size=50):
-        references = rng.integers(0, classes, size=n)
-        predictions = np.where(rng.random(n) < 0.6, references, rng.integers(0, classes, size=n))
-        expected = {name: float(theirs[name](references, predictions)) for name in names}
-        assert classification.compute(names, predictions, references) == expected
+def test_metrics_write_nothing_and_draw_nothing(monkeypatch, tmp_path):
+    """With a read-only home; the random streams that training uses are unchanged."""
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", blocked / "metrics")
+
+    class Ordinary(evaluate.Metric):
+        """A metric of ``evaluate`` as it comes."""
+
+        def _info(self):
+            column = Value("int64")
+            features = Features({"predictions": column, "references": column})
+            return evaluate.MetricInfo(description="", citation="", features=features)
+
+    with pytest.raises(OSError, match="metrics"):
+        Ordinary(keep_in_memory=True)
+
+    before = random.getstate(), np.random.get_state()[1].copy(), np.random.get_state()[2]
+    labels = np.array([0, 1, 1])
+    assert classification.compute(CLASSES, labels, labels) == dict.fromkeys(CLASSES, 1.0)
+    assert random.getstate() == before[0]
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert np.random.get_state()[2] == before[2]
+
+
+def test_each_metric_works_by_itself_as_evaluate_metrics_do():
+    accuracy = classification.METRICS["accuracy"]()
+    assert isinstance(accuracy, evaluate.Metric)
+    accuracy.add_batch(predictions=[0, 1], references=[0, 0])
+    accuracy.add_batch(predictions=[1, 1], references=[1, 1])
+    assert accuracy.compute() == {"accuracy": 0.75}
+    assert accuracy.compute(predictions=[0], references=[1]) == {"accuracy": 0.0}
 
 
 def test_an_unknown_metric_is_refused_with_the_nearest():
