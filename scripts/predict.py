@@ -1,7 +1,7 @@
 """Predict with the model of finished runs: a split, a file of one's own, or the GLUE leaderboard's test sets.
 
 python scripts/predict.py RUN [RUN ...] --split test --out FOLDER [--zip FILE]     # the leaderboard's files, zipped
-python scripts/predict.py RUN --split validation --out FILE.csv                    # or FILE.jsonl
+python scripts/predict.py RUN --split validation --out FILE.csv                    # or FILE.jsonl; also of test
 python scripts/predict.py RUN --file TEXTS.csv --out FILE.csv
 """
 
@@ -31,27 +31,30 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Predict with the models of finished runs.")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run, with record.json")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--split", help="test: the leaderboard's test sets; or a split of the run's data")
+    what.add_argument("--split", help="a split of the run's data, or a test set without labels")
     what.add_argument("--file", type=Path, help="your own csv, tsv, jsonl or parquet, with the task's columns")
-    parser.add_argument("--out", type=Path, required=True, help="--split test: a folder; else FILE.csv or FILE.jsonl")
-    parser.add_argument("--zip", type=Path, metavar="FILE", help="with --split test: pack the folder's files")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="FILE.csv or FILE.jsonl; a folder for the leaderboard's files"
+    )
+    parser.add_argument("--zip", type=Path, metavar="FILE", help="pack the leaderboard's files of these runs")
     parser.add_argument("--weights", choices=RULES, help="which epoch (default: the selected one)")
     parser.add_argument("--data-dir", metavar="DIR", help="of data=local, if moved since the run")
     options = parser.parse_args()
-    if options.split == "test":
+    options.leaderboard = options.split == "test" and options.out.suffix not in ENDINGS
+    if options.leaderboard:
         return options
     if len(options.runs) > 1 or options.zip:
-        parser.error("several runs, and --zip, need --split test")
+        parser.error("several runs, and --zip, need --split test --out FOLDER")
     if options.out.suffix not in ENDINGS:
         parser.error(f"--out {options.out}: expected a name that ends in {' or '.join(ENDINGS)}")
     return options
 
 
-def write_leaderboard(run: FinishedRun, folder: Path) -> None:
-    """Write a file for each test set of the run's task.
+def write_leaderboard(run: FinishedRun, folder: Path, written: list[Path]) -> None:
+    """Write a file for each test set of the run's task, and add it to ``written``.
 
     Raises:
-        DataError: a task that is not GLUE's, or a test set that cannot be read.
+        DataError: a task that is not GLUE's, a test set that cannot be read, or a file that was written before.
     """
     from rosa.data import unlabelled
     from rosa.run import predict
@@ -60,7 +63,13 @@ def write_leaderboard(run: FinishedRun, folder: Path) -> None:
     for split in unlabelled.test_splits(task):
         name = predict.LEADERBOARD.get((task.name, split))
         if name is None:
-            raise DataError(f"--split test with task={task.name}: the leaderboard is of GLUE's tasks; use --file")
+            raise DataError(
+                f"--out {folder}: the leaderboard is of GLUE's tasks, and this is task={task.name}; expected a name "
+                f"that ends in {' or '.join(ENDINGS)}"
+            )
+        path = folder / f"{name}.tsv"
+        if path in written:
+            raise DataError(f"{path}: two of these runs are of task={task.name}; expected one run for each task")
         try:
             texts, _ = predict.read(run, split)
         except DataError as error:
@@ -68,16 +77,19 @@ def write_leaderboard(run: FinishedRun, folder: Path) -> None:
                 raise
             print(f"left out: {name}: {error}", file=sys.stderr)
             continue
-        files.write(folder / f"{name}.tsv", predict.leaderboard(task, predict.predict(run, texts)))
-        print(f"{folder / name}.tsv: {len(texts[0]):,} rows")
+        files.write(path, predict.leaderboard(task, predict.predict(run, texts)))
+        written.append(path)
+        rows, official = len(texts[0]), predict.OFFICIAL_ROWS[name]
+        other = "" if rows == official else f"; not the official test set, which has {official:,}"
+        print(f"{path}: {rows:,} rows{other}")
 
 
 def main() -> None:
     """Write the predictions, and print the files."""
     options = arguments()
-    if options.split == "test" and options.out.is_file():
-        raise OutputError(f"{options.out}: is a file; --split test writes into a folder")
-    if options.split == "test":
+    if options.leaderboard and options.out.is_file():
+        raise OutputError(f"{options.out}: is a file; expected a folder, or a name that ends in {' or '.join(ENDINGS)}")
+    if options.leaderboard:
         files.refuse_unwritable(options.out, "--out ")
     else:
         files.refuse_unwritable_file(options.out, "--out ")
@@ -87,13 +99,14 @@ def main() -> None:
     from rosa.run import predict, reload
 
     silence_transformers()
+    written: list[Path] = []
     for folder in options.runs:
         run = reload.load(folder, options.weights)
         if options.data_dir:
             data = dataclasses.replace(run.config.data, dir=options.data_dir)
             run = dataclasses.replace(run, config=dataclasses.replace(run.config, data=data))
-        if options.split == "test":
-            write_leaderboard(run, options.out)
+        if options.leaderboard:
+            write_leaderboard(run, options.out, written)
             continue
         task = run.config.task
         texts, labels = (
@@ -103,7 +116,8 @@ def main() -> None:
         files.write(options.out, predict.table(task, found, as_json=options.out.suffix == ".jsonl"))
         print(f"{options.out}: {len(texts[0]):,} rows")
     if options.zip:
-        print(f"{options.zip}: {', '.join(predict.pack(options.out, options.zip))}")
+        predict.pack(written, options.zip)
+        print(f"{options.zip}: {', '.join(sorted(path.name for path in written))}")
 
 
 if __name__ == "__main__":

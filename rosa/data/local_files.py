@@ -178,4 +178,7 @@ def column_position(name: str, columns: Sequence[str], where: str, key: str) -> 
     if name in columns:
         raise DataError(f"{where} has {columns.count(name)} columns named {name!r}; expected one")
     held = listing([shorten(column) for column in columns])
-    raise DataError(f"{where} has no column {name!r} ({key}); it has {held}{nearest(name, columns)}")
+    hint = nearest(name, columns)
+    if any("\r" in column for column in columns):  # no name of a column: a file with the line ends of old Macs
+        hint = "; a carriage return alone ends no line, expected a line feed"
+    raise DataError(f"{where} has no column {name!r} ({key}); it has {held}{hint}")

@@ -65,9 +65,17 @@ def _names(folder: Path) -> list[str]:
     if not mark.is_file():
         return sorted(state.parent.name for state in folder.glob(f"*/{STATE}"))
     names = _object(mark).get("splits")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not all(map(_is_name, names)):
         raise _damaged(mark, f"splits is {shorten(names)}, expected a list of names")
     return names
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value can be the name of a file: not a path, and of at most 255 bytes."""
+    try:
+        return isinstance(value, str) and value == Path(value).name and "\0" not in value and len(value.encode()) <= 255
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _load_split(folder: Path) -> datasets.Dataset:
@@ -95,7 +103,7 @@ def _fault(folder: Path) -> DataError:
     except DataError as error:
         return error
     for entry in state["_data_files"]:
-        if not isinstance(entry, dict) or not isinstance(entry.get("filename"), str):
+        if not isinstance(entry, dict) or not _is_name(entry.get("filename")):
             return _damaged(folder / STATE, f"_data_files has {shorten(entry)}, expected the name of a file")
         path = folder / entry["filename"]
         try:

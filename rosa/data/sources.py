@@ -260,7 +260,11 @@ def _local_names(task: TaskConfig) -> dict[str, str]:
 
 def _root(data: DataConfig) -> Path:
     root = local_files.expanded(data.dir)
-    if not root.is_dir():
+    try:
+        found = root.is_dir()
+    except OSError as error:  # a name that is too long, or a folder that may not be entered
+        raise DataError(f"data.dir={shorten(data.dir)}: {error.strerror}") from error
+    if not found:
         raise DataError(f"data.dir={data.dir}: no such folder")
     return root
 

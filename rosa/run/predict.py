@@ -30,6 +30,11 @@ LEADERBOARD = {
     ("mnli", "ax"): "AX", ("qnli", "test"): "QNLI", ("rte", "test"): "RTE", ("wnli", "test"): "WNLI",
 }  # fmt: skip
 """(task, split) -> name of the file in a submission to gluebenchmark.com."""
+OFFICIAL_ROWS = {
+    "CoLA": 1063, "SST-2": 1821, "MRPC": 1725, "QQP": 390965, "STS-B": 1379, "MNLI-m": 9796, "MNLI-mm": 9847,
+    "AX": 1104, "QNLI": 5463, "RTE": 3000, "WNLI": 146,
+}  # fmt: skip
+"""Name of a file -> rows that the leaderboard expects."""
 NAMED = ("mnli", "qnli", "rte")
 """Tasks whose classes the leaderboard names; the others' are numbers."""
 BATCH = 64
@@ -111,7 +116,10 @@ def leaderboard(task: TaskConfig, predictions: Predictions) -> str:
 
 
 def table(task: TaskConfig, predictions: Predictions, as_json: bool) -> str:
-    """All rows as CSV or JSON lines: texts, the label if known, the prediction, and each class's probability."""
+    """All rows as CSV or JSON lines: texts, the label if known, the prediction, and each class's probability.
+
+    The names are ``prediction`` and ``probability_CLASS``; if a column of the data has one, a ``_`` is added to ours.
+    """
     lines = [_line(task, predictions, row) for row in range(len(predictions.values))]
     if as_json:
         return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -129,26 +137,25 @@ def _line(task: TaskConfig, predictions: Predictions, row: int) -> Mapping[str, 
     line: dict[str, Any] = {column: texts[row] for column, texts in zip(task.texts, predictions.texts, strict=True)}
     if predictions.labels is not None:
         line[task.label] = name(predictions.labels[row])
-    line["prediction"] = name(predictions.values[row])
+    found = {"prediction": name(predictions.values[row])}
     if predictions.probabilities is not None:
         shares = zip(task.labels, predictions.probabilities[row], strict=True)
-        line |= {f"probability_{label}": round(float(share), 6) for label, share in shares}
+        found |= {f"probability_{label}": round(float(share), 6) for label, share in shares}
+    for column, value in found.items():
+        while column in line:
+            column += "_"
+        line[column] = value
     return line
 
 
-def pack(folder: Path, path: Path) -> list[str]:
-    """Zip the leaderboard's files of a folder, and return their names; equal files give equal bytes.
+def pack(written: Sequence[Path], path: Path) -> None:
+    """Zip files in the order of their names; equal files give equal bytes.
 
     Raises:
-        DataError: there are none.
         OutputError: the archive cannot be written.
     """
-    names = [f"{name}.tsv" for name in sorted(LEADERBOARD.values()) if (folder / f"{name}.tsv").is_file()]
-    if not names:
-        raise DataError(f"{folder}: holds none of the leaderboard's files, {', '.join(sorted(LEADERBOARD.values()))}")
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in names:
-            archive.writestr(zipfile.ZipInfo(name), (folder / name).read_bytes())
+        for file in sorted(written):
+            archive.writestr(zipfile.ZipInfo(file.name), file.read_bytes())
     files.write(path, out.getvalue())
-    return names

@@ -213,6 +213,16 @@ def test_a_bad_file_is_named_with_the_line_or_column(tmp_path: Path, train: str 
         read(settings(tmp_path))
 
 
+def test_columns_with_the_line_ends_of_old_macs_are_not_suggested(tmp_path: Path) -> None:
+    path = tmp_path / "own.tsv"
+    path.write_bytes(b"sentence1\tsentence2\ra\tb\r")
+    expected = (
+        r"no column 'sentence2' .*'sentence2\\ra', 'b'; a carriage return alone ends no line, expected a line feed$"
+    )
+    with pytest.raises(DataError, match=expected):
+        unlabelled.read_file(path, ["sentence1", "sentence2"])
+
+
 def test_a_label_that_training_does_not_have_is_unknown(tmp_path: Path) -> None:
     write(tmp_path, "text,label\na,1\nb,2\n", "text,label\nc,1\nd,0\n")
     with pytest.raises(DataError, match=r"n\.csv:3: unknown label '0'; text_classification has 1 \(0\), 2 \(1\)"):

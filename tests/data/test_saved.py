@@ -110,6 +110,18 @@ DAMAGE = {
                               r"train/state\.json: _format_kwargs is 3"),
     "files without names": (lambda to: replaced(to / "train/state.json", _data_files=[{}]),
                             r"train/state\.json: _data_files has {}, expected the name of a file"),
+    "a file's name that is too long": (
+        lambda to: replaced(to / "train/state.json", _data_files=[{"filename": "a" * 100_000}]),
+        r"train/state\.json: _data_files has {'filename': 'a{10,30}\.\.\.a+'}, expected the name of a file",
+    ),
+    "a split's name that is too long": (
+        lambda to: replaced(to / "dataset_dict.json", splits=["train", "\u00e9" * 128]),
+        r"dataset_dict\.json: splits is \['train', '\u00e9+\.\.\.\u00e9+'\], expected a list of names",
+    ),
+    "half a character": (lambda to: replaced(to / "dataset_dict.json", splits=["\ud800"]),
+                         r"dataset_dict\.json: splits is \['\\ud800'\], expected a list of names"),
+    "a path for a name": (lambda to: replaced(to / "dataset_dict.json", splits=["train/../train"]),
+                          r"dataset_dict\.json: splits is \['train/\.\./train'\], expected a list of names"),
     "columns of a wrong type": (lambda to: replaced(to / "train/dataset_info.json", features=3),
                                 r"train/dataset_info\.json: does not describe a data set"),
     "other columns": (lambda to: replaced(to / "train/dataset_info.json", features={}),
@@ -131,6 +143,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: Any, message: str) -> N
         load(task_of("rte"), local(tmp_path), seed=0)
     assert ("save it again" in str(caught.value)) == ("NUL" not in str(caught.value))
     assert "Error" not in str(caught.value)
+
+
+def test_a_folders_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.dir='.*\.\.\.a+': File name too long"):
+        load(task_of("rte"), local(tmp_path / ("a" * 300)), seed=0)
 
 
 def test_columns_that_cannot_be_converted_are_named(tmp_path: Path) -> None:
@@ -199,7 +216,7 @@ def test_a_saved_set_damaged_in_any_place_is_an_error_that_names_it(tmp_path: Pa
     for file in sorted((tmp_path / "rte").rglob("*.json")):
         whole = file.read_text()
         content = json.loads(whole)
-        for wrong in (None, 3, "x", [], {}):
+        for wrong in (None, 3, "x", [], {}, "a" * 1000, ["a" * 1000], [{"filename": "a" * 1000}]):
             for key in (None, *content):
                 file.write_text(json.dumps(wrong if key is None else content | {key: wrong}))
                 tried += 1

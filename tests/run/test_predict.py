@@ -84,15 +84,50 @@ def test_the_leaderboards_files_of_real_layout_are_written_and_packed(composed: 
         record["config"]["data"] |= {"source": "local", "dir": str(glue)}
         records.write(folder, record)
     out, packed = tmp_path / "out", tmp_path / "submission.zip"
+    out.mkdir()
+    (out / "RTE.tsv").write_text("of another call")
     done = call(*folders, "--split", "test", "--out", out, "--zip", packed)
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(packed) as archive:
-        assert archive.namelist() == ["CoLA.tsv", "STS-B.tsv"]
+        assert archive.namelist() == ["CoLA.tsv", "STS-B.tsv"]  # and not the stale file
         cola, stsb = (archive.read(name).decode().splitlines() for name in archive.namelist())
+    assert "CoLA.tsv: 5 rows; not the official test set, which has 1,063\n" in done.stdout
     assert cola[0] == stsb[0] == "index\tprediction"
     assert [line.split("\t")[0] for line in cola[1:]] == list("01234")
     assert {line.split("\t")[1] for line in cola[1:]} <= {"0", "1"}
     assert all(0 <= float(line.split("\t")[1]) <= 5 for line in stsb[1:])
+    done = call(folders[0], folders[0], "--split", "test", "--out", out)
+    assert done.returncode == 2
+    assert "CoLA.tsv: two of these runs are of task=cola; expected one run for each task" in done.stderr
+    done = call(folders[0], "--split", "test", "--out", tmp_path / "test.csv")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "test.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["sentence"] for row in csv.DictReader(file)] == ["a plain text"] * 5
+
+
+def test_a_test_split_of_own_files_is_written_with_its_labels(composed: Composer, tmp_path: Path) -> None:
+    own = []
+    for split in ("train", "validation", "test"):
+        path = tmp_path / f"{split}.csv"
+        path.write_text("prediction,probability_a\n" + "".join(f"{split} {row},{'ab'[row % 2]}\n" for row in range(4)))
+        own.append(f"data.{split}={path}")
+    columns = ["task.texts=[prediction]", "task.label=probability_a", "task.evaluation=[validation,test]"]
+    folder = finished(composed, "task=text_classification", "data=files", *own, *columns)
+    done = call(folder, "--split", "test", "--out", tmp_path / "out.csv")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["prediction"] for row in rows] == [f"test {row}" for row in range(4)]
+    assert [row["probability_a"] for row in rows] == ["a", "b", "a", "b"]
+    for row in rows:
+        shares = [float(row["probability_a_"]), float(row["probability_b"])]
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert row["prediction_"] == "ab"[int(np.argmax(shares))]
+    done = call(folder, "--split", "test", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert (
+        "the leaderboard is of GLUE's tasks, and this is task=text_classification; expected a name that" in done.stderr
+    )
 
 
 def test_generated_tasks_have_a_test_set_and_mnli_two(composed: Composer, tmp_path: Path) -> None:
