@@ -59,17 +59,14 @@ class RosaWithHistory(RosaLinear, SavedAdapter):
                 kept[name] = tensor
         return kept
 
-    @torch.no_grad()
-    def load_saved(self, original: Tensor, tensors: dict[str, Tensor], source: str) -> None:
-        """Restore the adapter: its history is repeated on the pretrained weight, or the frozen weight is taken.
+    def check_saved(self, tensors: dict[str, Tensor], source: str) -> None:
+        """Check the tensors of a saved adapter.
 
         Raises:
             AdapterError: a tensor is missing or has another shape, as one of another rank.
         """
-        state = {"A": self.A, "B": self.B, "frozen": oriented(self.base, self.base.weight)}
-        state |= {name: getattr(self, name) for name in ("visited", "rest", "start_a", "start_b")}
-        whole = "history" not in tensors
-        needed = {"A", "B", *(["frozen"] if whole else [])}
+        state = self._restorable()
+        needed = {"A", "B", *([] if "history" in tensors else ["frozen"])}
         for name in sorted(needed - tensors.keys()):
             raise AdapterError(f"{source}: {name} is missing")
         for name, tensor in tensors.items():
@@ -77,10 +74,18 @@ class RosaWithHistory(RosaLinear, SavedAdapter):
             if name != "history" and (here is None or here.shape != tensor.shape):
                 expected = "no such tensor" if here is None else f"shape {tuple(here.shape)}"
                 raise AdapterError(f"{source}: {name} has shape {tuple(tensor.shape)}, expected {expected}")
-        if whole:
-            self.history = None
+        rows, width = tensors.get("history"), self.A.numel() + self.B.numel()
+        if rows is not None and (rows.ndim != 2 or rows.shape[1] != width):
+            raise AdapterError(f"{source}: history has shape {tuple(rows.shape)}, expected (any number, {width})")
+
+    @torch.no_grad()
+    def load_saved(self, original: Tensor, tensors: dict[str, Tensor]) -> None:
+        """Restore the adapter: its history is repeated on the pretrained weight, or the frozen weight is taken."""
+        if "history" in tensors:
+            self._repeat(original, tensors["history"])
         else:
-            self._repeat(original, tensors["history"], source)
+            self.history = None
+        state = self._restorable()
         for name, tensor in tensors.items():
             if name != "history":
                 here = state[name]
@@ -94,6 +99,11 @@ class RosaWithHistory(RosaLinear, SavedAdapter):
     def set_extra_state(self, state: Tensor) -> None:
         """Restore the history from :meth:`get_extra_state`."""
         self.history = [row.clone() for row in state.cpu()] if state.shape[1] else None
+
+    def _restorable(self) -> dict[str, Tensor | None]:
+        """The tensors that a file may hold beside the history, by name; None: this adapter has none."""
+        state: dict[str, Tensor | None] = {"A": self.A, "B": self.B, "frozen": oriented(self.base, self.base.weight)}
+        return state | {name: getattr(self, name) for name in ("visited", "rest", "start_a", "start_b")}
 
     def _append(self) -> None:
         if self.history is None:
@@ -109,11 +119,8 @@ class RosaWithHistory(RosaLinear, SavedAdapter):
         empty = torch.zeros(0, self.A.numel() + self.B.numel(), dtype=self.A.dtype)
         return torch.stack(self.history) if self.history else empty
 
-    def _repeat(self, original: Tensor, rows: Tensor, source: str) -> None:
+    def _repeat(self, original: Tensor, rows: Tensor) -> None:
         """Repeat the resamples of a history (2k - 1, r (out + in)), from the pretrained weight on, in place."""
-        width = self.A.numel() + self.B.numel()
-        if rows.ndim != 2 or rows.shape[1] != width:
-            raise AdapterError(f"{source}: history has shape {tuple(rows.shape)}, expected (any number, {width})")
         self.base.weight.copy_(original)
         for tensor in (self.A, self.B, self.rest, self.start_a, self.start_b):
             if tensor is not None:

@@ -33,16 +33,24 @@ class SavedAdapter(Adapter):
         """The tensors to save, by name."""
         raise NotImplementedError
 
-    def load_saved(self, original: Tensor, tensors: dict[str, Tensor], source: str) -> None:
-        """Restore the adapter from the tensors of :meth:`saved`.
+    def check_saved(self, tensors: dict[str, Tensor], source: str) -> None:
+        """Check that :meth:`load_saved` can restore the adapter from these tensors, also on the meta device.
 
         Args:
-            original: the pretrained weight in the layer's own layout.
-            tensors: by name.
+            tensors: by name, as of :meth:`saved`.
             source: the origin of the tensors, for error messages.
 
         Raises:
             AdapterError: a tensor is missing or has another shape, as one of another rank.
+        """
+        raise NotImplementedError
+
+    def load_saved(self, original: Tensor, tensors: dict[str, Tensor]) -> None:
+        """Restore the adapter from tensors that :meth:`check_saved` accepted.
+
+        Args:
+            original: the pretrained weight in the layer's own layout.
+            tensors: by name, as of :meth:`saved`.
         """
         raise NotImplementedError
 

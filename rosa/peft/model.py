@@ -317,8 +317,13 @@ class Tuner(BaseTuner):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Restore every layer from a saved adapter, and return the state that PEFT then loads."""
+        """Restore every layer from a saved adapter, and return the state that PEFT then loads.
+
+        Raises:
+            AdapterError: the tensors of a layer do not fit it, or it is not adapted; no layer is changed then.
+        """
         rest = dict(state_dict)
+        found: dict[str, tuple[TunerLinear, dict[str, Tensor]]] = {}
         for name, layer in tuner_layers(model).items():
             if adapter_name not in layer.adapters:
                 continue
@@ -326,17 +331,9 @@ class Tuner(BaseTuner):
             for stem in (name, f"base_model.model.{name}"):
                 keys = [key for key in rest if key.startswith(f"{stem}.{layer.prefix}")]
                 saved |= {key.removeprefix(f"{stem}.{layer.prefix}"): rest.pop(key) for key in keys}
-            if not saved:
-                continue
-            if layer.is_meta(adapter_name):
-                factors = layer.adapter(adapter_name).factors()
-                trains = any(factor.requires_grad for factor in factors.values())
-                layer.update_layer(adapter_name, config)
-                layer.set_requires_grad(adapter_name, trains)
-            adapter = layer.adapter(adapter_name)
-            adapter.load_saved(layer.pretrained(), saved, f"{layer.name}, adapter {adapter_name!r}")
-            state = adapter.state_dict()
-            rest |= {f"{name}.{layer.prefix}layer.{adapter_name}.{key}": tensor for key, tensor in state.items()}
+            if saved:
+                layer.adapter(adapter_name).check_saved(saved, f"{layer.name}, adapter {adapter_name!r}")
+                found[name] = layer, saved
         for key in rest:
             place, _, tensor = key.rpartition(".")
             if tensor.startswith(cls.prefix):
@@ -344,6 +341,16 @@ class Tuner(BaseTuner):
                     f"{place}, adapter {adapter_name!r}: the file has tensors of a layer that is not adapted: it was "
                     "saved from another model or with other target_modules"
                 )
+        for name, (layer, saved) in found.items():
+            if layer.is_meta(adapter_name):
+                factors = layer.adapter(adapter_name).factors()
+                trains = any(factor.requires_grad for factor in factors.values())
+                layer.update_layer(adapter_name, config)
+                layer.set_requires_grad(adapter_name, trains)
+            adapter = layer.adapter(adapter_name)
+            adapter.load_saved(layer.pretrained(), saved)
+            state = adapter.state_dict()
+            rest |= {f"{name}.{layer.prefix}layer.{adapter_name}.{key}": tensor for key, tensor in state.items()}
         return rest
 
 

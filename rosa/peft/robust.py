@@ -40,9 +40,8 @@ class RobustBeside(RobustLinear, SavedAdapter):
         state = self.state_dict()
         return {name: state[name] for name in self.changing()}
 
-    @torch.no_grad()
-    def load_saved(self, original: Tensor, tensors: dict[str, Tensor], source: str) -> None:
-        """Restore the adapter; the pretrained weight is not needed.
+    def check_saved(self, tensors: dict[str, Tensor], source: str) -> None:
+        """Check the tensors of a saved adapter.
 
         Raises:
             AdapterError: a tensor is missing or has another shape, or positions are not those of this layer.
@@ -62,7 +61,11 @@ class RobustBeside(RobustLinear, SavedAdapter):
             problem = support.misfit(tensors["index"], self.shape, self)
             if problem is not None:
                 raise AdapterError(f"{source}: index does not fit the layer: {problem}")
-        for name, here in state.items():
+
+    @torch.no_grad()
+    def load_saved(self, original: Tensor, tensors: dict[str, Tensor]) -> None:
+        """Restore the adapter; the pretrained weight is not needed."""
+        for name, here in self.saved().items():
             here.copy_(tensors[name])
 
 

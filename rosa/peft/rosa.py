@@ -41,7 +41,7 @@ class RosaTunerLinear(TunerLinear):
         method = config.method()
         assert isinstance(method, RosaConfig)
         rank = resolve_rank(config.rank_of(self.name), self.out_features, self.in_features)
-        return RosaWithHistory(self.name, own_copy(self.base_layer, self.pretrained()), rank, method)
+        return RosaWithHistory(self.name, beside(self.base_layer, self.pretrained()), rank, method)
 
     def weight_of(self, adapter_name: str) -> Tensor:
         """``W_f + A B`` (out, in), float64."""
@@ -72,6 +72,36 @@ class RosaModel(Tuner):
         found = [layer.adapter(adapter_name) for layer in self.layers_of(adapter_name)]
         members = [adapter for adapter in found if isinstance(adapter, RosaWithHistory)]
         move(members, [adapter.draw(None) for adapter in members])
+
+
+class SharesBias:
+    """A layer that reads its bias from another layer at each use, so that it has the other's after any replacement."""
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The other layer's bias."""
+        found: Tensor | None = vars(self)["owner"].bias
+        return found
+
+
+class LinearBeside(SharesBias, nn.Linear):  # type: ignore[misc]
+    """``nn.Linear`` with its own weight and another layer's bias."""
+
+
+class Conv1DBeside(SharesBias, Conv1D):  # type: ignore[misc]
+    """``Conv1D`` likewise."""
+
+
+def beside(layer: LinearLayer, weight: Tensor) -> LinearLayer:
+    """As :func:`own_copy`, but the bias stays a parameter of ``layer`` alone.
+
+    A shared bias would become two where PEFT (``low_cpu_mem_usage``) or ``load_state_dict(assign=True)`` replaces it.
+    """
+    copy = own_copy(layer, weight)
+    del copy._parameters["bias"]  # hides the property, as it would in the constructor
+    copy.__class__ = Conv1DBeside if isinstance(copy, Conv1D) else LinearBeside
+    vars(copy)["owner"] = layer  # no submodule: the state of the model would have its tensors under two names
+    return copy
 
 
 def own_copy(layer: LinearLayer, weight: Tensor) -> LinearLayer:

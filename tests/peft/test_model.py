@@ -411,6 +411,36 @@ def test_biases_train_and_are_saved_as_asked(tmp_path, bias, count, kind):
 
 
 @both
+@pytest.mark.parametrize("name", ["roberta", "gpt2"])
+def test_a_bias_that_is_replaced_is_the_one_that_the_adapter_uses_and_trains(tmp_path, name, kind):
+    """Loading may put other parameters in place of a layer's own."""
+    options = {"bias": f"{kind.METHOD.NAME}_only", "kind": kind}
+    model = wrapped(name, **options)
+    perturb(model)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(build(name), tmp_path, low_cpu_mem_usage=True, is_trainable=True)
+    assigned = wrapped(name, **options)
+    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    assigned.load_state_dict(state, assign=True)
+    for other in (loaded, assigned):
+        assert torch.equal(logits(other, name), logits(model, name))
+        one = next(iter(layers(other).values()))
+        bias = one.base_layer.bias.requires_grad_()
+        one(torch.ones(1, one.in_features)).sum().backward()
+        assert bool((bias.grad == 1).all())
+
+
+@both
+def test_a_refused_file_leaves_every_layer_of_a_trained_adapter(tmp_path, kind):
+    wrapped("llama", kind=kind, rank_pattern={"layers.1.self_attn.v_proj": 2}).save_pretrained(tmp_path)
+    model = trained("llama", kind=kind)
+    expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(AdapterError, match=r"layers\.1\.self_attn\.v_proj, adapter 'default'"):
+        model.load_adapter(tmp_path, "default")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+
+
+@both
 def test_targets_follow_pefts_rules(kind):
     def adapted(**options) -> set[str]:
         return {layer.name for layer in layers(wrapped("llama", kind=kind, **options)).values()}
