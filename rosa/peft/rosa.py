@@ -6,6 +6,8 @@ docs/peft.md compares the ways to store it, with their memory and time.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -74,13 +76,26 @@ class RosaModel(Tuner):
         move(members, [adapter.draw(None) for adapter in members])
 
 
+class Owner:
+    """A reference to a layer; its copy refers to the layer's copy, if one was made, or else to the layer.
+
+    Without this, a copy of an adapter alone, as a resample under FSDP makes, would have a copy of the layer in it.
+    """
+
+    def __init__(self, layer: LinearLayer) -> None:
+        self.layer = layer
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Owner:
+        return Owner(memo.get(id(self.layer), self.layer))
+
+
 class SharesBias:
     """A layer that reads its bias from another layer at each use, so that it has the other's after any replacement."""
 
     @property
     def bias(self) -> Tensor | None:
         """The other layer's bias."""
-        found: Tensor | None = vars(self)["owner"].bias
+        found: Tensor | None = vars(self)["owner"].layer.bias
         return found
 
 
@@ -100,7 +115,7 @@ def beside(layer: LinearLayer, weight: Tensor) -> LinearLayer:
     copy = own_copy(layer, weight)
     del copy._parameters["bias"]  # hides the property, as it would in the constructor
     copy.__class__ = Conv1DBeside if isinstance(copy, Conv1D) else LinearBeside
-    vars(copy)["owner"] = layer  # no submodule: the state of the model would have its tensors under two names
+    vars(copy)["owner"] = Owner(layer)  # no submodule: the state of the model would have its tensors under two names
     return copy
 
 

@@ -430,6 +430,13 @@ def test_a_bias_that_is_replaced_is_the_one_that_the_adapter_uses_and_trains(tmp
         assert bool((bias.grad == 1).all())
 
 
+def test_a_copy_of_an_adapter_alone_shares_the_pretrained_layer_and_one_of_a_model_has_its_own():
+    model = wrapped("roberta")
+    for whole in (model, copy.deepcopy(model)):
+        for layer in layers(whole).values():
+            assert copy.deepcopy(layer.adapter("default")).base.bias is layer.base_layer.bias
+
+
 @both
 def test_a_refused_file_leaves_every_layer_of_a_trained_adapter(tmp_path, kind):
     wrapped("llama", kind=kind, rank_pattern={"layers.1.self_attn.v_proj": 2}).save_pretrained(tmp_path)
