@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rosa.adapters.base import LinearLayer, oriented
 from rosa.adapters.modules import ATTRIBUTE
-from rosa.adapters.targets import LOADED
+from rosa.adapters.targets import LOADED, tied
 from rosa.config import RobustConfig
 from rosa.errors import ExportError
 from rosa.export.peft_adapter import TOLERANCE, PeftExport, to_peft
@@ -47,7 +47,8 @@ def save_as_lora(
         tolerance: largest truncated share of each layer's change (Frobenius norm).
 
     Raises:
-        ExportError: the adapter is not one of ours, it has a sparse part, or :func:`rosa.export.to_peft` refuses.
+        ExportError: the adapter is not one of ours, it has a sparse part, a module of ``modules_to_save`` is tied to
+            another, or :func:`rosa.export.to_peft` refuses.
     """
     name = model.active_adapter if adapter_name is None else adapter_name
     _require_adapter(model, name)
@@ -63,6 +64,7 @@ def save_as_lora(
             "rosa.peft; merge_and_unload() makes a plain model; peft.save_as_lora(folder, model, rank=...) saves an "
             "approximation"
         )
+    _refuse_tied(model.get_base_model(), name)
     base, plain = without_adapters(model, None), without_adapters(model, name)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,6 +182,25 @@ def _with_whole_heads(model: nn.Module, adapter_name: str, state: dict[str, Tens
                 tensors = wrapper.modules_to_save[adapter_name].state_dict()
                 done |= {f"{name}.{key}": tensor.contiguous() for key, tensor in tensors.items()}
     return done
+
+
+def _refuse_tied(model: nn.Module, adapter_name: str) -> None:
+    """Check that no module of ``modules_to_save`` is tied to another, as a token embedding is to the output layer.
+
+    Raises:
+        ExportError: one is; once trained it is tied no more, so the plain model is another than the pretrained one.
+    """
+    ties = [pair for pair in tied(model).items() if any(".original_module." in name for name in pair)]
+    for name, wrapper in model.named_modules():
+        if isinstance(wrapper, ModulesToSaveWrapper) and adapter_name in wrapper.modules_to_save:
+            for pair in ties:
+                others = [one for one in pair if not one.startswith(f"{name}.")]
+                if len(others) == 1:
+                    raise ExportError(
+                        f"as_lora: {name} of modules_to_save is tied to {others[0]} in the pretrained model, and no "
+                        "more once it is trained. save_pretrained(folder) saves the adapter exactly; "
+                        "peft.save_as_lora(folder, model, rank=...) saves an approximation by LoRA"
+                    )
 
 
 def _require_adapter(model: nn.Module, name: str) -> None:

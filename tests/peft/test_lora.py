@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from pathlib import Path
@@ -232,3 +233,15 @@ def test_what_cannot_be_converted_is_refused_by_name(tmp_path):
         other.save_pretrained(tmp_path, as_lora=True)
     other.save_pretrained(tmp_path)
     assert (tmp_path / "adapter_config.json").is_file()  # for others, saving is as it was
+
+
+@pytest.mark.parametrize(("saved", "other"), [("wte", "lm_head.weight"), ("lm_head", "transformer.wte.weight")])
+def test_an_embedding_that_was_tied_is_refused_by_name_and_what_the_refusal_names_works(tmp_path, saved, other):
+    base = build("gpt2").eval()
+    model = trained("gpt2", copy.deepcopy(base), target_modules=["c_attn"], modules_to_save=[saved])
+    with pytest.raises(ExportError, match=rf"{saved} of modules_to_save is tied to {other} .*peft\.save_as_lora"):
+        save_as_lora(model, tmp_path / "lora")
+    assert not (tmp_path / "lora").exists()
+    model.save_pretrained(tmp_path / "own")
+    loaded = PeftModel.from_pretrained(base, tmp_path / "own")
+    assert torch.equal(logits(loaded, "gpt2"), logits(model, "gpt2"))
