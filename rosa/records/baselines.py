@@ -107,15 +107,7 @@ def read(path: Path) -> Baselines:
     Raises:
         RecordError: it is missing, is not JSON, or lacks a key; the message names the file.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
-    text = files.decode(content, path, RecordError)
-    try:
-        record = files.parse_json(text, RecordError)
-    except RecordError as error:
-        raise RecordError(f"{path}: not a record of baselines: {error}") from error
+    record = files.read_json(path, RecordError, "a readable record of baselines")
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise RecordError(f"{path}: not a record of baselines of schema {SCHEMA}")
     for name, kind in _REQUIRED.items():

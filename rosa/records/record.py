@@ -124,15 +124,7 @@ def read(path: Path) -> Record:
     Raises:
         RecordError: the file is missing, is not JSON, has another schema, or lacks a key; the message names the file.
     """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise RecordError(f"{path}: not a readable record: {error.strerror}") from error
-    text = files.decode(content, path, RecordError)
-    try:
-        record = files.parse_json(text, RecordError)
-    except RecordError as error:
-        raise RecordError(f"{path}: not a readable record: {error}") from error
+    record = files.read_json(Path(path), RecordError, "a readable record")
     try:
         _check(record, Path(path))
     except (ValueError, RecursionError) as error:

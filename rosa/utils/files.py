@@ -182,6 +182,25 @@ def decode(content: bytes, path: Path, kind: type[RosaError]) -> str:
     return text
 
 
+def read_json(path: Path, kind: type[RosaError], what: str) -> Any:
+    """The value in a JSON file.
+
+    Args:
+        path: of the file.
+        kind: of the error raised if it cannot be read, decoded or parsed; the message names the file.
+        what: is expected there, such as ``a readable record``.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise kind(f"{path}: not {what}: {error.strerror}") from error
+    text = decode(content, path, kind)
+    try:
+        return parse_json(text, kind)
+    except kind as error:
+        raise kind(f"{path}: not {what}: {error}") from error
+
+
 def parse_json(text: str, kind: type[RosaError]) -> Any:
     """The value of a JSON text.
 
