@@ -1,7 +1,8 @@
 """Measure which share of the machine's rate of matrix products a training step reaches, per method and precision.
 
 Three times are interleaved: a training step; its own matrix products alone, of the same shapes and layouts, one after
-the other; and one large square product, whose rate is the machine's. Always on the CPU.
+the other; and one large square product, whose rate is the machine's. Always on the CPU; in bf16 only where the CPU
+multiplies in bfloat16, because a CPU that emulates it takes minutes a step.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def measure(name: str, plain: nn.Module, config: Config, batches: Sequence[Batch
     actions: dict[str, Callable[[int], object]] = {}
     operations: dict[Case, list[int]] = {}
     parts: dict[Case, dict[str, float]] = {}
-    for precision, dtype in PRECISIONS.items():
+    for precision, dtype in precisions().items():
         square = torch.randn(SQUARE, SQUARE).to(dtype)
         actions[precision] = functools.partial(_square, square)
         train = dataclasses.replace(config.train, precision=precision)
@@ -163,7 +164,7 @@ def measure(name: str, plain: nn.Module, config: Config, batches: Sequence[Batch
     for action in actions.values():
         action(0)
     taken = interleave(actions, len(batches), "cpu", f"products of {name}")
-    rates = {precision: [2 * SQUARE**3 / one for one in taken[precision]] for precision in PRECISIONS}
+    rates = {precision: [2 * SQUARE**3 / one for one in taken[precision]] for precision in precisions()}
     reached = {}
     for method, precision in operations:
         steps = taken[f"{method} {precision}"]
@@ -178,6 +179,13 @@ def measure(name: str, plain: nn.Module, config: Config, batches: Sequence[Batch
         )
     tokens = [batch["input_ids"].numel() for batch in batches]
     return Model(name, tokens, {precision: spread(rate) for precision, rate in rates.items()}, reached)
+
+
+def precisions() -> dict[str, torch.dtype]:
+    """The precisions in which this CPU multiplies, by name."""
+    if any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name):
+        return PRECISIONS
+    return {name: dtype for name, dtype in PRECISIONS.items() if name != "bf16"}
 
 
 def _square(matrix: Tensor, _: int) -> None:
@@ -268,7 +276,12 @@ def _shares(model: Model) -> Table:
         ),
         note(
             f"Rank {RANK}; {count} steps a method, interleaved with the products, on the same batches of {tokens} "
-            "tokens. Medians (quartiles); shares and ratios are medians of those within a round. bf16: by autocast."
+            "tokens. Medians (quartiles); shares and ratios are medians of those within a round. "
+            + (
+                "bf16: by autocast."
+                if "bf16" in model.rates
+                else "Not in bf16: this CPU does not multiply in bfloat16 (avx512_bf16, amx_bf16)."
+            )
         ),
     )
     header = ("method", "GFLOP", "step, ms", "GFLOP/s", "% of the machine's rate", "products alone, %", "x fp32")

@@ -690,6 +690,21 @@ def test_a_frozen_layer_costs_a_product_less(workload: Workload) -> None:
     assert counted["rosa"] < counted["full"]
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, ["fp32"]),
+        ({"avx2": True, "avx512_bf16": True, "amx_bf16": False}, ["fp32", "bf16"]),
+        ({"sve": True, "arm_bf16": True}, ["fp32", "bf16"]),
+    ],
+)
+def test_bf16_is_measured_where_the_cpu_multiplies_in_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert list(gemm.precisions()) == expected
+
+
 def test_every_operator_is_in_one_part(workload: Workload) -> None:
     contender = Contender("robust", load_model(workload.config), workload.config)
     parts = gemm.profiled(contender, workload.batch(0))
