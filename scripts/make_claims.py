@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write docs/claims.md: the papers' claims, each compared with the records.
+"""Write docs/claims.md: the papers' claims, each compared with the records and the benchmark.
 
 python scripts/make_claims.py [--results results] [--out docs/claims.md]
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import from_clone  # noqa: F401  # finds rosa
 
 from rosa.records import find
+from rosa.report import benchmarked
 from rosa.report.claims import page
 from rosa.report.cli import add_results, tell_left_out
 from rosa.utils import files
@@ -21,13 +22,15 @@ from rosa.utils.console import run_command
 
 def main() -> None:
     """Write the page and print its name."""
-    options = argparse.ArgumentParser(description="Write the page of the papers' claims from the records.")
+    options = argparse.ArgumentParser(
+        description="Write the page of the papers' claims from the records and the benchmark's table."
+    )
     add_results(options)
     options.add_argument("--out", type=Path, default=Path("docs/claims.md"), help="default: docs/claims.md")
     chosen = options.parse_args()
     found, problems = find(chosen.results, evidence="alone")
     tell_left_out(problems)
-    files.write(chosen.out, page(found))
+    files.write(chosen.out, page(found, benchmarked.read(chosen.results / "tables" / benchmarked.FILE)))
     print(chosen.out)
 
 

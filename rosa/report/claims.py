@@ -1,6 +1,7 @@
 """The page that compares the papers' claims with the records: differences, verdict and caveats of each claim.
 
-Every number on the page comes from records; ``scripts/make_claims.py`` updates it when there are more.
+Every number on the page comes from records, and from the benchmark's table; ``scripts/make_claims.py`` updates it when
+there are more.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 from rosa import records
 from rosa.records import Record
 from rosa.report import formatting
+from rosa.report.benchmarked import Line, costs_claims
 from rosa.report.comparison import Comparison, Row, Task, compare
 from rosa.report.significance import LEVEL, Paired, compare_with, holm
 from rosa.report.tables.costs import PEAK, STATE, Quantity, measured, ratio
@@ -74,17 +76,19 @@ CLAIMS_ON_TEXTS = (
     Claim("ROSA is better than RoSA", ROSA, ROBUST),
 )
 """Claims about generated texts, each compared by every score of the texts."""
-ELSEWHERE = (
-    "as fast as LoRA: the study's runs shared a GPU, so their times say nothing (docs/measurements.md has times)",
-    "no latency once merged (a test holds it: the merged model is of the original classes)",
+UNANSWERED = (
     "random sampling at least as good as top and bottom; orthogonality matters: at rates tuned for each arm",
     "rank trades memory for speed of convergence and not for expressiveness",
 )
 """Claims that the study does not answer."""
 
 
-def page(found: Sequence[Record]) -> str:
+def page(found: Sequence[Record], costs: Sequence[Line] = ()) -> str:
     """The Markdown page.
+
+    Args:
+        found: records of the study.
+        costs: measurements of the benchmark; without them the page has no claims about time and storage.
 
     Raises:
         ReportError: the study has no records.
@@ -104,6 +108,7 @@ def page(found: Sequence[Record]) -> str:
             markdown(claims_table(comparison)),
             markdown(rates_table(comparison)),
             *(texts_section(compare(found, ON_TEXTS)) if texts else ()),
+            *(_costs_section(costs) if costs else ()),
             "## What was cut",
             "",
             "The study had twice eight minutes of one GPU (an H200, then an H100), sixteen runs at a time. All seven",
@@ -113,7 +118,7 @@ def page(found: Sequence[Record]) -> str:
             "",
             "## What the study does not answer",
             "",
-            *(f"- {line}: {NOT_RUN}" for line in (*ELSEWHERE, *(() if texts else ("better on E2E NLG",)))),
+            *(f"- {line}: {NOT_RUN}" for line in (*UNANSWERED, *(() if texts else ("better on E2E NLG",)))),
             "",
         ]
     )
@@ -174,6 +179,16 @@ def texts_section(comparison: Comparison) -> list[str]:
         f"[the grid](../results/tables/{ON_TEXTS}_tune.md) the learning rates.",
         "",
         markdown(texts_table(comparison)),
+    ]
+
+
+def _costs_section(costs: Sequence[Line]) -> list[str]:
+    """The part of the page about time and storage."""
+    return [
+        "The study's runs shared a GPU, so their times say nothing. `python scripts/benchmark.py costs` measures all",
+        "methods side by side on a CPU: [the table](../results/tables/costs.md).",
+        "",
+        markdown(costs_claims(costs)),
     ]
 
 

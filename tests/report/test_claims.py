@@ -1,15 +1,19 @@
-"""The page of claims: a verdict for each case, and a tuned learning rate that fails on other seeds."""
+"""The page of claims: a verdict for each case, a tuned learning rate that fails on other seeds, and costs."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rosa.config import LoraConfig, RosaConfig
+from rosa.errors import ReportError
 from rosa.records import find
+from rosa.report.benchmarked import FILE, costs_claims, read
 from rosa.report.claims import EXPERIMENT, ON_TEXTS, claims_table, page, rates_table, texts_table
 from rosa.report.comparison import compare
+from rosa.report.formatting import significant
 from tests.conftest import ROOT
 from tests.report.synthetic_records import TEXT_SCORES, config, record, written
 
@@ -75,4 +79,40 @@ def test_a_rate_that_fails_on_another_seed_is_marked() -> None:
 
 def test_the_committed_page_is_that_of_the_committed_records() -> None:
     found = [run for name in (EXPERIMENT, ON_TEXTS) for run in find(ROOT / "results", name, "alone")[0]]
-    assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == page(found)
+    costs = read(ROOT / "results" / "tables" / FILE)
+    assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == page(found, costs)
+
+
+HEADER = "benchmark,case,quantity,unit,value,lower_quartile,upper_quartile,samples\n"
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "verdict"), [(0.98, 0.8, "supported"), (1.2, 0.9, "open"), (1.2, 1.1, "contradicted")]
+)
+def test_the_claims_about_costs_are_those_of_the_benchmark(
+    wide: float, narrow: float, verdict: str, tmp_path: Path
+) -> None:
+    (tmp_path / FILE).write_text(
+        HEADER
+        + f"costs,wide: ROSA r=2,step relative to LoRA (peft) r=2,,{wide},0.7,1.25,20\n"
+        + "costs,wide: LoRA (loralib) r=2,step relative to LoRA (peft) r=2,,0.1,0.1,0.1,20\n"
+        + f"costs,narrow: ROSA r=8,step relative to LoRA (loralib) r=8,,{narrow},,,20\n"
+        + "costs,wide: ROSA r=2,step,s,0.5,0.4,0.6,20\n"
+        + "costs,wide: Full,step,s,2.0,1.9,2.1,20\n"
+        + "costs,wide: ROSA r=2,checkpoint,byte,3000,,,\n"
+        + "costs,wide: LoRA (loralib) r=2,checkpoint,byte,1000,,,\n"
+        + "costs,,model,,minilm,,,\n"
+    )
+    table = costs_claims(read(tmp_path / FILE))
+    steps, to_full, merged, checkpoints = ([cell.text for cell in line] for line in table.rows)
+    assert steps[1:] == [f"wide r=2 {significant(wide)} (0.700–1.25); narrow r=8 {significant(narrow)}", verdict]
+    assert to_full[1:] == ["wide r=2 0.250", "supported"]
+    assert merged[1:] == ["—", "not run"]
+    assert checkpoints[1:] == ["wide r=2 3.00", "contradicted"]
+
+
+def test_a_broken_line_of_the_benchmark_is_named(tmp_path: Path) -> None:
+    assert read(tmp_path / FILE) == []
+    (tmp_path / FILE).write_text(HEADER + "costs,minilm: Full,step,s,1.5,,,20\ncosts,minilm: Full,step,s,fast,,,20\n")
+    with pytest.raises(ReportError, match=r"costs\.csv, line 3: .*'fast'"):
+        read(tmp_path / FILE)
