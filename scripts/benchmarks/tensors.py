@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -42,6 +44,40 @@ class Allocated(TorchDispatchMode):
     def _free(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.now -= size
+
+
+ONE_THREAD = "gloo_of_one_thread"
+"""The backend of :func:`join`."""
+
+
+class AllocatedInGroup(Allocated):
+    """The same in a process of a group of :func:`join`, without the tensors that only the thread of the group holds.
+
+    The thread says that an operation is done before it lets go of its tensors. It has let go of them once it has done
+    another operation, which therefore follows each.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        if func.namespace in ("c10d", "_c10d_functional"):
+            distributed.barrier()
+        return out
+
+
+def join(folder: Path, rank: int, processes: int) -> None:
+    """Join a group of processes on the CPU, which share a folder; one thread does its operations in turn."""
+    if not hasattr(distributed.Backend, ONE_THREAD.upper()):
+        distributed.Backend.register_backend(ONE_THREAD, _of_one_thread, devices="cpu")
+    store = distributed.FileStore(str(folder / "store"), processes)
+    distributed.init_process_group(ONE_THREAD, store=store, rank=rank, world_size=processes)
+
+
+def _of_one_thread(store: distributed.Store, rank: int, processes: int, timeout: timedelta) -> Any:
+    options = distributed.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # which its stubs lack
+    options._devices = [distributed.ProcessGroupGloo.create_default_device()]
+    options._threads = 1
+    options._timeout = timeout
+    return distributed.ProcessGroupGloo(store, rank, processes, options)
 
 
 def _storages(tree: object) -> list[torch.UntypedStorage]:
