@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 MARK = "####"
 """The mark before the final number of a solution."""
 
-_NUMBER = re.compile(r"####\s*([-+]?)\s*[$€£]?\s*([-+]?)(\d[\d,]*(?:\.\d+)?|\.\d+)")
+_NUMBER = re.compile(r"####\s*([-−+]?)\s*[$€£¥₹]?\s*([-−+]?)(\d[\d,]*(?:\.\d+)?|\.\d+)")
 
 
 def final_number(solution: str) -> Decimal | None:
@@ -21,8 +21,5 @@ def final_number(solution: str) -> Decimal | None:
     found = _NUMBER.search(solution)
     if found is None:
         return None
-    sign = "-" if "-" in (found[1], found[2]) else ""
-    try:
-        return Decimal(sign + found[3].replace(",", "")).normalize()
-    except InvalidOperation:
-        return None
+    sign = "-" if {found[1], found[2]} & {"-", "−"} else ""
+    return Decimal(sign + found[3].replace(",", ""))

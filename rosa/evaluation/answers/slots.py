@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-_SLOT = re.compile(r"(\w+)\s*\[([^\]]*)\]")
+_SLOT = re.compile(r"\b(\w+)\s*\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")  # a value may have brackets, too
 
 
 def parse(representation: str) -> Counter[tuple[str, str]]:

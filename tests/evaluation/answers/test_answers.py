@@ -25,6 +25,8 @@ from rosa.utils.answers import final_number
         ("#### $10", "10"),
         ("#### -$10.50", "-10.5"),
         ("#### $-10.50", "-10.5"),
+        ("#### −10", "-10"),
+        ("#### ¥1,000", "1000"),
         ("#### 12.00", "12"),
         ("#### 100", "100"),
         ("#### .5", "0.5"),
@@ -41,6 +43,10 @@ def test_a_final_number_is_found_whatever_stands_around_it(solution: str, number
 @pytest.mark.parametrize("solution", ["", "72", "The answer is 72.", "#### many", "### 72", "72 ####"])
 def test_without_a_number_behind_the_mark_there_is_none(solution: str) -> None:
     assert final_number(solution) is None
+
+
+def test_numbers_of_many_digits_are_told_apart() -> None:
+    assert final_number(f"#### 1{'0' * 40}1") != final_number(f"#### 1{'0' * 40}2")
 
 
 def test_exact_match_of_numbers() -> None:
@@ -66,6 +72,18 @@ def test_slots_are_pairs_however_often() -> None:
         ("has_linux_release", ""): 1,
     }
     assert slots.parse("nothing of the kind") == {}
+    assert slots.parse("") == {}
+
+
+def test_brackets_in_a_value_are_of_it_and_one_that_stays_open_is_no_slot() -> None:
+    text = "inform(name[Nier [Remaster] (2010), Gold], rating[good (mostly)], year[2, genre[RPG])"
+    values = {"name": "nier [remaster] (2010), gold", "rating": "good (mostly)", "genre": "rpg"}
+    assert slots.parse(text) == dict.fromkeys(values.items(), 1)
+
+
+def test_a_slot_that_is_repeated_counts_as_often_as_it_is_wanted() -> None:
+    found = answers.score("slots", ["t"], ["i(a[1], a[1], a[1])"], [["i(a[1], a[1], a[2])"]])
+    assert found.scores["slot_f1"] == 2 * 2 / (3 + 3)
 
 
 def test_slot_f1_and_exact_match_by_hand() -> None:
@@ -119,6 +137,90 @@ def test_queries(answer: str, exact: int, execution: int) -> None:
 def test_the_order_of_rows_counts_where_the_reference_orders() -> None:
     assert sql.agree(TABLES, "SELECT name FROM head ORDER BY name DESC", "SELECT name FROM head")
     assert not sql.agree(TABLES, "SELECT name FROM head ORDER BY name DESC", "SELECT name FROM head ORDER BY name")
+
+
+def test_an_order_within_a_query_orders_no_result() -> None:
+    """Of a subquery, or as a text."""
+    for reference in (
+        "SELECT name FROM head WHERE age IN (SELECT age FROM head ORDER BY age)",
+        "SELECT name FROM head WHERE name <> 'order by'",
+    ):
+        assert sql.agree(TABLES, f"{reference} ORDER BY name DESC", reference)
+        assert not sql.agree(TABLES, f"{reference} ORDER BY name DESC", f"{reference} order\n by name")
+
+
+def test_rows_in_another_order_are_the_same_however_many() -> None:
+    tables = "; ".join(f"CREATE TABLE {name} ({name}1 INTEGER)" for name in "abc")
+    reference = "SELECT a1, b1, c1 FROM a, b, c WHERE a1 <> 5 OR b1 <> 7 OR c1 <> 9"
+    assert sql.agree(tables, reference.replace("a, b, c", "c, b, a"), reference)
+    assert not sql.agree(tables, f"{reference} LIMIT 1700", reference)
+
+
+def test_rows_are_the_same_with_duplicates_and_without_a_value() -> None:
+    assert not sql.agree(TABLES, "SELECT DISTINCT name FROM head", "SELECT name FROM head")
+    missing = "SELECT NULL, name FROM head"
+    assert sql.agree(TABLES, missing.replace("NULL", "NULLIF(1, 1)") + " ORDER BY name DESC", missing)
+    assert not sql.agree(TABLES, missing.replace("NULL", "'None'"), missing)
+    assert sql.agree(TABLES, "SELECT COUNT(*) * 1.0 FROM head", "SELECT COUNT(*) FROM head")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "id INTEGER PRIMARY KEY, name TEXT",
+        "name TEXT, id INTEGER PRIMARY KEY AUTOINCREMENT",
+        "id INT, name TEXT CHECK (LENGTH(name) > 1)",
+        "name TEXT UNIQUE NOT NULL",
+        "name TEXT, upper TEXT GENERATED ALWAYS AS ('|' || name)",
+    ],
+)
+def test_tables_with_keys_and_constraints_are_filled_too(columns: str) -> None:
+    tables = f"CREATE TABLE t ({columns}) | Who?"
+    reference = "SELECT name FROM t WHERE name = 'Bo'"
+    assert sql.agree(tables, f"{reference} OR 1 = 2", reference)
+    assert sql.agree(tables, reference.replace("Bo", "Al"), reference) is False
+
+
+def test_rows_that_a_table_cannot_hold_are_left_out() -> None:
+    assert (
+        sql.agree("CREATE TABLE t (id INTEGER) STRICT", "SELECT id FROM t", "SELECT id FROM t WHERE id <> 2") is False
+    )
+
+
+def test_a_quote_in_a_literal_is_filled_in_as_its_text() -> None:
+    reference = "SELECT COUNT(*) FROM head WHERE name = 'O''Brien'"
+    assert sql.agree(TABLES, "SELECT COUNT(*) FROM head WHERE name LIKE 'o_brien'", reference)
+    assert not sql.agree(TABLES, reference.replace("Brien", "Brian"), reference)
+
+
+def test_statements_end_where_no_quotes_or_brackets_are_open() -> None:
+    context = (
+        "x CREATE TABLE a (\"b|c\" TEXT DEFAULT ';'); create table [d] (e INT; CREATE  TABLE f (g INT)|CREATE TABLE h"
+    )
+    assert sql.statements(context) == [
+        "CREATE TABLE a (\"b|c\" TEXT DEFAULT ';')",
+        "create table [d] (e INT",
+        "CREATE  TABLE f (g INT)",
+    ]
+    assert sql.agree(context, "SELECT g FROM f", "SELECT g FROM f")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT LENGTH(HEX(ZEROBLOB(20000)))",
+        "SELECT 'a' LIKE '" + "%" * 300 + "'",
+        "WITH RECURSIVE n(i, k) AS (SELECT 'x', 0 UNION ALL SELECT i || i, k + 1 FROM n WHERE k < 20) SELECT k FROM n",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500) SELECT ZEROBLOB(9000) FROM n",
+    ],
+)
+def test_a_query_that_makes_much_of_little_is_none(query: str) -> None:
+    assert sql.agree(TABLES, "SELECT 1", query) is None
+
+
+def test_a_context_that_never_ends_is_stopped() -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+    assert sql.agree(f"CREATE TABLE t AS {endless}", "SELECT 1", "SELECT i FROM t") is None
 
 
 @pytest.mark.parametrize(
