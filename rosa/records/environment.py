@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -54,7 +55,9 @@ def environment(device: str) -> Environment:
     }
 
 
+@functools.cache
 def _version(distribution: str) -> str | None:
+    """The installed version, looked up once: a process does not change what it has imported."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -82,10 +85,10 @@ def git_state(file: Path) -> Checkout:
     """
     folder = file.resolve().parent
     tracked = _git(folder, "ls-files", "--error-unmatch", "--", file.name)
-    root = _git(folder, "rev-parse", "--show-toplevel")
-    commit = _git(folder, "rev-parse", "--verify", "HEAD")
-    if tracked is None or root is None or commit is None:
+    found = None if tracked is None else _git(folder, "rev-parse", "--show-toplevel", "--verify", "HEAD")
+    if found is None:
         return {"commit": None, "dirty": None}
+    root, _, commit = found.rpartition("\n")
     changes = _git(Path(root), "status", "--porcelain", "--", *CODE)
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
