@@ -34,9 +34,10 @@ def installed(folder: Path) -> Path:
     """
     program = folder / "bin" / "pip-audit"
     if not program.exists():
-        venv.create(folder, with_pip=True, clear=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "--retries", "1"]
-        done = subprocess.run([*pip, "install", TOOL], capture_output=True, text=True, check=False)
+        venv.create(folder, with_pip=False, clear=True)  # the pip at hand installs into it
+        pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
+        words = ["--quiet", "--disable-pip-version-check", "--retries", "1", "install", TOOL]
+        done = subprocess.run([*pip, *words], capture_output=True, text=True, check=False)
         if done.returncode:
             raise unreachable(f"{TOOL} cannot be installed", done.stderr)
     return program
