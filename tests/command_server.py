@@ -5,8 +5,8 @@ each with a line: ``["begin", words, folder, environment, limits]`` with a proce
 status or null, ``["end", id]`` with the exit status, both outputs, and whether PyTorch was loaded.
 
 A sweep's fork server (:mod:`multiprocessing.forkserver`) is forked from the sweep too, where Python would start an
-interpreter that imports everything again. In ``tests/scripts/test_network.py`` every interpreter is started as for a
-user.
+interpreter that imports everything again; so are the processes of a torchrun that is given :class:`Forked`. In
+``tests/scripts/test_network.py`` every interpreter is started as for a user.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ import os
 import resource
 import runpy
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
@@ -74,10 +76,15 @@ def run(command: Command, words: list[str], folder: str, environment: dict[str, 
     os.environ.update(environment)
     for name, limit in limits.items():
         resource.setrlimit(getattr(resource, name), (limit, limit))
-    script = Path(words[0]).absolute()
-    sys.argv, sys.path[0] = words, str(script.parent)
-    sys.path += [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]
     util.spawnv_passfds = fork_server(util.spawnv_passfds)
+    run_script(words, environment, command.loaded)
+
+
+def run_script(words: Sequence[str], environment: Mapping[str, str], loaded: IO[str] | None = None) -> NoReturn:
+    """Run a script as the main module of this process, and end with it; ``loaded`` is told if PyTorch is by then."""
+    script = Path(words[0]).absolute()
+    sys.argv, sys.path[0] = list(words), str(script.parent)
+    sys.path += [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]
     status = 0
     try:
         runpy.run_path(str(script), run_name="__main__")
@@ -86,7 +93,8 @@ def run(command: Command, words: list[str], folder: str, environment: dict[str, 
             print(asked.code, file=sys.stderr)
         status = 1 if isinstance(asked.code, str) else asked.code or 0
     finally:
-        print("torch" if "torch" in sys.modules else "", end="", file=command.loaded, flush=True)
+        if loaded is not None:
+            print("torch" if "torch" in sys.modules else "", end="", file=loaded, flush=True)
     finish(status)
 
 
@@ -111,15 +119,7 @@ def fork_server(spawn: Callable[..., int]) -> Callable[..., int]:
         child = os.fork()
         if child:
             return child
-        # From here on as a new interpreter would be: without the handlers, the locks and the open files of this one.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for state in (forkserver._forkserver, resource_tracker._resource_tracker):  # type: ignore[attr-defined]
-            state.__init__()
-        for path in list(Path("/proc/self/fd").iterdir()):
-            if int(path.name) > 2 and int(path.name) not in passed:
-                with contextlib.suppress(OSError):
-                    os.close(int(path.name))
+        be_new(passed)
         try:
             exec(program, {})
         finally:
@@ -127,6 +127,42 @@ def fork_server(spawn: Callable[..., int]) -> Callable[..., int]:
             os._exit(0)
 
     return start
+
+
+def be_new(passed: Sequence[int] = ()) -> None:
+    """Go on as a new interpreter would: without the handlers, the locks and the open files of the one forked from."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    for state in (forkserver._forkserver, resource_tracker._resource_tracker):  # type: ignore[attr-defined]
+        state.__init__()
+    for path in list(Path("/proc/self/fd").iterdir()):
+        if int(path.name) > 2 and int(path.name) not in passed:
+            with contextlib.suppress(OSError):
+                os.close(int(path.name))
+
+
+class Forked(subprocess.Popen[bytes]):
+    """A process of torchrun's, ``python -u SCRIPT ...`` in a session of its own, forked from this one."""
+
+    def _execute_child(self, args: Sequence[str], *rest: Any) -> None:
+        environment = rest[5]
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        self.pid = os.fork()
+        if self.pid:
+            self._child_created = True
+            return
+        try:
+            be_new()
+            os.setsid()
+            os.environ.clear()
+            os.environ.update(environment)
+            run_script(args[2:], environment)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)  # what comes after is torchrun's
 
 
 def poll(child: int, options: int = os.WNOHANG) -> int | None:

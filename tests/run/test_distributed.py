@@ -414,6 +414,18 @@ def test_a_job_of_one_task_is_no_launcher(monkeypatch: pytest.MonkeyPatch) -> No
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
+TORCHRUN = """
+from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+from torch.distributed.run import main
+
+from tests.command_server import Forked
+
+subprocess_handler.Popen = Forked
+main()
+"""
+"""As it is installed, but its processes are forked, so that none imports PyTorch again."""
+
+
 def test_torchrun_hands_a_signal_on(composed: Composer, tmp_path: Path, tiny_model: Path) -> None:
     """SIGTERM to the launcher, and to its processes as a batch system sends it, so that each gets it twice."""
     overrides = [
@@ -421,8 +433,8 @@ def test_torchrun_hands_a_signal_on(composed: Composer, tmp_path: Path, tiny_mod
         *SHAPE, *ROSA, "train.epochs=20", "train.save_steps=2",
     ]  # fmt: skip
     config = composed(*SHAPE, *ROSA, "train.epochs=20", "train.save_steps=2")
-    torchrun = tmp_path / "torchrun.py"  # as it is installed
-    torchrun.write_text("from torch.distributed.run import main\n\nmain()\n")
+    torchrun = tmp_path / "torchrun.py"
+    torchrun.write_text(TORCHRUN)
     launcher = (torchrun, "--standalone", "--nproc-per-node=2")
     process = begin(*launcher, "scripts/train.py", *overrides, f"results_dir={config.results_dir}")
     while process.poll() is None and not any((folder_of(config) / CHECKPOINTS).glob("*/manifest.json")):
