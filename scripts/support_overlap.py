@@ -15,16 +15,17 @@ from rosa.utils.console import run_command
 
 
 def main() -> None:
-    """Print the overlap by layer, and its mean."""
+    """Print the overlap by layer, and its mean, beside those of random positions."""
     parser = argparse.ArgumentParser(description="Print the overlap of the positions of RoSA's sparse parts.")
     parser.add_argument("runs", type=Path, nargs=2, metavar="RUN", help="folder of a run of method=robust")
     options = parser.parse_args()
     from rosa.adapters import support
     from rosa.utils.formatting import aligned
 
-    shares = support.overlap(*(run / support.FILE for run in options.runs))
-    rows = [("layer", "in common"), *((name, f"{100 * share:.1f} %") for name, share in shares.items())]
-    print("\n".join(aligned([*rows, ("mean", f"{100 * sum(shares.values()) / len(shares):.1f} %")])))
+    layers = support.overlap(*(run / support.FILE for run in options.runs))
+    mean = support.Overlap(*(sum(parts) / len(layers) for parts in zip(*layers.values(), strict=True)))
+    rows = [(name, *(f"{100 * part:.1f} %" for part in one)) for name, one in (layers | {"mean": mean}).items()]
+    print("\n".join(aligned([("layer", "in common", "by chance"), *rows])))
 
 
 if __name__ == "__main__":

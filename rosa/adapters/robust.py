@@ -174,11 +174,18 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
     def _remembers(self) -> bool:
         """Whether :meth:`_remember` was called for the index as it is now."""
         known = self._checked
-        return known is not None and known[0] is self.index and known[1] == known[0]._version
+        if known is None or known[0] is not self.index or known[0].is_inference():
+            return False
+        return known[1] == known[0]._version
 
     def _remember(self, chosen: bool) -> None:
         """Cache whether the support is chosen, for the current tensor."""
-        self._checked = None if self.index is None else (self.index, self.index._version, chosen)
+        if self.index is None:
+            self._checked = None
+        else:
+            # What was made under torch.inference_mode does not count its changes, so that it is asked every time.
+            version = 0 if self.index.is_inference() else self.index._version
+            self._checked = (self.index, version, chosen)
 
     def _weight(self) -> Tensor:
         return dense_weight(self.base).detach()

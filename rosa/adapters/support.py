@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -112,10 +113,17 @@ def read(path: Path, layers: Mapping[str, SupportedAdapter]) -> dict[str, Tensor
     return found
 
 
-def overlap(one: Path, other: Path) -> dict[str, float]:
-    """The share of the positions that two supports have in common, by layer: 1 for equal ones.
+class Overlap(NamedTuple):
+    """What two supports have in common in a layer."""
 
-    By chance it is about the density.
+    share: float
+    """Of the positions: 1 for equal supports."""
+    chance: float
+    """The share that is expected of positions drawn at random, which is the density."""
+
+
+def overlap(one: Path, other: Path) -> dict[str, Overlap]:
+    """The share of the positions that two supports have in common, by layer.
 
     Raises:
         AdapterError: a file cannot be read, or they are of different layers, shapes or densities.
@@ -126,7 +134,8 @@ def overlap(one: Path, other: Path) -> dict[str, float]:
         raise AdapterError(
             f"{one} and {other} are of different models, targets or densities: expected two seeds of one run"
         )
-    return {name: float(torch.isin(index, theirs[name]).double().mean()) for name, index in ours.items()}
+    shares = {name: float(torch.isin(index, theirs[name]).double().mean()) for name, index in ours.items()}
+    return {name: Overlap(shares[name], len(index) / math.prod(shapes[name])) for name, index in ours.items()}
 
 
 def _read(path: Path, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -136,9 +145,29 @@ def _read(path: Path, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
     except (OSError, SafetensorError, ValueError) as error:
         raise AdapterError(f"{where}: expected {FILE} of a run of method=robust: {error}") from error
-    if not isinstance(shapes, dict) or shapes.keys() != found.keys():
+    named = isinstance(shapes, dict) and bool(found) and shapes.keys() == found.keys()
+    if not named or not all(_is_shape(shape) for shape in shapes.values()):
         raise AdapterError(f"{where}: expected {FILE} of a run of method=robust; it names no layers and shapes")
-    return found, shapes
+    for name, index in found.items():
+        problem = _disorder(index, shapes[name][0] * shapes[name][1])
+        if problem:
+            raise AdapterError(f"{where}: expected {FILE} of a run of method=robust; {name}: {problem}")
+    return {name: index.long() for name, index in found.items()}, shapes
+
+
+def _is_shape(shape: object) -> bool:
+    """Whether this is the (out, in) of a weight, as JSON has it."""
+    return isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and side > 0 for side in shape)
+
+
+def _disorder(index: Tensor, size: int) -> str | None:
+    """Why these are no positions in a weight of so many entries; None if they are."""
+    whole = index.dim() == 1 and index.numel() > 0 and not torch.is_floating_point(index) and not index.is_complex()
+    if whole and index.dtype != torch.bool:
+        places = index.long()  # unsigned ones cannot be compared
+        if bool((places[1:] > places[:-1]).all()) and int(places[0]) >= 0 and int(places[-1]) < size:
+            return None
+    return f"its positions are not sorted whole numbers below {size}"
 
 
 def misfit(index: Tensor, shape: tuple[int, ...], adapter: SupportedAdapter) -> str | None:
@@ -150,7 +179,4 @@ def misfit(index: Tensor, shape: tuple[int, ...], adapter: SupportedAdapter) -> 
     if index.shape != adapter.index.shape:
         count = index.numel()
         return f"it has {count} entries (density {count / size:.4g}), method.density asks for {adapter.index.numel()}"
-    whole = not index.is_floating_point() and bool((index[1:] > index[:-1]).all())
-    if not whole or int(index[0]) < 0 or int(index[-1]) >= size:
-        return f"its positions are not sorted whole numbers below {size}"
-    return None
+    return _disorder(index, size)

@@ -251,3 +251,18 @@ def test_moving_a_layer_does_not_make_it_ask_again_where_its_entries_stand() -> 
     adapter._apply(torch.clone)
     assert adapter.index is not before
     assert adapter._remembers()
+
+
+def test_a_layer_that_was_moved_under_inference_mode_still_computes() -> None:
+    """Tensors made there do not count their changes."""
+    model, adapter = with_robust(make_layer("linear", 12, 20), rank=3, density=0.1)
+    perturb(model, size=0.5)
+    x = inputs(4, 20)
+    expected = model(x).detach()
+    with torch.inference_mode():
+        adapter._apply(torch.clone)
+        assert adapter.index is not None
+        assert adapter.index.is_inference()
+        assert torch.equal(model(x), expected)
+        adapter.index.fill_(-1)
+        assert adapter.support is None

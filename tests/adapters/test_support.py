@@ -16,6 +16,7 @@ from rosa.adapters.collect import Collector
 from rosa.config import FullConfig, RobustConfig
 from rosa.errors import AdapterError
 from tests.adapters.tiny import attached, batch, build, inputs, perturb
+from tests.commands import answer
 
 CONFIG = RobustConfig(rank=4, density=0.05)
 
@@ -182,11 +183,31 @@ def test_the_overlap_of_two_supports_is_the_share_in_common(tmp_path: Path) -> N
     support.write(other, tmp_path / "other")
     ours, theirs = places(one), places(other)
     shares = {name: len(set(ours[name].tolist()) & set(theirs[name].tolist())) / len(ours[name]) for name in ours}
-    assert support.overlap(tmp_path / "one", tmp_path / "other") == pytest.approx(shares)
-    assert set(support.overlap(tmp_path / "one", tmp_path / "one").values()) == {1.0}
+    found = support.overlap(tmp_path / "one", tmp_path / "other")
+    assert {name: one.share for name, one in found.items()} == pytest.approx(shares)
+    densities = {layer["name"]: layer["density"] for layer in support.describe(one)["layers"]}
+    assert {name: one.chance for name, one in found.items()} == densities
+    assert {one.share for one in support.overlap(tmp_path / "one", tmp_path / "one").values()} == {1.0}
     support.write(attached("gpt2", RobustConfig(rank=4, density=0.06)), tmp_path / "denser")
     with pytest.raises(AdapterError, match="different models, targets or densities"):
         support.overlap(tmp_path / "one", tmp_path / "denser")
+
+
+def test_the_command_prints_the_overlap_beside_chance(tmp_path: Path) -> None:
+    for seed, run in enumerate(("one", "other")):
+        (tmp_path / run).mkdir()
+        support.write(attached("roberta", CONFIG, seed=seed), tmp_path / run / support.FILE)
+    found = support.overlap(tmp_path / "one" / support.FILE, tmp_path / "other" / support.FILE)
+    ended = answer("support_overlap", str(tmp_path / "one"), str(tmp_path / "other"))
+    head, *lines, mean = ended.stdout.splitlines()
+    assert head.split() == ["layer", "in", "common", "by", "chance"]
+    assert [line.split() for line in lines] == [
+        [name, f"{100 * one.share:.1f}", "%", "5.0", "%"] for name, one in found.items()
+    ]
+    assert mean.split() == ["mean", f"{100 * sum(one.share for one in found.values()) / 8:.1f}", "%", "5.0", "%"]
+    refused = answer("support_overlap", str(tmp_path / "one"), str(tmp_path))
+    assert refused.returncode == 2
+    assert f"{tmp_path / support.FILE}: expected support.safetensors of a run" in refused.stderr
 
 
 def test_other_methods_have_no_support() -> None:
@@ -211,6 +232,39 @@ def _outside(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
     tensors[next(iter(tensors))][-1] = 32 * 32
 
 
+def _twice(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
+    index = tensors[next(iter(tensors))]
+    index[1] = index[0]
+
+
+def _below(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
+    tensors[next(iter(tensors))][0] = -1
+
+
+def _complex(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
+    name = next(iter(tensors))
+    tensors[name] = tensors[name].to(torch.complex64)
+
+
+def _fractions(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
+    name = next(iter(tensors))
+    tensors[name] = tensors[name].float()
+
+
+def _table(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
+    name = next(iter(tensors))
+    tensors[name] = tensors[name][None]
+
+
+def _number(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
+    shapes[next(iter(shapes))] = 1024
+
+
+def _empty(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
+    tensors.clear()
+    shapes.clear()
+
+
 def _missing(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
     name = next(iter(tensors))
     del tensors[name], shapes[name]
@@ -229,11 +283,13 @@ def _nameless(tensors: dict[str, Tensor], shapes: dict[str, Any]) -> None:
     [
         (_shape, r"does not fit .*query: it is of a weight of \(16, 64\), this one has \(32, 32\)"),
         (_fewer, r"does not fit .*: it has 3 entries \(density 0\.00293\), method\.density asks for 51"),
-        (_unsorted, r"does not fit .*: its positions are not sorted whole numbers below 1024"),
-        (_outside, r"does not fit .*: its positions are not sorted whole numbers below 1024"),
+        *(
+            (spoil, r"query: its positions are not sorted whole numbers below 1024")
+            for spoil in (_unsorted, _outside, _twice, _below, _complex, _fractions, _table)
+        ),
         (_missing, r"is of another model or other targets: it has no layer roberta.*query"),
         (_more, r"is of another model or other targets: another is not adapted here"),
-        (_nameless, r"it names no layers and shapes"),
+        *((spoil, r"it names no layers and shapes") for spoil in (_nameless, _number, _empty)),
     ],
 )
 def test_a_support_of_something_else_is_refused(spoil: Any, said: str, tmp_path: Path) -> None:
@@ -247,6 +303,20 @@ def test_a_support_of_something_else_is_refused(spoil: Any, said: str, tmp_path:
     with pytest.raises(AdapterError, match=rf"^method\.support={path} {said}|^method\.support={path}: .*{said}"):
         attach(model, RobustConfig(rank=4, density=0.05, support=str(path)), verbose=False)
     assert list(model.state_dict()) == before
+
+
+def test_positions_of_another_width_are_the_same(tmp_path: Path) -> None:
+    """Unsigned ones, as another program may write them."""
+    model = attached("roberta", CONFIG)
+    path = tmp_path / support.FILE
+    shapes = {name: adapter.shape for name, adapter in support.supported(model).items()}
+    wide = {name: index.to(torch.uint64) for name, index in places(model).items()}
+    save_file(wide, path, metadata={"shapes": json.dumps(shapes)})
+    other = build("roberta")
+    attach(other, RobustConfig(rank=4, density=0.05, support=str(path)), verbose=False)
+    assert support.describe(other) == support.describe(model)
+    support.write(model, tmp_path / "own")
+    assert {one.share for one in support.overlap(path, tmp_path / "own").values()} == {1.0}
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no tensors", b"\xff" * 40])

@@ -678,7 +678,7 @@ def test_a_support_goes_from_one_door_to_the_other(tmp_path):
     through = wrapped("llama", kind=RobustConfig, support=str(tmp_path / "first"))
     assert support.content_hash(through) == support.content_hash(first)
     support.write(through, tmp_path / "second")
-    assert set(support.overlap(tmp_path / "first", tmp_path / "second").values()) == {1.0}
+    assert {one.share for one in support.overlap(tmp_path / "first", tmp_path / "second").values()} == {1.0}
     again = rosa.attach(build("llama"), method_of(RobustConfig, support=str(tmp_path / "second")), verbose=False)
     assert support.content_hash(again) == support.content_hash(first)
     # What was saved needs the file no more.
