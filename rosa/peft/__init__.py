@@ -29,6 +29,7 @@ from rosa.peft.loading import watch_load_adapter  # noqa: E402
 from rosa.peft.lora import save_as_lora, teach_convert_to_lora, teach_save_pretrained  # noqa: E402
 from rosa.peft.robust import RobustModel  # noqa: E402
 from rosa.peft.rosa import RosaModel  # noqa: E402
+from rosa.peft.withdrawal import teach_load_adapter  # noqa: E402
 
 __all__ = ["RobustConfig", "RobustModel", "RosaConfig", "RosaModel", "save_as_lora"]
 
@@ -37,3 +38,4 @@ register("robust", RobustConfig, RobustModel, RobustModel.prefix)
 teach_save_pretrained()
 teach_convert_to_lora()
 watch_load_adapter()
+teach_load_adapter()

@@ -81,19 +81,19 @@ class Tuner(BaseTuner):
             if not config.inference_mode and not any(one.is_meta(adapter_name) for one in self.layers_of(adapter_name)):
                 self._begin(adapter_name)
         except Exception:
-            self._withdraw(model, adapter_name, trained)
+            self.withdraw(adapter_name, trained)
             raise
         support_checkpointing(model)
         self._describe()
 
-    def _withdraw(self, model: nn.Module, adapter_name: str, trained: set[int]) -> None:
-        """Remove an adapter that could not be added whole: the model is as it was before.
+    def withdraw(self, adapter_name: str, trained: set[int]) -> None:
+        """Remove an adapter that could not be added or loaded whole: the model is as it was before.
 
         Args:
-            model: the adapted model.
             adapter_name: the adapter.
             trained: the ids of the parameters that required gradients.
         """
+        model = self.model
         if len(self.peft_config) > 1:
             self.delete_adapter(adapter_name)
             for name, module in list(model.named_modules()):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
 from peft.utils.other import ModulesToSaveWrapper
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AlbertConfig, AlbertForSequenceClassification
 
+import rosa
 from rosa.errors import AdapterError, ConfigError
 from rosa.peft import RobustConfig, RosaConfig
 from rosa.peft.names import HEADS
@@ -176,6 +179,47 @@ def test_what_peft_refuses_half_way_is_taken_back(kind):
     assert parts_of(first) == before
     assert set(first.peft_config) == {"default"}
     assert torch.equal(logits(first, "llama"), out)
+
+
+def of_another_rank(file: Path) -> None:
+    tensors = {key: tensor[:, :1] if tensor.ndim == 2 else tensor for key, tensor in load_file(file).items()}
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, file)
+
+
+def without_the_head(file: Path) -> None:
+    save_file({key: tensor for key, tensor in load_file(file).items() if ".classifier." not in key}, file)
+
+
+@both
+@pytest.mark.parametrize("spoil", [of_another_rank, without_the_head, Path.unlink])
+@pytest.mark.parametrize("options", [{}, {"is_trainable": True}, {"low_cpu_mem_usage": True}])
+def test_a_new_adapter_whose_file_cannot_be_loaded_is_taken_back(tmp_path, kind, spoil, options):
+    source = trained("roberta", kind=kind, task_type="SEQ_CLS")
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for folder in (good, bad):
+        source.save_pretrained(folder)
+    spoil(bad / "adapter_model.safetensors")
+    plain = build("roberta")
+    plain.roberta.embeddings.requires_grad_(False)
+    first = wrapped("roberta", kind=kind, target_modules=["query"])
+    for model, load in (
+        (plain, lambda: PeftModel.from_pretrained(plain, bad, **options)),
+        (first, lambda: first.load_adapter(bad, "second", **options)),
+    ):
+        before, out, state = parts_of(model), logits(model, "roberta"), model.state_dict()
+        with pytest.raises((AdapterError, KeyError, ValueError)):
+            load()
+        assert parts_of(model) == before
+        assert torch.equal(logits(model, "roberta"), out)
+        assert list(model.state_dict()) == list(state)
+    assert not hasattr(plain, "peft_config")
+    assert rosa.adapters.attachment(plain) is None
+    assert (set(first.peft_config), first.active_adapter) == ({"default"}, "default")
+    expected = logits(source, "roberta")
+    assert torch.equal(logits(PeftModel.from_pretrained(plain, good, **options).eval(), "roberta"), expected)
+    first.load_adapter(good, "second", **options)
+    first.set_adapter("second")
+    assert torch.equal(logits(first.eval(), "roberta"), expected)
 
 
 def test_a_pattern_of_lists_must_be_a_regular_expression():
