@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import rosa
 from rosa.adapters import adapters, attach, attachment, changing_state, load_changing_state, merge, resample
-from rosa.adapters.state import undecayed_names
+from rosa.adapters.state import frozen_hash, undecayed_names
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
 from rosa.errors import AdapterError, ConfigError
 from rosa.utils.seeding import generator
@@ -483,6 +483,27 @@ def test_tensors_of_another_method_or_rank_are_refused(other: str) -> None:
     with pytest.raises(AdapterError, match=r"runs/x/checkpoint-3 is a checkpoint of another.*train\.force=true"):
         load_changing_state(model, foreign, "runs/x/checkpoint-3")
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("lacking", "rest"), [(2, r""), (3, r""), (4, r" \(and 1 more\)"), (5, r" \(and 2 more\)")])
+def test_of_many_tensors_that_do_not_fit_three_are_named(lacking: int, rest: str) -> None:
+    model = attached("roberta", RosaConfig(rank=4))
+    saved = dict(list(changing_state(model).items())[lacking:])
+    said = "; ".join([r"\S+ is missing"] * min(lacking, 3)) + rest
+    with pytest.raises(AdapterError, match=rf"^file is a checkpoint of another method, rank or model: {said}\. Remove"):
+        load_changing_state(model, saved, "file")
+
+
+def test_the_hash_of_what_is_frozen_is_of_names_dtypes_and_shapes_too() -> None:
+    def hashed(name: str, tensor: Tensor) -> str:
+        model = nn.Module()
+        model.register_buffer(name, tensor)
+        return frozen_hash(model)
+
+    zeros = torch.zeros(2, 3)
+    assert hashed("a", zeros) == hashed("a", torch.zeros(2, 3))
+    others = [("b", zeros), ("a", zeros.T), ("a", zeros.int()), ("a", zeros + 1)]
+    assert len({hashed("a", zeros), *(hashed(*other) for other in others)}) == 5
 
 
 # --- other properties ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -98,6 +99,23 @@ def test_every_gradient_is_that_without_checkpointing(name: str, method: str, re
         assert gradient is not None
         if float(gradient.abs().max()) > 1e-6:
             assert relative_difference(actual[key], gradient) < 1e-4, key
+
+
+def test_a_block_gets_its_own_inputs_of_which_the_first_number_has_a_gradient() -> None:
+    integers, x, y = torch.arange(3), inputs(2, 3), inputs(2, 3, seed=2)
+
+    def block(*given: Any, **options: Any) -> Any:
+        return given, options
+
+    function = WithGradient(functools.partial(lambda block, *given, **options: block(*given, **options)))
+    given, options = function(block, "a word", integers, x, y, None, flag=True)
+    assert (given[0], given[4], len(given), options) == ("a word", None, 5, {"flag": True})
+    for one, expected in zip(given[1:4], (integers, x, y), strict=True):
+        assert torch.equal(one, expected)
+    assert [one.requires_grad for one in given[1:4]] == [False, True, False]
+    assert not x.requires_grad, "it is the caller's"
+    y.requires_grad_()
+    assert function(block, integers, x, y)[0] == (integers, x, y)  # has a gradient, so these are the very tensors
 
 
 def test_merging_leaves_no_trace_and_copies_work() -> None:

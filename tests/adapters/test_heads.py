@@ -81,8 +81,11 @@ def test_what_the_loader_drew_anew_trains(config: Any, tmp_path: Path) -> None:
 
 def test_a_random_head_that_stays_frozen_is_announced_by_name(tmp_path: Path) -> None:
     model = BertForSequenceClassification.from_pretrained(saved_language_model(tmp_path), num_labels=3)
-    with pytest.warns(UserWarning, match=r"head=freeze: bert\.pooler\.dense\.weight, .*classifier\.bias were not in"):
+    with pytest.warns(
+        UserWarning, match=r"head=freeze: bert\.pooler\.dense\.weight, .*classifier\.bias were not in"
+    ) as found:
         attach(model, RosaConfig(rank=2, head="freeze"), verbose=False)
+    assert found[0].filename == __file__, "the warning is about the call of attach"
     model.save_pretrained(tmp_path / "again")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -10,10 +10,21 @@ from torch import Tensor, nn
 
 from rosa.adapters import adapters, attach, attachment, merge, resample
 from rosa.adapters.base import Adapter
+from rosa.adapters.quantized import dense_layer
 from rosa.config import LoraConfig, RosaConfig
 from rosa.utils.seeding import generator
 from tests.adapters import tiny
-from tests.adapters.tiny import METHODS, attached, build, logits, make_layer, perturb, relative_difference, train_steps
+from tests.adapters.tiny import (
+    METHODS,
+    attached,
+    build,
+    inputs,
+    logits,
+    make_layer,
+    perturb,
+    relative_difference,
+    train_steps,
+)
 
 
 @pytest.mark.spread
@@ -146,3 +157,13 @@ def test_a_whole_model_merge_is_adapter_by_adapter() -> None:
     merged = weights(merge(other))
     assert len(expected) == 8
     assert all(torch.equal(merged[name], weight) for name, weight in expected.items())
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_the_plain_layer_of_a_quantized_one_has_its_weight_bias_and_dtype(biased: bool) -> None:
+    weight, bias = inputs(7, 10), inputs(7, seed=2) if biased else None
+    layer = dense_layer(weight, bias, torch.bfloat16)
+    assert (type(layer), layer.out_features, layer.in_features) == (nn.Linear, 7, 10)
+    assert torch.equal(layer.weight, weight.bfloat16())
+    assert layer.bias is None if bias is None else torch.equal(layer.bias, bias.bfloat16())
+    assert not any(parameter.requires_grad for parameter in layer.parameters())

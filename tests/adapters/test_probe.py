@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rosa.adapters import attach, attachment
+from rosa.adapters.probe import Probe
 from rosa.config import IA3Config, LoraConfig, MethodConfig, RosaConfig
 from rosa.errors import AdapterError
 from rosa.utils.seeding import generator
@@ -83,6 +85,48 @@ def test_a_factorization_that_changes_the_function_is_let_through() -> None:
     model, said = probed("called", RosaConfig(rank=2, factorization="svd_add"))
     assert said == []
     assert attachment(model) is not None
+
+
+class Gain(nn.Module):
+    """Multiplies its input by one number; the second output is 0 however large it is."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1, dtype=dtype))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x * self.gain, x * self.gain * 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "change", "said"),
+    [
+        *[(torch.float32, 0.008, ""), (torch.float32, 0.012, "1.2 %"), (torch.float32, -0.012, "1.2 %")],
+        *[(torch.bfloat16, 0.03125, ""), (torch.bfloat16, 0.0625, "6.2 %"), (torch.float32, float("nan"), "nan %")],
+    ],
+)
+def test_an_output_may_change_by_a_hundredth_and_by_a_twentieth_in_a_narrow_dtype(
+    dtype: torch.dtype, change: float, said: str
+) -> None:
+    model = Gain(dtype)
+    probe = Probe(model, {"x": X})
+    with torch.no_grad():
+        model.gain += change
+    message = f"attaching changes an output of Gain by {said} for the example"
+    with pytest.raises(AdapterError, match=message) if said else nullcontext():
+        probe.require_same(model)
+
+
+@pytest.mark.parametrize(("count", "rest"), [(5, ""), (6, " and 1 more"), (7, " and 2 more")])
+def test_of_many_layers_on_which_no_output_depends_the_first_five_are_named(count: int, rest: str) -> None:
+    model = nn.Module()
+    model.attention = nn.ModuleList(nn.Linear(12, 12) for _ in range(count))
+    model.forward = lambda x: x
+    with pytest.warns(UserWarning, match=f"no output of Module for the example depends on {count} of") as caught:
+        attach(model, LoraConfig(rank=2, targets=["*attention*"]), verbose=False, example={"x": X})
+    names = ", ".join(f"attention.{number}" for number in range(5))
+    assert str(caught[0].message).endswith(f"may never train: {names}{rest}")
+    assert caught[0].filename == __file__, "the warning is about the call of attach"
 
 
 @pytest.mark.spread

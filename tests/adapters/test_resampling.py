@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 import rosa
 from rosa.adapters import adapters, resample
@@ -312,6 +312,19 @@ def test_a_model_without_adapter_is_refused(tmp_path: Path) -> None:
 def test_a_method_that_has_no_subspace_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="nothing to resample"):
         Run(tmp_path, ResampleCallback(every=1, unit="step"), LoraConfig(rank=4), epochs=1)
+
+
+@pytest.mark.parametrize("lacks", ["model", "optimizer"])
+def test_a_trainer_that_keeps_model_or_optimizer_to_itself_is_refused(lacks: str, tmp_path: Path) -> None:
+    """Without the optimizer its moments would be those of the old subspace."""
+    model = attached("roberta", RosaConfig(rank=4, every=1, unit="step"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    given = {"model": model, "optimizer": train_steps(model, "roberta", steps=0)}
+    del given[lacks]
+    state = TrainerState(global_step=1)
+    with pytest.raises(AdapterError, match="needs a Trainer that passes its model and optimizer"):
+        ResampleCallback().on_step_begin(TrainingArguments(str(tmp_path), use_cpu=True), state, None, **given)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 class Stream(IterableDataset):

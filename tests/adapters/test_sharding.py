@@ -95,7 +95,20 @@ def _in_a_group(rank: int, folder: Path) -> None:
             torch.save(_trained_in_shards(rank, door, method), folder / f"{door}-{method}-{rank}.pt")
         found = {depth: _bytes_of_a_resample(door, depth) for depth in DEPTHS}
         torch.save(found, folder / f"{door}-bytes-{rank}.pt")
+    torch.save(_after_a_forward_pass(), folder / f"forward-{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+def _after_a_forward_pass() -> dict[str, Any]:
+    """A forward pass without a backward pass leaves the whole parameters in place, beside the shards."""
+    model = make("attach")
+    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    start = get_model_state_dict(model, options=options)
+    saved: dict[str, Any] = {"start": start, "before": logits(model, "bert")}
+    rosa.resample(model, generator=generator(0, "resample", 0))
+    model.reshard()
+    return saved | {"after": logits(model, "bert"), "state": get_model_state_dict(model, options=options)}
 
 
 def _bytes_of_a_resample(door: str, depth: int) -> tuple[int, int]:
@@ -205,6 +218,33 @@ def test_a_resample_in_shards_needs_the_memory_of_a_layer_or_two_however_many_th
             visited = WIDTH  # a byte for each direction
             assert kept <= depth * (rows * factors + visited), (rank, depth, kept)
             assert peak <= 7.5 * layer + kept + depth * factors, (rank, depth, peak / layer)
+
+
+@pytest.mark.slow
+def test_a_resample_after_a_forward_pass_alone_moves_the_shards(group):
+    alone = make("attach")
+    rosa.resample(alone, generator=generator(0, "resample", 0))
+    expected = alone.state_dict()
+    for rank in range(2):
+        found = torch.load(group / f"forward-{rank}.pt")
+        assert relative_difference(found["after"], found["before"]) <= 1e-5
+        assert relative_difference(found["after"], logits(alone, "bert")) <= 1e-5
+    first = torch.load(group / "forward-0.pt")  # which alone has the whole state
+    moved = [key for key in first["state"] if key.endswith(".B")]
+    for key in moved:
+        assert relative_difference(first["state"][key], first["start"][key]) > 0.1, key
+        assert relative_difference(first["state"][key], expected[key]) <= 1e-5, key
+    assert moved
+
+
+def test_what_a_layer_alone_gathers_is_a_copy():
+    model = attached("bert", rosa.RosaConfig(rank=2))
+    for _, adapter in rosa.adapters.adapters(model):
+        twin = sharding.gathered(adapter)
+        for one, other in zip(adapter.parameters(), twin.parameters(), strict=True):
+            assert torch.equal(one, other)
+            assert one.data_ptr() != other.data_ptr()
+            assert one.requires_grad == other.requires_grad
 
 
 # --- what cannot be had ----------------------------------------------------------------------------------------------

@@ -42,6 +42,21 @@ def test_products_are_those_of_the_dense_matrix(dtype: torch.dtype) -> None:
     torch.testing.assert_close(sparse.sampled(y.T, x.T, where), everywhere.flatten()[where.index.long()])
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_pytorchs_sparse_products_are_used_where_there_are_any(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU they are MKL's; a device that PyTorch does not know has none, whatever the CPU has."""
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: there)
+    made: list[str] = []
+    monkeypatch.setattr(sparse, "_csr", lambda values, support: made.append("CSR") or sparse.dense(values, support))
+    where, values, x = support(), inputs(COUNT), inputs(IN, 5)
+    torch.testing.assert_close(sparse.times(values, where, x), sparse.dense(values, where) @ x)
+    assert bool(made) == there
+    made.clear()
+    index = torch.empty(COUNT, dtype=torch.int32, device="meta")
+    assert sparse.times(values.to("meta"), Support(index, (OUT, IN)), x.to("meta")).shape == (OUT, 5)
+    assert not made
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_the_sum_keeps_the_layout_of_the_weight(transposed: bool) -> None:
     where, values = support(), inputs(COUNT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import TrainerControl, TrainerState
 
 from rosa.adapters import adapters, attach, support
 from rosa.adapters.collect import Collector
+from rosa.adapters.support_callback import SupportCallback
 from rosa.config import FullConfig, RobustConfig
 from rosa.errors import AdapterError
 from tests.adapters.tiny import attached, batch, build, inputs, perturb
@@ -154,6 +157,59 @@ def test_a_layer_that_no_gradient_reaches_is_named() -> None:
     collector.start()
     with pytest.raises(AdapterError, match=r"roberta\.encoder\.layer\.0\.attention\.self\.query: no gradient"):
         collector.end_update()
+
+
+# --- the callback ----------------------------------------------------------------------------------------------------
+
+
+def train(scales: list[float], max_steps: int | None = None) -> list[bool]:
+    """Updates whose losses are multiplied, one warm-up and two collecting; whether the support is chosen after each.
+
+    As a scaler of float16 does, an update whose gradients are not finite is left out.
+    """
+    model = build("roberta")
+    attach(model, RobustConfig(rank=4, density=0.05, schedule="warmup", warmup_steps=1, collect_steps=2), verbose=False)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    callback, control = SupportCallback(), TrainerControl()
+    state = TrainerState(max_steps=max_steps or len(scales))
+    chosen = []
+    callback.on_train_begin(None, state, control, model=model)
+    for scale in scales:
+        callback.on_step_begin(None, state, control)
+        optimizer.zero_grad()
+        (model(**batch("roberta", seed=state.global_step)).loss * scale).backward()
+        callback.on_pre_optimizer_step(None, state, control, model=model, optimizer=optimizer)
+        if math.isfinite(scale):
+            optimizer.step()
+        callback.on_optimizer_step(None, state, control, model=model)
+        state.global_step += 1
+        chosen.append(support.chosen(model))
+    callback.on_train_end(None, state, control)
+    return chosen
+
+
+@pytest.mark.parametrize(
+    ("scales", "first"),
+    [
+        ([1, 1, 1, 1], 2),
+        ([1, 1, math.inf, 1, 1, 1], 4),  # the first of two is dropped with the second
+        ([1, math.nan, math.inf, 1, 1], 4),
+        ([math.inf, 1, 1, 1], 2),  # before the collection
+        ([1, 1, 1, math.inf], 2),  # after it
+    ],
+)
+def test_the_support_is_chosen_after_as_many_finite_updates_in_a_row(scales: list[float], first: int) -> None:
+    assert train(scales) == [step >= first for step in range(len(scales))]
+
+
+def test_a_training_without_enough_finite_updates_in_a_row_ends_with_an_error() -> None:
+    with pytest.raises(AdapterError, match="ended before the support was chosen: .* collect_steps=2 updates in a row"):
+        train([1, 1, math.inf, 1, math.inf])
+
+
+def test_a_training_that_was_stopped_before_the_choice_says_so() -> None:
+    with pytest.warns(UserWarning, match="was stopped at update 2 of 5, before the support was chosen"):
+        assert train([1, 1], max_steps=5) == [False, False]
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
