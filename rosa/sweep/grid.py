@@ -114,6 +114,10 @@ class Composer:
         self._groups: set[str] = set()
         self._bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig] | None] = {}
 
+    def know(self, composed: DictConfig) -> None:
+        """Learn from what Hydra has composed which keys choose files; without it, a composition is made to learn it."""
+        self._groups |= set(composed.hydra.runtime.choices)
+
     def __call__(self, overrides: Sequence[str], number: int = 0) -> tuple[Config, DictConfig]:
         """The configuration of a cell, and Hydra's part of it.
 
@@ -274,6 +278,7 @@ def expand(conf: Path, asked: Request) -> Iterator[tuple[Job, int]]:
         composer = Composer(lambda words: load([*words, *searched]))
         for words in by_experiment(asked.overrides, loader):
             shared = load([*fixed(words, loader), *searched])
+            composer.know(shared)
             made = cells(shared.hydra.sweeper.params or {}, words, loader)
             for number, cell in enumerate(made):
                 config, hydra = composer(cell, number)

@@ -125,6 +125,15 @@ def test_each_choice_of_files_is_composed_once(monkeypatch: pytest.MonkeyPatch) 
     assert len(calls) == 3, "each method, and once to learn which keys choose files"
 
 
+def test_a_sweep_composes_what_its_cells_share_and_each_choice_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    load = counted(calls)
+    monkeypatch.setattr("hydra.compose", lambda name, overrides, **_: load(overrides))
+    made = planned("task=cola", "method=rosa,lora", "seed=0,1,2", "train.lr=1e-3")
+    assert len({str(job.config) for job in made}) == 6
+    assert calls == [["task=cola", "train.lr=1e-3"], ["task=cola", "method=rosa"], ["task=cola", "method=lora"]]
+
+
 def test_the_command_of_a_cell_composes_it_again() -> None:
     made = planned("-m", "method=rosa,lora", "seed=0,1,2", "model=mini-roberta")
     assert [(job.config.method.name, job.config.seed, job.number) for job in made] == [
