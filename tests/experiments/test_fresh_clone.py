@@ -81,7 +81,7 @@ def test_a_run_of_a_fresh_clone_has_the_name_of_the_committed_one(name: str) -> 
     committed = {records.order_key(run)[:-1] for run in records.find(ROOT / "results", name, "alone")[0]}
     grids = Grids(ROOT / "results")
     names = set()
-    for config in sweep(name, "train.precision=fp32"):
+    for config in (with_precision(config, "fp32") for config in sweep(name)):
         lr = grids.tuned_lr(config)[0] if config.train.lr == TUNED else config.train.lr
         run = records.identity(with_precision(config, "fp32", lr=lr))
         names.add(tuple(run.values())[:-1])
