@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import shutil
 from collections.abc import Callable, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +55,7 @@ from rosa.training.checkpoints import save_weights
 from rosa.utils.formatting import MIB
 from tests.commands import script
 from tests.conftest import ROOT
+from tests.processes import forking
 
 CONF = ROOT / "conf"
 
@@ -356,7 +358,10 @@ def test_memory_counts_gradients_and_both_moments_of_adam(workload: Workload, na
 
 
 @pytest.mark.slow
-def test_memory_is_measured_in_another_process(workload: Workload) -> None:
+def test_memory_is_measured_in_another_process(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The process comes from the tests' own fork server, which has imported what the command's would import again.
+    forking()
+    monkeypatch.setattr(forkserver, "set_forkserver_preload", lambda modules: None)
     (apart,) = memory.measure_apart(workload, [("rosa", 8)]).values()
     here = memory.measure("rosa", 8, workload.config, workload.batch(0))
     for key in ("weights", "gradients", "optimizer_state"):
