@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from rosa.adapters.modules import (
     replace,
 )
 from rosa.adapters.probe import Probe
-from rosa.adapters.targets import drawn_names, head_names, named_head, target_layers
+from rosa.adapters.targets import drawn_names, head_names, linear_layers, matches, named_head
 from rosa.config import MethodConfig, TargetedConfig
 from rosa.config.registry import builder
 from rosa.errors import AdapterError, ConfigError
@@ -55,9 +55,9 @@ def attach(
         The same model.
 
     Raises:
-        AdapterError: a method is attached already, no layer matches the targets, the rank does not fit a layer, or the
-            model is under FSDP1 or ZeRO-3; the model is then unchanged. Or an output for the example has changed; the
-            adapters are then merged again.
+        AdapterError: a method is attached already, no layer matches the targets, the rank does not fit a layer, the
+            head has a parameter of an adapted layer, or the model is under FSDP1 or ZeRO-3; the model is then
+            unchanged. Or an output for the example has changed; the adapters are then merged again.
     """
     present = attachment(model)
     if present is not None:
@@ -73,6 +73,8 @@ def attach(
     _refuse_inference_mode(model)
     require_cpu(generator)
     head = _head(model, config)
+    if isinstance(config, TargetedConfig):  # some builds change the weights, so before them
+        _refuse_both((name for name in linear_layers(model) if any(matches(name, p) for p in config.targets)), head)
     total = sum(parameter.numel() for parameter in model.parameters())
     trained_before = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     probe = None if example is None else Probe(model, example)
@@ -84,6 +86,7 @@ def attach(
             # Before wrapping, because the adapters' factors must stay trainable.
             model.requires_grad_(False)
             built = list(build(model, config, generator))
+            _refuse_both((name for name, _ in built), head)
     except Exception:
         _restore_flags(model, trained_before)
         raise
@@ -146,12 +149,18 @@ def _head(model: nn.Module, config: MethodConfig) -> list[str]:
                 stacklevel=3,
             )
         return head_names(model)
-    head = named_head(model, config.head)
-    if isinstance(config, TargetedConfig):
-        both = [name for name in target_layers(model, config.targets) if f"{name}.weight" in head]
-        if both:
-            raise AdapterError(f"{both[0]} is in both method.head and method.targets: expected one of them")
-    return head
+    return named_head(model, config.head)
+
+
+def _refuse_both(adapted: Iterable[str], head: Iterable[str]) -> None:
+    """Refuse a head that has parameters of adapted layers, whose factors train instead of them."""
+    layers = set(adapted)
+    both = next((name for name in head if name.rpartition(".")[0] in layers), None)
+    if both is not None:
+        raise AdapterError(
+            f"{both} is in both method.head and method.targets: expected one of them; method.head names it, or it was "
+            "not in the checkpoint"
+        )
 
 
 def _describe(name: str, adapter: Adapter) -> AdaptedLayer:

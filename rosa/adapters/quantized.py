@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import torch
@@ -9,10 +10,17 @@ from torch import Tensor, nn
 
 from rosa.errors import AdapterError
 
+NEEDED = "needs bitsandbytes: pip install 'rosa-finetune[quant]'"
+
 
 def quant_state(layer: nn.Module) -> Any:
     """bitsandbytes' description of a 4-bit weight; None for a weight that is not quantized."""
     return getattr(layer.weight, "quant_state", None)
+
+
+def quantized_problem() -> str | None:
+    """The reason why a 4-bit weight cannot be adapted, with a remedy; None if it can."""
+    return None if importlib.util.find_spec("bitsandbytes") else f"has a 4-bit weight, which {NEEDED}"
 
 
 def dequantized(layer: nn.Module) -> Tensor:
@@ -24,7 +32,7 @@ def dequantized(layer: nn.Module) -> Tensor:
     try:
         from bitsandbytes.functional import dequantize_4bit
     except ImportError as error:
-        raise AdapterError("a 4-bit weight needs bitsandbytes: pip install 'rosa-finetune[quant]'") from error
+        raise AdapterError(f"a 4-bit weight {NEEDED}") from error
     weight: Any = layer.weight
     values: Tensor = dequantize_4bit(weight.data, quant_state(layer))
     return values

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from rosa.adapters.base import LinearLayer, oriented, weight_shape
 from rosa.adapters.linalg.subspace import resolve_rank
-from rosa.adapters.quantized import quant_state
+from rosa.adapters.quantized import quant_state, quantized_problem
 from rosa.config import ATTENTION, RankedConfig
 from rosa.errors import AdapterError
 
@@ -135,8 +135,8 @@ def target_layers(model: nn.Module, patterns: Sequence[str], quantized: bool = F
         quantized: whether layers that bitsandbytes has quantized to 4 bits can be adapted.
 
     Raises:
-        AdapterError: a pattern matches nothing (the message lists the available layers), or a layer is quantized,
-            offloaded, sharded, or does not compute ``x W^T + b``.
+        AdapterError: a pattern matches nothing (the message lists the available layers), or a layer is quantized (or
+            bitsandbytes is not installed), offloaded, sharded, or does not compute ``x W^T + b``.
     """
     available = linear_layers(model)
     found = {n: layer for n, layer in available.items() if any(matches(n, pattern) for pattern in patterns)}
@@ -152,7 +152,8 @@ def target_layers(model: nn.Module, patterns: Sequence[str], quantized: bool = F
             f"{type(model).__name__}; it has: {', '.join(shapes) or 'none'}{ties}"
         )
     for name, layer in found.items():
-        problem = None if quantized and quant_state(layer) is not None else layer_problem(layer)
+        narrow = quantized and quant_state(layer) is not None
+        problem = quantized_problem() if narrow else layer_problem(layer)
         if problem is not None:
             raise AdapterError(f"{name} ({type(layer).__name__}) {problem}, or leave the layer out of method.targets")
     return found

@@ -40,16 +40,18 @@ def to_sparse(model: nn.Module, folder: str | Path, *, overwrite: bool = False, 
     refuse_not_finite(model)
     tensors: dict[str, Tensor] = {}
     own: set[str] = set()
+    plain: dict[str, str] = {}
     for name, adapter in adapters(model):
         if not isinstance(adapter, RobustLinear) or adapter.support is None:
             break
         tensors |= {f"{name}.weight/{part}": tensor for part, tensor in _change(adapter).items()}
         own |= {f"{name}.{factor}" for factor in adapter.factors()}
+        plain |= {f"{name}.base.{part}": f"{name}.{part}" for part, _ in adapter.base.named_parameters()}
     else:
         if tensors:
             for name, parameter in model.named_parameters():
                 if parameter.requires_grad and name not in own:
-                    tensors[f"{name}/whole"] = parameter.detach()
+                    tensors[f"{plain.get(name, name)}/whole"] = parameter.detach()
             return _write(model, tensors, Path(folder), overwrite, origin)
     present = attachment(model)
     method = "no method" if present is None else f"method={present.method}"

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from rosa.adapters import attach, attachment, head_names
-from rosa.config import ConfigError, LoraConfig, RosaConfig
+from rosa.config import ConfigError, IA3Config, LoraConfig, MethodConfig, RosaConfig
 from rosa.errors import AdapterError
 from tests.adapters import tiny
 from tests.adapters.tiny import IMAGE, TOWER, WHISPER, build
@@ -115,7 +115,8 @@ def test_an_output_layer_is_no_head_unless_asked_for() -> None:
             r"method\.head: 'lm_head': lm_head\.weight is tied to transformer\.wte\.weight",
         ),
         ("roberta", {"head": ["clasifier"]}, "method.head: 'clasifier' matches nothing in .*: roberta, classifier"),
-        ("bert", {"head": ["pooler"], "targets": ["*"]}, r"bert\.pooler\.dense is in both method\.head and"),
+        ("bert", {"head": ["pooler"], "targets": ["*"]}, r"bert\.pooler\.dense\.weight is in both method\.head and"),
+        ("roberta", {"head": ["*query.bias"]}, r"layer\.0\.attention\.self\.query\.bias is in both method\.head and"),
         ("gpt2", {"targets": ["lm_head"]}, r"match none.*lm_head\.weight is tied to transformer\.wte\.weight"),
     ],
 )
@@ -125,6 +126,15 @@ def test_names_that_cannot_be_a_head_are_refused(name: str, options: Any, said: 
     with pytest.raises(AdapterError, match=said):
         attach(model, RosaConfig(rank=2, **options), verbose=False)
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("config", [LoraConfig(rank=2, head=["*key.bias"]), IA3Config(head=["*key.bias"])])
+def test_a_bias_of_an_adapted_layer_is_no_head(config: MethodConfig) -> None:
+    model = build("roberta")
+    with pytest.raises(AdapterError, match=r"layer\.0\.attention\.self\.key\.bias is in both method\.head and"):
+        attach(model, config, verbose=False)
+    assert attachment(model) is None
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("head", ["Train", [], [""], [3]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rosa.adapters import adapters, attach, attachment, merge
+from rosa.adapters.base import dense_weight
 from rosa.adapters.robust import RobustLinear, trainable_parameters
 from rosa.adapters.state import rate_ratios
 from rosa.config import LoraConfig, RobustConfig
@@ -266,3 +269,15 @@ def test_a_layer_that_was_moved_under_inference_mode_still_computes() -> None:
         assert torch.equal(model(x), expected)
         adapter.index.fill_(-1)
         assert adapter.support is None
+
+
+def test_a_quantized_layer_without_the_library_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = OneLayer(make_layer("linear", 12, 20))
+    model.attention.layer.weight.quant_state = SimpleNamespace(shape=(12, 20), dtype=torch.float32)
+    for module in ("bitsandbytes", "bitsandbytes.functional"):
+        monkeypatch.setitem(sys.modules, module, None)
+    said = r"^attention\.layer \(Linear\) has a 4-bit weight, which needs bitsandbytes: pip install .*\[quant\]"
+    with pytest.raises(AdapterError, match=said):
+        attach(model, RobustConfig(rank=2, density=0.1), verbose=False)
+    with pytest.raises(AdapterError, match="^a 4-bit weight needs bitsandbytes"):  # as of a model loaded elsewhere
+        dense_weight(model.attention.layer)

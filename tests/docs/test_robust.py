@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rosa import export
-from rosa.adapters import merge
+from rosa.adapters import adapters, merge
 from rosa.config import FullConfig, LoraConfig, RobustConfig, methods
 from rosa.errors import ExportError
 from tests.adapters.tiny import attach, attached, build, logits, perturb, relative_difference
@@ -42,6 +42,18 @@ def test_the_loader_rebuilds_the_fine_tuned_model(name: str, schedule: str, tmp_
     expected = logits(merge(model), name)
     assert relative_difference(logits(plain, name), before) > 1e-2
     assert relative_difference(logits(plain, name), expected) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["roberta", "gpt2"])
+def test_a_bias_of_an_adapted_layer_that_a_user_trains_is_loaded_too(name: str, tmp_path: Path) -> None:
+    model = attached(name, RobustConfig(rank=4, density=0.05))
+    for _, adapter in adapters(model):
+        adapter.base.bias.requires_grad_()
+    perturb(model, size=0.3)
+    export.to_sparse(model, tmp_path / "change")
+    plain: nn.Module = build(name)
+    loader()(plain, tmp_path / "change" / "sparse.safetensors")
+    assert relative_difference(logits(plain, name), logits(merge(model), name)) <= 1e-5
 
 
 @pytest.mark.parametrize("config", [LoraConfig(rank=4), FullConfig(), RobustConfig(rank=4, schedule="low_rank_only")])
