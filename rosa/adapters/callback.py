@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rosa.adapters import diagnostics
-from rosa.adapters.modules import adapters, adding, attachment, refuse_flat_shards
+from rosa.adapters.modules import Attachment, adding, attachment, attachment_of, refuse_flat_shards
 from rosa.adapters.resampling import resample, resampled
 from rosa.config.checks import of_kind
 from rosa.errors import AdapterError, CheckpointError, ConfigError, WriteError
@@ -155,17 +155,16 @@ class ResampleCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """While rewarming, store the factors before the update."""
-        present = None if model is None else attachment(model)
-        if model is None or present is None:
+        if model is None or attachment(model) is None:
             return
-        asked = present.config.rewarm_steps if self.rewarm_steps is None else self.rewarm_steps
+        asked = self._option(self._present(model), "rewarm_steps")
         period = self._period(model, train_dataloader, args) if asked else 0
         if not period or state.global_step < period:
             return
         since = state.global_step % period
         if since < asked:
             self._share = (since + 1) / (asked + 1)
-            factors = [factor for _, adapter in adapters(model) for factor in adapter.factors().values()]
+            factors = [factor for adapter in resampled(model).values() for factor in adapter.factors().values()]
             self._before_update = [(factor, factor.detach().clone()) for factor in factors if factor.requires_grad]
 
     def on_optimizer_step(
@@ -223,9 +222,20 @@ class ResampleCallback(TrainerCallback):
         """Updates between two resamples, 0 for never.
 
         Raises:
-            AdapterError: the model has nothing to resample.
+            AdapterError: the model has nothing to resample, or its parts differ in when.
         """
-        present = attachment(model)
+        present = self._present(model)
+        every, unit = (self._option(present, option) for option in ("every", "unit"))
+        return int(every * (updates_per_epoch(train_dataloader, args) if unit == "epoch" else 1))
+
+    def _option(self, present: Attachment, name: str) -> Any:
+        own = getattr(self, name)
+        return getattr(present.config, name) if own is None else own
+
+    def _present(self, model: nn.Module) -> Attachment:
+        present = attachment_of(
+            model, resampled, [name for name in ("every", "unit", "rewarm_steps") if getattr(self, name) is None]
+        )
         if present is None:
             call = adding(model, "RosaConfig")
             raise AdapterError(f"ResampleCallback: the model has no adapter of rosa; call {call} first")
@@ -234,9 +244,7 @@ class ResampleCallback(TrainerCallback):
                 f"ResampleCallback: {present.method} has nothing to resample; leave it out, or adapt a plain model by "
                 f"{adding(model, 'RosaConfig')}"
             )
-        every = present.config.every if self.every is None else self.every
-        unit = present.config.unit if self.unit is None else self.unit
-        return every * (updates_per_epoch(train_dataloader, args) if unit == "epoch" else 1)
+        return present
 
 
 def _short(value: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,8 +135,44 @@ def attachment(model: nn.Module) -> Attachment | None:
     Raises:
         AdapterError: it is no model.
     """
+    return next((present for _, present in attachments(model)), None)
+
+
+def attachments(model: nn.Module) -> Iterator[tuple[nn.Module, Attachment]]:
+    """Each part of a model to which a method was attached, with the attachment: several, if parts have their own.
+
+    Raises:
+        AdapterError: it is no model.
+    """
     _require_model(model)
-    return next((vars(module)[ATTRIBUTE] for module in model.modules() if ATTRIBUTE in vars(module)), None)
+    for module in model.modules():
+        if ATTRIBUTE in vars(module):
+            yield module, vars(module)[ATTRIBUTE]
+
+
+def attachment_of(
+    model: nn.Module, has: Callable[[nn.Module], object], options: Iterable[str] = ()
+) -> Attachment | None:
+    """The attachment of the part of a model that a callback works on; without such a part, any other.
+
+    Args:
+        model: any model.
+        has: whether a part has what the callback works on.
+        options: names of the options in the configuration that the callback goes by.
+
+    Raises:
+        AdapterError: several such parts have different values of an option.
+    """
+    found = [present for module, present in attachments(model) if has(module)]
+    for other in found[1:]:
+        for option in options:
+            one, another = (getattr(present.config, option) for present in (found[0], other))
+            if one != another:
+                raise AdapterError(
+                    f"{type(model).__name__} has parts with {option}={one!r} and with {option}={another!r}, but one "
+                    "schedule for all: attach them with equal values"
+                )
+    return found[0] if found else attachment(model)
 
 
 def adding(model: nn.Module | None, config: str) -> str:
@@ -210,14 +246,14 @@ def merge(model: nn.Module, *, dequantize: bool = False) -> nn.Module:
                 f"{name}: its weight is quantized to 4 bits, to which the merged one would be rounded again; keep the "
                 "adapter, or get plain layers from rosa.merge(model, dequantize=True)"
             )
-    for name, adapter in list(adapters(model)):
-        replace(model, name, adapter.merge())
-    for module in model.modules():
-        present: Attachment | None = vars(module).get(ATTRIBUTE)
-        if present is not None:
+    with torch.inference_mode(False):  # tensors made under it could not train afterwards
+        for name, adapter in list(adapters(model)):
+            replace(model, name, adapter.merge())
+        for module, present in list(attachments(model)):
+            parameters = dict(module.named_parameters())
             for name, dtype in present.cast:
-                parameter = module.get_parameter(name)
-                parameter.data = parameter.data.to(dtype)
+                if name in parameters:  # a head may have been replaced since by another
+                    parameters[name].data = parameters[name].data.to(dtype)
             delattr(module, ATTRIBUTE)
             end_support(module)
     return model

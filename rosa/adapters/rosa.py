@@ -189,14 +189,15 @@ class RosaLinear(ResampledAdapter):
 
 
 def _groups(layers: Sequence[RosaLinear]) -> list[list[int]]:
-    """Indices of the layers by batch: equal shape, rank and device, at most :func:`layers_at_once` in each."""
+    """Indices of the layers by batch: factorized alike, of equal shape, rank and device; at most ``layers_at_once``."""
     groups: dict[tuple[object, ...], list[list[int]]] = {}
     for i, layer in enumerate(layers):
         weight = oriented(layer.base, layer.base.weight)
         out_features, in_features = weight.shape
         device = weight.device if has_float64(weight.device.type) else torch.device("cpu")
         most = layers_at_once(out_features, in_features, device)
-        batches = groups.setdefault((weight.shape, layer.rank, weight.device), [])
+        way = (layer._config.factorization, layer._config.solver, layer._config.split)
+        batches = groups.setdefault((weight.shape, layer.rank, weight.device, way), [])
         if not batches or len(batches[-1]) == most:
             batches.append([])
         batches[-1].append(i)

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from rosa.adapters.base import SupportedAdapter
-from rosa.adapters.modules import adapters, attachment, unwrapped
+from rosa.adapters.modules import adapters, attachment_of, unwrapped
 from rosa.errors import AdapterError, WriteError
 from rosa.utils import files
 
@@ -31,7 +31,7 @@ def supported(model: nn.Module) -> dict[str, SupportedAdapter]:
 
 def by_layer(model: nn.Module) -> dict[str, SupportedAdapter]:
     """As :func:`supported`, by the names that the layers had when they were adapted, whatever wraps the model now."""
-    found, present = supported(model), attachment(model)
+    found, present = supported(model), attachment_of(model, supported)
     if present is None or len(present.layers) != len(found):
         return found
     return dict(zip((layer.name for layer in present.layers), found.values(), strict=True))

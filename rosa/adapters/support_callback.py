@@ -15,13 +15,16 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from rosa.adapters import support
 from rosa.adapters.callback import checkpoint_folder
 from rosa.adapters.collect import Collector
-from rosa.adapters.modules import adding, attachment, refuse_flat_shards
+from rosa.adapters.modules import adding, attachment_of, refuse_flat_shards
 from rosa.adapters.state import changing_state, load_changing_state
 from rosa.errors import AdapterError, CheckpointError, ConfigError, StartOver, WriteError
 from rosa.utils import files
 
 PENDING = "support_pending.safetensors"
 """The file in a checkpoint before the support is chosen: the state to go back to, and the scores so far."""
+
+SCHEDULE = ("schedule", "warmup_steps", "restart", "score", "collect_steps")
+"""The options of the configuration that the callback goes by."""
 
 
 class SupportCallback(TrainerCallback):
@@ -60,7 +63,7 @@ class SupportCallback(TrainerCallback):
             ConfigError: the training is over before the support is chosen.
             CheckpointError: what a checkpoint holds of an interrupted choice cannot be read, or is of another model.
         """
-        present = None if model is None else attachment(model)
+        present = None if model is None else attachment_of(model, support.supported, SCHEDULE)
         if model is None or present is None:
             call = adding(model, "RobustConfig")
             raise AdapterError(f"SupportCallback: the model has no adapter of rosa; call {call} first")

@@ -280,6 +280,27 @@ def test_merging_a_wrapper_merges_the_model_in_it(method: str, wrapper: str) -> 
     assert_same(state_of(inner), state_of(merge(model)))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_that_is_merged_under_inference_mode_can_train_again(method: str) -> None:
+    model = build("roberta").bfloat16()
+    attach(model, METHODS[method](), verbose=False)
+    tiny.give_support(model)
+    with torch.inference_mode():
+        merge(model)
+    assert not any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers()))
+    train_steps(model.requires_grad_(True), "roberta", steps=1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_head_that_was_replaced_does_not_stop_the_merging(method: str) -> None:
+    model = build("roberta").bfloat16()
+    attach(model, METHODS[method](), verbose=False)
+    model.classifier = nn.Identity()
+    merge(model)
+    assert attachment(model) is None
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
