@@ -28,12 +28,9 @@ from rosa.config.overrides import readable
 from rosa.errors import ConfigError, FailedRun
 from rosa.records import RECORD, folder
 from rosa.records.summary import summary
-from rosa.run.device import resolve
-from rosa.run.earlier import Inputs, finished
 from rosa.sweep.grid import job, options, typed
 from rosa.sweep.jobs import request
 from rosa.sweep.refusals import refuse_folders, refuse_half_a_sweep, refuse_processes, refuse_wrong_direction
-from rosa.sweep.slurm import run_as_job
 from rosa.utils.console import run_command
 from rosa.utils.distributed import is_main, launched
 from rosa.utils.files import refuse_unwritable
@@ -62,6 +59,8 @@ def train(composed: DictConfig) -> float:
             traceback.print_exc()
         raise SystemExit(status)
     refuse_processes()
+    from rosa.sweep.slurm import run_as_job
+
     config = from_hydra(composed)
     refuse_wrong_direction(config, context.sweeper.get("direction"))
     result = run_as_job(job(words, config, context, options(context, CONF)))
@@ -72,6 +71,9 @@ def train(composed: DictConfig) -> float:
 
 def alone(composed: DictConfig, words: Sequence[str], context: Any) -> int:
     """Do one run, and print its scores and the path of its record."""
+    from rosa.run.device import resolve  # these read data; the help, and a sweep's start, need none of it
+    from rosa.run.earlier import Inputs, finished
+
     refuse_half_a_sweep(context.sweeper.get("params"), words)
     with explained(CONF, words):
         asked = job(words, from_hydra(composed), context, options(context, CONF))
