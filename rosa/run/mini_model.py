@@ -13,7 +13,7 @@ from rosa.adapters import attach
 from rosa.config import Config, ModelConfig
 from rosa.data.paragraphs import read_paragraphs
 from rosa.mini import text as mini_text
-from rosa.mini.pretraining import gpt2, roberta
+from rosa.mini.pretraining import cache, gpt2, roberta
 from rosa.utils.seeding import generator, global_stream
 
 
@@ -25,18 +25,26 @@ def located(config: Config) -> ModelConfig:
     """
     if config.model.source != "mini":
         return config.model
-    shape, cache_dir, device = config.model.mini, Path(config.cache_dir), config.train.device
-    if shape.architecture == "gpt2":
-        if shape.text:
-            text, origin = read_paragraphs(Path(shape.text))
-        else:
-            text, origin = mini_text.CORPORA[shape.corpus](shape.sentences, shape.seed), {"generated": shape.corpus}
-        folder = gpt2.cached_gpt2(text, shape, cache_dir, origin, device)
+    shape, cache_dir = config.model.mini, Path(config.cache_dir)
+    if shape.architecture == "gpt2" and shape.text:
+        folder = _made(config)
     else:
-        folder = roberta.cached_roberta(
-            mini_text.corpus(shape.sentences, shape.seed), mini_text.vocabulary(), shape, cache_dir, device
-        )
+        recipe = [dataclasses.asdict(shape), mini_text.code(), roberta.VERSION, gpt2.VERSION]
+        folder = cache.noted(recipe, cache_dir, lambda: _made(config))
     return dataclasses.replace(config.model, path=str(folder))
+
+
+def _made(config: Config) -> Path:
+    """The folder of the model, which depends on the very text; pretrained if missing."""
+    shape, cache_dir, device = config.model.mini, Path(config.cache_dir), config.train.device
+    if shape.architecture != "gpt2":
+        text = mini_text.corpus(shape.sentences, shape.seed)
+        return roberta.cached_roberta(text, mini_text.vocabulary(), shape, cache_dir, device)
+    if shape.text:
+        text, origin = read_paragraphs(Path(shape.text))
+    else:
+        text, origin = mini_text.CORPORA[shape.corpus](shape.sentences, shape.seed), {"generated": shape.corpus}
+    return gpt2.cached_gpt2(text, shape, cache_dir, origin, device)
 
 
 def check_method(config: Config) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -80,6 +82,27 @@ def cached(folder: Path, make: Callable[[Path], object]) -> Path:
             make(folder)
     finally:
         lock.release()
+    return folder
+
+
+def noted(recipe: Any, cache_dir: Path, find: Callable[[], Path]) -> Path:
+    """The folder in the cache that ``find`` returns for a recipe, noted there for the next time.
+
+    A folder's own key has the text in it, which takes longer to generate than to say what it is generated from.
+
+    Args:
+        recipe: all that decides which folder it is, the generator's code included; JSON-serializable.
+        cache_dir: where the folders and the notes are.
+        find: returns the folder, after making it where it is missing.
+    """
+    note = cache_dir / f"{key(recipe)}.folder"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        name = note.read_text(encoding="utf-8").strip()
+        if re.fullmatch(r"[\w-]+", name) and _is_whole(cache_dir / name):
+            return cache_dir / name
+    folder = find()
+    with contextlib.suppress(OSError):  # a cache that others share may be read-only
+        files.replace(note, f"{folder.name}\n")
     return folder
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import platform
+from pathlib import Path
 from typing import Any
 
 from rosa.errors import DataError
@@ -9,12 +12,20 @@ from rosa.mini.text import answers, answers_corpus, restaurants, tasks
 from rosa.mini.text.corpus import corpus, vocabulary
 from rosa.mini.text.tasks import TASKS
 
-__all__ = ["CORPORA", "TASKS", "corpus", "examples", "splits", "vocabulary"]
+__all__ = ["CORPORA", "TASKS", "code", "corpus", "examples", "splits", "vocabulary"]
 
 
 E2E = "e2e"
 CORPORA = {"restaurants": restaurants.corpus, "answers": answers_corpus.corpus}
 """Texts to pretrain a small GPT-2 on, by ``model.mini.corpus``."""
+
+
+def code() -> str:
+    """A hash of what decides which text is generated: the modules of this package, and Python's version."""
+    found = hashlib.sha256(platform.python_version().encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def splits(task: str) -> tuple[str, ...]:
