@@ -26,7 +26,7 @@ from rosa.config import from_hydra, register
 from rosa.config.explain import explained
 from rosa.config.overrides import readable
 from rosa.errors import ConfigError, FailedRun
-from rosa.records import RECORD, folder
+from rosa.records import RECORD, folder, tracking
 from rosa.records.summary import summary
 from rosa.sweep.grid import job, options, typed
 from rosa.sweep.jobs import request
@@ -85,6 +85,7 @@ def alone(composed: DictConfig, words: Sequence[str], context: Any) -> int:
             print(f"finished before, nothing to do: {folder(config) / RECORD}")
             return 0
         refuse_unwritable(folder(config), "results_dir=")
+        tracking.load_early(config)
     from rosa.run import run
 
     outcome = run(asked.config, asked.command, progress=True)

@@ -392,3 +392,29 @@ def test_a_service_that_dies_ends_the_tracking_of_one_run_only(tmp_path, caplog)
     after.finish()
     assert said(caplog) == []
     assert [history_of(file) for file in offline_files(tmp_path / "b")] == [[{"loss": 2.0, "step": 1}]]
+
+
+EARLY = """
+import sys
+from rosa.records import tracking
+from tests.records.test_tracking import config
+{}
+before = set(sys.modules)
+tracking.load_early(config(mode=sys.argv[1]))
+print(*sorted(name for name in set(sys.modules) - before if name in ("wandb", "wandb.sdk.launch", "torch")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "first", "loaded"),
+    [
+        ("offline", "", "wandb wandb.sdk.launch"),
+        ("disabled", "", ""),
+        ("offline", "sys.modules['wandb'] = None  # it is not installed", ""),
+    ],
+)
+def test_what_is_slow_to_load_late_is_loaded_early(mode: str, first: str, loaded: str) -> None:
+    asked = [sys.executable, "-c", EARLY.format(first), mode]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == loaded
