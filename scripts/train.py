@@ -31,6 +31,7 @@ from rosa.records.summary import summary
 from rosa.sweep.grid import job, options, typed
 from rosa.sweep.jobs import request
 from rosa.sweep.refusals import refuse_folders, refuse_half_a_sweep, refuse_processes, refuse_wrong_direction
+from rosa.utils import loading
 from rosa.utils.console import run_command
 from rosa.utils.distributed import is_main, launched
 from rosa.utils.files import refuse_unwritable
@@ -86,6 +87,7 @@ def alone(composed: DictConfig, words: Sequence[str], context: Any) -> int:
             return 0
         refuse_unwritable(folder(config), "results_dir=")
         tracking.load_early(config)
+    loading.load("rosa.run.pipeline")
     from rosa.run import run
 
     outcome = run(asked.config, asked.command, progress=True)

@@ -18,7 +18,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 
 from rosa import records
+from rosa.errors import ConfigError
+from rosa.records import tracking
+from rosa.run import pipeline
 from rosa.sweep import local
+from rosa.utils import loading
 from tests.commands import script
 from tests.conftest import ROOT
 from tests.sweep.test_kills import RUN
@@ -128,6 +132,19 @@ def test_the_first_words_wait_for_few_imports(words: list[str], said_first: str)
     assert "hydra" in imports
     assert {name.partition(".")[0] for name in imports} & HEAVY == set()
     assert len(imports) <= 480  # 385 to 422 when this was written
+
+
+def test_a_run_loads_wandb_first_and_the_rest_quickly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(tracking, "load_early", lambda _: order.append("wandb"))
+    monkeypatch.setattr(loading, "load", order.append)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr(pipeline, "run", stop)
+    assert script(monkeypatch, "train", f"results_dir={tmp_path}") == 2
+    assert order == ["wandb", "rosa.run.pipeline"]
 
 
 @pytest.mark.parametrize(
