@@ -22,7 +22,7 @@ from rosa.adapters.modules import (
     replace,
 )
 from rosa.adapters.probe import Probe
-from rosa.adapters.targets import drawn_names, head_names, linear_layers, matches, named_head
+from rosa.adapters.targets import WEIGHT_DTYPES, drawn_names, head_names, linear_layers, matches, named_head
 from rosa.config import MethodConfig, TargetedConfig
 from rosa.config.registry import builder
 from rosa.errors import AdapterError, ConfigError
@@ -73,6 +73,7 @@ def attach(
     _refuse_inference_mode(model)
     require_cpu(generator)
     head = _head(model, config)
+    _refuse_untrainable(model, head, config)
     if isinstance(config, TargetedConfig):  # some builds change the weights, so before them
         _refuse_both((name for name in linear_layers(model) if any(matches(name, p) for p in config.targets)), head)
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -114,11 +115,11 @@ def attach(
         try:
             if config.keeps_function:
                 probe.require_same(model)
-        except AdapterError:
+            probe.warn_of_idle(model)
+        except Exception:  # also the model's own, which may call a layer in a way that no adapter knows
             merge(model)
             _restore_flags(model, trained_before)
             raise
-        probe.warn_of_idle(model)
     if verbose:
         print(done.table(), flush=True)
     return model
@@ -132,6 +133,19 @@ def _refuse_inference_mode(model: nn.Module) -> None:
         )
     if torch.is_inference_mode_enabled():
         raise AdapterError("attach: factors made under torch.inference_mode cannot train; call it outside it")
+
+
+def _refuse_untrainable(model: nn.Module, head: list[str], config: MethodConfig) -> None:
+    """Refuse to train what has no gradient, or a scale that is stored apart: integers, 8-bit floats."""
+    trains = set(head) if config.head != "freeze" else set()
+    for name, parameter in model.named_parameters():
+        narrow = parameter.dtype not in WEIGHT_DTYPES and not parameter.is_complex()
+        if narrow and (name in trains or config.name == "full"):
+            instead = "adapt chosen layers by another method" if config.name == "full" else "name another method.head"
+            raise AdapterError(
+                f"{name} is of {parameter.dtype} and cannot train: load the model without quantization (float32, "
+                f"bfloat16 or float16), or {instead}"
+            )
 
 
 def _restore_flags(model: nn.Module, trained: set[str]) -> None:

@@ -37,6 +37,11 @@ class Probe:
     """
 
     def __init__(self, model: nn.Module, example: Mapping[str, Any]) -> None:
+        if not isinstance(example, Mapping):
+            raise AdapterError(
+                f"example of {type(example).__name__}: expected the keyword arguments of the model's forward, as in "
+                "example={'input_ids': ...}"
+            )
         self.example = example
         narrow = [parameter.dtype for parameter in model.parameters() if is_narrow(parameter.dtype)]
         self.dtype = narrow[0] if narrow else None

@@ -46,8 +46,8 @@ def resample(
 
     Raises:
         AdapterError: the model has no such adapter or is under FSDP1 or ZeRO-3, ``generator`` or ``optimizer`` is
-            something else, or a weight is not finite or cannot be factorized; the model and the optimizer are then
-            unchanged.
+            something else, its state cannot be pruned, or a weight is not finite or cannot be factorized; the model and
+            the optimizer are then unchanged.
     """
     found = resampled(model)
     if not found:
@@ -59,6 +59,7 @@ def resample(
             f"optimizer={optimizer!r}: expected a torch.optim.Optimizer, or None to leave its state alone"
         )
     refuse_flat_shards(model)
+    _refuse_unprunable(optimizer, found)
     # Every process draws for every layer, so that the generators stay in the same state.
     drawn = [adapter.draw(generator) for adapter in found.values()]
     members = list(found.values())
@@ -134,6 +135,22 @@ def _move_sharded(model: nn.Module, members: list[ResampledAdapter], drawn: list
 
     sharding.reshard(model)
     return sharding.move_sharded(members, drawn)
+
+
+def _refuse_unprunable(optimizer: torch.optim.Optimizer | None, found: Mapping[str, ResampledAdapter]) -> None:
+    """Refuse to prune moments that are codes of another table, in which 0 is no zero, as in 8-bit optimizers."""
+    if optimizer is None:
+        return
+    for prefix, adapter in found.items():
+        if adapter.optimizer_state() != "prune":
+            continue
+        for name, factor in adapter.factors().items():
+            for key, moment in optimizer.state.get(factor, {}).items():
+                if isinstance(moment, Tensor) and moment.shape == factor.shape and not moment.is_floating_point():
+                    raise AdapterError(
+                        f"{prefix}.{name}: the optimizer's {key} is of {moment.dtype}, so optimizer_state=prune cannot "
+                        "find the largest moments: use optimizer_state=reset, or an optimizer that is not quantized"
+                    )
 
 
 def _treat_state(optimizer: torch.optim.Optimizer, factor: nn.Parameter, treatment: str) -> None:

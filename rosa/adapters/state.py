@@ -6,6 +6,7 @@ import hashlib
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from rosa.adapters.modules import adapters, unwrapped
 from rosa.errors import AdapterError
@@ -20,6 +21,9 @@ def changing_names(model: nn.Module) -> list[str]:
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for prefix, adapter in adapters(model):
         names.update(f"{prefix}.{name}" for name in adapter.changing())
+    for prefix, module in model.named_modules():
+        if isinstance(module, _NormBase) and module.track_running_stats:  # a frozen one's means change as well
+            names.update(f"{prefix}.{name}".lstrip(".") for name, _ in module.named_buffers(recurse=False))
     return sorted(names)
 
 

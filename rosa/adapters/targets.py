@@ -147,6 +147,11 @@ def target_layers(model: nn.Module, patterns: Sequence[str], quantized: bool = F
         ties = "".join(
             f"; {name} is tied to {original}" for name, original in tied(model).items() if _below(name, unmatched)
         )
+        ties += "".join(
+            f"; {name} {reason}"
+            for name, reason in _left_out(model, available).items()
+            if any(matches(name, pattern) for pattern in unmatched)
+        )
         raise AdapterError(
             f"targets {unmatched} match none of the {len(available)} linear layers of "
             f"{type(model).__name__}; it has: {', '.join(shapes) or 'none'}{ties}"
@@ -156,6 +161,22 @@ def target_layers(model: nn.Module, patterns: Sequence[str], quantized: bool = F
         problem = quantized_problem() if narrow else layer_problem(layer)
         if problem is not None:
             raise AdapterError(f"{name} ({type(layer).__name__}) {problem}, or leave the layer out of method.targets")
+    return found
+
+
+def _left_out(model: nn.Module, available: Mapping[str, LinearLayer]) -> dict[str, str]:
+    """Why linear layers that :func:`linear_layers` leaves out are, by name; of a tied weight, :func:`tied` says it."""
+    head, output = set(head_names(model)), _output_layer(model)
+    found = {}
+    for name, layer in model.named_modules():
+        if not isinstance(layer, LinearLayer) or name in available:
+            continue
+        if layer is output:
+            found[name] = "is the language model's output layer"
+        elif f"{name}.weight" in head:
+            found[name] = "is in the head (method.head), which trains whole"
+        elif not isinstance(vars(layer)["_parameters"].get("weight"), nn.Parameter):
+            found[name] = "has a weight that is computed at each call (a parametrization, pruning)"
     return found
 
 

@@ -656,3 +656,41 @@ def test_what_is_no_optimizer_is_refused_before_anything_moves() -> None:
 def test_what_is_no_generator_is_refused(given: Any) -> None:
     with pytest.raises(AdapterError, match=r"generator=.*: expected a torch\.Generator"):
         attach(build("bert"), RosaConfig(rank=2), generator=given, verbose=False)
+
+
+@pytest.mark.parametrize("config", [FullConfig(), LoraConfig(rank=2, head=["scores"])], ids=["full", "head"])
+def test_a_parameter_that_cannot_train_is_named_and_nothing_changes(config: MethodConfig) -> None:
+    model = build("roberta")
+    model.scores = nn.Module()
+    model.scores.codes = nn.Parameter(torch.ones(3, dtype=torch.int8), requires_grad=False)
+    before = snapshot(model)
+    with pytest.raises(AdapterError, match=r"scores\.codes is of torch\.int8 and cannot train"):
+        attach(model, config, verbose=False)
+    assert_as_it_was(model, before)
+
+
+def test_a_target_that_is_left_out_is_said_why() -> None:
+    model = build("roberta")
+    for layer in model.roberta.encoder.layer:
+        nn.utils.parametrizations.weight_norm(layer.attention.self.query)
+    with pytest.raises(AdapterError, match=r"layer\.1\.attention\.self\.query has a weight that is computed"):
+        attach(model, RosaConfig(rank=2, targets=["query"]), verbose=False)
+    with pytest.raises(AdapterError, match=r"; classifier\.dense is in the head"):
+        attach(model, RosaConfig(rank=2, targets=["classifier.dense"]), verbose=False)
+    with pytest.raises(AdapterError, match=r"; lm_head is the language model's output layer"):
+        attach(build("llama"), RosaConfig(rank=2, targets=["lm_head"]), verbose=False)
+
+
+def test_running_means_of_a_frozen_layer_are_in_the_changing_state() -> None:
+    """Batch normalization changes them while training, whether or not its parameters train."""
+
+    def model(seed: int) -> nn.Module:
+        torch.manual_seed(0)
+        built = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)).train()
+        return attach(built, RosaConfig(rank=2, targets=["*"]), generator=generator(seed, "adapter"), verbose=False)
+
+    x = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
+    trained, other = model(0), model(1)
+    trained(x + 3)
+    load_changing_state(other, changing_state(trained), "checkpoint")
+    assert torch.equal(other.eval()(x), trained.eval()(x))

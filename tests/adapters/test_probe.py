@@ -146,3 +146,29 @@ def test_no_number_of_the_global_stream_is_drawn() -> None:
     drawn = torch.rand(3)
     torch.manual_seed(0)
     assert torch.equal(torch.rand(3), drawn)
+
+
+class ByKeyword(nn.Module):
+    """Calls its layer by the name of the argument, which an adapter does not take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.Linear(12, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(input=x)
+
+
+def test_an_adapted_model_that_fails_on_the_example_is_given_back() -> None:
+    model = ByKeyword()
+    expected = model(X)
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        attach(model, LoraConfig(rank=2), verbose=False, example={"x": X})
+    assert attachment(model) is None
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert torch.equal(model(X), expected)
+
+
+def test_an_example_that_is_no_keyword_arguments_is_refused() -> None:
+    with pytest.raises(AdapterError, match="example of Tensor: expected the keyword arguments"):
+        attach(Held("called"), LoraConfig(rank=2), verbose=False, example=X)  # type: ignore[arg-type]

@@ -421,6 +421,18 @@ def test_pruning_drops_the_largest_of_both_moments_under_one_mask() -> None:
     assert all(float(optimizer.state[p]["exp_avg"].abs().min()) > 0 for p in head if p.grad.abs().min() > 0)
 
 
+def test_moments_that_are_codes_are_not_pruned() -> None:
+    """An 8-bit optimizer's code 0 is its most negative value; nothing moves before the refusal."""
+    model, optimizer = optimized(optimizer_state="prune")
+    name, factor = next((n, p) for n, p in model.named_parameters() if n.endswith(".A"))
+    optimizer.state[factor] = {"state1": torch.full(factor.shape, 200, dtype=torch.uint8)}
+    before = factor.detach().clone()
+    with pytest.raises(AdapterError, match=rf"{name}: the optimizer's state1 is of torch\.uint8.*=reset"):
+        resample(model, generator=generator(0, "resample"), optimizer=optimizer)
+    assert torch.equal(factor, before)
+    assert bool((optimizer.state[factor]["state1"] == 200).all())
+
+
 def test_the_first_update_after_a_reset_is_a_first_update() -> None:
     """Bias-corrected Adam starts with lr g / (|g| + eps): at most lr an entry, in the gradient's direction."""
     lr, eps = 1e-2, 1e-8
