@@ -141,8 +141,9 @@ def test_real_architectures_pass(name: str, method: str, dtype: torch.dtype) -> 
 
 
 def test_no_number_of_the_global_stream_is_drawn() -> None:
+    model, batch = build("bert"), tiny.batch("bert")
     torch.manual_seed(0)
-    attach(build("bert"), IA3Config(), verbose=False, example=tiny.batch("bert"))
+    attach(model, IA3Config(), verbose=False, example=batch)
     drawn = torch.rand(3)
     torch.manual_seed(0)
     assert torch.equal(torch.rand(3), drawn)
