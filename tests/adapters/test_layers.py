@@ -164,6 +164,26 @@ def test_a_layer_that_computes_something_else_is_refused_by_name(kind: type[nn.L
         attach(model, config, verbose=False)
 
 
+class InHalves(nn.Linear):
+    """Sums in another order, so that the last digits differ."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = self.in_features // 2
+        second = x[..., half:] @ self.weight[:, half:].T
+        return second + x[..., :half] @ self.weight[:, :half].T + self.bias
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_layer_of_another_class_that_computes_the_same_is_adapted(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = InHalves(96, 64).to(dtype)
+    x = torch.randn(5, 96, dtype=dtype)
+    assert not torch.equal(layer(x), functional.linear(x, layer.weight, layer.bias))
+    model = nn.ModuleDict({"attention": layer})
+    attach(model, LoraConfig(rank=2), verbose=False)
+    assert [name for name, _ in adapters(model)] == ["attention"]
+
+
 @pytest.mark.parametrize("how", ["emptied", "distributed"])
 def test_a_layer_of_which_only_a_shard_is_here_is_refused_by_name(how: str) -> None:
     """ZeRO-3 leaves an empty parameter between its uses; FSDP leaves a distributed tensor with a device mesh."""
@@ -197,6 +217,14 @@ def test_an_expanded_weight_is_refused_by_name(config: MethodConfig) -> None:
     layer.weight = nn.Parameter(torch.ones(1, tiny.HIDDEN).expand(tiny.HIDDEN, tiny.HIDDEN))
     with pytest.raises(AdapterError, match=r"layer\.1\.attention\.self\.key \(Linear\) has an expanded weight"):
         attach(model, config, verbose=False)
+
+
+def test_a_weight_of_one_row_may_have_any_stride_there() -> None:
+    """No two entries share memory, though the stride of the row is 0."""
+    model = nn.ModuleDict({"attention": nn.Linear(16, 1)})
+    model["attention"].weight = nn.Parameter(torch.randn(16).as_strided((1, 16), (0, 1)))
+    attach(model, RosaConfig(rank=1), verbose=False)
+    assert [name for name, _ in adapters(model)] == ["attention"]
 
 
 @pytest.mark.parametrize("config", METHODS, ids=lambda config: config.name)
