@@ -14,7 +14,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rosa.adapters import diagnostics
-from rosa.adapters.modules import Attachment, adding, attachment, attachment_of, refuse_flat_shards
+from rosa.adapters.base import ResampledAdapter
+from rosa.adapters.modules import Attachment, adapters, adding, attachment, attachment_of, refuse_flat_shards
 from rosa.adapters.resampling import resample, resampled
 from rosa.config.checks import of_kind
 from rosa.errors import AdapterError, CheckpointError, ConfigError, WriteError
@@ -239,7 +240,7 @@ class ResampleCallback(TrainerCallback):
         if present is None:
             call = adding(model, "RosaConfig")
             raise AdapterError(f"ResampleCallback: the model has no adapter of rosa; call {call} first")
-        if not resampled(model):
+        if not any(isinstance(adapter, ResampledAdapter) for _, adapter in adapters(model)):
             raise AdapterError(
                 f"ResampleCallback: {present.method} has nothing to resample; leave it out, or adapt a plain model by "
                 f"{adding(model, 'RosaConfig')}"

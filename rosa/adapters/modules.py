@@ -163,7 +163,10 @@ def attachment_of(
     Raises:
         AdapterError: several such parts have different values of an option.
     """
-    found = [present for module, present in attachments(model) if has(module)]
+    parts = list(attachments(model))
+    if len(parts) == 1:  # the common case, in each update: there is nothing to choose
+        return parts[0][1]
+    found = [present for module, present in parts if has(module)]
     for other in found[1:]:
         for option in options:
             one, another = (getattr(present.config, option) for present in (found[0], other))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import glob
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from rosa.errors import RecordError
 from rosa.records.record import RECORD, order_key, read
 from rosa.records.schema import Record
+from rosa.utils.garbage import unsearched
 
 RUNS, EVIDENCE = "runs", "records"
 """Folders of the results folder: of its own runs, and of the records that are committed with the project."""
@@ -88,20 +87,8 @@ def _evidence(results_dir: Path, experiment: str | None) -> Iterator[Path]:
 
 
 def _read_all(paths: Iterator[Path], experiment: str | None, problems: list[RecordError]) -> Located:
-    with _no_collection():
+    with unsearched():  # records have no cycles
         return _read_each(paths, experiment, problems)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No search for cycles meanwhile: records have none, and the search takes longer the more records there are."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _read_each(paths: Iterator[Path], experiment: str | None, problems: list[RecordError]) -> Located:

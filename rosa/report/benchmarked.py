@@ -14,7 +14,8 @@ from rosa.report.tables.table import Cell, Table
 
 FILE = "costs.csv"
 """In the folder of tables."""
-SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "open"
+SUPPORTED, CONTRADICTED, OPEN, NOT_RUN = "supported", "contradicted", "open", "not run"
+"""The verdicts of a claim."""
 ALLOWED = 1.02
 """Largest ratio that counts as no more."""
 ROSA, LORA, FULL = "ROSA", "LoRA (loralib)", "Full"
@@ -97,7 +98,7 @@ def costs_claims(lines: Sequence[Line]) -> Table:
 def verdict_of(found: Sequence[Ratio]) -> str:
     """Whether ROSA costs no more than the other on every model."""
     if not found:
-        return "not run"
+        return NOT_RUN
     within = [one.value <= ALLOWED for one in found]
     return SUPPORTED if all(within) else OPEN if any(within) else CONTRADICTED
 

@@ -13,7 +13,7 @@ from typing import Any
 from rosa import records
 from rosa.records import Record
 from rosa.report import formatting
-from rosa.report.benchmarked import Line, costs_claims
+from rosa.report.benchmarked import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED, Line, costs_claims
 from rosa.report.comparison import Comparison, Row, Task, compare
 from rosa.report.significance import LEVEL, Paired, compare_with, holm
 from rosa.report.tables.costs import PEAK, STATE, Quantity, measured, ratio
@@ -25,7 +25,6 @@ from rosa.report.tables.table import Cell, Table
 EXPERIMENT = "evidence_glue"
 ON_TEXTS = "e2e_real"
 """The experiment whose generated texts are compared."""
-SUPPORTED, CONTRADICTED, OPEN, NOT_RUN = "supported", "contradicted", "open", "not run"
 SAME = 0.02
 """Largest relative difference in memory that counts as equal."""
 HELD = 0.5

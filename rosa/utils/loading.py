@@ -6,6 +6,8 @@ import gc
 import importlib
 import sys
 
+from rosa.utils.garbage import unsearched
+
 
 def load(name: str) -> None:
     """Import a module, unless it is imported already, without Python's search for cyclic garbage.
@@ -15,11 +17,6 @@ def load(name: str) -> None:
     """
     if name in sys.modules:
         return
-    searching = gc.isenabled()
-    gc.disable()
-    try:
+    with unsearched():
         importlib.import_module(name)
         gc.freeze()
-    finally:
-        if searching:
-            gc.enable()
