@@ -93,7 +93,7 @@ def _in_a_group(rank: int, folder: Path) -> None:
     for door in DOORS:
         for method in METHODS:
             torch.save(_trained_in_shards(rank, door, method), folder / f"{door}-{method}-{rank}.pt")
-        found = {depth: _bytes_of_a_resample(door, depth) for depth in DEPTHS}
+        found = {depth: _least_bytes_of_a_resample(door, depth) for depth in DEPTHS}
         torch.save(found, folder / f"{door}-bytes-{rank}.pt")
     torch.save(_after_a_forward_pass(), folder / f"forward-{rank}.pt")
     torch.distributed.destroy_process_group()
@@ -109,6 +109,12 @@ def _after_a_forward_pass() -> dict[str, Any]:
     rosa.resample(model, generator=generator(0, "resample", 0))
     model.reshard()
     return saved | {"after": logits(model, "bert"), "state": get_model_state_dict(model, options=options)}
+
+
+def _least_bytes_of_a_resample(door: str, depth: int) -> tuple[int, int]:
+    """Of three measurements, the smallest peak and the least that is kept; each counts at least what is needed."""
+    peaks, kept = zip(*(_bytes_of_a_resample(door, depth) for _ in range(3)), strict=True)
+    return min(peaks), min(kept)
 
 
 def _bytes_of_a_resample(door: str, depth: int) -> tuple[int, int]:
