@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -210,10 +211,15 @@ def _read_mini(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], di
     for name in task.splits:
         size = data.train_size if name == TRAIN else data.evaluation_size
         rows = RowCollector(task, f"mini {task.name}, split {name}", ", row ", None)
-        for number, row in enumerate(mini_text.examples(task.name, name, size, data.seed)):
+        for number, row in enumerate(_generated(task.name, name, size, data.seed)):
             rows.add(number, [row[column] for column in task.texts], row.get("label"))
         splits[name] = rows.finish()
     return splits, {"source": "mini", "seed": data.seed}
+
+
+@functools.lru_cache(maxsize=64)  # a sweep's worker reads the same rows once for each method
+def _generated(task: str, split: str, size: int, seed: int) -> tuple[Mapping[str, Any], ...]:
+    return tuple(mini_text.examples(task, split, size, seed))
 
 
 def _read_local(task: TaskConfig, data: DataConfig) -> tuple[dict[str, Split], dict[str, Any]]:
