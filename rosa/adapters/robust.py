@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from rosa.adapters import support
 from rosa.adapters.base import AddingAdapter, LinearLayer, SupportedAdapter, dense_weight, weight_shape
-from rosa.adapters.linalg.precision import Cast, exact
+from rosa.adapters.linalg.precision import Cast, autocasted, exact
 from rosa.adapters.opaque import numbered, sparse_linear
 from rosa.adapters.sparse import SparseLinear, SparsePart, Support, dense, index_dtype
 from rosa.adapters.targets import by_pattern, layer_ranks, linear_layers, matches, target_layers
@@ -110,9 +110,7 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x (W + S)^T + b + (alpha / r) dropout(x) A^T B^T``; (…, in) -> (…, out)."""
-        device = x.device.type
-        autocast = torch.is_autocast_enabled(device) and x.dtype != torch.float64
-        x = x.to(torch.get_autocast_dtype(device)) if autocast else x
+        x = autocasted(x)
         if self.index is None:
             out = self.base(x)
         elif torch.compiler.is_compiling():

@@ -1,4 +1,4 @@
-"""The precision of weight sums, and compensated rounding of 16-bit weights.
+"""The precision of weight sums and of products, and compensated rounding of 16-bit weights.
 
 Sums that are written back into weights are computed in float64 (:func:`exact`), which neither autocast nor TF32
 affects. A bfloat16 or float16 weight would still lose up to half a unit in the last place at every such sum, so the
@@ -20,6 +20,17 @@ Cast = Callable[[Tensor], Tensor]
 
 STEPS = 254
 """Steps of the stored rounding error in one spacing of the dtype; half a spacing is 127 steps, int8's largest value."""
+
+
+def autocasted(x: Tensor) -> Tensor:
+    """The input of a layer in the dtype in which its products are computed, where autocast is on.
+
+    Autocast itself would convert it for each product again, and its gradients back, each in a pass over the tokens.
+    """
+    device = x.device.type
+    # Autocast leaves float64 as it is.
+    chosen = torch.is_autocast_enabled(device) and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype(device)) if chosen else x
 
 
 class Rounded(NamedTuple):
