@@ -15,7 +15,16 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rosa.adapters import diagnostics
 from rosa.adapters.base import ResampledAdapter
-from rosa.adapters.modules import Attachment, adapters, adding, attachment, attachment_of, refuse_flat_shards
+from rosa.adapters.modules import (
+    ATTRIBUTE,
+    Attachment,
+    adapters,
+    adding,
+    attachment,
+    attachment_of,
+    attachments,
+    refuse_flat_shards,
+)
 from rosa.adapters.resampling import resample, resampled
 from rosa.config.checks import of_kind
 from rosa.errors import AdapterError, CheckpointError, ConfigError, WriteError
@@ -87,6 +96,9 @@ class ResampleCallback(TrainerCallback):
         self._before_update: list[tuple[nn.Parameter, Tensor]] = []
         """While rewarming: the factors and their values before the update, of which the share ``_share`` is applied."""
         self._share = 1.0
+        self._found: tuple[nn.Module, list[tuple[nn.Module, Attachment]], Attachment] | None = None
+        """The model of the last update, its adapted parts, and the attachment whose schedule holds: a search for them
+        walks over all modules, which in each update of a small model would take a good part of the time."""
 
     def on_train_begin(
         self,
@@ -102,7 +114,7 @@ class ResampleCallback(TrainerCallback):
             AdapterError: the Trainer has put the model under FSDP1 or ZeRO-3.
             CheckpointError: they cannot be read, or are of other layers.
         """
-        self._end = None
+        self._end = self._found = None
         if model is not None:
             refuse_flat_shards(model)
         if state.global_step:
@@ -156,7 +168,7 @@ class ResampleCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """While rewarming, store the factors before the update."""
-        if model is None or attachment(model) is None:
+        if model is None or (self._known(model) is None and attachment(model) is None):
             return
         asked = self._option(self._present(model), "rewarm_steps")
         period = self._period(model, train_dataloader, args) if asked else 0
@@ -211,6 +223,7 @@ class ResampleCallback(TrainerCallback):
         """Append the last subspace's norms to the log history."""
         if model is not None:
             state.log_history.append(self._end or self._subspace_end(model, state))
+        self._found = None  # it would keep the model in memory as long as the callback
 
     def _subspace_end(self, model: nn.Module, state: TrainerState) -> dict[str, Any]:
         event: dict[str, Any] = {"step": state.global_step, "epoch": state.epoch}
@@ -233,7 +246,18 @@ class ResampleCallback(TrainerCallback):
         own = getattr(self, name)
         return getattr(present.config, name) if own is None else own
 
+    def _known(self, model: nn.Module) -> Attachment | None:
+        """The attachment that was found in an earlier update, if this model still has the same ones."""
+        if self._found is None:
+            return None
+        searched, parts, present = self._found
+        same = searched is model and all(vars(part).get(ATTRIBUTE) is own for part, own in parts)
+        return present if same else None
+
     def _present(self, model: nn.Module) -> Attachment:
+        known = self._known(model)
+        if known is not None:
+            return known
         present = attachment_of(
             model, resampled, [name for name in ("every", "unit", "rewarm_steps") if getattr(self, name) is None]
         )
@@ -245,6 +269,7 @@ class ResampleCallback(TrainerCallback):
                 f"ResampleCallback: {present.method} has nothing to resample; leave it out, or adapt a plain model by "
                 f"{adding(model, 'RosaConfig')}"
             )
+        self._found = model, list(attachments(model)), present
         return present
 
 
