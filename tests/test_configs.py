@@ -39,6 +39,7 @@ NEEDS = {
     ("model", "linear"): ["task=regression", "data=teacher"],
     ("model", "mlp"): ["task=regression", "data=teacher"],
     ("data", "teacher"): ["model=linear", "task=regression"],
+    ("data", "diabetes"): ["model=linear", "task=regression", "model.perceptron.widths=[11,1]"],
     ("model", "mini-gpt2"): ["task=e2e"],
     ("model", "mini-gpt2-answers"): ["task=gsm8k"],
     ("decoding", "lora"): ["task=e2e", "model=mini-gpt2"],
@@ -195,7 +196,10 @@ def test_defaults_are_the_protocol() -> None:
         (["seed=-1"], "seed=-1"),
         (["data=local"], "data=local data.dir=DIR"),
         (["train.precision=fp16", "train.device=cpu"], "fp16 needs a GPU"),
-        (["task=regression"], "vector regression needs task=regression, data=teacher, and model=linear"),
+        (
+            ["task=regression"],
+            "vector regression needs task=regression, data=teacher or data=diabetes, and model=linear",
+        ),
         (
             ["data=local", "data.dir=/a=b"],
             """data.dir=/a=b: quote the value, and the quotes from the shell: 'data.dir="/a=b"'""",

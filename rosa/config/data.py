@@ -8,6 +8,10 @@ from rosa.config.checks import choice, not_negative, positive, require
 
 FILES = ("train", "validation", "test")
 """Splits of ``data=files``; each is also the key of its file."""
+VECTORS = ("teacher", "diabetes")
+"""Sources of the examples of a vector regression."""
+DIABETES_WIDTHS = (11, 1)
+"""Width of the features (ten measurements and a constant 1) and of the label of ``data=diabetes``."""
 
 
 @dataclass
@@ -26,8 +30,8 @@ class DataConfig:
     """Source of the examples, and their number."""
 
     source: str = "mini"
-    """``hub``, ``local`` (GLUE or E2E in ``data.dir``), ``files`` (one per split), or generated: ``mini`` (texts) or
-    ``teacher`` (vectors)."""
+    """``hub``, ``local`` (GLUE or E2E in ``data.dir``), ``files`` (one per split), ``diabetes`` (vectors, with
+    scikit-learn), or generated: ``mini`` (texts) or ``teacher`` (vectors)."""
     dir: str = ""
     """Folder that contains the tasks' folders (``local``)."""
     train: str = ""
@@ -50,26 +54,26 @@ class DataConfig:
     skip_malformed: bool = False
     """Skip malformed rows of local files and count them in the record, instead of stopping with an error."""
     train_size: int = 1000
-    """Training rows of generated data."""
+    """Training rows of generated data, and of ``diabetes``."""
     evaluation_size: int = 500
-    """Rows of each evaluation split of generated data."""
+    """Rows of each evaluation split of generated data, and of ``diabetes``."""
     seed: int = 0
-    """Seed of generated data, which is the same for every run seed, as a real dataset is, unless ``per_seed``."""
+    """Seed of generated data, and of the splits of ``diabetes``; the same for every run seed unless ``per_seed``."""
     per_seed: bool = False
-    """Draw generated text (``mini``) anew for each run seed: with the sum of ``data.seed`` and the run's seed."""
+    """Draw generated text (``mini``), or the splits of ``diabetes``, anew for each run seed: with the sum of
+    ``data.seed`` and the run's seed."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
     def __post_init__(self) -> None:
-        choice("data.source", self.source, ("hub", "local", "files", "mini", "teacher"))
+        choice("data.source", self.source, ("hub", "local", "files", *VECTORS, "mini"))
         not_negative("data.limit", self.limit)
         require(0 < self.holdout < 1, "data.holdout", self.holdout, "a share in (0, 1)")
         positive("data.train_size", self.train_size)
         positive("data.evaluation_size", self.evaluation_size)
-        if self.source == "teacher":
-            require(
-                not self.limit, "data.limit", self.limit, "0 for data.source=teacher: data.train_size sets the rows"
-            )
-        if self.source != "mini":
+        if self.source in VECTORS:
+            rows = f"0 for data.source={self.source}: data.train_size sets the rows"
+            require(not self.limit, "data.limit", self.limit, rows)
+        if self.source not in ("mini", "diabetes"):
             require(not self.per_seed, "data.per_seed", self.per_seed, f"false for data.source={self.source}")
         if self.source == "local":
             require(bool(self.dir), "data.dir", self.dir, "the folder of the data, as in data=local data.dir=DIR")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rosa.config.checks import choice, is_name, not_negative, require
-from rosa.config.data import FILES, DataConfig
+from rosa.config.data import DIABETES_WIDTHS, FILES, VECTORS, DataConfig
 from rosa.config.decoding import DecodingConfig
 from rosa.config.logger import LoggerConfig
 from rosa.config.method import MethodConfig
@@ -102,16 +102,23 @@ def check(config: Config) -> None:
         )
     vectors = (
         config.task.kind == "vector_regression",
-        config.data.source == "teacher",
+        config.data.source in VECTORS,
         config.model.source == "perceptron",
     )
     if any(vectors) and not all(vectors):
         raise ConfigError(
             f"task={config.task.name} with data.source={config.data.source} and model.source={config.model.source}: "
-            "vector regression needs task=regression, data=teacher, and model=linear or model=mlp together"
+            "vector regression needs task=regression, data=teacher or data=diabetes, and model=linear or model=mlp "
+            "together"
+        )
+    widths = tuple(config.model.perceptron.widths)
+    if config.data.source == "diabetes" and (widths[0], widths[-1]) != DIABETES_WIDTHS:
+        raise ConfigError(
+            f"model.perceptron.widths={list(widths)} with data=diabetes: expected {DIABETES_WIDTHS[0]} first, its ten "
+            f"measurements and a constant, and {DIABETES_WIDTHS[1]} last"
         )
     if config.selection == HOLDOUT and all(vectors):
-        raise ConfigError("selection=holdout with task=regression: expected dev-best or dev-last for generated vectors")
+        raise ConfigError("selection=holdout with task=regression: expected dev-best or dev-last for vectors")
     if config.selection != HOLDOUT and config.data.holdout != DataConfig.holdout:
         raise ConfigError(
             f"data.holdout={config.data.holdout} with selection={config.selection}: it has no effect; use "

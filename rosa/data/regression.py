@@ -1,4 +1,4 @@
-"""Generate vector regression data: Gaussian inputs, labelled by a teacher model close to the student.
+"""Make the splits of a vector regression: the real diabetes set, or Gaussian inputs that a teacher model labels.
 
 The teacher is the student plus a random low-rank matrix in each weight. So fine-tuning can reach zero error, and the
 rank of the weight change that does so is known. The labels have no noise.
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from rosa.config import TRAIN, DataConfig, TaskConfig
+from rosa.data import diabetes
 from rosa.errors import DataError
 from rosa.utils.seeding import generator
 
@@ -54,31 +55,40 @@ class VectorData:
 
 
 def load(task: TaskConfig, data: DataConfig, student: nn.Module) -> VectorData:
-    """Generate the training split and all evaluation splits.
+    """Make the training split and all evaluation splits; ``train`` may be one of these too, to score the fit.
 
     Args:
         task: names the evaluation splits.
-        data: sizes, seed, and the rank of the teacher's difference.
+        data: source, sizes, seed, and the rank of the teacher's difference.
         student: the model with its pretrained weights; its output is a dictionary with ``logits`` (n, out).
 
     Raises:
-        DataError: ``data.teacher.rank`` exceeds the smaller side of a weight.
+        DataError: ``data.teacher.rank`` exceeds the smaller side of a weight, or there are too few real rows.
     """
-    teacher = make_teacher(student, data.teacher.rank, data.seed)
-    width = next(student.parameters()).shape[1]
+    made = diabetes.splits(task, data) if data.source == "diabetes" else _taught(task, data, student)
     splits: dict[str, Vectors] = {}
-    facts: dict[str, Any] = {"source": "teacher", "seed": data.seed, "splits": {}}
-    for name in task.splits:
-        rows = data.train_size if name == TRAIN else data.evaluation_size
-        features = torch.randn(rows, width, generator=generator(data.seed, f"teacher.features.{name}"))
+    facts: dict[str, Any] = {"source": data.source, "seed": data.seed, "splits": {}}
+    for name, (features, labels) in made.items():
         with torch.no_grad():
-            labels = teacher(features.double())["logits"].float()
             error = student(features)["logits"] - labels
         splits[name] = Vectors(features, labels)
         digest = hashlib.sha256(features.numpy().tobytes() + labels.numpy().tobytes())
         pretrained_mse = float(error.double().square().mean())
-        facts["splits"][name] = {"rows": rows, "sha256": digest.hexdigest(), "pretrained_mse": pretrained_mse}
-    return VectorData(splits.pop(TRAIN), splits, facts)
+        facts["splits"][name] = {"rows": len(labels), "sha256": digest.hexdigest(), "pretrained_mse": pretrained_mse}
+    return VectorData(splits[TRAIN], {name: splits[name] for name in task.evaluation}, facts)
+
+
+def _taught(task: TaskConfig, data: DataConfig, student: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Split name -> Gaussian features and the teacher's labels."""
+    teacher = make_teacher(student, data.teacher.rank, data.seed)
+    width = next(student.parameters()).shape[1]
+    taught = {}
+    for name in task.splits:
+        rows = data.train_size if name == TRAIN else data.evaluation_size
+        features = torch.randn(rows, width, generator=generator(data.seed, f"teacher.features.{name}"))
+        with torch.no_grad():
+            taught[name] = features, teacher(features.double())["logits"].float()
+    return taught
 
 
 def make_teacher(student: nn.Module, rank: int, seed: int) -> nn.Module:

@@ -14,6 +14,10 @@ from torch.nn import functional
 from rosa.config import ModelConfig
 from rosa.utils.seeding import generator
 
+PRETRAINING_UPDATES = 50
+PRETRAINING_RATE = 3e-3
+"""Updates and learning rate of :func:`pretrain`."""
+
 
 class Perceptron(nn.Module):
     """Linear layers without bias, with ReLU between them; a single layer is a linear map.
@@ -54,9 +58,29 @@ class Perceptron(nn.Module):
         return {"loss": functional.mse_loss(predicted, labels), "logits": predicted}
 
 
-def load(model: ModelConfig) -> tuple[Perceptron, dict[str, Any]]:
-    """Build the student before fine-tuning, in evaluation mode, and its entry in the run's record."""
+def pretrain(network: Perceptron, features: Tensor, labels: Tensor) -> None:
+    """Fit a network to features (n, in) and labels (n, out): a few updates of Adam, each on all rows.
+
+    Few, because a network of thousands of weights soon knows some hundred noisy labels by heart.
+    """
+    optimizer = torch.optim.Adam(network.parameters(), lr=PRETRAINING_RATE)
+    for _ in range(PRETRAINING_UPDATES):
+        optimizer.zero_grad()
+        network(features, labels)["loss"].backward()
+        optimizer.step()
+    optimizer.zero_grad()  # leaves no gradients
+
+
+def load(model: ModelConfig, rows: tuple[Tensor, Tensor] | None = None) -> tuple[Perceptron, dict[str, Any]]:
+    """Build the student before fine-tuning, in evaluation mode, and its entry in the run's record.
+
+    Args:
+        model: shape and seed.
+        rows: features (n, in) and labels (n, out) to pretrain on; None leaves the weights random.
+    """
     network = Perceptron(model.perceptron.widths, generator(model.perceptron.seed, "perceptron"))
+    if rows is not None:
+        pretrain(network, *rows)
     digest = hashlib.sha256()
     for parameter in network.parameters():
         digest.update(parameter.detach().numpy().tobytes())

@@ -421,7 +421,7 @@ class Data(TypedDict):
     """The data that was read."""
 
     source: str
-    """``hub``, ``local``, ``files``, ``mini`` or ``teacher``."""
+    """``hub``, ``local``, ``files``, ``mini``, ``teacher`` or ``diabetes``."""
     splits: dict[str, Split]
     """The splits by name."""
     other_rows: NotRequired[dict[str, list[int]]]
@@ -431,7 +431,7 @@ class Data(TypedDict):
     labels: NotRequired[list[str]]
     """Labels found in the training file, if ``task.labels`` names none (``files``)."""
     seed: NotRequired[int]
-    """Seed of generated data."""
+    """Seed of generated data, or of the splits of ``diabetes``."""
     format: NotRequired[str]
     """Format of local files: ``tsv``, ``csv`` or ``datasets``."""
     path: NotRequired[str]

@@ -19,7 +19,7 @@ from transformers import (
 from rosa import data, models
 from rosa.adapters import attach, attachment
 from rosa.config import Config, ModelConfig, TaskConfig
-from rosa.data import base, e2e, tokenization
+from rosa.data import base, diabetes, e2e, tokenization
 from rosa.data import regression as regression_data
 from rosa.errors import ModelError
 from rosa.evaluation import classification, perplexity
@@ -168,13 +168,18 @@ def scorer(task: TaskConfig) -> Scorer:
 def pretrained(config: Config) -> nn.Module:
     """Load only the model of a run, before a method is attached; arguments and errors as for :func:`gather`."""
     if config.task.kind == "vector_regression":
-        return perceptron.load(config.model)[0]
+        return _student(config)[0]
     return models.load(config.model, config.task, config.seed)[0]
 
 
+def _student(config: Config) -> tuple[perceptron.Perceptron, dict[str, Any]]:
+    """The network of a vector regression before fine-tuning, pretrained if its data are real, and its facts."""
+    return perceptron.load(config.model, diabetes.younger() if config.data.source == "diabetes" else None)
+
+
 def _vectors(config: Config) -> Parts:
-    model, facts = perceptron.load(config.model)
-    examples = regression_data.load(config.task, config.data, model)
+    model, facts = _student(config)
+    examples = regression_data.load(config.task, config.drawn_data, model)
     return Parts(
         model=model,
         model_facts=cast(Model, facts),

@@ -47,7 +47,9 @@ def test_two_updates_of_the_first_run(
 ) -> None:
     overrides = [f"experiment={name}", *SMALLEST, f"results_dir={tmp_path}"]
     texts = name.startswith(("e2e", "robust"))
-    if name.startswith("regression"):
+    if name.startswith("regression_diabetes"):
+        pass  # it is small already
+    elif name.startswith("regression"):
         widths = "[8,6,4]" if "mlp" in name else "[8,4]"
         overrides += [f"model.perceptron.widths={widths}", "data.teacher.rank=2"]
     else:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from rosa import records
 from rosa.adapters import attach, merge
-from rosa.config import Config
+from rosa.config import Config, DataConfig, TaskConfig, from_dict
+from rosa.data import diabetes
 from rosa.data import regression as regression_module
 from rosa.errors import AdapterError, ConfigError, DataError, ExportError
 from rosa.models import perceptron
@@ -21,7 +23,7 @@ from rosa.report.study import Study
 from rosa.report.tables.markdown import markdown
 from rosa.report.tables.results import results_table
 from rosa.report.tables.scores_csv import long_csv
-from rosa.run import reload, run
+from rosa.run import build, reload, run
 from rosa.run.device import resolve
 from rosa.run.prepare import prepare
 from rosa.training import load_weights
@@ -34,6 +36,11 @@ METHODS = {
     "lora": ["method=lora", "method.rank=4", "method.targets=['*']"],
     "full": ["method=full"],
 }
+
+DIABETES = [
+    "data=diabetes", "data.train_size=128", "data.evaluation_size=50", "data.per_seed=true",
+    "task.evaluation=[validation,test,train]", "train.epochs=20", "train.batch_size=16", "train.lr=0.05",
+]  # fmt: skip
 
 Regressions = Callable[..., Config]
 
@@ -134,6 +141,50 @@ def test_nothing_has_to_be_fetched_before_a_sweep(regression: Regressions) -> No
     prepare([regression(*METHODS["full"])])
 
 
+@pytest.mark.parametrize("method", [["method=full"], ["method=lora", "method.rank=1", "method.targets=['*']"]])
+def test_a_linear_map_of_real_data_ends_at_the_least_squares_of_its_training_rows(
+    method: list[str], regression: Regressions
+) -> None:
+    """A weight of one row differs from any other by rank 1, so LoRA of rank 1 is no limit."""
+    words = (*DIABETES, *method, "model.perceptron.widths=[11,1]", "task.evaluation=[train]")
+    record = run(regression(*words), "command", progress=False).record
+    features, labels = (values.double().numpy() for values in diabetes.splits(*_drawn(record))["train"])
+    solution, residual = np.linalg.lstsq(features, labels, rcond=None)[:2]
+    assert solution.shape == (11, 1)
+    least = float(residual[0]) / len(labels)
+    assert record["data"]["splits"]["train"]["pretrained_mse"] > 1.2 * least
+    assert record["metrics"]["last"]["train"]["mse"] == pytest.approx(least, rel=0.01)
+
+
+def _drawn(record: records.Record) -> tuple[TaskConfig, DataConfig]:
+    config = from_dict(record["config"])
+    return config.task, config.drawn_data
+
+
+def test_real_data_are_split_for_each_seed_and_the_network_is_pretrained_on_other_patients(
+    regression: Regressions,
+) -> None:
+    words = (*DIABETES, "method=full", "model.perceptron.widths=[11,8,1]", "train.epochs=1")
+    made = [regression(*words, f"seed={seed}") for seed in (0, 1)]
+    first, second = (run(config, "command", progress=False).record for config in made)
+    assert undeclared(first) == []
+    assert first["model"] == second["model"]
+    for split, rows in (("train", 128), ("validation", 50), ("test", 50)):
+        assert first["data"]["splits"][split]["rows"] == rows
+        assert first["data"]["splits"][split]["sha256"] != second["data"]["splits"][split]["sha256"]
+    student = build.pretrained(made[0])
+    features, labels = diabetes.younger()
+    untrained = perceptron.load(made[0].model)[0]
+    with torch.no_grad():
+        before, after = (float(network(features, labels)["loss"]) for network in (untrained, student))
+        at_start = float(student(*diabetes.splits(*_drawn(first))["test"])["loss"])
+    assert after < 0.8 < before  # the labels have variance 1
+    assert first["data"]["splits"]["test"]["pretrained_mse"] == pytest.approx(at_start, rel=1e-5)
+    assert all(parameter.grad is None for parameter in student.parameters())
+    table = markdown(results_table(compare([first, second], "regression")))
+    assert "diabetes, split anew for each seed of a run. Rows: train 128, validation 50, test 50" in table
+
+
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 
@@ -165,6 +216,7 @@ def test_a_run_that_cannot_be_is_refused(
         ("model.dtype=bfloat16", "model.dtype='bfloat16': expected one of float32"),
         ("data.teacher.rank=0", "data.teacher.rank=0"),
         ("data.limit=5", "data.limit=5: expected 0 for data.source=teacher: data.train_size sets the rows"),
+        ("data=diabetes", r"model.perceptron.widths=\[512, 32\] with data=diabetes: expected 11 first, .* and 1 last"),
         ("task.texts=[sentence]", "task.texts=.*expected no columns with task.kind=vector_regression"),
     ],
 )

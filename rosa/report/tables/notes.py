@@ -311,9 +311,10 @@ def _source(run: Record) -> str:
         return f"hub {data['path']}, revision {data['revision'][:12] or 'not pinned'}"
     if data["source"] == "local":
         return "local files"
+    made = "split" if data["source"] == "diabetes" else "generated"
     if data.get("per_seed"):
-        return f"{data['source']}, generated anew for each seed of a run"
-    return f"{data['source']}, generated with seed {data.get('seed', 0)}"
+        return f"{data['source']}, {made} anew for each seed of a run"
+    return f"{data['source']}, {made} with seed {data.get('seed', 0)}"
 
 
 def _sizes(run: Record) -> str:
