@@ -39,7 +39,7 @@ METHODS = {
 
 DIABETES = [
     "data=diabetes", "data.train_size=128", "data.evaluation_size=50", "data.per_seed=true",
-    "task.evaluation=[validation,test,train]", "train.epochs=20", "train.batch_size=16", "train.lr=0.05",
+    "task.evaluation=[validation,test,train]", "train.epochs=50", "train.batch_size=32", "train.lr=0.05",
 ]  # fmt: skip
 
 Regressions = Callable[..., Config]
