@@ -194,6 +194,8 @@ class Costs(TypedDict):
     """The same without evaluations; as ``train_time`` in PEFT's ``method_comparison``."""
     seconds_in_steps: float
     """Duration of all updates."""
+    seconds_in_loading: NotRequired[float]
+    """The part of it in which the main process waited for batches: reading, padding and copying to the device."""
     seconds_per_step_median: float | None
     """Median over the latest 10,000 updates."""
     seconds_per_step_mean: float | None

@@ -175,6 +175,7 @@ class CostMeter:
         self._window: deque[float] = deque(maxlen=WINDOW)
         self._seconds = 0.0
         self._seconds_in_steps = 0.0
+        self._seconds_in_loading = 0.0
         self._steps = 0
         self._examples = 0
         self._tokens = 0
@@ -211,6 +212,11 @@ class CostMeter:
         self._examples += examples
         self._tokens += tokens
 
+    def loading(self, seconds: float) -> None:
+        """Add the time that training waited for an update's batches, if that is a part of the update's time."""
+        if self._step_from is not None:
+            self._seconds_in_loading += seconds
+
     def pause(self) -> None:
         """Exclude the time until the next :meth:`step_begin` from the steps' times (as when a checkpoint is saved)."""
         self._step_from = None
@@ -238,6 +244,7 @@ class CostMeter:
             "window": list(self._window),
             "seconds": self._elapsed(),
             "seconds_in_steps": self._seconds_in_steps,
+            "seconds_in_loading": self._seconds_in_loading,
             "steps": self._steps,
             "examples": self._examples,
             "tokens": self._tokens,
@@ -259,7 +266,8 @@ class CostMeter:
         self._tokens = state["tokens"]
         self._resamples = list(state["resamples"])
         self._evaluations = list(state["evaluations"])
-        # A checkpoint of an earlier version has no samples.
+        # A checkpoint of an earlier version has neither.
+        self._seconds_in_loading = state.get("seconds_in_loading", 0.0)
         samples, self._sampled, self._sum_of_samples, self._most = state.get("memory", ([], 0, 0, 0))
         self._samples = deque(samples, maxlen=WINDOW)
         self._started = None
@@ -280,6 +288,7 @@ class CostMeter:
             "seconds_total": total,
             "seconds_without_evaluations": total - evaluating,
             "seconds_in_steps": seconds,
+            "seconds_in_loading": self._seconds_in_loading,
             "seconds_per_step_median": statistics.median(self._window) if self._window else None,
             "seconds_per_step_mean": seconds / steps if steps else None,
             "examples_per_second": self._examples / seconds if seconds > 0 else None,

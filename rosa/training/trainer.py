@@ -13,6 +13,7 @@ What differs from the stock Trainer, and why:
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,8 +157,10 @@ class HarnessTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], None]:
-        """The batches of an update; also computes their loss weights and counts their examples."""
+        """The batches of an update; also computes their loss weights, counts their examples and times the wait."""
+        start = time.perf_counter()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.costs.meter.loading(time.perf_counter() - start)
         an_epoch = updates_per_epoch(self.shares, self.args)
         stand_in = self.shares.ends_with_stand_in and (self.state.global_step + 1) % an_epoch == 0
         self._weights = loss_weights(batches, stand_in)

@@ -75,6 +75,18 @@ def test_a_gpu_s_peak_is_its_own_and_two_machines_are_loud():
     assert "**Runs of several machines:**" in markdown(costs_table(compare(made, "glue")))
 
 
+def test_the_wait_for_batches_is_a_share_of_the_updates_where_runs_have_measured_it():
+    made = found()
+    name = "Loading (% of steps)"
+    assert name not in markdown(costs_table(compare(made, "glue")))
+    for one in made:
+        share = 0.02 if one["identity"]["method"] == "full" else 0.01
+        one["costs"] |= {"seconds_in_steps": 50.0, "seconds_in_loading": 50.0 * share}
+    made[0]["costs"]["seconds_in_steps"] = 0.0  # a run without an update
+    table = cells(markdown(costs_table(compare(made, "glue"))))
+    assert (table["Full"][name], table["LoRA r=8"][name]) == ("2.00 (2.00×)", "1.00")
+
+
 def test_records_without_measurements_have_no_table():
     bare = [record(config("rte", method), 0.5) for method in METHODS]
     assert costs_table(compare(bare, "glue")) is None

@@ -198,6 +198,7 @@ def test_record_tells_all(method: str, composed: Composer) -> None:
     assert record["costs"]["checkpoint_bytes"] >= 4 * trainable
     assert record["costs"]["memory_mean_bytes"] <= record["costs"]["memory_max_bytes"]
     assert 0 < record["costs"]["seconds_without_evaluations"] < record["costs"]["seconds_total"]
+    assert 0 < record["costs"]["seconds_in_loading"] < record["costs"]["seconds_in_steps"]
 
 
 def test_environment_is_that_of_the_device_which_trains(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:

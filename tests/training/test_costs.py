@@ -180,6 +180,29 @@ def test_steps_run_from_end_to_end_and_other_work_is_apart():
     assert summary["seconds_without_evaluations"] == pytest.approx(clock.now - 107.0)
 
 
+def test_the_wait_for_batches_counts_where_it_is_a_part_of_a_step():
+    clock = Clock()
+    meter = costs.CostMeter(clock)
+    meter.start()
+    meter.loading(9.0)  # before the first step, whose time starts at its begin
+    train(meter, clock, 1.0)
+    meter.loading(0.5)
+    train(meter, clock, 1.0, between=0.5)
+    meter.evaluation(7.0)
+    meter.loading(0.5)  # after an evaluation, too
+    train(meter, clock, 2.0, between=0.5)
+    checkpoint = json.loads(json.dumps(meter.state()))
+    for state, expected in ((checkpoint, 0.5), ({**checkpoint, "seconds_in_loading": 0.25}, 0.25)):
+        resumed = costs.CostMeter()
+        resumed.load(state)
+        assert resumed.summary()["seconds_in_loading"] == expected
+    del checkpoint["seconds_in_loading"]  # of an earlier version
+    resumed.load(checkpoint)
+    assert resumed.summary()["seconds_in_loading"] == 0
+    assert meter.summary()["seconds_in_loading"] == 0.5
+    assert meter.summary()["seconds_in_steps"] == pytest.approx(1.0 + 1.5 + 2.0)
+
+
 def test_a_resumed_meter_ends_like_an_uninterrupted_one():
     clock = Clock()
     whole = costs.CostMeter(clock)

@@ -6,6 +6,7 @@ The comparison of methods depends on these, and no score would reveal an error i
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -120,6 +121,22 @@ def test_parameter_groups_and_optimizer(method: str, composed: Composer, monkeyp
     if method != "full":
         assert trained - factors == set(watch.head), "beside the factors, the head alone"
     assert all(norm == pytest.approx(0.01, rel=1e-3) for norm in watch.norms), "gradients are clipped"
+
+
+def test_the_wait_for_batches_is_recorded(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch takes 20 ms more; one is fetched ahead, and an epoch's first two are not a part of a step's time."""
+    build = pipeline.build_trainer
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        trainer = build(*arguments, **named)
+        collate = trainer.data_collator
+        trainer.data_collator = lambda rows: (time.sleep(0.02), collate(rows))[1]
+        return trainer
+
+    monkeypatch.setattr(pipeline, "build_trainer", slow)
+    done = run(composed("train.epochs=2", "train.force=true", *METHODS["lora"]), "command", progress=False)
+    costs = done.record["costs"]
+    assert 0.02 * (costs["steps"] - 2 * 2) <= costs["seconds_in_loading"] < costs["seconds_in_steps"]
 
 
 def test_plain_gradient_descent_with_a_number_of_warm_up_updates(

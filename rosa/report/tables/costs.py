@@ -45,6 +45,12 @@ def peak_bytes(run: Record) -> float | None:
     return run["costs"].get("host_bytes") if device is None else device
 
 
+def loading_share(run: Record) -> float | None:
+    """The share of the updates' time that was spent waiting for batches."""
+    loading, whole = run["costs"].get("seconds_in_loading"), run["costs"].get("seconds_in_steps")
+    return loading / whole if loading is not None and whole else None
+
+
 def trainable_parameters(run: Record) -> float | None:
     """Parameters of adapter and head."""
     params = run["params"]
@@ -56,10 +62,11 @@ RESAMPLE = Quantity(
     "seconds_per_resample", "Resample (ms)", 1e-3, lambda run: run["costs"].get("seconds_per_resample_median")
 )
 THROUGHPUT = Quantity("examples_per_second", "Examples/s", 1, lambda run: run["costs"].get("examples_per_second"))
+LOADING = Quantity("loading_share", "Loading (% of steps)", 1e-2, loading_share)
 STATE = Quantity("state_bytes", "Training state (MiB)", MIB, state_bytes)
 PEAK = Quantity("peak_bytes", "Peak memory (MiB)", MIB, peak_bytes)
 TRAINABLE = Quantity("trainable_parameters", "Trainable parameters", 1, trainable_parameters)
-QUANTITIES = (STEP, RESAMPLE, THROUGHPUT, STATE, PEAK)
+QUANTITIES = (STEP, RESAMPLE, THROUGHPUT, LOADING, STATE, PEAK)
 """The columns of the table, before the trainable parameters."""
 CSV_COLUMNS = (
     *("experiment", "model", "task", "row", "quantity", "n", "seeds", "values", "mean"),
