@@ -38,7 +38,7 @@ def dense_weight(layer: LinearLayer) -> Tensor:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, or the whole of a sharded one (``fully_shard``), for which every process must call this."""
+    """The tensor; a sharded one (``fully_shard``) is gathered, for which every process must call this."""
     gather = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
 

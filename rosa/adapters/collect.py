@@ -37,12 +37,12 @@ class Collector:
         self._gradients: dict[str, Tensor] = {}
 
     def start(self) -> None:
-        """Take gradients in every backward pass from now on."""
+        """Start to collect the gradients of every backward pass."""
         for name, adapter in self.adapters.items():
             adapter.collect(functools.partial(self._add, name))
 
     def stop(self) -> None:
-        """Take no more, and free what was collected."""
+        """Stop collecting, and free the collected gradients and scores."""
         for adapter in self.adapters.values():
             adapter.collect(None)
         self.scores, self._gradients, self.updates = {}, {}, 0
@@ -70,7 +70,7 @@ class Collector:
             self.scores, self.updates = {}, 0
 
     def load(self, scores: Mapping[str, Tensor], updates: int) -> None:
-        """Go on from the scores of an interrupted collection."""
+        """Continue from the scores of an interrupted collection."""
         devices = {name: next(iter(adapter.factors().values())).device for name, adapter in self.adapters.items()}
         self.scores = {name: scores[name].to(device) for name, device in devices.items()}
         self.updates = updates

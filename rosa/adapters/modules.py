@@ -60,7 +60,7 @@ class Attachment:
     removal: str = "rosa.merge(model)"
     """The call that removes the method from the model."""
     prefix: str = "method."
-    """What messages put before the name of an option of ``config``."""
+    """Prefix of the options of ``config`` in messages."""
 
     def table(self) -> str:
         """A text table of the layers, grouped by name pattern, kind, shape and rank, and of the parameter counts."""
@@ -106,10 +106,10 @@ def refuse_wrapper(model: nn.Module) -> None:
 
 
 def refuse_flat_shards(model: nn.Module) -> None:
-    """Refuse a model whose weights another library cuts into flat pieces: FSDP of the first kind, DeepSpeed's ZeRO-3.
+    """Refuse a model whose weights are flattened and sharded by FSDP1 or by DeepSpeed's ZeRO-3.
 
-    Neither can give back one layer's whole weight in the middle of training and take another, as a resample, a merge
-    and the gradient of a whole weight require.
+    A resample, a merge and the gradient of a whole weight need to read or replace one layer's full weight during
+    training, which neither of the two supports.
 
     Raises:
         AdapterError: a module is FSDP's wrapper, or a parameter is ZeRO-3's; says what can be used.
@@ -133,7 +133,7 @@ def attachment(model: nn.Module) -> Attachment | None:
     """The attachment of this model, or of a model that it wraps or contains; None without one.
 
     Raises:
-        AdapterError: it is no model.
+        AdapterError: ``model`` is not a ``torch.nn.Module``.
     """
     return next((present for _, present in attachments(model)), None)
 
@@ -142,7 +142,7 @@ def attachments(model: nn.Module) -> Iterator[tuple[nn.Module, Attachment]]:
     """Each part of a model to which a method was attached, with the attachment: several, if parts have their own.
 
     Raises:
-        AdapterError: it is no model.
+        AdapterError: ``model`` is not a ``torch.nn.Module``.
     """
     _require_model(model)
     for module in model.modules():
@@ -153,18 +153,18 @@ def attachments(model: nn.Module) -> Iterator[tuple[nn.Module, Attachment]]:
 def attachment_of(
     model: nn.Module, has: Callable[[nn.Module], object], options: Iterable[str] = ()
 ) -> Attachment | None:
-    """The attachment of the part of a model that a callback works on; without such a part, any other.
+    """The attachment of the part of a model that a callback handles; if no part qualifies, any attachment.
 
     Args:
         model: any model.
-        has: whether a part has what the callback works on.
-        options: names of the options in the configuration that the callback goes by.
+        has: whether a part has adapters that the callback handles.
+        options: names of the configuration's options that control the callback.
 
     Raises:
         AdapterError: several such parts have different values of an option.
     """
     parts = list(attachments(model))
-    if len(parts) == 1:  # the common case, in each update: there is nothing to choose
+    if len(parts) == 1:  # the common case, called at each update
         return parts[0][1]
     found = [present for module, present in parts if has(module)]
     for other in found[1:]:
@@ -201,7 +201,7 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, Adapter]]:
     """The adapters of a model that are in use, with their dotted names, in the order of its modules.
 
     Raises:
-        AdapterError: it is no model.
+        AdapterError: ``model`` is not a ``torch.nn.Module``.
     """
     _require_model(model)
     for name, module in model.named_modules():

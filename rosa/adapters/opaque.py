@@ -1,9 +1,9 @@
 """RoSA's product as one operator, for ``torch.compile``.
 
-A trace cannot follow sparse tensors, whether a support is chosen, or the collection of gradients; were it to follow
-the rest, the compiler would keep W + S for the backward pass. To a trace this is therefore one operator of x and
-``values``, which finds its layer by a number when it runs and then computes what :class:`SparseLinear` does: choosing
-a support, and collecting gradients or not, change nothing about the compiled graph.
+``torch.compile`` cannot trace sparse tensors, nor branches on whether a support is chosen or gradients are collected;
+and of a traced product, it would keep W + S for the backward pass. So the product is a single custom operator of x and
+``values``. At run time it looks its layer up by a number and computes what :class:`SparseLinear` does. Choosing a
+support or starting to collect gradients therefore leaves the compiled graph as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Layer(Protocol):
     """A layer with a sparse part."""
 
     def part(self) -> SparsePart:
-        """What its product needs beside x, ``values`` and b, as of now."""
+        """The current inputs of the layer's product other than x, ``values`` and b."""
         ...
 
 
@@ -31,7 +31,7 @@ _unused = itertools.count()
 
 
 def numbered(layer: Layer) -> Tensor:
-    """A number of its own for a layer, as long as it lives; (), int64, on the CPU.
+    """A unique number by which the operators find a layer while it exists; (), int64, on the CPU.
 
     A tensor, because a Python number would be compiled into the graph, and layers that share code could not share it.
     """

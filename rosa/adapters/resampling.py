@@ -138,7 +138,7 @@ def _move_sharded(model: nn.Module, members: list[ResampledAdapter], drawn: list
 
 
 def _refuse_unprunable(optimizer: torch.optim.Optimizer | None, found: Mapping[str, ResampledAdapter]) -> None:
-    """Refuse to prune moments that are codes of another table, in which 0 is no zero, as in 8-bit optimizers."""
+    """Refuse to prune quantized moments, as of 8-bit optimizers: the tensors hold codes, not the moments' values."""
     if optimizer is None:
         return
     for prefix, adapter in found.items():

@@ -105,7 +105,7 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         self._collect = take
 
     def part(self) -> SparsePart:
-        """What the sparse product needs beside x, ``values`` and b, as of now."""
+        """The current inputs of the sparse product other than x, ``values`` and b."""
         return SparsePart(self.support, self._weight, self._collect)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         if self.index is None:
             self._checked = None
         else:
-            # What was made under torch.inference_mode does not count its changes, so that it is asked every time.
+            # A tensor made under torch.inference_mode has no version counter, so its values are checked every time.
             version = 0 if self.index.is_inference() else self.index._version
             self._checked = (self.index, version, chosen)
 

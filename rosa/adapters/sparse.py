@@ -165,7 +165,7 @@ def gradients(
 
 @dataclass(frozen=True, eq=False)
 class SparsePart:
-    """What a layer's product needs beside x, ``values`` and b."""
+    """The inputs of a layer's product other than x, ``values`` and b."""
 
     support: Support | None
     """The positions of the values; None leaves S out, and gives ``values`` a gradient of 0."""

@@ -156,22 +156,22 @@ def _read(path: Path, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _is_shape(shape: object) -> bool:
-    """Whether this is the (out, in) of a weight, as JSON has it."""
+    """Whether a value read from JSON is the shape (out, in) of a weight."""
     return isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and side > 0 for side in shape)
 
 
 def _disorder(index: Tensor, size: int) -> str | None:
-    """Why these are no positions in a weight of so many entries; None if they are."""
+    """Why ``index`` is not a valid list of positions in a weight of ``size`` entries; None if it is."""
     whole = index.dim() == 1 and index.numel() > 0 and not torch.is_floating_point(index) and not index.is_complex()
     if whole and index.dtype != torch.bool:
-        places = index.long()  # unsigned ones cannot be compared
+        places = index.long()  # PyTorch does not compare unsigned integers
         if bool((places[1:] > places[:-1]).all()) and int(places[0]) >= 0 and int(places[-1]) < size:
             return None
     return f"its positions are not sorted whole numbers below {size}"
 
 
 def misfit(index: Tensor, shape: tuple[int, ...], adapter: SupportedAdapter) -> str | None:
-    """Why these positions in a weight of this shape cannot be those of an adapter; None if they can."""
+    """Why an adapter cannot take these positions, chosen in a weight of this shape; None if it can."""
     assert adapter.index is not None
     size = adapter.shape[0] * adapter.shape[1]
     if shape != adapter.shape:

@@ -27,14 +27,14 @@ TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str
 
 
 def of_kind(value: object, kind: str) -> bool:
-    """Whether a value can stand in a field of one of ``KINDS``: a whole number is a number, true and false are none."""
+    """Whether a field of this kind accepts a value; an int is accepted as a float, a bool is not a number."""
     return isinstance(value, TYPES[kind]) and isinstance(value, bool) == (kind == "bool")
 
 
 def typed(config: Any, prefix: str) -> None:
-    """Require of each field of a dataclass, where its type is one of ``KINDS``, a value of that type.
+    """Require that each field of a dataclass whose type is in ``KINDS`` has a value of that type.
 
-    Hydra has converted or refused what comes from files and the command line; Python takes anything.
+    Hydra checks values from files and the command line; values passed in Python are checked here.
     """
     for item in dataclasses.fields(config):
         kind = item.type if isinstance(item.type, str) else item.type.__name__

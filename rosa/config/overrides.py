@@ -38,7 +38,7 @@ def quoted(word: str) -> str:
 
 
 def unreadable(words: Sequence[str]) -> str | None:
-    """The first argument that is no override in Hydra's grammar."""
+    """The first argument that is not an override in Hydra's grammar."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

@@ -15,15 +15,15 @@ from rosa.config.checks import of_kind, patterns, require
 from rosa.errors import ConfigError
 
 PEFT_NAMES = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
-"""PEFT's names of our options that it has under another name."""
+"""Our name of an option -> PEFT's name for it, where they differ."""
 
 OF_ATTACH = ("name", "head", "targets", "rank_pattern", "density_pattern")
-"""Options of ``rosa.attach`` alone: PEFT names modules in its own way."""
+"""Options of ``rosa.attach`` only; PEFT has its own options that name modules."""
 
 
 @dataclass
 class TunerConfig(PeftConfig):
-    """The options that both methods have. Those of a subclass without a description are those of its ``METHOD``.
+    """The options of both methods. A subclass's options without a description are described in its ``METHOD``.
 
     Raises:
         ConfigError: a value cannot be used (a ``ValueError``).
@@ -92,7 +92,7 @@ class TunerConfig(PeftConfig):
         """Check the options that name modules or layers: PEFT takes any value, and a string as a list of letters.
 
         Raises:
-            ConfigError: a value has another type, or is no regular expression.
+            ConfigError: a value has another type, or is not a regular expression.
         """
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
@@ -220,4 +220,4 @@ def _check_expression(place: str, pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"{place} is no regular expression: {error}") from error
+        raise ConfigError(f"{place} is not a regular expression: {error}") from error

@@ -1,4 +1,4 @@
-"""One layer with adapters, as a tuner layer of PEFT: what the layers of both methods have in common.
+"""One layer with adapters, as a tuner layer of PEFT: the base class for both methods.
 
 ::
 

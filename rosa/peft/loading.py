@@ -1,4 +1,4 @@
-"""The refusal of transformers' own way to load an adapter, which would leave ours without their weights.
+"""Refuse transformers' own ``load_adapter``, which would leave our adapters without their trained weights.
 
 ``PreTrainedModel.load_adapter`` copies the tensors of a file into parameters of the same names, without PEFT's part
 that restores an adapter from what was saved. It is what ``AutoModel.from_pretrained`` calls on an adapter's folder.

@@ -1,4 +1,4 @@
-"""What the tuners of both methods have in common: they put adapters into a model, save and load them."""
+"""Base class of the tuners of both methods: adds adapters to a model, saves and loads them."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Tuner(BaseTuner):
     title: ClassVar[str]
     """The method's name in messages."""
     why_not_weighted: ClassVar[str]
-    """Why no weighted sum of adapters is an adapter."""
+    """Why a weighted sum of adapters is not an adapter of this method; for a message."""
     instead_of_weighted: ClassVar[str]
-    """What serves instead, before "use several at once"."""
+    """The alternative in that message, followed by "use several at once"."""
 
     @abstractmethod
     def _begin(self, adapter_name: str) -> None:
-        """Bring a new adapter of all layers to its start; it computes what the pretrained layers do."""
+        """Initialize a new adapter in all layers, such that the model's function is unchanged."""
 
     def layers_of(self, adapter_name: str) -> list[TunerLinear]:
         """The layers that have this adapter."""
@@ -167,7 +167,7 @@ class Tuner(BaseTuner):
                 )
 
     def _refuse(self, name: str, target: nn.Module, config: TunerConfig) -> LinearLayer:
-        """Check a target, adapted already or not, and give back the pretrained layer."""
+        """Check a target, which may have adapters already, and return its pretrained layer."""
         module = target.base_layer if isinstance(target, TunerLinear) else target
         if not isinstance(module, LinearLayer):
             raise AdapterError(
@@ -237,7 +237,7 @@ class Tuner(BaseTuner):
         self._describe()
 
     def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
-        """Not supported: a weighted sum of adapters is no adapter of the method.
+        """Not supported: a weighted sum of adapters is not an adapter of the method.
 
         Raises:
             AdapterError: always.

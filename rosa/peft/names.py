@@ -1,4 +1,4 @@
-"""The refusal of names and patterns that match nothing in a model, such as misspelt ones, which PEFT ignores."""
+"""Refuse names and patterns that match nothing in a model, such as misspelt ones; PEFT ignores them."""
 
 from __future__ import annotations
 

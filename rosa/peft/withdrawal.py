@@ -1,4 +1,4 @@
-"""Take a new adapter out of a model again if PEFT cannot load its file.
+"""Remove a new adapter from a model again if PEFT cannot load its file.
 
 PEFT adds the adapter first and reads the file afterwards; if that fails, it leaves an adapter without its tensors.
 """

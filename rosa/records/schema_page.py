@@ -72,7 +72,7 @@ def _keys(classes: dict[str, ast.ClassDef], name: str) -> list[tuple[str, ast.ex
 
 
 def _comment(node: ast.Expr) -> str:
-    assert isinstance(node.value, ast.Constant), f"line {node.lineno} of the schema is no comment"
+    assert isinstance(node.value, ast.Constant), f"line {node.lineno} of the schema is not a comment"
     return _plain(str(node.value.value))
 
 

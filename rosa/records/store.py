@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, cast
 from rosa.errors import RecordError
 from rosa.records.record import RECORD, order_key, read
 from rosa.records.schema import Record
-from rosa.utils.garbage import unsearched
+from rosa.utils.garbage import collection_off
 
 RUNS, EVIDENCE = "runs", "records"
 """Folders of the results folder: of its own runs, and of the records that are committed with the project."""
@@ -28,7 +28,7 @@ class _Committed(dict[str, Any]):
 
 
 def is_committed(record: Record) -> bool:
-    """Whether a record was read from the committed evidence: it is no run of this folder."""
+    """Whether a record was read from the committed evidence: it is not a run of this folder."""
     return isinstance(record, _Committed)
 
 
@@ -87,7 +87,7 @@ def _evidence(results_dir: Path, experiment: str | None) -> Iterator[Path]:
 
 
 def _read_all(paths: Iterator[Path], experiment: str | None, problems: list[RecordError]) -> Located:
-    with unsearched():  # records have no cycles
+    with collection_off():  # records have no cycles
         return _read_each(paths, experiment, problems)
 
 

@@ -1,4 +1,4 @@
-"""The cells of a sweep and their configurations; the files that several cells choose alike are composed once."""
+"""The cells of a sweep and their configurations; cells that choose the same files share one composition."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 EXPERIMENT = "experiment"
-"""The group of the files of sweeps."""
+"""The configuration group of the sweeps' files."""
 SINGLE = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 """The key of a single value: no prefix such as ``+``, no package."""
 OF_HYDRA = "${hydra:"
-"""The start of what Hydra resolves from its own part of the configuration, which differs from cell to cell."""
+"""The start of an interpolation of Hydra's own settings, whose values differ from cell to cell."""
 REPEATED = ("hydra.searchpath", "hydra.job.env_set", "hydra.job.env_copy")
-"""What a run's command repeats of Hydra's own settings: those that change its configuration or its process."""
+"""Hydra settings that change a run's configuration or process, so that the run's command repeats them."""
 
 
 def parse(words: Sequence[str], config_loader: Any = None) -> list[Any]:
-    """Hydra's overrides; with its loader of configurations, also those with ``glob``."""
+    """Parse overrides by Hydra's grammar; those with ``glob`` need Hydra's configuration loader."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create(config_loader).parse_overrides(list(words))
@@ -61,7 +61,7 @@ def values(override: Any) -> list[str]:
     if not override.is_sweep_override():
         return [f"{key}={override.get_value_element_as_str()}"]
     found = list(override.sweep_string_iterator())
-    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:  # the registered types of a group's files are no files
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:  # schemas are registered in the group, but are not files
         found = [name for name in found if name != "schema" and not name.endswith("_schema")]
     if not found:
         raise ConfigError(f"{override.input_line}: no value: nothing matches")
@@ -115,7 +115,7 @@ class Composer:
         self._bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig] | None] = {}
 
     def know(self, composed: DictConfig) -> None:
-        """Learn from what Hydra has composed which keys choose files; without it, a composition is made to learn it."""
+        """Learn from a composition which keys choose files; without this call, an extra one is made to learn it."""
         self._groups |= set(composed.hydra.runtime.choices)
 
     def __call__(self, overrides: Sequence[str], number: int = 0) -> tuple[Config, DictConfig]:
@@ -141,7 +141,7 @@ class Composer:
         return from_hydra(without_hydra(composed)), composed.hydra
 
     def _quick(self, overrides: Sequence[str]) -> tuple[Config, DictConfig] | None:
-        """As ``__call__``; None where Hydra must compose the cell, or tell what is wrong with it."""
+        """As ``__call__``; None if Hydra has to compose the cell itself, or to report an error in it."""
         from hydra.errors import HydraException
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
@@ -161,7 +161,7 @@ class Composer:
     def _base(
         self, overrides: Sequence[str], parsed: Sequence[Any]
     ) -> tuple[tuple[DictConfig, DictConfig] | None, list[Any]]:
-        """What the choices of a cell compose to, and the overrides that set single values in it."""
+        """The configuration composed from the files that a cell chooses, and the overrides of single values."""
         while True:
             single = [one for one in parsed if self._is_single(one, parsed)]
             chosen = tuple(word for word, one in zip(overrides, parsed, strict=True) if one not in single)
@@ -181,11 +181,11 @@ class Composer:
         return None if OF_HYDRA in OmegaConf.to_yaml(own) else (own, composed.hydra)
 
     def _is_single(self, one: Any, parsed: Sequence[Any]) -> bool:
-        """Whether an override sets one value, whatever the others do, if there is such a key."""
+        """Whether an override sets a single value, independently of all others (its key may still not exist)."""
         key = one.get_key_element()
         if not SINGLE.fullmatch(key) or key.startswith("hydra.") or key in self._groups or OF_HYDRA in one.input_line:
             return False
-        # Files come before all values; but a mapping, train={lr: 1}, is a value even where its key chooses files.
+        # Hydra applies files before values; a mapping, train={lr: 1}, is a value even if its key also chooses files.
         files = [two for two in parsed if two.key_or_group in self._groups and not isinstance(two.value(), dict)]
         others = [two.key_or_group for two in parsed if two is not one and two not in files]
         return not any(f"{other}.".startswith(f"{key}.") or f"{key}.".startswith(f"{other}.") for other in others)

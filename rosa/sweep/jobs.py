@@ -1,4 +1,4 @@
-"""A run of a sweep: its configuration, the command that does it alone, and its name among the others."""
+"""A run of a sweep: its configuration, the command that repeats it alone, and its label."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rosa.records.schema import Tuning
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep, and the shell command that does it alone."""
+    """One run of a sweep, and the shell command that repeats it alone."""
 
     config: Config
     command: str
@@ -32,8 +32,8 @@ class Job:
 def labelled(jobs: Sequence[Job], searched: Collection[str] = ()) -> list[Job]:
     """The jobs with labels: every setting that varies in the sweep, and nothing else.
 
-    Of a model, task or method its name stands for the settings that come with it; another setting is shown if it takes
-    several values for one of them.
+    The name of a model, task or method stands for all settings of its file. Another setting is in the label if runs
+    with the same names differ in it.
 
     Args:
         jobs: the runs.
@@ -63,7 +63,7 @@ def labelled(jobs: Sequence[Job], searched: Collection[str] = ()) -> list[Job]:
 
 
 def _short(key: str, others: Sequence[str]) -> str:
-    """The last part of a key, if no other one ends alike."""
+    """The last part of a key, or the whole key if another one has the same last part."""
     leaf = key.rpartition(".")[2]
     return key if sum(one.rpartition(".")[2] == leaf for one in others) > 1 else leaf
 
@@ -87,19 +87,19 @@ class Request:
 
     overrides: tuple[str, ...]
     options: tuple[str, ...]
-    """The others, which Hydra reads: such as ``-m``, ``--config-dir DIR``, ``--cfg job``."""
+    """Arguments that Hydra itself reads, such as ``-m``, ``--config-dir DIR``, ``--cfg job``."""
     multirun: bool
-    """Whether a sweep is asked for by ``-m``."""
+    """True with ``-m``."""
     sweeps: bool
-    """Whether it is, or the words ask Hydra for its mode of sweeps; a file may ask for it, too."""
+    """True with ``-m`` or ``hydra.mode=MULTIRUN`` (which a configuration file can set too; that is not seen here)."""
     config_dir: str
     """A folder of further configuration files; empty without one."""
     runs: bool
-    """Whether a run or a sweep is asked for, and no answer of Hydra's such as ``--cfg job`` or ``--help``."""
+    """False if Hydra only prints something, as with ``--cfg job`` or ``--help``."""
 
 
 def request(words: Sequence[str]) -> Request:
-    """Tell options from overrides, which may come in any order."""
+    """Separate the options from the overrides; they may come in any order."""
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in ("--multirun -m", "--run -r", "--help -h", "--hydra-help", "--version", "--resolve",
                  "--shell-completion -sc"):  # fmt: skip
@@ -110,7 +110,7 @@ def request(words: Sequence[str]) -> Request:
     options.add_argument("--info", "-i", nargs="?", const="all")
     found, rest = options.parse_known_args(list(words))
     overrides = tuple(word for word in rest if not word.startswith("-"))
-    # Each word once: an override may stand there twice, and the value of an option may look like one.
+    # Remove each override once: it may be repeated, and an option's value may look like an override.
     left = list(overrides)
     own: list[str] = []
     for word in reversed(words):

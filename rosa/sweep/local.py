@@ -162,7 +162,7 @@ def run_all(jobs: Sequence[Job], at_once: int, searched: Collection[str] = ()) -
 
 
 def _workers(jobs: Sequence[Job], at_once: int) -> Workers[Job, Result]:
-    """The processes for the runs, once these are checked and the models that they share are made."""
+    """Check the runs, pretrain the models that they share, and create the worker processes."""
     import multiprocessing
 
     refuse_unwritable_results(jobs)
@@ -192,7 +192,7 @@ def refuse_unwritable_results(jobs: Iterable[Job]) -> None:
 def without_finished(jobs: Sequence[Job]) -> tuple[list[Job], list[Result]]:
     """The runs that are left to do, and the outcomes of the others: finished before, or refused as another run.
 
-    Each takes milliseconds: no run is set up, and no PyTorch is loaded where no GPU can be there.
+    Takes milliseconds for each run: nothing is set up, and PyTorch is not loaded on a machine without a GPU's driver.
     """
     from rosa.run.device import resolve_device
     from rosa.run.earlier import Inputs, finished
@@ -204,7 +204,7 @@ def without_finished(jobs: Sequence[Job]) -> tuple[list[Job], list[Result]]:
         try:
             record = finished(resolve_device(job.config), inputs) if job.config.train.lr != TUNED else None
         except RosaError as error:
-            # What is there cannot be gone on from: the run's command would be refused in the same way.
+            # The existing folder cannot be resumed, so the run's own command would be refused again.
             over = f"{job.command} train.force=true" if isinstance(error, (ChangedRunError, RecordError)) else ""
             ended.append(Result(job, "failed", first_line(type(error).__name__, str(error)), 0.0, again=over))
             continue

@@ -1,4 +1,4 @@
-"""What is asked of Hydra that a run or a sweep of this project does not do, refused in one line."""
+"""Refuse Hydra features that runs and sweeps of this project do not support, each with an error of one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SWEEP_FOLDER = ("hydra.sweep.",)
 
 
 def refuse_processes() -> None:
-    """Refuse a sweep in the processes of one run, each of which would do the whole sweep.
+    """Refuse a sweep under a launcher such as torchrun: each of its processes would do the whole sweep.
 
     Raises:
         ConfigError: a launcher such as torchrun has started this process.
@@ -49,7 +49,7 @@ def refuse_half_a_sweep(params: Mapping[str, Any] | None, overrides: Sequence[st
 
 
 def refuse_folders(overrides: Sequence[str], refused: Sequence[str] = FOLDERS) -> None:
-    """Refuse Hydra's settings of folders, which would not hold.
+    """Refuse Hydra's settings of folders, which would have no effect.
 
     Args:
         overrides: the command's.

@@ -34,10 +34,10 @@ _baseline: int | None = None
 
 
 def reset_peak_memory(device: torch.device | str) -> None:
-    """Free what earlier work left, and reset the peaks of device and host memory that :func:`peak_memory` returns.
+    """Collect garbage, and reset the peaks of device and host memory that :func:`peak_memory` returns.
 
-    A sweep does several runs in one process. A model and its Trainer refer to each other, so the ones of the last run
-    live until Python's collector comes by; without a collection here they would count as this run's.
+    A sweep does several runs in one process. A model and its Trainer refer to each other, so those of the previous run
+    stay in memory until the garbage collector runs; without it, their memory would count as this run's.
 
     The host's peak can be reset only on Linux (``man 5 proc``, ``clear_refs``: "5"), if the kernel permits. Otherwise
     it is measured from the start of the process, and ``host_peak_reset`` is False.
@@ -128,7 +128,7 @@ def parameter_memory(model: torch.nn.Module, optimizer: torch.optim.Optimizer | 
 
 
 def checkpoint_bytes(model: torch.nn.Module) -> int:
-    """Bytes of the tensors from which, and the pretrained model, the trained one can be restored.
+    """Bytes of the tensors that restore the trained model, given the pretrained one.
 
     For ROSA they include the frozen parts, because resampling changes them.
     """

@@ -1,4 +1,4 @@
-"""Watch loss, gradients and weights for numbers that are not finite, and name where they came up first."""
+"""Check loss, gradients and weights for values that are not finite, and report where the first one occurred."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LOSS, GRADIENT, WEIGHT = "loss", "gradient of", "weight"
 
 
 class FinitenessWatch:
-    """Notes the update at which the loss, each gradient and each trained weight was first not finite.
+    """Records the first update at which the loss, each gradient and each trained weight was not finite.
 
-    The notes stay on the device: they are read in :meth:`first`, so watching does not make a GPU's host wait.
+    The update numbers stay on the device until :meth:`first` reads them, so recording does not synchronize a GPU.
 
     Args:
         model: with its trained parameters marked.
@@ -35,26 +35,26 @@ class FinitenessWatch:
         self._weights = torch.full((len(trained),), NEVER, device=device)
 
     def loss(self, loss: Tensor, step: int) -> None:
-        """Note a loss of the update after ``step`` others."""
+        """Check a loss of update ``step``, counted from 0."""
         self._loss = _noted(self._loss, torch.isfinite(loss.detach()).reshape(1), step)
 
     def gradients(self, step: int) -> None:
-        """Note the gradients that there are now; call it before they are clipped, which spreads a NaN to all."""
+        """Check the current gradients; call this before clipping, which spreads a NaN to all of them."""
         if self._parameters:
             none = torch.zeros((), device=self._gradients.device)
             gradients = [none if parameter.grad is None else parameter.grad for parameter in self._parameters]
             self._gradients = _noted(self._gradients, _finite(gradients), step)
 
     def weights(self, step: int) -> None:
-        """Note the trained weights as they are after this update."""
+        """Check the trained weights after update ``step``."""
         if self._parameters:
             self._weights = _noted(self._weights, _finite([p.detach() for p in self._parameters]), step)
 
     def first(self, everywhere: bool = True) -> tuple[int, str] | None:
-        """The earliest update at which something was not finite, from 0, and what it was; None if all was.
+        """The first update with a value that is not finite, counted from 0, and the value's name; None without one.
 
         Args:
-            everywhere: in any process; all of them must call this at the same point.
+            everywhere: check all processes, which must then call this at the same point.
         """
         notes = torch.cat([self._loss, self._gradients, self._weights])
         notes = (distributed.smallest(notes) if everywhere else notes).cpu()
@@ -98,7 +98,7 @@ def describe_norms(model: nn.Module, most: int = 3) -> str:
 def first_bad_layer(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
     """The first layer whose output is not finite for these inputs, in the order of their calls; None if there is none.
 
-    Runs the model once more, in evaluation mode: without dropout, which may have been what made the difference.
+    Runs the model once more, in evaluation mode, so a problem that only dropout caused is not found.
     """
     found: list[str] = []
 

@@ -1,6 +1,6 @@
 """Files: replaced atomically, locked, decoded, parsed, hashed and found.
 
-After a kill or on a full disk, the old or the new file is there, never a part.
+A process that is killed, or a full disk, leaves the old file or the new one, never a part.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rosa.errors import CheckpointError, OutputError, RosaError
 from rosa.utils.console import first_line
 
 TORCH_SAVE = ("inline_container.cc", "iostream error", "Parent directory")
-"""What ``torch.save`` says in a RuntimeError where it cannot write."""
+"""Parts of the messages of the RuntimeErrors that ``torch.save`` raises if it cannot write."""
 
 
 def replace(path: Path, content: str | bytes) -> None:
@@ -59,24 +59,24 @@ def write(path: Path, content: str | bytes) -> None:
 def refuse_unwritable(folder: Path, option: str) -> None:
     """Refuse a folder in which nothing can be written, before any work is done for it; nothing is left behind.
 
-    Of a folder that does not exist yet, the nearest one above it that does is tried.
+    If the folder does not exist yet, its nearest existing parent is tested.
 
     Args:
-        folder: it.
-        option: what named it, as it is written before its value: ``results_dir=``, ``--out ``.
+        folder: the folder to test.
+        option: the option that named it, as written before the value: ``results_dir=``, ``--out ``.
 
     Raises:
         OutputError: the message names the option and the folder.
     """
     try:
-        # An unnamed file, where the system has them: permissions, a read-only or full disk are met as by any file.
+        # A temporary file, unnamed where the system supports it, meets the same obstacles as any other file.
         tempfile.TemporaryFile(dir=next(place for place in (folder, *folder.parents) if place.exists())).close()
     except OSError as error:
         raise OutputError(f"{option}{folder}: cannot be written: {error.strerror or error}") from error
 
 
 def refuse_unwritable_file(path: Path, option: str) -> None:
-    """The same as :func:`refuse_unwritable`, of the folder of a file, which may exist.
+    """As :func:`refuse_unwritable`, for the folder of a file; the file may exist.
 
     Raises:
         OutputError: the message names the option and the file or folder.
@@ -88,10 +88,9 @@ def refuse_unwritable_file(path: Path, option: str) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path, kind: type[RosaError] = OutputError) -> Iterator[None]:
-    """Raise an error of this kind, which names ``path``, where the block cannot write: no permission, a full disk.
+    """Convert a failure to write in the block (no permission, a full disk) to an error of ``kind`` that names ``path``.
 
-    safetensors and ``torch.save`` raise errors of their own then, which are no OSError. An error that this project
-    raises on purpose passes.
+    safetensors and ``torch.save`` raise their own errors, which are not OSErrors. A RosaError passes unchanged.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Python's search for cyclic garbage, which takes longer the more objects there are."""
+"""Switch Python's garbage collector off for a while: each pass takes longer the more objects there are."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def unsearched() -> Iterator[None]:
-    """No search meanwhile; afterwards as before."""
-    searching = gc.isenabled()
+def collection_off() -> Iterator[None]:
+    """Disable the garbage collector in the block, and restore its setting at the end."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if searching:
+        if enabled:
             gc.enable()

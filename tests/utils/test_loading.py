@@ -23,7 +23,7 @@ def frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tup
     gc.enable()
 
 
-def test_a_module_is_loaded_unsearched_and_then_left_out(tmp_path: Path, frozen: list[tuple[bool, bool]]) -> None:
+def test_a_module_is_loaded_without_collection_and_left_out(tmp_path: Path, frozen: list[tuple[bool, bool]]) -> None:
     (tmp_path / "heavy_module.py").write_text("import gc\nsearched = gc.isenabled()\n")
     load("heavy_module")
     assert not sys.modules["heavy_module"].searched

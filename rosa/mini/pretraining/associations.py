@@ -1,4 +1,4 @@
-"""Which words stand for each other in texts that say the same, counted: where the small RoBERTa's embeddings start.
+"""Initialize the small RoBERTa's embeddings from counts of which words replace each other in paraphrases.
 
 A pretrained model knows synonyms from far more text than the small one is trained on. Counting finds them in seconds.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 FEWEST = 2.0
-"""Occurrences that are added to those that chance explains, so that a few coincidences count for nothing."""
+"""Added to the number of co-occurrences expected by chance, so that a few coincidences do not count."""
 SHARE = 0.6
 """Weight of a word's associates in its vector, against its own 1."""
 

@@ -86,12 +86,12 @@ def cached(folder: Path, make: Callable[[Path], object]) -> Path:
 
 
 def noted(recipe: Any, cache_dir: Path, find: Callable[[], Path]) -> Path:
-    """The folder in the cache that ``find`` returns for a recipe, noted there for the next time.
+    """The cached folder for a recipe: from a note in the cache, or else by ``find``, whose answer is noted.
 
-    A folder's own key has the text in it, which takes longer to generate than to say what it is generated from.
+    The key of a folder includes the pretraining text, which takes long to generate; its recipe is known at once.
 
     Args:
-        recipe: all that decides which folder it is, the generator's code included; JSON-serializable.
+        recipe: everything that determines the folder, including a hash of the generator's code; JSON-serializable.
         cache_dir: where the folders and the notes are.
         find: returns the folder, after making it where it is missing.
     """

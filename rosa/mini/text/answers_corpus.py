@@ -12,16 +12,16 @@ from rosa.mini.text.paragraphs import drawn
 from rosa.mini.text.restaurants import meaning_representation
 
 OWNERS = ("school", "library", "museum", "farm", "hotel", "bakery")
-"""Those who have something in a story; a word problem is about restaurants."""
+"""Owners in the stories; those of the word problems are restaurants."""
 OWNED = ("books", "chairs", "rooms", "tickets", "plants", "lamps")
 ENDS = {"+": "It has {} {} then.", "-": "So {} {} are left.", "*": "The other has {} {}."}
-"""How a story ends, by the sign of its step."""
+"""Last sentence of a story, by the sign of its step."""
 SUMS = (2, 4)
 """Fewest and most steps of arithmetic in a row."""
 ACTS = ("recommend", "confirm", "request", "offer")
-"""What a record does with its slots; a meaning representation of the tasks always informs."""
+"""Dialogue acts of the records; the meaning representations of the tasks only have ``inform``."""
 TABLES = {"hotel": "hotels", "museum": "museums", "bakery": "bakeries", "farm": "farms", "school": "schools"}
-"""One row of a table, and the table; those of the tasks have other names."""
+"""Name of one row -> name of the table; the tables of the tasks have other names."""
 QUERY_WORDS = {
     "MAX": "highest",
     "MIN": "lowest",
@@ -30,7 +30,7 @@ QUERY_WORDS = {
     ">": "is above",
     "<": "is below",
 }
-"""As those of the tasks, in other words."""
+"""As ``QUERY_WORDS`` of the tasks, in other words."""
 
 
 def _place(rng: Random) -> list[str]:

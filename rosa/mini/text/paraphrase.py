@@ -9,10 +9,10 @@ from rosa.mini.text import grammar, lexicon, rewording
 from rosa.mini.text.grammar import Event, Words
 
 SWAPPED, ALTERED = 0.35, 0.5
-"""Of the pairs that differ in meaning: the share in which two participants change places (where they can), and the
-share in which some of the words that differ are no synonyms. In the others, further words differ."""
+"""Shares of the pairs of different meaning: two participants are swapped (where that is possible); some reworded parts
+change in meaning. In the remaining pairs, further parts change."""
 OTHER_PART = 0.15
-"""Of the questions that differ, the share in which another part of the same event is asked for."""
+"""Share of the pairs of different questions that ask for another part of the same event."""
 
 
 def paraphrased_event(rng: Random, adjective: float = 0.3) -> Event:
@@ -34,14 +34,14 @@ def otherwise(rng: Random, event: Event, parts: Sequence[str]) -> Event:
 def different(
     rng: Random, event: Event, words: Words, parts: Sequence[str], visible: Sequence[str]
 ) -> tuple[Event, Words]:
-    """An event that differs in meaning from one that was told in some words, and the words to tell it in.
+    """An event that differs in meaning from that of the first text, and the word choices of the second text.
 
     Args:
         rng: of the draws.
-        event: what was told.
-        words: what chose its words.
+        event: the event of the first text.
+        words: the word choices of the first text.
         parts: of :data:`rewording.PARTS`, those that may differ.
-        visible: of the parts of :func:`grammar.changed`, those that may differ by words that were not drawn to.
+        visible: parts for :func:`grammar.changed`, which changes them whether or not the new words have synonyms.
     """
     kind = rng.random()
     swap, alter = kind < SWAPPED and grammar.swapped(event) is not None, kind < SWAPPED + ALTERED
@@ -88,12 +88,12 @@ def qqp(rng: Random, label: int) -> dict[str, str]:
 
 
 WEIGHTS = {"agent": 1.0, "verb": 1.0, "theme": 1.0, "place": 1.0, "time": 0.5, "negation": 0.5}
-"""What each part that two sentences have in common adds to their similarity; the sum is 5."""
+"""Weight of each part in the similarity of two sentences that share it; the sum is 5."""
 WORDED = ("agent", "verb", "theme")
-"""The parts of these that have synonyms."""
+"""The parts in ``WEIGHTS`` that have synonyms."""
 SYNONYM, CHANGED, EXCHANGED = 0.4, 0.4, 0.15
-"""The probabilities that such a part is told in another word of the same meaning; that a part differs; and that agent
-and object change places, where they can."""
+"""Probabilities that a part in ``WORDED`` gets a synonym, that a part changes, and that agent and object are swapped
+where that is possible."""
 
 
 def stsb(rng: Random) -> dict[str, str | float]:

@@ -1,8 +1,8 @@
-"""An event told a second time: in other words with the same meaning, or in other words with another meaning.
+"""Reword an event for the second text of a pair: with synonyms (same meaning) or with other words (different meaning).
 
-Which words differ is drawn before it is decided whether they are synonyms, and what is no synonym is drawn from words
-that have some. So the words that two texts share, and those that only one of them has, are distributed alike for equal
-and for different meanings: only who knows the synonyms, or who did what, can tell.
+The parts that differ are drawn first; only then is it decided whether each gets a synonym or a different word, and
+different words are drawn from those that have synonyms themselves. So shared and unshared words have the same
+distribution in pairs of equal and of different meaning: the label depends on synonymy and on who did what alone.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from rosa.mini.text.lexicon import Verb
 
 PARTS = ("agent", "agent's adjective", "verb", "theme", "theme's adjective", "recipient")
 REWORDED = 0.6
-"""The probability that a part is told in other words."""
+"""The probability that a part is worded differently."""
 
 
 def synonyms(event: Event, part: str) -> tuple[str, ...]:
-    """The words for a part of an event; none where it has no such part."""
+    """The synonyms for a part of an event; empty if the event lacks the part."""
     role, _, of_adjective = part.partition("'s ")
     if role == "verb":
         return event.verb.names
@@ -41,7 +41,7 @@ def _verbs_like(verb: Verb) -> tuple[Verb, ...]:
 
 
 def others(event: Event, part: str, genre: str = "") -> list[Any]:
-    """What a part could be instead, in a list of nouns, verbs or adjectives that each have a synonym."""
+    """The alternatives to a part that change the meaning: nouns, verbs or adjectives that each have a synonym."""
     role, _, of_adjective = part.partition("'s ")
     phrases = [phrase for phrase in (event.agent, event.theme, event.recipient) if phrase is not None]
     if role == "verb":
@@ -65,26 +65,26 @@ def exchanged(event: Event, part: str, other: Any) -> Event:
 
 
 def altered(rng: Random, event: Event, part: str, genre: str = "") -> Event:
-    """The event with something else, that has a synonym too, in one part."""
+    """The event with one part replaced by a random one of its alternatives (:func:`others`)."""
     return exchanged(event, part, rng.choice(others(event, part, genre)))
 
 
 def rewordable(event: Event, parts: Sequence[str] = PARTS, genre: str = "") -> list[str]:
-    """Those of the parts that have synonyms and that could be something else that has some."""
+    """The parts that have both synonyms and alternatives (:func:`others`)."""
     return [part for part in parts if len(synonyms(event, part)) > 1 and others(event, part, genre)]
 
 
 def retold(
     rng: Random, event: Event, words: Words, alters: bool, parts: Sequence[str] = PARTS, genre: str = ""
 ) -> tuple[Event, Words]:
-    """The event to tell a second time, and the words to tell it in.
+    """The event and the word choices of the second text.
 
     Args:
         rng: of the draws.
-        event: what was told; has a :func:`rewordable` part.
-        words: what chose the words that it was told in.
-        alters: whether some of the parts that differ in words differ in meaning too.
-        parts: the only ones that may differ.
+        event: the event of the first text; has a :func:`rewordable` part.
+        words: the word choices of the first text.
+        alters: whether some of the reworded parts also change in meaning.
+        parts: the parts that may differ.
         genre: of new nouns.
     """
     able = rewordable(event, parts, genre)
