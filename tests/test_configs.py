@@ -176,7 +176,15 @@ def test_defaults_are_the_protocol() -> None:
         (["task=colla"], f"task=colla: no such task; did you mean cola? Available: {', '.join(named('task'))}"),
         (["experiment=glue_mimi"], "did you mean glue_mini? Available: ablation_frequency, ablation_initialisation, "),
         (["model=bert-base-uncased"], "; another model: model=hub model.path=OWNER/NAME or model=folder"),
-        (["train.epochs=abc"], "train.epochs"),
+        (["task.texts=[[a]]"], "task.texts=[['a']]: expected a list of texts, such as [A,B]"),
+        (["task.labels=[[a],[b]]"], "task.labels=[['a'], ['b']]: expected a list of texts"),
+        (["task.texts=a"], "error: task.texts=a: expected a list, such as [A,B]\n"),
+        (["train.compile=maybe"], "error: train.compile=maybe: expected true or false\n"),
+        (["train.epochs=abc"], "error: train.epochs=abc: expected a whole number\n"),
+        (
+            ["model=hub", "model.name=x", "model.path=/x"],
+            "model.path='/x': expected a name on the hub, OWNER/NAME; for",
+        ),
         (
             ["train.warmup=1.5"],
             "train.warmup=1.5: expected a share of all updates in [0, 1), or a whole number of updates",

@@ -17,13 +17,14 @@ from rosa.adapters.base import AddingAdapter, LinearLayer, oriented
 from rosa.adapters.linalg.precision import Cast, exact
 from rosa.adapters.targets import layer_ranks, matches, target_layers
 from rosa.config import LoraConfig
-from rosa.errors import AdapterError
+from rosa.errors import DependencyError
 from rosa.utils.seeding import global_stream
 
 try:
     import loralib
 except ImportError as error:
-    raise AdapterError("LoRA needs the package loralib: pip install loralib") from error
+    install = "pip install loralib (or this package with [lora])"
+    raise DependencyError(f"LoRA needs the package loralib, which is not installed: {install}") from error
 
 FUSED_QUERY_KEY_VALUE = "*c_attn"
 

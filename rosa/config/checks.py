@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,12 @@ def typed(config: Any, prefix: str) -> None:
             require(of_kind(value, kind), f"{prefix}.{item.name}", value, KINDS[kind])
 
 
+def texts(key: str, value: object) -> None:
+    """Require a list of texts; Hydra does not check the elements of a list."""
+    flat = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+    require(flat, key, value, "a list of texts, such as [A,B]")
+
+
 def patterns(key: str, value: object) -> None:
     """Require a dictionary whose keys are patterns of names."""
     named = isinstance(value, Mapping) and all(isinstance(pattern, str) and pattern for pattern in value)
@@ -52,6 +59,13 @@ def patterns(key: str, value: object) -> None:
 def is_name(value: str) -> bool:
     """Whether a text is a valid name of a file or folder that does not lead to another folder."""
     return bool(value) and value.isprintable() and "/" not in value and value not in (".", "..")
+
+
+def hub_name(key: str, value: str, instead: str) -> None:
+    """Require a name that the Hugging Face hub accepts; ``instead`` says how to name something on this machine."""
+    named = re.fullmatch(r"(\w([\w.-]*\w)?/)?\w([\w.-]{0,94}\w)?", value, re.ASCII)
+    valid = named is not None and "--" not in value and ".." not in value and not value.endswith(".git")
+    require(valid, key, value, f"a name on the hub, OWNER/NAME; {instead}")
 
 
 def _finite(value: float) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rosa.config.checks import choice, not_negative, positive, require
+from rosa.config.checks import choice, hub_name, not_negative, positive, require
 
 FILES = ("train", "validation", "test")
 """Splits of ``data=files``; each is also the key of its file."""
@@ -78,7 +78,7 @@ class DataConfig:
         if self.source == "local":
             require(bool(self.dir), "data.dir", self.dir, "the folder of the data, as in data=local data.dir=DIR")
         if self.source == "hub":
-            require(bool(self.path), "data.path", self.path, "the dataset's name on the hub")
+            hub_name("data.path", self.path, "for a folder on this machine use data=local data.dir=DIR")
         if self.source != "files":
             for split, file in self.files.items():
                 require(False, f"data.{split}", file, f"no file with data.source={self.source}; use data=files")

@@ -21,6 +21,16 @@ OTHER_NAMES = {
 }  # fmt: skip
 """Name of a key in other programs -> its name here."""
 
+KINDS_OF_VALUES = {
+    r"could not be converted to Integer": "a whole number",
+    r"could not be converted to Float": "a number",
+    r"is not a valid bool": "true or false",
+    r"is not a ListConfig": "a list, such as [A,B]",
+    r"Cannot convert '\w+' to string": "text",
+    r"Cannot assign \w+ to Dict": "a mapping, such as {NAME: VALUE}",
+}
+"""Pattern of OmegaConf's message for a value of the wrong type -> the right kind of value."""
+
 
 def leaf_keys(node: Any, prefix: str = "") -> list[str]:
     """Every dotted key of a composed configuration, groups and leaves."""
@@ -113,6 +123,9 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
     null = re.search(r"([\w.]+)' is not Optional", reason)
     if null:
         return f"{null.group(1)}=null: expected a value"
+    wrong = _wrong_type(text, reason)
+    if wrong:
+        return wrong
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", reason)
     if unknown and re.search(r"not in struct|Key '[^']+' not in|No match in the defaults list", reason):
         key = unknown.group(1)
@@ -140,3 +153,19 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
     where = re.search(r"full_key: (\S+)", reason)
     prefix = f"{where.group(1)}: " if where and where.group(1) not in said[0] else ""
     return prefix + " ".join(dict.fromkeys(said))
+
+
+def _wrong_type(text: str, reason: str) -> str:
+    """The message for a value of another type than its key's; empty for any other error.
+
+    Args:
+        text: Hydra's or OmegaConf's message.
+        reason: the same, followed by that of the error's cause.
+    """
+    kind = next((kind for pattern, kind in KINDS_OF_VALUES.items() if re.search(pattern, reason)), "")
+    override = re.match(r"Error merging override (.+)", text)  # of the command; other values are those of a file
+    key, value = (re.search(pattern, reason) for pattern in (r"full_key: (\S+)", r"Value ('.*') (?:of type|is not)"))
+    found = override.group(1) if override else key.group(1) if key else ""
+    if not kind or not found:
+        return ""
+    return f"{found}{f'={value.group(1)}' if value and not override else ''}: expected {kind}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rosa.config.checks import choice, positive, require
+from rosa.config.checks import choice, hub_name, positive, require
 
 CORPORA = ("restaurants", "answers")
 """The generated texts for a small GPT-2 (:data:`rosa.mini.text.CORPORA`)."""
@@ -104,4 +104,6 @@ class ModelConfig:
                 choice(f"model.{key}", getattr(self, key), (only,))
         elif self.source != "mini":
             require(bool(self.path), "model.path", self.path, f"a path, which model.source={self.source} needs")
+            if self.source == "hub":
+                hub_name("model.path", self.path, "for a folder on this machine use model=folder model.path=DIR")
         require(bool(self.name), "model.name", self.name, "a short name for tables and folders")

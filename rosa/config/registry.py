@@ -19,7 +19,7 @@ from typing import Any
 
 from rosa.config.checks import choice, require
 from rosa.config.method import FullConfig, IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
-from rosa.errors import ConfigError
+from rosa.errors import ConfigError, RosaError
 
 GROUP = "rosa.methods"
 """Entry-point group; each entry point names a :class:`Method`."""
@@ -150,7 +150,8 @@ def builder(config: MethodConfig) -> Builder | None:
     """The function that builds a configured method's adapters; None for a method without adapters.
 
     Raises:
-        ConfigError: the configuration does not belong to a registered method, or the function cannot be imported.
+        ConfigError: the configuration does not belong to a registered method, or the function cannot be imported,
+            as when a package that it needs is missing.
     """
     found = methods().get(getattr(config, "name", ""))
     if found is None or found.config is not type(config):
@@ -163,6 +164,8 @@ def builder(config: MethodConfig) -> Builder | None:
         return found.build
     try:
         return pkgutil.resolve_name(found.build)
+    except RosaError as error:  # such as a missing package
+        raise ConfigError(f"method {found.name!r}: {error}") from error
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"method {found.name!r}: build={found.build!r} cannot be imported ({error}); "

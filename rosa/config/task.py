@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rosa.config.checks import choice, require
+from rosa.config.checks import choice, require, texts
 
 
 @dataclass
@@ -22,6 +22,10 @@ class LocalTaskConfig:
     """The one or two text columns."""
     label: str = "label"
     """The label column."""
+
+    def __post_init__(self) -> None:
+        texts("task.local.columns", self.columns)
+        texts("task.local.texts", self.texts)
 
 
 @dataclass
@@ -94,6 +98,8 @@ class TaskConfig:
         choice("task.loss_on", self.loss_on, LOSS_ON)
         choice("task.scorer", self.scorer, SCORERS)
         require(bool(self.name), "task.name", self.name, "a name")
+        for key in ("texts", "labels", "metrics", "evaluation"):
+            texts(f"task.{key}", getattr(self, key))
         if self.kind == "vector_regression":
             require(not self.texts, "task.texts", self.texts, "no columns with task.kind=vector_regression")
         else:

@@ -51,7 +51,7 @@ def run(config: Config, command: str, progress: bool = True, tuning: Tuning | No
 
     Raises:
         ConfigError, DataError, ModelError, AdapterError: the request cannot be carried out; nothing has been
-            downloaded, pretrained or written.
+            downloaded or pretrained. There is a record only if the data had to be read, or the hub asked, to know it.
         BusyError: another process is working on this run.
         InterruptedRun: stopped by a signal, after a checkpoint; the same call resumes it.
         OutOfMemoryError: memory was not enough; the message names the override to try.

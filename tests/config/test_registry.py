@@ -129,6 +129,13 @@ def test_a_builder_that_is_not_there_is_named(place: str) -> None:
         registry.builder(OtherConfig())
 
 
+def test_a_builder_whose_package_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "loralib", None)
+    monkeypatch.delitem(sys.modules, "rosa.adapters.lora", raising=False)
+    with pytest.raises(ConfigError, match=r"^method 'lora': LoRA needs the package loralib, .*: pip install loralib"):
+        registry.builder(LoraConfig())
+
+
 # --- entry points ----------------------------------------------------------------------------------------------------
 
 MODULE = """
