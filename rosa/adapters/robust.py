@@ -111,7 +111,7 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
     def forward(self, x: Tensor) -> Tensor:
         """``x (W + S)^T + b + (alpha / r) dropout(x) A^T B^T``; (…, in) -> (…, out)."""
         x = autocasted(x)
-        if self.index is None:
+        if self.index is None or not x.is_floating_point():  # whole numbers are refused as the plain layer does
             out = self.base(x)
         elif torch.compiler.is_compiling():
             out = sparse_linear(x, self.values, self.base.bias, self._number, self.shape[0])

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from rosa.adapters.linalg.precision import is_narrow, readable
+from rosa.adapters.linalg.precision import is_narrow, readable, without_autocast
 
 CHUNK = 2**20
 """Maximal number of elements in a temporary of the products that use index operations."""
@@ -119,7 +119,7 @@ def _csr(values: Tensor, support: Support) -> Tensor:
 @torch.no_grad()
 def applied(x: Tensor, values: Tensor, bias: Tensor | None, support: Support | None, weight: Tensor) -> Tensor:
     """``x (W + S)^T + b``, the arguments as in :meth:`SparseLinear.forward`; (…, in) -> (…, out), contiguous."""
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device.type):
         weight = weight.to(x.dtype)
         bias = None if bias is None else bias.to(x.dtype)
         if support is None:
@@ -143,7 +143,7 @@ def gradients(
     grad_x: Tensor | None = None
     grad_values: Tensor | None = None
     support = part.support
-    with torch.autocast(grad.device.type, enabled=False):
+    with without_autocast(grad.device.type):
         if part.collect is not None:
             part.collect(readable(flat).T @ readable(flat_x))
         if needs_values:

@@ -248,6 +248,30 @@ def test_inputs_of_any_number_of_dimensions(shape: tuple[int, ...], autocast: bo
     assert relative_difference(actual.detach(), expected) < (2e-2 if autocast else 1e-6)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64], ids=str)
+@pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3-inputs"])
+def test_inputs_that_are_no_real_floats_are_refused_as_by_the_plain_layer(
+    method: str, dtype: torch.dtype, autocast: bool
+) -> None:
+    """Not computed in whole numbers, to which weights below 1 are rounded as 0, nor without the imaginary part."""
+    model = tiny.OneLayer(tiny.make_layer("linear", 6, 10))
+    attach(model, METHODS[method](), verbose=False)
+    tiny.give_support(model)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast), pytest.raises(RuntimeError):
+        model(torch.ones(4, 10, dtype=dtype))
+
+
+@pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3-inputs"])
+def test_an_adapted_model_computes_shapes_on_the_meta_device(method: str) -> None:
+    model = tiny.OneLayer(tiny.make_layer("linear", 6, 10))
+    attach(model, METHODS[method](), verbose=False)
+    tiny.give_support(model)
+    out = model.to("meta")(torch.ones(4, 10, device="meta"))
+    assert out.shape == (4, 6)
+    out.sum().backward()
+
+
 @pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3"])
 def test_a_layer_answers_for_its_weight_and_bias(method: str) -> None:
     """Model code that reads weight and bias instead of calling the layer gets the effective ones, with gradients."""

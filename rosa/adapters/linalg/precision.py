@@ -8,8 +8,10 @@ Together they have 16 significant bits for bfloat16 and 19 for float16.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -28,9 +30,15 @@ def autocasted(x: Tensor) -> Tensor:
     Autocast itself would convert it for each product again, and its gradients back, each in a pass over the tokens.
     """
     device = x.device.type
-    # Autocast leaves float64 as it is.
-    chosen = torch.is_autocast_enabled(device) and x.dtype != torch.float64
-    return x.to(torch.get_autocast_dtype(device)) if chosen else x
+    # As autocast does, leave float64 and what is no float as they are. Devices such as meta have no autocast.
+    eligible = x.is_floating_point() and x.dtype != torch.float64 and torch.amp.is_autocast_available(device)
+    return x.to(torch.get_autocast_dtype(device)) if eligible and torch.is_autocast_enabled(device) else x
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """A context in which products are computed in the dtype of their inputs."""
+    available = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if available else contextlib.nullcontext()
 
 
 class Rounded(NamedTuple):

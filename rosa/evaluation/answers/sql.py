@@ -111,7 +111,7 @@ def _fill(connection: sqlite3.Connection, context: str, reference: str) -> None:
     for statement in statements(context):
         try:
             connection.execute(statement)
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeEncodeError):
             continue  # the reference cannot be run without it, which is noticed there
     texts = [single.replace("''", "'") or double or number for single, double, number in _LITERAL.findall(reference)]
     pool = [*dict.fromkeys(texts), "1", "2", "a"]
@@ -130,7 +130,7 @@ def _fill(connection: sqlite3.Connection, context: str, reference: str) -> None:
 
 def _insert(connection: sqlite3.Connection, table: str, row: Sequence[str | None]) -> None:
     """Insert a row, unless the table's constraints or types forbid it."""
-    with contextlib.suppress(sqlite3.Error, OverflowError):
+    with contextlib.suppress(sqlite3.Error, OverflowError, UnicodeEncodeError):
         connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
 
 

@@ -218,6 +218,13 @@ def test_a_query_that_makes_much_of_little_is_none(query: str) -> None:
     assert sql.agree(TABLES, "SELECT 1", query) is None
 
 
+def test_half_a_character_is_no_error() -> None:
+    """JSON files can have one, which SQLite does not take."""
+    assert sql.agree("CREATE TABLE head (age \ud800)", "SELECT 1", "SELECT age FROM head") is None
+    assert sql.agree(TABLES, "SELECT '\ud800'", "SELECT name FROM head") is False
+    assert sql.agree(TABLES, "SELECT name FROM head", "SELECT name FROM head WHERE name = '\ud800'") is None
+
+
 def test_a_context_that_never_ends_is_stopped() -> None:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
     assert sql.agree(f"CREATE TABLE t AS {endless}", "SELECT 1", "SELECT i FROM t") is None
