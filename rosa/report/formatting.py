@@ -126,17 +126,22 @@ def option(key: str, value: Any) -> str:
     return str(value) if key in SPEAKING_OPTIONS else setting(key, value)
 
 
-def method_label(method: Mapping[str, Any], shown: Sequence[str]) -> str:
-    """A method with its rank and resampling, then the options named in ``shown``: ``ROSA r=8, every 2 epochs, top``.
-
-    RoSA's density is in percent, and its schedule says which of its parts there are: ``RoSA (robust) r=4 d=2.08%``.
-    """
+def sized_label(method: Mapping[str, Any]) -> str:
+    """A method with its rank and density: ``ROSA r=8``, ``RoSA (robust) r=4 d=2.08%``, ``RoSA (robust) d=0.6%``."""
     name, schedule = registry.label(method["name"]), method.get("schedule")
     if "rank" in method and schedule != "sparse_only":
         name += f" r={method['rank']}"
     if "density" in method and schedule != "low_rank_only":
         name += f" d={100 * method['density']:.3g}%"
-    parts = [name]
+    return name
+
+
+def method_label(method: Mapping[str, Any], shown: Sequence[str]) -> str:
+    """A method with its rank and resampling, then the options named in ``shown``: ``ROSA r=8, every 2 epochs, top``.
+
+    RoSA's density is in percent, and its schedule says which of its parts there are: ``RoSA (robust) r=4 d=2.08%``.
+    """
+    parts, schedule = [sized_label(method)], method.get("schedule")
     if schedule in SCHEDULES:
         parts.append(SCHEDULES[schedule])
     if "every" in method and "unit" in method:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from planning.speed import Speed, known, measured
 from planning.work import Work
 from rosa.config import Config
-from rosa.config.registry import label
 from rosa.config.train import TUNED
 from rosa.report.formatting import significant as number
+from rosa.report.formatting import sized_label
 from rosa.report.tables.table import Cell, Line, Span, Table
 
 PETA, TERA, HOUR = 1e15, 1e12, 3600
@@ -29,9 +29,8 @@ class Planned:
 
     @property
     def method(self) -> str:
-        """The method's label, with its rank."""
-        name, rank = label(self.config.method.name), getattr(self.config.method, "rank", None)
-        return name if rank is None else f"{name} r={rank}"
+        """The method's label, with its rank and density."""
+        return sized_label(vars(self.config.method))
 
 
 @dataclass(frozen=True)

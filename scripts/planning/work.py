@@ -121,6 +121,8 @@ def of_run(config: Config, tokens: float | None = None, rows: int | None = None)
         examples, steps = round(examples * train.max_steps / steps), train.max_steps
     one = of_example(keyed(config.model), keyed(config.method), config.task.has_head, length)
     evaluations = math.ceil(examples / rows)
+    undone = undone_updates(config.method)
+    steps, examples = steps + undone, examples + undone * train.batch_size * train.accumulation
     return Work(
         steps=steps,
         tokens=float(length * examples),
@@ -154,6 +156,15 @@ def evaluation_rows(config: Config, trained: int) -> int:
     held_out = trained * config.holdout_share / (1 - config.holdout_share)
     official = sum(config.task.rows.get(split, 0) for split in config.evaluated if split != HOLDOUT)
     return official + round(held_out)
+
+
+def undone_updates(method: MethodConfig) -> int:
+    """Updates that are made to choose the support of RoSA's sparse part, and then made again."""
+    if not isinstance(method, RobustConfig) or not method.sparse or method.support:
+        return 0
+    if method.schedule == "warmup":
+        return method.warmup_steps + method.collect_steps if method.restart else 0
+    return method.collect_steps
 
 
 def factorizations(config: Config, steps: int) -> int:

@@ -230,6 +230,27 @@ def test_unmeasured_pairs_are_assumed_and_unknown_tasks_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "undone"),
+    [
+        (["method=robust_warmup"], 64 + 1),  # the warm-up, and the update whose gradients are scored
+        (["method=robust_warmup", "method.restart=false"], 0),
+        (["method=robust", "method.collect_steps=3"], 3),
+        (["method=robust_sparse"], 1),
+        (["method=robust", "method.support=file"], 0),
+        (["method=robust", "method.schedule=low_rank_only"], 0),
+    ],
+)
+def test_updates_that_robust_adaptation_undoes_are_planned(options: list[str], undone: int) -> None:
+    (config,) = planned("task=sql", "model=gpt2", "data=hub", "train.epochs=2", "train.batch_size=32", *options)
+    (lora,) = planned("task=sql", "model=gpt2", "data=hub", "train.epochs=2", "train.batch_size=32", "method=lora")
+    found, plain = of_run(config, tokens=100.0, rows=640), of_run(lora, tokens=100.0, rows=640)
+    assert (found.steps, found.tokens) == (40 + undone, plain.tokens + undone * 32 * padded(100.0, 512))
+    assert found.evaluation / found.training * (40 + undone) == pytest.approx(
+        plain.evaluation / plain.training * 40, rel=0.02
+    )
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["task=cola", "rate=fast"], "rate=fast: expected a number above 0"),
@@ -258,3 +279,13 @@ def test_a_sweep_is_planned_row_by_row(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert shown["roberta-base", "Full"][1] == f"{steps:,}"
     assert "glue_paper_tune selects" in said
     assert "are assumed" not in said
+
+
+def test_budgets_of_robust_adaptation_have_a_row_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of the sparse part alone has no rank; three of rank 8 differ by their density."""
+    methods = "method=robust_all_sparse_of_16,robust_all_r8_of_16,robust_all_r8_of_32,lora_all_r16"
+    assert script(monkeypatch, "plan", "experiment=robust_paper", methods, "task=sql", "rows=320", "tokens=8") == 0
+    rows = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines() if "| llama2-7b" in line]
+    assert rows == ["RoSA (robust) d=0.6%", "RoSA (robust) r=8 d=0.3%", "RoSA (robust) r=8 d=0.9%", "LoRA r=16"]
