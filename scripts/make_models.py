@@ -194,7 +194,7 @@ class Row:
 
 
 def probe(name: str, method: str = "ROSA") -> Row:
-    """Probe one architecture; what could not run stays unknown."""
+    """Probe one architecture; a probe that could not run has no result."""
     one = ARCHITECTURES[name]
     row = Row(name, one.note, method)
     try:
@@ -254,7 +254,7 @@ def _probe(one: Architecture, plain: nn.Module, expected: Tensor, row: Row) -> N
 
 
 def _chosen(model: nn.Module, one: Architecture) -> bool:
-    """Choose the places of the sparse values from one batch; whether each is where its layer's score is largest."""
+    """Choose the sparse positions from one batch, and return whether each layer's are those of its largest scores."""
     collector = Collector(support.supported(model), "gradient_squared")
     collector.start()
     model(**batch(one)).loss.backward()

@@ -94,7 +94,7 @@ def _other_rows(splits: Mapping[str, Split], task: TaskConfig) -> dict[str, list
 
 
 def _count_overlap(splits: Mapping[str, Split], facts: dict[str, dict[str, Any]]) -> None:
-    """Add to each evaluation split's facts how many of its rows the training rows have too."""
+    """Add the number of rows that also occur in the training rows to each evaluation split's facts."""
     train = splits[TRAIN].texts
     others = {name: split.texts for name, split in splits.items() if name != TRAIN}
     for name, texts in others.items():

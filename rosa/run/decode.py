@@ -152,7 +152,7 @@ def _from_checkpoint(folder: Path, conf: Path, data_dir: Path) -> Source:
 
 
 def _composed(conf: Path, group: str, name: str) -> Any:
-    """One file of a configuration group, as its dataclass."""
+    """Load one file of a configuration group as its dataclass."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 

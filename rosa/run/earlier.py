@@ -83,7 +83,7 @@ def finished(config: Config, inputs: Inputs) -> Record | None:
 
 
 def _left_behind(folder: Path) -> bool:
-    """Whether a run that was killed at its end left files, which the run removes when it is asked for again."""
+    """Whether a run that was killed after its last record left files; the same command removes them."""
     return (folder / CHECKPOINTS).exists() or any(folder.glob(f".{records.RECORD}.*"))
 
 

@@ -35,7 +35,7 @@ def located(config: Config) -> ModelConfig:
 
 
 def _made(config: Config) -> Path:
-    """The folder of the model, which depends on the very text; pretrained if missing."""
+    """The folder of the model, found by a hash of the pretraining text; pretrained if missing."""
     shape, cache_dir, device = config.model.mini, Path(config.cache_dir), config.train.device
     if shape.architecture != "gpt2":
         text = mini_text.corpus(shape.sentences, shape.seed)

@@ -107,7 +107,7 @@ def callbacks(
 
 
 def _kept_weights(config: Config) -> set[str]:
-    """The epochs whose weights are saved in the run's folder: those that the user keeps, and the one that is tested."""
+    """The epochs whose weights are saved in the run's folder: those of ``train.keep`` and the tested one."""
     asked = {"none": set(), "both": set(WEIGHTS)}.get(config.train.keep, {config.train.keep})
     return asked | ({config.chosen_epoch} if config.task.test else set())
 

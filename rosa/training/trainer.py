@@ -102,7 +102,7 @@ class HarnessTrainer(Trainer):
         return self.train()
 
     def _forget_training(self) -> None:
-        """Remove all traces of the training so far but the model's weights and the time that it took."""
+        """Reset the Trainer's state to that before training; the model's weights and the measured times stay."""
         distributed.wait_for_all()
         if distributed.is_main():
             remove_checkpoints(Path(str(self.args.output_dir)))
@@ -204,7 +204,7 @@ class HarnessTrainer(Trainer):
         return loss, logits, labels
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not estimated: no record has it, and the stock Trainer walks over the model for it at each step."""
+        """Return 0: no record uses the estimate, for which the stock Trainer iterates over the model at each step."""
         return 0
 
     def training_step(

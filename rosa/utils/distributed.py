@@ -164,7 +164,7 @@ def last_words(say: Callable[[ProcessesError], None]) -> Iterator[None]:
 
 
 def _listen(store: Store) -> None:
-    """Begin to listen for the other processes; without a connection for that, only their closed ones are noticed."""
+    """Start the heartbeat; if its connection fails, only closed connections of other processes are noticed."""
     global _heartbeat
     if count() == 1:
         return

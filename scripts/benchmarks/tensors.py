@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Allocated(TorchDispatchMode):
-    """Follows the bytes of the tensors that operations make, while they live.
+    """Tracks the bytes of the tensors that operations create, as long as they exist.
 
     Not seen: the working memory inside an operation, and of sharded tensors (``DTensor``) the operations inside.
     """
@@ -50,7 +50,7 @@ class Allocated(TorchDispatchMode):
 ONE_THREAD = "gloo_of_one_thread"
 """The backend of :func:`join`."""
 PAUSE = 0.002
-"""Seconds in which the thread of a group is left to let go of its tensors."""
+"""Seconds to wait for the group's thread to release its tensors."""
 
 
 class AllocatedInGroup(Allocated):

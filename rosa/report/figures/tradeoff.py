@@ -30,7 +30,7 @@ RANK = "method.rank"
 HEIGHT = 1.0
 """Height of a panel in inches."""
 ZEROS = re.compile(r"\.?0+(?=[KM]$)")
-"""The end of a count that says nothing: that of ``10.00M``, of ``0.10M``."""
+"""Trailing zeros of a count, as in ``10.00M`` and ``0.10M``."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _series(rows: Sequence[Row]) -> Series:
 
 
 def _told_apart(series: Series) -> tuple[Series, list[str]]:
-    """The series to draw, and those left out if there are more series than looks."""
+    """The series to draw, and those left out because there are more series than looks."""
     if len(series) <= MOST:
         return series, []
     methods = [rows[0].method for rows in series.values()]
@@ -163,7 +163,7 @@ def _draw(comparison: Comparison, series: Series, shown: Sequence[Quantity]) -> 
 
 
 def _front(axes: Axes, points: Sequence[Point], task: Task) -> None:
-    """The best mean score that is to be had up to each cost, as a dotted line."""
+    """Draw the best mean score at each cost or below, as a dotted line."""
     sign, scale = -1 if task.lower_is_better else 1, formatting.scale(task.metric)
     means = {id(point): found.mean for point in points if (found := summarise(point.scores.values()))}
     scored = [point for point in points if id(point) in means]

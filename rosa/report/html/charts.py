@@ -19,7 +19,7 @@ CHARACTERS = 52
 LINE = 31
 """Height of one row of a chart of intervals, which holds a label and the interval below it."""
 EXTRA = 13
-"""What a row is higher by if its label and its numbers do not fit beside each other."""
+"""Additional height of a row whose label and numbers do not fit side by side."""
 DASHES = {"-": "", "--": "6 3", "-.": "7 3 2 3", ":": "2 3"}
 """Line style -> SVG's dash array."""
 SHAPES = {

@@ -331,7 +331,7 @@ def _facts(comparison: Comparison, task: Task) -> list[Data]:
 
 
 def _overlap(comparison: Comparison) -> list[Line]:
-    """How many evaluation rows the training rows have too, of the tasks whose runs have counted them."""
+    """The numbers of evaluation rows that also occur in the training rows, for tasks whose runs counted them."""
     counted: dict[str, list[str]] = {}
     for task in comparison.tasks:
         splits: dict[str, list[Split]] = {}
