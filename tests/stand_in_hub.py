@@ -21,7 +21,7 @@ from tests.commands import begin_in, server
 PROJECT = Path(__file__).resolve().parents[1]
 
 Commits = Mapping[str, Mapping[str, bytes]]
-"""The files of each commit, the newest last: the branch ``main`` is at that one."""
+"""The files of each commit, the newest last: ``main`` is at that one, ``refs/convert/parquet`` at the first."""
 
 FAILURES = {
     "gated": (401, "GatedRepo"),
@@ -85,10 +85,11 @@ class _Answers(BaseHTTPRequestHandler):
             api = name if name.startswith("datasets/") else f"models/{name}"
             file = re.fullmatch(rf"/{name}/resolve/([^/]+)/(.+)", path)
             tree = re.fullmatch(rf"/api/{api}/tree/([^/]+)/?(.*)", path)
-            about = re.fullmatch(rf"/api/{api}(?:/revision/([^/]+))?", path)
+            about = re.fullmatch(rf"/api/{api}(?:/revision/([^/]+|refs/convert/parquet))?", path)
             for found in filter(None, (file, tree, about)):
                 revision = behaviour.get("commit", found[1] or "main")
-                commit = list(commits)[-1] if revision == "main" else revision
+                first, *_, last = [*commits, *commits]
+                commit = {"main": last, "refs/convert/parquet": first}.get(revision, revision)
                 if commit not in commits:
                     return self.reply(404, b"{}", X_Error_Code="RevisionNotFound")
                 if found is file:

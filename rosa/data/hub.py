@@ -21,6 +21,9 @@ INSTEAD = (
     "datasets written by `save_to_disk`), or generated data: data=mini"
 )
 
+CONVERTED = "refs/convert/parquet"
+"""The hub's own branch of a dataset, which holds its rows as Parquet files."""
+
 
 def fetch(path: str, name: str, revision: str) -> tuple[dict[str, datasets.Dataset], str]:
     """Load all splits of a dataset, and return them with their commit.
@@ -33,7 +36,7 @@ def fetch(path: str, name: str, revision: str) -> tuple[dict[str, datasets.Datas
     Args:
         path: the dataset's name on the hub.
         name: its configuration (for GLUE, the task).
-        revision: a commit, branch or tag; empty for the newest.
+        revision: a commit, branch or tag; empty for the newest, of ``CONVERTED`` if the dataset is a loading script.
 
     Raises:
         DataError: it is not in the cache and the hub is unreachable, or the hub refuses the request or returns another
@@ -77,7 +80,12 @@ def _download(path: str, name: str, revision: str) -> tuple[dict[str, datasets.D
     wanted = f"{path} {name}" + (f" at revision {revision}" if revision else "")
     try:
         # If the hub refuses, `datasets` takes a copy from its cache and hides the reason; the hub's client states it.
-        commit = huggingface_hub.HfApi().dataset_info(path, revision=revision or None).sha
+        about = huggingface_hub.HfApi().dataset_info(path, revision=revision or None)
+        script = f"{path.split('/')[-1]}.py"
+        if not revision and any(file.rfilename == script for file in about.siblings or []):
+            # `datasets` runs loading scripts no longer; the hub has run this one.
+            about = huggingface_hub.HfApi().dataset_info(path, revision=CONVERTED)
+        commit = about.sha
         builder = datasets.load_dataset_builder(path, name, revision=commit)
         found = builder.hash
         if found == commit and (not is_commit(revision) or commit == revision):

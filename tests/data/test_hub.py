@@ -194,6 +194,20 @@ def test_a_download_that_breaks_off_is_an_error_and_leaves_no_copy(tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_of_a_loading_script_the_rows_that_the_hub_made_of_it_are_read(tmp_path: Path) -> None:
+    rows = {
+        "cola/train/0000.parquet": parquet(["Older.", "Not fine it."], [1, 0]),
+        "cola/validation/0000.parquet": parquet(["Also Older."], [1]),
+        "README.md": CARD.replace("train-*", "train/*").replace("validation-*", "validation/*").encode(),
+    }
+    scripts = {"datasets/nyu-mll/glue": {OLDER: rows, NEWER: {"glue.py": b"raise SystemExit"}}}
+    with stand_in_hub.running(scripts) as hub:
+        newest, pinned = stand_in_hub.ask(LOAD, hub.address, tmp_path, asking("", NEWER))
+    assert newest == OF_OLDER
+    assert pinned.startswith(f"nyu-mll/glue cola at revision {NEWER}: "), "another commit than the pinned one"
+
+
+@pytest.mark.slow
 def test_a_damaged_copy_is_named(cache: Path) -> None:
     (folder,) = cache.glob(f"datasets/*/cola/*/{NEWER}")
     for file in folder.glob("*.arrow"):
