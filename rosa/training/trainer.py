@@ -356,6 +356,19 @@ class TrainerParts:
     scorer: Scorer
 
 
+def compile_in_place(model: nn.Module, **options: Any) -> None:
+    """Compile a model for batches of any shape, without a wrapper, which would rename the parameters.
+
+    Args:
+        model: with its method attached.
+        options: of ``torch.compile``.
+    """
+    if getattr(model, "loss_type", "") is None:
+        # GPT-2's class: transformers then takes this loss, but warns in each pass, which would split the graph in two.
+        vars(model)["loss_type"] = "ForCausalLM"
+    model.compile(dynamic=True, **options)
+
+
 def build_trainer(
     parts: TrainerParts,
     config: TrainConfig,
@@ -379,7 +392,7 @@ def build_trainer(
     updates = config.epochs * -(-batches // config.accumulation)
     costs = CostCallback(CostMeter())
     if config.compile:
-        parts.model.compile(dynamic=True)  # in place: a wrapper would rename the parameters
+        compile_in_place(parts.model)
     trainer = HarnessTrainer(
         sampler=sampler,
         batch_size=config.batch_size,

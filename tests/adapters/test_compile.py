@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
-from transformers import RobertaConfig, RobertaForSequenceClassification
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, RobertaConfig, RobertaForSequenceClassification
 
 from rosa.adapters import attach, resample
 from rosa.adapters.support import supported
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
+from rosa.training.trainer import compile_in_place
 from tests.adapters.tiny import OneLayer, give_support, inputs, make_layer, perturb
 
 METHODS: list[MethodConfig] = [
@@ -27,10 +28,11 @@ METHODS: list[MethodConfig] = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: getattr(method, "schedule", method.name))
-def test_a_step_is_one_graph_and_stays_it(method: MethodConfig) -> None:
+def model_of(kind: str) -> PreTrainedModel:
     torch.manual_seed(0)
+    if kind == "gpt2":
+        words = {"vocab_size": 100, "bos_token_id": 0, "eos_token_id": 0}
+        return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2, n_positions=60, **words))
     shape = RobertaConfig(
         vocab_size=100,
         hidden_size=32,
@@ -40,17 +42,27 @@ def test_a_step_is_one_graph_and_stays_it(method: MethodConfig) -> None:
         max_position_embeddings=60,
         problem_type="single_label_classification",  # otherwise transformers sets it in the first step
     )
-    model = attach(RobertaForSequenceClassification(shape), method, generator=torch.Generator(), verbose=False).train()
+    return RobertaForSequenceClassification(shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "bf16"), [("roberta", False), ("roberta", True), ("gpt2", True)])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: getattr(method, "schedule", method.name))
+def test_a_step_is_one_graph_and_stays_it(method: MethodConfig, kind: str, bf16: bool) -> None:
+    model = attach(model_of(kind), method, generator=torch.Generator(), verbose=False).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained)
     torch._dynamo.reset()
     counters.clear()
-    model.compile(backend="eager", dynamic=True)
+    compile_in_place(model, backend="eager")
 
     def step(rows: int, tokens: int) -> None:
         ids = torch.randint(3, 100, (rows, tokens))
-        batch: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids[:, 0] % 2}
-        model(**batch).loss.backward()
+        labels = ids if kind == "gpt2" else ids[:, 0] % 2
+        batch: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = model(**batch).loss
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
