@@ -20,6 +20,11 @@ LinearLayer = nn.Linear | Conv1D
 """The layers that can be adapted."""
 
 
+def is_stock(layer: LinearLayer) -> bool:
+    """Whether autocast sets the precision of a layer's product; a subclass may compute in float32 all the same."""
+    return type(layer) in (nn.Linear, Conv1D)
+
+
 def oriented(layer: LinearLayer, weight: Tensor) -> Tensor:
     """Convert between a layer's own weight layout and (out, in), in either direction; returns a view."""
     return weight.T if isinstance(layer, Conv1D) else weight

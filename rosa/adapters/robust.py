@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rosa.adapters import support
-from rosa.adapters.base import AddingAdapter, LinearLayer, SupportedAdapter, dense_weight, weight_shape
+from rosa.adapters.base import AddingAdapter, LinearLayer, SupportedAdapter, dense_weight, is_stock, weight_shape
 from rosa.adapters.linalg.precision import Cast, autocasted, exact
 from rosa.adapters.opaque import numbered, sparse_linear
 from rosa.adapters.sparse import SparseLinear, SparsePart, Support, dense, index_dtype
@@ -110,9 +110,9 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x (W + S)^T + b + (alpha / r) dropout(x) A^T B^T``; (…, in) -> (…, out)."""
-        x = autocasted(x)
+        given, x = x, autocasted(x)
         if self.index is None or not x.is_floating_point():  # whole numbers are refused as the plain layer does
-            out = self.base(x)
+            out = self.base(x if is_stock(self.base) else given)
         elif torch.compiler.is_compiling():
             out = sparse_linear(x, self.values, self.base.bias, self._number, self.shape[0])
         else:

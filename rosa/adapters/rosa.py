@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rosa.adapters import factorization
-from rosa.adapters.base import LinearLayer, ResampledAdapter, oriented
+from rosa.adapters.base import LinearLayer, ResampledAdapter, is_stock, oriented
 from rosa.adapters.linalg.precision import Cast, autocasted, exact, has_float64, is_narrow, restored, rounded
 from rosa.adapters.linalg.subspace import Factors, layers_at_once
 from rosa.adapters.resampling import move
@@ -81,8 +81,8 @@ class RosaLinear(ResampledAdapter):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x W_f^T + (x B^T) A^T + b``; (…, in) -> (…, out)."""
-        x = autocasted(x)  # once, and not in each of the products
-        frozen = self.base(x)
+        given, x = x, autocasted(x)  # once, and not in each of the products
+        frozen = self.base(x if is_stock(self.base) else given)
         A, B = self.A.to(x.dtype), self.B.to(x.dtype)
         if self.start_a is not None and self.start_b is not None:
             A = torch.cat([A, -self.start_a.to(x.dtype)], dim=1)

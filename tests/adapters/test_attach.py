@@ -248,6 +248,24 @@ def test_inputs_of_any_number_of_dimensions(shape: tuple[int, ...], autocast: bo
     assert relative_difference(actual.detach(), expected) < (2e-2 if autocast else 1e-6)
 
 
+class WithoutAutocast(nn.Linear):
+    """A layer that computes in its weight's precision whatever autocast is on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return nn.functional.linear(x, self.weight, self.bias)
+
+
+@pytest.mark.parametrize("config", [RosaConfig(rank=2), RobustConfig(rank=2, schedule="low_rank_only")])
+def test_a_layer_that_turns_autocast_off_is_given_its_own_input(config: RosaConfig | RobustConfig) -> None:
+    model = tiny.OneLayer(WithoutAutocast(10, 6))
+    x = tiny.inputs(4, 10)
+    expected = model(x).detach()
+    attach(model, config, verbose=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert relative_difference(model(x).detach().float(), expected) < 2e-2
+
+
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64], ids=str)
 @pytest.mark.parametrize("method", ["rosa", "lora", "robust", "ia3-inputs"])
