@@ -12,7 +12,7 @@ import pytest
 from rosa.records import Rule, find
 from rosa.records.baselines import find as find_baselines
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Row, by_model, compare, summarise
+from rosa.report.comparison import Comparison, Row, Trial, by_model, compare, summarise
 from rosa.report.study import Study
 from rosa.report.tables.experiment import tables
 from rosa.report.tables.markdown import markdown
@@ -61,8 +61,12 @@ def one(comparison: Comparison, **wanted: Any) -> Row:
     return rows[0]
 
 
-def mean(row: Row, task: str, metric: str) -> float:
-    found = summarise(row.results[task].selected.scores("validation", metric).values())
+def mean(row: Row, task: str, metric: str, split: str = "validation") -> float:
+    return mean_of(row.results[task].selected, metric, split)
+
+
+def mean_of(trial: Trial, metric: str, split: str) -> float:
+    found = summarise(trial.scores(split, metric).values())
     assert found is not None
     return found.mean
 
@@ -83,19 +87,35 @@ def factorizations() -> Grid:
     return grid
 
 
-def regression_errors() -> Grid:
-    both = [compared("regression_linear", "linear", "last"), compared("regression_mlp", "mlp", "last")]
+def regression_lines(*ranks: int) -> list[tuple[str, dict[str, Any]]]:
+    """Name and options of each row of a regression's table."""
     lines: list[tuple[str, dict[str, Any]]] = [("full", {"name": "full"})]
     for name, method in (
         ("LoRA", {"name": "lora"}),
         ("ROSA", {"name": "rosa", "factorization": "svd_equal"}),
         ("`random_add`", {"name": "rosa", "factorization": "random_add"}),
     ):
-        lines += [(f"{name} r={rank}", {**method, "rank": rank}) for rank in (1, 2, 4, 8)]
+        lines += [(f"{name} r={rank}", {**method, "rank": rank}) for rank in ranks]
+    return lines
+
+
+def regression_errors() -> Grid:
+    both = [compared("regression_linear", "linear", "last"), compared("regression_mlp", "mlp", "last")]
     body = [
-        [name, *(f"{mean(one(found, **wanted), 'regression', 'mse'):.4f}" for found in both)] for name, wanted in lines
+        [name, *(f"{mean(one(found, **wanted), 'regression', 'mse'):.4f}" for found in both)]
+        for name, wanted in regression_lines(1, 2, 4, 8)
     ]
     return [["", "linear", "perceptron"], *body]
+
+
+def real_regression_errors() -> Grid:
+    best, last = (compared("regression_diabetes", "mlp", rule) for rule in ("best", "last"))
+    grid = [["", "held-out rows", "training rows"]]
+    for name, wanted in regression_lines(1, 2)[:-2]:  # without random_add
+        held_out = mean(one(best, **wanted), "regression", "mse", "test")
+        fits = [mean_of(trial, "mse", "train") for trial in one(last, **wanted).results["regression"].trials]
+        grid.append([name, f"{held_out:.3f}", f"{min(fits):.3f}"])
+    return grid
 
 
 NO_RECORDS = None
@@ -111,7 +131,7 @@ QUOTED: dict[str, list[Callable[[], Grid] | None]] = {
         built("rank_frequency", 1),
     ],
     "docs/robust.md": [built("robust_mini", number) for number in range(3)],
-    "docs/theory.md": [regression_errors],
+    "docs/theory.md": [regression_errors, real_regression_errors],
 }
 """Page -> what makes each table of results on it, in their order."""
 
@@ -119,7 +139,11 @@ QUOTED: dict[str, list[Callable[[], Grid] | None]] = {
 def quoted(page: str) -> list[Grid]:
     """The page's tables of results: their first column has methods or settings of runs, and others have scores."""
     every = grids((ROOT / page).read_text(encoding="utf-8"))
-    return [grid for grid in every if grid[0][0] in ("Method", "Rank", "subspace") or "perceptron" in grid[0]]
+    return [
+        grid
+        for grid in every
+        if grid[0][0] in ("Method", "Rank", "subspace") or {"perceptron", "held-out rows"} & set(grid[0])
+    ]
 
 
 @pytest.mark.parametrize("page", QUOTED)

@@ -319,7 +319,7 @@ def _source(run: Record) -> str:
 
 def _sizes(run: Record) -> str:
     splits: dict[str, Any] = run["data"]["splits"]
-    order = [TRAIN, HOLDOUT, *run["config"]["task"]["evaluation"]]
+    order = dict.fromkeys([TRAIN, HOLDOUT, *run["config"]["task"]["evaluation"]])
     return ", ".join(f"{split} {splits[split]['rows']}" for split in order if split in splits)
 
 
