@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from benchmarks import BenchmarkError
 from benchmarks.timing import seconds
 from benchmarks.workload import Batch
-from rosa.adapters import adapters, attach, head_names
+from rosa.adapters import adapters, attach, head_names, merge
 from rosa.adapters.base import SupportedAdapter
 from rosa.adapters.targets import target_layers, weight_shape
 from rosa.config import Config, FullConfig, IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
@@ -96,7 +96,8 @@ class Contender:
     def __init__(
         self, name: str, model: nn.Module, config: Config, rank: int = RANK, method: MethodConfig | None = None
     ) -> None:
-        if name in (PEFT, DORA):
+        self._is_of_peft = name in (PEFT, DORA)
+        if self._is_of_peft:
             self.model = with_peft(model, rank, dora=name == DORA)
         else:
             stream = generator(config.seed, "adapter")
@@ -169,8 +170,14 @@ class Contender:
         return sum(kept.values())
 
     def checkpoint_bytes(self) -> int:
-        """Bytes of the tensors of a checkpoint."""
+        """Bytes of the tensors of a checkpoint; of peft's methods, of what is trained."""
+        if self._is_of_peft:
+            return sum(parameter.numel() * parameter.element_size() for parameter in self._trainable)
         return checkpoint_bytes(self.model)
+
+    def merged(self) -> nn.Module:
+        """The plain model that the trained one is merged into, in place."""
+        return self.model.merge_and_unload() if self._is_of_peft else merge(self.model)
 
 
 def with_peft(model: nn.Module, rank: int, dora: bool) -> nn.Module:

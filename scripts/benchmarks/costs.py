@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from benchmarks.contenders import DORA, PARTS, PEFT, RANK, Contender
+from benchmarks.contenders import PARTS, RANK, Contender
 from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
 from benchmarks.measured import Case, Measured, case_label, cases_at
 from benchmarks.memory import Memory, measure_apart, of_parameters, widest
@@ -22,7 +22,7 @@ from benchmarks.pictures import picture
 from benchmarks.shapes import SHAPES, random_model, random_texts
 from benchmarks.timing import Spread, interleave, ratio, spread
 from benchmarks.workload import Batch, Workload, load_model
-from rosa.adapters import adapters, merge, resample
+from rosa.adapters import adapters, resample
 from rosa.config import Config
 from rosa.report.tables.table import Line, Table
 from rosa.utils.formatting import MIB
@@ -82,13 +82,12 @@ def measure(
     held = {case: of_parameters(contender, batches[0]) for case, contender in contenders.items()}
     saved = {case: contender.saved_bytes(largest or batches[0]) for case, contender in contenders.items()}
     parts = time_parts(contenders, batches, device)
-    own = {case: one for case, one in contenders.items() if case[0] not in (PEFT, DORA)}
-    checkpoint = {case: contender.checkpoint_bytes() for case, contender in own.items()}
+    checkpoint = {case: contender.checkpoint_bytes() for case, contender in contenders.items()}
     stream = torch.Generator().manual_seed(config.seed)
-    rosas = {rank: contender.model for (method, rank), contender in own.items() if method == "rosa"}
+    rosas = {rank: contender.model for (method, rank), contender in contenders.items() if method == "rosa"}
     actions = {str(rank): functools.partial(_move, model, stream) for rank, model in rosas.items()}
     moves = interleave(actions, len(batches), device, "resamples")
-    at_rank = {case: contender for case, contender in own.items() if case[1] in (0, RANK)}
+    at_rank = {case: contender for case, contender in contenders.items() if case[1] in (0, RANK)}
     return Measured(
         model=name,
         batch_tokens=[batch["input_ids"].numel() for batch in batches],
@@ -140,7 +139,7 @@ def _merged_latency(
     plain: nn.Module, contenders: Mapping[Case, Contender], batches: Sequence[Batch], device: str
 ) -> dict[Case, Spread]:
     """Latency of a forward pass without gradients after ``merge``, relative to the model before any method."""
-    models = {case_label(case): merge(contender.model).eval() for case, contender in contenders.items()}
+    models = {case_label(case): contender.merged().eval() for case, contender in contenders.items()}
     base = "base"
     models[base] = copy.deepcopy(plain).eval()
 
@@ -215,8 +214,7 @@ def _memory(measured: Measured) -> Table:
     for case, held in measured.memory.items():
         parts = (held.peak, held.weights, held.gradients, held.optimizer_state, measured.saved[case])
         shown = ["unknown" if part is None else number(part / MIB) for part in parts]
-        stored = measured.checkpoint.get(case)
-        rows.append(row(case_label(case), *shown, "–" if stored is None else number(stored / MIB)))
+        rows.append(row(case_label(case), *shown, number(measured.checkpoint[case] / MIB)))
     notes = [
         note(
             "MiB, on the batch with the most tokens. Weights include frozen ones; saved: what the forward pass keeps "
@@ -299,7 +297,7 @@ def _lines(measured: Measured) -> list[Measurement]:
             "gradients": held.gradients,
             "optimizer state": held.optimizer_state,
             "saved for the backward pass": measured.saved[case],
-            "checkpoint": measured.checkpoint.get(case),
+            "checkpoint": measured.checkpoint[case],
         }
         lines += [Measurement(label, kind, "byte", amount) for kind, amount in amounts.items() if amount is not None]
         if case in measured.merged:

@@ -39,7 +39,7 @@ class Measured:
     saved: Mapping[Case, int]
     """Bytes that a forward pass keeps for the backward pass."""
     checkpoint: Mapping[Case, int]
-    """Bytes of a checkpoint's tensors; not measured for peft's methods."""
+    """Bytes of a checkpoint's tensors."""
     moves: Mapping[int, Sequence[float]] = field(default_factory=dict)
     """Seconds of a resample of all layers, by rank."""
     layers: int = 0

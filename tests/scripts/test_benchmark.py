@@ -263,7 +263,7 @@ def measured_as(seconds: dict[Case, Sequence[float]], held: Memory) -> Measured:
         trainable=dict.fromkeys(seconds, 5),
         memory=dict.fromkeys(seconds, held),
         saved=dict.fromkeys(seconds, MIB // 2),
-        checkpoint={case: MIB for case in seconds if case[0] not in (PEFT, DORA)},
+        checkpoint=dict.fromkeys(seconds, MIB),
         moves={8: [0.5, 0.7, 0.6]},
         layers=4,
         merged={("rosa", 8): Spread(1.0, 0.9, 1.1, 3)},
@@ -286,7 +286,6 @@ def test_the_ratio_is_to_the_faster_lora_of_its_rank() -> None:
     assert "0.900 (0.825–0.950) times as long as that of LoRA (peft) r=8" in times.notes[0][0].text
     shown = {cells[0].text: [cell.text for cell in cells[1:]] for cells in memory_table.rows}
     assert shown["ROSA r=8"] == ["2.00", "1.00", "0", "0", "0.500", "1.00"]
-    assert shown["DoRA (peft) r=8"][-1] == "–"
     assert [cell.text for cell in moves.rows[0]] == ["tiny, r=8", "4", "600 (550–650)", "150", "3.00 % of 20.0 s"]
     assert [cell.text for cell in merged.rows[0]] == ["tiny", "ROSA r=8", "1.00 (0.900–1.10)"]
 
@@ -321,6 +320,19 @@ def test_a_checkpoint_has_the_bytes_of_its_file(workload: Workload, name: str, t
     written = (tmp_path / "weights").read_bytes()
     header = int.from_bytes(written[:8], "little")
     assert contender.checkpoint_bytes() == len(written) - 8 - header
+
+
+@pytest.mark.parametrize("name", [PEFT, DORA])
+def test_of_pefts_methods_a_checkpoint_is_what_trains_and_a_merged_model_the_base(name: str, config: Config) -> None:
+    plain = load_model(config)
+    contender = Contender(name, plain, config, 4)
+    trained = {key: value for key, value in contender.model.named_parameters() if value.requires_grad}
+    assert any("lora_A" in key for key in trained)
+    assert any("classifier" in key for key in trained)
+    assert contender.checkpoint_bytes() == 4 * sum(value.numel() for value in trained.values())
+    merged = contender.merged()
+    assert list(merged.state_dict()) == list(load_model(config).state_dict())
+    assert type(merged) is type(plain)
 
 
 def test_every_case_is_measured_on_a_model(workload: Workload) -> None:
