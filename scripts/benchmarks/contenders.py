@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -177,7 +178,8 @@ class Contender:
 
     def merged(self) -> nn.Module:
         """The plain model that the trained one is merged into, in place."""
-        return self.model.merge_and_unload() if self._is_of_peft else merge(self.model)
+        model: Any = self.model
+        return model.merge_and_unload() if self._is_of_peft else merge(model)
 
 
 def with_peft(model: nn.Module, rank: int, dora: bool) -> nn.Module:

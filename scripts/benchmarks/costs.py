@@ -36,12 +36,12 @@ WARM_UP = 2
 
 
 def benchmark(workload: Workload, rounds: int) -> Findings:
-    """Measure the workload's model at ``RANKS``, and ``SHAPES`` with random weights at ``RANK``."""
+    """Measure the workload's model at ``RANKS``, and ``SHAPES`` with random weights at their ranks."""
     found = [measure_workload(workload, rounds)]
-    for shape in SHAPES:
+    for shape, ranks in SHAPES.items():
         plain = random_model(shape).to(torch.device(workload.device))  # type: ignore[arg-type]  # transformers wraps it
         texts = [random_texts(shape, seed, workload.device) for seed in range(min(rounds, SHAPE_ROUNDS))]
-        found.append(measure(shape, plain, workload.config, texts, cases_at([RANK])))
+        found.append(measure(shape, plain, workload.config, texts, cases_at(ranks)))
     return findings(found)
 
 
@@ -159,8 +159,8 @@ def _merged_latency(
 
 def findings(found: Sequence[Measured]) -> Findings:
     """Build the tables of time, of memory, and of what ROSA adds, and the measurements behind them."""
-    one = found[0]
-    tables = (_times(one), _memory(one), *(_times(other) for other in found[1:]), _moves(found), _merged(found))
+    each = [table for measured in found for table in (_times(measured), _memory(measured))]
+    tables = (*each, _moves(found), _merged(found))
     lines = tuple(line for measured in found for line in _lines(measured))
     return Findings(tables[0], lines, tables[1:], tuple(picture(measured) for measured in found))
 
@@ -212,19 +212,21 @@ def _times(measured: Measured) -> Table:
 def _memory(measured: Measured) -> Table:
     rows = []
     for case, held in measured.memory.items():
-        parts = (held.peak, held.weights, held.gradients, held.optimizer_state, measured.saved[case])
-        shown = ["unknown" if part is None else number(part / MIB) for part in parts]
+        parts = (held.peak, held.weights, held.gradients, held.optimizer_state, measured.saved[case], held.resample)
+        shown = ["–" if part is None else number(part / MIB) for part in parts]
         rows.append(row(case_label(case), *shown, number(measured.checkpoint[case] / MIB)))
-    notes = [
+    notes: list[Line] = [
         note(
             "MiB, on the batch with the most tokens. Weights include frozen ones; saved: what the forward pass keeps "
             "for the backward pass beside the parameters. Checkpoint: the tensors that a resume needs beside the "
-            "pretrained model; ROSA's frozen parts are among them, because resampling changes them."
+            "pretrained model; ROSA's frozen parts are among them, because resampling changes them. –: not measured; "
+            "the peaks need a process for each method."
         ),
         *_memory_notes(measured.memory),
     ]
-    header = ("method", "peak", "weights", "gradients", "optimizer", "saved", "checkpoint")
-    return Table("costs_memory", f"{measured.model}: memory and storage", header, tuple(rows), tuple(notes))
+    header = ("method", "peak", "weights", "gradients", "optimizer", "saved", "peak of a resample", "checkpoint")
+    name = "costs_memory" if measured.steps_per_epoch else f"costs_memory_{measured.model}"
+    return Table(name, f"{measured.model}: memory and storage", header, tuple(rows), tuple(notes))
 
 
 def _memory_notes(memory: Mapping[Case, Memory]) -> list[Line]:
@@ -297,6 +299,7 @@ def _lines(measured: Measured) -> list[Measurement]:
             "gradients": held.gradients,
             "optimizer state": held.optimizer_state,
             "saved for the backward pass": measured.saved[case],
+            "peak memory of a resample": held.resample,
             "checkpoint": measured.checkpoint[case],
         }
         lines += [Measurement(label, kind, "byte", amount) for kind, amount in amounts.items() if amount is not None]

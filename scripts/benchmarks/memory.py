@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from tqdm import tqdm
 
 from benchmarks.contenders import Contender
 from benchmarks.workload import Batch, Workload, load_model
+from rosa.adapters import resample
 from rosa.config import Config
 from rosa.training import costs
 
@@ -33,6 +35,8 @@ class Memory:
     weights: int
     gradients: int
     optimizer_state: int
+    resample: int | None = None
+    """As ``peak``, of a resample of all layers; None for methods without one, and where it was not measured."""
 
 
 def measure(name: str, rank: int, config: Config, batch: Batch) -> Memory:
@@ -49,7 +53,16 @@ def measure(name: str, rank: int, config: Config, batch: Batch) -> Memory:
     before = costs.peak_memory(device)
     contender = Contender(name, load_model(config), config, rank)
     batch = {key: tensor.to(device) for key, tensor in batch.items()}
-    return of_steps(contender, batch, device, before["host_bytes"])
+    held = of_steps(contender, batch, device, before["host_bytes"])
+    return replace(held, resample=of_a_resample(contender, device)) if name == "rosa" else held
+
+
+def of_a_resample(contender: Contender, device: str) -> int | None:
+    """The peak, in bytes, of a resample of all layers of a contender; None if the system does not report it."""
+    costs.reset_peak_memory(device)
+    resample(contender.model, generator=torch.Generator().manual_seed(0))
+    peak = costs.peak_memory(device)
+    return peak["device_bytes"] if device == "cuda" else peak["host_bytes"]
 
 
 def of_steps(contender: Contender, batch: Batch, device: str, before: int | None = None) -> Memory:

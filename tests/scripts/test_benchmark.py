@@ -274,7 +274,7 @@ def measured_as(seconds: dict[Case, Sequence[float]], held: Memory) -> Measured:
 def test_the_ratio_is_to_the_faster_lora_of_its_rank() -> None:
     seconds: dict[Case, Sequence[float]] = {case: [1.0, 1.0, 2.0] for case in cases_at([8])}
     seconds["lora", 8], seconds["peft", 8], seconds["rosa", 8] = [3.0, 3.0, 6.0], [2.0, 2.0, 4.0], [1.8, 2.0, 3.0]
-    found = costs.findings([measured_as(seconds, Memory(2 * MIB, None, True, MIB, 0, 0))])
+    found = costs.findings([measured_as(seconds, Memory(2 * MIB, None, True, MIB, 0, 0, 3 * MIB))])
 
     assert value(found, "tiny: ROSA r=8", "step relative to LoRA (peft) r=8") == spread([0.9, 1.0, 0.75])
     assert value(found, "tiny: LoRA (loralib) r=8", "step relative to LoRA (peft) r=8") == spread([1.5, 1.5, 1.5])
@@ -285,14 +285,14 @@ def test_the_ratio_is_to_the_faster_lora_of_its_rank() -> None:
     assert shown["LoRA (peft) r=8"][5] == "1"
     assert "0.900 (0.825–0.950) times as long as that of LoRA (peft) r=8" in times.notes[0][0].text
     shown = {cells[0].text: [cell.text for cell in cells[1:]] for cells in memory_table.rows}
-    assert shown["ROSA r=8"] == ["2.00", "1.00", "0", "0", "0.500", "1.00"]
+    assert shown["ROSA r=8"] == ["2.00", "1.00", "0", "0", "0.500", "3.00", "1.00"]
     assert [cell.text for cell in moves.rows[0]] == ["tiny, r=8", "4", "600 (550–650)", "150", "3.00 % of 20.0 s"]
     assert [cell.text for cell in merged.rows[0]] == ["tiny", "ROSA r=8", "1.00 (0.900–1.10)"]
 
 
-def test_memory_is_said_to_be_unknown_where_it_is() -> None:
+def test_memory_that_is_unknown_is_shown_as_missing() -> None:
     found = costs.findings([measured_as({case: [1.0] for case in cases_at([8])}, Memory(None, None, False, 1, 1, 1))])
-    assert {cells[1].text for cells in found.tables[1].rows} == {"unknown"}
+    assert {cells[1].text for cells in found.tables[1].rows} == {"–"}
     assert "cannot reset" in found.tables[1].notes[-1][0].text
     assert not any(line.quantity == "peak memory" for line in found.measurements)
     assert [picture.name for picture in found.pictures] == ["costs/tiny"]
@@ -367,6 +367,8 @@ def test_memory_counts_gradients_and_both_moments_of_adam(workload: Workload, na
     assert held.optimizer_state == factors * 4 * trainable + 4 * parameters  # and a step count each
     assert held.weights == sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     assert held.peak is None or held.peak > held.weights
+    assert (held.resample is None) == (held.peak is None or name != "rosa")
+    assert held.resample is None or held.resample > held.weights
 
 
 @pytest.mark.slow
@@ -742,7 +744,7 @@ def test_everything_is_written_for_people_and_for_programs(
         return dict.fromkeys(cases, memory.measure("rosa", 2, workload.config, workload.batch(0)))
 
     monkeypatch.setattr(costs, "measure_apart", here)  # a process a case takes long, and one is tested above
-    monkeypatch.setattr(costs, "SHAPES", ())
+    monkeypatch.setattr(costs, "SHAPES", {})
     monkeypatch.setitem(suite.BENCHMARKS, "solvers", (lambda w, n: solvers.benchmark(w, n, SMALL_MODELS), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "stages", (lambda w, n: stages.benchmark(w, n, [32, 40]), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "sparse", (lambda w, n: sparse.benchmark(w, n, [32, 40]), 1))
