@@ -19,7 +19,7 @@ from benchmarks.findings import Findings, Measurement, note, number, row, with_q
 from benchmarks.measured import Case, Measured, case_label, cases_at
 from benchmarks.memory import Memory, measure_apart, of_parameters, widest
 from benchmarks.pictures import picture
-from benchmarks.shapes import SHAPES, random_model, random_texts
+from benchmarks.shapes import random_model, random_texts
 from benchmarks.timing import Spread, interleave, ratio, spread
 from benchmarks.workload import Batch, Workload, load_model
 from rosa.adapters import adapters, resample
@@ -31,17 +31,24 @@ ROUNDS = 20
 SHAPE_ROUNDS = 3
 """Rounds for full-size models: few, because a step takes seconds on a CPU."""
 RANKS = (2, 8, 32)
+SHAPES: Mapping[str, Sequence[Case]] = {
+    "roberta-base": cases_at(RANKS),
+    "gpt2": cases_at(RANKS),
+    # All methods at once, a model each, would need more memory than many machines have.
+    "gpt2-medium": [("rosa", RANK), ("lora", RANK), ("peft", RANK), ("ia3", 0)],
+}
+"""The shapes that are measured by default, with random weights, and the cases of each."""
 WARM_UP = 2
 """Untimed first steps of each method, which allocate the optimizer's state."""
 
 
 def benchmark(workload: Workload, rounds: int) -> Findings:
-    """Measure the workload's model at ``RANKS``, and ``SHAPES`` with random weights at their ranks."""
+    """Measure the workload's model at ``RANKS``, and ``SHAPES``."""
     found = [measure_workload(workload, rounds)]
-    for shape, ranks in SHAPES.items():
+    for shape, cases in SHAPES.items():
         plain = random_model(shape).to(torch.device(workload.device))  # type: ignore[arg-type]  # transformers wraps it
         texts = [random_texts(shape, seed, workload.device) for seed in range(min(rounds, SHAPE_ROUNDS))]
-        found.append(measure(shape, plain, workload.config, texts, cases_at(ranks)))
+        found.append(measure(shape, plain, workload.config, texts, cases))
     return findings(found)
 
 

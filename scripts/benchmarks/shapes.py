@@ -15,8 +15,6 @@ from transformers import (
 
 from benchmarks.workload import Batch
 
-SHAPES = {"roberta-base": (2, 8, 32), "gpt2": (2, 8, 32), "gpt2-medium": (8,)}
-"""The shapes that are measured by default, each at these ranks."""
 EXAMPLES, TOKENS = 4, 64
 """Examples and tokens of a batch: few, so that a step takes a second or two on a CPU."""
 
