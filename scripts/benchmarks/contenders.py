@@ -159,13 +159,13 @@ class Contender:
         weights = {tensor.untyped_storage().data_ptr() for tensor in (*self.model.parameters(), *self.model.buffers())}
         kept: dict[int, int] = {}
 
-        def keep(tensor: Tensor) -> Tensor:
+        def count(tensor: Tensor) -> None:
+            # Nothing is kept, as there is no backward pass: a graph that holds its own outputs is never freed.
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in weights:
                 kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
             loss = self.forward(batch)
         del loss
         return sum(kept.values())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import gc
 import itertools
 import shutil
+import weakref
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
@@ -296,6 +298,17 @@ def test_memory_that_is_unknown_is_shown_as_missing() -> None:
     assert "cannot reset" in found.tables[1].notes[-1][0].text
     assert not any(line.quantity == "peak memory" for line in found.measurements)
     assert [picture.name for picture in found.pictures] == ["costs/tiny"]
+
+
+@pytest.mark.parametrize("name", ["rosa", "peft", "robust", "full"])
+def test_a_contender_that_is_done_leaves_no_memory(workload: Workload, name: str) -> None:
+    contender = Contender(name, load_model(workload.config), workload.config)
+    contender.step(workload.batch(0))
+    contender.saved_bytes(workload.batch(0))
+    weights = [weakref.ref(parameter) for parameter in contender.model.parameters()]
+    del contender
+    gc.collect()
+    assert [weight for weight in weights if weight() is not None] == []
 
 
 def test_what_is_kept_for_the_backward_pass_is_counted_once() -> None:
