@@ -300,10 +300,13 @@ def rates_table(comparison: Comparison) -> Table:
 
 
 def _rate_line(row: Row, task: Task) -> tuple[Cell, ...]:
-    trial = row.results[task.name].selected
+    result = row.results[task.name]
+    trial = result.selected
     tuned = {
         entry["score"]
-        for run in trial.runs
+        for run in (
+            run for each in result.trials for run in each.runs
+        )  # the shown rate may have been asked for by hand
         for entry in (run["tuning"] or {"grid": []})["grid"]
         if entry["lr"] == trial.lr
     }

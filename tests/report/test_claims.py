@@ -77,6 +77,21 @@ def test_a_rate_that_fails_on_another_seed_is_marked() -> None:
     assert len(lines) == 6
 
 
+def test_a_rate_that_was_asked_for_by_hand_has_its_score_in_tuning() -> None:
+    """Of two rates over the same seeds the better one is shown; its runs have no grid, those of the other have."""
+    runs = study(dict.fromkeys(TASKS, 0.0))
+    for run in runs:
+        run["tuning"] = {"grid": [{"lr": 1e-3, "score": 0.6}, {"lr": 3e-4, "score": 0.55}]}
+    for seed in range(len(NOISE)):
+        runs.append(record(config("mrpc", LoraConfig(), seed=seed, experiment=EXPERIMENT, lr=3e-4), 0.7))
+    (line,) = [
+        row
+        for row in rates_table(compare(runs, EXPERIMENT)).rows
+        if row[1].text == "LoRA r=8" and row[0].text == "MRPC"
+    ]
+    assert [cell.text for cell in line[2:]] == ["3e-4", "55.0", "70.0, 70.0, 70.0", "yes"]
+
+
 def test_the_committed_page_is_that_of_the_committed_records() -> None:
     found = [run for name in (EXPERIMENT, ON_TEXTS) for run in find(ROOT / "results", name, "alone")[0]]
     costs = read(ROOT / "results" / "tables" / FILE)
