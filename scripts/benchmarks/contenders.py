@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
 
 from benchmarks import BenchmarkError
 from benchmarks.timing import seconds
@@ -157,18 +157,18 @@ class Contender:
     def saved_bytes(self, batch: Batch) -> int:
         """Bytes, without parameters, that a forward pass keeps for the backward pass; each storage is counted once."""
         weights = {tensor.untyped_storage().data_ptr() for tensor in (*self.model.parameters(), *self.model.buffers())}
-        kept: dict[int, int] = {}
+        kept: dict[int, UntypedStorage] = {}
 
-        def count(tensor: Tensor) -> None:
-            # Nothing is kept, as there is no backward pass: a graph that holds its own outputs is never freed.
+        def keep(tensor: Tensor) -> None:
+            # The storage alone, as there is no backward pass: a graph that holds its own outputs is never freed.
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in weights:
-                kept[storage.data_ptr()] = storage.nbytes()
+                kept[storage.data_ptr()] = storage
 
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
             loss = self.forward(batch)
         del loss
-        return sum(kept.values())
+        return sum(storage.nbytes() for storage in kept.values())
 
     def checkpoint_bytes(self) -> int:
         """Bytes of the tensors of a checkpoint; of peft's methods, of what is trained."""

@@ -311,19 +311,26 @@ def test_a_contender_that_is_done_leaves_no_memory(workload: Workload, name: str
     assert [weight for weight in weights if weight() is not None] == []
 
 
-def test_what_is_kept_for_the_backward_pass_is_counted_once() -> None:
-    """A squared linear layer keeps its input, for the weight's gradient, and its output, for the square's."""
+@pytest.mark.parametrize("depth", [1, 5])
+def test_what_is_kept_for_the_backward_pass_is_counted_once(depth: int) -> None:
+    """A squared linear layer keeps its input, for the weight's gradient, and its output, for the square's.
+
+    The memory of an output that one layer no longer needs must not count as that of a later layer's.
+    """
 
     class Squared(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.linear = torch.nn.Linear(6, 10)
+            self.layers = torch.nn.ModuleList(torch.nn.Linear(6, 6) for _ in range(depth))
 
         def forward(self, x: torch.Tensor) -> Any:
-            return SimpleNamespace(loss=self.linear(x).square().sum())
+            for layer in self.layers:
+                x = layer(x).square()
+            return SimpleNamespace(loss=x.sum())
 
     contender = Contender("full", Squared(), configure(CONF, "minilm", None, "cpu", 4))
-    assert contender.saved_bytes({"x": torch.randn(7, 6)}) == 4 * (7 * 6 + 7 * 10)
+    rows = 20_000  # so many that freed memory has its address again
+    assert contender.saved_bytes({"x": torch.randn(rows, 6)}) == 4 * depth * 2 * rows * 6
 
 
 @pytest.mark.parametrize("name", ["rosa", "lora", "robust", "ia3", "full"])
