@@ -62,9 +62,9 @@ def test_a_bad_value_is_refused_under_pefts_name(options, message):
     [
         ({"target_modules": 5}, "target_modules=5: expected a list of names, or one regular expression"),
         ({"target_modules": [1]}, r"target_modules=\[1\]: expected a list of names"),
-        ({"target_modules": "(q"}, r"target_modules='\(q' is no regular expression: missing \)"),
+        ({"target_modules": "(q"}, r"target_modules='\(q' is not a regular expression: missing \)"),
         ({"exclude_modules": 5}, "exclude_modules=5: expected a list of names"),
-        ({"exclude_modules": "["}, r"exclude_modules='\[' is no regular expression"),
+        ({"exclude_modules": "["}, r"exclude_modules='\[' is not a regular expression"),
         ({"modules_to_save": "lm_head"}, "modules_to_save='lm_head': expected None or a list of names"),
         ({"modules_to_save": [None]}, r"modules_to_save=\[None\]: expected None or a list of names"),
         ({"layers_to_transform": "1"}, "layers_to_transform='1': expected the index of a layer"),
@@ -74,9 +74,9 @@ def test_a_bad_value_is_refused_under_pefts_name(options, message):
         ({"rank_pattern": None}, "^rank_pattern=None: expected a dictionary whose keys are patterns"),
         ({"rank_pattern": [("q", 1)]}, r"^rank_pattern=\[\('q', 1\)\]: expected a dictionary"),
         ({"rank_pattern": {1: 2}}, "^rank_pattern={1: 2}: expected a dictionary whose keys are patterns"),
-        ({"rank_pattern": {"(": 2}}, r"^rank_pattern: '\(' is no regular expression"),
+        ({"rank_pattern": {"(": 2}}, r"^rank_pattern: '\(' is not a regular expression"),
         ({"density_pattern": None}, "^density_pattern=None: expected a dictionary"),
-        ({"density_pattern": {"(": 0.1}}, r"^density_pattern: '\(' is no regular expression"),
+        ({"density_pattern": {"(": 0.1}}, r"^density_pattern: '\(' is not a regular expression"),
     ],
 )
 def test_a_value_of_another_type_is_refused(kind, options, message):

@@ -224,5 +224,5 @@ def test_a_new_adapter_whose_file_cannot_be_loaded_is_taken_back(tmp_path, kind,
 
 def test_a_pattern_of_lists_must_be_a_regular_expression():
     for kind in (RosaConfig, RobustConfig):
-        with pytest.raises(ConfigError, match=re.escape("layers_pattern: '(' is no regular expression")):
+        with pytest.raises(ConfigError, match=re.escape("layers_pattern: '(' is not a regular expression")):
             kind(layers_to_transform=0, layers_pattern=["("])
