@@ -302,11 +302,10 @@ def rates_table(comparison: Comparison) -> Table:
 def _rate_line(row: Row, task: Task) -> tuple[Cell, ...]:
     result = row.results[task.name]
     trial = result.selected
+    # Of all runs, as those of the shown rate have no grid if it was asked for by hand.
     tuned = {
         entry["score"]
-        for run in (
-            run for each in result.trials for run in each.runs
-        )  # the shown rate may have been asked for by hand
+        for run in result.runs
         for entry in (run["tuning"] or {"grid": []})["grid"]
         if entry["lr"] == trial.lr
     }

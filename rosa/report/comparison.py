@@ -81,6 +81,11 @@ class Result:
     selected: Trial
     """The trial of the learning rate that the table shows."""
 
+    @property
+    def runs(self) -> list[Record]:
+        """The runs of all trials."""
+        return [run for trial in self.trials for run in trial.runs]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -140,7 +145,7 @@ class Comparison:
     def runs(self) -> list[Record]:
         """All runs of the table, including those of learning rates that were not selected."""
         results = [result for row in self.rows for result in row.results.values()]
-        return [run for result in results for run in _runs(result)]
+        return [run for result in results for run in result.runs]
 
     def runs_of(self, task: str) -> list[Record]:
         """Every run of one task."""
@@ -204,7 +209,7 @@ def compare(
 def at_epoch(comparison: Comparison, rule: Rule) -> Comparison:
     """The same comparison by another epoch selection rule, which may select other learning rates."""
     rows = tuple(
-        replace(row, results={task: _result(_runs(result), rule) for task, result in row.results.items()})
+        replace(row, results={task: _result(result.runs, rule) for task, result in row.results.items()})
         for row in comparison.rows
     )
     return replace(comparison, rule=rule, rows=rows)
@@ -325,10 +330,6 @@ def _row(
     return Row(f"{model}: {label}" if several_models else label, model, method, apart, results)
 
 
-def _runs(result: Result) -> list[Record]:
-    return [run for trial in result.trials for run in trial.runs]
-
-
 def _result(runs: Sequence[Record], rule: Rule) -> Result:
     by_lr: dict[float, list[Record]] = {}
     for run in sorted(runs, key=lambda run: (run["identity"]["seed"], run["identity"]["hash"])):
@@ -348,7 +349,7 @@ def _tasks(runs: Sequence[Record], rows: Sequence[Row]) -> tuple[Task, ...]:
         config = own[0]["config"]["task"]
         metric, splits = config["headline"], tuple(config["evaluation"])
         results = [row.results[name] for row in rows if name in row.results]
-        seeds = _common([{run["identity"]["seed"] for run in _runs(result)} for result in results])
+        seeds = _common([{run["identity"]["seed"] for run in result.runs} for result in results])
         tasks.append(Task(name, metric, splits, seeds, config["kind"], records.lower_is_better(own[0])))
     return tuple(tasks)
 

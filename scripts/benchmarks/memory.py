@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -61,8 +61,11 @@ def of_a_resample(contender: Contender, device: str) -> int | None:
     """The peak, in bytes, of a resample of all layers of a contender; None if the system does not report it."""
     costs.reset_peak_memory(device)
     resample(contender.model, generator=torch.Generator().manual_seed(0))
-    peak = costs.peak_memory(device)
-    return peak["device_bytes"] if device == "cuda" else peak["host_bytes"]
+    return _peak(costs.peak_memory(device), device)
+
+
+def _peak(memory: Mapping[str, int | None], device: str) -> int | None:
+    return memory["device_bytes"] if device == "cuda" else memory["host_bytes"]
 
 
 def of_steps(contender: Contender, batch: Batch, device: str, before: int | None = None) -> Memory:
@@ -82,7 +85,7 @@ def of_steps(contender: Contender, batch: Batch, device: str, before: int | None
     peak = costs.peak_memory(device)
     on_cuda = device == "cuda"
     return Memory(
-        peak=peak["device_bytes"] if on_cuda else peak["host_bytes"],
+        peak=_peak(peak, device),
         before=None if on_cuda else before,
         reset=on_cuda or bool(peak["host_peak_reset"]),
         weights=parts["weights_bytes"],
