@@ -28,16 +28,14 @@ from rosa.report.tables.table import Line, Table
 from rosa.utils.formatting import MIB
 
 ROUNDS = 20
-SHAPE_ROUNDS = 3
-"""Rounds for full-size models: few, because a step takes seconds on a CPU."""
 RANKS = (2, 8, 32)
-SHAPES: Mapping[str, Sequence[Case]] = {
-    "roberta-base": cases_at(RANKS),
-    "gpt2": cases_at([RANK]),
+SHAPES: Mapping[str, tuple[int, Sequence[Case]]] = {
+    "roberta-base": (4, cases_at(RANKS)),
+    "gpt2": (7, cases_at([RANK])),
     # All methods at once, a model each, would need more memory than many machines have.
-    "gpt2-medium": [("rosa", RANK), ("lora", RANK), ("peft", RANK), ("ia3", 0)],
+    "gpt2-medium": (4, [("rosa", RANK), ("lora", RANK), ("peft", RANK), ("ia3", 0)]),
 }
-"""The shapes that are measured by default, with random weights, and the cases of each."""
+"""The shapes that are measured by default, with random weights: rounds (few, as a step takes seconds) and cases."""
 WARM_UP = 2
 """Untimed first steps of each method, which allocate the optimizer's state."""
 
@@ -45,9 +43,9 @@ WARM_UP = 2
 def benchmark(workload: Workload, rounds: int) -> Findings:
     """Measure the workload's model at ``RANKS``, and ``SHAPES``."""
     found = [measure_workload(workload, rounds)]
-    for shape, cases in SHAPES.items():
+    for shape, (most, cases) in SHAPES.items():
         plain = random_model(shape).to(torch.device(workload.device))  # type: ignore[arg-type]  # transformers wraps it
-        texts = [random_texts(shape, seed, workload.device) for seed in range(min(rounds, SHAPE_ROUNDS))]
+        texts = [random_texts(shape, seed, workload.device) for seed in range(min(rounds, most))]
         found.append(measure(shape, plain, workload.config, texts, cases))
     return findings(found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 
 import torch
@@ -105,19 +105,22 @@ def of_parameters(contender: Contender, batch: Batch) -> Memory:
 def measure_apart(workload: Workload, cases: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Memory]:
     """Measure contenders, by name and rank, each in a fresh process, on the widest of the batches."""
     batch = {key: tensor.cpu() for key, tensor in widest(workload).items()}
-    found = {}
     # A process may keep the memory that another method freed, which would distort the peak. A fork server imports the
     # slow packages once; CUDA cannot be used in a fork.
     fresh = multiprocessing.get_context("spawn" if workload.device == "cuda" else "forkserver")
     if workload.device != "cuda":
         fresh.set_forkserver_preload(["torch", "transformers", "datasets", "peft", "loralib", "rosa.run"])
+    # A process's resident memory does not depend on its neighbours, so two may run at once; a GPU's may.
+    workers = 1 if workload.device == "cuda" else 2
     with (
-        ProcessPoolExecutor(max_workers=1, mp_context=fresh, max_tasks_per_child=1) as pool,
-        tqdm(cases, desc="memory", unit="method", dynamic_ncols=True) as bar,
+        ProcessPoolExecutor(max_workers=workers, mp_context=fresh, max_tasks_per_child=1) as pool,
+        tqdm(total=len(cases), desc="memory", unit="method", dynamic_ncols=True) as bar,
     ):
-        for name, rank in bar:
-            found[name, rank] = pool.submit(measure, name, rank, workload.config, batch).result()
-    return found
+        asked = {case: pool.submit(measure, *case, workload.config, batch) for case in cases}
+        for one in as_completed(asked.values()):
+            one.result()  # raises at once what stopped it
+            bar.update()
+    return {case: one.result() for case, one in asked.items()}
 
 
 def widest(workload: Workload) -> Batch:
