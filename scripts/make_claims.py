@@ -14,7 +14,7 @@ import from_clone  # noqa: F401  # finds rosa
 
 from rosa.records import find
 from rosa.report import benchmarked
-from rosa.report.claims import page
+from rosa.report.claims.page import page
 from rosa.report.cli import add_results, tell_left_out
 from rosa.utils import files
 from rosa.utils.console import run_command

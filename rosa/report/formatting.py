@@ -81,6 +81,13 @@ def mean_and_deviation(mean: float, deviation: float | None, metric: str) -> str
     return score(mean, metric) if deviation is None else f"{score(mean, metric)} ± {score(deviation, metric)}"
 
 
+def p_value(value: float | None) -> str:
+    """``0.012``, ``<0.001``; a dash where there is no test."""
+    if value is None:
+        return MISSING
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def significant(value: float) -> str:
     """A measurement with three significant digits, or all digits of its integer part: ``0.0432``, ``12,346``."""
     if value == 0:

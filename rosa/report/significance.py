@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.special import nctdtrinc, stdtr, stdtrit
+from scipy.special import chdtri, nctdtrinc, stdtr, stdtrit
 
 from rosa.report.comparison import Row, frozen
 
@@ -92,6 +92,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = largest
     return adjusted
+
+
+def adjusted(found: Sequence[Paired]) -> list[float | None]:
+    """The p-values of several comparisons after :func:`holm`, in the order given; None where there is no test."""
+    corrected = iter(holm([one.p for one in found if one.p is not None]))
+    return [None if one.p is None else next(corrected) for one in found]
+
+
+def deviation_interval(n: int) -> tuple[float, float]:
+    """The confidence interval at 1 - ``LEVEL`` of a normal standard deviation, over the sample deviation of ``n >= 2``.
+
+    From the chi-squared distribution of the sample variance.
+    """
+    freedom = n - 1
+    low, high = (math.sqrt(freedom / chdtri(freedom, tail)) for tail in (LEVEL / 2, 1 - LEVEL / 2))
+    return low, high
 
 
 def _critical(n: int) -> float:

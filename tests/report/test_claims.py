@@ -1,21 +1,28 @@
-"""The page of claims: a verdict for each case, a tuned learning rate that fails on other seeds, and costs."""
+"""The page of claims: differences and verdicts against SciPy, and what is missing from the records."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.optimize
+import scipy.stats
 
-from rosa.config import LoraConfig, RosaConfig
+from rosa.config import IA3Config, LoraConfig, MethodConfig, RosaConfig
 from rosa.errors import ReportError
 from rosa.records import find
-from rosa.report.benchmarked import FILE, costs_claims, read
-from rosa.report.claims import EXPERIMENT, ON_TEXTS, claims_table, page, rates_table, texts_table
+from rosa.report.benchmarked import FILE, read
+from rosa.report.claims import ablations, ranks
+from rosa.report.claims.methods import EXPERIMENT, ON_TEXTS, tasks_table, texts_table
+from rosa.report.claims.page import page
+from rosa.report.claims.rates import rates_table
+from rosa.report.claims.section import Section
 from rosa.report.comparison import compare
-from rosa.report.formatting import significant
+from rosa.report.tables.table import Table
 from tests.conftest import ROOT
-from tests.report.synthetic_records import TEXT_SCORES, config, record, written
+from tests.report.synthetic_records import TEXT_SCORES, config, costs, record, written
 
 TASKS = ("cola", "mrpc", "rte")
 NOISE = (-0.002, 0.001, 0.001)
@@ -32,6 +39,28 @@ def study(ahead: dict[str, float]) -> list[dict[str, Any]]:
     return found
 
 
+def runs(experiment: str, rows: Sequence[tuple[MethodConfig, Sequence[float]]]) -> list[dict[str, Any]]:
+    """Records on CoLA: of each method, one for each score of seeds 1, 2, 3."""
+    return [
+        record(config("cola", method, seed=seed, experiment=experiment), score, costs=costs(0.1))
+        for method, scores in rows
+        for seed, score in enumerate(scores, start=1)
+    ]
+
+
+def lines(table: Table) -> dict[str, list[str]]:
+    """First cell -> the others."""
+    return {line[0].text: [cell.text for cell in line[1:]] for line in table.rows}
+
+
+def tables(section: Section) -> list[Table]:
+    """The tables of a section, in order."""
+    return [part for part in section.parts if isinstance(part, Table)]
+
+
+# --- methods ---------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("ahead", "verdict"),
     [
@@ -42,15 +71,49 @@ def study(ahead: dict[str, float]) -> list[dict[str, Any]]:
     ],
 )
 def test_most_tasks_decide(ahead: tuple[float, ...], verdict: str) -> None:
-    table = claims_table(compare(study(dict(zip(TASKS, ahead, strict=True))), EXPERIMENT))
-    lines = {line[0].text: line[-1].text for line in table.rows}
-    assert lines["ROSA is better than LoRA on most GLUE tasks"] == verdict
-    assert lines["ROSA is better than (IA)3"] == "not run"
+    found = lines(tasks_table(compare(study(dict(zip(TASKS, ahead, strict=True))), EXPERIMENT)))
+    assert found["ROSA is better than LoRA on most GLUE tasks"][-1] == verdict
+    assert found["ROSA is better than (IA)3"] == ["—"] * len(TASKS) + ["not run"]
+
+
+def detectable(differences: Sequence[float]) -> float:
+    """The mean that a paired t-test at 5 % finds in four of five samples, by SciPy's noncentral distribution."""
+    n, error = len(differences), scipy.stats.sem(differences)
+    critical = scipy.stats.t.ppf(0.975, n - 1)
+    found = scipy.optimize.brentq(lambda shift: scipy.stats.nct.sf(critical, n - 1, shift) - 0.8, 0.1, 50)
+    return float(found * error)
+
+
+def test_a_cell_has_mean_interval_detectable_difference_and_n() -> None:
+    noise = np.array([0.03, -0.01, 0.02])
+    found = runs(
+        EXPERIMENT, [(LoraConfig(), [0.4, 0.5, 0.6]), (RosaConfig(every=1), noise + np.array([0.4, 0.5, 0.6]))]
+    )
+    cell, verdict = lines(tasks_table(compare(found, EXPERIMENT)))["ROSA is better than LoRA on most GLUE tasks"]
+    interval = scipy.stats.ttest_1samp(noise, 0).confidence_interval()
+    half = 100 * (interval.high - interval.low) / 2
+    assert cell == f"+{100 * noise.mean():.1f} ± {half:.1f} ({100 * detectable(noise):.1f}, n=3)"
+    assert verdict == "open"
+
+
+def test_one_seed_has_a_mean_and_no_interval_and_no_common_seed_is_not_run() -> None:
+    found = runs(EXPERIMENT, [(LoraConfig(), [0.4]), (RosaConfig(every=1), [0.5, 0.6])])
+    found += [record(config("cola", IA3Config(), seed=7, experiment=EXPERIMENT), 0.1)]
+    found = lines(tasks_table(compare(found, EXPERIMENT)))
+    assert found["ROSA is better than LoRA on most GLUE tasks"] == ["+10.0 (n=1)", "open"]
+    assert found["ROSA is better than (IA)3"] == ["—", "not run"]
+
+
+def test_a_claim_that_fits_two_rows_is_refused() -> None:
+    found = study(dict.fromkeys(TASKS, 0.0))
+    found += [record(config("cola", LoraConfig(rank=2), experiment=EXPERIMENT), 0.5)]
+    with pytest.raises(ReportError, match=r"evidence_glue: 2 rows have method\.name=lora: LoRA r=2; LoRA r=8"):
+        tasks_table(compare(found, EXPERIMENT))
 
 
 @pytest.mark.parametrize(("better", "worse", "verdict"), [(3, 0, "supported"), (0, 3, "contradicted"), (2, 2, "open")])
 def test_most_scores_of_the_texts_decide(better: int, worse: int, verdict: str) -> None:
-    runs = []
+    found = []
     for seed, noise in enumerate(NOISE):
         ahead = [0.1] * better + [-0.1] * worse + [0.0] * (5 - better - worse)
         scores = {name: mean + by + noise for (name, mean), by in zip(TEXT_SCORES.items(), ahead, strict=True)}
@@ -60,74 +123,170 @@ def test_most_scores_of_the_texts_decide(better: int, worse: int, verdict: str) 
             (RosaConfig(every=1), 3.0 + better, scores),
         ):
             settings = config("e2e", method, seed=seed, experiment=ON_TEXTS)
-            runs.append(written(record(settings), perplexity + noise, wrote))
-    lines = {line[0].text: line[-1].text for line in texts_table(compare(runs, ON_TEXTS)).rows}
-    assert lines["ROSA is better than LoRA"] == verdict
-    assert lines["ROSA is better than (IA)3"] == "not run"
+            found.append(written(record(settings), perplexity + noise, wrote))
+    table = lines(texts_table(compare(found, ON_TEXTS)))
+    assert table["ROSA is better than LoRA"][-1] == verdict
+    assert table["ROSA is better than (IA)3"][-1] == "not run"
+
+
+# --- parts of ROSA ---------------------------------------------------------------------------------------------------
+
+RANDOM = np.array([0.30, 0.32, 0.35])
+PARTS: Mapping[str, tuple[RosaConfig, Any]] = {
+    "usual": (RosaConfig(every=1), RANDOM),
+    "top": (RosaConfig(every=1, sampling="top"), RANDOM - np.array([0.200, 0.201, 0.203])),
+    "bottom": (RosaConfig(every=1, sampling="bottom"), RANDOM + np.array([0.03, -0.02, 0.01])),
+    "window": (RosaConfig(every=1, sampling="window"), RANDOM),
+    "basis": (RosaConfig(every=1, factorization="random_orthogonal"), RANDOM + np.array([0.101, 0.099, 0.100])),
+    "add": (RosaConfig(every=1, factorization="random_add"), [0.35]),
+    "keep": (RosaConfig(every=1, optimizer_state="keep"), RANDOM - 0.02),
+    "sampled once": (RosaConfig(every=0, sampling="top"), RANDOM),
+}
+
+
+def parts(*left_out: str) -> dict[str, list[str]]:
+    """The lines of the table of ROSA's parts on made-up scores."""
+    found = runs(ablations.EXPERIMENT, [row for name, row in PARTS.items() if name not in left_out])
+    (table,) = [
+        part for part in ablations.section(compare(found, ablations.EXPERIMENT)).parts if not isinstance(part, str)
+    ]
+    return lines(table)
+
+
+def test_each_part_has_its_difference_corrected_over_the_table() -> None:
+    found = parts()
+    tested = {
+        name: scipy.stats.ttest_rel(RANDOM, PARTS[name][1]).pvalue for name in ("top", "bottom", "basis")
+    }  # the others' differences do not vary, have one seed, or are not run
+    in_order = sorted(tested, key=lambda name: tested[name])
+    assert in_order[-1] == "bottom"
+    p = {name: (3 - place) * tested[name] for place, name in enumerate(in_order)}
+    shown = {name: "<0.001" if value < 0.001 else f"{value:.3f}" for name, value in p.items()}
+    top = found["Random triplets are at least as good as the largest (top)"]
+    bottom = found["Random triplets are at least as good as the smallest (bottom)"]
+    basis = found["SVD initialisation: singular vectors are better than a random orthonormal basis"]
+    assert (top[1:3], top[-1]) == (["3", shown["top"]], "supported")
+    assert (bottom[1:3], bottom[-1]) == (["3", shown["bottom"]], "open")
+    assert (basis[1:3], basis[-1]) == (["3", shown["basis"]], "contradicted")
+    by = -np.array([0.03, -0.02, 0.01])
+    low, high = scipy.stats.ttest_1samp(by, 0).confidence_interval()
+    assert bottom[0] == f"{100 * by.mean():.1f} ± {100 * (high - low) / 2:.1f}"
+    assert bottom[3] == f"{100 * detectable(by):.1f}"
+
+
+def test_ties_one_seed_and_missing_rows_of_parts_are_open_or_not_run() -> None:
+    found = parts("usual once")
+    assert found["Random triplets are at least as good as a random window"] == ["0.0", "3", "—", "—", "open"]
+    orthogonality = found["Orthogonality: a random orthonormal basis is better than LoRA's start"]
+    assert orthogonality == ["+5.1", "1", "—", "—", "open"]
+    assert found["The optimizer's state is better dropped at a resample than kept"] == ["+2.0", "3", "—", "—", "open"]
+    not_run = ["—", "—", "—", "—", "not run"]
+    assert found["Triplets taken out of the frozen weight are better than left in it"] == not_run
+    # "sampled once" is never resampled, but differs from ROSA in its sampling, too.
+    assert found["Resampling: a new subspace each epoch is better than the first one kept"] == not_run
+
+
+def test_fewer_tests_are_corrected_for_where_rows_are_missing() -> None:
+    assert float(
+        parts("top", "basis")["Random triplets are at least as good as the smallest (bottom)"][2]
+    ) == pytest.approx(scipy.stats.ttest_rel(RANDOM, PARTS["bottom"][1]).pvalue, abs=5e-4)
+
+
+# --- rank ------------------------------------------------------------------------------------------------------------
+
+
+def rank_runs() -> list[dict[str, Any]]:
+    """ROSA at ranks 1 and 32 and LoRA at rank 1: ROSA's are equal at the end, and not after the first epoch."""
+    end = [0.40, 0.45, 0.44]
+    found = runs(ranks.EXPERIMENT, [
+        (RosaConfig(every=1, rank=1), end),
+        (RosaConfig(every=1, rank=32), [0.41, 0.44, 0.45]),
+        (RosaConfig(every=0, rank=32), [0.1, 0.1, 0.1]),
+        (LoraConfig(rank=1), [0.30, 0.36, 0.34]),
+    ])  # fmt: skip
+    first = {1: (0.10, 0.11, 0.09), 32: (0.30, 0.33, 0.29)}
+    for run in found:
+        rank, seed = run["config"]["method"]["rank"], run["identity"]["seed"]
+        run["history"] = [
+            {"epoch": 1.0, "step": 10, "validation": {"matthews_correlation": first[rank][seed - 1]}},
+            {"epoch": 2.0, "step": 20, "validation": {"matthews_correlation": 0.4}},
+        ]
+    return found
+
+
+def test_rank_is_compared_at_the_end_and_after_the_first_epoch() -> None:
+    table, speed = (
+        part for part in ranks.section(compare(rank_runs(), ranks.EXPERIMENT)).parts if not isinstance(part, str)
+    )
+    found = lines(table)
+    assert found["Rank does not limit ROSA: rank 1 is as good as rank 32"][-1] == "open"
+    assert found["Rank limits LoRA: rank 32 is better than rank 1"][-1] == "not run"
+    ahead = found["Rank speeds ROSA up: rank 32 is ahead of rank 1 after the first epoch"]
+    by = np.array([0.20, 0.22, 0.20])
+    low, high = scipy.stats.ttest_1samp(by, 0).confidence_interval()
+    assert (ahead[0], ahead[-1]) == (f"+{100 * by.mean():.1f} ± {100 * (high - low) / 2:.1f}", "supported")
+    assert found["ROSA is better than LoRA at rank 1"][-1] == "supported"
+    assert found["ROSA is better than LoRA at rank 32"][-1] == "not run"
+    assert speed.header == ("Row", "Training state (MiB)", "Epoch 1", "Epoch 2", "First / last")
+    assert lines(speed)["ROSA r=32, every 1 epoch"] == ["6.00", "30.7 ± 2.1", "40.0 ± 0.0", "77%"]
+
+
+def test_one_rank_alone_is_compared_with_lora() -> None:
+    found = [run for run in rank_runs() if run["config"]["method"]["rank"] == 1]
+    table, _ = tables(ranks.section(compare(found, ranks.EXPERIMENT)))
+    assert list(lines(table)) == ["ROSA is better than LoRA at rank 1"]
+
+
+# --- tuned rates -----------------------------------------------------------------------------------------------------
 
 
 def test_a_rate_that_fails_on_another_seed_is_marked() -> None:
-    runs = study(dict.fromkeys(TASKS, 0.0))
-    for run in runs:
+    found = study(dict.fromkeys(TASKS, 0.0))
+    for run in found:
         run["tuning"] = {"experiment": "t", "task": "cola", "seed": 9, "grid": [{"lr": 1e-3, "score": 0.6}]}
-    failing = next(r for r in runs if (r["identity"]["task"], r["identity"]["method"]) == ("mrpc", "lora"))
+    failing = next(r for r in found if (r["identity"]["task"], r["identity"]["method"]) == ("mrpc", "lora"))
     failing["metrics"]["best"]["validation"]["accuracy"] = 0.29
-    lines = {(line[0].text, line[1].text): line[-1].text for line in rates_table(compare(runs, EXPERIMENT)).rows}
-    assert [line for line, holds in lines.items() if holds == "no"] == [("MRPC", "LoRA r=8")]
-    assert len(lines) == 6
+    holds = {(line[0].text, line[1].text): line[-1].text for line in rates_table(compare(found, EXPERIMENT)).rows}
+    assert [line for line, kept in holds.items() if kept == "no"] == [("MRPC", "LoRA r=8")]
+    assert len(holds) == 6
 
 
 def test_a_rate_that_was_asked_for_by_hand_has_its_score_in_tuning() -> None:
     """Of two rates over the same seeds the better one is shown; its runs have no grid, those of the other have."""
-    runs = study(dict.fromkeys(TASKS, 0.0))
-    for run in runs:
+    found = study(dict.fromkeys(TASKS, 0.0))
+    for run in found:
         run["tuning"] = {"grid": [{"lr": 1e-3, "score": 0.6}, {"lr": 3e-4, "score": 0.55}]}
     for seed in range(len(NOISE)):
-        runs.append(record(config("mrpc", LoraConfig(), seed=seed, experiment=EXPERIMENT, lr=3e-4), 0.7))
-    (line,) = [
-        row
-        for row in rates_table(compare(runs, EXPERIMENT)).rows
-        if row[1].text == "LoRA r=8" and row[0].text == "MRPC"
-    ]
+        found.append(record(config("mrpc", LoraConfig(), seed=seed, experiment=EXPERIMENT, lr=3e-4), 0.7))
+    table = rates_table(compare(found, EXPERIMENT))
+    (line,) = [row for row in table.rows if row[1].text == "LoRA r=8" and row[0].text == "MRPC"]
     assert [cell.text for cell in line[2:]] == ["3e-4", "55.0", "70.0, 70.0, 70.0", "yes"]
+    assert table.notes[-1][0].text.endswith("the best on the holdout: LoRA r=8 on MRPC (3e-4, 1e-3).")
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_counts_its_verdicts_and_says_what_has_no_records() -> None:
+    found = study({"cola": 0.1, "mrpc": 0.1, "rte": -0.1})
+    text = page(found)
+    assert "Of its 15 claims 1 are supported, 0 contradicted, 0 open" in " ".join(text.split())
+    assert "- Supported: ROSA is better than LoRA on most GLUE tasks (*On GLUE's tasks*)" in text
+    missing = text.partition("## What has no records yet")[2]
+    assert all(f"`{name}`" in missing for name in (ON_TEXTS, ablations.EXPERIMENT, ranks.EXPERIMENT))
+    whole = page([*found, *runs(ablations.EXPERIMENT, [PARTS["usual"], PARTS["top"]]), *rank_runs()])
+    assert f"{ablations.EXPERIMENT}` (" not in whole.partition("## What has no records yet")[2]
+    assert "## The parts of ROSA" in whole
+    assert "## Rank" in whole
+
+
+def test_the_page_needs_the_study() -> None:
+    with pytest.raises(ReportError, match="evidence_glue"):
+        page(rank_runs())
 
 
 def test_the_committed_page_is_that_of_the_committed_records() -> None:
-    found = [run for name in (EXPERIMENT, ON_TEXTS) for run in find(ROOT / "results", name, "alone")[0]]
-    costs = read(ROOT / "results" / "tables" / FILE)
-    assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == page(found, costs)
-
-
-HEADER = "benchmark,case,quantity,unit,value,lower_quartile,upper_quartile,samples\n"
-
-
-@pytest.mark.parametrize(
-    ("wide", "narrow", "verdict"), [(0.98, 0.8, "supported"), (1.2, 0.9, "open"), (1.2, 1.1, "contradicted")]
-)
-def test_the_claims_about_costs_are_those_of_the_benchmark(
-    wide: float, narrow: float, verdict: str, tmp_path: Path
-) -> None:
-    (tmp_path / FILE).write_text(
-        HEADER
-        + f"costs,wide: ROSA r=2,step relative to LoRA (peft) r=2,,{wide},0.7,1.25,20\n"
-        + "costs,wide: LoRA (loralib) r=2,step relative to LoRA (peft) r=2,,0.1,0.1,0.1,20\n"
-        + f"costs,narrow: ROSA r=8,step relative to LoRA (loralib) r=8,,{narrow},,,20\n"
-        + "costs,wide: ROSA r=2,step,s,0.5,0.4,0.6,20\n"
-        + "costs,wide: Full,step,s,2.0,1.9,2.1,20\n"
-        + "costs,wide: ROSA r=2,checkpoint,byte,3000,,,\n"
-        + "costs,wide: LoRA (loralib) r=2,checkpoint,byte,1000,,,\n"
-        + "costs,,model,,minilm,,,\n"
-    )
-    table = costs_claims(read(tmp_path / FILE))
-    steps, to_full, merged, checkpoints = ([cell.text for cell in line] for line in table.rows)
-    assert steps[1:] == [f"wide r=2 {significant(wide)} (0.700–1.25); narrow r=8 {significant(narrow)}", verdict]
-    assert to_full[1:] == ["wide r=2 0.250", "supported"]
-    assert merged[1:] == ["—", "not run"]
-    assert checkpoints[1:] == ["wide r=2 3.00", "contradicted"]
-
-
-def test_a_broken_line_of_the_benchmark_is_named(tmp_path: Path) -> None:
-    assert read(tmp_path / FILE) == []
-    (tmp_path / FILE).write_text(HEADER + "costs,minilm: Full,step,s,1.5,,,20\ncosts,minilm: Full,step,s,fast,,,20\n")
-    with pytest.raises(ReportError, match=r"costs\.csv, line 3: .*'fast'"):
-        read(tmp_path / FILE)
+    found, problems = find(ROOT / "results", None, "alone")
+    assert problems == []
+    lines = read(ROOT / "results" / "tables" / FILE)
+    assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == page(found, lines)

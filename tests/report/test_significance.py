@@ -8,7 +8,16 @@ import scipy.stats
 
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
 from rosa.report.comparison import compare
-from rosa.report.significance import compare_with, detectable_difference, holm, lora_of, paired_t, t_interval
+from rosa.report.significance import (
+    adjusted,
+    compare_with,
+    detectable_difference,
+    deviation_interval,
+    holm,
+    lora_of,
+    paired_t,
+    t_interval,
+)
 from tests.report.synthetic_records import config, record
 
 
@@ -110,3 +119,16 @@ def test_one_lora_row_serves_all_and_two_of_a_rank_serve_none():
     assert {lora_of(row, one).label for row in one if row.method != "lora"} == {"LoRA r=2"}
     two = rows(LoraConfig(), LoraConfig(alpha=32.0), RosaConfig())
     assert [lora_of(row, two) for row in two] == [None, None, None]
+
+
+def test_p_values_are_adjusted_where_there_is_a_test():
+    found = [compare_with("LoRA", dict(enumerate(own)), {0: 0.0, 1: 0.0, 2: 0.0}) for own in
+             ([0.1, 0.2, 0.1], [0.1], [0.1, 0.1, 0.1], [0.1, -0.1, 0.3])]  # fmt: skip
+    p = [scipy.stats.ttest_1samp(own, 0).pvalue for own in ([0.1, 0.2, 0.1], [0.1, -0.1, 0.3])]
+    assert adjusted(found) == [pytest.approx(2 * p[0]), None, None, pytest.approx(p[1])]
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_the_interval_of_a_deviation_is_that_of_the_chi_squared_distribution(n):
+    low, high = scipy.stats.chi2.interval(0.95, n - 1)
+    assert deviation_interval(n) == pytest.approx((np.sqrt((n - 1) / high), np.sqrt((n - 1) / low)), rel=1e-9)

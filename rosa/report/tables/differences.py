@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task
-from rosa.report.significance import LEVEL, POWER, Paired, compare_with, holm, lora_of
+from rosa.report.significance import LEVEL, POWER, Paired, adjusted, compare_with, lora_of
 from rosa.report.tables import notes
 from rosa.report.tables.table import Cell, Table
 
@@ -44,9 +44,8 @@ def differences(comparison: Comparison) -> list[Difference]:
             paired = compare_with(lora.label, own, other)
             if paired.n:
                 found.append((row, task, paired))
-    tested = [i for i, (_, _, paired) in enumerate(found) if paired.p is not None]
-    adjusted = dict(zip(tested, holm([p for *_, paired in found if (p := paired.p) is not None]), strict=True))
-    return [Difference(*one, adjusted.get(i)) for i, one in enumerate(found)]
+    corrected = adjusted([paired for *_, paired in found])
+    return [Difference(*one, p) for one, p in zip(found, corrected, strict=True)]
 
 
 def differences_table(comparison: Comparison) -> Table | None:
@@ -96,14 +95,8 @@ def _line(one: Difference) -> tuple[Cell, ...]:
         Cell(formatting.MISSING if paired.difference is None else formatting.signed_score(paired.difference, metric)),
         Cell(interval),
         Cell(str(paired.n)),
-        Cell(_p(paired.p)),
-        Cell(_p(one.p_holm), bold=one.p_holm is not None and one.p_holm < LEVEL),
+        Cell(formatting.p_value(paired.p)),
+        Cell(formatting.p_value(one.p_holm), bold=one.p_holm is not None and one.p_holm < LEVEL),
         Cell(formatting.MISSING if paired.detectable is None else formatting.score(paired.detectable, metric)),
         Cell(one.verdict),
     )
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return formatting.MISSING
-    return "<0.001" if value < 0.001 else f"{value:.3f}"

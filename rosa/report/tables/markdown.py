@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 from rosa.report.tables.table import Cell, Span, Table
+
+WIDTH = 120
+"""Of a paragraph's lines, where its words and links allow it."""
 
 
 def markdown(table: Table) -> str:
@@ -18,6 +22,11 @@ def markdown(table: Table) -> str:
     lines += [_markdown_row(row, widths) for row in texts[1:]]
     notes = ["- " + "".join(map(_markdown_span, note)) for note in (*table.notes, *table.legend)]
     return "\n".join([f"**{markdown_text(table.caption)}**", "", *lines, "", *notes]) + "\n"
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of Markdown, broken into lines between its words."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _markdown_row(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -1,0 +1,164 @@
+"""The claims about time, memory and storage, by the benchmark's measurements; and what each row of the study costs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+
+from rosa.report import formatting
+from rosa.report.benchmarked import FULL, LORA, ROSA, Case, Line, ratios, values
+from rosa.report.claims.section import VERDICT, Section
+from rosa.report.claims.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
+from rosa.report.comparison import Comparison, Row, Task, summarise
+from rosa.report.tables.costs import STATE, Quantity, measured
+from rosa.report.tables.notes import text
+from rosa.report.tables.results import trainable
+from rosa.report.tables.table import Cell, Table
+from rosa.utils.formatting import MIB
+
+CHECKPOINT = Quantity("checkpoint_bytes", "Checkpoint (MiB)", MIB, lambda run: run["costs"].get("checkpoint_bytes"))
+ALLOWED = 1.02
+"""Largest ratio of two costs that counts as no more."""
+
+
+def section(comparison: Comparison, lines: Sequence[Line]) -> Section:
+    """What the methods cost: the claims, and the rows of the study."""
+    name = comparison.experiment
+    return Section(
+        "Time, memory and storage",
+        (
+            "The study's runs shared a GPU, so their times say nothing. Times and peaks come from `python "
+            "scripts/benchmark.py costs`, which measures all methods side by side on a CPU: [its table with batches, "
+            "machine and quartiles](../results/tables/costs.md).",
+            costs_claims(lines),
+            "What does not depend on the machine comes from the study's records ([their times and peaks, such as they "
+            f"are](../results/tables/{name}_costs.md)):",
+            rows_table(comparison),
+            f"`python scripts/make_figures.py --experiment {name} --figure quality` draws scores against costs.",
+        ),
+    )
+
+
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+
+def costs_claims(lines: Sequence[Line]) -> Table:
+    """One line per claim: ROSA's ratios on the benchmark's models and ranks, and a verdict."""
+    claims: tuple[tuple[str, Callable[[Sequence[Line]], dict[Case, float]]], ...] = (
+        ("ROSA's training step takes no longer than that of the faster LoRA", to_faster_lora),
+        ("ROSA's training step takes no longer than full fine-tuning's", to_full),
+        ("Once merged, a model is as fast as before any method (no latency)", _merged),
+        ("ROSA's weights, gradients and optimizer state take no more memory than LoRA's", _state),
+        ("ROSA's peak memory is no more than LoRA's", _peak),
+        ("What ROSA needs for resuming takes no more bytes than LoRA's", _checkpoints),
+    )
+    rows = []
+    for words, of in claims:
+        found = of(lines)
+        rows.append(tuple(map(Cell, (words, _extremes(found), str(len(found)), verdict_of(found)))))
+    note = text(
+        "Found: the smallest and the largest of the ratios of ROSA's cost to the other's, over models and ranks. A "
+        "time is the median of ratios of steps on the same batch; a peak that of a process, above what it held before "
+        f"the model was loaded. Verdict: {SUPPORTED} where every ratio is at most {ALLOWED:g}, {CONTRADICTED} where "
+        f"none is, {OPEN} otherwise."
+    )
+    header = ("Claim", "Found", "Cases", VERDICT)
+    return Table("claims-costs", "The claims about time, memory and storage", header, tuple(rows), (note,))
+
+
+def verdict_of(found: Mapping[Case, float]) -> str:
+    """Whether ROSA costs no more than the other in every case."""
+    if not found:
+        return NOT_RUN
+    within = [ratio <= ALLOWED for ratio in found.values()]
+    return SUPPORTED if all(within) else OPEN if any(within) else CONTRADICTED
+
+
+def to_faster_lora(lines: Sequence[Line]) -> dict[Case, float]:
+    """The time of ROSA's step relative to that of the faster LoRA."""
+    return values(lines, ROSA, "step relative to LoRA")
+
+
+def to_full(lines: Sequence[Line]) -> dict[Case, float]:
+    """The time of ROSA's step relative to full fine-tuning's."""
+    return ratios(values(lines, ROSA, "step"), values(lines, FULL, "step"))
+
+
+def _merged(lines: Sequence[Line]) -> dict[Case, float]:
+    return values(lines, ROSA, "latency once merged, relative to the base")
+
+
+def _state(lines: Sequence[Line]) -> dict[Case, float]:
+    own, other = (
+        _together(*(values(lines, method, part) for part in ("weights", "gradients", "optimizer state")))
+        for method in (ROSA, LORA)
+    )
+    return ratios(own, other)
+
+
+def _peak(lines: Sequence[Line]) -> dict[Case, float]:
+    own, other = (
+        _together(
+            values(lines, method, "peak memory"),
+            {case: -held for case, held in values(lines, method, "memory before the model").items()},
+        )
+        for method in (ROSA, LORA)
+    )
+    return ratios(own, other)
+
+
+def _checkpoints(lines: Sequence[Line]) -> dict[Case, float]:
+    return ratios(values(lines, ROSA, "checkpoint"), values(lines, LORA, "checkpoint"))
+
+
+def _together(*parts: Mapping[Case, float]) -> dict[Case, float]:
+    """The sums of the cases that every part has."""
+    return {case: sum(part[case] for part in parts) for case in parts[0] if all(case in part for part in parts)}
+
+
+def _extremes(found: Mapping[Case, float]) -> str:
+    if not found:
+        return formatting.MISSING
+    ends = dict.fromkeys(choose(found, key=lambda case: found[case]) for choose in (min, max))
+    return " to ".join(f"{formatting.significant(found[case])} ({' '.join(case)})" for case in ends)
+
+
+# --- what each row costs ---------------------------------------------------------------------------------------------
+
+
+def rows_table(comparison: Comparison) -> Table:
+    """Each row's memory and storage, and the tasks on which no row that costs no more is better."""
+    rows = []
+    for row in comparison.rows:
+        best = [task for task in comparison.tasks if _on_front(row, task, comparison.rows)]
+        names = ", ".join(formatting.TASK_NAMES.get(task.name, task.name) for task in best)
+        cells = (trainable(row), _mean(row, STATE), _mean(row, CHECKPOINT), names or "none")
+        rows.append((Cell(row.label), *map(Cell, cells)))
+    header = ("Row", "Trainable", STATE.name, CHECKPOINT.name, "Best at its cost on")
+    note = text(
+        "Training state: weights, gradients and optimizer state. Checkpoint: what a resume needs beside the pretrained "
+        "model. Best at its cost: of all rows of the task with at most its training state (or "
+        f"{ALLOWED - 1:.0%} more) it has the highest mean score, whatever its interval. "
+        f"{formatting.MISSING}: not measured."
+    )
+    return Table("claims-rows", "What each row of the study costs", header, tuple(rows), (note,))
+
+
+def _mean(row: Row, quantity: Quantity) -> str:
+    found = measured(row, quantity).values()
+    return formatting.significant(statistics.fmean(found) / quantity.unit) if found else formatting.MISSING
+
+
+def _on_front(row: Row, task: Task, rows: Sequence[Row]) -> bool:
+    own = _cost_and_score(row, task)
+    others = [found for other in rows if (found := _cost_and_score(other, task))]
+    sign = -1 if task.lower_is_better else 1
+    return own is not None and all(sign * own[1] >= sign * s for cost, s in others if cost <= ALLOWED * own[0])
+
+
+def _cost_and_score(row: Row, task: Task) -> tuple[float, float] | None:
+    if task.name not in row.results:
+        return None
+    costs = [value for (name, _), value in measured(row, STATE).items() if name == task.name]
+    found = summarise(row.results[task.name].selected.scores(task.splits[0], task.metric).values())
+    return (statistics.fmean(costs), found.mean) if costs and found else None

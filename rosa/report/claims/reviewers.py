@@ -1,0 +1,157 @@
+"""What the paper's reviewers asked: convergence, storage, fluctuation and wall-clock time."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from rosa.report import formatting
+from rosa.report.benchmarked import FULL, LORA, ROSA, Case, Line, ratios, values
+from rosa.report.claims import verdicts
+from rosa.report.claims.costs import to_faster_lora, to_full
+from rosa.report.claims.section import Section, listed
+from rosa.report.comparison import Comparison, Row, Task, summarise
+from rosa.report.histories import points
+from rosa.report.significance import deviation_interval
+from rosa.report.tables.notes import text
+from rosa.report.tables.table import Cell, Table
+from rosa.report.tables.table import Line as Note
+from rosa.utils.formatting import MIB
+
+SHARE = 0.95
+"""A row has converged where it has this share of full fine-tuning's last score."""
+
+
+def section(comparison: Comparison, lines: Sequence[Line]) -> Section:
+    """The four questions, each with its numbers."""
+    return Section(
+        "What the reviewers asked",
+        (
+            "**Does it converge as full fine-tuning does?**",
+            convergence_table(comparison),
+            "**Do scores fluctuate on small tasks?**",
+            fluctuation_table(comparison),
+            "**Must the whole model be stored, and is there a gain in wall-clock time?** A resample changes the frozen "
+            "part of each adapted layer, so that a resume needs all of it, though no other layer; once trained, the "
+            "change can be exported as a LoRA adapter ([how](tables.md#export)).",
+            benchmark_table(lines),
+            *_epochs(comparison, lines),
+        ),
+    )
+
+
+# --- convergence and fluctuation -------------------------------------------------------------------------------------
+
+
+def convergence_table(comparison: Comparison) -> Table:
+    """The epoch after which each row has nearly full fine-tuning's last score, on each task."""
+    full = verdicts.row_of(comparison, verdicts.FULL)
+    rows = [
+        (Cell(row.label), *(Cell(_converged(row, full, task)) for task in comparison.tasks)) for row in comparison.rows
+    ]
+    note = text(
+        f"The first epoch after which the mean score is at least {SHARE:.0%} of full fine-tuning's after its last one, "
+        "over the seeds that both have, on the split that chose nothing. Where a constant answer scores half or more, "
+        f"that says little. {formatting.MISSING}: not run."
+    )
+    return _by_task("claims-convergence", "The epoch of convergence", comparison, rows, note)
+
+
+def _converged(row: Row, full: Row | None, task: Task) -> str:
+    if full is None or task.name not in row.results or task.name not in full.results:
+        return formatting.MISSING
+    own, target = points(row, task, task.metric), points(full, task, task.metric)
+    if not own or not target:
+        return formatting.MISSING
+    seeds = sorted(own[-1].values.keys() & target[-1].values.keys())
+    if not seeds:
+        return formatting.MISSING
+    wanted = SHARE * statistics.fmean(target[-1].values[seed] for seed in seeds)
+    for point in own:
+        # Without a seed whose score is not finite there, the mean would be of other runs.
+        if point.values.keys() >= set(seeds) and statistics.fmean(point.values[seed] for seed in seeds) >= wanted:
+            return f"{point.epoch:g}"
+    return f"not in {own[-1].epoch:g}"
+
+
+def fluctuation_table(comparison: Comparison) -> Table:
+    """The standard deviation over seeds of each row, on each task."""
+    rows = [(Cell(row.label), *(Cell(_deviation(row, task)) for task in comparison.tasks)) for row in comparison.rows]
+    counts = sorted({len(task.seeds) for task in comparison.tasks})
+    reach = listed(
+        f"{low:.2f} to {high:.1f} times it with n={n}" for n in counts if n > 1 for low, high in [deviation_interval(n)]
+    )
+    note = text(
+        "Sample standard deviation of the scores over n seeds, in points. So few seeds say little about it: a "
+        f"deviation's own 95% interval is {reach}."
+    )
+    return _by_task("claims-fluctuation", "Fluctuation over seeds", comparison, rows, note)
+
+
+def _deviation(row: Row, task: Task) -> str:
+    if task.name not in row.results:
+        return formatting.MISSING
+    found = summarise(row.results[task.name].selected.scores(task.splits[0], task.metric).values())
+    if found is None or found.deviation is None:
+        return formatting.MISSING
+    return f"{formatting.score(found.deviation, task.metric)} (n={found.n})"
+
+
+def _by_task(name: str, caption: str, comparison: Comparison, rows: Sequence[tuple[Cell, ...]], note: Note) -> Table:
+    names = [formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks]
+    return Table(name, caption, ("Row", *names), tuple(rows), (note,))
+
+
+# --- storage and time ------------------------------------------------------------------------------------------------
+
+
+def benchmark_table(lines: Sequence[Line]) -> Table:
+    """The bytes that a resume needs, ROSA's step relative to others', and what a resample takes, of each model."""
+    stored = [values(lines, method, "checkpoint") for method in (ROSA, LORA, FULL)]
+    times = (to_full(lines), to_faster_lora(lines), resample_in_steps(lines))
+    rows = []
+    for case in values(lines, ROSA, "step"):
+        model, rank = case
+        sizes = [found.get(case, found.get((model, ""))) for found in stored]
+        cells = [_significant(size and size / MIB) for size in sizes] + [
+            _significant(found.get(case)) for found in times
+        ]
+        rows.append((Cell(f"{model} {rank}"), *map(Cell, cells)))
+    header = ("Case", "ROSA (MiB)", "LoRA (MiB)", "Full (MiB)", "Step / full's", "Step / LoRA's", "Resample (steps)")
+    note = text(
+        "From the benchmark. MiB: the tensors that a resume needs beside the pretrained model. ROSA's step is that "
+        "between resamples, relative to full fine-tuning's and to the faster LoRA's; a resample is of all layers, and "
+        f"as long as so many of ROSA's steps. {formatting.MISSING}: not measured."
+    )
+    return Table("claims-benchmark", "Storage and wall-clock time", header, tuple(rows), (note,))
+
+
+def resample_in_steps(lines: Sequence[Line]) -> dict[Case, float]:
+    """The time of a resample of all layers, relative to that of ROSA's step."""
+    return ratios(values(lines, ROSA, "resample"), values(lines, ROSA, "step"))
+
+
+def _epochs(comparison: Comparison, lines: Sequence[Line]) -> list[str]:
+    """What resampling each epoch adds to the epochs of the study; nothing where either is not measured."""
+    row = verdicts.row_of(comparison, verdicts.ROSA)
+    if row is None:
+        return []
+    steps = resample_in_steps(lines).get((row.model, f"r={row.settings['method.rank']}"))
+    updates = {
+        formatting.TASK_NAMES.get(task, task): first["step"] / first["epoch"]
+        for task, result in row.results.items()
+        for run in result.selected.scored.values()
+        for first in run["history"][:1]
+    }
+    if steps is None or not updates:
+        return []
+    short, long = (chosen(updates, key=lambda task: updates[task]) for chosen in (min, max))
+    return [
+        f"An epoch of the study has {updates[short]:.0f} ({short}) to {updates[long]:.0f} ({long}) steps, so that a "
+        f"resample each epoch makes the training of ROSA {steps / updates[long]:.1%} to {steps / updates[short]:.1%} "
+        "longer."
+    ]
+
+
+def _significant(value: float | None) -> str:
+    return formatting.MISSING if value is None else formatting.significant(value)
