@@ -167,11 +167,17 @@ class ResampleCallback(TrainerCallback):
         train_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
-        """While rewarming, store the factors before the update."""
+        """While rewarming, store the factors before the update.
+
+        Raises:
+            ConfigError: the next resample would cut the rewarming off.
+        """
         if model is None or (self._known(model) is None and attachment(model) is None):
             return
         asked = self._option(self._present(model), "rewarm_steps")
         period = self._period(model, train_dataloader, args) if asked else 0
+        if 0 < period <= asked:
+            raise ConfigError(f"rewarm_steps={asked}: expected fewer updates than the {period} between two resamples")
         if not period or state.global_step < period:
             return
         since = state.global_step % period

@@ -17,7 +17,7 @@ from rosa.adapters.callback import checkpoint_folder
 from rosa.adapters.collect import Collector
 from rosa.adapters.modules import adding, attachment_of, refuse_flat_shards
 from rosa.adapters.state import changing_state, load_changing_state
-from rosa.errors import AdapterError, CheckpointError, ConfigError, StartOver, WriteError
+from rosa.errors import AdapterError, CheckpointError, StartOver, WriteError
 from rosa.utils import files
 
 PENDING = "support_pending.safetensors"
@@ -79,12 +79,7 @@ class SupportCallback(TrainerCallback):
             self._collector = None
             self._write(model, state)
             return
-        needed = self._warmup + config.collect_steps
-        if needed >= state.max_steps:
-            keys = f"{present.prefix}collect_steps={config.collect_steps}"
-            if self._warmup:
-                keys = f"{present.prefix}warmup_steps={self._warmup} and {keys}"
-            raise ConfigError(f"{keys}: expected fewer updates than the training's {state.max_steps}")
+        config.check_choice(state.max_steps, present.prefix)
         self._collector = Collector(support.supported(model), config.score)
         self._initial = {}
         if state.global_step:

@@ -12,6 +12,7 @@ from rosa.config.compose import from_hydra, register
 from rosa.config.data import DataConfig, TeacherConfig
 from rosa.config.decoding import DecodingConfig
 from rosa.config.identity import NOT_IDENTITY, canonical, identity_hash, without_places
+from rosa.config.length import check_length, unreached
 from rosa.config.logger import LoggerConfig
 from rosa.config.method import (
     ATTENTION,
@@ -63,6 +64,7 @@ __all__ = [
     "TuningConfig",
     "canonical",
     "check",
+    "check_length",
     "from_dict",
     "from_hydra",
     "identity_hash",
@@ -71,5 +73,6 @@ __all__ = [
     "register",
     "register_method",
     "to_dict",
+    "unreached",
     "without_places",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from rosa.config.checks import choice, patterns, positive, require, typed
+from rosa.errors import ConfigError
 
 RANKS = "a whole number of at least 1, or a share of min(out, in) between 0 and 1"
 
@@ -36,6 +37,21 @@ class MethodConfig:
     def keeps_function(self) -> bool:
         """Whether a model computes the same before and after the method is attached."""
         return True
+
+    def check_length(self, updates: int, an_epoch: int | None) -> None:
+        """Refuse options that need more updates than a training has.
+
+        Args:
+            updates: optimizer updates of the training, or an upper bound.
+            an_epoch: those of one epoch, or an upper bound; None if not known.
+
+        Raises:
+            ConfigError: the message names the option and the updates.
+        """
+
+    def unreached(self, updates: int, an_epoch: int) -> list[str]:
+        """Warnings of options that have no effect in a training of so many updates; arguments as above."""
+        return []
 
     def __post_init__(self) -> None:
         self.name = self.name or self.NAME
@@ -139,6 +155,23 @@ class RosaConfig(RankedConfig):
         """All factorizations but ``svd_add``, which adds the drawn triplets to the weights."""
         return self.factorization != "svd_add"
 
+    def check_length(self, updates: int, an_epoch: int | None) -> None:
+        """Refuse a ramp of the learning rate that the next resample cuts off; arguments as of the base class."""
+        if self.rewarm_steps and self.unit == "epoch" and an_epoch is not None:
+            period = self.every * an_epoch
+            expected = f"fewer updates than the {period} between two resamples"
+            require(self.rewarm_steps < period, "method.rewarm_steps", self.rewarm_steps, expected)
+
+    def unreached(self, updates: int, an_epoch: int) -> list[str]:
+        """A warning of a first resample that comes after the training; arguments as of the base class."""
+        period = self.every * (an_epoch if self.unit == "epoch" else 1)
+        if not self.every or period < updates:
+            return []
+        return [
+            f"method.every={self.every} with method.unit={self.unit}: the training has {updates} updates and the first "
+            f"resample would come after {period}, so the subspace stays the first one, as with method.every=0"
+        ]
+
     def _check_together(self) -> None:
         if not self.has_triplets:
             for name, default in (("sampling", "random"), ("split", "one_sided"), ("solver", "auto")):
@@ -233,6 +266,37 @@ class RobustConfig(RankedConfig):
     def sparse(self) -> bool:
         """Whether there is a sparse part."""
         return self.schedule != "low_rank_only"
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the support is chosen during training."""
+        return self.sparse and not self.support
+
+    @property
+    def updates_to_choose(self) -> int:
+        """Updates until the support is chosen, where it is."""
+        return self.collect_steps + (self.warmup_steps if self.schedule == "warmup" else 0)
+
+    def check_length(self, updates: int, an_epoch: int | None) -> None:
+        """Refuse a training that is over before the support is chosen; arguments as of the base class."""
+        if self.chooses:
+            self.check_choice(updates)
+
+    def check_choice(self, updates: int, prefix: str = "method.") -> None:
+        """Refuse a choice of the support that takes as many updates as the training has.
+
+        Args:
+            updates: of the training.
+            prefix: of the options in the message.
+
+        Raises:
+            ConfigError: the message names the options and the updates.
+        """
+        keys, together = f"{prefix}collect_steps={self.collect_steps}", ""
+        if self.schedule == "warmup":
+            keys, together = f"{prefix}warmup_steps={self.warmup_steps} and {keys}", "together "
+        if self.updates_to_choose >= updates:
+            raise ConfigError(f"{keys}: expected {together}fewer updates than the training's {updates}")
 
 
 def _density(key: str, value: object) -> None:

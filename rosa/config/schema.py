@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rosa.config.checks import choice, is_name, not_negative, require
 from rosa.config.data import DIABETES_WIDTHS, FILES, VECTORS, DataConfig
 from rosa.config.decoding import DecodingConfig
+from rosa.config.length import check_length, most_rows
 from rosa.config.logger import LoggerConfig
 from rosa.config.method import MethodConfig
 from rosa.config.model import ModelConfig
@@ -150,6 +151,7 @@ def check(config: Config) -> None:
         )
     if config.train.precision == "fp16" and config.train.device == "cpu":
         raise ConfigError("train.precision=fp16 with train.device=cpu: fp16 needs a GPU; use fp32 or bf16")
+    check_length(config.train, config.method, most_rows(config.data))
 
 
 def _check_files(config: Config) -> None:

@@ -111,3 +111,12 @@ class TrainConfig:
         choice("train.precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         choice("train.device", self.device, ("auto", "cpu", "cuda"))
         choice("train.keep", self.keep, ("both", "best", "last", "none"))
+
+    def updates_per_epoch(self, rows: int) -> int:
+        """Optimizer updates of an epoch on so many rows."""
+        return math.ceil(math.ceil(rows / self.batch_size) / self.accumulation)
+
+    def updates(self, rows: int) -> int:
+        """Optimizer updates of the training on so many rows."""
+        planned = self.epochs * self.updates_per_epoch(rows)
+        return min(planned, self.max_steps) if self.max_steps else planned

@@ -18,7 +18,7 @@ from transformers import (
 
 from rosa import data, models
 from rosa.adapters import attach, attachment
-from rosa.config import Config, ModelConfig, TaskConfig
+from rosa.config import TRAIN, Config, ModelConfig, TaskConfig, unreached
 from rosa.data import base, diabetes, e2e, tokenization
 from rosa.data import regression as regression_data
 from rosa.errors import ModelError
@@ -133,6 +133,7 @@ def attach_method(config: Config, parts: Parts, record: Record, progress: bool) 
         )
     record["warnings"] = [
         *base.warnings(config.task, parts.data_facts),
+        *unreached(config.train, config.method, parts.data_facts["splits"][TRAIN]["rows"]),
         *(str(each.message) for each in caught if issubclass(each.category, UserWarning)),
     ]
     for text in record["warnings"] if distributed.is_main() else ():

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from rosa import records
-from rosa.config import Config
+from rosa.config import Config, check_length
 from rosa.errors import AdapterError, CheckpointError, DivergedError, InterruptedRun
 from rosa.records import Record
 from rosa.records.schema import Tuning
@@ -73,7 +73,7 @@ def run(config: Config, command: str, progress: bool = True, tuning: Tuning | No
         progress = progress and distributed.is_main()
         with recording.kept(config, folder, start) as tracker, memory.explained(config):
             _set_up_process(config)
-            texts = None if start.trained else distributed.together(lambda: build.read(config))
+            texts = None if start.trained else distributed.together(lambda: _read(config))
             model = distributed.from_main(lambda: mini_model.located(config))
             whole = build.complete(config, model, texts)
             if not start.trained:
@@ -96,6 +96,14 @@ def run(config: Config, command: str, progress: bool = True, tuning: Tuning | No
             if config.task.test and distributed.is_main():
                 test_split.score(whole, folder, record, progress)
     return Outcome(record, folder, skipped=False)
+
+
+def _read(config: Config) -> build.Texts | None:
+    """The texts of a run, of which there are enough for its settings; see :func:`rosa.run.build.read`."""
+    texts = build.read(config)
+    if texts is not None:
+        check_length(config.train, config.method, len(texts.train))
+    return texts
 
 
 def _set_up_process(config: Config) -> None:

@@ -388,8 +388,7 @@ def build_trainer(
         stop_requested: see :class:`CheckpointCallback`.
     """
     sampler = EpochSampler(lengths(parts.train), config.batch_size * config.accumulation, config.group_by_length, seed)
-    batches = -(-len(sampler) // config.batch_size)
-    updates = config.epochs * -(-batches // config.accumulation)
+    updates = config.epochs * config.updates_per_epoch(len(sampler))
     costs = CostCallback(CostMeter())
     if config.compile:
         compile_in_place(parts.model)

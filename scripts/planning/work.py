@@ -33,7 +33,7 @@ from rosa.adapters import attach, head_names
 from rosa.adapters.base import LinearLayer, weight_shape
 from rosa.adapters.robust import layer_counts
 from rosa.adapters.targets import layer_ranks, linear_layers, matches
-from rosa.config import Config, MethodConfig, ModelConfig, RobustConfig, RosaConfig
+from rosa.config import Config, MethodConfig, ModelConfig, RobustConfig, RosaConfig, check_length
 from rosa.config.method import RankedConfig
 from rosa.config.schema import HOLDOUT
 from rosa.config.task import TRAIN
@@ -107,6 +107,7 @@ def of_run(config: Config, tokens: float | None = None, rows: int | None = None)
         rows: rows of the training file; by default the official number.
 
     Raises:
+        ConfigError: the training is over before the method has done what it is asked for.
         PlanError: the number of rows or tokens, or the model's shape, is not known.
     """
     if config.task.kind == "vector_regression":
@@ -115,10 +116,9 @@ def of_run(config: Config, tokens: float | None = None, rows: int | None = None)
     rows = training_rows(config, rows)
     found, measured = (tokens, True) if tokens is not None else mean_tokens(config.task)
     length = padded(found, train.max_length)
-    steps = math.ceil(math.ceil(rows / train.batch_size) / train.accumulation) * train.epochs
-    examples = rows * train.epochs
-    if 0 < train.max_steps < steps:
-        examples, steps = round(examples * train.max_steps / steps), train.max_steps
+    check_length(train, config.method, rows)
+    steps, planned = train.updates(rows), train.epochs * train.updates_per_epoch(rows)
+    examples = round(rows * train.epochs * steps / planned)
     one = of_example(keyed(config.model), keyed(config.method), config.task.has_head, length)
     evaluations = math.ceil(examples / rows)
     undone = undone_updates(config.method)
@@ -160,11 +160,9 @@ def evaluation_rows(config: Config, trained: int) -> int:
 
 def undone_updates(method: MethodConfig) -> int:
     """Updates that are made to choose the support of RoSA's sparse part, and then made again."""
-    if not isinstance(method, RobustConfig) or not method.sparse or method.support:
+    if not isinstance(method, RobustConfig) or not method.chooses:
         return 0
-    if method.schedule == "warmup":
-        return method.warmup_steps + method.collect_steps if method.restart else 0
-    return method.collect_steps
+    return 0 if method.schedule == "warmup" and not method.restart else method.updates_to_choose
 
 
 def factorizations(config: Config, steps: int) -> int:

@@ -17,7 +17,7 @@ import rosa
 from rosa.adapters import adapters, resample
 from rosa.adapters.callback import ResampleCallback, updates_per_epoch
 from rosa.config import LoraConfig, MethodConfig, RosaConfig
-from rosa.errors import AdapterError
+from rosa.errors import AdapterError, ConfigError
 from rosa.utils.names import EVENT, MOVED
 from rosa.utils.seeding import derive, generator
 from tests.adapters import tiny
@@ -275,6 +275,16 @@ def batches_of(run: Run, epochs: int) -> list[dict[str, Tensor]]:
         loader.set_epoch(epoch)
         seen += [dict(batch) for batch in loader]
     return seen
+
+
+@pytest.mark.parametrize("callback", [ResampleCallback(), ResampleCallback(every=3, unit="step", rewarm_steps=3)])
+def test_a_ramp_that_the_next_resample_cuts_off_ends_the_training_at_once(
+    callback: ResampleCallback, tmp_path: Path
+) -> None:
+    """The epochs' updates are known only here, and the callback's arguments are not those of the configuration."""
+    config = RosaConfig(rank=4, every=1, rewarm_steps=5)
+    with pytest.raises(ConfigError, match=r"^rewarm_steps=[53]: expected fewer updates than the [53] between"):
+        Run(tmp_path, callback, config)
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

@@ -237,5 +237,7 @@ def test_a_choice_that_comes_too_late_names_the_options_of_the_door(through_peft
         model, prefix = wrapped("llama", kind=RobustConfig, **options), ""
     else:
         model, prefix = rosa.attach(build("llama"), rosa.RobustConfig(rank=2, **options), verbose=False), "method."
-    with pytest.raises(ConfigError, match=f"^{prefix}warmup_steps=5 and {prefix}collect_steps=1: expected fewer"):
+    with pytest.raises(
+        ConfigError, match=f"^{prefix}warmup_steps=5 and {prefix}collect_steps=1: expected together fewer"
+    ):
         rosa.SupportCallback().on_train_begin(None, TrainerState(max_steps=4), None, model=model)

@@ -14,7 +14,6 @@ from torch import Tensor
 from rosa import records
 from rosa.adapters.support import FILE
 from rosa.config import Config
-from rosa.errors import ConfigError
 from rosa.run import run
 from rosa.run.earlier import CHECKPOINTS
 from tests.conftest import Composer
@@ -175,22 +174,3 @@ def test_the_head_trains_beside_the_sparse_part(composed: Composer) -> None:
         assert all(not torch.equal(first[name], last[name]) for name in heads)
     values = [tensor for name, tensor in last.items() if name.endswith("values")]
     assert all(bool(tensor.any()) for tensor in values)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        (("method.collect_steps=18",), r"^method\.collect_steps=18: expected fewer updates than the training's 18"),
-        (
-            ("method.schedule=warmup", "method.warmup_steps=17"),
-            r"^method\.warmup_steps=17 and method\.collect_steps=1: expected fewer updates than the training's 18",
-        ),
-        (
-            ("method.schedule=warmup", "method.warmup_steps=4", "train.max_steps=5"),
-            r"expected fewer updates than the training's 5",
-        ),
-    ],
-)
-def test_a_choice_after_the_training_is_refused(overrides: tuple[str, ...], said: str, composed: Composer) -> None:
-    with pytest.raises(ConfigError, match=said):
-        run(composed(*COMMON, *overrides), "command", progress=False)

@@ -29,6 +29,7 @@ from rosa.config import (
     RosaConfig,
     register,
 )
+from rosa.errors import ConfigError
 from rosa.records import Record
 from rosa.sweep.grid import expand
 from rosa.sweep.jobs import request
@@ -243,11 +244,18 @@ def test_unmeasured_pairs_are_assumed_and_unknown_tasks_refused() -> None:
 def test_updates_that_robust_adaptation_undoes_are_planned(options: list[str], undone: int) -> None:
     (config,) = planned("task=sql", "model=gpt2", "data=hub", "train.epochs=2", "train.batch_size=32", *options)
     (lora,) = planned("task=sql", "model=gpt2", "data=hub", "train.epochs=2", "train.batch_size=32", "method=lora")
-    found, plain = of_run(config, tokens=100.0, rows=640), of_run(lora, tokens=100.0, rows=640)
-    assert (found.steps, found.tokens) == (40 + undone, plain.tokens + undone * 32 * padded(100.0, 512))
-    assert found.evaluation / found.training * (40 + undone) == pytest.approx(
-        plain.evaluation / plain.training * 40, rel=0.02
+    found, plain = of_run(config, tokens=100.0, rows=1280), of_run(lora, tokens=100.0, rows=1280)
+    assert (found.steps, found.tokens) == (80 + undone, plain.tokens + undone * 32 * padded(100.0, 512))
+    assert found.evaluation / found.training * (80 + undone) == pytest.approx(
+        plain.evaluation / plain.training * 80, rel=0.02
     )
+
+
+def test_a_training_that_would_be_refused_has_no_plan() -> None:
+    (config,) = planned("task=sql", "model=gpt2", "data=hub", "method=robust_warmup", "train.epochs=1")
+    with pytest.raises(ConfigError, match=r"method\.warmup_steps=64 .* fewer updates than the training's 65$"):
+        of_run(config, tokens=100.0, rows=32 * 65)
+    assert of_run(config, tokens=100.0, rows=32 * 66).steps == 66 + 65
 
 
 @pytest.mark.parametrize(
@@ -286,6 +294,6 @@ def test_budgets_of_robust_adaptation_have_a_row_each(
 ) -> None:
     """One of the sparse part alone has no rank; three of rank 8 differ by their density."""
     methods = "method=robust_all_sparse_of_16,robust_all_r8_of_16,robust_all_r8_of_32,lora_all_r16"
-    assert script(monkeypatch, "plan", "experiment=robust_paper", methods, "task=sql", "rows=320", "tokens=8") == 0
+    assert script(monkeypatch, "plan", "experiment=robust_paper", methods, "task=sql", "rows=3200", "tokens=8") == 0
     rows = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines() if "| llama2-7b" in line]
     assert rows == ["RoSA (robust) d=0.6%", "RoSA (robust) r=8 d=0.3%", "RoSA (robust) r=8 d=0.9%", "LoRA r=16"]
