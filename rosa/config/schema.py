@@ -50,7 +50,7 @@ class Config:
     """First part of a run's identity; set by the files under ``experiments/``."""
     results_dir: str = "results"
     cache_dir: str = ".cache"
-    """Folder of the models that the project pretrains itself."""
+    """Folder of the models that the project pretrains itself, and of the tokens of large splits."""
     jobs: int = 0
     """Simultaneous runs of a local sweep; 0 is one per CPU core, or one if the runs use a GPU."""
 

@@ -6,11 +6,13 @@ import copy
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rosa.config import TRAIN, TaskConfig
 from rosa.data.base import TEXT_COLUMNS, TaskData, shorten
 from rosa.data.e2e import PAIR_COLUMNS, GenerationData, prompt
+from rosa.data.token_cache import TokenCache
 from rosa.errors import DataError
 from rosa.utils.names import IGNORED
 from rosa.utils.tokens import begin_tokens
@@ -26,14 +28,24 @@ BATCH = 1000
 """Rows tokenized at a time."""
 PROGRESS_ROWS = 50_000
 """Splits with more rows than this show a progress bar."""
+WHOLE = "whole"
+"""The column of the number of tokens before cutting, until the cut examples are counted."""
 
 
-def tokenize(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TaskData:
+def tokenize(
+    data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int, cache_dir: Path | None = None
+) -> TaskData:
     """Replace the texts by ``input_ids``, ``attention_mask`` and the tokenizer's further outputs.
 
     Nothing is padded here: the collator pads each batch to its longest example. Too long pairs lose tokens from the
     longer text first. The limit is the smaller of ``max_length`` and the tokenizer's ``model_max_length``, and is
     stored in ``facts["max_length"]``.
+
+    Args:
+        data: with texts.
+        tokenizer: the model's.
+        max_length: in tokens.
+        cache_dir: where the tokens of large splits are kept for other runs; None keeps none.
 
     Raises:
         DataError: the limit leaves no room for a token of each text.
@@ -48,9 +60,13 @@ def tokenize(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int
         )
     facts = copy.deepcopy(data.facts)
     facts["max_length"] = limit
+    cache = TokenCache(cache_dir, tokenizer, [limit]) if cache_dir else None
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return _encode_texts([batch[column] for column in texts], tokenizer, limit)
 
     def tokenized(name: str, split: datasets.Dataset) -> datasets.Dataset:
-        result, counts = _tokenize_split(split, texts, tokenizer, limit)
+        result, counts = _mapped(split, encode, texts, cache)
         facts["splits"][name].update(counts)
         return result
 
@@ -58,46 +74,50 @@ def tokenize(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int
     return TaskData(train, {name: tokenized(name, split) for name, split in data.evaluation.items()}, facts)
 
 
-def _tokenize_split(
-    split: datasets.Dataset, texts: list[str], tokenizer: PreTrainedTokenizerBase, limit: int
+def _encode_texts(columns: list[list[str]], tokenizer: PreTrainedTokenizerBase, limit: int) -> dict[str, list[Any]]:
+    encoded = dict(tokenizer(*columns, truncation=False, verbose=False))
+    # Encoding without truncation first counts the too long texts with any tokenizer, fast or slow.
+    encoded[WHOLE] = [len(ids) for ids in encoded["input_ids"]]
+    too_long = [row for row, length in enumerate(encoded[WHOLE]) if length > limit]
+    if too_long:
+        cut = tokenizer(
+            *([column[row] for row in too_long] for column in columns), truncation="longest_first", max_length=limit
+        )
+        for key, values in cut.items():
+            for row, value in zip(too_long, values, strict=True):
+                encoded[key][row] = value
+    return encoded
+
+
+def _mapped(
+    split: datasets.Dataset,
+    encode: Callable[[dict[str, list[Any]]], dict[str, list[Any]]],
+    texts: list[str],
+    cache: TokenCache | None,
 ) -> tuple[datasets.Dataset, dict[str, int]]:
-    counts = {"tokens": 0, "truncated": 0}
+    """The split with its text columns replaced by the output of ``encode`` on batches of rows, and its counts.
 
-    def encode(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
-        columns = [batch[column] for column in texts]
-        encoded = dict(tokenizer(*columns, truncation=False, verbose=False))
-        # Encoding without truncation first counts the too long texts with any tokenizer, fast or slow.
-        too_long = [row for row, ids in enumerate(encoded["input_ids"]) if len(ids) > limit]
-        if too_long:
-            cut = tokenizer(
-                *([column[row] for row in too_long] for column in columns), truncation="longest_first", max_length=limit
-            )
-            for key, values in encoded.items():
-                for row, value in zip(too_long, cut[key], strict=True):
-                    values[row] = value
-        counts["truncated"] += len(too_long)
-        counts["tokens"] += sum(map(len, encoded["input_ids"]))
-        return encoded
+    ``encode`` adds the column ``WHOLE``; the counts are those of tokens and of examples that were cut.
+    """
+    import pyarrow.compute as pc
 
-    return mapped(split, encode, texts), counts
-
-
-def mapped(
-    split: datasets.Dataset, encode: Callable[[dict[str, list[Any]]], Any], texts: list[str]
-) -> datasets.Dataset:
-    """The split with its text columns replaced by the output of ``encode`` on batches of rows, in memory."""
-    with _progress_bar(len(split) > PROGRESS_ROWS):
+    def make(**kept: Any) -> datasets.Dataset:
         return split.map(
             encode,
             batched=True,
             batch_size=BATCH,
             remove_columns=texts,
-            keep_in_memory=True,
-            load_from_cache_file=False,
             # Avoids hashing the tokenizer; no cache uses this name.
             new_fingerprint=f"{split._fingerprint}-tokens",
             desc="tokenize",
+            **kept,
         )
+
+    with _progress_bar(len(split) > PROGRESS_ROWS):
+        result = cache.get(split, texts, make) if cache else make(keep_in_memory=True, load_from_cache_file=False)
+    lengths, whole = pc.list_value_length(result.data.column("input_ids")), result.data.column(WHOLE)
+    counts = {"tokens": pc.sum(lengths).as_py(), "truncated": pc.sum(pc.less(lengths, whole)).as_py()}
+    return result.remove_columns(WHOLE), counts
 
 
 @contextmanager
@@ -116,7 +136,11 @@ def _progress_bar(shown: bool) -> Iterator[None]:
 
 
 def tokenize_pairs(
-    data: GenerationData, task: TaskConfig, tokenizer: PreTrainedTokenizerBase, max_length: int
+    data: GenerationData,
+    task: TaskConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    cache_dir: Path | None = None,
 ) -> TaskData:
     """Replace the MR and reference by ``input_ids``, ``attention_mask`` and ``labels``.
 
@@ -130,23 +154,36 @@ def tokenize_pairs(
     tokenized alone, as in decoding, so that its tokens are the same there. An example that is too long loses the end of
     its reference, including the end token; the number of such examples is in the facts, and logged.
 
+    Args:
+        data: with representations and references.
+        task: its ``prompt`` and ``loss_on`` are used.
+        tokenizer: the model's.
+        max_length: in tokens; the limit is the smaller of it and the tokenizer's ``model_max_length``.
+        cache_dir: as for :func:`tokenize`.
+
     Raises:
         DataError: the prompt leaves no room for a token of the reference, or the tokenizer has no end token.
     """
+    import pyarrow.compute as pc
+
     if tokenizer.eos_token_id is None:
         raise DataError(f"{task.name}: the tokenizer has no end token (eos_token), which text generation needs")
     limit = min(max_length, tokenizer.model_max_length)
     facts = copy.deepcopy(data.facts)
     facts["max_length"] = limit
-    facts["begins_with"] = tokenizer.convert_ids_to_tokens(begin_tokens(tokenizer))
+    begin = begin_tokens(tokenizer)
+    facts["begins_with"] = tokenizer.convert_ids_to_tokens(begin)
+    settings = [limit, task.prompt, task.loss_on, begin, tokenizer.eos_token_id]
+    cache = TokenCache(cache_dir, tokenizer, settings) if cache_dir else None
 
     def tokenized(name: str, split: datasets.Dataset) -> datasets.Dataset:
-        counts = {"tokens": 0, "scored_tokens": 0, "truncated": 0}
+        def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            return _encode_pairs(batch, task, tokenizer, limit, f"{task.name}, split {name}")
 
-        def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-            return _encode(batch, task, tokenizer, limit, f"{task.name}, split {name}", counts)
-
-        result = mapped(split, encode, list(PAIR_COLUMNS))
+        result, counts = _mapped(split, encode, list(PAIR_COLUMNS), cache)
+        given = pc.sum(pc.not_equal(pc.list_flatten(result.data.column("labels")), IGNORED)).as_py()
+        # The first token is not predicted.
+        counts["scored_tokens"] = given - (len(split) if task.loss_on == "all" else 0)
         facts["splits"][name].update(counts)
         if counts["truncated"]:
             log.warning(
@@ -163,21 +200,16 @@ def tokenize_pairs(
     return TaskData(train, {name: tokenized(name, split) for name, split in data.evaluation.items()}, facts)
 
 
-def _encode(
-    batch: dict[str, list[str]],
-    task: TaskConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    limit: int,
-    place: str,
-    counts: dict[str, int],
-) -> dict[str, list[list[int]]]:
+def _encode_pairs(
+    batch: dict[str, list[Any]], task: TaskConfig, tokenizer: PreTrainedTokenizerBase, limit: int, place: str
+) -> dict[str, list[Any]]:
     prompts = [prompt(task, mr) for mr in batch["mr"]]
     targets = [f" {reference}" for reference in batch["ref"]]
     plain: dict[str, Any] = {"add_special_tokens": False, "verbose": False}
     begin = begin_tokens(tokenizer)
     given = [[*begin, *ids] for ids in tokenizer(prompts, **plain)["input_ids"]]
     wanted = tokenizer(targets, **plain)["input_ids"]
-    columns: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
+    columns: dict[str, list[Any]] = {"input_ids": [], "attention_mask": [], "labels": [], WHOLE: []}
     for text, start, rest in zip(prompts, given, wanted, strict=True):
         if len(start) >= limit:
             raise DataError(
@@ -190,8 +222,5 @@ def _encode(
         columns["input_ids"].append(ids)
         columns["attention_mask"].append([1] * len(ids))
         columns["labels"].append([IGNORED] * ignored + ids[ignored:])
-        counts["tokens"] += len(ids)
-        # The first token is not predicted.
-        counts["scored_tokens"] += len(ids) - max(ignored, 1)
-        counts["truncated"] += len(whole) > limit
+        columns[WHOLE].append(len(whole))
     return columns

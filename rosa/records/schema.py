@@ -76,7 +76,7 @@ class Configuration(TypedDict):
     results_dir: str
     """The results folder, as in the command."""
     cache_dir: str
-    """The folder of the models that the project makes itself."""
+    """The folder of the models that the project makes itself, and of the tokens of large splits."""
     jobs: int
     """Number of parallel runs in a local sweep, as in the command."""
 

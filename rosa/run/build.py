@@ -6,21 +6,19 @@ import dataclasses
 import logging
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import (
-    DataCollatorForSeq2Seq,
-    DataCollatorWithPadding,
-    default_data_collator,
-)
+from transformers import default_data_collator
 
 from rosa import data, models
 from rosa.adapters import attach, attachment
 from rosa.config import TRAIN, Config, ModelConfig, TaskConfig, unreached
 from rosa.data import base, diabetes, e2e, tokenization
 from rosa.data import regression as regression_data
+from rosa.data.collator import PaddingCollator
 from rosa.errors import ModelError
 from rosa.evaluation import classification, perplexity
 from rosa.evaluation import regression as regression_scores
@@ -30,7 +28,6 @@ from rosa.records import Record
 from rosa.records.schema import AdaptedLayer, Data, Model
 from rosa.training import TrainerParts
 from rosa.utils import distributed
-from rosa.utils.names import IGNORED
 from rosa.utils.seeding import generator
 
 logger = logging.getLogger(__name__)
@@ -86,20 +83,17 @@ def gather(config: Config, texts: Texts | None) -> Parts:
         return _vectors(config)
     model, tokenizer, facts = models.load(config.model, config.task, config.seed)
     limit = models.length_limit(config.train.max_length, model)
-    multiple = 8 if config.train.device == "cuda" else None  # a GPU is fastest at lengths of a multiple of eight tokens
-    collator: DataCollatorForSeq2Seq | DataCollatorWithPadding
+    tokens = Path(config.cache_dir) / "tokens"
     if isinstance(texts, e2e.GenerationData):
-        tokenized = tokenization.tokenize_pairs(texts, config.task, tokenizer, limit)
-        # Despite its name, it pads labels along with the inputs for any model.
-        collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=multiple)
+        tokenized = tokenization.tokenize_pairs(texts, config.task, tokenizer, limit, tokens)
     else:
-        tokenized = data.tokenize(texts, tokenizer, limit)
-        collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple)
+        tokenized = data.tokenize(texts, tokenizer, limit, tokens)
     return Parts(
         model=model,
         model_facts=cast(Model, facts),
         tokenizer=tokenizer,
-        collator=collator,
+        # A GPU is fastest at lengths of a multiple of eight tokens.
+        collator=PaddingCollator(tokenizer, 8 if config.train.device == "cuda" else 1),
         train=tokenized.train,
         evaluation=tokenized.evaluation,
         data_facts=cast(Data, tokenized.facts),

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import DataCollatorWithPadding
 
 from rosa import data, models
 from rosa.config import TRAIN, TaskConfig
 from rosa.data import base, unlabelled
+from rosa.data.collator import PaddingCollator
 from rosa.errors import DataError, ScoringError
 from rosa.evaluation.classification import predictions_of
 from rosa.run.device import device_for
@@ -70,13 +70,13 @@ def predict(run: FinishedRun, texts: Sequence[Sequence[str]], labels: Sequence[f
     encoded = run.tokenizer(*map(list, texts), truncation="longest_first", max_length=limit, verbose=False)
     rows = [{name: values[row] for name, values in encoded.items()} for row in range(len(texts[0]))]
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]["input_ids"]))
-    collate = DataCollatorWithPadding(run.tokenizer)
+    collate = PaddingCollator(run.tokenizer)
     outputs: list[np.ndarray] = [np.empty(0)] * len(rows)
     with torch.no_grad():
         for start in range(0, len(order), BATCH):
             part = order[start : start + BATCH]
-            batch: Any = collate([rows[row] for row in part])  # a BatchEncoding
-            logits = model(**batch.to(model.device)).logits
+            batch = {name: values.to(model.device) for name, values in collate([rows[row] for row in part]).items()}
+            logits = model(**batch).logits
             for row, output in zip(part, logits.float().cpu().numpy(), strict=True):
                 outputs[row] = output
     stacked = np.stack(outputs).astype(np.float64)
