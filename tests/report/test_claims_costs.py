@@ -11,6 +11,7 @@ import pytest
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
 from rosa.errors import ReportError
 from rosa.report.benchmarked import FILE, Line, read
+from rosa.report.claims.changes import changes_table
 from rosa.report.claims.costs import costs_claims, rows_table
 from rosa.report.claims.coverage import seeds_table
 from rosa.report.claims.methods import EXPERIMENT
@@ -125,6 +126,19 @@ def test_seeds_are_counted_and_rows_that_were_only_tuned_are_told() -> None:
         "ROSA r=8, every 1 epoch": ["rates only", "—"],
     }
     assert lines(seeds_table(study, None)) == {"LoRA r=8": ["2", "1"]}
+
+
+def test_the_change_is_averaged_over_layers_seeds_and_tasks() -> None:
+    found = [*row(RosaConfig(every=1), [0.4, 0.5]), *row(RosaConfig(every=1), [0.4], task="rte")]
+    found += [*row(LoraConfig(), [0.4]), *row(IA3Config(), [0.4])]
+    for number, run in enumerate(found[:4]):
+        layer = {"name": "a", "full_rank": 32, "rank": 10 + number, "effective_rank": 2.5, "norm": 1.0,
+                 "relative_norm": 0.1 * number, "visited": None if number == 3 else 0.5}  # fmt: skip
+        run["diagnostics"] = {"layers": [layer, layer | {"rank": 20}]}
+    assert lines(changes_table(compare(found, EXPERIMENT))) == {
+        "ROSA r=8, every 1 epoch": ["15.5", "2.50", "10.0%", "50.0%"],
+        "LoRA r=8": ["16.5", "2.50", "30.0%", "—"],
+    }
 
 
 # --- what the reviewers asked ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from rosa.records import Record
 from rosa.report.benchmarked import Line
-from rosa.report.claims import ablations, costs, coverage, methods, ranks, reviewers
+from rosa.report.claims import ablations, changes, costs, coverage, methods, ranks, reviewers
 from rosa.report.claims.rates import rates_table
 from rosa.report.claims.section import Section
 from rosa.report.claims.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
@@ -47,6 +47,7 @@ def page(found: Sequence[Record], lines: Sequence[Line] = ()) -> str:
     sections = [
         methods.tasks_section(study),
         Section("Do the tuned rates hold on other seeds?", (rates_table(study),)),
+        changes.section(study),
         *answered,
         costs.section(study, lines),
         reviewers.section(study, lines),
