@@ -113,6 +113,15 @@ def read(path: Path, layers: Mapping[str, SupportedAdapter]) -> dict[str, Tensor
     return found
 
 
+def check_file(path: Path) -> None:
+    """Refuse a file that is no support; whether it fits a model is known only by :func:`read`.
+
+    Raises:
+        AdapterError: it cannot be read, or holds something else.
+    """
+    _read(path, f"method.support={path}")
+
+
 class Overlap(NamedTuple):
     """What two supports have in common in a layer."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from rosa import models
-from rosa.config import Config
+from rosa.adapters import support
+from rosa.config import Config, RobustConfig
 from rosa.data import hub, sources
 from rosa.errors import ConfigError
 from rosa.run import build, mini_model
@@ -21,7 +23,7 @@ def check_requests(configs: Iterable[Config]) -> None:
         ConfigError: an unknown metric.
         DataError: the data source does not have the task.
         ModelError: the model's folder or package is missing.
-        AdapterError: the method does not fit a model that the project would pretrain.
+        AdapterError: the method does not fit a model that the project would pretrain, or its file is no support.
     """
     methods = {}
     for config in configs:
@@ -29,6 +31,8 @@ def check_requests(configs: Iterable[Config]) -> None:
         sources.check(config.task, config.data)
         if config.model.source in ("folder", "package"):
             models.locate(config.model)
+        if isinstance(config.method, RobustConfig) and config.method.support:
+            support.check_file(Path(config.method.support))
         methods[repr((config.model, config.method))] = config
     for config in methods.values():
         mini_model.check_method(config)

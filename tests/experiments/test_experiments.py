@@ -24,7 +24,8 @@ FILES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml") if no
 """Files of experiments; those on which others are based are left out."""
 SMALLEST = [
     "data.train_size=32", "data.evaluation_size=16", "train.max_steps=2", "train.epochs=1", "train.batch_size=16",
-    "train.warmup=1", "train.lr=1e-3", "train.device=cpu", "train.threads=1", "train.keep=none", "logger=none",
+    "train.accumulation=1", "train.warmup=1", "train.lr=1e-3", "train.device=cpu", "train.threads=1", "train.keep=none",
+    "logger=none",
 ]  # fmt: skip
 
 COMMANDS = [

@@ -101,6 +101,11 @@ def test_the_methods_as_configured_fit_and_the_check_draws_nothing(
         (["task.evaluation=[dev]"], DataError, r"task=cola with data=mini: no split 'dev'; it has train, validation"),
         (["data=local", "data.dir=nowhere"], DataError, "data.dir=nowhere: no such folder"),
         (["data=local", "data.dir=."], DataError, "data.dir=.: expected the folder CoLA of the official download"),
+        (
+            ["method=robust", "method.support=nowhere"],
+            AdapterError,
+            "method.support=nowhere: expected support",
+        ),
         (["model.path=nowhere"], ModelError, "model.path=nowhere: no such folder; expected one written by save_pretr"),
         (["model.path=."], ModelError, "model.path=.: expected config.json in .; found: "),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -224,7 +225,7 @@ def test_unmeasured_pairs_are_assumed_and_unknown_tasks_refused() -> None:
     assert min(map(lengths.MEASURED.get, lengths.PAIRS)) < tokens < max(map(lengths.MEASURED.get, lengths.PAIRS))
     (config,) = planned(*sql, "train.epochs=1", "train.batch_size=32")
     with pytest.raises(PlanError, match="rows=N"):
-        of_run(config)
+        of_run(dataclasses.replace(config, task=dataclasses.replace(config.task, rows={})))
     with pytest.raises(PlanError, match="tokens=N"):
         of_run(config, rows=640)
     assert of_run(config, tokens=100.0, rows=640).steps == 20
@@ -294,6 +295,13 @@ def test_budgets_of_robust_adaptation_have_a_row_each(
 ) -> None:
     """One of the sparse part alone has no rank; three of rank 8 differ by their density."""
     methods = "method=robust_all_sparse_of_16,robust_all_r8_of_16,robust_all_r8_of_32,lora_all_r16"
-    assert script(monkeypatch, "plan", "experiment=robust_paper", methods, "task=sql", "rows=3200", "tokens=8") == 0
-    rows = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines() if "| llama2-7b" in line]
-    assert rows == ["RoSA (robust) d=0.6%", "RoSA (robust) r=8 d=0.3%", "RoSA (robust) r=8 d=0.9%", "LoRA r=16"]
+    assert script(monkeypatch, "plan", "experiment=robust_paper", methods, "tokens=8") == 0
+    rows = [line.split("|")[2:5] for line in capsys.readouterr().out.splitlines() if "| llama2-7b" in line]
+    # In updates of 32: 6,973 word problems, 5,103 sentences and 77,077 questions.
+    plain = 218 + 160 + 2409
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["RoSA (robust) d=0.6%", "3", f"{plain + 3:,}"],
+        ["RoSA (robust) r=8 d=0.3%", "3", f"{plain + 3 * 65:,}"],
+        ["RoSA (robust) r=8 d=0.9%", "3", f"{plain + 3 * 65:,}"],
+        ["LoRA r=16", "3", f"{plain:,}"],
+    ]
