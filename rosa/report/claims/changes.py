@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from rosa.records.schema import LayerChange
 from rosa.report import formatting
+from rosa.report.claims.resamples import resamples_table, set_back
 from rosa.report.claims.section import Section
 from rosa.report.comparison import Comparison, Row
 from rosa.report.tables.notes import text
@@ -30,6 +31,10 @@ def section(comparison: Comparison) -> Section:
             "A new subspace each epoch is to give the sum of the updates a higher rank than LoRA's. The table says "
             "whether it did; whether that helps is for the claims to say.",
             changes_table(comparison),
+            "Why it may not help: a new subspace starts at a later, smaller learning rate and without the optimizer's "
+            "state.",
+            resamples_table(comparison),
+            *set_back(comparison),
         ),
     )
 
