@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
+import pyarrow
 import pytest
+from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import BertTokenizerFast, PreTrainedTokenizerBase
 
 from rosa.config import TaskConfig
-from rosa.data import TaskData, token_cache, tokenize
+from rosa.data import TaskData, token_cache, tokenization, tokenize
 from rosa.data.e2e import GenerationData
 from rosa.data.tokenization import tokenize_pairs
 from tests import causal
@@ -81,9 +86,10 @@ def test_a_second_run_reads_what_the_first_has_made(tmp_path: Path) -> None:
         lambda data, tokenizer: (data, tokenizer, LIMIT + 1),
         lambda data, tokenizer: (data, tokenizer_of("b", "a", "c"), LIMIT),
         lambda data, tokenizer: (data, BertTokenizerFast(vocab=tokenizer.get_vocab(), do_lower_case=False), LIMIT),
-        lambda data, tokenizer: (data, truncating_left(tokenizer), LIMIT),
+        lambda data, tokenizer: (data, changed(tokenizer, truncation_side="left"), LIMIT),
+        lambda data, tokenizer: (data, changed(tokenizer, split_special_tokens=True), LIMIT),
     ],
-    ids=["text", "order", "label", "kind of label", "limit", "vocabulary", "normalizer", "side that is cut"],
+    ids=["text", "order", "label", "kind of label", "limit", "vocabulary", "normalizer", "side that is cut", "special"],
 )
 def test_anything_that_changes_the_tokens_is_in_the_name(change, tmp_path: Path) -> None:
     tokenize(rows(), tokenizer_of(*WORDS), LIMIT, tmp_path)
@@ -92,8 +98,9 @@ def test_anything_that_changes_the_tokens_is_in_the_name(change, tmp_path: Path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def truncating_left(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    tokenizer.truncation_side = "left"
+def changed(tokenizer: PreTrainedTokenizerBase, **attributes: Any) -> PreTrainedTokenizerBase:
+    for name, value in attributes.items():
+        setattr(tokenizer, name, value)
     return tokenizer
 
 
@@ -105,16 +112,57 @@ def test_earlier_calls_of_the_tokenizer_do_not_change_the_name(tmp_path: Path) -
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"no tokens", None], ids=["empty", "other", "cut in half"])
-def test_a_broken_file_is_replaced(content: bytes | None, tmp_path: Path) -> None:
+def batches_of(whole: bytes) -> list[int]:
+    """Where the messages of an Arrow stream end."""
+    source = pyarrow.BufferReader(whole)
+    return [source.tell() for _ in pyarrow.ipc.MessageReader.open_stream(source)]
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [lambda whole: b"", lambda whole: b"no tokens", lambda whole: whole[: len(whole) // 2],
+     lambda whole: whole[: batches_of(whole)[0]], lambda whole: whole[: batches_of(whole)[1]]],
+    ids=["empty", "other", "cut in half", "without rows", "one batch"],
+)  # fmt: skip
+def test_a_broken_file_is_replaced(
+    cut: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenization, "BATCH", 1)
+    monkeypatch.setattr(datasets.config, "DEFAULT_MAX_BATCH_SIZE", 1)
     fresh = tokenize(rows(), tokenizer_of(*WORDS), LIMIT, tmp_path)
     (file,) = tmp_path.iterdir()
     whole = file.read_bytes()
     file.unlink()  # it is mapped into memory, so its bytes must stay
-    file.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    file.write_bytes(cut(whole))
     for _ in range(2):
         same(tokenize(rows(), tokenizer_of(*WORDS), LIMIT, tmp_path), fresh)
     assert file.read_bytes() == whole
+
+
+def test_a_full_disk_costs_only_the_cache_and_is_left_as_it_was(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, usual[1]))
+    try:
+        found = tokenize(rows(), tokenizer_of(*WORDS), LIMIT, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    same(found, tokenize(rows(), tokenizer_of(*WORDS), LIMIT))
+    assert list(tmp_path.iterdir()) == []
+
+
+class Spaces:
+    """A pre-tokenizer in Python."""
+
+    def pre_tokenize(self, text: Any) -> None:
+        text.split(lambda _, part: part.split(" ", "removed"))
+
+
+def test_tokens_of_a_tokenizer_with_parts_in_python_are_not_kept(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(*WORDS)
+    tokenizer.backend_tokenizer.pre_tokenizer = PreTokenizer.custom(Spaces())
+    same(tokenize(rows(), tokenizer, LIMIT, tmp_path), tokenize(rows(), tokenizer, LIMIT))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path: Path) -> None:
