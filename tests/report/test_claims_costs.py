@@ -113,6 +113,13 @@ def test_the_best_at_its_cost_has_no_better_row_that_costs_no_more() -> None:
     assert [cells[1:3] for cells in table.values()][:2] == [["300", "3.00"], ["100", "—"]]
 
 
+def test_rows_with_other_seeds_are_compared_on_those_that_both_have() -> None:
+    """LoRA has a further seed, on which every score would be low."""
+    found = [*row(LoraConfig(), [0.50, 0.50, 0.10]), *row(RosaConfig(every=1), [0.45, 0.45])]
+    table = lines(rows_table(compare(found, EXPERIMENT)))
+    assert {name: cells[-1] for name, cells in table.items()} == {"LoRA r=8": "CoLA", "ROSA r=8, every 1 epoch": "none"}
+
+
 def test_seeds_are_counted_and_rows_that_were_only_tuned_are_told() -> None:
     found = [*row(LoraConfig(), [0.4, 0.5]), *row(LoraConfig(), [0.4], task="rte")]
     tuned = [

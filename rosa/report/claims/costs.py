@@ -9,7 +9,8 @@ from rosa.report import formatting
 from rosa.report.benchmarked import FULL, LORA, ROSA, Case, Line, ratios, values
 from rosa.report.claims.section import VERDICT, Section
 from rosa.report.claims.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
-from rosa.report.comparison import Comparison, Row, Task, summarise
+from rosa.report.comparison import Comparison, Row, Task
+from rosa.report.significance import compare_with
 from rosa.report.tables.costs import STATE, Quantity, measured
 from rosa.report.tables.notes import text
 from rosa.report.tables.results import trainable
@@ -138,7 +139,7 @@ def rows_table(comparison: Comparison) -> Table:
     note = text(
         "Training state: weights, gradients and optimizer state. Checkpoint: what a resume needs beside the pretrained "
         "model. Best at its cost: of all rows of the task with at most its training state (or "
-        f"{ALLOWED - 1:.0%} more) it has the highest mean score, whatever its interval. "
+        f"{ALLOWED - 1:.0%} more) none has a higher mean score over the seeds that both have, whatever the interval. "
         f"{formatting.MISSING}: not measured."
     )
     return Table("claims-rows", "What each row of the study costs", header, tuple(rows), (note,))
@@ -150,15 +151,24 @@ def _mean(row: Row, quantity: Quantity) -> str:
 
 
 def _on_front(row: Row, task: Task, rows: Sequence[Row]) -> bool:
-    own = _cost_and_score(row, task)
-    others = [found for other in rows if (found := _cost_and_score(other, task))]
-    sign = -1 if task.lower_is_better else 1
-    return own is not None and all(sign * own[1] >= sign * s for cost, s in others if cost <= ALLOWED * own[0])
+    own = _state_on(row, task)
+    if own is None:
+        return False
+    within = [other for other in rows if (cost := _state_on(other, task)) is not None and cost <= ALLOWED * own]
+    return not any(_better(other, row, task) for other in within)
 
 
-def _cost_and_score(row: Row, task: Task) -> tuple[float, float] | None:
+def _better(other: Row, row: Row, task: Task) -> bool:
+    """Whether another row has the higher mean, over the seeds that both have: a seed may be easier than others."""
+    theirs, ours = (one.results[task.name].selected.scores(task.splits[0], task.metric) for one in (other, row))
+    difference = compare_with(row.label, theirs, ours).difference or 0.0
+    return difference < 0 if task.lower_is_better else difference > 0
+
+
+def _state_on(row: Row, task: Task) -> float | None:
+    """The mean training state of a row's runs on a task that have a score."""
     if task.name not in row.results:
         return None
     costs = [value for (name, _), value in measured(row, STATE).items() if name == task.name]
-    found = summarise(row.results[task.name].selected.scores(task.splits[0], task.metric).values())
-    return (statistics.fmean(costs), found.mean) if costs and found else None
+    scored = row.results[task.name].selected.scores(task.splits[0], task.metric)
+    return statistics.fmean(costs) if costs and scored else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rosa import records
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Row, Task
+from rosa.report.comparison import Comparison, Row, Task, Trial
 from rosa.report.tables.notes import text
 from rosa.report.tables.table import Cell, Table
 
@@ -13,37 +13,44 @@ HELD = 0.5
 
 
 def rates_table(comparison: Comparison) -> Table:
-    """The score of each tuned learning rate in tuning (one seed) and on the other seeds."""
-    shown = [(row, task) for task in comparison.tasks for row in comparison.rows if task.name in row.results]
-    again = [
-        f"{row.label} on {formatting.TASK_NAMES.get(task.name, task.name)} ({', '.join(map(formatting.rate, rates))})"
-        for row, task in shown
-        if len(rates := [trial.lr for trial in row.results[task.name].trials]) > 1
+    """The score of each learning rate of the study in tuning (one seed) and on the other seeds."""
+    shown = [
+        (row, task, trial)
+        for task in comparison.tasks
+        for row in comparison.rows
+        if task.name in row.results
+        for trial in row.results[task.name].trials
     ]
     lines = [
         text(
-            "Tuned: the score of the winning rate in tuning, on the holdout of its one seed. Seeds: the same score of "
-            f"the study's runs. It does not hold where one of them is below {HELD:.0%} of it: a rate at the edge of "
-            "what training bears wins on one seed and fails on another, and the differences above then speak of the "
-            "rate and not of the method."
+            "Rate: the one that won in tuning, and what else was run. Tuned: its score there, on the holdout of one "
+            "seed. Seeds: the same score of the study's runs. It does not hold where one of them is below "
+            f"{HELD:.0%} of it: a rate at the edge of what training bears wins on one seed and fails on another, and "
+            "differences then speak of the rate and not of the method."
         )
+    ]
+    again = [
+        f"{row.label} on {formatting.TASK_NAMES.get(task.name, task.name)} ({formatting.rate(trial.lr)})"
+        for row, task, trial in shown
+        if len(row.results[task.name].trials) > 1 and trial is row.results[task.name].selected
     ]
     if again:
         lines.append(
-            text(f"Of several rates that all seeds were run with, the best on the holdout: {'; '.join(again)}.")
+            text(
+                "Where a row has several rates, the other tables are of the one that is best on the holdout of all "
+                f"seeds: {'; '.join(again)}."
+            )
         )
     header = ("Task", "Method", "Rate", "Tuned", "Seeds", "Holds")
-    rows = tuple(_rate_line(row, task) for row, task in shown)
+    rows = tuple(_rate_line(row, task, trial) for row, task, trial in shown)
     return Table("rates", "The rate that one seed chose, on others", header, rows, tuple(lines))
 
 
-def _rate_line(row: Row, task: Task) -> tuple[Cell, ...]:
-    result = row.results[task.name]
-    trial = result.selected
-    # Of all runs, as those of the shown rate have no grid if it was asked for by hand.
+def _rate_line(row: Row, task: Task, trial: Trial) -> tuple[Cell, ...]:
+    # Of all runs, as those of a rate that was asked for by hand have no grid.
     tuned = {
         entry["score"]
-        for run in result.runs
+        for run in row.results[task.name].runs
         for entry in (run["tuning"] or {"grid": []})["grid"]
         if entry["lr"] == trial.lr
     }
