@@ -277,6 +277,7 @@ def test_the_page_counts_its_verdicts_and_says_what_has_no_records() -> None:
     found = study({"cola": 0.1, "mrpc": 0.1, "rte": -0.1})
     text = page(found)
     assert "Of its 15 claims 1 are supported, 0 contradicted, 0 open" in " ".join(text.split())
+    assert "The main one, ROSA is better than LoRA on most GLUE tasks, is supported." in " ".join(text.split())
     assert "- Supported: ROSA is better than LoRA on most GLUE tasks (*On GLUE's tasks*)" in text
     missing = text.partition("## What has no records yet")[2]
     assert all(f"`{name}`" in missing for name in (ON_TEXTS, ablations.EXPERIMENT, ranks.EXPERIMENT))

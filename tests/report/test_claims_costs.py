@@ -120,19 +120,20 @@ def test_rows_with_other_seeds_are_compared_on_those_that_both_have() -> None:
     assert {name: cells[-1] for name, cells in table.items()} == {"LoRA r=8": "CoLA", "ROSA r=8, every 1 epoch": "none"}
 
 
-def test_seeds_are_counted_and_rows_that_were_only_tuned_are_told() -> None:
-    found = [*row(LoraConfig(), [0.4, 0.5]), *row(LoraConfig(), [0.4], task="rte")]
+def test_seeds_are_counted_and_what_was_only_tuned_is_told() -> None:
+    found = [*row(LoraConfig(), [0.4, 0.5]), *row(FullConfig(), [0.4], task="rte")]
     tuned = [
         *row(LoraConfig(), [0.4], experiment="t"),
-        *row(RosaConfig(every=1), [0.4], experiment="t"),
         *row(LoraConfig(), [0.4], task="rte", experiment="t"),
+        *row(RosaConfig(every=1), [0.4], experiment="t"),
     ]
     study = compare(found, EXPERIMENT)
     assert lines(seeds_table(study, compare(tuned, "t"))) == {
-        "LoRA r=8": ["2", "1"],
+        "LoRA r=8": ["2", "rates only"],
         "ROSA r=8, every 1 epoch": ["rates only", "—"],
+        "Full": ["—", "1"],
     }
-    assert lines(seeds_table(study, None)) == {"LoRA r=8": ["2", "1"]}
+    assert lines(seeds_table(study, None)) == {"Full": ["—", "1"], "LoRA r=8": ["2", "—"]}
 
 
 def test_the_change_is_averaged_over_layers_seeds_and_tasks() -> None:

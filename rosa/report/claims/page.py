@@ -61,10 +61,12 @@ def _summary(sections: Sequence[Section]) -> str:
     """How the page came about, and the claims that are decided."""
     every = [(words, verdict, section.heading) for section in sections for words, verdict in section.verdicts]
     counts = Counter(verdict for _, verdict, _ in every)
+    main, decision, _ = every[0]
     made = (
         "Made by `python scripts/make_claims.py` from the committed records and the benchmark's table. Of its "
         f"{len(every)} claims {counts[SUPPORTED]} are supported, {counts[CONTRADICTED]} contradicted, {counts[OPEN]} "
-        f"open, as so few seeds decide only large differences, and {counts[NOT_RUN]} not run."
+        f"open, as so few seeds decide only large differences, and {counts[NOT_RUN]} not run. The main one, {main}, "
+        f"is {decision}."
     )
     decided = [
         f"- {wanted.capitalize()}: {words} (*{heading}*)"
