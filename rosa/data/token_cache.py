@@ -64,22 +64,21 @@ class TokenCache:
         # A ValueError, such as that of a file that could not be flushed, may also be about the rows: then tokenizing in
         # memory raises it again.
         faults = (OSError, ValueError, pyarrow.ArrowException)
-        if not file.exists():
-            with contextlib.suppress(*faults):
+        with contextlib.suppress(*faults):
+            if not file.exists():
                 self._folder.mkdir(parents=True, exist_ok=True)
                 # In a folder of its own, as datasets leaves what it could not finish on a full disk.
                 with tempfile.TemporaryDirectory(dir=self._folder) as own:
                     part = Path(own, file.name)
                     make(cache_file_name=str(part), load_from_cache_file=False)
                     part.replace(file)
-        with contextlib.suppress(OSError):
-            if file.exists():
-                with contextlib.suppress(*faults):
-                    found = make(cache_file_name=str(file), load_from_cache_file=True)
-                    # Arrow reads a file that ends after one of its batches as if it were whole.
-                    if len(found) == len(split):
-                        return found
-                file.unlink(missing_ok=True)
+            found = None
+            with contextlib.suppress(*faults):
+                found = make(cache_file_name=str(file), load_from_cache_file=True)
+            # Arrow reads a file that ends after one of its batches as if it were whole.
+            if found is not None and len(found) == len(split):
+                return found
+            file.unlink(missing_ok=True)
         return None
 
     def _key(self, split: datasets.Dataset, texts: list[str]) -> str | None:
