@@ -117,9 +117,13 @@ def measure_apart(workload: Workload, cases: Sequence[tuple[str, int]]) -> dict[
         tqdm(total=len(cases), desc="memory", unit="method", dynamic_ncols=True) as bar,
     ):
         asked = {case: pool.submit(measure, *case, workload.config, batch) for case in cases}
-        for one in as_completed(asked.values()):
-            one.result()  # raises at once what stopped it
-            bar.update()
+        try:
+            for one in as_completed(asked.values()):
+                one.result()  # raises what stopped it
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # else the rest would be measured before the error is told
+            raise
     return {case: one.result() for case, one in asked.items()}
 
 

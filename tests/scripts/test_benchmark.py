@@ -7,8 +7,10 @@ import dataclasses
 import gc
 import itertools
 import shutil
+import time
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
@@ -868,3 +870,22 @@ def test_without_real_files_the_text_is_generated() -> None:
     assert (config.data.source, config.data.train_size) == ("mini", 8551)
     with pytest.raises(ConfigError, match=r"train\.batch_size=-1"):
         configure(CONF, "minilm", None, "cpu", -1)
+
+
+def test_the_peaks_stop_at_the_first_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread stands for the processes; without the rest being cancelled, all would be measured first."""
+    asked: list[str] = []
+
+    def fails(name: str, *_: object) -> None:
+        asked.append(name)
+        if name == "lora0":
+            raise MemoryError(name)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(memory, "measure", fails)
+    monkeypatch.setattr(memory, "widest", lambda workload: {})
+    monkeypatch.setattr(memory, "ProcessPoolExecutor", lambda **_: ThreadPoolExecutor(1))
+    workload: Any = SimpleNamespace(device="cuda", config=None)  # whose pool imports nothing ahead
+    with pytest.raises(MemoryError, match="lora0"):
+        memory.measure_apart(workload, [(f"lora{i}", 8) for i in range(20)])
+    assert len(asked) < 20
