@@ -28,7 +28,7 @@ def section(comparison: Comparison, lines: Sequence[Line]) -> Section:
     return Section(
         "Time, memory and storage",
         (
-            "The study's runs shared a GPU, so their times say nothing. Times and peaks come from `python "
+            "Most of the study's runs shared a GPU, so their times say nothing. Times and peaks come from `python "
             "scripts/benchmark.py costs`, which measures all methods side by side on a CPU: [its table with batches, "
             "machine and quartiles](../results/tables/costs.md).",
             costs_claims(lines),

@@ -71,7 +71,7 @@ def grid_of(result: Result) -> tuple[tuple[float, ...], str]:
     how = "fixed" if len(rates) == 1 else "here"
     if tuned:
         first = tuned[0]
-        again = ", then chosen here among its several winners" if len(rates) > 1 else ""
+        again = ", then chosen here among the rates that were run" if len(rates) > 1 else ""
         committed = " (committed records)" if first.get("committed") else ""
         how = f"tuned: {first['experiment']}{committed} on {_task(first['task'])}, seed {first['seed']}{again}"
         rates |= {entry["lr"] for tuning in tuned for entry in tuning["grid"]}
