@@ -54,7 +54,7 @@ class DataConfig:
     skip_malformed: bool = False
     """Skip malformed rows of local files and count them in the record, instead of stopping with an error."""
     train_size: int = 1000
-    """Training rows of generated data, and of ``diabetes``."""
+    """Training rows of generated data, and of ``diabetes``; for ``e2e`` inputs, each with several references."""
     evaluation_size: int = 500
     """Rows of each evaluation split of generated data, and of ``diabetes``."""
     seed: int = 0

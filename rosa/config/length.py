@@ -7,12 +7,15 @@ import math
 from rosa.config.checks import require
 from rosa.config.data import VECTORS, DataConfig
 from rosa.config.method import MethodConfig
+from rosa.config.task import TaskConfig
 from rosa.config.train import TrainConfig
 
 
-def most_rows(data: DataConfig) -> int | None:
+def most_rows(data: DataConfig, task: TaskConfig) -> int | None:
     """The largest number of training rows that the settings allow; None if only the data tell."""
-    bounds = [data.train_size] if data.source in ("mini", *VECTORS) else []
+    # An input of E2E has several references, a row for each.
+    counted = data.source in ("mini", *VECTORS) and not (task.kind == "generation" and task.scorer == "e2e")
+    bounds = [data.train_size] if counted else []
     return min([*bounds, data.limit] if data.limit else bounds, default=None)
 
 

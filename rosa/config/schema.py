@@ -151,7 +151,7 @@ def check(config: Config) -> None:
         )
     if config.train.precision == "fp16" and config.train.device == "cpu":
         raise ConfigError("train.precision=fp16 with train.device=cpu: fp16 needs a GPU; use fp32 or bf16")
-    check_length(config.train, config.method, most_rows(config.data))
+    check_length(config.train, config.method, most_rows(config.data, config.task))
 
 
 def _check_files(config: Config) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from rosa.config import RosaConfig, TrainConfig, check_length, methods, unreached
+from rosa.config.length import most_rows
 from rosa.errors import ConfigError
 from rosa.run import build, mini_model, run
+from tests.composing import compose_config
 from tests.conftest import Composer
 
 ROBUST = ("method=robust", "method.rank=2")
@@ -50,6 +52,7 @@ ELSEWHERE = {
 }
 """Other settings that count updates, and what becomes of them."""
 CASES = [case for cases in REFUSED.values() for case in cases]
+GENERATED = ("cola", "mnli", "stsb", "e2e", "gsm8k", "viggo", "sql")
 BOUNDS = {
     "max_steps": ("train.max_steps=4",),
     "rows": ("data.train_size=64", "train.epochs=1"),
@@ -148,3 +151,17 @@ def test_a_training_that_is_all_warm_up_is_warned_of() -> None:
     assert found.startswith("train.warmup=0.06: all of the training (1 updates) is warm-up")
     assert unreached(TrainConfig(max_steps=2), RosaConfig(every=0), 96) == []
     assert unreached(TrainConfig(max_steps=1, warmup=0), RosaConfig(every=0), 96) == []
+
+
+@pytest.mark.parametrize("task", GENERATED)
+def test_generated_data_have_no_more_rows_than_the_settings_allow(task: str) -> None:
+    """Against the rows that are made: where a setting counts something else, only the data bound the updates."""
+    model = "mini-roberta" if task in ("cola", "mnli", "stsb") else "mini-gpt2"
+    config = compose_config(
+        f"task={task}", f"model={model}", "data=mini", "data.train_size=6", "data.evaluation_size=2"
+    )
+    texts = build.read(config)
+    assert texts is not None
+    bound = most_rows(config.data, config.task)
+    assert bound is None or len(texts.train) <= bound
+    assert (bound is None) == (len(texts.train) > 6)
