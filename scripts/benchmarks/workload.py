@@ -7,17 +7,17 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import datasets
 import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks import BenchmarkError
 from rosa import data, models
 from rosa.config import Config, DataConfig, ModelConfig, from_hydra, register
+from rosa.data.collator import PaddingCollator
 from rosa.models import length_limit
 from rosa.run import mini_model
 from rosa.run.device import resolve_device
@@ -103,17 +103,15 @@ class Workload:
 
     def batch(self, number: int) -> Batch:
         """A batch padded to its own longest example, on the device; ``number`` wraps around."""
-        return self._collate(number, {})
+        return self._collate(number, 8 if self.device == "cuda" else 1)  # as in training
 
     def padded_batch(self, number: int) -> Batch:
         """The same examples, all padded to the limit."""
-        return self._collate(number, {"padding": "max_length", "max_length": self.limit})
+        return self._collate(number, self.limit)
 
-    def _collate(self, number: int, padding: dict[str, Any]) -> Batch:
-        if not padding and self.device == "cuda":
-            padding = {"pad_to_multiple_of": 8}  # as in training
+    def _collate(self, number: int, multiple: int) -> Batch:
         rows = [self.train[row] for row in self.order[number % len(self.order)]]
-        collated = DataCollatorWithPadding(self.tokenizer, **padding)(rows)
+        collated = PaddingCollator(self.tokenizer, multiple)(rows)
         return {name: tensor.to(self.device) for name, tensor in collated.items()}
 
     def describe(self) -> dict[str, str]:

@@ -38,6 +38,7 @@ from rosa.config.method import RankedConfig
 from rosa.config.schema import HOLDOUT
 from rosa.config.task import TRAIN
 from rosa.errors import AdapterError
+from rosa.mini import text as mini_text
 from rosa.mini.pretraining import gpt2, roberta
 from rosa.models.pretrained import locate
 
@@ -135,18 +136,27 @@ def of_run(config: Config, tokens: float | None = None, rows: int | None = None)
 
 
 def training_rows(config: Config, rows: int | None = None) -> int:
-    """Rows that are trained on, out of so many in the training file; by default the official number.
+    """Rows that are trained on, of so many in the training file; by default of those generated, or the official number.
 
     Raises:
+        DataError: so many rows cannot be generated.
         PlanError: the task has no official number of rows.
     """
-    if rows is None:
-        rows = config.data.train_size if config.data.source == "mini" else config.task.rows.get(TRAIN)
+    if rows is None and config.data.source == "mini":
+        rows = _generated(config.task.name, config.data.train_size, config.data.seed)
+    elif rows is None:
+        rows = config.task.rows.get(TRAIN)
     if rows is None:
         raise PlanError(f"task={config.task.name}: its number of training rows is not known; give it, rows=N")
     if config.data.limit:
         rows = min(rows, config.data.limit)
     return rows - math.ceil(rows * config.holdout_share)
+
+
+@functools.cache
+def _generated(task: str, size: int, seed: int) -> int:
+    """Rows of a generated training split; more than its size where inputs have several references, as E2E's have."""
+    return len(mini_text.examples(task, TRAIN, size, seed))
 
 
 def evaluation_rows(config: Config, trained: int) -> int:

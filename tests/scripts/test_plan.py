@@ -32,6 +32,7 @@ from rosa.config import (
 )
 from rosa.errors import ConfigError
 from rosa.records import Record
+from rosa.run import build
 from rosa.sweep.grid import expand
 from rosa.sweep.jobs import request
 from tests.commands import script
@@ -197,6 +198,18 @@ def test_recorded_runs_did_what_would_have_been_planned(task: str, method: str) 
         assert costs["resamples"] == max(0, work.factorizations(config, run.work.steps) - 1)
         assert low < costs["seconds_total"] < FACTOR * high
         assert costs["seconds_total"] > high / FACTOR
+
+
+@pytest.mark.parametrize(
+    ("task", "model"), [("cola", "mini-roberta"), ("stsb", "mini-roberta"), ("e2e", "mini-gpt2"), ("sql", "mini-gpt2")]
+)
+def test_generated_rows_are_counted_as_they_are_made(task: str, model: str) -> None:
+    """An input of E2E has several references, a row for each."""
+    sizes = ("data.train_size=10", "data.evaluation_size=2")
+    (config,) = planned(f"task={task}", f"model={model}", "data=mini", *sizes)
+    texts = build.read(config)
+    assert texts is not None
+    assert work.training_rows(config) == len(texts.train)
 
 
 @pytest.mark.parametrize(
