@@ -1,8 +1,8 @@
 """Measure speed and memory of all methods, interleaved.
 
-python scripts/benchmark.py [costs|padding|factorization|solvers|stages|scaling|sparse|gemm|decoding|scoring|
-    full_size|reports|all ...] [--model minilm] [--data-dir DIR] [--e2e-dir DIR] [--device auto] [--batch-size 32]
-    [--repeats N] [--results results]
+python scripts/benchmark.py [costs|layer|padding|factorization|solvers|stages|scaling|sparse|gemm|
+    decoding|scoring|full_size|reports|all ...] [--model minilm] [--data-dir DIR] [--e2e-dir DIR] [--device auto]
+    [--batch-size 32] [--repeats N] [--results results]
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Interleaved measurements of speed and memory: training steps, padding, factorization and its parts,
+"""Interleaved measurements of speed and memory: training steps, one layer, padding, factorization and its parts,
 sparse trainable parts, the rate of matrix products, decoding and scoring of texts, GPT-2 at its real size, tables of a
 large sweep.
 
@@ -12,6 +12,7 @@ from rosa.errors import RosaError
 
 NAMES = (
     "costs",
+    "layer",
     "padding",
     "factorization",
     "solvers",

@@ -14,6 +14,7 @@ from benchmarks import (
     factorization,
     full_size,
     gemm,
+    layer,
     padding,
     reports,
     scaling,
@@ -37,6 +38,7 @@ Benchmark = Callable[[Workload, int], Findings]
 
 BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "costs": (costs.benchmark, costs.ROUNDS),
+    "layer": (layer.benchmark, layer.ROUNDS),
     "padding": (padding.benchmark, padding.ROUNDS),
     "factorization": (factorization.benchmark, factorization.ROUNDS),
     "solvers": (solvers.benchmark, solvers.ROUNDS),

@@ -27,6 +27,7 @@ from benchmarks import (
     factorization,
     full_size,
     gemm,
+    layer,
     memory,
     padding,
     reports,
@@ -326,8 +327,8 @@ def test_what_is_kept_for_the_backward_pass_is_counted_once(depth: int) -> None:
             self.layers = torch.nn.ModuleList(torch.nn.Linear(6, 6) for _ in range(depth))
 
         def forward(self, x: torch.Tensor) -> Any:
-            for layer in self.layers:
-                x = layer(x).square()
+            for each in self.layers:
+                x = each(x).square()
             return SimpleNamespace(loss=x.sum())
 
     contender = Contender("full", Squared(), configure(CONF, "minilm", None, "cpu", 4))
@@ -403,6 +404,37 @@ def test_memory_is_measured_in_another_process(workload: Workload, monkeypatch: 
     for key in ("weights", "gradients", "optimizer_state"):
         assert getattr(apart, key) == getattr(here, key)
     assert (apart.peak is None) == (here.peak is None)
+
+
+# --- one layer -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", layer.METHODS)
+def test_a_layer_computes_the_same_under_every_method_and_trains_its_factors(name: str) -> None:
+    x = torch.randn(5, 48, requires_grad=True)
+    frozen, adapted = (layer.adapted(each, 48, 4, 0) for each in (layer.FROZEN, name))
+    wanted, found = frozen(x), adapted(x)
+    torch.testing.assert_close(found, wanted)
+    slopes = [torch.autograd.grad(out.sum(), x)[0] for out in (found, wanted)]
+    torch.testing.assert_close(*slopes)
+    trained = [parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad]
+    assert trained == ([] if name == layer.FROZEN else [4 * 48, 4 * 48])
+
+
+def test_a_layers_ratio_is_to_the_faster_lora() -> None:
+    case = (32, "bf16", 2)
+    taken = {(*case, "frozen"): [1.0], (*case, "rosa"): [1.5], (*case, "lora"): [3.0], (*case, "peft"): [2.0]}
+    found = layer.findings(taken)
+    assert value(found, "32 bf16 rank 2", "ROSA relative to LoRA (peft)") == spread([0.75])
+    (cells,) = found.table.rows
+    assert [cell.text for cell in cells] == ["32", "bf16", "2", "1,000", "1,500", "3,000", "2,000", "0.750", "0.97"]
+
+
+def test_every_layer_is_timed_in_every_round(workload: Workload) -> None:
+    found = layer.benchmark(workload, 2, [32])
+    times = [line for line in found.measurements if line.quantity == "forward and backward"]
+    assert len(times) == len(gemm.precisions()) * len(costs.RANKS) * len(layer.METHODS)
+    assert {line.value.count for line in times if isinstance(line.value, Spread)} == {2}
 
 
 # --- padding ---------------------------------------------------------------------------------------------------------
@@ -770,6 +802,7 @@ def test_everything_is_written_for_people_and_for_programs(
     monkeypatch.setitem(suite.BENCHMARKS, "solvers", (lambda w, n: solvers.benchmark(w, n, SMALL_MODELS), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "stages", (lambda w, n: stages.benchmark(w, n, [32, 40]), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "sparse", (lambda w, n: sparse.benchmark(w, n, [32, 40]), 1))
+    monkeypatch.setitem(suite.BENCHMARKS, "layer", (lambda w, n: layer.benchmark(w, n, [32]), 1))
     monkeypatch.setattr(gemm, "METHODS", ("full", "robust"))
     monkeypatch.setattr(gemm, "SQUARE", 32)
     monkeypatch.setattr(gemm, "random_model", lambda shape: load_model(config))
@@ -836,7 +869,7 @@ def test_the_script_measures_on_real_files_and_an_own_model(
         (["--model", "minilmm"], "--model minilmm: neither one of"),
         (
             ["cost"],
-            "no benchmark cost; there are costs, padding, factorization, solvers, stages, scaling, sparse, gemm,",
+            "no benchmark cost; there are costs, layer, padding, factorization, solvers, stages, scaling, sparse,",
         ),
         (["--repeats", "0"], "--repeats 0: expected at least 1"),
         (["--batch-size", "0"], "train.batch_size=0"),
