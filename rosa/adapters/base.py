@@ -21,8 +21,11 @@ LinearLayer = nn.Linear | Conv1D
 
 
 def is_stock(layer: LinearLayer) -> bool:
-    """Whether autocast sets the precision of a layer's product; a subclass may compute in float32 all the same."""
-    return type(layer) in (nn.Linear, Conv1D)
+    """Whether a layer multiplies as PyTorch and transformers do, so that autocast sets the precision of its product.
+
+    A subclass with a ``forward`` of its own may compute in float32 all the same.
+    """
+    return type(layer).forward in (nn.Linear.forward, Conv1D.forward)
 
 
 def oriented(layer: LinearLayer, weight: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from rosa.adapters import factorization
 from rosa.adapters.base import LinearLayer, ResampledAdapter, is_stock, oriented
+from rosa.adapters.fused import FactoredLinear, can_fuse
 from rosa.adapters.linalg.precision import Cast, autocasted, exact, has_float64, is_narrow, restored, rounded
 from rosa.adapters.linalg.subspace import Factors, layers_at_once
 from rosa.adapters.resampling import move
@@ -82,11 +83,14 @@ class RosaLinear(ResampledAdapter):
     def forward(self, x: Tensor) -> Tensor:
         """``x W_f^T + (x B^T) A^T + b``; (…, in) -> (…, out)."""
         given, x = x, autocasted(x)  # once, and not in each of the products
-        frozen = self.base(x if is_stock(self.base) else given)
         A, B = self.A.to(x.dtype), self.B.to(x.dtype)
         if self.start_a is not None and self.start_b is not None:
             A = torch.cat([A, -self.start_a.to(x.dtype)], dim=1)
             B = torch.cat([B, self.start_b.to(x.dtype)])
+        if can_fuse(self.base):
+            weight, bias = autocasted(oriented(self.base, self.base.weight)), self.base.bias
+            return FactoredLinear.apply(x, weight, bias if bias is None else autocasted(bias), A, B)
+        frozen = self.base(x if is_stock(self.base) else given)
         low = functional.linear(x, B)
         # addmm adds the product to the frozen part in one pass over the output.
         out = torch.addmm(frozen.reshape(-1, A.shape[0]), low.reshape(-1, A.shape[1]), A.T)

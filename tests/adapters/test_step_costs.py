@@ -94,13 +94,13 @@ METHODS: dict[str, MethodConfig] = {
     "full": FullConfig(),
 }
 MOST: dict[tuple[str, bool], tuple[int, int, int]] = {
-    ("rosa", False): (11, 13640, 2720),
+    ("rosa", False): (11, 13000, 2720),
     ("lora", False): (14, 19400, 2720),
     ("robust", False): (42, 97760, 2720),
     ("sparse", False): (33, 87680, 2560),
     ("ia3", False): (8, 12424, 2560),
     ("full", False): (6, 16968, 2560),
-    ("rosa", True): (19, 19588, 8400),
+    ("rosa", True): (19, 19268, 8400),
     ("lora", True): (22, 22468, 8400),
     ("robust", True): (73, 106868, 2256),
     ("sparse", True): (60, 99140, 1280),
@@ -150,7 +150,7 @@ def test_rosa_calls_fewer_operators_and_makes_fewer_bytes_than_lora(bf16: bool) 
 def test_a_step_multiplies_as_often_as_it_must() -> None:
     """Forward W x, B x, A (B x); backward the input's gradient through W, A and B, and the two factors' own."""
     calls, _ = counted(adapted(ROSA))
-    products = sum(calls.names[name] for name in ("addmm", "mm", "bmm", "baddbmm"))
+    products = sum(calls.names[name] for name in ("addmm", "addmm_", "mm", "bmm", "baddbmm"))
     assert products == 3 + 3 + 2
     assert calls.names["_to_copy"] == 0
 
