@@ -261,7 +261,7 @@ SECTIONS = {
     "steps-gpt2-fp32": _steps("gpt2", "GPT-2", "fp32"),
     "steps-gpt2-bf16": _steps("gpt2", "GPT-2", "bf16"),
     "factorization": Section("Milliseconds per layer of a factorization", _measured("factorization"), 60),
-    "compile": Section("Training steps through torch.compile", _measured("compiled"), 120),
+    "compile": Section("What train.compile=true gains in bf16", _measured("compiled"), 180),
 }
 """The sections in the order in which they run, the most important first."""
 

@@ -1,6 +1,6 @@
-"""Interleaved measurements of speed and memory: training steps, one layer, padding, factorization and its parts,
-sparse trainable parts, the rate of matrix products, decoding and scoring of texts, GPT-2 at its real size, tables of a
-large sweep.
+"""Interleaved measurements of speed and memory: training steps, one layer, compiled steps, padding, factorization and its
+parts, sparse trainable parts, the rate of matrix products, decoding and scoring of texts, GPT-2 at its real size, tables
+of a large sweep.
 
 Each benchmark is one module with ``benchmark(workload, rounds)``; :mod:`benchmarks.suite` runs them and writes
 their results.
@@ -13,6 +13,8 @@ from rosa.errors import RosaError
 NAMES = (
     "costs",
     "layer",
+    "compile",
+    "gpu",
     "padding",
     "factorization",
     "solvers",

@@ -97,6 +97,7 @@ class Contender:
     def __init__(
         self, name: str, model: nn.Module, config: Config, rank: int = RANK, method: MethodConfig | None = None
     ) -> None:
+        self.name = name
         self._is_of_peft = name in (PEFT, DORA)
         if self._is_of_peft:
             self.model = with_peft(model, rank, dora=name == DORA)

@@ -1,4 +1,4 @@
-"""Measure on a GPU, for ``scripts/gpu_check.py``: training steps, factorizations, compiled steps; prints Markdown.
+"""Measure on a GPU: the benchmark ``gpu``, and sections of ``scripts/gpu_check.py``, which print Markdown.
 
 On another device than ``cuda`` the shapes are tiny, to rehearse.
 """
@@ -9,7 +9,6 @@ import copy
 import dataclasses
 import functools
 import gc
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,14 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from benchmarks import compiled as compiling
 from benchmarks import costs, memory
 from benchmarks.contenders import RANK, Contender
 from benchmarks.factorization import factorize_by_svd
-from benchmarks.findings import row, with_quartiles
+from benchmarks.findings import Findings, row, with_quartiles
 from benchmarks.measured import Case, case_label, cases_at
-from benchmarks.timing import Spread, ratio, seconds, spread
-from benchmarks.workload import Batch, configure
+from benchmarks.timing import Spread, seconds, spread
+from benchmarks.workload import Batch, Workload, configure
 from rosa.adapters.linalg.subspace import draw_indices, factorize_along, layers_at_once
 from rosa.config import Config
 from rosa.report.tables.markdown import markdown
@@ -41,6 +41,8 @@ STEPS = 10
 """Timed steps of each method, and timed resamples."""
 ROUNDS = 5
 """Timed factorizations."""
+BENCHMARK_ROUNDS = 20
+"""Timed steps of the benchmark."""
 LAYERS = (1, 4, 16)
 """Layers of one shape that are factorized as a stack."""
 SHAPES = ((768, 768), (2304, 768), (1024, 1024), (4096, 1024))
@@ -57,6 +59,8 @@ def roberta(device: str) -> tuple[PreTrainedModel, Batch]:
     tiny = is_rehearsal(device)
     small: dict[str, Any] = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 99}
     shape = RobertaConfig(max_position_embeddings=514, type_vocab_size=1, **(small if tiny else {}))
+    # As training sets it; transformers would do so in the first step, which would have to be compiled again.
+    shape.problem_type = "single_label_classification"
     ids = torch.randint(3, shape.vocab_size, (2, 8) if tiny else (32, 128))
     labels = torch.randint(2, (len(ids),))
     return RobertaForSequenceClassification(shape), _on(device, ids, labels)
@@ -139,20 +143,29 @@ def factorization(device: str) -> None:
 
 
 def compiled(device: str) -> None:
-    """Training steps of RoBERTa-base's shape in bf16, as they are and through torch.compile."""
+    """What ``train.compile=true`` gains for RoBERTa-base's shape in bf16."""
     plain, batch = roberta(device)
     batches = [batch] * (2 if is_rehearsal(device) else STEPS)
-    rows = []
     for case in (("rosa", RANK), ("lora", RANK)):
-        contender = contend(case, plain, settings(device, "bf16"))
-        eager = costs.interleaved({case: contender}, batches, device)[case]
-        start = time.perf_counter()
-        contender.model = torch.compile(contender.model)  # type: ignore[assignment]
-        contender.step(batch)
-        first = time.perf_counter() - start
-        after = costs.interleaved({case: contender}, batches, device)[case]
-        times = (with_quartiles(spread(eager), 1000), with_quartiles(spread(after), 1000))
-        rows.append(row(case_label(case), *times, with_quartiles(ratio(eager, after)), f"{first:.0f}"))
-        print(f"{case_label(case)}: {times[0]} ms, compiled {times[1]} ms\n", flush=True)  # in case the next one hangs
-    header = ("method", "step, ms", "compiled, ms", "faster", "first step, s")
-    print(markdown(Table("compile", "torch.compile", header, tuple(rows), ())))
+        config = settings(device, "bf16")
+        model = compiling.measure(type(plain).__name__, plain, config, batches, {"bf16": [case]})
+        # One at a time, in case the next one hangs.
+        print(markdown(compiling.findings("compile", [model]).table), flush=True)
+
+
+def obstacle(device: str) -> str:
+    """Why :func:`benchmark` cannot run on a device, as a message for the user; empty if it can."""
+    if device != "cuda":
+        return f"gpu measures on a CUDA device, and this one is {device}; compile measures the same on any device"
+    return compiling.obstacle(device)
+
+
+def benchmark(workload: Workload, rounds: int) -> Findings:
+    """Measure both models' training steps with fixed batches in each precision, as they are and compiled."""
+    device = workload.device
+    cases = dict.fromkeys(compiling.precisions(device), compiling.CASES)
+    found = []
+    for name, build in MODELS.items():
+        plain, batch = build(device)
+        found.append(compiling.measure(name, plain, workload.config, [batch] * rounds, cases))
+    return compiling.findings("benchmark_gpu", found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 from benchmarks import (
     NAMES,
     BenchmarkError,
+    compiled,
     costs,
     decoding,
     factorization,
     full_size,
     gemm,
     layer,
+    on_gpu,
     padding,
     reports,
     scaling,
@@ -29,6 +32,7 @@ from rosa.config import Config
 from rosa.records import environment
 from rosa.report.tables.latex import latex
 from rosa.report.tables.markdown import markdown
+from rosa.run.device import resolve_device
 from rosa.utils import files
 
 ALL = "all"
@@ -39,6 +43,8 @@ Benchmark = Callable[[Workload, int], Findings]
 BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "costs": (costs.benchmark, costs.ROUNDS),
     "layer": (layer.benchmark, layer.ROUNDS),
+    "compile": (compiled.benchmark, compiled.ROUNDS),
+    "gpu": (on_gpu.benchmark, on_gpu.BENCHMARK_ROUNDS),
     "padding": (padding.benchmark, padding.ROUNDS),
     "factorization": (factorization.benchmark, factorization.ROUNDS),
     "solvers": (solvers.benchmark, solvers.ROUNDS),
@@ -52,6 +58,9 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "reports": (reports.benchmark, reports.ROUNDS),
 }
 """The benchmarks, with their default numbers of rounds."""
+
+OBSTACLES: dict[str, Callable[[str], str]] = {"compile": compiled.obstacle, "gpu": on_gpu.obstacle}
+"""For benchmarks that some machines cannot run: why not on a device, or an empty string."""
 
 
 def run(
@@ -69,7 +78,7 @@ def run(
     Args:
         config: from :func:`benchmarks.workload.configure`.
         results: the results folder.
-        names: which of ``NAMES``; ``all`` for all, none for ``costs``.
+        names: which of ``NAMES``; ``all`` for all that this machine can run, none for ``costs``.
         repeats: rounds of each benchmark; by default each benchmark's own number.
         e2e_dir: the folder of E2E's files; None for generated text.
 
@@ -77,7 +86,7 @@ def run(
         The Markdown text.
 
     Raises:
-        BenchmarkError: an unknown name, or fewer than one repeat.
+        BenchmarkError: an unknown name, fewer than one repeat, or a benchmark that this machine cannot run.
         OutputError: the folder is not writable.
     """
     unknown = [name for name in names if name not in (*NAMES, ALL)]
@@ -87,13 +96,17 @@ def run(
         raise BenchmarkError(f"--repeats {repeats}: expected at least 1")
     tables_folder = results / "tables"
     files.refuse_unwritable(tables_folder, "--results ")
+    config = resolve_device(config)
+    asked, left_out = _possible(names or DEFAULT, config.train.device)
     workload = prepare(config, e2e_dir)
     found = {}
-    for name in NAMES:
-        if name in (names or DEFAULT) or ALL in names:
-            benchmark, rounds = BENCHMARKS[name]
-            found[name] = benchmark(workload, repeats or rounds)
-    facts: dict[str, dict[str, Any]] = {"workload": workload.describe(), "environment": _environment(config)}
+    for name in asked:
+        benchmark, rounds = BENCHMARKS[name]
+        found[name] = benchmark(workload, repeats or rounds)
+    facts: dict[str, dict[str, Any]] = {
+        "workload": workload.describe() | left_out,
+        "environment": _environment(config),
+    }
     tables = [table for findings in found.values() for table in findings.tables]
     tables.append(
         facts_table("benchmark_facts", "What was measured, and where", {**facts["workload"], **_environment(config)})
@@ -107,6 +120,23 @@ def run(
         for picture in findings.pictures:
             picture.write(results / "figures")
     return text
+
+
+def _possible(names: Sequence[str], device: str) -> tuple[list[str], dict[str, str]]:
+    """The benchmarks to run in their order, and as a fact those of ``all`` that cannot run on a device here.
+
+    Raises:
+        BenchmarkError: one that was asked for by its own name cannot.
+    """
+    asked = [name for name in NAMES if name in names or ALL in names]
+    obstacles = {name: OBSTACLES[name](device) for name in asked if name in OBSTACLES}
+    obstacles = {name: why for name, why in obstacles.items() if why}
+    for name, why in obstacles.items():
+        if name in names:
+            raise BenchmarkError(why)
+        print(f"left out: {why}", file=sys.stderr)
+    fact = {"left out": "; ".join(obstacles.values())} if obstacles else {}
+    return [name for name in asked if name not in obstacles], fact
 
 
 def _stem(names: tuple[str, ...]) -> str:

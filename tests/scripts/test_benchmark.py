@@ -22,6 +22,7 @@ import torch
 from benchmarks import (
     NAMES,
     BenchmarkError,
+    compiled,
     costs,
     decoding,
     factorization,
@@ -799,6 +800,10 @@ def test_everything_is_written_for_people_and_for_programs(
 
     monkeypatch.setattr(costs, "measure_apart", here)  # a process a case takes long, and one is tested above
     monkeypatch.setattr(costs, "SHAPES", {})
+    gain = compiled.Gain([1.0], [1.0], 1.0, 0, 0, None)  # compiling takes long, and is tested on its own
+    stand_in = compiled.findings("benchmark_compile", [compiled.Model("tiny", [1], {("fp32", ("full", 0)): gain})])
+    monkeypatch.setitem(suite.BENCHMARKS, "compile", (lambda w, n: stand_in, 1))
+    monkeypatch.setitem(suite.OBSTACLES, "compile", lambda device: "")
     monkeypatch.setitem(suite.BENCHMARKS, "solvers", (lambda w, n: solvers.benchmark(w, n, SMALL_MODELS), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "stages", (lambda w, n: stages.benchmark(w, n, [32, 40]), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "sparse", (lambda w, n: sparse.benchmark(w, n, [32, 40]), 1))
@@ -819,7 +824,7 @@ def test_everything_is_written_for_people_and_for_programs(
     assert (tmp_path / "tables" / "benchmark.md").read_text() == text
     with (tmp_path / "tables" / "benchmark.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert {line["benchmark"] for line in lines} == {*NAMES, "workload", "environment"}
+    assert {line["benchmark"] for line in lines} == {*NAMES, "workload", "environment"} - {"gpu"}
     facts = {line["quantity"]: line["value"] for line in lines if line["benchmark"] in ("workload", "environment")}
     assert facts["torch"] == torch.__version__
     assert facts["device"] == "cpu"
@@ -869,7 +874,7 @@ def test_the_script_measures_on_real_files_and_an_own_model(
         (["--model", "minilmm"], "--model minilmm: neither one of"),
         (
             ["cost"],
-            "no benchmark cost; there are costs, layer, padding, factorization, solvers, stages, scaling, sparse,",
+            "no benchmark cost; there are costs, layer, compile, gpu, padding, factorization, solvers, stages, scaling,",
         ),
         (["--repeats", "0"], "--repeats 0: expected at least 1"),
         (["--batch-size", "0"], "train.batch_size=0"),
