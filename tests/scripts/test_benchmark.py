@@ -874,7 +874,7 @@ def test_the_script_measures_on_real_files_and_an_own_model(
         (["--model", "minilmm"], "--model minilmm: neither one of"),
         (
             ["cost"],
-            "no benchmark cost; there are costs, layer, compile, gpu, padding, factorization, solvers, stages, scaling,",
+            "no benchmark cost; there are costs, layer, compile, gpu, padding, factorization, solvers, stages,",
         ),
         (["--repeats", "0"], "--repeats 0: expected at least 1"),
         (["--batch-size", "0"], "train.batch_size=0"),
