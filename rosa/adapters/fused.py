@@ -10,21 +10,34 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
-from rosa.adapters.base import LinearLayer, is_stock
+from rosa.adapters.base import LinearLayer, is_bare, is_stock
+from rosa.adapters.linalg.precision import without_autocast
 
 
-def can_fuse(layer: LinearLayer) -> bool:
-    """Whether a layer's own call does nothing but multiply by its frozen weight, so that it need not be called.
+def can_fuse(x: Tensor, layer: LinearLayer, A: Tensor, B: Tensor) -> bool:
+    """Whether :class:`FactoredLinear` may take the place of a layer's own call and the factors' products.
 
-    Not with hooks or a replaced ``forward``, which offloaded weights have. Not while ``torch.compile`` traces, which
-    fuses by itself, nor under the transforms of ``torch.func``, for which a function of one's own would need rules.
+    Not where ``torch.compile`` traces, which fuses by itself, or TorchScript, which cannot save a function of one's
+    own; nor in forward-mode differentiation or under the transforms of ``torch.func``, which would need rules for it;
+    nor for tensors of other kinds (sharded, sparse), whose products are the business of their class. Not where A alone
+    trains: autograd then keeps the small ``x B^T``, and this function would keep x.
+
+    Args:
+        x: (…, in).
+        layer: the layer (in -> out).
+        A: (out, r).
+        B: (r, in).
     """
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    plain = is_stock(layer) and not any(hooks) and "forward" not in vars(layer)
-    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return plain and not layer.weight.requires_grad and not traced
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if traced or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        return False
+    if not is_stock(layer) or not is_bare(layer) or (A.requires_grad and not B.requires_grad):
+        return False
+    dense = all(type(one) in (Tensor, nn.Parameter) for one in (x, layer.weight, A, B))
+    return dense and x.layout == torch.strided and x.ndim > 0
 
 
 class FactoredLinear(torch.autograd.Function):
@@ -43,33 +56,45 @@ class FactoredLinear(torch.autograd.Function):
             B: (r, in).
         """
         rows = x.reshape(-1, x.shape[-1])
-        low = rows @ B.T
-        out = low.new_empty(*x.shape[:-1], len(A))  # and not a view, which callers could not change in place
+        out = x.new_empty(*x.shape[:-1], len(A))  # and not a view, which callers could not change in place
         flat = out.view(-1, len(A))
         if bias is None:
             torch.mm(rows, weight.T, out=flat)
         else:
             torch.addmm(bias, rows, weight.T, out=flat)
+        low = rows @ B.T  # after the layer's own product, whose errors name the layer's shape
         flat.addmm_(low, A.T)
-        ctx.save_for_backward(x, weight, A, B, low)
+        needs_x, _, _, needs_a, needs_b = ctx.needs_input_grad
+        ctx.save_for_backward(
+            x if needs_a or needs_b else None,
+            weight if needs_x else None,
+            A if needs_x or needs_b else None,
+            B if needs_x or needs_a else None,
+            low if needs_a else None,
+        )
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, the bias and the factors."""
-        x, weight, A, B, low = ctx.saved_tensors
-        needs_x, _, needs_bias, needs_a, needs_b = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # a gradient of this gradient: the factors' own product depends on x and B
-            low = x.reshape(-1, x.shape[-1]) @ B.T
-        rows = grad.reshape(-1, len(A))
-        grad_low = rows @ A if needs_x or needs_b else None
-        grad_x = None
-        if needs_x and grad_low is not None:
-            grad_x = (rows @ weight).addmm_(grad_low, B).view(x.shape)
-        return (
-            grad_x,
-            None,
-            rows.sum(0) if needs_bias else None,
-            rows.T @ low if needs_a else None,
-            grad_low.T @ x.reshape(-1, x.shape[-1]) if needs_b and grad_low is not None else None,
-        )
+        with without_autocast(grad.device.type):  # whose casts in-place products do not share
+            return _gradients(ctx, grad)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight, A, B, low = ctx.saved_tensors
+    needs_x, _, needs_bias, needs_a, needs_b = ctx.needs_input_grad
+    if needs_a and torch.is_grad_enabled():  # a gradient of this gradient: the factors' own product depends on x and B
+        low = x.reshape(-1, x.shape[-1]) @ B.T
+    rows = grad.reshape(-1, grad.shape[-1])
+    grad_low = rows @ A if needs_x or needs_b else None
+    grad_x = None
+    if needs_x and grad_low is not None:
+        grad_x = (rows @ weight).addmm_(grad_low, B).view(*grad.shape[:-1], B.shape[1])
+    return (
+        grad_x,
+        None,
+        rows.sum(0) if needs_bias else None,
+        rows.T @ low if needs_a else None,
+        grad_low.T @ x.reshape(-1, x.shape[-1]) if needs_b and grad_low is not None else None,
+    )

@@ -30,9 +30,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rosa.adapters import support
-from rosa.adapters.base import AddingAdapter, LinearLayer, SupportedAdapter, dense_weight, is_stock, weight_shape
+from rosa.adapters.base import (
+    AddingAdapter,
+    LinearLayer,
+    SupportedAdapter,
+    dense_weight,
+    is_bare,
+    is_stock,
+    weight_shape,
+)
 from rosa.adapters.linalg.precision import Cast, autocasted, exact
 from rosa.adapters.opaque import numbered, sparse_linear
+from rosa.adapters.quantized import quant_state
 from rosa.adapters.sparse import SparseLinear, SparsePart, Support, dense, index_dtype
 from rosa.adapters.targets import by_pattern, layer_ranks, linear_layers, matches, target_layers
 from rosa.config import RobustConfig
@@ -113,8 +122,11 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         given, x = x, autocasted(x)
         if self.index is None or not x.is_floating_point():  # whole numbers are refused as the plain layer does
             out = self.base(x if is_stock(self.base) else given)
-        elif torch.compiler.is_compiling():
+        elif torch.compiler.is_compiling():  # which compiles no hooks either
             out = sparse_linear(x, self.values, self.base.bias, self._number, self.shape[0])
+        elif self._is_called():
+            alone = SparsePart(self.support, self._nothing, self._collect)
+            out = self.base(x if is_stock(self.base) else given) + SparseLinear.apply(x, self.values, None, alone)
         else:
             out = SparseLinear.apply(x, self.values, self.base.bias, self.part())
         if self.rank is None:
@@ -185,8 +197,15 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
             version = 0 if self.index.is_inference() else self.index._version
             self._checked = (self.index, version, chosen)
 
+    def _is_called(self) -> bool:
+        """Whether calling the base layer does more than multiply by its frozen weight, which is then not read here."""
+        return not (is_bare(self.base) and (is_stock(self.base) or quant_state(self.base) is not None))
+
     def _weight(self) -> Tensor:
         return dense_weight(self.base).detach()
+
+    def _nothing(self) -> Tensor:
+        return self.values.new_zeros(()).expand(self.shape)
 
 
 def build(

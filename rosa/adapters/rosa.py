@@ -87,7 +87,7 @@ class RosaLinear(ResampledAdapter):
         if self.start_a is not None and self.start_b is not None:
             A = torch.cat([A, -self.start_a.to(x.dtype)], dim=1)
             B = torch.cat([B, self.start_b.to(x.dtype)])
-        if can_fuse(self.base):
+        if can_fuse(x, self.base, self.A, self.B):
             weight, bias = autocasted(oriented(self.base, self.base.weight)), self.base.bias
             return FactoredLinear.apply(x, weight, bias if bias is None else autocasted(bias), A, B)
         frozen = self.base(x if is_stock(self.base) else given)

@@ -38,7 +38,7 @@ METHODS = ("full", "lora", "rosa", "robust")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SQUARE = 2048
 """Rows and columns of the product that gives the machine's rate."""
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
+PRODUCTS = ("mm", "addmm", "addmm_", "bmm", "baddbmm")
 PARTS: dict[str, tuple[str, ...]] = {
     "products": PRODUCTS,
     "attention": ("*scaled_dot_product*",),
@@ -85,9 +85,11 @@ class Recorder(TorchDispatchMode):
         result = function(*arguments, **(named or {}))
         packet = function.overloadpacket
         if packet.__name__ in PRODUCTS and all(one.layout == torch.strided for one in arguments):
+            # Those that write into a given tensor count, and are repeated, as those that make their result.
+            product = getattr(torch.ops.aten, packet.__name__.removesuffix("_"))
             operands = tuple((tuple(one.shape), one.stride(), one.dtype) for one in arguments)
-            self.products[Product(function, operands)] += 1
-            self.operations += flop_registry[packet](*arguments, **(named or {}), out_val=result)
+            self.products[Product(product, operands)] += 1
+            self.operations += flop_registry[product](*arguments, out_val=result)
         return result
 
 

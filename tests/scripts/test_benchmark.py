@@ -752,6 +752,19 @@ def test_the_products_of_a_step_are_counted_by_shape_and_repeated_alone() -> Non
     assert again.products == found.products
 
 
+def test_products_that_add_to_a_given_matrix_are_counted_and_repeated_too() -> None:
+    """As ROSA's: forward three and backward five, of which each of the weight's size is one of two."""
+    x, rank = torch.randn(10, 48, requires_grad=True), 4
+    adapted = layer.adapted("rosa", 48, rank, 0)
+    with gemm.Recorder() as found:
+        adapted(x).sum().backward()
+    assert found.products.total() == 3 + 5
+    assert found.operations == 2 * 10 * (2 * 48 * 48 + 6 * rank * 48)
+    with gemm.Recorder() as again:
+        gemm.Replay([found.products])(0)
+    assert again.products == found.products
+
+
 def test_a_frozen_layer_costs_a_product_less(workload: Workload) -> None:
     """Full fine-tuning does three products of each weight's size; an adapter two and its own."""
     counted = {}
