@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 from transformers.pytorch_utils import Conv1D
 
 from rosa.adapters.linalg.precision import Cast, exact, readable
@@ -32,13 +31,12 @@ def is_stock(layer: LinearLayer) -> bool:
 def is_bare(layer: LinearLayer) -> bool:
     """Whether calling a layer only runs its class's ``forward`` on a frozen weight, so that nobody misses the call.
 
-    Not with hooks, its own or those of all modules, which profilers set; nor with a ``forward`` put in its place, which
-    offloaded weights have; nor with a weight that is computed at each call, or that trains.
+    Not with hooks of its own, nor with a ``forward`` put in its place, which offloaded weights have; nor with a weight
+    that is computed at each call, or that trains.
     """
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    hooked = any(hooks) or _has_any_global_hook()
     stored = "weight" in layer._parameters  # where it is not, reading it computes it
-    return not hooked and "forward" not in vars(layer) and stored and not layer.weight.requires_grad
+    return not any(hooks) and "forward" not in vars(layer) and stored and not layer.weight.requires_grad
 
 
 def oriented(layer: LinearLayer, weight: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
 
 from rosa.adapters.base import LinearLayer, is_bare, is_stock
 from rosa.adapters.linalg.precision import without_autocast
@@ -23,7 +24,8 @@ def can_fuse(x: Tensor, layer: LinearLayer, A: Tensor, B: Tensor) -> bool:
     Not where ``torch.compile`` traces, which fuses by itself, or TorchScript, which cannot save a function of one's
     own; nor in forward-mode differentiation or under the transforms of ``torch.func``, which would need rules for it;
     nor for tensors of other kinds (sharded, sparse), whose products are the business of their class. Not where A alone
-    trains: autograd then keeps the small ``x B^T``, and this function would keep x.
+    trains: autograd then keeps the small ``x B^T``, and this function would keep x. Nor with hooks of all modules, by
+    which profilers list the layers.
 
     Args:
         x: (…, in).
@@ -34,7 +36,7 @@ def can_fuse(x: Tensor, layer: LinearLayer, A: Tensor, B: Tensor) -> bool:
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     if traced or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         return False
-    if not is_stock(layer) or not is_bare(layer) or (A.requires_grad and not B.requires_grad):
+    if not is_stock(layer) or not is_bare(layer) or _has_any_global_hook() or (A.requires_grad and not B.requires_grad):
         return False
     dense = all(type(one) in (Tensor, nn.Parameter) for one in (x, layer.weight, A, B))
     return dense and x.layout == torch.strided and x.ndim > 0

@@ -101,12 +101,13 @@ def test_what_was_put_on_the_layer_is_called_once(
     assert len(calls) == 1
 
 
-def test_a_hook_of_all_modules_sees_the_layer(method: str) -> None:
+def test_a_hook_of_all_modules_sees_the_layer_where_that_costs_nothing(method: str) -> None:
+    """RoSA would need a further product to call it, so that a profiler would measure another step."""
     layer, x, seen = adapted(method, LINEAR()), torch.randn(3, IN), []
     wanted = results(layer, x)
     with register_module_forward_hook(lambda module, *_: seen.append(module)):
         torch.testing.assert_close(results(layer, x), wanted)
-    assert seen == [layer.base, layer]
+    assert seen == ([layer.base, layer] if method == "rosa" else [layer])
 
 
 def test_a_hook_may_change_the_output(method: str) -> None:
