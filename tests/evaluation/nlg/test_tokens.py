@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -84,14 +85,19 @@ def test_the_end_of_a_line_within_a_text_is_a_space_without_java(monkeypatch: py
 @needs_java
 def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     package = Path(ptbtokenizer.__file__).parent
-    before = sorted(package.iterdir())
+    before = set(package.iterdir())
     for name in ("TMPDIR", "HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", None)
     assert tokenize(["A pub."]).tokenizer == tokens.STANFORD
     assert list(tmp_path.rglob("*")) == []
-    assert sorted(package.iterdir()) == before
+    # pycocoevalcap's own wrapper, which other tests run beside this one, has a file there for a second or two.
+    for _ in range(100):
+        if set(package.iterdir()) <= before:
+            break
+        time.sleep(0.1)
+    assert set(package.iterdir()) <= before
 
 
 @pytest.mark.slow
