@@ -47,14 +47,15 @@ def canonical(value: Any) -> Any:
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by dotted key, without the places of the model's folder and of its pretraining text.
 
-    ``model.path`` is kept for models of the hub and of packages, where it is a name; of ``model.mini.text``, only
-    whether there is one.
+    ``model.path`` is kept for models of the hub and of packages, where it is a name; of ``model.mini.text`` and
+    ``model.mini.glue``, only whether there is one.
     """
     kept = dict(settings)
     if kept.get("model.source") == "folder":
         kept.pop("model.path", None)
-    if kept.get("model.mini.text"):
-        kept["model.mini.text"] = "a file"
+    for key, what in (("model.mini.text", "a file"), ("model.mini.glue", "a folder")):
+        if kept.get(key):
+            kept[key] = what
     return kept
 
 

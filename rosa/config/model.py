@@ -37,6 +37,8 @@ class MiniModelConfig:
     text: str = ""
     """File to pretrain on instead of generated text (gpt2): an E2E CSV, whose references are used, or plain text with a
     paragraph per line."""
+    glue: str = ""
+    """GLUE's download, whose training sentences, without labels, are added to ``text``'s paragraphs."""
 
     def __post_init__(self) -> None:
         numbers = ("layers", "hidden", "heads", "intermediate", "sentences", "steps", "batch_size", "lr", "context")
@@ -49,6 +51,7 @@ class MiniModelConfig:
         require(self.vocabulary >= 258, "model.mini.vocabulary", self.vocabulary, bytes_and_special)
         if self.architecture == "roberta":
             require(not self.text, "model.mini.text", self.text, "no file with model.mini.architecture=roberta")
+        require(bool(self.text) or not self.glue, "model.mini.glue", self.glue, "none without model.mini.text")
         if self.architecture == "roberta" or self.text:
             why = "with model.mini.text" if self.text else "with model.mini.architecture=roberta"
             require(self.corpus == CORPORA[0], "model.mini.corpus", self.corpus, f"{CORPORA[0]}, the default, {why}")
@@ -84,8 +87,8 @@ class ModelConfig:
     dtype: str = "float32"
     """Type of the frozen weights: ``float32`` or ``bfloat16``. Trainable parameters are always float32."""
     attention: str = "auto"
-    """Attention implementation: ``auto`` (transformers' default, ``sdpa`` if the architecture supports it), ``eager``,
-    ``sdpa``, ``flash_attention_2`` or ``flex_attention``."""
+    """Attention implementation: ``auto`` (``eager`` for bf16 on a CPU, where it is faster; else transformers' default,
+    ``sdpa`` if the architecture supports it), ``eager``, ``sdpa``, ``flash_attention_2`` or ``flex_attention``."""
     head: str = "saved"
     """``saved``: keep the classifier's head of the pretrained weights, if they have one; ``fresh``: always
     initialise a new head."""

@@ -1,4 +1,4 @@
-"""Read text for pretraining: the references of an E2E file, or the lines of a plain text file."""
+"""Read text for pretraining: the references of an E2E file, the lines of a plain text file, GLUE's sentences."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from rosa.data.base import listing
-from rosa.data.local_files import column_position, csv_fields, decode, read, wrong_number
+from rosa.data.local_files import column_position, csv_fields, decode, expanded, read, rows_of, wrong_number
 from rosa.errors import DataError
 
 COLUMNS = (("mr", "ref"), ("meaning_representation", "human_reference"))
 """(meaning representation, reference) columns of an E2E file, as the challenge and as the hub name them."""
+GLUE_TRAIN = "train.tsv"
+GLUE_TEXTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "CoLA": (("sentence",), ("source", "label", "original_mark", "sentence")),
+    "SST-2": (("sentence",), ()),
+    "MRPC": (("#1 String", "#2 String"), ()),
+    "RTE": (("sentence1", "sentence2"), ()),
+    "STS-B": (("sentence1", "sentence2"), ()),
+}
+"""The folders of GLUE's download whose training sentences are read: (columns of text, all columns of a file that has no
+header line)."""
 
 
 def read_paragraphs(path: Path) -> tuple[tuple[tuple[str, ...], ...], dict[str, Any]]:
@@ -40,6 +50,31 @@ def read_paragraphs(path: Path) -> tuple[tuple[tuple[str, ...], ...], dict[str, 
     if not paragraphs:
         raise DataError(f"{path}: no text; expected E2E's references in a .csv file, or one paragraph per line")
     return tuple(paragraphs), {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def read_glue(folder: Path) -> tuple[tuple[tuple[str, ...], ...], dict[str, Any]]:
+    """The sentences of five GLUE training files, each a paragraph, the repeated ones once; no label is read.
+
+    Args:
+        folder: GLUE's official download, with :data:`GLUE_TEXTS`' folders.
+
+    Returns:
+        The paragraphs in the order of first appearance, and for the record the ``glue_sha256`` of all files' bytes.
+
+    Raises:
+        DataError: a file is missing, not UTF-8, lacks a column, or has a row with another number of columns.
+    """
+    sentences: dict[str, None] = {}
+    digest = hashlib.sha256()
+    for name, (texts, columns) in GLUE_TEXTS.items():
+        path = expanded(str(folder)) / name / GLUE_TRAIN
+        content = read(path)
+        digest.update(content)
+        for line, values in rows_of(content, path, "tab", texts, columns):
+            if isinstance(values, str):
+                raise DataError(f"{path}:{line}: {values}")
+            sentences.update(dict.fromkeys(filter(None, map(str.strip, values))))
+    return tuple((sentence,) for sentence in sentences), {"glue_sha256": digest.hexdigest()}
 
 
 def _references(content: bytes, path: Path) -> list[list[str]]:

@@ -7,7 +7,7 @@ over tokens: a mean of the batches' means, or of their exponentials, would depen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,10 +48,12 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
         (examples, 2), float64.
     """
     counted = labels[:, 1:]
-    losses = functional.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), counted, ignore_index=IGNORED, reduction="none"
-    )
-    return torch.stack((losses.double().sum(1), (counted != IGNORED).double().sum(1)), dim=1)
+    # One example at a time: it fits a processor's cache, and the logits of a whole batch are never copied to float32.
+    losses = [
+        functional.cross_entropy(row.float(), wanted, ignore_index=IGNORED, reduction="none").double().sum()
+        for row, wanted in zip(logits[:, :-1], counted, strict=True)
+    ]
+    return torch.stack((torch.stack(losses), (counted != IGNORED).double().sum(1)), dim=1)
 
 
 def definitions(
@@ -108,7 +110,7 @@ class Scorer(scorer.Scorer):
     KIND = "text generation"
 
     @property
-    def reduce(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def reduce(self) -> scorer.Reduction:
         """Keep :func:`token_losses` instead of the logits of a whole split, which would not fit in memory."""
         return token_losses
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from rosa.config import TaskConfig
 from rosa.errors import ConfigError
@@ -13,6 +13,10 @@ from rosa.utils.console import nearest
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import EvalPrediction
+
+Reduction: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+"""Maps a batch's (logits, labels) to what is kept for the metrics: the summed loss in nats and the number of
+counted tokens of each example, (examples, 2)."""
 
 
 class Scorer(ABC):
@@ -42,8 +46,8 @@ class Scorer(ABC):
         """Warnings about the scores of the latest evaluation."""
 
     @property
-    def reduce(self) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """Maps a batch's (logits, labels) to the tensor kept for the metrics; None keeps the logits."""
+    def reduce(self) -> Reduction | None:
+        """What is kept instead of the logits; None keeps them."""
         return None
 
     @abstractmethod

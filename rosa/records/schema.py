@@ -470,8 +470,8 @@ class Pretraining(TypedDict):
     held_out_perplexity: NotRequired[float]
     """For GPT-2: perplexity on held-out text."""
     text: NotRequired[dict[str, str | int]]
-    """For GPT-2: the origin of the text (``file`` and its ``sha256``, or ``generated``), and its numbers of
-    ``paragraphs`` and ``texts``."""
+    """For GPT-2: the origin of the text (``file`` and its ``sha256``, ``glue_sha256``, or ``generated``), and its
+    numbers of ``paragraphs`` and ``texts``."""
 
 
 class Model(TypedDict):

@@ -26,6 +26,7 @@ from rosa.evaluation.scorer import Scorer
 from rosa.models import perceptron
 from rosa.records import Record
 from rosa.records.schema import AdaptedLayer, Data, Model
+from rosa.run.device import attention_for
 from rosa.training import TrainerParts
 from rosa.utils import distributed
 from rosa.utils.seeding import generator
@@ -81,7 +82,7 @@ def gather(config: Config, texts: Texts | None) -> Parts:
     """
     if texts is None:
         return _vectors(config)
-    model, tokenizer, facts = models.load(config.model, config.task, config.seed)
+    model, tokenizer, facts = models.load(_chosen(config), config.task, config.seed)
     limit = models.length_limit(config.train.max_length, model)
     tokens = Path(config.cache_dir) / "tokens"
     if isinstance(texts, e2e.GenerationData):
@@ -164,7 +165,13 @@ def pretrained(config: Config) -> nn.Module:
     """Load only the model of a run, before a method is attached; arguments and errors as for :func:`gather`."""
     if config.task.kind == "vector_regression":
         return _student(config)[0]
-    return models.load(config.model, config.task, config.seed)[0]
+    return models.load(_chosen(config), config.task, config.seed)[0]
+
+
+def _chosen(config: Config) -> ModelConfig:
+    """The model's configuration with the implementation of attention that is fastest here."""
+    attention = attention_for(config.model.attention, config.train.device, config.train.precision)
+    return dataclasses.replace(config.model, attention=attention)
 
 
 def _student(config: Config) -> tuple[perceptron.Perceptron, dict[str, Any]]:

@@ -55,6 +55,14 @@ def precision_for(requested: str, device: str) -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
+def attention_for(requested: str, device: str, precision: str) -> str:
+    """Resolve ``model.attention=auto``: ``eager`` for bf16 on a CPU, else as requested.
+
+    PyTorch's fused attention is slow there backwards (docs/measurements.md).
+    """
+    return "eager" if (requested, device, precision) == ("auto", "cpu", "bf16") else requested
+
+
 def device_for(requested: str) -> str:
     """``cuda`` if there is a GPU and the CPU is not requested, else ``cpu``.
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from rosa.adapters import attach
 from rosa.config import Config, ModelConfig
-from rosa.data.paragraphs import read_paragraphs
+from rosa.data.paragraphs import read_glue, read_paragraphs
 from rosa.mini import text as mini_text
 from rosa.mini.pretraining import cache, gpt2, roberta
 from rosa.utils.seeding import generator, global_stream
@@ -42,6 +42,9 @@ def _made(config: Config) -> Path:
         return roberta.cached_roberta(text, mini_text.vocabulary(), shape, cache_dir, device)
     if shape.text:
         text, origin = read_paragraphs(Path(shape.text))
+        if shape.glue:
+            sentences, fact = read_glue(Path(shape.glue))
+            text, origin = text + sentences, origin | fact
     else:
         text, origin = mini_text.CORPORA[shape.corpus](shape.sentences, shape.seed), {"generated": shape.corpus}
     return gpt2.cached_gpt2(text, shape, cache_dir, origin, device)

@@ -40,7 +40,7 @@ from rosa.adapters.callback import checkpoint_folder, updates_per_epoch
 from rosa.adapters.state import frozen_hash, rate_ratios, undecayed_names
 from rosa.config import TrainConfig
 from rosa.errors import CheckpointError, DivergedError, ProcessesError, StartOver, WriteError
-from rosa.evaluation.scorer import Scorer
+from rosa.evaluation.scorer import Reduction, Scorer
 from rosa.training.arguments import training_arguments
 from rosa.training.batches import BatchShares, EpochSampler, Examples, by_length, lengths, loss_weights
 from rosa.training.callbacks import CostCallback, EpochOrderCallback, ProgressCallback
@@ -60,13 +60,23 @@ class HarnessTrainer(Trainer):
         sampler: the order of the training examples.
         batch_size: number of examples in a batch, over all processes.
         costs: counts the examples and tokens of each batch.
+        reduce: maps an evaluated batch's (logits, labels) to each example's summed loss and number of counted tokens,
+            which are kept in place of the logits; None keeps the logits.
         arguments: the stock Trainer's arguments.
 
     Raises:
         ProcessesError: the stock Trainer's batch size, over all processes, differs from ``batch_size``.
     """
 
-    def __init__(self, *, sampler: EpochSampler, batch_size: int, costs: CostCallback, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        sampler: EpochSampler,
+        batch_size: int,
+        costs: CostCallback,
+        reduce: Reduction | None,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
         made = self.args.train_batch_size * distributed.count()
         if made != batch_size:
@@ -77,6 +87,7 @@ class HarnessTrainer(Trainer):
         self.sampler = sampler
         self.shares = BatchShares(sampler, batch_size, distributed.rank(), distributed.count())
         self.costs = costs
+        self.reduce = reduce
         # Some models accept them but ignore their values; the loss weights below are right for every model.
         self.model_accepts_loss_kwargs = False
         self._weights: Iterator[Tensor | float] = iter(())
@@ -176,6 +187,11 @@ class HarnessTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The model's loss; in training multiplied by the batch's weight."""
+        if self.reduce and not model.training:
+            # The model's own loss would go through all logits a second time.
+            sums = self.reduce(model(**{k: v for k, v in inputs.items() if k != "labels"}).logits, inputs["labels"])
+            mean = sums[:, 0].sum() / sums[:, 1].sum()
+            return (mean, {"loss": mean, "logits": sums}) if return_outputs else mean
         loss: Any = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         return loss * next(self._weights) if model.training else loss
 
@@ -404,7 +420,7 @@ def build_trainer(
         eval_dataset={name: by_length(split) for name, split in parts.evaluation.items()},
         processing_class=parts.tokenizer,
         compute_metrics=parts.scorer,
-        preprocess_logits_for_metrics=parts.scorer.reduce,
+        reduce=parts.scorer.reduce,
         callbacks=[
             EpochOrderCallback(sampler),
             *callbacks,

@@ -318,6 +318,9 @@ def skeleton(model: ModelConfig, head: bool) -> Any:
     else:
         place, options = locate(model)
         shape = AutoConfig.from_pretrained(place, **options)
+    shape = copy.deepcopy(shape)
+    if not head:
+        shape.pad_token_id = None  # transformers would look for it among ids, which have no values here
     auto: Any = AutoModelForSequenceClassification if head else AutoModelForCausalLM
     with torch.device("meta"):
-        return auto.from_config(copy.deepcopy(shape))
+        return auto.from_config(shape)

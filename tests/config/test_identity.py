@@ -120,6 +120,18 @@ def test_of_a_text_to_pretrain_on_it_counts_whether_there_is_one(composed: Compo
         for text in ("''", "a.csv", "b/a.csv")
     )
     assert identity_hash(made) != identity_hash(own) == identity_hash(moved)
+    with_glue, elsewhere = (
+        composed(
+            "model=mini-gpt2",
+            "model.name=tiny",
+            "model.path=''",
+            "task=e2e",
+            "model.mini.text=a",
+            f"model.mini.glue={at}",
+        )
+        for at in ("a", "b/c")
+    )
+    assert identity_hash(own) != identity_hash(with_glue) == identity_hash(elsewhere)
 
 
 @pytest.mark.slow

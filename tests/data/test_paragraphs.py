@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rosa.data.paragraphs import read_paragraphs
+from rosa.data.paragraphs import read_glue, read_paragraphs
 from rosa.errors import DataError
 from tests.conftest import REAL_DATA
 
@@ -71,3 +71,51 @@ def test_the_real_training_file_is_read_whole() -> None:
         first = next(csv.DictReader(file))
     assert any(paragraph[0] == first["ref"].strip() for paragraph in text[:1])
     assert not any("name[" in line for paragraph in text for line in paragraph)
+
+
+def glue(folder: Path) -> Path:
+    """A download of GLUE with a few rows."""
+    files = {
+        "CoLA": "gj04\t1\t\tIt is.\ngj04\t0\t*\tIs it is.\n",
+        "SST-2": "sentence\tlabel\nit is . \t1\n",
+        "MRPC": '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\tA "quote.\tIt is.\n',
+        "RTE": "index\tsentence1\tsentence2\tlabel\n0\tOne.\tTwo.\tentailment\n",
+        "STS-B": "index\tsentence1\tsentence2\tscore\n0\tTwo.\tThree.\t2.5\n",
+    }
+    for name, content in files.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "train.tsv").write_text(content, encoding="utf-8")
+    return folder
+
+
+def test_glue_gives_each_sentence_once_and_no_label(tmp_path: Path) -> None:
+    text, facts = read_glue(glue(tmp_path / "glue"))
+    expected = ["It is.", "Is it is.", "it is .", 'A "quote.', "One.", "Two.", "Three."]
+    assert text == tuple((sentence,) for sentence in expected)
+    names = ("CoLA", "SST-2", "MRPC", "RTE", "STS-B")
+    whole = b"".join((tmp_path / "glue" / name / "train.tsv").read_bytes() for name in names)
+    assert facts == {"glue_sha256": hashlib.sha256(whole).hexdigest()}
+
+
+def test_a_bad_download_of_glue_is_refused(tmp_path: Path) -> None:
+    folder = glue(tmp_path / "glue")
+    with (folder / "RTE" / "train.tsv").open("a") as file:
+        file.write("1\tOne.\n")
+    with pytest.raises(DataError, match=r"train\.tsv:3: 2 tab-separated fields, expected 4"):
+        read_glue(folder)
+    (folder / "MRPC" / "train.tsv").unlink()
+    with pytest.raises(DataError, match=r"MRPC/train\.tsv: no such file"):
+        read_glue(folder)
+
+
+@pytest.mark.real
+def test_the_real_sentences_of_glue_are_read_without_labels() -> None:
+    folder = REAL_DATA / "glue"
+    if not folder.is_dir():
+        pytest.skip("the real GLUE files are not beside the project")
+    text, _ = read_glue(folder)
+    sentences = {sentence for (sentence,) in text}
+    assert len(sentences) == len(text)
+    assert not sentences & {"0", "1", "entailment", "not_entailment", "gj04", "main-news"}
+    last = (folder / "CoLA" / "train.tsv").read_text(encoding="utf-8").rstrip("\n").split("\n")[-1]
+    assert last.split("\t")[3].strip() in sentences

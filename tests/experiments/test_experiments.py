@@ -47,7 +47,7 @@ def test_two_updates_of_the_first_run(
     name: str, tiny_model: Path, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = [f"experiment={name}", *SMALLEST, f"results_dir={tmp_path}"]
-    texts = name.startswith(("e2e", "robust"))
+    texts = name.startswith(("e2e", "evidence_e2e", "robust"))
     if name.startswith("regression_diabetes"):
         pass  # it is small already
     elif name.startswith("regression"):
@@ -57,7 +57,7 @@ def test_two_updates_of_the_first_run(
         model = tiny_gpt2 if texts else tiny_model
         overrides += ["model=folder", "model.name=tiny", f"model.path={model}", "data=mini"]
     if texts:
-        overrides += ["decoding.max_new_tokens=4", "data.evaluation_size=4", "model.mini.text="]
+        overrides += ["decoding.max_new_tokens=4", "data.evaluation_size=4", "model.mini.text=", "model.mini.glue="]
         if name in ("e2e_workshop", "robust_paper"):
             overrides.append("method.rank=2")
         monkeypatch.setenv("PATH", "")  # METEOR takes ten seconds of Java

@@ -31,6 +31,7 @@ from rosa.mini.pretraining.gpt2_text import END, PAD, build_tokenizer, contexts,
 from rosa.run.mini_model import located
 from rosa.utils.names import PRETRAINING
 from tests.composing import compose_config
+from tests.data.test_paragraphs import glue
 
 TINY = MiniModelConfig(
     architecture="gpt2", layers=2, hidden=32, heads=2, intermediate=64, steps=4, batch_size=4, lr=1e-3,
@@ -280,6 +281,7 @@ def test_the_recipe_and_the_text_of_the_roberta_change_on_purpose_only() -> None
             "model.mini.corpus='answers': expected restaurants, the default, with model.mini.text",
         ),
         ({"text": "some.txt"}, "model.mini.text='some.txt': expected no file with model.mini.architecture=roberta"),
+        ({"architecture": "gpt2", "glue": "G"}, "model.mini.glue='G': expected none without model.mini.text"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict[str, object], message: str) -> None:
@@ -313,5 +315,8 @@ def test_a_run_gets_the_model_of_its_text_wherever_the_file_lies(tmp_path: Path)
         assert re.fullmatch(r"[0-9a-f]{64}", its_facts["text"]["sha256"])
         assert (its_facts["text"]["paragraphs"], its_facts["text"]["texts"]) == (2, 3)
     assert name_of["here"] == name_of["there"] != generated
+    more, its_facts = facts(f"model.mini.text={path}", f"model.mini.glue={glue(tmp_path / 'glue')}")
+    assert more not in name_of.values()
+    assert (its_facts["text"]["paragraphs"], its_facts["text"]["texts"]) == (2 + 7, 3 + 7)
     with pytest.raises(DataError, match="nowhere.csv: no such file"):
         facts(f"model.mini.text={tmp_path / 'nowhere.csv'}")

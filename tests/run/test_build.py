@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, RobertaForSequenceClassification
 
 from rosa.errors import AdapterError
-from rosa.run import run
+from rosa.run import build, run
 from tests.conftest import Composer
 
 
@@ -44,6 +44,23 @@ def test_random_parameters_that_stay_frozen_are_said_aloud_and_recorded(
         record = run(composed(*options, "method.head=[bert.pooler]"), "command", progress=False).record
     assert "were not in the checkpoint" not in caplog.text  # what was drawn trains, whatever is named
     assert record["params"]["head"] == 16 * 16 + 16 + 2 * 16 + 2
+
+
+@pytest.mark.parametrize(
+    ("precision", "asked", "used"),
+    [("bf16", "auto", "eager"), ("fp32", "auto", "sdpa"), ("bf16", "sdpa", "sdpa"), ("fp32", "eager", "eager")],
+)
+def test_attention_in_bf16_on_a_cpu_goes_around_the_slow_fused_kernel(
+    composed: Composer, precision: str, asked: str, used: str
+) -> None:
+    config = composed("train.device=cpu", f"train.precision={precision}", f"model.attention={asked}")
+    parts = build.gather(config, build.read(config))
+    assert parts.model_facts["attention"] == used
+    batch = parts.collator([parts.train[0], parts.train[1]])
+    with torch.profiler.profile() as seen, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        parts.model(**batch).loss.backward()
+    fused = [event.key for event in seen.key_averages() if "scaled_dot_product" in event.key]
+    assert bool(fused) == (used == "sdpa")
 
 
 @pytest.mark.quick

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import math
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from rosa import records
 from rosa.config import Config
@@ -115,6 +116,24 @@ def test_train_select_decode_score(make, e2e_dir, tmp_path):
     assert f"{tried['scores']['nist']:.4f}" in summary(record)
     assert records.read(folder / "record.json") == json.loads(json.dumps(record))
     assert undeclared(record) == []
+
+
+def test_evaluation_goes_through_the_logits_once(make, monkeypatch):
+    """A model that is given labels computes its own loss from them, which is as large as all else at a small width."""
+    given = []
+    stock = GPT2LMHeadModel.forward
+
+    @functools.wraps(stock)  # the Trainer reads its signature
+    def forward(self, *arguments, **named):
+        if len(named.get("input_ids", ())) > 2:  # attaching tries the model on two examples
+            given.append((self.training, named.get("labels") is not None))
+        return stock(self, *arguments, **named)
+
+    monkeypatch.setattr(GPT2LMHeadModel, "forward", forward)
+    record = run(make("task.test="), "command", progress=False).record
+    assert set(given) == {(False, False), (True, True)}
+    for epoch in record["history"]:  # the dev split is one batch, so the loss's mean over batches is that over tokens
+        assert math.exp(epoch["validation"]["loss"]) == pytest.approx(epoch["validation"]["perplexity"], rel=1e-5)
 
 
 def test_weights_are_kept_as_asked_and_the_test_split_needs_no_asking(make):

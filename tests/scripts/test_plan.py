@@ -289,6 +289,22 @@ def test_bad_arguments_are_refused(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        path.stem
+        for path in (ROOT / "experiments").glob("*.yaml")
+        if not path.stem.endswith("_base") and not path.stem.startswith("regression")
+    ),
+)
+def test_the_first_run_of_each_experiment_has_a_plan(name: str) -> None:
+    register()
+    job, _ = next(expand(CONF, request([f"experiment={name}", "data.dir=D"])))
+    missing = {"tokens": 40.0} if job.config.task.name in ("gsm8k", "viggo", "sql") else {}
+    found = of_run(job.config, rows=5000, **missing)
+    assert found.training > 0 < found.evaluation
+
+
 def test_a_sweep_is_planned_row_by_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["experiment=glue_paper", "task=cola,mrpc,rte", "method=rosa,full", "seed=1,2", "gpu=nvidia h200"]
     assert script(monkeypatch, "plan", *arguments) == 0

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 HELD_OUT_SHARE = 0.02
 """Share of the paragraphs that are held out for evaluation."""
-OF_TEXT = ("text", "corpus", "sentences")
+OF_TEXT = ("text", "glue", "corpus", "sentences")
 """Settings that determine the text only, which is in the cache's key itself."""
 JUDGED_BATCH = 32
 """Held-out contexts per batch."""

@@ -49,7 +49,7 @@ EMBEDDING_SCALE = 5.0
 """Standard deviation of the embeddings at the start, as a multiple of that of the other weights."""
 VERSION = 3
 """Part of the cache's key: raise it when a change here gives other weights."""
-NOT_READ = ("architecture", "vocabulary", "context", "corpus", "text")
+NOT_READ = ("architecture", "vocabulary", "context", "corpus", "text", "glue")
 """Settings of GPT-2, which do not affect a RoBERTa and are not part of its key."""
 
 
