@@ -28,6 +28,11 @@ def is_stock(layer: LinearLayer) -> bool:
     return type(layer).forward in (nn.Linear.forward, Conv1D.forward)
 
 
+def output_of(layer: LinearLayer, given: Tensor, cast: Tensor) -> Tensor:
+    """A layer's output for an input that autocast casts: a stock layer gets it cast already, others as it was given."""
+    return layer(cast if is_stock(layer) else given)
+
+
 def is_bare(layer: LinearLayer) -> bool:
     """Whether calling a layer only runs its class's ``forward`` on a frozen weight, so that nobody misses the call.
 

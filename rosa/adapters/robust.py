@@ -37,6 +37,7 @@ from rosa.adapters.base import (
     dense_weight,
     is_bare,
     is_stock,
+    output_of,
     weight_shape,
 )
 from rosa.adapters.linalg.precision import Cast, autocasted, exact
@@ -121,12 +122,12 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         """``x (W + S)^T + b + (alpha / r) dropout(x) A^T B^T``; (…, in) -> (…, out)."""
         given, x = x, autocasted(x)
         if self.index is None or not x.is_floating_point():  # whole numbers are refused as the plain layer does
-            out = self.base(x if is_stock(self.base) else given)
+            out = output_of(self.base, given, x)
         elif torch.compiler.is_compiling():  # which compiles no hooks either
             out = sparse_linear(x, self.values, self.base.bias, self._number, self.shape[0])
         elif self._is_called():
             alone = SparsePart(self.support, self._nothing, self._collect)
-            out = self.base(x if is_stock(self.base) else given) + SparseLinear.apply(x, self.values, None, alone)
+            out = output_of(self.base, given, x) + SparseLinear.apply(x, self.values, None, alone)
         else:
             out = SparseLinear.apply(x, self.values, self.base.bias, self.part())
         if self.rank is None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rosa.adapters import factorization
-from rosa.adapters.base import LinearLayer, ResampledAdapter, is_stock, oriented
+from rosa.adapters.base import LinearLayer, ResampledAdapter, oriented, output_of
 from rosa.adapters.fused import FactoredLinear, can_fuse
 from rosa.adapters.linalg.precision import Cast, autocasted, exact, has_float64, is_narrow, restored, rounded
 from rosa.adapters.linalg.subspace import Factors, layers_at_once
@@ -90,7 +90,7 @@ class RosaLinear(ResampledAdapter):
         if can_fuse(x, self.base, self.A, self.B):
             weight, bias = autocasted(oriented(self.base, self.base.weight)), self.base.bias
             return FactoredLinear.apply(x, weight, bias if bias is None else autocasted(bias), A, B)
-        frozen = self.base(x if is_stock(self.base) else given)
+        frozen = output_of(self.base, given, x)
         low = functional.linear(x, B)
         # addmm adds the product to the frozen part in one pass over the output.
         out = torch.addmm(frozen.reshape(-1, A.shape[0]), low.reshape(-1, A.shape[1]), A.T)

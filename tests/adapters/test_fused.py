@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rosa.adapters import attach
 from rosa.adapters.fused import FactoredLinear
 from rosa.config import RosaConfig
+from tests.adapters.saved import saved_bytes
 
 OUT, IN, RANK = 4, 5, 2
 
@@ -120,19 +121,10 @@ def test_a_backward_pass_may_run_under_autocast(dtype: torch.dtype) -> None:
 
 def kept(layer: Any, x: Tensor, bf16: bool) -> int:
     """Bytes kept for the backward pass beside the parameters."""
-    known = {tensor.untyped_storage().data_ptr() for tensor in (*layer.parameters(), *layer.buffers())}
-    found: dict[int, Any] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            found[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", enabled=bf16):
+    with saved_bytes(layer) as saved, torch.autocast("cpu", enabled=bf16):
         out = layer(x)
     assert out.requires_grad
-    return sum(storage.nbytes() for storage in found.values())
+    return sum(saved.values())
 
 
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])

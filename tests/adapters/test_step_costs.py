@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rosa.adapters import attach
 from rosa.adapters.base import SupportedAdapter
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
+from tests.adapters.saved import saved_bytes
 
 OUT, IN, ROWS, RANK = 48, 64, 10, 4
 FLOAT = 4
@@ -65,17 +66,8 @@ def adapted(config: MethodConfig) -> nn.Module:
 
 def counted(layer: nn.Module, bf16: bool = False) -> tuple[Calls, int]:
     """The operators of a forward and backward pass, and the bytes kept in between beside the parameters."""
-    parameters = {tensor.untyped_storage().data_ptr() for tensor in (*layer.parameters(), *layer.buffers())}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     x = torch.randn(ROWS, IN, requires_grad=True)
-    with Calls() as calls, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with Calls() as calls, saved_bytes(layer) as kept:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             out = layer(x)
         held = sum(kept.values())

@@ -62,11 +62,11 @@ def _summary(sections: Sequence[Section]) -> str:
     every = [(words, verdict, section.heading) for section in sections for words, verdict in section.verdicts]
     counts = Counter(verdict for _, verdict, _ in every)
     main, decision, _ = every[0]
+    others = f", and {counts[NOT_RUN]} not run" if counts[NOT_RUN] else ""
     made = (
         "Made by `python scripts/make_claims.py` from the committed records and the benchmark's table. Of its "
         f"{len(every)} claims {counts[SUPPORTED]} are supported, {counts[CONTRADICTED]} contradicted, {counts[OPEN]} "
-        f"open, as so few seeds decide only large differences, and {counts[NOT_RUN]} not run. The main one, {main}, "
-        f"is {decision}."
+        f"open, as so few seeds decide only large differences{others}. The main one, {main}, is {decision}."
     )
     decided = [
         f"- {wanted.capitalize()}: {words} (*{heading}*)"

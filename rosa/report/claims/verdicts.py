@@ -47,8 +47,9 @@ class Claim:
     """The papers' claim, shortened."""
     row: Settings
     against: Settings
-    after_first_epoch: bool = False
-    """Whether it is about the scores after the first epoch, and not about those of the selected one."""
+    early: bool = False
+    """Whether it is about the first epoch after which not all scores of the two rows are equal, as those of constant
+    answers are, and not about the selected one."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +95,22 @@ def difference_on(comparison: Comparison, claim: Claim, task: Task) -> Differenc
     rows = rows_of(comparison, claim)
     if rows is None or not all(task.name in row.results for row in rows):
         return None
-    own, other = (_scores(row, task, claim.after_first_epoch) for row in rows)
+    own, other = _early(*rows, task) if claim.early else (_selected(row, task) for row in rows)
     paired = compare_with(rows[1].label, own, other)
     name = formatting.TASK_NAMES.get(task.name, task.name)
     return Difference(name, task.metric, task.lower_is_better, paired) if paired.n else None
 
 
-def _scores(row: Row, task: Task, after_first_epoch: bool) -> dict[int, float]:
-    if not after_first_epoch:
-        return row.results[task.name].selected.scores(task.splits[0], task.metric)
-    evaluated = points(row, task, task.metric)
-    return evaluated[0].values if evaluated else {}
+def _selected(row: Row, task: Task) -> dict[int, float]:
+    return row.results[task.name].selected.scores(task.splits[0], task.metric)
+
+
+def _early(row: Row, against: Row, task: Task) -> tuple[dict[int, float], dict[int, float]]:
+    own, other = ({point.epoch: point.values for point in points(one, task, task.metric)} for one in (row, against))
+    for epoch in sorted(own.keys() & other.keys()):
+        if len({*own[epoch].values(), *other[epoch].values()}) > 1:
+            return own[epoch], other[epoch]
+    return {}, {}
 
 
 def significant(found: Sequence[Difference]) -> list[bool]:
