@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rosa.utils.names import IGNORED
 
@@ -25,11 +24,14 @@ class PaddingCollator:
     Args:
         tokenizer: says what padding is, and on which side.
         multiple: the number of tokens is rounded up to a multiple of it.
+        trims: leave out the labels, and by ``logits_to_keep`` the model's outputs, before the first one that counts in
+            some example: outputs over a vocabulary are a large part of a step, and prompts need none.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, multiple: int = 1) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, multiple: int = 1, trims: bool = False) -> None:
         self._left = tokenizer.padding_side == "left"
         self._multiple = multiple
+        self._trims = trims
         self._fill = {
             "input_ids": tokenizer.pad_token_id,
             "attention_mask": 0,
@@ -37,11 +39,11 @@ class PaddingCollator:
             "labels": IGNORED,
         }
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The batch of some tokenized examples, by the names of the model's inputs; ``label`` becomes ``labels``."""
         longest = max(len(row["input_ids"]) for row in rows)
         length = -(-longest // self._multiple) * self._multiple
-        batch = {}
+        batch: dict[str, Any] = {}
         for name in rows[0]:
             values = [row[name] for row in rows]
             if isinstance(values[0], list):
@@ -50,6 +52,10 @@ class PaddingCollator:
                 batch[name] = torch.from_numpy(np.array(padded))
             else:
                 batch["labels" if name == "label" else name] = torch.tensor(values)
+        if self._trims:
+            counted = (batch["labels"] != IGNORED).any(0).int()
+            first = max(0, int(counted.argmax()) - 1)  # a token is predicted at the one before it
+            batch["labels"], batch["logits_to_keep"] = batch["labels"][:, first:], length - first
         return batch
 
     def _padded(self, tokens: list[int], fill: int, length: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
 import warnings
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import default_data_collator
 
 from rosa import data, models
@@ -94,12 +95,18 @@ def gather(config: Config, texts: Texts | None) -> Parts:
         model_facts=cast(Model, facts),
         tokenizer=tokenizer,
         # A GPU is fastest at lengths of a multiple of eight tokens.
-        collator=PaddingCollator(tokenizer, 8 if config.train.device == "cuda" else 1),
+        collator=PaddingCollator(tokenizer, 8 if config.train.device == "cuda" else 1, _trims(config, model)),
         train=tokenized.train,
         evaluation=tokenized.evaluation,
         data_facts=cast(Data, tokenized.facts),
         scorer=scorer(config.task),
     )
+
+
+def _trims(config: Config, model: nn.Module) -> bool:
+    """Whether a language model can leave outputs out. A compiled one would be compiled again for other numbers."""
+    takes = "logits_to_keep" in inspect.signature(model.forward).parameters
+    return config.task.kind == "generation" and takes and not config.train.compile
 
 
 def attach_method(config: Config, parts: Parts, record: Record, progress: bool) -> None:
@@ -148,7 +155,9 @@ def _example(parts: Parts, device: str) -> dict[str, Any]:
     """The first two training examples as a batch on a device."""
     examples: Any = parts.train
     batch = parts.collator([examples[i] for i in range(min(2, len(examples)))])
-    return {name: values.to(torch.device(device)) for name, values in batch.items()}
+    return {
+        name: value.to(torch.device(device)) if isinstance(value, Tensor) else value for name, value in batch.items()
+    }
 
 
 def scorer(task: TaskConfig) -> Scorer:

@@ -79,7 +79,7 @@ def loss_weights(batches: Sequence[Mapping[str, Tensor]], stand_in: bool) -> Ite
 def _counted(batch: Mapping[str, Tensor]) -> Tensor:
     """The number of terms in a batch's mean loss: predicted tokens of a language model, otherwise examples."""
     labels = batch["labels"]
-    if "input_ids" in batch and labels.shape == batch["input_ids"].shape:
+    if "input_ids" in batch and labels.dim() == 2:
         return (labels[:, 1:] != IGNORED).sum()  # a causal model does not predict the first token
     return torch.full((), len(labels), device=labels.device)  # torch.tensor would wait for the device
 

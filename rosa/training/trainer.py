@@ -215,7 +215,7 @@ class HarnessTrainer(Trainer):
             size = len(inputs["labels"])
             own = loader.remainder - distributed.rank() * size
             if 0 < own < size:
-                kept = {name: values[:own] for name, values in inputs.items()}
+                kept = {name: value[:own] if isinstance(value, Tensor) else value for name, value in inputs.items()}
                 loss = super().prediction_step(model, kept, True, ignore_keys)[0]
         return loss, logits, labels
 

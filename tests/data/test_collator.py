@@ -73,3 +73,33 @@ def test_examples_are_not_changed() -> None:
     tokenizer = causal.build_tokenizer()
     PaddingCollator(tokenizer)(rows)
     assert rows == before
+
+
+@pytest.mark.parametrize("prompts", [(5, 9, 7), (0, 4, 4), (1, 3, 3)], ids=["long", "none", "one token"])
+def test_without_the_prompts_logits_loss_and_gradients_are_the_same(side: str, prompts: tuple[int, ...]) -> None:
+    tokenizer: PreTrainedTokenizerBase = causal.build_tokenizer()
+    tokenizer.padding_side = side
+    draw = random.Random(1)
+    rows = []
+    for prompt, answer in zip(prompts, (4, 2, 6), strict=True):
+        ids = [draw.randint(3, 20) for _ in range(prompt + answer)]
+        labels = [IGNORED] * prompt + ids[prompt:]
+        rows.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels})
+    whole, trimmed = PaddingCollator(tokenizer)(rows), PaddingCollator(tokenizer, trims=True)(rows)
+    length = whole["input_ids"].shape[1]
+    earliest = min(row.index(True) for row in (whole["labels"] != IGNORED).tolist())
+    assert trimmed["logits_to_keep"] == trimmed["labels"].shape[1] == length - max(0, earliest - 1)
+    torch.manual_seed(0)
+    model = causal.build_model().double().eval()
+    found = []
+    for batch in (whole, trimmed):
+        model.zero_grad()
+        loss = model(**batch).loss
+        loss.backward()
+        found.append([loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
+    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-7)  # transformers computes it in float32
+
+
+def test_where_nothing_counts_everything_is_kept() -> None:
+    rows = [{"input_ids": [3, 4], "attention_mask": [1, 1], "labels": [IGNORED, IGNORED]}]
+    assert PaddingCollator(causal.build_tokenizer(), trims=True)(rows)["logits_to_keep"] == 2

@@ -118,7 +118,7 @@ def test_train_select_decode_score(make, e2e_dir, tmp_path):
     assert undeclared(record) == []
 
 
-def test_evaluation_goes_through_the_logits_once(make, monkeypatch):
+def test_the_logits_are_made_where_they_count_and_evaluated_once(make, monkeypatch):
     """A model that is given labels computes its own loss from them, which is as large as all else at a small width."""
     given = []
     stock = GPT2LMHeadModel.forward
@@ -127,6 +127,7 @@ def test_evaluation_goes_through_the_logits_once(make, monkeypatch):
     def forward(self, *arguments, **named):
         if len(named.get("input_ids", ())) > 2:  # attaching tries the model on two examples
             given.append((self.training, named.get("labels") is not None))
+            assert named["logits_to_keep"] < named["input_ids"].shape[1] - 1, "no logits for the prompts' tokens"
         return stock(self, *arguments, **named)
 
     monkeypatch.setattr(GPT2LMHeadModel, "forward", forward)
