@@ -11,6 +11,9 @@ import pytest
 import scipy.stats
 
 from rosa.report.comparison import compare
+from rosa.report.figures.costs import costs as cost_figure
+from rosa.report.figures.tradeoff import tradeoffs
+from rosa.report.html.figures import costs_figure
 from rosa.report.study import Study
 from rosa.report.tables.costs import costs_table
 from rosa.report.tables.experiment import costs as costs_of
@@ -105,3 +108,55 @@ def test_tasks_of_other_batch_sizes_are_not_averaged() -> None:
         assert np.mean(steps) == pytest.approx(float(line["Step (ms)"].split()[0].replace(",", "")), rel=0.01)
         assert steps[0] != steps[1]
     assert "Tasks stand apart, since their batch sizes differ." in notes(text)
+
+
+def moved(run: dict[str, Any], factor: float) -> None:
+    """The run as a machine measures it that takes so many times as long."""
+    run["environment"] |= {"device": "other"}
+    for name in ("seconds_per_step_median", "seconds_per_resample_median"):
+        if run["costs"].get(name) is not None:
+            run["costs"][name] *= factor
+    run["costs"]["host_bytes"] *= factor
+
+
+def test_values_of_two_machines_have_neither_a_mean_nor_a_ratio() -> None:
+    made = found()
+    for run in made:  # seed 0 of all rows elsewhere, and all of (IA)3
+        if run["identity"]["seed"] == 0 or run["identity"]["method"] == "ia3":
+            moved(run, 100)
+    text = markdown(costs_table(compare(made, "glue")))
+    table = cells(text)
+    assert table["Full"][STEP] == "— (2.00×)"
+    assert table["LoRA r=8"][STEP] == "—"
+    mean = sum(base * (1 + seed / 10) for base in (0.01, 0.04) for seed in range(3)) / 6
+    assert table["(IA)3"][STEP] == f"{50000 * mean:,.0f} (0.500×)"  # of seed 0, which LoRA has there too
+    assert table["Full"]["Training state (MiB)"] == "6.00 (1.00×)"
+    assert table["Full"]["Peak memory (MiB)"] == "— (1.00×)"
+    _, lines = costs_of(Study(made, "glue"))
+    by_row = {
+        (x["task"], x["row"]): x for x in csv.DictReader(io.StringIO(lines)) if x["quantity"] == "seconds_per_step"
+    }
+    assert by_row["rte", "Full"]["mean"] == ""
+    assert float(by_row["rte", "(IA)3"]["ratio_to_lora"]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("draw", [cost_figure, tradeoffs])
+def test_no_figure_sets_two_machines_side_by_side(draw: Any) -> None:
+    made = found()
+    for run in made:
+        if run["identity"]["method"] == "ia3":
+            moved(run, 100)
+    (picture,), left_out = draw(compare(made, "glue"))
+    assert f"measured on several machines: {STEP}" in left_out
+    assert not any("Step" in str(value) for line in picture.rows for value in line.values())
+    assert any("Training state" in str(value) for line in picture.rows for value in line.values())
+
+
+def test_the_report_sets_no_two_machines_side_by_side() -> None:
+    made = [run for run in found() if run["identity"]["task"] == "rte"]
+    whole = costs_figure(compare(made, "glue"))
+    for run in made:
+        if run["identity"]["method"] == "ia3":
+            moved(run, 100)
+    without = costs_figure(compare(made, "glue"))
+    assert len(whole.panels) == len(without.panels) + 1

@@ -11,7 +11,7 @@ from rosa.report.claims.section import VERDICT, Section
 from rosa.report.claims.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.significance import compare_with
-from rosa.report.tables.costs import STATE, Quantity, measured
+from rosa.report.tables.costs import STATE, Quantity, mean, measured
 from rosa.report.tables.notes import text
 from rosa.report.tables.results import trainable
 from rosa.report.tables.table import Cell, Table
@@ -146,8 +146,8 @@ def rows_table(comparison: Comparison) -> Table:
 
 
 def _mean(row: Row, quantity: Quantity) -> str:
-    found = measured(row, quantity).values()
-    return formatting.significant(statistics.fmean(found) / quantity.unit) if found else formatting.MISSING
+    found = mean(measured(row, quantity))
+    return formatting.MISSING if found is None else formatting.significant(found / quantity.unit)
 
 
 def _on_front(row: Row, task: Task, rows: Sequence[Row]) -> bool:
@@ -169,6 +169,6 @@ def _state_on(row: Row, task: Task) -> float | None:
     """The mean training state of a row's runs on a task that have a score."""
     if task.name not in row.results:
         return None
-    costs = [value for (name, _), value in measured(row, STATE).items() if name == task.name]
+    costs = [value for (name, *_), value in measured(row, STATE).items() if name == task.name]
     scored = row.results[task.name].selected.scores(task.splits[0], task.metric)
     return statistics.fmean(costs) if costs and scored else None

@@ -73,7 +73,7 @@ def speed_table(comparison: Comparison, task: Task) -> Table:
 
 
 def _speed_line(row: Row, task: Task, curve: Sequence[Point], epochs: Sequence[float]) -> tuple[Cell, ...]:
-    state = [value for (name, _), value in measured(row, STATE).items() if name == task.name]
+    state = [value for (name, *_), value in measured(row, STATE).items() if name == task.name]
     shown = formatting.significant(statistics.fmean(state) / STATE.unit) if state else formatting.MISSING
     by_epoch = {point.epoch: _score(point, task) for point in curve}
     share = f"{curve[0].mean / curve[-1].mean:.0%}" if curve[0].mean >= 0 < curve[-1].mean else formatting.MISSING

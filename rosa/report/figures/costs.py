@@ -16,7 +16,7 @@ from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.figures import style
 from rosa.report.figures.layout import Grid
 from rosa.report.significance import lora_of
-from rosa.report.tables.costs import QUANTITIES, Quantity, measured, ratio
+from rosa.report.tables.costs import QUANTITIES, Key, Quantity, measured, of_several_machines, ratio
 
 COLUMNS = (
     "experiment",
@@ -37,18 +37,20 @@ def costs(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
     """One picture: the mean over seeds, with a whisker from the lowest to the highest run; tasks differ in batches.
 
     Returns:
-        The picture, and what could not be drawn: nothing was measured.
+        The picture, and what could not be drawn: nothing was measured, or a quantity on several machines.
     """
-    shown = [quantity for quantity in QUANTITIES if any(measured(row, quantity) for row in comparison.rows)]
+    found = [quantity for quantity in QUANTITIES if any(measured(row, quantity) for row in comparison.rows)]
+    shown = [quantity for quantity in found if not of_several_machines(comparison.rows, quantity)]
+    left_out = [f"measured on several machines: {quantity.name}" for quantity in found if quantity not in shown]
     if not shown:
-        return [], ["no finished run has measured its costs"]
+        return [], left_out or ["no finished run has measured its costs"]
     with style.styled():
         drawing = _draw(comparison, shown)
     rows = tuple(_lines(comparison, shown))
-    return [style.Picture(style.file_name(comparison, "costs"), COLUMNS, rows, drawing)], []
+    return [style.Picture(style.file_name(comparison, "costs"), COLUMNS, rows, drawing)], left_out
 
 
-def _of(row: Row, quantity: Quantity, task: Task) -> dict[tuple[str, int], float]:
+def _of(row: Row, quantity: Quantity, task: Task) -> dict[Key, float]:
     return {key: value for key, value in measured(row, quantity).items() if key[0] == task.name}
 
 

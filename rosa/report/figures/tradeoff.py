@@ -18,7 +18,7 @@ from rosa.report.comparison import Comparison, Row, Task, frozen, summarise
 from rosa.report.figures import style
 from rosa.report.figures.layout import Grid
 from rosa.report.looks import MOST, Look, looks_of
-from rosa.report.tables.costs import PEAK, STATE, STEP, TRAINABLE, Quantity, measured, on_device
+from rosa.report.tables.costs import PEAK, STATE, STEP, TRAINABLE, Quantity, measured, of_several_machines, on_device
 
 COLUMNS = (
     *("experiment", "model", "task", "split", "metric", "rule", "series", "row", "lr"),
@@ -55,12 +55,16 @@ def tradeoffs(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
     The peak of memory has a column only where a device measured it; a process's peak hardly tells methods apart.
 
     Returns:
-        The picture, and what could not be drawn: costs that no finished run has measured; and, with more series than
-        looks, the series of a single rank whose method has other series.
+        The picture, and what could not be drawn: costs that no finished run has measured, or several machines have;
+        and, with more series than looks, the series of a single rank whose method has other series.
     """
     series, left_out = _told_apart(_series(comparison.rows))
     lines = {quantity: tuple(_lines(comparison, series, quantity)) for quantity in COSTS}
     left_out += [f"no finished run has measured: {one.name}" for one, found in lines.items() if not found]
+    for quantity in COSTS:
+        if of_several_machines(comparison.rows, quantity):
+            lines[quantity] = ()
+            left_out.append(f"measured on several machines: {quantity.name}")
     if lines[PEAK] and not on_device(comparison.rows):
         lines[PEAK] = ()
         left_out.append("peak memory is that of processes, not of a device")
@@ -101,7 +105,7 @@ def _told_apart(series: Series) -> tuple[Series, list[str]]:
 def _points(rows: Sequence[Row], task: Task, quantity: Quantity) -> list[Point]:
     found = []
     for row in rows:
-        costs = [value for (name, _), value in measured(row, quantity).items() if name == task.name]
+        costs = [value for (name, *_), value in measured(row, quantity).items() if name == task.name]
         if costs:
             trial = row.results[task.name].selected
             scores = trial.scores(task.splits[0], task.metric)

@@ -13,7 +13,18 @@ from rosa.report.histories import points
 from rosa.report.html import charts
 from rosa.report.looks import MOST, Look, looks_of, selections
 from rosa.report.significance import LEVEL, lora_of
-from rosa.report.tables.costs import PEAK, STATE, STEP, TRAINABLE, Quantity, measured, on_device, ratio
+from rosa.report.tables.costs import (
+    PEAK,
+    STATE,
+    STEP,
+    TRAINABLE,
+    Quantity,
+    mean,
+    measured,
+    of_several_machines,
+    on_device,
+    ratio,
+)
 from rosa.report.tables.differences import Difference
 
 ROWS = 30
@@ -98,6 +109,8 @@ def costs_figure(comparison: Comparison) -> FigureView | None:
     for quantity in COSTS:
         if quantity is PEAK and not on_device(comparison.rows):
             continue
+        if len(tasks) == 1 and of_several_machines(comparison.rows, quantity):
+            continue  # ratios are of one machine each
         costs = {row.label: _cost(row, quantity, reference, len(tasks) > 1) for row in comparison.rows}
         shown = [
             charts.Point(label, looks[label], cost, score, f"{_written(score, tasks[0])}, {cost:.3g}")
@@ -144,7 +157,8 @@ def _cost(row: Row, quantity: Quantity, reference: Row | None, relative: bool) -
         return None
     if relative:
         return ratio(own, measured(reference, quantity)) if reference is not None else None
-    return statistics.fmean(own.values()) / quantity.unit
+    average = mean(own)
+    return None if average is None else average / quantity.unit
 
 
 def _written(score: float, task: Task) -> str:

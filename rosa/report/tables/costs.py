@@ -29,6 +29,8 @@ class Quantity:
     unit: float
     """Divisor of the recorded value."""
     of: Callable[[Record], float | None]
+    of_machine: bool = True
+    """Whether the machine determines it: then values of two machines have neither a mean nor a ratio."""
 
 
 def state_bytes(run: Record) -> float | None:
@@ -63,9 +65,9 @@ RESAMPLE = Quantity(
 )
 THROUGHPUT = Quantity("examples_per_second", "Examples/s", 1, lambda run: run["costs"].get("examples_per_second"))
 LOADING = Quantity("loading_share", "Loading (% of steps)", 1e-2, loading_share)
-STATE = Quantity("state_bytes", "Training state (MiB)", MIB, state_bytes)
+STATE = Quantity("state_bytes", "Training state (MiB)", MIB, state_bytes, of_machine=False)
 PEAK = Quantity("peak_bytes", "Peak memory (MiB)", MIB, peak_bytes)
-TRAINABLE = Quantity("trainable_parameters", "Trainable parameters", 1, trainable_parameters)
+TRAINABLE = Quantity("trainable_parameters", "Trainable parameters", 1, trainable_parameters, of_machine=False)
 QUANTITIES = (STEP, RESAMPLE, THROUGHPUT, LOADING, STATE, PEAK)
 """The columns of the table, before the trainable parameters."""
 CSV_COLUMNS = (
@@ -73,23 +75,44 @@ CSV_COLUMNS = (
     *("lora_row", "pairs", "ratio_to_lora"),
 )
 
-Measured = Mapping[tuple[str, int], float]
-"""(task, seed) -> value, as recorded."""
+Key = tuple[str, int, str]
+"""Task, seed and machine of a run; no machine for a quantity that does not depend on it."""
+Measured = Mapping[Key, float]
+"""The values of a quantity, as recorded."""
 
 
-def measured(row: Row, quantity: Quantity) -> dict[tuple[str, int], float]:
-    """(task, seed) -> value, for the runs that a row shows and that have measured it."""
+def measured(row: Row, quantity: Quantity) -> dict[Key, float]:
+    """The values of the runs that a row shows and that have measured it."""
     found = {}
     for task, result in row.results.items():
         for seed, run in sorted(result.selected.scored.items()):
             value = quantity.of(run)
             if value is not None:
-                found[task, seed] = float(value)
+                found[task, seed, machine(run) if quantity.of_machine else ""] = float(value)
     return found
 
 
+def machine(run: Record) -> str:
+    """The device, processor and number of threads of a run."""
+    found = run["environment"]
+    threads = found.get("threads")
+    counted = f", {threads} thread{'' if threads == 1 else 's'}" if threads else ""
+    device = found.get("device") or "device not recorded"
+    return f"{device} ({found.get('cpu') or 'CPU not recorded'}{counted})"
+
+
+def of_several_machines(rows: Iterable[Row], quantity: Quantity) -> bool:
+    """Whether the rows' values of a quantity are of several machines, so that they do not compare."""
+    return len({name for row in rows for _, _, name in measured(row, quantity)}) > 1
+
+
+def mean(values: Measured) -> float | None:
+    """The mean of values; None without any, or of several machines."""
+    return statistics.fmean(values.values()) if len({name for _, _, name in values}) == 1 else None
+
+
 def ratio(own: Measured, other: Measured) -> float | None:
-    """Geometric mean of own / other over the tasks and seeds that both have; None without any."""
+    """Geometric mean of own / other over the tasks and seeds that both have on one machine; None without any."""
     logs = [math.log(own[key] / other[key]) for key in own.keys() & other.keys() if own[key] > 0 and other[key] > 0]
     return math.exp(statistics.fmean(sorted(logs))) if logs else None
 
@@ -130,23 +153,26 @@ def costs_table(comparison: Comparison) -> Table | None:
 
 def _text(row: Row, lora: Row | None, quantity: Quantity, task: str | None) -> str:
     values = _of_task(measured(row, quantity), task)
-    if not values:
-        return formatting.MISSING
-    shown = formatting.significant(statistics.fmean(values.values()) / quantity.unit)
+    average = mean(values)
+    shown = formatting.MISSING if average is None else formatting.significant(average / quantity.unit)
     to_lora = ratio(values, measured(lora, quantity)) if lora is not None else None
     return shown if to_lora is None else f"{shown} ({formatting.significant(to_lora)}×)"
 
 
 def _notes(comparison: Comparison, apart: bool) -> Iterator[Line]:
-    machines = sorted({_machine(run) for run in comparison.shown})
+    machines = sorted({machine(run) for run in comparison.shown})
     if len(machines) > 1:
-        yield notes.loud("Runs of several machines:", "; ".join(machines) + ". Their times do not compare.")
+        yield notes.loud(
+            "Runs of several machines:",
+            "; ".join(machines) + ". Their times and peaks do not compare: a row with runs of several has no mean of "
+            "them, ratios are of runs on one machine, and numbers of two rows may be of two.",
+        )
     else:
         yield notes.text(f"Machine: {machines[0]}.")
     over = "seeds" if apart else "tasks and seeds"
     yield notes.text(
         f"Mean over the {over} that the experiment's table shows; in brackets the ratio to LoRA (of the same "
-        f"rank, where there are several), the geometric mean over the {over} that both have. "
+        f"rank, where there are several), the geometric mean over the {over} that both have on one machine. "
         f"{'Tasks stand apart, since their batch sizes differ. ' if apart else ''}Step: the median "
         "of a run's optimizer updates; resample: the median of a run's resamples, all layers. Times are those of the "
         "runs themselves, whatever else the machine did meanwhile: `make benchmark` measures methods side by side."
@@ -155,17 +181,10 @@ def _notes(comparison: Comparison, apart: bool) -> Iterator[Line]:
     peak = {True: "the GPU's", False: "the process's, libraries included"}
     yield notes.text(
         "Training state: weights, gradients and optimizer state during an update. "
-        f"Peak memory: {' or '.join(peak[gpu] for gpu in sorted(on_gpu))}. {formatting.MISSING}: none, or not measured."
+        f"Peak memory: {' or '.join(peak[gpu] for gpu in sorted(on_gpu))}. "
+        f"{formatting.MISSING}: none, not measured, or no mean."
     )
     yield from notes.provenance(comparison)
-
-
-def _machine(run: Record) -> str:
-    found = run["environment"]
-    threads = found.get("threads")
-    counted = f", {threads} thread{'' if threads == 1 else 's'}" if threads else ""
-    device = found.get("device") or "device not recorded"
-    return f"{device} ({found.get('cpu') or 'CPU not recorded'}{counted})"
 
 
 def costs_csv(comparisons: Iterable[Comparison]) -> str:
@@ -191,14 +210,14 @@ def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
                     "row": row.label,
                     "quantity": quantity.key,
                     "n": len(values),
-                    "seeds": spaced(seed for _, seed in values),
+                    "seeds": spaced(seed for _, seed, _ in values),
                     "values": spaced(values.values()),
-                    "mean": statistics.fmean(values.values()),
+                    "mean": mean(values),
                     "lora_row": lora.label if lora is not None and rival else "",
                     "pairs": len(values.keys() & rival.keys()),
                     "ratio_to_lora": ratio(values, rival),
                 }
 
 
-def _of_task(values: Measured, task: str | None) -> dict[tuple[str, int], float]:
+def _of_task(values: Measured, task: str | None) -> dict[Key, float]:
     return {key: value for key, value in values.items() if task in (None, key[0])}
