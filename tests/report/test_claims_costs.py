@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,10 @@ def test_the_best_at_its_cost_has_no_better_row_that_costs_no_more() -> None:
         *row(FullConfig(), [0.59], task="rte", state=300),
     ]
     found[0]["costs"]["checkpoint_bytes"] = 3 * 2**20
+    again = copy.deepcopy(found[0])  # elsewhere: the size of a file is the same on every machine
+    again["identity"]["seed"] = again["config"]["seed"] = 2
+    again["environment"]["device"] = "other"
+    found.append(again)
     table = lines(rows_table(compare(found, EXPERIMENT)))
     assert {name: cells[-1] for name, cells in table.items()} == {
         "Full": "CoLA", "LoRA r=8": "RTE", "(IA)3": "CoLA", "ROSA r=8, every 1 epoch": "CoLA",

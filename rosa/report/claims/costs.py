@@ -17,7 +17,13 @@ from rosa.report.tables.results import trainable
 from rosa.report.tables.table import Cell, Table
 from rosa.utils.formatting import MIB
 
-CHECKPOINT = Quantity("checkpoint_bytes", "Checkpoint (MiB)", MIB, lambda run: run["costs"].get("checkpoint_bytes"))
+CHECKPOINT = Quantity(
+    "checkpoint_bytes",
+    "Checkpoint (MiB)",
+    MIB,
+    lambda run: run["costs"].get("checkpoint_bytes"),
+    of_machine=False,
+)
 ALLOWED = 1.02
 """Largest ratio of two costs that counts as no more."""
 
