@@ -41,7 +41,7 @@ def section(comparison: Comparison, lines: Sequence[Line]) -> Section:
             "What does not depend on the machine comes from the study's records ([their times and peaks, such as they "
             f"are](../results/tables/{name}_costs.md)):",
             rows_table(comparison),
-            f"`python scripts/make_figures.py --experiment {name} --figure quality` draws scores against costs.",
+            f"![scores against what they cost, with the front](../results/figures/{name}/minilm-quality.svg)",
         ),
     )
 
