@@ -160,3 +160,23 @@ def test_the_report_sets_no_two_machines_side_by_side() -> None:
             moved(run, 100)
     without = costs_figure(compare(made, "glue"))
     assert len(whole.panels) == len(without.panels) + 1
+
+
+def test_what_is_forgotten_has_a_mean_and_no_ratio() -> None:
+    made = found()
+    assert "Forgotten" not in markdown(costs_table(compare(made, "glue")))
+    for run in made:
+        change = {"full": 0.5, "rosa": -0.02}.get(run["identity"]["method"], 0.1)
+        after = 4.7 + change + run["identity"]["seed"] / 10
+        run["diagnostics"]["forgetting"] = {"loss": "next token", "before": 4.7, "after": after}
+    text = markdown(costs_table(compare(made, "glue")))
+    table = cells(text)
+    assert table["Full"]["Forgotten (nats)"] == "0.600"
+    assert table[LABELS["rosa"]]["Forgotten (nats)"] == "0.0800"
+    assert "Forgotten: the loss on a fixed text" in notes(text)
+    _, lines = costs_of(Study(made, "glue"))
+    kept = [x for x in csv.DictReader(io.StringIO(lines)) if x["quantity"] == "forgotten"]
+    assert len(kept) == 2 * len(METHODS)
+    assert {x["ratio_to_lora"] for x in kept} == {""}
+    (picture,), _ = cost_figure(compare(made, "glue"))
+    assert {line["quantity"] for line in picture.rows} >= {"Forgotten (nats)"}

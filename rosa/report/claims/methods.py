@@ -36,8 +36,8 @@ from rosa.report.tables.notes import text
 from rosa.report.tables.table import Cell, Line, Table
 
 EXPERIMENT = "evidence_glue"
-ON_TEXTS = "e2e_real"
-"""The experiment whose generated texts are compared."""
+ON_TEXTS, ON_MORE_TEXTS = "e2e_real", "evidence_e2e"
+"""The experiments whose generated texts are compared: with a small model, and with a larger one."""
 
 BETWEEN_METHODS = (
     Claim("ROSA is as good as full fine-tuning", ROSA, FULL),
@@ -73,15 +73,20 @@ def tasks_section(comparison: Comparison) -> Section:
 
 
 def texts_section(comparison: Comparison) -> Section:
-    """The claims in the scores of generated texts."""
+    """The claims in the scores of generated texts, those about rows that were run."""
     model = ", ".join(sorted({row.model for row in comparison.rows}))
-    sizes = sorted({run["params"]["total"] for run in comparison.shown if run["identity"]["method"] == "full"})
+    made = [facts for run in comparison.shown if (facts := run["model"].get("pretraining"))]
+    sizes = sorted({facts["parameters"] for facts in made})
+    on_glue = any("glue_sha256" in facts["text"] for facts in made)
+    sources = "the references of the training file" + (" and GLUE's sentences" if on_glue else "")
+    name = comparison.experiment
     return Section(
-        "On generated texts",
+        "On generated texts" + (", with a larger model" if name == ON_MORE_TEXTS else ""),
         (
             f"The same claims with {model} ({formatting.count_range(sizes)} parameters), which the project pretrains "
-            f"on the references of the training file: [scores and commands](../results/tables/{ON_TEXTS}.md), "
-            f"[learning-rate grids](../results/tables/{ON_TEXTS}_tune.md).",
+            f"on {sources}: {protocol(comparison)}. [Scores and commands](../results/tables/{name}.md), "
+            f"[learning-rate grids](../results/tables/{name}_tune.md), [what each row "
+            f"costs](../results/tables/{name}_costs.md).",
             texts_table(comparison),
         ),
     )
@@ -102,11 +107,11 @@ def tasks_table(comparison: Comparison) -> Table:
 def texts_table(comparison: Comparison) -> Table:
     """One line per claim about generated texts: the difference in each of their scores, and a verdict."""
     task = next(task for task in comparison.tasks if task.kind == KIND)
-    rows = [_line(claim, _in_texts(comparison, claim, task)) for claim in IN_TEXTS]
+    rows = [_line(claim, _in_texts(comparison, claim, task)) for claim in IN_TEXTS if rows_of(comparison, claim)]
     names = [formatting.METRIC_NAMES[metric] for metric in SCORES["e2e"]]
     lines = _notes("scores", len(names), text("The scores are of the same texts, so they are no independent tests."))
     caption = f"The claims, on generated texts ({formatting.TASK_NAMES.get(task.name, task.name)})"
-    return Table("claims-texts", caption, ("Claim", *names, VERDICT), tuple(rows), lines)
+    return Table(f"claims-texts-{comparison.experiment}", caption, ("Claim", *names, VERDICT), tuple(rows), lines)
 
 
 def _notes(what: str, number: int, last: Line) -> tuple[Line, ...]:

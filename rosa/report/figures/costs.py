@@ -16,7 +16,7 @@ from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.figures import style
 from rosa.report.figures.layout import Grid
 from rosa.report.significance import lora_of
-from rosa.report.tables.costs import QUANTITIES, Key, Quantity, measured, of_several_machines, ratio
+from rosa.report.tables.costs import FORGOTTEN, QUANTITIES, Key, Quantity, measured, of_several_machines, ratio
 
 COLUMNS = (
     "experiment",
@@ -74,7 +74,9 @@ def _lines(comparison: Comparison, shown: Sequence[Quantity]) -> Iterator[dict[s
                 "lowest": min(values),
                 "highest": max(values),
                 "lora_row": lora.label if lora else None,
-                "ratio_to_lora": ratio(_of(row, quantity, task), _of(lora, quantity, task)) if lora else None,
+                "ratio_to_lora": ratio(_of(row, quantity, task), _of(lora, quantity, task))
+                if lora and quantity is not FORGOTTEN
+                else None,
             }
 
 
@@ -86,7 +88,7 @@ def _draw(comparison: Comparison, shown: Sequence[Quantity]) -> Figure:
     for line, task in zip(grid, tasks, strict=True):
         for axes, quantity in zip(line, shown, strict=True):
             _bars(axes, rows, quantity, task)
-            axes.set_xlim(left=0)
+            axes.set_xlim(left=min((0, *(edge for row in rows for edge in _values(row, quantity, task)))))
             axes.margins(x=0.25)
             style.few_ticks(axes.xaxis, 2)
             axes.grid(axis="x")

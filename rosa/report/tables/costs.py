@@ -53,6 +53,12 @@ def loading_share(run: Record) -> float | None:
     return loading / whole if loading is not None and whole else None
 
 
+def forgotten(run: Record) -> float | None:
+    """The loss in nats of the trained model on the fixed text, less that of the pretrained one."""
+    found = run["diagnostics"].get("forgetting")
+    return found["after"] - found["before"] if found else None
+
+
 def trainable_parameters(run: Record) -> float | None:
     """Parameters of adapter and head."""
     params = run["params"]
@@ -68,7 +74,9 @@ LOADING = Quantity("loading_share", "Loading (% of steps)", 1e-2, loading_share)
 STATE = Quantity("state_bytes", "Training state (MiB)", MIB, state_bytes, of_machine=False)
 PEAK = Quantity("peak_bytes", "Peak memory (MiB)", MIB, peak_bytes)
 TRAINABLE = Quantity("trainable_parameters", "Trainable parameters", 1, trainable_parameters, of_machine=False)
-QUANTITIES = (STEP, RESAMPLE, THROUGHPUT, LOADING, STATE, PEAK)
+FORGOTTEN = Quantity("forgotten", "Forgotten (nats)", 1, forgotten, of_machine=False)
+"""It has no ratio, since it may be negative."""
+QUANTITIES = (STEP, RESAMPLE, THROUGHPUT, LOADING, STATE, PEAK, FORGOTTEN)
 """The columns of the table, before the trainable parameters."""
 CSV_COLUMNS = (
     *("experiment", "model", "task", "row", "quantity", "n", "seeds", "values", "mean"),
@@ -155,7 +163,7 @@ def _text(row: Row, lora: Row | None, quantity: Quantity, task: str | None) -> s
     values = _of_task(measured(row, quantity), task)
     average = mean(values)
     shown = formatting.MISSING if average is None else formatting.significant(average / quantity.unit)
-    to_lora = ratio(values, measured(lora, quantity)) if lora is not None else None
+    to_lora = ratio(values, measured(lora, quantity)) if lora is not None and quantity is not FORGOTTEN else None
     return shown if to_lora is None else f"{shown} ({formatting.significant(to_lora)}×)"
 
 
@@ -179,6 +187,11 @@ def _notes(comparison: Comparison, apart: bool) -> Iterator[Line]:
     )
     on_gpu = {run["costs"].get("device_bytes") is not None for run in comparison.shown if run["costs"]}
     peak = {True: "the GPU's", False: "the process's, libraries included"}
+    if any(measured(row, FORGOTTEN) for row in comparison.rows):
+        yield notes.text(
+            "Forgotten: the loss on a fixed text that the task never shows, after training less before: of the next "
+            "token, for an encoder of masked ones."
+        )
     yield notes.text(
         "Training state: weights, gradients and optimizer state during an update. "
         f"Peak memory: {' or '.join(peak[gpu] for gpu in sorted(on_gpu))}. "
@@ -215,7 +228,7 @@ def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
                     "mean": mean(values),
                     "lora_row": lora.label if lora is not None and rival else "",
                     "pairs": len(values.keys() & rival.keys()),
-                    "ratio_to_lora": ratio(values, rival),
+                    "ratio_to_lora": None if quantity is FORGOTTEN else ratio(values, rival),
                 }
 
 
