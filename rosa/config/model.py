@@ -87,7 +87,7 @@ class ModelConfig:
     dtype: str = "float32"
     """Type of the frozen weights: ``float32`` or ``bfloat16``. Trainable parameters are always float32."""
     attention: str = "auto"
-    """Attention implementation: ``auto`` (``eager`` for bf16 on a CPU, where it is faster; else transformers' default,
+    """Attention implementation: ``auto`` (``eager`` in bf16 on a CPU, where it is faster; else transformers' default,
     ``sdpa`` if the architecture supports it), ``eager``, ``sdpa``, ``flash_attention_2`` or ``flex_attention``."""
     head: str = "saved"
     """``saved``: keep the classifier's head of the pretrained weights, if they have one; ``fresh``: always

@@ -48,7 +48,12 @@ def read_split(folder: Path, file_name: str, task: TaskConfig, skip_malformed: b
 
 
 def rows_of(
-    content: bytes, path: Path, separator: str, wanted: Sequence[str], columns: Sequence[str] = ()
+    content: bytes,
+    path: Path,
+    separator: str,
+    wanted: Sequence[str],
+    columns: Sequence[str] = (),
+    setting: str = "task.local",
 ) -> Iterator[tuple[int, list[str] | str]]:
     """Yield (line, values of the wanted columns, or what is wrong with the row) for each row of a CSV or TSV file.
 
@@ -58,18 +63,19 @@ def rows_of(
         separator: ``comma`` or ``tab``.
         wanted: names of columns.
         columns: of a file without a header line; empty if its first line is the header.
+        setting: the configuration key that names the columns, for messages.
 
     Raises:
         DataError: as :func:`fields`; or a column is missing.
     """
     found = fields(content, path, separator)
-    where = "task.local.columns" if columns else f"{path}:1: the header"
+    where = f"{setting}.columns" if columns else f"{path}:1: the header"
     if not columns:
         header = next(found, None)
         if header is None:
             return
         _, columns = header
-    positions = [column_position(name, columns, where, "task.local") for name in wanted]
+    positions = [column_position(name, columns, where, setting) for name in wanted]
     for line, values in found:
         right = len(values) == len(columns)
         yield line, [values[at] for at in positions] if right else wrong_number(values, columns, separator)

@@ -70,10 +70,13 @@ def read_glue(folder: Path) -> tuple[tuple[tuple[str, ...], ...], dict[str, Any]
         path = expanded(str(folder)) / name / GLUE_TRAIN
         content = read(path)
         digest.update(content)
-        for line, values in rows_of(content, path, "tab", texts, columns):
+        line = 0
+        for line, values in rows_of(content, path, "tab", texts, columns, "model.mini.glue"):
             if isinstance(values, str):
                 raise DataError(f"{path}:{line}: {values}")
             sentences.update(dict.fromkeys(filter(None, map(str.strip, values))))
+        if not line:
+            raise DataError(f"{path}: no rows; expected a training file of GLUE's official download")
     return tuple((sentence,) for sentence in sentences), {"glue_sha256": digest.hexdigest()}
 
 

@@ -48,7 +48,7 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
         (examples, 2), float64.
     """
     counted = labels[:, 1:]
-    # One example at a time: it fits a processor's cache, and the logits of a whole batch are never copied to float32.
+    # One example at a time: it fits a processor's cache, and needs no copy of the whole batch's logits.
     losses = [
         functional.cross_entropy(row.float(), wanted, ignore_index=IGNORED, reduction="none").double().sum()
         for row, wanted in zip(logits[:, :-1], counted, strict=True)

@@ -29,7 +29,8 @@ class Agreement:
     scores: tuple[tuple[str, str, float, float | None], ...]
     """Split, metric, the loaded export's score, the record's (None where it is undefined)."""
     logits_difference: float
-    """Largest absolute difference of a logit, divided by the largest absolute logit."""
+    """Largest absolute difference of a logit, divided by the largest absolute logit; of the prompts that all texts of a
+    batch share, none is made."""
 
     def table(self) -> str:
         """One line per score, and one for the logits."""
@@ -83,8 +84,8 @@ def _loaded(run: FinishedRun, kind: str, folder: Path) -> nn.Module:
     return PeftModel.from_pretrained(run.base, folder)
 
 
-def _logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Logits of one batch in float32: (examples, classes), or (examples, tokens, vocabulary)."""
+def _logits(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    """Logits of one batch in float32: (examples, classes), or (examples, tokens that are kept, vocabulary)."""
     model.eval()
     with torch.no_grad():
         return model(**batch).logits.float()

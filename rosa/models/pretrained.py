@@ -125,7 +125,7 @@ def load(
         with global_stream(derive(seed, "head")):
             network, drawn = _network(kind, place, {**described, **options}, fresh_head=model.head == "fresh")
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        advice = "" if model.attention == "auto" else "; model.attention=auto lets transformers choose"
+        advice = "" if model.attention in ("auto", "eager") else "; model.attention=auto lets transformers choose"
         reason = why_refused(error) if model.source == "hub" else str(error)
         raise ModelError(f"{what} cannot be loaded for task={task.name}: {reason}{advice}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):

@@ -83,7 +83,7 @@ def gather(config: Config, texts: Texts | None) -> Parts:
     """
     if texts is None:
         return _vectors(config)
-    model, tokenizer, facts = models.load(_chosen(config), config.task, config.seed)
+    model, tokenizer, facts = models.load(chosen(config), config.task, config.seed)
     limit = models.length_limit(config.train.max_length, model)
     tokens = Path(config.cache_dir) / "tokens"
     if isinstance(texts, e2e.GenerationData):
@@ -174,10 +174,10 @@ def pretrained(config: Config) -> nn.Module:
     """Load only the model of a run, before a method is attached; arguments and errors as for :func:`gather`."""
     if config.task.kind == "vector_regression":
         return _student(config)[0]
-    return models.load(_chosen(config), config.task, config.seed)[0]
+    return models.load(chosen(config), config.task, config.seed)[0]
 
 
-def _chosen(config: Config) -> ModelConfig:
+def chosen(config: Config) -> ModelConfig:
     """The model's configuration with the implementation of attention that is fastest here."""
     attention = attention_for(config.model.attention, config.train.device, config.train.precision)
     return dataclasses.replace(config.model, attention=attention)

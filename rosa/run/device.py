@@ -56,7 +56,7 @@ def precision_for(requested: str, device: str) -> str:
 
 
 def attention_for(requested: str, device: str, precision: str) -> str:
-    """Resolve ``model.attention=auto``: ``eager`` for bf16 on a CPU, else as requested.
+    """Resolve ``model.attention=auto``: ``eager`` in bf16 on a CPU, else as requested.
 
     PyTorch's fused attention is slow there backwards (docs/measurements.md).
     """

@@ -364,7 +364,7 @@ class TrainerParts:
     """With a method attached."""
     tokenizer: PreTrainedTokenizerBase | None
     """None for tasks without texts. The Trainer aligns the model's special tokens with it; it is not saved."""
-    collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]]
+    collator: Callable[[list[dict[str, Any]]], dict[str, Any]]
     """Makes a batch of examples; texts are padded to the longest of the batch."""
     train: Examples
     evaluation: Mapping[str, Examples]

@@ -19,7 +19,7 @@ from rosa import data, models
 from rosa.config import Config, DataConfig, ModelConfig, from_hydra, register
 from rosa.data.collator import PaddingCollator
 from rosa.models import length_limit
-from rosa.run import mini_model
+from rosa.run import build, mini_model
 from rosa.run.device import resolve_device
 from rosa.training.batches import EpochSampler
 from rosa.utils.console import silence_transformers
@@ -70,7 +70,7 @@ def load_model(config: Config) -> PreTrainedModel:
 
 def _load(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     silence_transformers()
-    model, tokenizer, _ = models.load(config.model, config.task, config.seed)
+    model, tokenizer, _ = models.load(build.chosen(config), config.task, config.seed)
     model.to(torch.device(config.train.device))  # type: ignore[arg-type]  # transformers wraps nn.Module.to
     return model, tokenizer
 

@@ -103,6 +103,12 @@ def test_a_bad_download_of_glue_is_refused(tmp_path: Path) -> None:
         file.write("1\tOne.\n")
     with pytest.raises(DataError, match=r"train\.tsv:3: 2 tab-separated fields, expected 4"):
         read_glue(folder)
+    (folder / "RTE" / "train.tsv").write_text("")
+    with pytest.raises(DataError, match=r"RTE/train\.tsv: no rows"):
+        read_glue(folder)
+    (folder / "RTE" / "train.tsv").write_text("index\tsentence1\tlabel\n0\tOne.\tentailment\n")
+    with pytest.raises(DataError, match=r"RTE/train\.tsv:1: the header has no column 'sentence2'.*model\.mini\.glue"):
+        read_glue(folder)
     (folder / "MRPC" / "train.tsv").unlink()
     with pytest.raises(DataError, match=r"MRPC/train\.tsv: no such file"):
         read_glue(folder)

@@ -47,13 +47,20 @@ def test_random_parameters_that_stay_frozen_are_said_aloud_and_recorded(
 
 
 @pytest.mark.parametrize(
-    ("precision", "asked", "used"),
-    [("bf16", "auto", "eager"), ("fp32", "auto", "sdpa"), ("bf16", "sdpa", "sdpa"), ("fp32", "eager", "eager")],
+    ("precision", "dtype", "asked", "used"),
+    [
+        ("bf16", "float32", "auto", "eager"),
+        ("bf16", "bfloat16", "auto", "eager"),
+        ("fp32", "float32", "auto", "sdpa"),
+        ("bf16", "float32", "sdpa", "sdpa"),
+        ("fp32", "float32", "eager", "eager"),
+    ],
 )
 def test_attention_in_bf16_on_a_cpu_goes_around_the_slow_fused_kernel(
-    composed: Composer, precision: str, asked: str, used: str
+    composed: Composer, precision: str, dtype: str, asked: str, used: str
 ) -> None:
-    config = composed("train.device=cpu", f"train.precision={precision}", f"model.attention={asked}")
+    options = (f"train.precision={precision}", f"model.dtype={dtype}", f"model.attention={asked}")
+    config = composed("train.device=cpu", *options)
     parts = build.gather(config, build.read(config))
     assert parts.model_facts["attention"] == used
     batch = parts.collator([parts.train[0], parts.train[1]])

@@ -39,6 +39,13 @@ def test_large_steps_change_the_loss(composed: Composer) -> None:
     assert abs(found["after"] - found["before"]) > 0.1
 
 
+def test_rounding_is_not_forgotten(composed: Composer, tiny_gpt2: Path) -> None:
+    config = composed("task=e2e", "task.test=''", "method=full", f"model.path={tiny_gpt2}", "train.lr=1e-12",
+                      "train.epochs=1", "train.forgetting=true", "train.keep=none", "train.precision=bf16")  # fmt: skip
+    found = run(config, "command", progress=False).record["diagnostics"]["forgetting"]
+    assert found["after"] == found["before"]
+
+
 def test_a_language_model_is_scored_as_it_is(composed: Composer, tiny_gpt2: Path) -> None:
     config = composed("task=e2e", "task.test=''", "method=lora", f"model.path={tiny_gpt2}", "train.lr=1e-12",
                       "train.epochs=1", "train.forgetting=true", "train.keep=none")  # fmt: skip

@@ -119,7 +119,7 @@ def test_train_select_decode_score(make, e2e_dir, tmp_path):
 
 
 def test_the_logits_are_made_where_they_count_and_evaluated_once(make, monkeypatch):
-    """A model that is given labels computes its own loss from them, which is as large as all else at a small width."""
+    """A model that is given labels computes its own loss from them, as long as all else at a small width."""
     given = []
     stock = GPT2LMHeadModel.forward
 

@@ -29,14 +29,14 @@ from rosa.report.claims.verdicts import (
     significant,
     verdict_of,
 )
-from rosa.report.comparison import Comparison, Task
+from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.significance import LEVEL, compare_with
 from rosa.report.tables.generation import KIND, SCORES, generated_scores
 from rosa.report.tables.notes import text
 from rosa.report.tables.table import Cell, Line, Table
 
 EXPERIMENT = "evidence_glue"
-ON_TEXTS, ON_MORE_TEXTS = "e2e_real", "evidence_e2e"
+ON_TEXTS, WITH_LARGER = "e2e_real", "evidence_e2e"
 """The experiments whose generated texts are compared: with a small model, and with a larger one."""
 
 BETWEEN_METHODS = (
@@ -81,7 +81,7 @@ def texts_section(comparison: Comparison) -> Section:
     sources = "the references of the training file" + (" and GLUE's sentences" if on_glue else "")
     name = comparison.experiment
     return Section(
-        "On generated texts" + (", with a larger model" if name == ON_MORE_TEXTS else ""),
+        "On generated texts" + (", with a larger model" if name == WITH_LARGER else ""),
         (
             f"The same claims with {model} ({formatting.count_range(sizes)} parameters), which the project pretrains "
             f"on {sources}: {protocol(comparison)}. [Scores and commands](../results/tables/{name}.md), "
@@ -107,7 +107,8 @@ def tasks_table(comparison: Comparison) -> Table:
 def texts_table(comparison: Comparison) -> Table:
     """One line per claim about generated texts: the difference in each of their scores, and a verdict."""
     task = next(task for task in comparison.tasks if task.kind == KIND)
-    rows = [_line(claim, _in_texts(comparison, claim, task)) for claim in IN_TEXTS if rows_of(comparison, claim)]
+    found = ((claim, rows_of(comparison, claim)) for claim in IN_TEXTS)
+    rows = [_line(claim, _in_texts(pair, task)) for claim, pair in found if pair is not None]
     names = [formatting.METRIC_NAMES[metric] for metric in SCORES["e2e"]]
     lines = _notes("scores", len(names), text("The scores are of the same texts, so they are no independent tests."))
     caption = f"The claims, on generated texts ({formatting.TASK_NAMES.get(task.name, task.name)})"
@@ -140,11 +141,8 @@ def _written(one: Difference, star: bool) -> str:
     return f"{mean_and_reach(one, star)} ({reach}n={one.paired.n})"
 
 
-def _in_texts(comparison: Comparison, claim: Claim, task: Task) -> list[Difference | None]:
-    """The difference in each score of the test split's texts."""
-    rows = rows_of(comparison, claim)
-    if rows is None:
-        return [None] * len(SCORES["e2e"])
+def _in_texts(rows: tuple[Row, Row], task: Task) -> list[Difference | None]:
+    """The difference of two rows in each score of the test split's texts."""
     found: list[Difference | None] = []
     for metric in SCORES["e2e"]:
         ours, theirs = (generated_scores(row.results[task.name].selected, metric, "test") for row in rows)

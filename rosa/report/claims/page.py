@@ -21,7 +21,7 @@ from rosa.report.tables.markdown import paragraph
 TITLE = "The papers' claims, and what was found"
 OPTIONAL: dict[str, tuple[Callable[[Comparison], Section], str]] = {
     methods.ON_TEXTS: (methods.texts_section, "the same claims on generated texts (E2E NLG)"),
-    methods.ON_MORE_TEXTS: (methods.texts_section, "the same with a model of more parameters"),
+    methods.WITH_LARGER: (methods.texts_section, "the same with a model of more parameters"),
     ablations.EXPERIMENT: (
         ablations.section,
         "which triplets, SVD initialisation, orthogonality and resampling, at rates tuned for each",

@@ -48,7 +48,8 @@ def section(comparison: Comparison) -> Section:
             "The paper: rank trades memory for the speed of convergence, and not for expressiveness. So a small rank "
             f"should be behind at first and not at the end. {protocol(comparison)}; the learning rate of each row is "
             "tuned on seed 0, so a faster start may also be that of a higher rate. Early on: after the first epoch "
-            "that does not leave all runs with the same score. [Scores, rates and commands]"
+            "that does not leave all runs with the same score; the first one was planned, and told nothing. [Scores, "
+            "rates and commands]"
             f"(../results/tables/{EXPERIMENT}.md).",
             *tables,
         ),

@@ -49,7 +49,7 @@ class Claim:
     against: Settings
     early: bool = False
     """Whether it is about the first epoch after which not all scores of the two rows are equal, as those of constant
-    answers are, and not about the selected one."""
+    answers are (the last one where all are), and not about the selected one."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,12 @@ def _selected(row: Row, task: Task) -> dict[int, float]:
 
 def _early(row: Row, against: Row, task: Task) -> tuple[dict[int, float], dict[int, float]]:
     own, other = ({point.epoch: point.values for point in points(one, task, task.metric)} for one in (row, against))
-    for epoch in sorted(own.keys() & other.keys()):
-        if len({*own[epoch].values(), *other[epoch].values()}) > 1:
+    shared = sorted(own.keys() & other.keys())
+    for epoch in shared:
+        seeds = own[epoch].keys() & other[epoch].keys()
+        if len({values[epoch][seed] for values in (own, other) for seed in seeds}) > 1:
             return own[epoch], other[epoch]
-    return {}, {}
+    return (own[shared[-1]], other[shared[-1]]) if shared else ({}, {})
 
 
 def significant(found: Sequence[Difference]) -> list[bool]:

@@ -16,7 +16,7 @@ from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.figures import style
 from rosa.report.figures.layout import Grid
 from rosa.report.significance import lora_of
-from rosa.report.tables.costs import FORGOTTEN, QUANTITIES, Key, Quantity, measured, of_several_machines, ratio
+from rosa.report.tables.costs import QUANTITIES, Key, Quantity, measured, of_several_machines, ratio
 
 COLUMNS = (
     "experiment",
@@ -75,7 +75,7 @@ def _lines(comparison: Comparison, shown: Sequence[Quantity]) -> Iterator[dict[s
                 "highest": max(values),
                 "lora_row": lora.label if lora else None,
                 "ratio_to_lora": ratio(_of(row, quantity, task), _of(lora, quantity, task))
-                if lora and quantity is not FORGOTTEN
+                if lora and quantity.has_ratio
                 else None,
             }
 
@@ -116,6 +116,6 @@ def _bars(axes: Axes, rows: Sequence[Row], quantity: Quantity, task: Task) -> No
     axes.hlines(list(found), lowest, highest, color="black", linewidth=0.7)
     for place, mean in means.items():
         axes.annotate(
-            formatting.significant(mean), (max(found[place]), place), xytext=(2, 0), textcoords="offset points",
+            formatting.significant(mean), (max(0, *found[place]), place), xytext=(2, 0), textcoords="offset points",
             va="center", fontsize=6,
         )  # fmt: skip

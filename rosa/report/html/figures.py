@@ -19,7 +19,6 @@ from rosa.report.tables.costs import (
     STEP,
     TRAINABLE,
     Quantity,
-    mean,
     measured,
     of_several_machines,
     on_device,
@@ -157,8 +156,7 @@ def _cost(row: Row, quantity: Quantity, reference: Row | None, relative: bool) -
         return None
     if relative:
         return ratio(own, measured(reference, quantity)) if reference is not None else None
-    average = mean(own)
-    return None if average is None else average / quantity.unit
+    return statistics.fmean(own.values()) / quantity.unit
 
 
 def _written(score: float, task: Task) -> str:

@@ -31,6 +31,8 @@ class Quantity:
     of: Callable[[Record], float | None]
     of_machine: bool = True
     """Whether the machine determines it: then values of two machines have neither a mean nor a ratio."""
+    has_ratio: bool = True
+    """Whether it is positive, so that two rows have a ratio."""
 
 
 def state_bytes(run: Record) -> float | None:
@@ -55,7 +57,7 @@ def loading_share(run: Record) -> float | None:
 
 def forgotten(run: Record) -> float | None:
     """The loss in nats of the trained model on the fixed text, less that of the pretrained one."""
-    found = run["diagnostics"].get("forgetting")
+    found = run.get("diagnostics", {}).get("forgetting")
     return found["after"] - found["before"] if found else None
 
 
@@ -74,8 +76,7 @@ LOADING = Quantity("loading_share", "Loading (% of steps)", 1e-2, loading_share)
 STATE = Quantity("state_bytes", "Training state (MiB)", MIB, state_bytes, of_machine=False)
 PEAK = Quantity("peak_bytes", "Peak memory (MiB)", MIB, peak_bytes)
 TRAINABLE = Quantity("trainable_parameters", "Trainable parameters", 1, trainable_parameters, of_machine=False)
-FORGOTTEN = Quantity("forgotten", "Forgotten (nats)", 1, forgotten, of_machine=False)
-"""It has no ratio, since it may be negative."""
+FORGOTTEN = Quantity("forgotten", "Forgotten (nats)", 1, forgotten, of_machine=False, has_ratio=False)
 QUANTITIES = (STEP, RESAMPLE, THROUGHPUT, LOADING, STATE, PEAK, FORGOTTEN)
 """The columns of the table, before the trainable parameters."""
 CSV_COLUMNS = (
@@ -163,7 +164,7 @@ def _text(row: Row, lora: Row | None, quantity: Quantity, task: str | None) -> s
     values = _of_task(measured(row, quantity), task)
     average = mean(values)
     shown = formatting.MISSING if average is None else formatting.significant(average / quantity.unit)
-    to_lora = ratio(values, measured(lora, quantity)) if lora is not None and quantity is not FORGOTTEN else None
+    to_lora = ratio(values, measured(lora, quantity)) if lora is not None and quantity.has_ratio else None
     return shown if to_lora is None else f"{shown} ({formatting.significant(to_lora)}×)"
 
 
@@ -173,7 +174,7 @@ def _notes(comparison: Comparison, apart: bool) -> Iterator[Line]:
         yield notes.loud(
             "Runs of several machines:",
             "; ".join(machines) + ". Their times and peaks do not compare: a row with runs of several has no mean of "
-            "them, ratios are of runs on one machine, and numbers of two rows may be of two.",
+            "them, ratios are of runs on one machine, and the numbers of two rows may be of two machines.",
         )
     else:
         yield notes.text(f"Machine: {machines[0]}.")
@@ -195,13 +196,13 @@ def _notes(comparison: Comparison, apart: bool) -> Iterator[Line]:
     yield notes.text(
         "Training state: weights, gradients and optimizer state during an update. "
         f"Peak memory: {' or '.join(peak[gpu] for gpu in sorted(on_gpu))}. "
-        f"{formatting.MISSING}: none, not measured, or no mean."
+        f"{formatting.MISSING}: none, not measured, or of several machines."
     )
     yield from notes.provenance(comparison)
 
 
 def costs_csv(comparisons: Iterable[Comparison]) -> str:
-    """Every number of the costs tables by task, as recorded: seconds, bytes, counts."""
+    """Every number of the costs tables by task, as recorded: seconds, bytes, counts, nats."""
     return write(CSV_COLUMNS, (line for one in comparisons for line in _lines(one)))
 
 
@@ -228,7 +229,7 @@ def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
                     "mean": mean(values),
                     "lora_row": lora.label if lora is not None and rival else "",
                     "pairs": len(values.keys() & rival.keys()),
-                    "ratio_to_lora": None if quantity is FORGOTTEN else ratio(values, rival),
+                    "ratio_to_lora": ratio(values, rival) if quantity.has_ratio else None,
                 }
 
 
