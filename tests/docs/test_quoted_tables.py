@@ -127,6 +127,7 @@ QUOTED: dict[str, list[Callable[[], Grid] | None]] = {
         built("e2e_mini"),
         built("glue_minilm"),
         built("e2e_real"),
+        built("evidence_e2e"),
         factorizations,
         built("rank_frequency", 1),
     ],
