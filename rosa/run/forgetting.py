@@ -34,10 +34,11 @@ def measure(config: Config, model: Any, tokenizer: PreTrainedTokenizerBase) -> F
     """
     text, longest = paragraphs(config), length_limit(forgetting.LONGEST, model)
     if not config.task.has_head:
+        untrained = build.pretrained(config).to(model.device)
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.train.precision)
         # The trained model computes in the run's precision, whose rounding is not to count as forgetting.
         with torch.autocast(model.device.type, dtype, enabled=dtype is not None):
-            before = forgetting.next_token_loss(build.pretrained(config).to(model.device), tokenizer, text, longest)
+            before = forgetting.next_token_loss(untrained, tokenizer, text, longest)
             after = forgetting.next_token_loss(model, tokenizer, text, longest)
         return {"loss": "next token", "before": before, "after": after}
     whole = _with_masked_head(config)
