@@ -37,6 +37,7 @@ from rosa.sweep.grid import expand
 from rosa.sweep.jobs import request
 from tests.commands import script
 from tests.conftest import REAL_DATA, ROOT
+from tests.experiments.test_experiments import FILES
 
 CONF = ROOT / "conf"
 BLOCKS, WIDTH, INNER, LENGTH, RANK = 3, 64, 160, 24, 4
@@ -289,14 +290,7 @@ def test_bad_arguments_are_refused(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "name",
-    sorted(
-        path.stem
-        for path in (ROOT / "experiments").glob("*.yaml")
-        if not path.stem.endswith("_base") and not path.stem.startswith("regression")
-    ),
-)
+@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("regression")])
 def test_the_first_run_of_each_experiment_has_a_plan(name: str) -> None:
     register()
     job, _ = next(expand(CONF, request([f"experiment={name}", "data.dir=D"])))
