@@ -24,7 +24,7 @@ from benchmarks.contenders import RANK, Contender
 from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
 from benchmarks.measured import Case, case_label
 from benchmarks.timing import Spread, interleave, ratio, seconds, spread
-from benchmarks.workload import Batch, Workload, load_model
+from benchmarks.workload import Batch, Build, Workload, in_precision, load_model
 from rosa.adapters import resample
 from rosa.config import Config
 from rosa.report.tables.table import Line, Table
@@ -93,7 +93,7 @@ def benchmark(workload: Workload, rounds: int) -> Findings:
     cases = dict.fromkeys(precisions(workload.device), CASES)
     if workload.device == "cpu" and "bf16" in cases:
         cases["bf16"] = FEW
-    return findings("benchmark_compile", [measure(config.model.name, load_model(config), config, batches, cases)])
+    return findings("benchmark_compile", [measure(config.model.name, load_model, config, batches, cases)])
 
 
 def obstacle(device: str) -> str:
@@ -160,7 +160,7 @@ def precisions(device: str) -> tuple[str, ...]:
 
 def measure(
     name: str,
-    plain: nn.Module,
+    build: Build,
     config: Config,
     batches: Sequence[Batch],
     cases: Mapping[str, Sequence[Case]],
@@ -169,7 +169,7 @@ def measure(
 
     Args:
         name: the model's name, for the tables.
-        plain: the model, on any device; not changed.
+        build: makes the plain model, on any device, of a configuration: its attention may depend on the precision.
         config: the resolved configuration of a run.
         batches: one for each round, on the device.
         cases: the methods, by precision.
@@ -178,8 +178,9 @@ def measure(
     start(device)
     gains: dict[tuple[str, Case], Gain] = {}
     for precision, some in cases.items():
-        settings = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
-        gains |= {(precision, case): gain for case, gain in _gains(name, plain, settings, batches, some).items()}
+        settings = in_precision(config, precision)
+        found = _gains(name, build(settings), settings, batches, some)
+        gains |= {(precision, case): gain for case, gain in found.items()}
     return Model(name, [batch["input_ids"].numel() for batch in batches], gains)
 
 

@@ -1,6 +1,10 @@
 """Measure each method's costs: a training step and its parts, memory, storage, factorization, latency after merging.
 
 The same model under every method and rank, interleaved step by step on the same batches.
+
+All of it is to take at most 10 minutes on two cores. So at the papers' shapes, where a step takes a second or two,
+there are few rounds, and what moves little is measured less often: a resample three times (its quartiles are within 3 %
+of the median). Only what decides a claim has a process of its own for its peak memory, or is measured in bf16 too.
 """
 
 from __future__ import annotations
@@ -9,19 +13,20 @@ import copy
 import functools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from benchmarks.contenders import LORAS, PARTS, RANK, Contender
+from benchmarks.compiled import precisions
+from benchmarks.contenders import LORAS, PARTS, PEFT, RANK, Contender
 from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
 from benchmarks.measured import Case, Measured, case_label, cases_at
 from benchmarks.memory import Memory, measure_apart, of_parameters, widest
 from benchmarks.pictures import picture
 from benchmarks.shapes import random_model, random_texts
 from benchmarks.timing import Spread, interleave, ratio, spread
-from benchmarks.workload import Batch, Workload, load_model
+from benchmarks.workload import Batch, Workload, in_precision, load_model
 from rosa.adapters import adapters, resample
 from rosa.config import Config
 from rosa.report.tables.table import Line, Table
@@ -29,35 +34,79 @@ from rosa.utils.formatting import MIB
 
 ROUNDS = 20
 RANKS = (2, 8, 32)
-SHAPES: Mapping[str, tuple[int, Sequence[Case]]] = {
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model of :mod:`benchmarks.shapes` that is measured by default."""
+
+    name: str
+    rounds: int
+    """Steps of each method: few, as one takes a second or two."""
+    cases: Sequence[Case]
+    peaks: Sequence[Case] = ()
+    """The cases whose peak memory is measured, each in a process of its own."""
+    precision: str = ""
+    """``bf16``: only on a device that multiplies in it, only steps and memory, and as a run's beside the one in fp32;
+    empty for the precision of the run."""
+
+
+SHAPES: Sequence[Shape] = (
     # At the other ranks only what is compared with one another, so that there is time for more rounds.
-    "roberta-base": (7, [case for case in cases_at(RANKS) if case[1] in (0, RANK) or case[0] in ("rosa", *LORAS)]),
-    "gpt2": (7, cases_at([RANK])),
+    Shape(
+        "roberta-base",
+        7,
+        [case for case in cases_at(RANKS) if case[1] in (0, RANK) or case[0] in ("rosa", *LORAS)],
+        [("rosa", RANK), ("lora", RANK), (PEFT, RANK), ("full", 0)],
+    ),
+    # A step takes about half as long, and there are few methods, so there is time to tell 0.97 from 1.
+    Shape("roberta-base", 15, [("rosa", RANK), ("lora", RANK), (PEFT, RANK)], precision="bf16"),
+    Shape("gpt2", 7, cases_at([RANK])),
     # All methods at once, a model each, would need more memory than many machines have.
-    "gpt2-medium": (4, [("rosa", RANK), ("lora", RANK), ("peft", RANK), ("ia3", 0)]),
-}
-"""The shapes that are measured by default, with random weights: rounds (few, as a step takes seconds) and cases."""
+    Shape("gpt2-medium", 4, [("rosa", RANK), ("lora", RANK), (PEFT, RANK), ("ia3", 0)]),
+)
 WARM_UP = 2
 """Untimed first steps of each method, which allocate the optimizer's state."""
+RESAMPLES = 3
+"""Timed resamples of the shapes."""
 
 
 def benchmark(workload: Workload, rounds: int) -> Findings:
     """Measure the workload's model at ``RANKS``, and ``SHAPES``."""
     found = [measure_workload(workload, rounds)]
-    for shape, (most, cases) in SHAPES.items():
-        plain = random_model(shape).to(torch.device(workload.device))  # type: ignore[arg-type]  # transformers wraps it
-        texts = [random_texts(shape, seed, workload.device) for seed in range(min(rounds, most))]
-        found.append(measure(shape, plain, workload.config, texts, cases))
+    found += [measure_shape(shape, workload.config, rounds) for shape in SHAPES if _possible(shape, workload.config)]
     return findings(found)
+
+
+def _possible(shape: Shape, config: Config) -> bool:
+    """Whether a shape has a precision that the device multiplies in, and that is not the run's anyway."""
+    train = config.train
+    return not shape.precision or (shape.precision != train.precision and shape.precision in precisions(train.device))
 
 
 def measure_workload(workload: Workload, rounds: int, ranks: Sequence[int] = RANKS) -> Measured:
     """Measure the workload's model; memory in a fresh process for each case, on the batch with the most tokens."""
     batches = [workload.batch(number) for number in range(rounds)]
     cases = cases_at(ranks)
-    config = workload.config
-    found = measure(config.model.name, load_model(config), config, batches, cases, widest(workload))
-    return replace(found, memory=measure_apart(workload, cases), steps_per_epoch=workload.steps_per_epoch)
+    config, largest = workload.config, widest(workload)
+    found = measure(config.model.name, load_model(config), config, batches, cases, largest)
+    memory = measure_apart(config, cases, largest)
+    return replace(found, memory=memory, steps_per_epoch=workload.steps_per_epoch)
+
+
+def measure_shape(shape: Shape, config: Config, rounds: int) -> Measured:
+    """Measure a model of a published shape with random weights, in at most so many rounds."""
+    own = bool(shape.precision)
+    config = in_precision(config, shape.precision) if own else config
+    build = functools.partial(random_model, shape.name)
+    device = config.train.device
+    texts = [random_texts(shape.name, seed, device) for seed in range(min(rounds, shape.rounds))]
+    # Before the other methods' models take this process's share of the memory.
+    peaks = measure_apart(config, shape.peaks, texts[0], build) if shape.peaks else {}
+    name = f"{shape.name}, {shape.precision}" if own else shape.name
+    plain = build(config).to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps nn.Module.to
+    found = measure(name, plain, config, texts, shape.cases, resamples=RESAMPLES, only_steps=own)
+    return replace(found, memory={**found.memory, **peaks})
 
 
 def contend(case: Case, plain: nn.Module, config: Config) -> Contender:
@@ -72,6 +121,8 @@ def measure(
     batches: Sequence[Batch],
     cases: Sequence[Case],
     largest: Batch | None = None,
+    resamples: int | None = None,
+    only_steps: bool = False,
 ) -> Measured:
     """Measure every case on the same batches, in this process.
 
@@ -82,17 +133,19 @@ def measure(
         batches: one batch for each round, on the device.
         cases: the cases; they must include ``lora`` and ``peft`` at each rank.
         largest: the batch of which the bytes kept for the backward pass are counted; by default the first.
+        resamples: the most resamples to time; by default one for each batch.
+        only_steps: leave out resamples and merged models, which autocast does not concern.
     """
     device = config.train.device
     contenders = {case: contend(case, plain, config) for case in cases}
     held = {case: of_parameters(contender, batches[0]) for case, contender in contenders.items()}
     saved = {case: contender.saved_bytes(largest or batches[0]) for case, contender in contenders.items()}
-    parts = time_parts(contenders, batches, device)
+    parts = time_parts(contenders, batches, device, WARM_UP - 1)  # the first step was taken above
     checkpoint = {case: contender.checkpoint_bytes() for case, contender in contenders.items()}
     stream = torch.Generator().manual_seed(config.seed)
     rosas = {rank: contender.model for (method, rank), contender in contenders.items() if method == "rosa"}
     actions = {str(rank): functools.partial(_move, model, stream) for rank, model in rosas.items()}
-    moves = interleave(actions, len(batches), device, "resamples")
+    moves = {} if only_steps else interleave(actions, min(resamples or len(batches), len(batches)), device, "resamples")
     at_rank = {case: contender for case, contender in contenders.items() if case[1] in (0, RANK)}
     return Measured(
         model=name,
@@ -102,9 +155,9 @@ def measure(
         memory=held,
         saved=saved,
         checkpoint=checkpoint,
-        moves={rank: moves[str(rank)] for rank in rosas},
+        moves={int(rank): taken for rank, taken in moves.items()},
         layers=len(list(adapters(next(iter(rosas.values()))))) if rosas else 0,
-        merged=_merged_latency(plain, at_rank, batches, device),
+        merged={} if only_steps else _merged_latency(plain, at_rank, batches, device),
     )
 
 
@@ -113,15 +166,15 @@ def _move(model: nn.Module, stream: torch.Generator, _: int) -> None:
 
 
 def time_parts(
-    contenders: Mapping[Case, Contender], batches: Sequence[Batch], device: str
+    contenders: Mapping[Case, Contender], batches: Sequence[Batch], device: str, warm_up: int = WARM_UP
 ) -> dict[Case, list[dict[str, float]]]:
-    """Time the parts of each contender's step on each batch, in seconds, after its warm-up."""
+    """Time the parts of each contender's step on each batch, in seconds, after so many untimed steps."""
     taken: dict[Case, list[dict[str, float]]] = {case: [] for case in contenders}
 
     def step(case: Case, position: int) -> None:
         taken[case].append(contenders[case].step_in_parts(batches[position]))
 
-    _interleaved(contenders, batches, device, step)
+    _interleaved(contenders, batches, device, step, warm_up)
     return taken
 
 
@@ -131,10 +184,14 @@ def interleaved(contenders: Mapping[Case, Contender], batches: Sequence[Batch], 
 
 
 def _interleaved(
-    contenders: Mapping[Case, Contender], batches: Sequence[Batch], device: str, step: Callable[[Case, int], None]
+    contenders: Mapping[Case, Contender],
+    batches: Sequence[Batch],
+    device: str,
+    step: Callable[[Case, int], None],
+    warm_up: int = WARM_UP,
 ) -> dict[Case, list[float]]:
     for contender in contenders.values():
-        for _ in range(WARM_UP):
+        for _ in range(warm_up):
             contender.step(batches[0])
     actions = {case_label(case): functools.partial(step, case) for case in contenders}
     taken = interleave(actions, len(batches), device, "training steps")
@@ -189,7 +246,7 @@ def _times(measured: Measured) -> Table:
             )
         )
     notes: list[Line] = []
-    for rank in measured.moves:
+    for rank in [rank for name, rank in measured.parts if name == "rosa"]:
         reference, relative = measured.relative(("rosa", rank))
         notes.append(
             note(
@@ -211,7 +268,7 @@ def _times(measured: Measured) -> Table:
     header = ("method", "trainable", "forward, ms", "backward", "optimizer", "step", "x faster LoRA", "tokens/s")
     caption = f"{measured.model}: a training step"
     return Table(
-        "costs" if measured.steps_per_epoch else f"costs_{measured.model}", caption, header, tuple(rows), tuple(notes)
+        "costs" if measured.steps_per_epoch else f"costs_{measured.slug}", caption, header, tuple(rows), tuple(notes)
     )
 
 
@@ -231,7 +288,7 @@ def _memory(measured: Measured) -> Table:
         *_memory_notes(measured.memory),
     ]
     header = ("method", "peak", "weights", "gradients", "optimizer", "saved", "peak of a resample", "checkpoint")
-    name = "costs_memory" if measured.steps_per_epoch else f"costs_memory_{measured.model}"
+    name = "costs_memory" if measured.steps_per_epoch else f"costs_memory_{measured.slug}"
     return Table(name, f"{measured.model}: memory and storage", header, tuple(rows), tuple(notes))
 
 

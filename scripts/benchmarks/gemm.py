@@ -16,7 +16,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -25,7 +25,7 @@ from benchmarks.contenders import LABELS, RANK, Contender
 from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
 from benchmarks.shapes import random_model, random_texts
 from benchmarks.timing import Spread, interleave, ratio, seconds, spread
-from benchmarks.workload import Batch, Workload, load_model
+from benchmarks.workload import Batch, Build, Workload, in_precision, load_model
 from rosa.config import Config
 from rosa.report.tables.table import Table
 
@@ -130,18 +130,18 @@ def benchmark(workload: Workload, rounds: int) -> Findings:
     batches = [{name: tensor.cpu() for name, tensor in workload.batch(i).items()} for i in range(rounds)]
     return findings(
         [
-            measure(SHAPE, random_model(SHAPE), config, texts),
-            measure(config.model.name, load_model(config), config, batches),
+            measure(SHAPE, functools.partial(random_model, SHAPE), config, texts),
+            measure(config.model.name, load_model, config, batches),
         ]
     )
 
 
-def measure(name: str, plain: nn.Module, config: Config, batches: Sequence[Batch]) -> Model:
+def measure(name: str, build: Build, config: Config, batches: Sequence[Batch]) -> Model:
     """Measure every method in both precisions on the same batches.
 
     Args:
         name: the model's name, for the tables.
-        plain: the model, on the CPU; not changed.
+        build: makes the plain model, on the CPU, of a configuration: its attention may depend on the precision.
         config: the resolved configuration of a run.
         batches: one for each round.
     """
@@ -151,10 +151,11 @@ def measure(name: str, plain: nn.Module, config: Config, batches: Sequence[Batch
     for precision, dtype in precisions().items():
         square = torch.randn(SQUARE, SQUARE).to(dtype)
         actions[precision] = functools.partial(_square, square)
-        train = dataclasses.replace(config.train, precision=precision)
+        settings = in_precision(config, precision)
+        plain = build(settings)
         for method in METHODS:
             case = (method, precision)
-            contender = Contender(method, copy.deepcopy(plain), dataclasses.replace(config, train=train), RANK)
+            contender = Contender(method, copy.deepcopy(plain), settings, RANK)
             contender.step(batches[0])  # makes the optimizer's state
             by_shape = {batch["input_ids"].shape: batch for batch in batches}
             found = {shape: _recorded(contender, batch) for shape, batch in by_shape.items()}

@@ -30,6 +30,7 @@ class Measured:
     """The measurements of one model."""
 
     model: str
+    """Its name, and its precision where that is not the run's: ``roberta-base, bf16``."""
     batch_tokens: Sequence[int]
     """Tokens of each round's batch, padding included."""
     parts: Mapping[Case, Sequence[Mapping[str, float]]]
@@ -47,6 +48,11 @@ class Measured:
     merged: Mapping[Case, Spread] = field(default_factory=dict)
     """Latency of a forward pass of the merged model, relative to the model before any method."""
     steps_per_epoch: int | None = None
+
+    @property
+    def slug(self) -> str:
+        """The model's name for files and references: without a comma."""
+        return self.model.replace(", ", "_")
 
     def step(self, case: Case) -> list[float]:
         """Seconds of a case's whole steps."""

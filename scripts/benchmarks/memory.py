@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.contenders import Contender
-from benchmarks.workload import Batch, Workload, load_model
+from benchmarks.workload import Batch, Build, Workload, load_model
 from rosa.adapters import resample
 from rosa.config import Config
 from rosa.training import costs
@@ -39,7 +39,7 @@ class Memory:
     """As ``peak``, of a resample of all layers; None for methods without one, and where it was not measured."""
 
 
-def measure(name: str, rank: int, config: Config, batch: Batch) -> Memory:
+def measure(name: str, rank: int, config: Config, batch: Batch, build: Build = load_model) -> Memory:
     """Measure one contender in this process.
 
     Args:
@@ -47,11 +47,13 @@ def measure(name: str, rank: int, config: Config, batch: Batch) -> Memory:
         rank: the rank, for methods that have one.
         config: a resolved configuration.
         batch: the batch of every step, on any device.
+        build: makes the plain model.
     """
     device = config.train.device
     costs.reset_peak_memory(device)
     before = costs.peak_memory(device)
-    contender = Contender(name, load_model(config), config, rank)
+    plain = build(config).to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps nn.Module.to
+    contender = Contender(name, plain, config, rank)
     batch = {key: tensor.to(device) for key, tensor in batch.items()}
     held = of_steps(contender, batch, device, before["host_bytes"])
     return replace(held, resample=of_a_resample(contender, device)) if name == "rosa" else held
@@ -102,21 +104,31 @@ def of_parameters(contender: Contender, batch: Batch) -> Memory:
     return Memory(None, None, True, parts["weights_bytes"], parts["gradients_bytes"], parts["optimizer_state_bytes"])
 
 
-def measure_apart(workload: Workload, cases: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Memory]:
-    """Measure contenders, by name and rank, each in a fresh process, on the widest of the batches."""
-    batch = {key: tensor.cpu() for key, tensor in widest(workload).items()}
+def measure_apart(
+    config: Config, cases: Sequence[tuple[str, int]], batch: Batch, build: Build = load_model
+) -> dict[tuple[str, int], Memory]:
+    """Measure contenders, by name and rank, each in a fresh process.
+
+    Args:
+        config: a resolved configuration.
+        cases: names and ranks.
+        batch: the batch of every step, on any device.
+        build: makes the plain model; it must be possible to pickle it.
+    """
+    batch = {key: tensor.cpu() for key, tensor in batch.items()}
+    device = config.train.device
     # A process may keep the memory that another method freed, which would distort the peak. A fork server imports the
     # slow packages once; CUDA cannot be used in a fork.
-    fresh = multiprocessing.get_context("spawn" if workload.device == "cuda" else "forkserver")
-    if workload.device != "cuda":
+    fresh = multiprocessing.get_context("spawn" if device == "cuda" else "forkserver")
+    if device != "cuda":
         fresh.set_forkserver_preload(["torch", "transformers", "datasets", "peft", "loralib", "rosa.run"])
     # A process's resident memory does not depend on its neighbours, so two may run at once; a GPU's may.
-    workers = 1 if workload.device == "cuda" else 2
+    workers = 1 if device == "cuda" else 2
     with (
         ProcessPoolExecutor(max_workers=workers, mp_context=fresh, max_tasks_per_child=1) as pool,
         tqdm(total=len(cases), desc="memory", unit="method", dynamic_ncols=True) as bar,
     ):
-        asked = {case: pool.submit(measure, *case, workload.config, batch) for case in cases}
+        asked = {case: pool.submit(measure, *case, config, batch, build) for case in cases}
         try:
             for one in as_completed(asked.values()):
                 one.result()  # raises what stopped it

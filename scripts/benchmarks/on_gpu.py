@@ -14,14 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-)
+from transformers import PreTrainedModel
 
 from benchmarks import compiled as compiling
 from benchmarks import costs, memory
@@ -29,8 +22,9 @@ from benchmarks.contenders import RANK, Contender
 from benchmarks.factorization import factorize_by_svd
 from benchmarks.findings import Findings, row, with_quartiles
 from benchmarks.measured import Case, case_label, cases_at
+from benchmarks.shapes import random_model, random_texts
 from benchmarks.timing import Spread, seconds, spread
-from benchmarks.workload import Batch, Workload, configure
+from benchmarks.workload import Batch, Build, Workload, configure, in_precision
 from rosa.adapters.linalg.subspace import draw_indices, factorize_along, layers_at_once
 from rosa.config import Config
 from rosa.report.tables.markdown import markdown
@@ -47,6 +41,8 @@ LAYERS = (1, 4, 16)
 """Layers of one shape that are factorized as a stack."""
 SHAPES = ((768, 768), (2304, 768), (1024, 1024), (4096, 1024))
 """Weights (out, in) of RoBERTa-base and GPT-2, of their large versions, and of a feed-forward layer."""
+SMALL_VOCABULARY = 99
+"""Of a rehearsal."""
 
 
 def is_rehearsal(device: str) -> bool:
@@ -54,39 +50,31 @@ def is_rehearsal(device: str) -> bool:
     return device != "cuda"
 
 
-def roberta(device: str) -> tuple[PreTrainedModel, Batch]:
-    """A RoBERTa-base with random weights, and a batch of 32 examples of 128 tokens on the device."""
-    tiny = is_rehearsal(device)
-    small: dict[str, Any] = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 99}
-    shape = RobertaConfig(max_position_embeddings=514, type_vocab_size=1, **(small if tiny else {}))
-    # As training sets it; transformers would do so in the first step, which would have to be compiled again.
-    shape.problem_type = "single_label_classification"
-    ids = torch.randint(3, shape.vocab_size, (2, 8) if tiny else (32, 128))
-    labels = torch.randint(2, (len(ids),))
-    return RobertaForSequenceClassification(shape), _on(device, ids, labels)
+def roberta(device: str) -> tuple[Build, Batch]:
+    """RoBERTa-base's shape with random weights, and a batch of 32 examples of 128 tokens on the device."""
+    small = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4}
+    return _shape("roberta-base", device, small, 32, 128)
 
 
-def gpt2(device: str) -> tuple[PreTrainedModel, Batch]:
-    """A GPT-2 (124M) with random weights, and a batch of 8 texts of 256 tokens on the device."""
-    tiny = is_rehearsal(device)
-    small: dict[str, Any] = {"n_layer": 1, "n_embd": 32, "n_head": 4, "vocab_size": 99, "bos_token_id": 0}
-    shape = GPT2Config(**(small | {"eos_token_id": 0} if tiny else {}))
-    ids = torch.randint(shape.vocab_size, (2, 8) if tiny else (8, 256))
-    return GPT2LMHeadModel(shape), _on(device, ids, ids)
+def gpt2(device: str) -> tuple[Build, Batch]:
+    """GPT-2's shape (124M) with random weights, and a batch of 8 texts of 256 tokens on the device."""
+    small = {"n_layer": 1, "n_embd": 32, "n_head": 4, "bos_token_id": 0, "eos_token_id": 0}
+    return _shape("gpt2", device, small, 8, 256)
 
 
-MODELS: dict[str, Callable[[str], tuple[PreTrainedModel, Batch]]] = {"roberta": roberta, "gpt2": gpt2}
+def _shape(shape: str, device: str, small: dict[str, Any], examples: int, tokens: int) -> tuple[Build, Batch]:
+    if not is_rehearsal(device):
+        return functools.partial(random_model, shape), random_texts(shape, 0, device, examples, tokens)
+    build = functools.partial(random_model, shape, vocab_size=SMALL_VOCABULARY, **small)
+    return build, random_texts(shape, 0, device, 2, 8, SMALL_VOCABULARY)
 
 
-def _on(device: str, ids: Tensor, labels: Tensor) -> Batch:
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    return {key: tensor.to(device) for key, tensor in batch.items()}
+MODELS: dict[str, Callable[[str], tuple[Build, Batch]]] = {"roberta": roberta, "gpt2": gpt2}
 
 
 def settings(device: str, precision: str) -> Config:
     """A configuration with the protocol's optimizer and clipping."""
-    config = configure(CONF, "roberta-base", None, device, 32)
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
+    return in_precision(configure(CONF, "roberta-base", None, device, 32), precision)
 
 
 def contend(case: Case, plain: PreTrainedModel, config: Config) -> Contender:
@@ -104,10 +92,11 @@ def timed(action: Callable[[], object], device: str) -> Spread:
 
 def steps(model: str, precision: str, device: str) -> None:
     """Measure time and memory of a training step of each method, and of a resample of all layers."""
-    plain, batch = MODELS[model](device)
+    build, batch = MODELS[model](device)
+    config = settings(device, precision)
+    plain = build(config)
     shape, parameters = tuple(batch["input_ids"].shape), sum(parameter.numel() for parameter in plain.parameters())
     print(f"Batches of {shape} tokens; {parameters:,} parameters.\n", flush=True)
-    config = settings(device, precision)
     # One at a time: on a GPU the peak counts everything allocated.
     held = {case: memory.of_steps(contend(case, plain, config), batch, device) for case in cases_at([RANK])}
     on_device = copy.deepcopy(plain).to(device)  # type: ignore[arg-type]
@@ -144,11 +133,11 @@ def factorization(device: str) -> None:
 
 def compiled(device: str) -> None:
     """What ``train.compile=true`` gains for RoBERTa-base's shape in bf16."""
-    plain, batch = roberta(device)
+    build, batch = roberta(device)
     batches = [batch] * (2 if is_rehearsal(device) else STEPS)
     for case in (("rosa", RANK), ("lora", RANK)):
         config = settings(device, "bf16")
-        model = compiling.measure(type(plain).__name__, plain, config, batches, {"bf16": [case]})
+        model = compiling.measure("roberta", build, config, batches, {"bf16": [case]})
         # One at a time, in case the next one hangs.
         print(markdown(compiling.findings("compile", [model]).table), flush=True)
 
@@ -165,7 +154,7 @@ def benchmark(workload: Workload, rounds: int) -> Findings:
     device = workload.device
     cases = dict.fromkeys(compiling.precisions(device), compiling.CASES)
     found = []
-    for name, build in MODELS.items():
-        plain, batch = build(device)
-        found.append(compiling.measure(name, plain, workload.config, [batch] * rounds, cases))
+    for name, of in MODELS.items():
+        build, batch = of(device)
+        found.append(compiling.measure(name, build, workload.config, [batch] * rounds, cases))
     return compiling.findings("benchmark_gpu", found)

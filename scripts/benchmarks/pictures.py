@@ -38,7 +38,7 @@ def picture(measured: Measured) -> Picture:
         )
     with style.styled():
         drawing = _draw(measured, cases)
-    return Picture(f"costs/{measured.model}", COLUMNS, tuple(rows), drawing)
+    return Picture(f"costs/{measured.slug}", COLUMNS, tuple(rows), drawing)
 
 
 def _draw(measured: Measured, cases: Sequence[Case]) -> Figure:

@@ -108,9 +108,8 @@ def run(
         "environment": _environment(config),
     }
     tables = [table for findings in found.values() for table in findings.tables]
-    tables.append(
-        facts_table("benchmark_facts", "What was measured, and where", {**facts["workload"], **_environment(config)})
-    )
+    told = {**facts["workload"], **facts["environment"]}
+    tables.append(facts_table("benchmark_facts", "What was measured, and where", told))
     text = "\n".join(map(markdown, tables))
     stem = _stem(tuple(found))
     files.write(tables_folder / f"{stem}.md", text)

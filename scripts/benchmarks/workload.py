@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from rosa.training.batches import EpochSampler
 from rosa.utils.console import silence_transformers
 
 Batch = dict[str, Tensor]
+Build = Callable[[Config], PreTrainedModel]
+"""Makes the plain model that a run of a resolved configuration would have."""
 
 COLA_ROWS = 8551
 """Number of training rows of the real CoLA, and of the generated text that replaces it."""
@@ -61,6 +63,11 @@ def configure(conf: Path, model: str, data_dir: Path | None, device: str, batch_
     )
     train = dataclasses.replace(config.train, device=device, batch_size=batch_size)
     return dataclasses.replace(config, data=source, train=train)
+
+
+def in_precision(config: Config, precision: str) -> Config:
+    """The configuration of the same run in a precision, ``fp32`` or ``bf16``."""
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
 
 
 def load_model(config: Config) -> PreTrainedModel:

@@ -15,17 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from architectures import PUBLISHED
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    GPT2Config,
-    LlamaConfig,
-    PreTrainedConfig,
-    RobertaConfig,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedConfig
 
 from planning import PlanError
 from planning.lengths import mean_tokens, padded
@@ -41,24 +34,6 @@ from rosa.errors import AdapterError
 from rosa.mini import text as mini_text
 from rosa.mini.pretraining import gpt2, roberta
 from rosa.models.pretrained import locate
-
-ROBERTA: dict[str, Any] = {"max_position_embeddings": 514, "type_vocab_size": 1}
-LARGE: dict[str, Any] = {
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-}
-PUBLISHED: dict[str, PreTrainedConfig] = {
-    "FacebookAI/roberta-base": RobertaConfig(**ROBERTA),
-    "FacebookAI/roberta-large": RobertaConfig(**ROBERTA, **LARGE),
-    "openai-community/gpt2": GPT2Config(),
-    "openai-community/gpt2-medium": GPT2Config(n_embd=1024, n_layer=24, n_head=16),
-    "openai-community/gpt2-large": GPT2Config(n_embd=1280, n_layer=36, n_head=20),
-    "meta-llama/Llama-2-7b-hf": LlamaConfig(),
-}
-"""Published configurations, by name on the hub, so that planning needs no network. The classes' defaults are GPT-2
-small's and LLaMA2-7B's."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ from benchmarks.measured import Case, Measured, case_label, cases_at
 from benchmarks.memory import Memory
 from benchmarks.tensors import peak_bytes
 from benchmarks.timing import Spread, interleave, ratio, spread
-from benchmarks.workload import Workload, configure, load_model, prepare
+from benchmarks.workload import Batch, Workload, configure, in_precision, load_model, prepare
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from rosa.adapters import adapters
@@ -376,9 +376,75 @@ def test_every_case_is_measured_on_a_model(workload: Workload) -> None:
 def test_shapes_have_the_published_numbers_of_parameters(shape: str) -> None:
     """As the checkpoints of the hub; RoBERTa's classifier of two classes has 592,130 parameters."""
     with torch.device("meta"):
-        model = shapes.random_model(shape)
+        model = shapes.random_model(shape, configure(CONF, "minilm", None, "cpu", 4))
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count == {"roberta-base": 124_055_040 + 592_130, "gpt2": 124_439_808, "gpt2-medium": 354_823_168}[shape]
+
+
+SMALL_SHAPES: dict[str, dict[str, Any]] = {
+    "roberta-base": {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64},
+    "gpt2": {"n_layer": 1, "n_embd": 32, "n_head": 4},
+}
+
+
+@pytest.mark.parametrize("shape", SMALL_SHAPES)
+def test_a_shape_has_the_attention_of_a_run_in_its_precision(shape: str) -> None:
+    """As rosa.run.build chooses it; see docs/measurements.md."""
+    config = configure(CONF, "minilm", None, "cpu", 4)
+    found = [
+        shapes.random_model(shape, in_precision(config, precision), **SMALL_SHAPES[shape])
+        for precision in ("fp32", "bf16")
+    ]
+    assert [model.config._attn_implementation for model in found] == ["sdpa", "eager"]
+    texts = shapes.random_texts(shape, 0, "cpu", 2, 8)
+    torch.testing.assert_close(*(model.eval()(**texts).loss for model in found))
+
+
+def test_the_shapes_peaks_and_bf16_are_measured_beside_the_steps(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the cases that were asked for have a process; in bf16 steps alone, of a model built for it."""
+    built: list[str] = []
+
+    def small(shape: str, config: Config) -> Any:
+        model = shapes.random_model(shape, config, **SMALL_SHAPES[shape])
+        built.append(model.config._attn_implementation)
+        return model
+
+    def here(config: Config, cases: Sequence[Case], batch: Batch, build: Any) -> dict[Case, Memory]:
+        return {case: memory.measure(*case, config, batch, build) for case in cases}
+
+    monkeypatch.setattr(costs, "random_model", small)
+    monkeypatch.setattr(costs, "measure_apart", here)
+    cases: list[Case] = [("rosa", 8), ("lora", 8), (PEFT, 8), ("full", 0)]
+    plain = costs.Shape("roberta-base", 5, cases, cases[:2])
+    config = in_precision(config, "fp32")
+    measured = costs.measure_shape(plain, config, 4)
+    assert [held.peak is not None for held in measured.memory.values()] == [True, True, False, False]
+    assert measured.memory["rosa", 8].resample is not None
+    assert (len(measured.moves[8]), set(measured.merged)) == (costs.RESAMPLES, set(cases))
+    assert set(built) == {"sdpa"}
+
+    narrow = costs.Shape("roberta-base", 2, cases[:3], precision="bf16")
+    built.clear()
+    bf16 = costs.measure_shape(narrow, config, 4)
+    assert (bf16.model, len(bf16.batch_tokens), bf16.moves, bf16.merged) == ("roberta-base, bf16", 2, {}, {})
+    assert set(built) == {"eager"}
+    found = costs.findings([measured, bf16])
+    assert isinstance(value(found, "roberta-base, bf16: ROSA r=8", "step"), Spread)
+    times = next(table for table in found.tables if table.name == "costs_roberta-base_bf16")
+    assert times.notes[0][0].text.startswith("Rank 8: ROSA's step takes ")
+    assert [picture.name for picture in found.pictures] == ["costs/roberta-base", "costs/roberta-base_bf16"]
+
+
+@pytest.mark.parametrize(("precision", "capable", "expected"), [("fp32", 1, 1), ("fp32", 0, 0), ("bf16", 1, 0)])
+def test_bf16_is_measured_beside_fp32_where_the_device_multiplies_in_it(
+    config: Config, monkeypatch: pytest.MonkeyPatch, precision: str, capable: int, expected: int
+) -> None:
+    monkeypatch.setattr(costs, "precisions", lambda device: ("fp32", "bf16")[: 1 + capable])
+    chosen = [shape for shape in costs.SHAPES if costs._possible(shape, in_precision(config, precision))]
+    assert sum(bool(shape.precision) for shape in chosen) == expected
+    assert len(chosen) == 3 + expected
 
 
 @pytest.mark.parametrize(("name", "factors"), [("rosa", 2), ("full", 2)])
@@ -400,7 +466,7 @@ def test_memory_is_measured_in_another_process(workload: Workload, monkeypatch: 
     # The process comes from the tests' own fork server, which has imported what the command's would import again.
     forking()
     monkeypatch.setattr(forkserver, "set_forkserver_preload", lambda modules: None)
-    (apart,) = memory.measure_apart(workload, [("rosa", 8)]).values()
+    (apart,) = memory.measure_apart(workload.config, [("rosa", 8)], workload.batch(0)).values()
     here = memory.measure("rosa", 8, workload.config, workload.batch(0))
     for key in ("weights", "gradients", "optimizer_state"):
         assert getattr(apart, key) == getattr(here, key)
@@ -792,6 +858,22 @@ def test_bf16_is_measured_where_the_cpu_multiplies_in_it(
     assert list(gemm.precisions()) == expected
 
 
+def test_a_model_is_built_for_each_precision(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[tuple[str, str]] = []
+
+    def build(config: Config) -> Any:
+        model = load_model(config)
+        built.append((config.train.precision, model.config._attn_implementation))
+        return model
+
+    monkeypatch.setattr(gemm, "METHODS", ("rosa",))
+    monkeypatch.setattr(gemm, "SQUARE", 32)
+    monkeypatch.setattr(gemm, "precisions", lambda: gemm.PRECISIONS)
+    found = gemm.measure("tiny", build, workload.config, [workload.batch(0)])
+    assert built == [("fp32", "sdpa"), ("bf16", "eager")]
+    assert list(found.reached) == [("rosa", "fp32"), ("rosa", "bf16")]
+
+
 def test_every_operator_is_in_one_part(workload: Workload) -> None:
     contender = Contender("robust", load_model(workload.config), workload.config)
     parts = gemm.profiled(contender, workload.batch(0))
@@ -808,11 +890,11 @@ def test_every_operator_is_in_one_part(workload: Workload) -> None:
 def test_everything_is_written_for_people_and_for_programs(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def here(workload: Workload, cases: Sequence[Case]) -> dict[Case, Memory]:
-        return dict.fromkeys(cases, memory.measure("rosa", 2, workload.config, workload.batch(0)))
+    def here(config: Config, cases: Sequence[Case], batch: Batch) -> dict[Case, Memory]:
+        return dict.fromkeys(cases, memory.measure("rosa", 2, config, batch))
 
     monkeypatch.setattr(costs, "measure_apart", here)  # a process a case takes long, and one is tested above
-    monkeypatch.setattr(costs, "SHAPES", {})
+    monkeypatch.setattr(costs, "SHAPES", ())
     gain = compiled.Gain([1.0], [1.0], 1.0, 0, 0, None)  # compiling takes long, and is tested on its own
     stand_in = compiled.findings("benchmark_compile", [compiled.Model("tiny", [1], {("fp32", ("full", 0)): gain})])
     monkeypatch.setitem(suite.BENCHMARKS, "compile", (lambda w, n: stand_in, 1))
@@ -823,7 +905,7 @@ def test_everything_is_written_for_people_and_for_programs(
     monkeypatch.setitem(suite.BENCHMARKS, "layer", (lambda w, n: layer.benchmark(w, n, [32]), 1))
     monkeypatch.setattr(gemm, "METHODS", ("full", "robust"))
     monkeypatch.setattr(gemm, "SQUARE", 32)
-    monkeypatch.setattr(gemm, "random_model", lambda shape: load_model(config))
+    monkeypatch.setattr(gemm, "random_model", lambda shape, config: load_model(config))
     monkeypatch.setattr(gemm, "random_texts", lambda *_: prepare(config).batch(0))
     monkeypatch.setitem(suite.BENCHMARKS, "scaling", (lambda w, n: scaling.benchmark(w, n, [32, 40]), 1))
     monkeypatch.setitem(suite.BENCHMARKS, "scoring", (lambda w, n: scoring.measure(SMALL_CORPUS, n, "a corpus"), 1))
@@ -934,9 +1016,8 @@ def test_the_peaks_stop_at_the_first_error(monkeypatch: pytest.MonkeyPatch) -> N
         time.sleep(0.05)
 
     monkeypatch.setattr(memory, "measure", fails)
-    monkeypatch.setattr(memory, "widest", lambda workload: {})
     monkeypatch.setattr(memory, "ProcessPoolExecutor", lambda **_: ThreadPoolExecutor(1))
-    workload: Any = SimpleNamespace(device="cuda", config=None)  # whose pool imports nothing ahead
+    config: Any = SimpleNamespace(train=SimpleNamespace(device="cuda"))  # whose pool imports nothing ahead
     with pytest.raises(MemoryError, match="lora0"):
-        memory.measure_apart(workload, [(f"lora{i}", 8) for i in range(20)])
+        memory.measure_apart(config, [(f"lora{i}", 8) for i in range(20)], {})
     assert len(asked) < 20
