@@ -12,7 +12,7 @@ from pathlib import Path
 
 import from_clone  # noqa: F401  # finds rosa
 
-from rosa.records import find
+from rosa.records import baselines, find
 from rosa.report import benchmarked
 from rosa.report.claims.page import page
 from rosa.report.cli import add_results, tell_left_out
@@ -29,8 +29,10 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("docs/claims.md"), help="default: docs/claims.md")
     chosen = options.parse_args()
     found, problems = find(chosen.results, evidence="alone")
-    tell_left_out(problems)
-    files.write(chosen.out, page(found, benchmarked.read(chosen.results / "tables" / benchmarked.FILE)))
+    scored, lost = baselines.find(chosen.results)
+    tell_left_out([*problems, *lost])
+    measured = benchmarked.read(chosen.results / "tables" / benchmarked.FILE)
+    files.write(chosen.out, page(found, measured, scored))
     print(chosen.out)
 
 

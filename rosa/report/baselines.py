@@ -52,6 +52,12 @@ def labels(comparison: Comparison) -> list[str]:
     return [one for one in (CONSTANT, WORDS, RETRIEVAL) if one in found]
 
 
+def constant(comparison: Comparison, task: Task, place: Place) -> float | None:
+    """The mean score of a constant answer; None where it has none (a correlation), or where it was not computed."""
+    line = lines(comparison, task).get(CONSTANT)
+    return line.mean(*place) if line else None
+
+
 def not_above(comparison: Comparison, trial: Trial, task: Task, values: Iterable[float], place: Place) -> bool:
     """Whether the mean of a cell's scores does not exceed every baseline on the rows of its own runs.
 

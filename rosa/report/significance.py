@@ -1,4 +1,4 @@
-"""Paired t-tests over seeds against LoRA: a seed gives every method the same batches and the same initial head.
+"""Paired t-tests over seeds, mostly against LoRA: a seed gives every method the same batches and the same initial head.
 
 Wilcoxon's signed-rank test assumes less, but its two-sided p-value cannot be below 0.05 with fewer than six pairs, so
 it could never find a difference with three or five seeds.
@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from scipy.special import chdtri, nctdtrinc, stdtr, stdtrit
 
@@ -25,24 +26,43 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Paired:
-    """The difference of a row from LoRA, over the seeds that both have."""
+    """The differences of a row from another one, such as LoRA, over the seeds that both have."""
 
     against: str
-    """Label of the LoRA row."""
-    n: int
-    """Pairs."""
-    difference: float | None
-    """Mean of own minus LoRA's; None without a pair."""
-    p: float | None
-    """Two-sided p-value; None with fewer than two pairs or with differences that do not vary."""
-    interval: tuple[float, float] | None = None
-    """Student's t confidence interval of the mean difference at 1 - ``LEVEL``; None where ``p`` is."""
-    detectable: float | None = None
-    """Smallest true difference that ``n`` pairs with this variance find with a power of ``POWER``."""
+    """Label of the other row."""
+    differences: tuple[float, ...]
+    """Own score less the other's, of each seed."""
+    margin: float = 0.0
+    """The test is whether the true difference is -``margin``: above 0 to ask whether a row is as good as the other, up
+    to so much (below 0 for an error, of which less is better)."""
+
+    @property
+    def n(self) -> int:
+        """Pairs."""
+        return len(self.differences)
+
+    @property
+    def difference(self) -> float | None:
+        """The mean of the differences; None without a pair."""
+        return statistics.fmean(self.differences) if self.differences else None
+
+    @cached_property
+    def p(self) -> float | None:
+        """Two-sided p-value; None with fewer than two pairs or with differences that do not vary."""
+        return paired_t([one + self.margin for one in self.differences])
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """Student's t confidence interval of the mean difference at 1 - ``LEVEL``; None where ``p`` is."""
+        return t_interval(self.differences)
+
+    def detectable(self, tests: int = 1) -> float | None:
+        """What :func:`detectable_difference` says of these pairs, as a distance from -``margin``."""
+        return detectable_difference(self.differences, tests)
 
     @property
     def marked(self) -> bool:
-        """Whether the table marks the difference as significant."""
+        """Whether the table of scores, which corrects nothing, marks the difference as significant."""
         return self.p is not None and self.p < LEVEL
 
 
@@ -62,21 +82,26 @@ def t_interval(differences: Sequence[float]) -> tuple[float, float] | None:
     error = _standard_error(differences)
     if error is None:
         return None
-    mean, reach = statistics.fmean(differences), _critical(len(differences)) * error
+    mean, reach = statistics.fmean(differences), _critical(len(differences), LEVEL) * error
     return mean - reach, mean + reach
 
 
-def detectable_difference(differences: Sequence[float]) -> float | None:
-    """The true mean that :func:`paired_t` finds at ``LEVEL`` with a power of ``POWER``; None as there.
+def detectable_difference(differences: Sequence[float], tests: int = 1) -> float | None:
+    """The true mean that :func:`paired_t` finds with a power of ``POWER``; None as there.
 
     The sample deviation of ``differences`` is taken for the true one. The probability of a significant result of the
     wrong sign is neglected; at this power it is far below 0.001.
+
+    Args:
+        differences: of the pairs.
+        tests: the number of tests that are corrected together: the level is ``LEVEL`` over it, which Holm's method
+            asks of the smallest p-value.
     """
     error = _standard_error(differences)
     if error is None:
         return None
     n = len(differences)
-    return float(nctdtrinc(n - 1, 1 - POWER, _critical(n)) * error)
+    return float(nctdtrinc(n - 1, 1 - POWER, _critical(n, LEVEL / tests)) * error)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -110,8 +135,8 @@ def deviation_interval(n: int) -> tuple[float, float]:
     return low, high
 
 
-def _critical(n: int) -> float:
-    return float(stdtrit(n - 1, 1 - LEVEL / 2))
+def _critical(n: int, level: float) -> float:
+    return float(stdtrit(n - 1, 1 - level / 2))
 
 
 def _standard_error(differences: Sequence[float]) -> float | None:
@@ -123,18 +148,9 @@ def _standard_error(differences: Sequence[float]) -> float | None:
     return deviation / math.sqrt(n)
 
 
-def compare_with(against: str, own: Mapping[int, float], other: Mapping[int, float]) -> Paired:
+def compare_with(against: str, own: Mapping[int, float], other: Mapping[int, float], margin: float = 0.0) -> Paired:
     """Compare a row's scores (seed -> score) with another row's, over the seeds that both have."""
-    differences = [own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())]
-    mean = statistics.fmean(differences) if differences else None
-    return Paired(
-        against,
-        len(differences),
-        mean,
-        paired_t(differences),
-        t_interval(differences),
-        detectable_difference(differences),
-    )
+    return Paired(against, tuple(own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())), margin)
 
 
 def lora_of(row: Row, rows: Sequence[Row]) -> Row | None:

@@ -46,6 +46,7 @@ def test_each_difference_has_its_interval_and_its_verdict() -> None:
         interval = scipy.stats.ttest_rel(rosa, lora).confidence_interval()
         assert one.paired.interval == pytest.approx((interval.low, interval.high))
         assert (one.paired.against, one.paired.n) == ("LoRA r=8", 5)
+        assert one.detectable == one.paired.detectable(len(AHEAD)) > one.paired.detectable()
     # Holm: three times the smallest, twice the next or the one before, the largest as it is.
     assert found[in_order[0]].p_holm == pytest.approx(3 * p[in_order[0]])
     assert found[in_order[1]].p_holm == pytest.approx(max(2 * p[in_order[1]], 3 * p[in_order[0]]))

@@ -68,14 +68,26 @@ def test_the_interval_holds_the_truth_nineteen_times_in_twenty():
     assert np.mean([low < 1.0 < high for low, high in intervals]) == pytest.approx(0.95, abs=0.015)
 
 
-@pytest.mark.parametrize("n", [3, 5, 10])
-def test_a_detectable_difference_is_found_four_times_in_five(n):
+@pytest.mark.parametrize(("n", "tests"), [(3, 1), (5, 1), (10, 1), (3, 8), (5, 32)])
+def test_a_detectable_difference_is_found_four_times_in_five(n, tests):
     generator = np.random.default_rng(n)
     shape = generator.normal(size=n)
     shape /= shape.std(ddof=1)
-    true = detectable_difference(list(shape))
-    found = [paired_t(list(generator.normal(true, size=n))) < 0.05 for _ in range(4000)]
+    true = detectable_difference(list(shape), tests)
+    found = [paired_t(list(generator.normal(true, size=n))) < 0.05 / tests for _ in range(4000)]
     assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_margin_moves_the_test_and_not_the_interval():
+    own, other = {1: 0.50, 2: 0.53, 3: 0.51}, {1: 0.52, 2: 0.52, 3: 0.53}
+    paired, moved = (compare_with("LoRA", own, other, margin) for margin in (0.0, 0.03))
+    differences = [own[seed] - other[seed] for seed in own]
+    assert moved.p == pytest.approx(scipy.stats.ttest_1samp(differences, -0.03).pvalue)
+    assert (moved.interval, moved.difference) == (paired.interval, paired.difference)
+    # With one test, significantly above -margin is an interval whose lower end is above it.
+    low, high = paired.interval
+    for margin, significant in ((-low * 1.01, True), (-low * 0.99, False), (-high * 0.99, False), (-high * 1.01, True)):
+        assert (compare_with("LoRA", own, other, margin).p < 0.05) == significant
 
 
 def test_holm_by_hand():

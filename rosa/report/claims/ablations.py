@@ -28,9 +28,9 @@ def arm(**options: Any) -> Settings:
 
 BASIS, LORAS_START = arm(factorization="random_orthogonal"), arm(factorization="random_add")
 CLAIMS = (
-    Claim("Random triplets are at least as good as the largest (top)", arm(), arm(sampling="top")),
-    Claim("Random triplets are at least as good as the smallest (bottom)", arm(), arm(sampling="bottom")),
-    Claim("Random triplets are at least as good as a random window", arm(), arm(sampling="window")),
+    Claim("Random triplets are at least as good as the largest (top)", arm(), arm(sampling="top"), as_good=True),
+    Claim("Random triplets are at least as good as the smallest (bottom)", arm(), arm(sampling="bottom"), as_good=True),
+    Claim("Random triplets are at least as good as a random window", arm(), arm(sampling="window"), as_good=True),
     Claim("SVD initialisation: singular vectors are better than a random orthonormal basis", arm(), BASIS),
     Claim("Orthogonality: a random orthonormal basis is better than LoRA's start", BASIS, LORAS_START),
     Claim("Triplets taken out of the frozen weight are better than left in it", arm(), arm(factorization="svd_add")),

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from rosa.report import formatting
 from rosa.report.claims.section import VERDICT, Section, protocol
 from rosa.report.claims.verdicts import (
-    AS_GOOD,
     CONTRADICTED,
-    DETECTABLE,
     DIFFERENCE,
     FULL,
+    HOLM,
     IA3,
     LORA,
     NEVER,
@@ -20,13 +19,17 @@ from rosa.report.claims.verdicts import (
     ROSA,
     SPARSE,
     SUPPORTED,
+    UNCORRECTED,
     Claim,
     Difference,
+    corrected,
     detectable,
     difference_on,
+    margin_to,
     mean_and_reach,
+    on_detectable,
+    on_margins,
     rows_of,
-    significant,
     verdict_of,
 )
 from rosa.report.comparison import Comparison, Row, Task
@@ -40,11 +43,11 @@ ON_TEXTS, WITH_LARGER = "e2e_real", "evidence_e2e"
 """The experiments whose generated texts are compared: with a small model, and with a larger one."""
 
 BETWEEN_METHODS = (
-    Claim("ROSA is as good as full fine-tuning", ROSA, FULL),
+    Claim("ROSA is as good as full fine-tuning", ROSA, FULL, as_good=True),
     Claim("ROSA is better than (IA)3", ROSA, IA3),
     Claim("RoSA (robust adaptation) is better than LoRA at its budget", ROBUST, LORA),
     Claim("RoSA is better than its sparse part alone", ROBUST, SPARSE),
-    Claim("RoSA is as good as full fine-tuning", ROBUST, FULL),
+    Claim("RoSA is as good as full fine-tuning", ROBUST, FULL, as_good=True),
     Claim("ROSA is better than RoSA", ROSA, ROBUST),
 )
 ON_TASKS = (
@@ -93,59 +96,75 @@ def texts_section(comparison: Comparison) -> Section:
 
 
 def tasks_table(comparison: Comparison) -> Table:
-    """One line per claim: the difference on each task, and a verdict."""
-    rows = []
-    for claim in ON_TASKS:
-        found = [difference_on(comparison, claim, task) for task in comparison.tasks]
-        rows.append(_line(claim, found))
+    """One line per claim: the difference on each task, corrected over the whole table, and a verdict."""
+    found = corrected([[difference_on(comparison, claim, task) for task in comparison.tasks] for claim in ON_TASKS])
+    rows = [
+        (Cell(claim.words), *map(_cell, line), Cell(verdict_of(line)))
+        for claim, line in zip(ON_TASKS, found, strict=True)
+    ]
     names = [formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks]
-    return Table(
-        "claims", "The claims", ("Claim", *names, VERDICT), tuple(rows), _notes("tasks", len(names), text(AS_GOOD))
+    known = [one for line in found for one in line if one is not None]
+    lines = (
+        _legend(known),
+        text(
+            f"Verdict: {SUPPORTED} where most of the {len(names)} tasks have a {HOLM} in the claim's direction, "
+            f"{CONTRADICTED} where most have one in the other, {OPEN} otherwise. {UNCORRECTED}"
+        ),
+        *on_margins(known),
     )
+    return Table("claims", "The claims", ("Claim", *names, VERDICT), tuple(rows), lines)
 
 
 def texts_table(comparison: Comparison) -> Table:
-    """One line per claim about generated texts: the difference in each of their scores, and a verdict."""
+    """One line per claim about generated texts: the difference in each of their scores, and a verdict by the first.
+
+    The scores are of the same texts, so that the first alone is tested.
+    """
     task = next(task for task in comparison.tasks if task.kind == KIND)
-    found = ((claim, rows_of(comparison, claim)) for claim in IN_TEXTS)
-    rows = [_line(claim, _in_texts(pair, task)) for claim, pair in found if pair is not None]
+    pairs = ((claim, rows_of(comparison, claim)) for claim in IN_TEXTS)
+    found = [(claim, _in_texts(comparison, claim, pair, task)) for claim, pair in pairs if pair is not None]
+    tested = corrected([line[:1] for _, line in found])
+    rows = [
+        (Cell(claim.words), *map(_cell, [*first, *line[1:]]), Cell(verdict_of(first)))
+        for (claim, line), first in zip(found, tested, strict=True)
+    ]
     names = [formatting.METRIC_NAMES[metric] for metric in SCORES["e2e"]]
-    lines = _notes("scores", len(names), text("The scores are of the same texts, so they are no independent tests."))
+    known = [one for line in tested for one in line if one is not None]
+    lines = (
+        _legend(known),
+        text(
+            f"Verdict: by {names[0]} alone, the score that the papers lead with, as all {len(names)} are of the same "
+            f"texts: {SUPPORTED} where it has a {HOLM} in the claim's direction, {CONTRADICTED} where it has one in "
+            f"the other, {OPEN} otherwise. {UNCORRECTED}"
+        ),
+        *on_margins(known),
+    )
     caption = f"The claims, on generated texts ({formatting.TASK_NAMES.get(task.name, task.name)})"
     return Table(f"claims-texts-{comparison.experiment}", caption, ("Claim", *names, VERDICT), tuple(rows), lines)
 
 
-def _notes(what: str, number: int, last: Line) -> tuple[Line, ...]:
-    return (
-        text(
-            f"A cell: {DIFFERENCE}; in brackets {DETECTABLE}, and n. A star: p < {LEVEL:g} after Holm's correction "
-            f"over the {what} of its line. {formatting.MISSING}: not run."
-        ),
-        text(
-            f"Verdict: {SUPPORTED} where most of the {number} {what} have a star in the claim's direction, "
-            f"{CONTRADICTED} where most have one in the other, {OPEN} otherwise."
-        ),
-        last,
+def _legend(known: Sequence[Difference]) -> Line:
+    tests = max((one.tests or 0 for one in known), default=0)
+    return text(
+        f"A cell: {DIFFERENCE}; in brackets n, after {on_detectable(known)}. {HOLM}: p < {LEVEL:g} after Holm's "
+        f"correction over the table's tests ({tests}). {formatting.MISSING}: not run."
     )
 
 
-def _line(claim: Claim, found: Sequence[Difference | None]) -> tuple[Cell, ...]:
-    known = [one for one in found if one is not None]
-    stars = {one.name for one, star in zip(known, significant(known), strict=True) if star}
-    cells = [Cell(_written(one, one.name in stars) if one else formatting.MISSING) for one in found]
-    return Cell(claim.words), *cells, Cell(verdict_of(known, len(found)))
+def _cell(one: Difference | None) -> Cell:
+    """A difference; with what could be detected where it is tested."""
+    if one is None:
+        return Cell(formatting.MISSING)
+    reach = "" if one.paired.interval is None or one.tests is None else f"{detectable(one)}, "
+    return Cell(f"{mean_and_reach(one, HOLM if one.counts else '')} ({reach}n={one.paired.n})")
 
 
-def _written(one: Difference, star: bool) -> str:
-    reach = "" if one.paired.interval is None else f"{detectable(one)}, "
-    return f"{mean_and_reach(one, star)} ({reach}n={one.paired.n})"
-
-
-def _in_texts(rows: tuple[Row, Row], task: Task) -> list[Difference | None]:
+def _in_texts(comparison: Comparison, claim: Claim, rows: tuple[Row, Row], task: Task) -> list[Difference | None]:
     """The difference of two rows in each score of the test split's texts."""
     found: list[Difference | None] = []
     for metric in SCORES["e2e"]:
-        ours, theirs = (generated_scores(row.results[task.name].selected, metric, "test") for row in rows)
-        paired = compare_with(rows[1].label, ours, theirs)
+        own, other = (generated_scores(row.results[task.name].selected, metric, "test") for row in rows)
+        margin = margin_to(comparison, task, own, other, ("test", metric)) if claim.as_good else 0.0
+        paired = compare_with(rows[1].label, own, other, margin)
         found.append(Difference(formatting.METRIC_NAMES[metric], metric, False, paired) if paired.n else None)
     return found

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from rosa.report import formatting
 from rosa.report.claims.section import VERDICT
 from rosa.report.claims.verdicts import (
-    AS_GOOD,
-    CONTRADICTED,
-    DETECTABLE,
     DIFFERENCE,
-    NOT_RUN,
     OPEN,
-    SUPPORTED,
+    UNCORRECTED,
     Claim,
+    corrected,
     detectable,
     difference_on,
     mean_and_reach,
+    on_detectable,
+    on_margins,
+    verdict_of,
 )
 from rosa.report.comparison import Comparison, Task
-from rosa.report.significance import LEVEL, adjusted
+from rosa.report.significance import LEVEL
 from rosa.report.tables.notes import text
 from rosa.report.tables.table import Cell, Table
 
@@ -29,27 +29,24 @@ HEADER = ("Claim", "Difference", "n", "p (Holm)", "Detectable", VERDICT)
 
 def claims_table(name: str, caption: str, claims: Sequence[Claim], comparison: Comparison, task: Task) -> Table:
     """One line per claim: the difference on the task and its p-value, corrected over the lines, and a verdict."""
-    found = [difference_on(comparison, claim, task) for claim in claims]
-    known = [one for one in found if one is not None]
-    corrected = iter(adjusted([one.paired for one in known]))
+    (found,) = corrected([[difference_on(comparison, claim, task) for claim in claims]])
     rows = []
     for claim, one in zip(claims, found, strict=True):
-        if one is None:
-            rows.append((Cell(claim.words), *[Cell(formatting.MISSING)] * (len(HEADER) - 2), Cell(NOT_RUN)))
-            continue
-        p = next(corrected)
-        verdict = OPEN if p is None or p >= LEVEL else SUPPORTED if one.ahead else CONTRADICTED
-        cells = (mean_and_reach(one), str(one.paired.n), formatting.p_value(p), detectable(one), verdict)
-        rows.append((Cell(claim.words), *map(Cell, cells)))
-    tests = sum(one.paired.p is not None for one in known)
+        cells = [formatting.MISSING] * (len(HEADER) - 2)
+        if one is not None:
+            cells = [mean_and_reach(one), str(one.paired.n), formatting.p_value(one.p), detectable(one)]
+        rows.append((Cell(claim.words), *map(Cell, cells), Cell(verdict_of([one]))))
+    known = [one for one in found if one is not None]
+    tests = max((one.tests or 0 for one in known), default=0)
     lines = (
         text(
-            f"Difference: {DIFFERENCE}. p (Holm): of the paired t-test, corrected for the {tests} tests of this table. "
-            f"Detectable: {DETECTABLE}."
+            f"Difference: {DIFFERENCE}. p (Holm): of the paired t-test, corrected over the table's tests ({tests}). "
+            f"Detectable: {on_detectable(known)}."
         ),
         text(
-            f"Verdict: {OPEN} unless p (Holm) < {LEVEL:g}, which {formatting.MISSING} is not: fewer than two seeds, or "
-            f"differences that do not vary. {AS_GOOD}"
+            f"{OPEN.capitalize()}: p (Holm) is {LEVEL:g} or more, or ({formatting.MISSING}) cannot be computed. "
+            f"{UNCORRECTED}"
         ),
+        *on_margins(known),
     )
     return Table(name, caption, HEADER, tuple(rows), lines)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from rosa.records import Record
+from rosa.records.baselines import Found
 from rosa.report.benchmarked import Line
 from rosa.report.claims import ablations, changes, costs, coverage, methods, ranks, reviewers
 from rosa.report.claims.rates import rates_table
@@ -31,19 +32,22 @@ OPTIONAL: dict[str, tuple[Callable[[Comparison], Section], str]] = {
 """Experiment -> its section, and what it answers, for the page without its records."""
 
 
-def page(found: Sequence[Record], lines: Sequence[Line] = ()) -> str:
+def page(found: Sequence[Record], lines: Sequence[Line] = (), baselines: Found | None = None) -> str:
     """The Markdown page.
 
     Args:
         found: records, those of the study among them.
         lines: measurements of the benchmark; without them the claims about time and storage are not run.
+        baselines: their records; without them scores are measured from 0 and not from a constant answer's.
 
     Raises:
         ReportError: the study has no records, or a claim fits several rows of an experiment.
     """
-    study = compare(found, methods.EXPERIMENT)
+    study = compare(found, methods.EXPERIMENT, baselines=baselines)
     known = {run["identity"]["experiment"] for run in found}
-    answered = [make(compare(found, name)) for name, (make, _) in OPTIONAL.items() if name in known]
+    answered = [
+        make(compare(found, name, baselines=baselines)) for name, (make, _) in OPTIONAL.items() if name in known
+    ]
     missing = [f"`{name}` ({words}): {NOT_RUN}" for name, (_, words) in OPTIONAL.items() if name not in known]
     sections = [
         methods.tasks_section(study),

@@ -27,7 +27,7 @@ def claims(comparison: Comparison) -> list[Claim]:
         low, high = ranks[0], ranks[-1]
         small, large = ROSA | {RANK: low}, ROSA | {RANK: high}
         found = [
-            Claim(f"Rank does not limit ROSA: rank {low} is as good as rank {high}", small, large),
+            Claim(f"Rank does not limit ROSA: rank {low} is as good as rank {high}", small, large, as_good=True),
             Claim(f"Rank limits LoRA: rank {high} is better than rank {low}", LORA | {RANK: high}, LORA | {RANK: low}),
             Claim(f"Rank speeds ROSA up: rank {high} is ahead of rank {low} early on", large, small, early=True),
         ]

@@ -24,9 +24,9 @@ class Section:
 
     @property
     def verdicts(self) -> list[tuple[str, str]]:
-        """(claim, verdict) of every line of its tables of claims."""
+        """(claim, verdict) of every line of its tables of claims; the verdict without what it says in brackets."""
         tables = (part for part in self.parts if isinstance(part, Table) and part.header[-1] == VERDICT)
-        return [(line[0].text, line[-1].text) for table in tables for line in table.rows]
+        return [(line[0].text, line[-1].text.partition(" (")[0]) for table in tables for line in table.rows]
 
     def markdown(self) -> str:
         """The section as Markdown."""

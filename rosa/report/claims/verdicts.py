@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rosa.errors import ReportError
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Row, Task
+from rosa.report.baselines import Place, constant
+from rosa.report.comparison import Comparison, Row, Task, summarise
 from rosa.report.histories import points
-from rosa.report.significance import LEVEL, POWER, Paired, adjusted, compare_with
+from rosa.report.significance import LEVEL, POWER, Paired, adjusted, compare_with, deviation_interval
+from rosa.report.tables.notes import text
+from rosa.report.tables.table import Line
 
 SUPPORTED, CONTRADICTED, OPEN, NOT_RUN = "supported", "contradicted", "open", "not run"
 
@@ -24,29 +27,31 @@ FULL: Settings = {"method.name": "full"}
 ROBUST: Settings = {"method.name": "robust", "method.schedule": "joint"}
 SPARSE: Settings = {"method.name": "robust", "method.schedule": "sparse_only"}
 
+MARGIN = 0.1
+"""A row is as good as another where it is behind by less than this share of what the other has above a constant
+answer."""
+HOLM = "†"
+"""Mark of a difference that is significant after correction. The tables of scores have a star for one that is so
+before."""
+
 DIFFERENCE = (
     f"the mean of paired differences over n seeds, in points, ± half the width of its {1 - LEVEL:.0%} interval "
     "(Student's t)"
 )
 """What :func:`mean_and_reach` writes."""
-DETECTABLE = (
-    f"the smallest true difference that n such pairs would find (p < {LEVEL:g}, uncorrected) with a chance of "
-    f"{POWER:.0%}"
-)
-AS_GOOD = (
-    "That a row is as good as another, or at least as good, is supported only where it is better: where the interval "
-    "holds 0 it stays open, and the interval says by how much the row may be worse."
-)
+UNCORRECTED = "Intervals are not corrected, so a line can be open although its interval leaves out 0."
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The claim that one row scores higher than another."""
+    """The claim that one row scores higher than another, or as high."""
 
     words: str
     """The papers' claim, shortened."""
     row: Settings
     against: Settings
+    as_good: bool = False
+    """Whether the row may be behind by less than the margin, see ``MARGIN``."""
     early: bool = False
     """Whether it is about the first epoch after which not all scores of the two rows are equal, as those of constant
     answers are (the last one where all are), and not about the selected one."""
@@ -61,11 +66,20 @@ class Difference:
     metric: str
     lower_is_better: bool
     paired: Paired
+    p: float | None = None
+    """The p-value after :func:`corrected`; None where there is no test."""
+    tests: int | None = None
+    """The number of tests it was corrected for; None before."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is significant after the correction."""
+        return self.p is not None and self.p < LEVEL
 
     @property
     def ahead(self) -> bool:
-        """Whether the row is better on average."""
-        return ((self.paired.difference or 0) > 0) != self.lower_is_better
+        """Whether the row is better on average, or less behind than its margin."""
+        return ((self.paired.difference or 0) + self.paired.margin > 0) != self.lower_is_better
 
 
 def row_of(comparison: Comparison, wanted: Settings) -> Row | None:
@@ -96,7 +110,8 @@ def difference_on(comparison: Comparison, claim: Claim, task: Task) -> Differenc
     if rows is None or not all(task.name in row.results for row in rows):
         return None
     own, other = _early(*rows, task) if claim.early else (_selected(row, task) for row in rows)
-    paired = compare_with(rows[1].label, own, other)
+    margin = margin_to(comparison, task, own, other, (task.splits[0], task.metric)) if claim.as_good else 0.0
+    paired = compare_with(rows[1].label, own, other, margin)
     name = formatting.TASK_NAMES.get(task.name, task.name)
     return Difference(name, task.metric, task.lower_is_better, paired) if paired.n else None
 
@@ -115,29 +130,47 @@ def _early(row: Row, against: Row, task: Task) -> tuple[dict[int, float], dict[i
     return (own[shared[-1]], other[shared[-1]]) if shared else ({}, {})
 
 
-def significant(found: Sequence[Difference]) -> list[bool]:
-    """Whether each difference is significant after Holm's correction over all of them."""
-    return [p is not None and p < LEVEL for p in adjusted([one.paired for one in found])]
+def margin_to(
+    comparison: Comparison, task: Task, own: Mapping[int, float], other: Mapping[int, float], place: Place
+) -> float:
+    """By how much a row may be behind another and still be as good; below 0 for an error, of which less is better.
+
+    ``MARGIN`` of the other row's mean over the seeds that both have, less the score of a constant answer or 0.
+    """
+    found = summarise(other[seed] for seed in own.keys() & other.keys())
+    return MARGIN * (found.mean - (constant(comparison, task, place) or 0.0)) if found else 0.0
 
 
-def verdict_of(found: Sequence[Difference], number: int) -> str:
-    """Whether most of ``number`` tasks or scores differ significantly in one direction.
+def corrected(lines: Sequence[Sequence[Difference | None]]) -> list[list[Difference | None]]:
+    """The differences of a table's lines, after Holm's correction over all of them."""
+    known = [one for line in lines for one in line if one is not None]
+    tests = sum(one.paired.p is not None for one in known)
+    found = iter(
+        [replace(one, p=p, tests=tests) for one, p in zip(known, adjusted([one.paired for one in known]), strict=True)]
+    )
+    return [[None if one is None else next(found) for one in line] for line in lines]
+
+
+def verdict_of(found: Sequence[Difference | None]) -> str:
+    """Whether most of a claim's tasks differ significantly in one direction, after :func:`corrected`.
 
     Args:
-        found: own scores minus the other's, for each task or score that both have.
-        number: of tasks or scores in the study; those without a difference count as none.
+        found: own scores minus the other's on each task; None where one has no runs, which counts as no difference.
     """
-    if not found:
+    known = [one for one in found if one is not None]
+    if not known:
         return NOT_RUN
-    ahead = [one.ahead for one, counts in zip(found, significant(found), strict=True) if counts]
-    if 2 * sum(ahead) > number:
+    ahead = [one.ahead for one in known if one.counts]
+    if 2 * sum(ahead) > len(found):
         return SUPPORTED
-    return CONTRADICTED if 2 * (len(ahead) - sum(ahead)) > number else OPEN
+    if 2 * (len(ahead) - sum(ahead)) > len(found):
+        return CONTRADICTED
+    return OPEN if len(known) == len(found) else f"{OPEN} ({len(known)} of {len(found)} tasks run)"
 
 
-def mean_and_reach(one: Difference, star: bool = False) -> str:
-    """``-1.6* ± 0.9``, as ``DIFFERENCE`` says; without an interval the mean alone."""
-    mean = formatting.signed_score(one.paired.difference or 0.0, one.metric) + ("*" if star else "")
+def mean_and_reach(one: Difference, mark: str = "") -> str:
+    """``-1.6† ± 0.9``, as ``DIFFERENCE`` says, with a mark or none; without an interval the mean alone."""
+    mean = formatting.signed_score(one.paired.difference or 0.0, one.metric) + mark
     if one.paired.interval is None:
         return mean
     low, high = one.paired.interval
@@ -145,6 +178,40 @@ def mean_and_reach(one: Difference, star: bool = False) -> str:
 
 
 def detectable(one: Difference) -> str:
-    """The detectable difference; a dash where there is no interval."""
-    found = one.paired.detectable
+    """The detectable difference at the corrected level; a dash where there is no interval."""
+    found = one.paired.detectable(one.tests or 1)
     return formatting.MISSING if found is None else formatting.score(found, one.metric)
+
+
+def on_detectable(found: Sequence[Difference]) -> str:
+    """What :func:`detectable` writes of a table's differences, and how much it can be relied on."""
+    tests = max((one.tests or 1 for one in found), default=1)
+    fewest = min((one.paired.n for one in found if one.paired.interval), default=2)
+    low, high = deviation_interval(fewest)
+    level = f"{LEVEL:g}/{tests}, what the correction asks of the smallest p" if tests > 1 else f"{LEVEL:g}"
+    return (
+        f"the smallest true difference that n such pairs would find with a chance of {POWER:.0%} at p < {level}, if "
+        f"the deviation of these pairs is the true one (which with n={fewest} may be {low:.2f} to {high:.1f} times as "
+        "large)"
+    )
+
+
+def on_margins(found: Sequence[Difference]) -> list[Line]:
+    """What "as good as" means in a table, with its margins; nothing where no line has one."""
+    margins: dict[str, dict[float, str]] = {}
+    for one in found:
+        if one.paired.margin:
+            margin = abs(one.paired.margin)
+            margins.setdefault(one.name, {})[margin] = formatting.score(margin, one.metric)
+    if not margins:
+        return []
+    ends = {name: dict.fromkeys((own[min(own)], own[max(own)])) for name, own in margins.items()}
+    each = ", ".join(f"{' to '.join(written)} ({name})" for name, written in ends.items())
+    return [
+        text(
+            f'"As good as": not behind by more than a margin, {MARGIN:.0%} of what the other row\'s mean has above a '
+            f"constant answer (above 0 where that has no score): {each}. It is {SUPPORTED} where the difference is "
+            f"significantly above minus the margin, {CONTRADICTED} where it is significantly below; the distance from "
+            "there is what can be detected. The margin was chosen after the first runs had been seen."
+        )
+    ]

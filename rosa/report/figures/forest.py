@@ -56,7 +56,7 @@ def _lines(comparison: Comparison, found: Sequence[Difference]) -> Iterator[dict
             "high": high,
             "p": one.paired.p,
             "p_holm": one.p_holm,
-            "detectable": one.paired.detectable,
+            "detectable": one.detectable,
             "verdict": one.verdict,
         }
 

@@ -23,6 +23,8 @@ class Difference:
     paired: Paired
     p_holm: float | None
     """The p-value, adjusted for the number of tests in the comparison; None where there is no test."""
+    detectable: float | None
+    """The detectable difference at the level of the smallest of that many p-values."""
 
     @property
     def verdict(self) -> str:
@@ -45,7 +47,8 @@ def differences(comparison: Comparison) -> list[Difference]:
             if paired.n:
                 found.append((row, task, paired))
     corrected = adjusted([paired for *_, paired in found])
-    return [Difference(*one, p) for one, p in zip(found, corrected, strict=True)]
+    tests = sum(p is not None for p in corrected)
+    return [Difference(*one, p, one[-1].detectable(tests)) for one, p in zip(found, corrected, strict=True)]
 
 
 def differences_table(comparison: Comparison) -> Table | None:
@@ -73,9 +76,10 @@ def differences_table(comparison: Comparison) -> Table | None:
             f"the {len(tests)} tests of this table."
         ),
         notes.text(
-            f"Detectable: the smallest true difference that n such pairs would find at p < {LEVEL:g} with a chance of "
-            f"{POWER:.0%}. Verdict: {OPEN} unless p (Holm) < {LEVEL:g}. {formatting.MISSING}: fewer than two seeds, or "
-            "differences that do not vary."
+            f"Detectable: the smallest true difference that n such pairs would find with a chance of {POWER:.0%} at p "
+            f"< {LEVEL:g}/{len(tests)}, what the correction asks of the smallest p. Verdict: {OPEN} unless p (Holm) < "
+            f"{LEVEL:g}; intervals are not corrected, so it can be {OPEN} although the interval leaves out 0. "
+            f"{formatting.MISSING}: fewer than two seeds, or differences that do not vary."
         ),
         *notes.notes(comparison),
     )
@@ -97,6 +101,6 @@ def _line(one: Difference) -> tuple[Cell, ...]:
         Cell(str(paired.n)),
         Cell(formatting.p_value(paired.p)),
         Cell(formatting.p_value(one.p_holm), bold=one.p_holm is not None and one.p_holm < LEVEL),
-        Cell(formatting.MISSING if paired.detectable is None else formatting.score(paired.detectable, metric)),
+        Cell(formatting.MISSING if one.detectable is None else formatting.score(one.detectable, metric)),
         Cell(one.verdict),
     )
