@@ -53,7 +53,7 @@ figures: setup  ## every figure, from the records alone
 report: setup  ## results/report.html: every table, figure and run in one page, from the records alone
 	$(RUN) scripts/make_report.py $(ARGS)
 
-benchmark: setup  ## time, memory and resampling costs of all methods, interleaved; ARGS="--data-dir DIR" for real text
+benchmark: setup  ## time, memory and resampling costs of all methods, interleaved; ARGS="model=DIR" for a model of yours
 	$(RUN) scripts/benchmark.py $(ARGS)
 
 # One thread for each of the two workers and what they start; and compiled files, which every started interpreter reads.

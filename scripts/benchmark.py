@@ -1,8 +1,13 @@
 """Measure speed and memory of all methods, interleaved.
 
 python scripts/benchmark.py [costs|layer|compile|gpu|padding|factorization|solvers|stages|scaling|sparse|gemm|
-    decoding|scoring|full_size|reports|all ...] [--model minilm] [--data-dir DIR] [--e2e-dir DIR] [--device auto]
-    [--batch-size 32] [--repeats N] [--results results]
+    decoding|scoring|full_size|reports|all ...] [model=PATH_OR_NAME] [--data-dir DIR] [--e2e-dir DIR] [--device auto]
+    [--batch-size N] [--repeats N] [--results results]
+
+``model=`` measures a model of yours alone, with every method and rank of the costs' table: a folder that
+``save_pretrained`` wrote, a name under ``conf/model``, or a name on the hub. A causal language model is trained on
+texts like E2E's, any other as a classifier on sentences like CoLA's. The tables are ``tables/costs_MODEL.*``, the
+figure ``figures/costs_MODEL``. The benchmarks costs, compile, padding, factorization and gemm take it.
 
 ``compile`` measures what ``train.compile=true`` gains; ``gpu`` the same on CUDA at RoBERTa-base's and GPT-2's shapes.
 """
@@ -11,10 +16,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import from_clone  # noqa: F401  # finds rosa
-from benchmarks import NAMES
+from benchmarks import NAMES, BenchmarkError
 
 from rosa.utils.console import run_command
 
@@ -24,25 +30,47 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Measure speed and memory of all methods.")
-    parser.add_argument("names", nargs="*", metavar="BENCHMARK", help=f"{', '.join(NAMES)}, or all (default: costs)")
-    parser.add_argument("--model", default="minilm", help="a name under conf/model, or the folder of a saved model")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="BENCHMARK",
+        help=f"{', '.join(NAMES)}, or all (default: costs); and model=PATH_OR_NAME, which measures this model alone: a "
+        "folder that save_pretrained wrote, a name under conf/model, or a name on the hub",
+    )
     parser.add_argument("--data-dir", type=Path, help="folder that contains CoLA/ (default: generated text like it)")
     parser.add_argument("--e2e-dir", type=Path, help="folder of E2E's CSV files (default: generated text like it)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--batch-size", type=int, default=32, help="examples per step (default: 32)")
+    parser.add_argument("--batch-size", type=int, help="examples per step (default: 32; of a language model 8)")
     parser.add_argument("--repeats", type=int, help="rounds of each benchmark (default: depends on the benchmark)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="tables are written to its tables/")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # which also takes words after options
+
+
+def split(words: Sequence[str]) -> tuple[list[str], str]:
+    """The benchmarks' names, and the model of ``model=``, or an empty string.
+
+    Raises:
+        BenchmarkError: another key, no model after ``model=``, or several.
+    """
+    settings = [word for word in words if "=" in word]
+    for word in settings:
+        key, _, value = word.partition("=")
+        if key != "model" or not value:
+            raise BenchmarkError(f"{word}: expected model=PATH_OR_NAME, and options with two dashes")
+    if len(settings) > 1:
+        raise BenchmarkError(f"{' '.join(settings)}: expected one model")
+    return [word for word in words if "=" not in word], "".join(settings).removeprefix("model=")
 
 
 def main() -> None:
     """Run the benchmarks, print and write their tables."""
     options = arguments()
+    names, model = split(options.words)
     from benchmarks.suite import run
-    from benchmarks.workload import configure
+    from benchmarks.workload import MODEL, configure
 
-    config = configure(CONF, options.model, options.data_dir, options.device, options.batch_size)
-    print(run(config, options.results, options.names, options.repeats, options.e2e_dir))
+    config = configure(CONF, model or MODEL, options.data_dir, options.device, options.batch_size, options.e2e_dir)
+    print(run(config, options.results, names, options.repeats, options.e2e_dir, model))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,12 @@ from rosa.utils.seeding import derive, global_stream
 PADDING = "<|pad|>"
 """The padding token added to a language model that lacks one."""
 
+WITHOUT_NETWORK = (
+    ". Without a network use a model that you have (model=folder model.path=DIR, as save_pretrained writes it), "
+    "model=minilm (an installed package), or the mini scale (model=mini-roberta)"
+)
+"""The end of the message of a run whose model is not in the hub's cache."""
+
 
 def locate(model: ModelConfig) -> tuple[str, dict[str, Any]]:
     """The name or folder to pass to ``from_pretrained``, and its options.
@@ -69,9 +75,7 @@ def _revision(model: ModelConfig) -> dict[str, Any]:
     unreachable = why_unreachable()
     if unreachable and not cached:
         raise ModelError(
-            f"model.path={model.path}: not in the hub's cache on this machine, and {unreachable}. Without a "
-            "network use a model that you have (model=folder model.path=DIR, as save_pretrained writes it), "
-            "model=minilm (an installed package), or the mini scale (model=mini-roberta)"
+            f"model.path={model.path}: not in the hub's cache on this machine, and {unreachable}{WITHOUT_NETWORK}"
         )
     if unreachable:
         return {"revision": cached, "local_files_only": True}

@@ -21,6 +21,7 @@ from torch import nn
 from benchmarks.compiled import precisions
 from benchmarks.contenders import LORAS, PARTS, PEFT, RANK, Contender
 from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
+from benchmarks.fitting import free_memory, possible_cases
 from benchmarks.measured import Case, Measured, case_label, cases_at
 from benchmarks.memory import Memory, measure_apart, of_parameters, widest
 from benchmarks.pictures import picture
@@ -72,7 +73,9 @@ RESAMPLES = 3
 
 
 def benchmark(workload: Workload, rounds: int) -> Findings:
-    """Measure the workload's model at ``RANKS``, and ``SHAPES``."""
+    """Measure the workload's model at ``RANKS``, and ``SHAPES``; of a user's model, that alone."""
+    if workload.asked:
+        return findings([measure_workload(workload, rounds)], "costs_{}")
     found = [measure_workload(workload, rounds)]
     found += [measure_shape(shape, workload.config, rounds) for shape in SHAPES if _possible(shape, workload.config)]
     return findings(found)
@@ -87,11 +90,14 @@ def _possible(shape: Shape, config: Config) -> bool:
 def measure_workload(workload: Workload, rounds: int, ranks: Sequence[int] = RANKS) -> Measured:
     """Measure the workload's model; memory in a fresh process for each case, on the batch with the most tokens."""
     batches = [workload.batch(number) for number in range(rounds)]
-    cases = cases_at(ranks)
+    cases, said = cases_at(ranks), list[str]()
     config, largest = workload.config, widest(workload)
-    found = measure(config.model.name, load_model(config), config, batches, cases, largest)
+    plain = load_model(config)
+    if workload.asked:
+        cases, said = possible_cases(plain, ranks, workload.asked, free_memory(workload.device))
+    found = measure(config.model.name, plain, config, batches, cases, largest)
     memory = measure_apart(config, cases, largest)
-    return replace(found, memory=memory, steps_per_epoch=workload.steps_per_epoch)
+    return replace(found, memory=memory, steps_per_epoch=workload.steps_per_epoch, said=said)
 
 
 def measure_shape(shape: Shape, config: Config, rounds: int) -> Measured:
@@ -220,12 +226,19 @@ def _merged_latency(
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def findings(found: Sequence[Measured]) -> Findings:
-    """Build the tables of time, of memory, and of what ROSA adds, and the measurements behind them."""
+def findings(found: Sequence[Measured], figures: str = "costs/{}") -> Findings:
+    """Build the tables of time, of memory, and of what ROSA adds, and the measurements behind them.
+
+    Args:
+        found: the models.
+        figures: the names of their figures, with ``{}`` for that of a model.
+    """
     each = [table for measured in found for table in (_times(measured), _memory(measured))]
     tables = (*each, _moves(found), _merged(found))
     lines = tuple(line for measured in found for line in _lines(measured))
-    return Findings(tables[0], lines, tables[1:], tuple(picture(measured) for measured in found))
+    return Findings(
+        tables[0], lines, tables[1:], tuple(picture(measured, figures.format(measured.slug)) for measured in found)
+    )
 
 
 def _times(measured: Measured) -> Table:
@@ -265,6 +278,7 @@ def _times(measured: Measured) -> Table:
             "with as many parameters: half of them are low-rank, the others sparse entries, chosen at random."
         )
     )
+    notes += map(note, measured.said)
     header = ("method", "trainable", "forward, ms", "backward", "optimizer", "step", "x faster LoRA", "tokens/s")
     caption = f"{measured.model}: a training step"
     return Table(

@@ -48,6 +48,8 @@ class Measured:
     merged: Mapping[Case, Spread] = field(default_factory=dict)
     """Latency of a forward pass of the merged model, relative to the model before any method."""
     steps_per_epoch: int | None = None
+    said: Sequence[str] = ()
+    """Sentences on the cases that are left out."""
 
     @property
     def slug(self) -> str:

@@ -74,7 +74,7 @@ MODELS: dict[str, Callable[[str], tuple[Build, Batch]]] = {"roberta": roberta, "
 
 def settings(device: str, precision: str) -> Config:
     """A configuration with the protocol's optimizer and clipping."""
-    return in_precision(configure(CONF, "roberta-base", None, device, 32), precision)
+    return in_precision(configure(CONF, device=device), precision)
 
 
 def contend(case: Case, plain: PreTrainedModel, config: Config) -> Contender:

@@ -17,8 +17,8 @@ from rosa.utils.formatting import MIB
 COLUMNS = ("model", "method", "rank", "step_relative", "lower_quartile", "upper_quartile", "relative_to", "peak_mib")
 
 
-def picture(measured: Measured) -> Picture:
-    """The figure of one model; bars of peak memory are left out where it was not measured."""
+def picture(measured: Measured, name: str) -> Picture:
+    """The figure of one model, of a name; bars of peak memory are left out where it was not measured."""
     cases = list(measured.parts)
     rows = []
     for case in cases:
@@ -38,7 +38,7 @@ def picture(measured: Measured) -> Picture:
         )
     with style.styled():
         drawing = _draw(measured, cases)
-    return Picture(f"costs/{measured.slug}", COLUMNS, tuple(rows), drawing)
+    return Picture(name, COLUMNS, tuple(rows), drawing)
 
 
 def _draw(measured: Measured, cases: Sequence[Case]) -> Figure:

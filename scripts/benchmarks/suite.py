@@ -59,6 +59,9 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
 }
 """The benchmarks, with their default numbers of rounds."""
 
+OF_A_MODEL = ("costs", "compile", "padding", "factorization", "gemm")
+"""Those that can measure a user's model."""
+
 OBSTACLES: dict[str, Callable[[str], str]] = {"compile": compiled.obstacle, "gpu": on_gpu.obstacle}
 """For benchmarks that some machines cannot run: why not on a device, or an empty string."""
 
@@ -69,11 +72,12 @@ def run(
     names: Sequence[str] = (),
     repeats: int | None = None,
     e2e_dir: Path | None = None,
+    asked: str = "",
 ) -> str:
     """Run benchmarks and write their tables as Markdown, LaTeX and CSV, and their figures.
 
     The tables are written to ``tables/costs.*`` if only costs were measured, to ``tables/benchmark_NAME.*`` if one
-    other benchmark was run, and to ``tables/benchmark.*`` if several were.
+    other benchmark was run, and to ``tables/benchmark.*`` if several were; of a user's model ``_MODEL`` follows.
 
     Args:
         config: from :func:`benchmarks.workload.configure`.
@@ -81,6 +85,7 @@ def run(
         names: which of ``NAMES``; ``all`` for all that this machine can run, none for ``costs``.
         repeats: rounds of each benchmark; by default each benchmark's own number.
         e2e_dir: the folder of E2E's files; None for generated text.
+        asked: what the user wrote after ``model=``: only this model is measured; empty for the benchmarks' own.
 
     Returns:
         The Markdown text.
@@ -92,15 +97,20 @@ def run(
     unknown = [name for name in names if name not in (*NAMES, ALL)]
     if unknown:
         raise BenchmarkError(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}, and {ALL}")
+    unfit = [name for name in names if asked and name not in (*OF_A_MODEL, ALL)]
+    if unfit:
+        raise BenchmarkError(
+            f"model={asked}: {', '.join(unfit)} cannot measure a model of your own; {', '.join(OF_A_MODEL)} can"
+        )
     if repeats is not None and repeats < 1:
         raise BenchmarkError(f"--repeats {repeats}: expected at least 1")
     tables_folder = results / "tables"
     files.refuse_unwritable(tables_folder, "--results ")
     config = resolve_device(config)
-    asked, left_out = _possible(names or DEFAULT, config.train.device)
-    workload = prepare(config, e2e_dir)
+    chosen, left_out = _possible(names or DEFAULT, config.train.device, OF_A_MODEL if asked else NAMES)
+    workload = prepare(config, e2e_dir, asked)
     found = {}
-    for name in asked:
+    for name in chosen:
         benchmark, rounds = BENCHMARKS[name]
         found[name] = benchmark(workload, repeats or rounds)
     facts: dict[str, dict[str, Any]] = {
@@ -111,7 +121,7 @@ def run(
     told = {**facts["workload"], **facts["environment"]}
     tables.append(facts_table("benchmark_facts", "What was measured, and where", told))
     text = "\n".join(map(markdown, tables))
-    stem = _stem(tuple(found))
+    stem = _stem(tuple(found), config.model.name if asked else "")
     files.write(tables_folder / f"{stem}.md", text)
     files.write(tables_folder / f"{stem}.tex", "\n".join(map(latex, tables)))
     files.write(tables_folder / f"{stem}.csv", long_csv(found, facts))
@@ -121,13 +131,13 @@ def run(
     return text
 
 
-def _possible(names: Sequence[str], device: str) -> tuple[list[str], dict[str, str]]:
-    """The benchmarks to run in their order, and as a fact those of ``all`` that cannot run on a device here.
+def _possible(names: Sequence[str], device: str, known: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The benchmarks to run in their order, and as a fact those of ``all``, which are these, that cannot run here.
 
     Raises:
         BenchmarkError: one that was asked for by its own name cannot.
     """
-    asked = [name for name in NAMES if name in names or ALL in names]
+    asked = [name for name in NAMES if name in names or (ALL in names and name in known)]
     obstacles = {name: OBSTACLES[name](device) for name in asked if name in OBSTACLES}
     obstacles = {name: why for name, why in obstacles.items() if why}
     for name, why in obstacles.items():
@@ -138,11 +148,12 @@ def _possible(names: Sequence[str], device: str) -> tuple[list[str], dict[str, s
     return [name for name in asked if name not in obstacles], fact
 
 
-def _stem(names: tuple[str, ...]) -> str:
+def _stem(names: tuple[str, ...], model: str) -> str:
     """The name of the tables' files."""
+    of_model = f"_{model}" if model else ""
     if names == DEFAULT:
-        return names[0]
-    return f"benchmark_{names[0]}" if len(names) == 1 else "benchmark"
+        return f"{names[0]}{of_model}"
+    return f"benchmark_{names[0]}{of_model}" if len(names) == 1 else f"benchmark{of_model}"
 
 
 def _environment(config: Config) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The input of every benchmark: one model, CoLA's training rows, and their batches as in training."""
+"""The input of every benchmark: one model, the training rows of a task for it, and their batches as in training."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks import BenchmarkError
+from benchmarks.own_model import check_targets, is_language_model, named
 from rosa import data, models
-from rosa.config import Config, DataConfig, ModelConfig, from_hydra, register
+from rosa.config import Config, DataConfig, from_hydra, register
 from rosa.data.collator import PaddingCollator
+from rosa.data.e2e import GenerationData
+from rosa.data.tokenization import tokenize_pairs
 from rosa.models import length_limit
 from rosa.run import build, mini_model
 from rosa.run.device import resolve_device
@@ -28,41 +33,65 @@ Batch = dict[str, Tensor]
 Build = Callable[[Config], PreTrainedModel]
 """Makes the plain model that a run of a resolved configuration would have."""
 
+MODEL = "minilm"
+"""What is measured by default."""
+BATCH_SIZE, TEXTS = 32, 8
+"""Examples in a step: of a classifier's sentences, and of a language model's texts, which are several times as long."""
 COLA_ROWS = 8551
 """Number of training rows of the real CoLA, and of the generated text that replaces it."""
 
 
-def configure(conf: Path, model: str, data_dir: Path | None, device: str, batch_size: int) -> Config:
+def configure(
+    conf: Path,
+    model: str = MODEL,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    e2e_dir: Path | None = None,
+) -> Config:
     """A run's configuration, from the same files as training's.
+
+    A causal language model is trained on E2E's texts, any other model as a classifier on CoLA's.
 
     Args:
         conf: the folder of the configuration groups.
-        model: a name under ``conf/model``, or a folder that ``save_pretrained`` wrote.
+        model: a name under ``conf/model``, a folder that ``save_pretrained`` wrote, or a name on the hub.
         data_dir: the folder that holds the real ``CoLA``; None for generated text.
         device: ``auto``, ``cpu`` or ``cuda``.
-        batch_size: examples in a step.
+        batch_size: examples in a step; by default ``BATCH_SIZE``, of a language model ``TEXTS``.
+        e2e_dir: the folder of E2E's files, for a language model; None for generated text.
 
     Raises:
-        BenchmarkError: an unknown model.
+        BenchmarkError: a model that is unknown, cannot be had, or is none of texts.
         ConfigError: a value out of range.
     """
-    names = sorted(path.stem for path in (conf / "model").glob("*.yaml"))
-    own_folder = model not in names
-    if own_folder and not Path(model).is_dir():
-        raise BenchmarkError(f"--model {model}: neither one of {', '.join(names)} nor a folder of a saved model")
-    register()
-    chosen = "minilm" if own_folder else model
-    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-        config = from_hydra(compose("config", overrides=["task=cola", f"model={chosen}", "data=mini", "logger=none"]))
-    if own_folder:
-        config = dataclasses.replace(config, model=ModelConfig(Path(model).resolve().name, "folder", model))
+    names = sorted(path.stem for path in (conf / "model").glob("*.yaml") if path.stem not in ("folder", "hub"))
+    composed = _composed(conf, [f"model={model}"]).model if model in names else None
+    chosen: Any = OmegaConf.to_object(composed) if composed is not None else named(model, names)
+    # What is measured by default is known to be an encoder, and other benchmarks than of costs may not need it.
+    generates = model != MODEL and is_language_model(chosen, model)
+    if generates and data_dir is not None:
+        raise BenchmarkError(f"--data-dir {data_dir}: model={model} is measured on E2E's texts; expected --e2e-dir")
+    # A model of the project's own, so that it fits the task until the chosen one takes its place.
+    like, task = ("mini-gpt2", "e2e") if generates else (MODEL, "cola")
+    config = from_hydra(_composed(conf, [f"model={like}", f"task={task}", "data=mini", "logger=none"]))
+    folder = e2e_dir if generates else data_dir
+    size = config.data.train_size if generates else COLA_ROWS
     source = (
-        DataConfig(source="local", dir=str(data_dir))
-        if data_dir is not None
-        else dataclasses.replace(config.data, train_size=COLA_ROWS)
+        DataConfig(source="local", dir=str(folder))
+        if folder is not None
+        else dataclasses.replace(config.data, train_size=size)
     )
+    if batch_size is None:
+        batch_size = TEXTS if generates else BATCH_SIZE
     train = dataclasses.replace(config.train, device=device, batch_size=batch_size)
-    return dataclasses.replace(config, data=source, train=train)
+    return dataclasses.replace(config, model=chosen, data=source, train=train)
+
+
+def _composed(conf: Path, overrides: list[str]) -> Any:
+    register()
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        return compose("config", overrides=overrides)
 
 
 def in_precision(config: Config, precision: str) -> Config:
@@ -97,6 +126,8 @@ class Workload:
     """Maximal number of tokens of an example, to which :meth:`padded_batch` pads every example."""
     e2e_dir: Path | None = None
     """The folder of E2E's files; None for generated text."""
+    asked: str = ""
+    """What the user wrote after ``model=``; empty for the benchmarks' own model."""
 
     @property
     def device(self) -> str:
@@ -124,8 +155,9 @@ class Workload:
     def describe(self) -> dict[str, str]:
         """A description of the workload, for the facts of a report."""
         lengths = sorted(len(ids) for ids in self.train["input_ids"])
+        name = "E2E" if self.config.task.kind == "generation" else "CoLA"
         real = self.config.data.source != "mini"
-        text = "the real CoLA's" if real else "generated text in the shape of CoLA's"
+        text = f"the real {name}'s" if real else f"generated text in the shape of {name}'s"
         return {
             "model": self.config.model.name,
             "data": f"{text} training split, {len(lengths):,} examples of {lengths[len(lengths) // 2]} tokens "
@@ -135,22 +167,24 @@ class Workload:
         }
 
 
-def prepare(config: Config, e2e_dir: Path | None = None) -> Workload:
+def prepare(config: Config, e2e_dir: Path | None = None, asked: str = "") -> Workload:
     """Load and tokenize the data, and form the batches.
 
     Args:
         config: from :func:`configure`.
         e2e_dir: the folder of E2E's files; None for generated text.
+        asked: what the user wrote after ``model=``; empty for the benchmarks' own model.
 
     Raises:
-        BenchmarkError: fewer examples than one batch.
+        BenchmarkError: fewer examples than one batch, or a model without layers that are adapted by default.
         ConfigError, DataError, ModelError: the device, the data or the model is not available.
     """
     config = resolve_device(config)
     config = dataclasses.replace(config, model=mini_model.located(config))
     model, tokenizer = _load(config)
-    loaded = data.load(config.task, config.drawn_data, config.seed)
-    tokenized = data.tokenize(loaded, tokenizer, length_limit(config.train.max_length, model))
+    if asked:
+        check_targets(model, asked)
+    tokenized = _tokenized(config, tokenizer, length_limit(config.train.max_length, model))
     train, size = tokenized.train, config.train.batch_size
     lengths = [len(ids) for ids in train["input_ids"]]
     rows = list(EpochSampler(lengths, size, config.train.group_by_length, config.seed))
@@ -160,4 +194,12 @@ def prepare(config: Config, e2e_dir: Path | None = None) -> Workload:
         raise BenchmarkError(f"--batch-size {size}: the training split has {len(rows)} examples, fewer than one batch")
     # Shuffle, as grouping by length sorts the batches within parts of an epoch.
     random.Random(config.seed).shuffle(order)
-    return Workload(config, tokenizer, train, order, tokenized.facts["max_length"], e2e_dir)
+    return Workload(config, tokenizer, train, order, tokenized.facts["max_length"], e2e_dir, asked)
+
+
+def _tokenized(config: Config, tokenizer: PreTrainedTokenizerBase, limit: int) -> data.TaskData:
+    texts = build.read(config)
+    assert texts is not None, "only a regression of vectors has no texts"
+    if isinstance(texts, GenerationData):
+        return tokenize_pairs(texts, config.task, tokenizer, limit)
+    return data.tokenize(texts, tokenizer, limit)

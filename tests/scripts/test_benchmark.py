@@ -953,20 +953,27 @@ def test_the_script_measures_on_real_files_and_an_own_model(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     results = tmp_path / "results"
-    options = ["--model", tiny_model, "--data-dir", cola_folder, "--batch-size", 8, "--device", "cpu"]
+    options = ["--data-dir", cola_folder, "--batch-size", 8, "--device", "cpu", f"model={tiny_model}"]
     assert script(monkeypatch, "benchmark", "factorization", *options, "--repeats", 1, "--results", results) == 0
     said = capsys.readouterr()
-    assert (results / "tables" / "benchmark_factorization.md").read_text().strip() == said.out.strip()
+    table = f"benchmark_factorization_{tiny_model.name}"
+    assert (results / "tables" / f"{table}.md").read_text().strip() == said.out.strip()
     assert "the real CoLA's training split, 40 examples" in said.out
     assert "factorization: 100%" in said.err
-    with (results / "tables" / "benchmark_factorization.csv").open(newline="") as file:
+    with (results / "tables" / f"{table}.csv").open(newline="") as file:
         assert {line["benchmark"] for line in csv.DictReader(file)} == {"factorization", "workload", "environment"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "minilmm"], "--model minilmm: neither one of"),
+        (["model=no/such/folder"], "model=no/such/folder: no such folder; expected one of gpt2, "),
+        ([f"model={__file__}"], "/test_benchmark.py: a file; expected one of gpt2, "),
+        (["model=mlp"], "model=mlp: a network for vectors; the benchmarks measure models of texts"),
+        (["model="], "model=: expected model=PATH_OR_NAME"),
+        (["rank=8"], "rank=8: expected model=PATH_OR_NAME"),
+        (["model=minilm", "model=gpt2"], "model=minilm model=gpt2: expected one model"),
+        (["layer", "model=minilm"], "model=minilm: layer cannot measure a model of your own; costs, compile, padding,"),
         (
             ["cost"],
             "no benchmark cost; there are costs, layer, compile, gpu, padding, factorization, solvers, stages,",
