@@ -75,7 +75,7 @@ def alone(composed: DictConfig, words: Sequence[str], context: Any) -> int:
     from rosa.run.device import resolve  # these read data; the help, and a sweep's start, need none of it
     from rosa.run.earlier import Inputs, finished
 
-    refuse_half_a_sweep(context.sweeper.get("params"), words)
+    refuse_half_a_sweep(context.sweeper.get("params"), words, context.sweeper.get("where"))
     with explained(CONF, words):
         asked = job(words, from_hydra(composed), context, options(context, CONF))
     if not launched():  # what needs no PyTorch comes before it is loaded

@@ -26,6 +26,7 @@ from rosa.config import (
     register,
 )
 from rosa.errors import ConfigError
+from rosa.sweep.grid import cells
 from tests.commands import command
 from tests.composing import compose_config
 from tests.conftest import ROOT, Composer
@@ -142,15 +143,29 @@ def test_every_experiment_composes_and_is_named_as_its_file(name: str) -> None:
 
 @pytest.mark.slow
 def test_every_sweep_of_every_experiment_composes() -> None:
-    """Compose each value of each swept key, in as few cells of the sweep as contain them all."""
+    """Compose a cell with each value of each swept key; each condition on cells holds for one."""
     for path in sorted((ROOT / "experiments").glob("*.yaml")):
-        axes = [
-            [f"{key}={value}" for value in str(values).split(",")]
-            for key, values in (experiment(path.stem).hydra.sweeper.params or {}).items()
-        ]
-        for number in range(max(map(len, axes), default=0)):
-            cell = [axis[number % len(axis)] for axis in axes]
-            compose_config(f"experiment={path.stem}", "data.dir=x", *cell)
+        sweeper = experiment(path.stem).hydra.sweeper
+        seen: set[str] = set()
+        for cell in cells(sweeper.params or {}, [], where=sweeper.where):
+            if not seen.issuperset(cell):
+                compose_config(f"experiment={path.stem}", "data.dir=x", *cell)
+                seen.update(cell)
+
+
+def test_each_condition_of_an_experiment_holds_for_a_run() -> None:
+    """A misspelt one would hold for none, and say nothing."""
+    found = 0
+    for path in sorted((ROOT / "experiments").glob("*.yaml")):
+        if path.stem.endswith("_base") or "where:" not in path.read_text(encoding="utf-8"):
+            continue
+        sweeper = experiment(path.stem).hydra.sweeper
+        for condition, others in sweeper.where.items():
+            found += 1
+            left = {text: given for text, given in sweeper.where.items() if text != condition}
+            assert cells(sweeper.params, [], where=sweeper.where) != cells(sweeper.params, [], where=left), condition
+            assert others
+    assert found >= 10
 
 
 def test_defaults_are_the_protocol() -> None:

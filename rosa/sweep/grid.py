@@ -68,7 +68,12 @@ def values(override: Any) -> list[str]:
     return [f"{key}={value}" for value in found]
 
 
-def cells(params: Mapping[str, Any], words: Sequence[str], config_loader: Any = None) -> list[list[str]]:
+def cells(
+    params: Mapping[str, Any],
+    words: Sequence[str],
+    config_loader: Any = None,
+    where: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[list[str]]:
     """The overrides of each cell of a grid.
 
     As in Hydra's own sweeper, the parameters of a file come first, then the command's; the last value of a key holds.
@@ -77,10 +82,42 @@ def cells(params: Mapping[str, Any], words: Sequence[str], config_loader: Any = 
         params: ``hydra.sweeper.params``.
         words: the command's overrides.
         config_loader: Hydra's, for ``glob``.
+        where: ``hydra.sweeper.where``, other parameters for some cells by a condition, such as
+            ``{"method=full task=cola,rte": {"train.lr": "1e-5,1e-4"}}``; of several that hold, the last.
+
+    Raises:
+        ConfigError: a condition is on a key whose values depend on conditions.
     """
     swept = [f"{key}={value}" for key, value in params.items()]
     axes = {one.get_key_element(): values(one) for one in parse([*swept, *words], config_loader)}
-    return [list(cell) for cell in itertools.product(*axes.values())]
+    given = {one.get_key_element() for one in parse(words, config_loader)}
+    cases = [(_conditions(text), others) for text, others in (where or {}).items()]
+    varying = {key for _, others in cases for key in others} - given
+    for conditions, _ in cases:
+        for key in sorted(conditions.keys() & varying):
+            raise ConfigError(
+                f"hydra.sweeper.where: a condition on {key}, whose values depend on conditions themselves; use "
+                f"{', '.join(key for key in axes if key not in varying)}"
+            )
+    found = []
+    for cell in itertools.product(*(axis for key, axis in axes.items() if key not in varying)):
+        own = dict(zip((key for key in axes if key not in varying), ([word] for word in cell), strict=True))
+        own |= {key: axis for key, axis in axes.items() if key in varying}
+        for conditions, others in cases:
+            if all(any(word in cell for word in accepted) for accepted in conditions.values()):
+                own |= {
+                    key: values(*parse([f"{key}={value}"], config_loader))
+                    for key, value in others.items()
+                    if key in varying
+                }
+        ordered = [*axes, *(key for key in own if key not in axes)]
+        found += [list(one) for one in itertools.product(*(own[key] for key in ordered))]
+    return found
+
+
+def _conditions(text: str) -> dict[str, list[str]]:
+    """The ``key=value`` of which a cell must have one, by key, from ``task=cola,rte method=full``."""
+    return {one.get_key_element(): values(one) for one in parse(text.split())}
 
 
 def by_experiment(words: Sequence[str], config_loader: Any = None) -> list[list[str]]:
@@ -279,7 +316,8 @@ def expand(conf: Path, asked: Request) -> Iterator[tuple[Job, int]]:
         for words in by_experiment(asked.overrides, loader):
             shared = load([*fixed(words, loader), *searched])
             composer.know(shared)
-            made = cells(shared.hydra.sweeper.params or {}, words, loader)
+            sweeper = shared.hydra.sweeper
+            made = cells(sweeper.params or {}, words, loader, sweeper.get("where"))
             for number, cell in enumerate(made):
                 config, hydra = composer(cell, number)
                 yield job(cell, config, hydra, [folder] if folder else [], number), len(made)

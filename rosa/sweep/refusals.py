@@ -7,7 +7,7 @@ from typing import Any
 
 from rosa.config import Config
 from rosa.errors import ConfigError
-from rosa.sweep.grid import parse
+from rosa.sweep.grid import cells, parse
 from rosa.utils.distributed import launched
 
 FOLDERS = ("hydra.run.", "hydra.output_subdir", "hydra.job.chdir")
@@ -29,18 +29,29 @@ def refuse_processes() -> None:
         )
 
 
-def refuse_half_a_sweep(params: Mapping[str, Any] | None, overrides: Sequence[str]) -> None:
+def refuse_half_a_sweep(
+    params: Mapping[str, Any] | None, overrides: Sequence[str], where: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
     """Refuse a sweep's file without ``-m``, unless each key that it sweeps over has a value on the command line.
 
     Args:
         params: ``hydra.sweeper.params``.
         overrides: the command's.
+        where: ``hydra.sweeper.where``; a key that it sets for the run that the command chooses needs a value too.
 
     Raises:
         ConfigError: the message names the keys.
     """
     given = {override.key_or_group for override in parse(overrides)}
     left = [key for key in params or () if key not in given]
+    if where and not left:
+        first, *_ = cells(params or {}, overrides, where=where)
+        told = [word for word in first if word.partition("=")[0].lstrip("+") not in given]
+        if told:
+            raise ConfigError(
+                "the experiment has other values for such runs: -m does them all; for one of them add "
+                f"{' '.join(told)}, or another value"
+            )
     if left:
         raise ConfigError(
             f"the experiment sweeps over {', '.join(params or ())}: -m does all its runs; for one of them give a value "

@@ -56,15 +56,22 @@ class GridSweeper(Sweeper):
     Args:
         max_batch_size: cells that are handed to the launcher at a time; None: all.
         params: the values in the experiment's file.
+        where: other values for some of its cells, by conditions; see :func:`rosa.sweep.grid.cells`.
     """
 
     hydra_context: HydraContext
     config: DictConfig
     launcher: Launcher
 
-    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        max_batch_size: int | None = None,
+        params: Mapping[str, str] | None = None,
+        where: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
         self.max_batch_size = max_batch_size
         self.params = params or {}
+        self.where = where or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """As Hydra calls it.
@@ -118,7 +125,7 @@ class GridSweeper(Sweeper):
         loader = self.hydra_context.config_loader
         sweeps = by_experiment(arguments, loader)
         if sweeps == [list(arguments)]:  # the file's values are those that Hydra has composed
-            return cells(self.params, sweeps[0], loader)
+            return cells(self.params, sweeps[0], loader, self.where)
         grid = []
         for words in sweeps:
             shared = loader.load_configuration(
@@ -126,7 +133,8 @@ class GridSweeper(Sweeper):
                 [*typed(self.config.hydra.overrides.hydra), *fixed(words, loader)],
                 RunMode.MULTIRUN,
             )
-            grid += cells(shared.hydra.sweeper.params or {}, words, loader)
+            sweeper = shared.hydra.sweeper
+            grid += cells(sweeper.params or {}, words, loader, sweeper.get("where"))
         return grid
 
 

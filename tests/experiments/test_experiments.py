@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, GPT2LMHeadModel
+from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from rosa.adapters import attach, attachment
-from rosa.config import Config, from_hydra, register
+from rosa.config import Config, TuningConfig, from_hydra, register
 from rosa.mini.pretraining import gpt2
 from rosa.run import run
-from rosa.sweep.grid import expand
+from rosa.sweep.grid import cells, expand
 from rosa.sweep.jobs import request
 from rosa.utils.seeding import generator
 from tests.conftest import ROOT
@@ -113,6 +115,108 @@ def test_the_workshops_runs_are_plain_gradient_descent() -> None:
     job, _ = next(expand(CONF, request(["experiment=e2e_workshop"])))
     assert (job.config.train.optimizer, job.config.train.warmup) == ("sgd", 500)
     assert (job.config.method.split, job.config.method.every) == ("symmetric", 1)
+
+
+def grid_of(name: str) -> list[dict[str, str]]:
+    """The keys and values of each run of an experiment, without composing them."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", overrides=[f"experiment={name}"], return_hydra_config=True)
+    sweeper = composed.hydra.sweeper
+    return [dict(word.split("=", 1) for word in cell) for cell in cells(sweeper.params, [], where=sweeper.where)]
+
+
+def first_of(name: str) -> Config:
+    return next(expand(CONF, request([f"experiment={name}"])))[0].config
+
+
+def rates(runs: list[dict[str, str]], **wanted: str) -> set[float]:
+    """Learning rates of the runs that have some values."""
+    return {float(run["train.lr"]) for run in runs if run | wanted == run}
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "seeds"), [("glue_paper_tune", 158, {"0"}), ("glue_authors", 573, {"42", "43", "44"})]
+)
+def test_the_papers_glue_has_the_authors_grid(name: str, count: int, seeds: set[str]) -> None:
+    grid, first = grid_of(name), first_of(name)
+    assert len(grid) == count
+    assert {cell["seed"] for cell in grid} == seeds
+    assert (first.model.name, first.train.epochs, first.train.batch_size) == ("roberta-base", 10, 16)
+    assert {(cell["task"] == "cola", cell.get("train.batch_size")) for cell in grid} == {(True, "32"), (False, None)}
+    for task in {cell["task"] for cell in grid}:
+        more = {2e-2} if task == "cola" else set()
+        for method in ("rosa", "rosa_r2", "lora", "lora_r2"):
+            assert rates(grid, task=task, method=method) == {2e-5, 2e-4, 2e-3} | more
+        assert rates(grid, task=task, method="ia3") == {2e-4, 2e-3, 2e-2}
+        assert rates(grid, task=task, method="full") == {2e-5, 2e-4} | ({2e-6} if task == "cola" else set())
+    every = {cell.get("method.every") for cell in grid if cell["method"].startswith("rosa")}
+    assert every == ({"1", "2"} if name == "glue_authors" else {None})
+
+
+@pytest.mark.parametrize(("name", "count", "seed"), [("e2e_paper_tune", 60, "0"), ("e2e_authors", 36, "42")])
+def test_the_papers_e2e_has_the_authors_grid(name: str, count: int, seed: str) -> None:
+    grid, train = grid_of(name), first_of(name).train
+    assert len(grid) == count
+    assert {cell["seed"] for cell in grid} == {seed}
+    found = (train.epochs, train.batch_size, train.weight_decay, train.warmup, train.max_length)
+    assert found == (5, 10, 0.01, 500, 512)
+    for model in ("gpt2", "gpt2-medium", "gpt2-large") if name == "e2e_paper_tune" else ("gpt2-medium",):
+        own = [cell for cell in grid if cell.get("model", "gpt2-medium") == model]
+        for method in ("rosa", "lora"):
+            ranks = {cell.get("method.rank") for cell in own if cell["method"] == method}
+            assert ranks == ({"1", "2", "4", "8"} if model == "gpt2-medium" else {None})  # the default, 8
+            for rank in ranks:
+                chosen = [cell for cell in own if cell.get("method.rank") == rank]
+                assert rates(chosen, method=method) == {2e-4, 2e-3, 2e-2, 2e-1}
+        assert rates(own, method="ia3") == {2e-4, 2e-3, 2e-2}
+        assert rates(own, method="full") == {5e-5}
+
+
+@pytest.mark.parametrize(("name", "count"), [("glue_paper", 162), ("e2e_paper", 54)])
+def test_each_run_of_a_papers_table_finds_the_grid_that_tunes_it(name: str, count: int) -> None:
+    """Each winner is searched among runs with its own settings, but for rate, seed and experiment."""
+    tuned, grid = grid_of(name), grid_of(f"{name}_tune")
+    assert len(tuned) == count
+    assert {cell["seed"] for cell in tuned} == {"1", "2", "3"}
+    without = [
+        {tuple(sorted((cell | {"seed": "", "train.lr": ""}).items())) for cell in both} for both in (tuned, grid)
+    ]
+    assert without[0] == without[1]
+    first, second = first_of(name), first_of(f"{name}_tune")
+    tuning = first.train.tuning
+    assert (first.train.lr, tuning.experiment, tuning.task, tuning.seed) == ("tuned", f"{name}_tune", "same", 0)
+    assert (first.model, first.task, first.method, first.data) == (
+        second.model,
+        second.task,
+        second.method,
+        second.data,
+    )
+    assert replace(first.train, lr=1.0, tuning=TuningConfig()) == replace(second.train, lr=1.0, tuning=TuningConfig())
+
+
+@pytest.mark.parametrize("method", ["rosa", "lora"])
+def test_the_workshops_ranks_have_the_papers_numbers_of_parameters(method: str) -> None:
+    """Counted on one of the twelve blocks, for GPT-2 small, and compared in millions with a decimal, as published."""
+    with (ROOT / "results" / "paper" / "e2e_gpt2.csv").open(newline="", encoding="utf-8") as file:
+        published = [
+            f"{int(row['trainable_parameters']) / 1e6:.1f}"
+            for row in csv.DictReader(file)
+            if (row["model"], row["method"]) == ("gpt2", method) and "workshop" in row["source"]
+        ]
+    found = []
+    for job, _ in expand(CONF, request(["experiment=e2e_workshop", "seed=0"])):
+        one = job.config
+        if one.method.name == method:
+            # A subspace at random, as its factors have the same shapes and need no decomposition.
+            own = replace(one.method, factorization="random_add", split="one_sided") if method == "rosa" else one.method
+            model = GPT2LMHeadModel(GPT2Config(n_layer=1, vocab_size=8, n_positions=8))
+            attached = attachment(attach(model, own, generator=generator(0, "adapter"), verbose=False))
+            assert attached is not None
+            found.append(f"{12 * (attached.trainable_parameters - attached.head_parameters) / 1e6:.1f}")
+    assert found == published
+    assert len(found) == 4
 
 
 def test_rank_frequency_is_the_whole_grid() -> None:

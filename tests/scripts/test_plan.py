@@ -307,7 +307,7 @@ def test_a_sweep_is_planned_row_by_row(monkeypatch: pytest.MonkeyPatch, capsys: 
     shown = {(row[0], row[1]): row[2:] for row in rows[1:]}
     assert shown["roberta-base", "ROSA r=8"][0] == shown["roberta-base", "Full"][0] == "6"
     assert shown["all", ""][0] == "12"
-    steps = 2 * 10 * (268 + 115 + 78)
+    steps = 2 * 10 * (268 + 230 + 156)  # batches of 16, of CoLA 32
     assert shown["roberta-base", "Full"][1] == f"{steps:,}"
     assert "glue_paper_tune selects" in said
     assert "are assumed" not in said

@@ -61,6 +61,42 @@ def test_the_cells_are_those_of_hydras_sweeper(words: list[str]) -> None:
         assert len(expected) > 1
 
 
+WHERE = {
+    "task=cola": {"train.batch_size": 32, "train.lr": "0.1,0.2"},
+    "method=full": {"train.lr": "0.4"},
+    "method=full task=cola,rte": {"train.lr": "0.3,0.4"},
+}
+PARAMS = {"task": "cola,sst2", "method": "rosa,full", "train.lr": "0.5"}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            [],
+            [
+                "cola rosa 0.1 32", "cola rosa 0.2 32", "cola full 0.3 32", "cola full 0.4 32", "sst2 rosa 0.5",
+                "sst2 full 0.4",
+            ],
+        ),
+        (["task=rte", "method=full"], ["rte full 0.3", "rte full 0.4"]),
+        (["task=cola", "train.lr=5,6"], ["cola rosa 5 32", "cola rosa 6 32", "cola full 5 32", "cola full 6 32"]),
+        (["train.batch_size=8", "method=full", "task=cola"], ["cola full 0.3 8", "cola full 0.4 8"]),
+    ],
+)  # fmt: skip
+def test_conditions_give_cells_other_values_and_the_command_overrides_them(
+    words: list[str], expected: list[str]
+) -> None:
+    with grid._composer(CONF):
+        found = cells(PARAMS, words, GlobalHydra.instance().config_loader(), WHERE)
+    assert [" ".join(word.partition("=")[2] for word in cell) for cell in found] == expected
+
+
+def test_a_condition_on_what_conditions_set_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a condition on train\.lr, .*; use task, method, seed$"):
+        cells({**PARAMS, "seed": "1"}, [], where={**WHERE, "train.lr=0.5": {"train.batch_size": 8}})
+
+
 def test_a_files_types_are_no_choices_of_a_glob() -> None:
     with grid._composer(CONF):
         found = cells({}, ["decoding=glob(*)"], GlobalHydra.instance().config_loader())

@@ -26,6 +26,15 @@ def test_a_forgotten_m_is_no_stray_run() -> None:
     refuse_half_a_sweep(None, ["seed=3"])
 
 
+def test_a_single_run_says_itself_what_a_sweep_would_set_for_it() -> None:
+    where = {"task=cola": {"train.batch_size": 32}}
+    words = ["experiment=glue_mini", "method=rosa", "seed=3"]
+    with pytest.raises(ConfigError, match=r"for one of them add train\.batch_size=32, or another value$"):
+        refuse_half_a_sweep(PARAMS, [*words, "task=cola"], where)
+    refuse_half_a_sweep(PARAMS, [*words, "task=cola", "train.batch_size=16"], where)
+    refuse_half_a_sweep(PARAMS, [*words, "task=stsb"], where)
+
+
 @pytest.mark.parametrize(
     ("word", "of_runs", "of_sweeps"),
     [
