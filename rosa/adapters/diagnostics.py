@@ -82,9 +82,9 @@ class Change:
     """Share of the singular directions drawn at least once; None if the method draws none."""
 
 
-def adds_to_weights(model: nn.Module) -> bool:
-    """Whether any adapter adds a matrix to its layer's weight, so that :func:`changes` is not empty."""
-    return any(isinstance(adapter, AddingAdapter) for _, adapter in adapters(model))
+def compared(model: nn.Module) -> list[str]:
+    """Names of the layers to whose weights an adapter adds a matrix: those of :func:`changes`."""
+    return [name for name, adapter in adapters(model) if isinstance(adapter, AddingAdapter)]
 
 
 @torch.no_grad()

@@ -78,9 +78,9 @@ class TrainConfig:
     """Updates between checkpoints within an epoch; 0 for none. The end of each epoch is always saved."""
     keep: str = "both"
     """Weights kept after the run: of the ``best`` epoch (by the headline), the ``last``, ``both`` or ``none``."""
-    forgetting: bool = False
-    """Record the loss on a fixed text that the task never shows, before and after training; loads the pretrained model
-    once more."""
+    forgetting: bool = True
+    """Record the loss on a fixed text that the task never shows, before and after training, if the checkpoint has a
+    head that predicts tokens. It is measured after training, and belongs to none of the recorded costs."""
     force: bool = False
     """Start over even if the run is finished or interrupted; a job that a batch system restarts is resumed instead."""
     fail_fast: bool = False

@@ -5,8 +5,7 @@ Encoders predict masked tokens, causal language models the next token. The loss 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rosa.evaluation.perplexity import token_losses
+from rosa.utils.modes import evaluating
 from rosa.utils.names import IGNORED
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def masked_loss(
     places = torch.arange(ids.shape[1], device=ids.device)
     chosen = ((places % STEP) == FIRST) & ~special
     batch["input_ids"] = ids.masked_fill(chosen, tokenizer.mask_token_id)
-    with _scoring(model):
-        logits = model(**batch).logits
+    logits = _logits(model, batch)
     return float(functional.cross_entropy(logits[chosen].double(), ids[chosen]))
 
 
@@ -72,8 +71,7 @@ def next_token_loss(
     batch = _batch(model, tokenizer, paragraphs, longest)
     batch.pop("special_tokens_mask")
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)
-    with _scoring(model):
-        summed, counted = token_losses(model(**batch).logits, labels).sum(0).tolist()
+    summed, counted = token_losses(_logits(model, batch), labels).sum(0).tolist()
     return summed / counted
 
 
@@ -94,14 +92,9 @@ def _batch(
     return {name: encoded[name].to(device) for name in wanted if name in encoded}
 
 
-@contextmanager
-def _scoring(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the modes of all modules are restored."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+def _logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """What the model computes in evaluation mode, without gradients."""
+    with evaluating(model), torch.no_grad():
+        # Not model(...), which would compile a compiled model once more, for this one text.
+        logits: Tensor = model.forward(**batch).logits
+    return logits

@@ -278,10 +278,10 @@ class Support(TypedDict):
 
 
 class Forgetting(TypedDict):
-    """The mean loss, in nats, on a fixed text that the task never shows (``train.forgetting=true``)."""
+    """The mean loss, in nats, on a fixed text that the task never shows."""
 
     loss: str
-    """``masked token``, of an encoder under the head of its checkpoint, or ``next token``."""
+    """``masked token``, of an encoder, or ``next token``; of a classifier under the head of its checkpoint."""
     before: float
     """Of the pretrained model."""
     after: float
@@ -289,7 +289,7 @@ class Forgetting(TypedDict):
 
 
 class Diagnostics(TypedDict, total=False):
-    """The changes of the weights; empty for a method that adds nothing to weights."""
+    """What training changed: weights, where the method adds to them, and what the model has forgotten."""
 
     layers: list[LayerChange]
     """One entry for each layer, in the order of ``adapted``."""
@@ -299,6 +299,8 @@ class Diagnostics(TypedDict, total=False):
     """The support of a method with a sparse part."""
     forgetting: Forgetting
     """The change of the loss on a fixed text."""
+    forgetting_missing: str
+    """Why it was not measured; a record has one of the two. Records of earlier versions may have neither."""
 
 
 class Hypotheses(TypedDict):

@@ -22,7 +22,7 @@ from rosa.config import Config
 from rosa.errors import InterruptedRun
 from rosa.records import Record, environment, tracking
 from rosa.records.schema import Costs, Diagnostics, Evaluation, LayerChange, Loss, Resample, Subspace, Support
-from rosa.run import build, forgetting
+from rosa.run import build, forgetting, untrained
 from rosa.run.earlier import CHECKPOINTS
 from rosa.run.folder import WEIGHTS, Start, close, failure
 from rosa.training import BestWeightsCallback, HarnessTrainer, best_index, costs, save_weights
@@ -173,11 +173,7 @@ def conclude(config: Config, folder: Path, record: Record, trainer: HarnessTrain
         The record, filled in by the main process and returned in every process.
     """
     finish(config, record, trainer)
-    record["diagnostics"] = diagnose(config, parts.model, trainer.state.log_history)
-    if config.train.forgetting and parts.tokenizer is not None:
-        forgotten = forgetting.measure(config, parts.model, parts.tokenizer)
-        if forgotten is not None:
-            record["diagnostics"]["forgetting"] = forgotten
+    record["diagnostics"] = diagnose(config, parts, trainer.state.log_history)
     record["warnings"] = [*record["warnings"], *parts.scorer.warnings]
     if "last" in _kept_weights(config):
         save_weights(parts.model, folder / WEIGHTS["last"])
@@ -207,11 +203,14 @@ def finish(config: Config, record: Record, trainer: HarnessTrainer) -> None:
     record["costs"] = cast(Costs, measured)
 
 
-def diagnose(config: Config, model: nn.Module, log: list[dict[str, Any]]) -> Diagnostics:
-    """Compute the record's diagnostics: how the adapted weights differ from the pretrained ones (loaded again)."""
+def diagnose(config: Config, parts: build.Parts, log: list[dict[str, Any]]) -> Diagnostics:
+    """Compute the record's diagnostics: how the trained model differs from the pretrained one (loaded again)."""
+    model: Any = parts.model
     found: Diagnostics = {}
-    if diagnostics.adds_to_weights(model):
-        changes = diagnostics.changes(model, build.pretrained(config))
+    unasked = forgetting.unasked(config)
+    before = None if unasked else untrained.with_its_head(config, model)
+    if diagnostics.compared(model):
+        changes = diagnostics.changes(model, untrained.comparable(config, model, before))
         found["layers"] = [cast(LayerChange, dataclasses.asdict(change)) for change in changes]
     if support.supported(model):
         found["support"] = cast(Support, support.describe(model))
@@ -219,6 +218,10 @@ def diagnose(config: Config, model: nn.Module, log: list[dict[str, Any]]) -> Dia
     ends = [entry for entry in log if MOVED in entry and EVENT not in entry]
     if ends:
         found["last_subspace"] = cast(Subspace, ends[-1])
+    if before is None or parts.tokenizer is None:
+        found["forgetting_missing"] = unasked
+    else:  # last, as it changes the model that was loaded
+        found.update(forgetting.measure(config, model, parts.tokenizer, before))
     return found
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from rosa import records
 from rosa.adapters import adapters, resample
-from rosa.adapters.diagnostics import adds_to_weights, changes, effective_rank, factors_of, moved, visited_share
+from rosa.adapters.diagnostics import changes, compared, effective_rank, factors_of, moved, visited_share
 from rosa.config import IA3Config, LoraConfig, RosaConfig
 from rosa.errors import AdapterError
 from rosa.utils.seeding import generator
@@ -98,7 +98,7 @@ def test_splitting_a_weight_is_no_change(factorization: str) -> None:
 
 
 def test_methods_that_add_to_no_weight() -> None:
-    assert not adds_to_weights(attached("roberta", IA3Config()))
+    assert not compared(attached("roberta", IA3Config()))
     assert changes(attached("roberta", IA3Config()), build("roberta")) == []
     assert visited_share(attached("roberta", LoraConfig(rank=2))) == {}
 

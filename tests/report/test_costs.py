@@ -164,7 +164,7 @@ def test_the_report_sets_no_two_machines_side_by_side() -> None:
 
 def test_what_is_forgotten_has_a_mean_and_no_ratio() -> None:
     made = found()
-    assert "Forgotten" not in markdown(costs_table(compare(made, "glue")))
+    assert "Forgotten (nats)" not in markdown(costs_table(compare(made, "glue")))
     for run in made:
         change = {"full": 0.5, "rosa": -0.02}.get(run["identity"]["method"], 0.1)
         after = 4.7 + change + run["identity"]["seed"] / 10
@@ -180,3 +180,27 @@ def test_what_is_forgotten_has_a_mean_and_no_ratio() -> None:
     assert {x["ratio_to_lora"] for x in kept} == {""}
     (picture,), _ = cost_figure(compare(made, "glue"))
     assert {line["quantity"] for line in picture.rows} >= {"Forgotten (nats)"}
+
+
+def test_a_table_says_for_how_many_runs_it_is_not_known_what_was_forgotten_and_why() -> None:
+    made = found()
+    headless, unasked = "the checkpoint has no masked-token head", "train.forgetting=false"
+    for run in made:
+        of = {"full": {"forgetting": {"loss": "masked token", "before": 4.7, "after": 4.9}}, "lora": {}}
+        run["diagnostics"] = of.get(run["identity"]["method"], {"forgetting_missing": headless})
+        if run["identity"]["method"] == "lora":  # of an earlier version, which said nothing
+            run["config"]["train"]["forgetting"] = False
+    text = markdown(costs_table(compare(made, "glue")))
+    assert cells(text)["LoRA r=8"]["Forgotten (nats)"] == "—"
+    assert f"Not known: {headless} (12 runs); {unasked} (6 runs)." in notes(text)
+    for run in made:
+        run["diagnostics"].pop("forgetting", None)
+        del run["config"]["train"]["forgetting"]
+    made[0]["diagnostics"] = {"forgetting_missing": "it failed: OutOfMemoryError"}
+    made[0]["config"]["task"]["kind"] = "classification"
+    text = markdown(costs_table(compare(made, "glue")))
+    assert "Forgotten (nats)" not in text
+    body = notes(text)
+    assert f"What was forgotten is not known: {headless} (" in body
+    assert "recorded before it was measured (" in body
+    assert "it failed: OutOfMemoryError (1 run)." in body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,20 @@ def forgotten(run: Record) -> float | None:
     """The loss in nats of the trained model on the fixed text, less that of the pretrained one."""
     found = run.get("diagnostics", {}).get("forgetting")
     return found["after"] - found["before"] if found else None
+
+
+def why_not_known(run: Record) -> str:
+    """Why a record does not say what was forgotten; empty if it does."""
+    found, config = run.get("diagnostics", {}), run["config"]
+    if "forgetting" in found:
+        return ""
+    if "forgetting_missing" in found:
+        return found["forgetting_missing"]
+    if config["task"].get("kind") == "vector_regression":
+        return "the task has no texts"
+    # Of a record that does not say: it is of an earlier version.
+    told = {None: "recorded before it was measured", False: "train.forgetting=false"}
+    return told.get(config["train"].get("forgetting"), "the checkpoint has no masked-token head")
 
 
 def trainable_parameters(run: Record) -> float | None:
@@ -188,17 +203,27 @@ def _notes(comparison: Comparison, apart: bool) -> Iterator[Line]:
     )
     on_gpu = {run["costs"].get("device_bytes") is not None for run in comparison.shown if run["costs"]}
     peak = {True: "the GPU's", False: "the process's, libraries included"}
-    if any(measured(row, FORGOTTEN) for row in comparison.rows):
-        yield notes.text(
-            "Forgotten: the loss on a fixed text that the task never shows, after training less before: of the next "
-            "token, for an encoder of masked ones."
-        )
+    yield notes.text(_on_forgetting(comparison))
     yield notes.text(
         "Training state: weights, gradients and optimizer state during an update. "
         f"Peak memory: {' or '.join(peak[gpu] for gpu in sorted(on_gpu))}. "
         f"{formatting.MISSING}: none, not measured, or of several machines."
     )
     yield from notes.provenance(comparison)
+
+
+def _on_forgetting(comparison: Comparison) -> str:
+    """What the column of forgetting shows, and why it has nothing for some runs."""
+    reasons = Counter(filter(None, map(why_not_known, comparison.shown)))
+    listed = "; ".join(
+        f"{reason} ({count} {'run' if count == 1 else 'runs'})" for reason, count in reasons.most_common()
+    )
+    if reasons.total() == len(comparison.shown):
+        return f"What was forgotten is not known: {listed}."
+    return (
+        "Forgotten: the loss on a fixed text that the task never shows, after training less before: of the next "
+        "token, for an encoder of masked ones." + (f" Not known: {listed}." if listed else "")
+    )
 
 
 def costs_csv(comparisons: Iterable[Comparison]) -> str:
