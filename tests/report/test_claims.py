@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
+from omegaconf import OmegaConf
 
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
 from rosa.errors import ReportError
@@ -258,6 +259,17 @@ def test_ties_one_seed_and_missing_rows_of_parts_are_open_or_not_run() -> None:
     assert found["Resampling: a new subspace each epoch is better than the first one kept"] == not_run
 
 
+def test_parts_without_resampling_have_their_lines() -> None:
+    once = RANDOM + np.array([0.02, 0.03, 0.05])
+    kept = runs(ablations.EXPERIMENT, [(RosaConfig(every=0, factorization="random_orthogonal"), RANDOM)])
+    kept += runs(ablations.EXPERIMENT, [(RosaConfig(every=0), once), PARTS["basis"]])
+    (table,) = tables(ablations.section(compare(kept, ablations.EXPERIMENT)))
+    found = lines(table)
+    assert found["SVD initialisation, never resampled"][0].split()[0] == "+3.3"
+    assert found["Resampling, with random_orthogonal"][0].split()[0] == "+10.0"
+    assert found["Orthogonality, never resampled"][-1] == found["Resampling, with svd_add"][-1] == "not run"
+
+
 def test_fewer_tests_are_corrected_for_where_rows_are_missing() -> None:
     assert float(
         parts("top", "basis")["Random triplets are at least as good as the smallest (bottom)"][2]
@@ -290,9 +302,8 @@ def rank_runs() -> list[dict[str, Any]]:
 
 
 def test_rank_is_compared_at_the_end_and_at_the_first_epoch_that_tells() -> None:
-    table, speed = (
-        part for part in ranks.section(compare(rank_runs(), ranks.EXPERIMENT)).parts if not isinstance(part, str)
-    )
+    made = ranks.section(compare(rank_runs(), ranks.EXPERIMENT))
+    table, _, speed = tables(made)
     found = lines(table)
     as_good = found["Rank does not limit ROSA: rank 1 is as good as rank 32"]
     assert (as_good[0][:4], as_good[1], as_good[-1]) == ("-0.3", "3", "supported")  # -0.01, 0.01 and -0.01, of 0.43
@@ -303,14 +314,46 @@ def test_rank_is_compared_at_the_end_and_at_the_first_epoch_that_tells() -> None
     assert (ahead[0], ahead[-1]) == (f"+{100 * by.mean():.1f} ± {100 * (high - low) / 2:.1f}", "supported")
     assert found["ROSA is better than LoRA at rank 1"][-1] == "supported"
     assert found["ROSA is better than LoRA at rank 32"][-1] == "not run"
-    assert speed.header == ("Row", "Training state (MiB)", "Epoch 1", "Epoch 2", "Epoch 3", "First / last")
-    assert lines(speed)["ROSA r=32, every 1 epoch"] == ["6.00", "0.0 ± 0.0", "30.7 ± 2.1", "40.0 ± 0.0", "0%"]
+    assert speed.header == ("Row", "Training state (MiB)", "Epoch 1", "Epoch 2", "Epoch 3")
+    assert lines(speed)["ROSA r=32, every 1 epoch"] == ["6.00", "0.0 ± 0.0", "30.7 ± 2.1", "40.0 ± 0.0"]
+    (told,) = (part for part in made.parts[1:] if isinstance(part, str))
+    assert told.startswith("*Early* is epoch 2. We had planned epoch 1, but")
+    assert "In 4 of 4 rows the mean is highest after the last epoch" in told
 
 
-def test_one_rank_alone_is_compared_with_lora() -> None:
+def test_rows_that_fell_at_the_end_are_not_counted_as_rising() -> None:
+    found = rank_runs()
+    for run in found[:3]:
+        run["history"][-1]["validation"]["matthews_correlation"] = 0.05
+    (told,) = (part for part in ranks.section(compare(found, ranks.EXPERIMENT)).parts[1:] if isinstance(part, str))
+    assert "In 3 of 4 rows" in told
+
+
+def test_one_rank_alone_is_compared_with_lora_and_nothing_is_early() -> None:
     found = [run for run in rank_runs() if run["config"]["method"]["rank"] == 1]
-    table, _ = tables(ranks.section(compare(found, ranks.EXPERIMENT)))
-    assert list(lines(table)) == ["ROSA is better than LoRA at rank 1"]
+    made = ranks.section(compare(found, ranks.EXPERIMENT))
+    run = {words: cells[-1] for words, cells in lines(tables(made)[0]).items() if cells[-1] != "not run"}
+    assert run == {"ROSA is better than LoRA at rank 1": "supported"}
+    assert [part for part in made.parts[1:] if isinstance(part, str)] == []
+
+
+def test_each_frequency_is_compared_with_the_first_subspace_kept_at_its_rank() -> None:
+    found = rank_runs()
+    found += runs(ranks.EXPERIMENT, [(RosaConfig(every=2, rank=32), [0.30, 0.31, 0.32])])
+    _, table, _ = tables(ranks.section(compare(found, ranks.EXPERIMENT)))
+    known = lines(table)
+    each = known["A new subspace each epoch is better than the first one kept, at rank 32"]
+    second = known["One every second epoch is better than the first one kept, at rank 32"]
+    assert (each[0].split()[0], each[-1]) == ("+33.3", "supported")  # 0.41, 0.44, 0.45 less 0.1
+    assert (second[0].split()[0], second[-1]) == ("+21.0", "supported")
+    assert known["A new subspace each epoch is better than the first one kept, at rank 1"][-1] == "not run"
+    assert sum(cells[-1] == "not run" for cells in known.values()) == 6
+
+
+def test_the_ranks_of_the_page_are_those_of_the_experiments_file() -> None:
+    made = OmegaConf.load(ROOT / "experiments" / f"{ranks.EXPERIMENT}.yaml").hydra.sweeper.params
+    assert made["method.rank"] == ",".join(map(str, ranks.PLANNED))
+    assert "rosa_every_second_epoch" in made["method"]
 
 
 # --- tuned rates -----------------------------------------------------------------------------------------------------
@@ -342,7 +385,9 @@ def test_of_two_rates_both_are_told_and_which_one_the_other_tables_show() -> Non
         ["3e-4", "55.0", "70.0, 70.0, 70.0", "yes"],
         ["1e-3", "60.0", "20.0, 20.0, 20.0", "no"],
     ]
-    assert table.notes[-1][0].text.endswith("on the holdout of all seeds: LoRA r=8 on MRPC (3e-4).")
+    assert table.notes[-1][0].text.endswith(
+        "on the holdouts: LoRA r=8 on MRPC (3e-4). The others had the tuned rate alone."
+    )
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

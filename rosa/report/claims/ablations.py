@@ -35,6 +35,16 @@ CLAIMS = (
     Claim("Orthogonality: a random orthonormal basis is better than LoRA's start", BASIS, LORAS_START),
     Claim("Triplets taken out of the frozen weight are better than left in it", arm(), arm(factorization="svd_add")),
     Claim("Resampling: a new subspace each epoch is better than the first one kept", arm(), arm(every=0)),
+    *(
+        Claim(f"Resampling, with {name}", arm(factorization=name), arm(factorization=name, every=0))
+        for name in ("random_orthogonal", "random_add", "svd_add")
+    ),
+    Claim("SVD initialisation, never resampled", arm(every=0), arm(factorization="random_orthogonal", every=0)),
+    Claim(
+        "Orthogonality, never resampled",
+        arm(factorization="random_orthogonal", every=0),
+        arm(factorization="random_add", every=0),
+    ),
     Claim("The optimizer's state is better dropped at a resample than kept", arm(), arm(optimizer_state="keep")),
 )
 TERMS = (

@@ -38,8 +38,9 @@ def section(comparison: Comparison, lines: Sequence[Line]) -> Section:
             "scripts/benchmark.py costs`, which measures all methods side by side on a CPU: [its table with batches, "
             "machine and quartiles](../results/tables/costs.md).",
             costs_claims(lines),
-            "What does not depend on the machine comes from the study's records ([their times and peaks, such as they "
-            f"are](../results/tables/{name}_costs.md)):",
+            "What does not depend on the machine comes from the study's records. (They [have "
+            f"times and memory peaks, too](../results/tables/{name}_costs.md), but those were taken beside other work; "
+            "do not compare them.)",
             rows_table(comparison),
             f"![scores against what they cost, with the front](../results/figures/{name}/minilm-quality.svg)",
         ),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rosa.report import formatting
 from rosa.report.claims.one_task import claims_table
 from rosa.report.claims.section import Section, protocol
-from rosa.report.claims.verdicts import LORA, ROSA, Claim
+from rosa.report.claims.verdicts import LORA, NEVER, ROSA, Claim, early_epoch, rows_of
 from rosa.report.comparison import Comparison, Row, Task, summarise
 from rosa.report.histories import Point, points
 from rosa.report.tables.costs import STATE, measured
@@ -17,43 +17,76 @@ from rosa.report.tables.table import Cell, Table
 
 EXPERIMENT = "evidence_rank"
 RANK = "method.rank"
-
-
-def claims(comparison: Comparison) -> list[Claim]:
-    """The claims about the smallest and the largest rank of the experiment, and about each rank of ROSA and LoRA."""
-    ranks = sorted({row.settings[RANK] for row in comparison.rows if RANK in row.settings})
-    found = []
-    if len(ranks) > 1:
-        low, high = ranks[0], ranks[-1]
-        small, large = ROSA | {RANK: low}, ROSA | {RANK: high}
-        found = [
-            Claim(f"Rank does not limit ROSA: rank {low} is as good as rank {high}", small, large, as_good=True),
-            Claim(f"Rank limits LoRA: rank {high} is better than rank {low}", LORA | {RANK: high}, LORA | {RANK: low}),
-            Claim(f"Rank speeds ROSA up: rank {high} is ahead of rank {low} early on", large, small, early=True),
-        ]
-    return found + [Claim(f"ROSA is better than LoRA at rank {r}", ROSA | {RANK: r}, LORA | {RANK: r}) for r in ranks]
+PLANNED = (1, 2, 8, 32)
+"""The ranks of the experiment's file; those without records are not run."""
+SECOND = ROSA | {"method.every": 2}
+"""ROSA with a new subspace every second epoch."""
+LOW, HIGH = PLANNED[0], PLANNED[-1]
+SOONER = Claim(
+    f"Rank speeds ROSA up: rank {HIGH} is ahead of rank {LOW} early on",
+    ROSA | {RANK: HIGH},
+    ROSA | {RANK: LOW},
+    early=True,
+)
+OF_RANK = (
+    Claim(
+        f"Rank does not limit ROSA: rank {LOW} is as good as rank {HIGH}",
+        ROSA | {RANK: LOW},
+        ROSA | {RANK: HIGH},
+        as_good=True,
+    ),
+    Claim(f"Rank limits LoRA: rank {HIGH} is better than rank {LOW}", LORA | {RANK: HIGH}, LORA | {RANK: LOW}),
+    SOONER,
+    *(Claim(f"ROSA is better than LoRA at rank {r}", ROSA | {RANK: r}, LORA | {RANK: r}) for r in PLANNED),
+)
+OF_FREQUENCY = tuple(
+    Claim(f"{words} is better than the first one kept, at rank {r}", wanted | {RANK: r}, NEVER | {RANK: r})
+    for words, wanted in (("A new subspace each epoch", ROSA), ("One every second epoch", SECOND))
+    for r in PLANNED
+)
 
 
 def section(comparison: Comparison) -> Section:
     """The claims on each task, and the score of each rank after each epoch."""
-    tables = []
+    parts: list[str | Table] = []
     for task in comparison.tasks:
-        name = formatting.TASK_NAMES.get(task.name, task.name)
-        caption = f"Rank, on {name}"
-        tables.append(claims_table(f"claims-rank-{task.name}", caption, claims(comparison), comparison, task))
-        tables.append(speed_table(comparison, task))
+        on = f"on {formatting.TASK_NAMES.get(task.name, task.name)}"
+        parts += [
+            claims_table(f"claims-rank-{task.name}", f"Rank, {on}", OF_RANK, comparison, task),
+            claims_table(f"claims-frequency-{task.name}", f"Resampling, {on}", OF_FREQUENCY, comparison, task),
+            *_early_on(comparison, task),
+            speed_table(comparison, task),
+        ]
     return Section(
         "Rank",
         (
             "The paper: rank trades memory for the speed of convergence, and not for expressiveness. So a small rank "
             f"should be behind at first and not at the end. {protocol(comparison)}; the learning rate of each row is "
-            "tuned on seed 0, so a faster start may also be that of a higher rate. Early on: after the first epoch "
-            "that does not leave all runs with the same score; the first one was planned, and told nothing. [Scores, "
-            "rates and commands]"
+            "tuned on seed 0, so a faster start may also be that of a higher rate. [Scores, rates and commands]"
             f"(../results/tables/{EXPERIMENT}.md).",
-            *tables,
+            *parts,
         ),
     )
+
+
+def _early_on(comparison: Comparison, task: Task) -> list[str]:
+    """Which epoch the early claim is about, and how many rows were still getting better; nothing without its rows."""
+    rows = rows_of(comparison, SOONER)
+    early = early_epoch(*rows, task) if rows else None
+    if early is None:
+        return []
+    curves = [curve for row in comparison.rows if (curve := points(row, task, task.metric))]
+    rising = sum(max(curve, key=lambda point: point.mean) is curve[-1] for curve in curves)
+    first = min(point.epoch for curve in curves for point in curve)
+    why = (
+        f" We had planned epoch {first:g}, but after it the scores of all these runs were still one constant answer's."
+        if early > first
+        else ""
+    )
+    return [
+        f"*Early* is epoch {early:g}.{why} In {rising} of {len(curves)} rows the mean is highest after the last epoch, "
+        "so these had not converged, and what a rank could express in the end is not tested."
+    ]
 
 
 def speed_table(comparison: Comparison, task: Task) -> Table:
@@ -61,12 +94,11 @@ def speed_table(comparison: Comparison, task: Task) -> Table:
     curves = {row.label: points(row, task, task.metric) for row in comparison.rows}
     epochs = sorted({point.epoch for curve in curves.values() for point in curve})
     rows = [_speed_line(row, task, curves[row.label], epochs) for row in comparison.rows if curves[row.label]]
-    header = ("Row", "Training state (MiB)", *(f"Epoch {epoch:g}" for epoch in epochs), "First / last")
+    header = ("Row", "Training state (MiB)", *(f"Epoch {epoch:g}" for epoch in epochs))
     lines = (
         text(
             f"{formatting.scaled_name(task.metric)} on the {task.splits[0]} split after each epoch, mean ± standard "
-            "deviation over seeds. First / last: the mean after the first epoch as a share of that after the last. "
-            "Training state: weights, gradients and optimizer state."
+            "deviation over seeds. Training state: weights, gradients and optimizer state."
         ),
     )
     name = formatting.TASK_NAMES.get(task.name, task.name)
@@ -77,8 +109,7 @@ def _speed_line(row: Row, task: Task, curve: Sequence[Point], epochs: Sequence[f
     state = [value for (name, *_), value in measured(row, STATE).items() if name == task.name]
     shown = formatting.significant(statistics.fmean(state) / STATE.unit) if state else formatting.MISSING
     by_epoch = {point.epoch: _score(point, task) for point in curve}
-    share = f"{curve[0].mean / curve[-1].mean:.0%}" if curve[0].mean >= 0 < curve[-1].mean else formatting.MISSING
-    cells = (shown, *(by_epoch.get(epoch, formatting.MISSING) for epoch in epochs), share)
+    cells = (shown, *(by_epoch.get(epoch, formatting.MISSING) for epoch in epochs))
     return Cell(row.label), *map(Cell, cells)
 
 

@@ -25,8 +25,8 @@ def rates_table(comparison: Comparison) -> Table:
         text(
             "Rate: the one that won in tuning, and what else was run. Tuned: its score there, on the holdout of one "
             "seed. Seeds: the same score of the study's runs. It does not hold where one of them is below "
-            f"{HELD:.0%} of it: a rate at the edge of what training bears wins on one seed and fails on another, and "
-            "differences then speak of the rate and not of the method."
+            f"{HELD:.0%} of it. A rate that is almost too high can win on one seed and fail on another; the difference "
+            "then shows the rate, not the method."
         )
     ]
     again = [
@@ -37,8 +37,8 @@ def rates_table(comparison: Comparison) -> Table:
     if again:
         lines.append(
             text(
-                "Where a row has several rates, the other tables are of the one that is best on the holdout of all "
-                f"seeds: {'; '.join(again)}."
+                f"Rows that were run at several rates: {len(again)}. All other tables show the one with the highest "
+                f"mean on the holdouts: {'; '.join(again)}. The others had the tuned rate alone."
             )
         )
     header = ("Task", "Method", "Rate", "Tuned", "Seeds", "Holds")

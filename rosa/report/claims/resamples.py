@@ -29,8 +29,8 @@ def resamples_table(comparison: Comparison) -> Table:
         ),
         text(
             "Loss at a resample: the mean training loss of the first whole interval of logging after each resample, "
-            "less that of the last one before it; in rows without resampling, at the same steps. A resample that sets "
-            "the training back makes it larger than in the line above."
+            "less that of the last one before it; in rows without resampling, at the same steps. If resampling sets "
+            "training back, this number is higher for a new subspace each epoch than for one that is never resampled."
         ),
     )
     return Table("claims-resamples", "Training around a resample", HEADER, tuple(rows), notes)

@@ -121,13 +121,24 @@ def _selected(row: Row, task: Task) -> dict[int, float]:
 
 
 def _early(row: Row, against: Row, task: Task) -> tuple[dict[int, float], dict[int, float]]:
-    own, other = ({point.epoch: point.values for point in points(one, task, task.metric)} for one in (row, against))
+    own, other = (_by_epoch(one, task) for one in (row, against))
+    epoch = early_epoch(row, against, task)
+    return ({}, {}) if epoch is None else (own[epoch], other[epoch])
+
+
+def early_epoch(row: Row, against: Row, task: Task) -> float | None:
+    """The epoch that an early claim about two rows is about; None where they share no epoch."""
+    own, other = (_by_epoch(one, task) for one in (row, against))
     shared = sorted(own.keys() & other.keys())
     for epoch in shared:
         seeds = own[epoch].keys() & other[epoch].keys()
         if len({values[epoch][seed] for values in (own, other) for seed in seeds}) > 1:
-            return own[epoch], other[epoch]
-    return (own[shared[-1]], other[shared[-1]]) if shared else ({}, {})
+            return epoch
+    return shared[-1] if shared else None
+
+
+def _by_epoch(row: Row, task: Task) -> dict[float, dict[int, float]]:
+    return {point.epoch: point.values for point in points(row, task, task.metric)}
 
 
 def margin_to(
