@@ -48,6 +48,31 @@ def test_numbers_are_means_and_ratios_are_geometric_means_over_what_both_have():
     assert table["Full"]["Peak memory (MiB)"] == "600 (1.00×)"
 
 
+def test_pefts_measures_are_in_the_csv_and_two_of_them_in_the_table():
+    measures = {
+        "memory_max_bytes": 30 * 2**20,
+        "memory_mean_bytes": 20 * 2**20,
+        "memory_p99_bytes": 25 * 2**20,
+        "seconds_without_evaluations": 12.5,
+        "checkpoint_bytes": 5 * 2**20,
+    }
+    runs = [one | {"costs": one["costs"] | measures} for one in found()]
+    text = markdown(costs_table(compare(runs, "glue")))
+    table = cells(text)
+    assert table["LoRA r=8"]["Memory above baseline (MiB)"] == "30.0"
+    assert table["Full"]["Checkpoint (MiB)"] == "5.00 (1.00×)"
+    assert "- Memory above baseline: the most that the device" in notes(text)
+    assert "- Checkpoint: the tensors that a resume needs" in notes(text)
+    _, written = costs_of(Study(runs, "glue"))
+    lines = list(csv.DictReader(io.StringIO(written)))
+    for key, value in measures.items():
+        of_measure = [line for line in lines if line["quantity"] == key]
+        assert len(of_measure) == 2 * len(METHODS)
+        assert {float(line["mean"]) for line in of_measure} == {value}
+    plain = cells(markdown(costs_table(compare(found(), "glue"))))
+    assert not {"Memory above baseline (MiB)", "Checkpoint (MiB)"} & plain["Full"].keys()
+
+
 def test_the_csv_has_every_task_as_recorded():
     _, text = costs_of(Study(found(), "glue"))
     lines = [x for x in csv.DictReader(io.StringIO(text)) if x["quantity"] == "seconds_per_step"]

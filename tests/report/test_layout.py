@@ -45,7 +45,10 @@ def compared(methods: list[MethodConfig], tasks: tuple[str, ...]) -> Comparison:
     for place, (method, task, seed) in enumerate(itertools.product(methods, tasks, range(2))):
         run: dict[str, Any] = done(method, seed, task)
         run["params"] = {"trainable": 10 ** (3 + place % 5), "head": 10, "total": 10**8}
-        run["costs"] = measured(0.01 * (1 + place)) | {"device_bytes": 2**28 + 2**20 * place}
+        run["costs"] = measured(0.01 * (1 + place)) | {
+            "device_bytes": 2**28 + 2**20 * place,
+            "checkpoint_bytes": 10 ** (5 + place % 4),
+        }
         found.append(run)
     return compare(found, "study")
 

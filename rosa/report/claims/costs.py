@@ -11,19 +11,11 @@ from rosa.report.claims.section import VERDICT, Section
 from rosa.report.claims.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.significance import compare_with
-from rosa.report.tables.costs import STATE, Quantity, mean, measured
+from rosa.report.tables.costs import CHECKPOINT, STATE, Quantity, mean, measured
 from rosa.report.tables.notes import text
 from rosa.report.tables.results import trainable
 from rosa.report.tables.table import Cell, Table
-from rosa.utils.formatting import MIB
 
-CHECKPOINT = Quantity(
-    "checkpoint_bytes",
-    "Checkpoint (MiB)",
-    MIB,
-    lambda run: run["costs"].get("checkpoint_bytes"),
-    of_machine=False,
-)
 ALLOWED = 1.02
 """Largest ratio of two costs that counts as no more."""
 

@@ -16,7 +16,23 @@ from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.figures import style
 from rosa.report.figures.layout import Grid
 from rosa.report.significance import lora_of
-from rosa.report.tables.costs import QUANTITIES, Key, Quantity, measured, of_several_machines, ratio
+from rosa.report.tables.costs import (
+    FORGOTTEN,
+    LOADING,
+    PEAK,
+    RESAMPLE,
+    STATE,
+    STEP,
+    THROUGHPUT,
+    Key,
+    Quantity,
+    measured,
+    of_several_machines,
+    ratio,
+)
+
+QUANTITIES = (STEP, RESAMPLE, THROUGHPUT, LOADING, STATE, PEAK, FORGOTTEN)
+"""The columns: as many as can be read side by side."""
 
 COLUMNS = (
     "experiment",

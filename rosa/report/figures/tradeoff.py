@@ -1,11 +1,11 @@
-"""Figures of quality against cost: trainable parameters, training state and peak memory."""
+"""Figures of quality against cost: trainable parameters, bytes stored, memory and time."""
 
 from __future__ import annotations
 
 import math
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,19 +18,41 @@ from rosa.report.comparison import Comparison, Row, Task, frozen, summarise
 from rosa.report.figures import style
 from rosa.report.figures.layout import Grid
 from rosa.report.looks import MOST, Look, looks_of
-from rosa.report.tables.costs import PEAK, STATE, STEP, TRAINABLE, Quantity, measured, of_several_machines, on_device
+from rosa.report.tables.costs import (
+    ABOVE,
+    CHECKPOINT,
+    PEAK,
+    STATE,
+    STEP,
+    TRAINABLE,
+    Quantity,
+    measured,
+    memory_of,
+    of_several_machines,
+)
 
 COLUMNS = (
     *("experiment", "model", "task", "split", "metric", "rule", "series", "row", "lr"),
     *("quantity", "cost", "n", "seeds", "scores", "mean", "deviation"),
 )
-COSTS = (TRAINABLE, STATE, STEP, PEAK)
-"""The costs that scores are set against."""
+COSTS = (TRAINABLE, CHECKPOINT, STATE, STEP)
+"""The costs that scores are set against, before :func:`memory_of` the rows."""
 RANK = "method.rank"
 HEIGHT = 1.0
 """Height of a panel in inches."""
 ZEROS = re.compile(r"\.?0+(?=[KM]$)")
 """Trailing zeros of a count, as in ``10.00M`` and ``0.10M``."""
+WRITTEN: Mapping[Quantity, Callable[[float], str]] = {
+    TRAINABLE: lambda value: ZEROS.sub("", formatting.count(value)),
+    CHECKPOINT: lambda value: f"{value:.2g}" if value < 100 else f"{value:.0f}",
+}
+"""The quantities with a logarithmic axis, and how their values are written on it."""
+STEPS = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
+"""The labels within a decade of a logarithmic axis, ever fewer."""
+BESIDE = 0.45
+"""Inches between panels, for the labels of the vertical axis."""
+CLOSE = 1.5
+"""A logarithmic axis from one value to less than so many times as much would have labels at too many or no places."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +74,21 @@ Series = dict[str, list[Row]]
 def tradeoffs(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
     """One picture: a row of panels per task, a column per cost, a line per set of rows that differ by rank alone.
 
-    The peak of memory has a column only where a device measured it; a process's peak hardly tells methods apart.
+    The memory is a device's peak, or else what the process held above its baseline: a process's whole peak, with all
+    libraries, hardly tells methods apart.
 
     Returns:
         The picture, and what could not be drawn: costs that no finished run has measured, or several machines have;
         and, with more series than looks, the series of a single rank whose method has other series.
     """
     series, left_out = _told_apart(_series(comparison.rows))
-    lines = {quantity: tuple(_lines(comparison, series, quantity)) for quantity in COSTS}
+    asked = (*COSTS, memory_of(comparison.rows))
+    lines = {quantity: tuple(_lines(comparison, series, quantity)) for quantity in asked}
     left_out += [f"no finished run has measured: {one.name}" for one, found in lines.items() if not found]
-    for quantity in COSTS:
+    for quantity in asked:
         if of_several_machines(comparison.rows, quantity):
             lines[quantity] = ()
             left_out.append(f"measured on several machines: {quantity.name}")
-    if lines[PEAK] and not on_device(comparison.rows):
-        lines[PEAK] = ()
-        left_out.append("peak memory is that of processes, not of a device")
     shown = [quantity for quantity, found in lines.items() if found]
     if not shown:
         return [], left_out
@@ -146,19 +167,22 @@ def _draw(comparison: Comparison, series: Series, shown: Sequence[Quantity]) -> 
     figure = Figure(figsize=(style.WIDTH, HEIGHT * len(tasks)), layout=Grid([HEIGHT] * len(tasks)))
     grid = figure.subplots(len(tasks), len(shown), squeeze=False)
     looks = looks_of([rows[0].method for rows in series.values()])
+    width = style.WIDTH / len(shown) - BESIDE
     for line, task in zip(grid, tasks, strict=True):
         for axes, quantity in zip(line, shown, strict=True):
             found = {label: _points(rows, task, quantity) for label, rows in series.items()}
             _front(axes, [point for points in found.values() for point in points], task)
             for (label, points), look in zip(found.items(), looks, strict=True):
                 _line(axes, points, task, look, label)
-            axes.set_xlabel(quantity.name)
+            axes.set_xlabel(style.wrapped(quantity.name, width))
             axes.grid()
             style.few_ticks(axes.yaxis)
             style.few_ticks(axes.xaxis, 3)
-            if quantity is TRAINABLE:
-                axes.set_xscale("log")
-                _make_readable(axes)
+            costs = [point.cost for points in found.values() for point in points]
+            if not costs:
+                _say_missing(axes)
+            elif quantity in WRITTEN:
+                _make_readable(axes, WRITTEN[quantity], costs, width)
         line[0].set_title(style.task_name(task), loc="left")
         line[0].set_ylabel(style.wrapped(style.score_label(task), HEIGHT))
     style.legend_below(figure, list(grid.flat), "")
@@ -181,14 +205,36 @@ def _front(axes: Axes, points: Sequence[Point], task: Task) -> None:
         axes.step(costs, [*heights, heights[-1]], where="post", color="#aaaaaa", linestyle=":", linewidth=0.8)
 
 
-def _make_readable(axes: Axes) -> None:
-    """Put few labels on the logarithmic axis, formatted like counts in tables."""
+def _say_missing(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", fontsize=7)
+
+
+def _make_readable(axes: Axes, write: Callable[[float], str], costs: Sequence[float], inches: float) -> None:
+    """Make the axis logarithmic, unless all costs are close, with as many labels as fit, like numbers in tables."""
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
+    if min(costs) <= 0 or max(costs) < CLOSE * min(costs):
+        return
+    axes.set_xscale("log")
     lowest, highest = axes.get_xlim()
     decades = math.log10(highest / lowest)
-    steps = (1, 1.5, 2, 3, 5, 7) if decades < 0.7 else (1, 2, 5) if decades < 2 else (1,)
-    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=3))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: ZEROS.sub("", formatting.count(value))))
+    chosen = STEPS[0 if decades < 0.7 else 1 if decades < 2 else 3 :]
+    fitting = [steps for steps in chosen if _length(_labelled(steps, lowest, highest), write) <= inches]
+    axes.xaxis.set_major_locator(LogLocator(subs=(fitting or chosen[-1:])[0], numticks=3))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _labelled(steps: Sequence[float], lowest: float, highest: float) -> list[float]:
+    """The values within a range that are a power of ten times one of the steps."""
+    powers = range(math.floor(math.log10(lowest)), math.ceil(math.log10(highest)))
+    return [value for power in powers for step in steps if lowest <= (value := step * 10.0**power) <= highest]
+
+
+def _length(values: Sequence[float], write: Callable[[float], str]) -> float:
+    """Inches of the values side by side, with a space after each."""
+    return style.CHARACTER * sum(len(write(value)) + 1 for value in values)
 
 
 def _caption(comparison: Comparison, series: Series, shown: Sequence[Quantity]) -> str:
@@ -198,12 +244,20 @@ def _caption(comparison: Comparison, series: Series, shown: Sequence[Quantity]) 
         STATE.key: "Training state: weights, gradients and optimizer state.",
         STEP.key: "Steps are those of the runs themselves, whatever else the machine did.",
         PEAK.key: "Peak memory: the device's.",
+        ABOVE.key: "Memory above baseline: the most that the process held, less what it held before the run.",
+        CHECKPOINT.key: "Checkpoint: what a resume needs beside the pretrained model.",
     }
     ranks = " Numbers at points are ranks." if any(len(rows) > 1 for rows in series.values()) else ""
     drawn = [row for rows in series.values() for row in rows]
+    lacking = any(
+        len(_points(drawn, task, quantity)) < sum(task.name in row.results for row in drawn)
+        for task in comparison.tasks
+        for quantity in shown
+    )
+    absent = " Rows whose runs did not record a cost have no point at it." if lacking else ""
     return (
         f"{style.heading(comparison)}: {style.seeds(comparison.tasks)}{spread}, {comparison.epoch}. Dotted: the best "
-        f"score that is to be had up to each cost. {' '.join(what[quantity.key] for quantity in shown)}{ranks}"
+        f"score that is to be had up to each cost. {' '.join(what[quantity.key] for quantity in shown)}{ranks}{absent}"
         f"{style.fewer_seeds(drawn, comparison.tasks)}"
     )
 

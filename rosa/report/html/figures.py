@@ -14,14 +14,14 @@ from rosa.report.html import charts
 from rosa.report.looks import MOST, Look, looks_of, selections
 from rosa.report.significance import LEVEL, lora_of
 from rosa.report.tables.costs import (
-    PEAK,
+    CHECKPOINT,
     STATE,
     STEP,
     TRAINABLE,
     Quantity,
     measured,
+    memory_of,
     of_several_machines,
-    on_device,
     ratio,
 )
 from rosa.report.tables.differences import Difference
@@ -30,8 +30,8 @@ ROWS = 30
 """Largest number of rows in a chart of differences."""
 PANELS = 36
 """Largest number of charts in a grid; of the curves, in all grids together."""
-COSTS = (TRAINABLE, STATE, PEAK, STEP)
-"""The costs that scores are set against; the peak of memory only where a device measured it."""
+COSTS = (TRAINABLE, CHECKPOINT, STATE)
+"""The costs that scores are set against, before :func:`memory_of` the rows and the time of a step."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,7 @@ def costs_figure(comparison: Comparison) -> FigureView | None:
     reference = _reference(comparison.rows) if len(tasks) > 1 else None
     looks = looks_by_row(comparison.rows)
     panels = []
-    for quantity in COSTS:
-        if quantity is PEAK and not on_device(comparison.rows):
-            continue
+    for quantity in (*COSTS, memory_of(comparison.rows), STEP):
         if len(tasks) == 1 and of_several_machines(comparison.rows, quantity):
             continue  # ratios are of one machine each
         costs = {row.label: _cost(row, quantity, reference, len(tasks) > 1) for row in comparison.rows}

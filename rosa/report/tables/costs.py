@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,10 +90,27 @@ THROUGHPUT = Quantity("examples_per_second", "Examples/s", 1, lambda run: run["c
 LOADING = Quantity("loading_share", "Loading (% of steps)", 1e-2, loading_share)
 STATE = Quantity("state_bytes", "Training state (MiB)", MIB, state_bytes, of_machine=False)
 PEAK = Quantity("peak_bytes", "Peak memory (MiB)", MIB, peak_bytes)
+ABOVE = Quantity(
+    "memory_max_bytes", "Memory above baseline (MiB)", MIB, lambda run: run["costs"].get("memory_max_bytes")
+)
+CHECKPOINT = Quantity(
+    "checkpoint_bytes",
+    "Checkpoint (MiB)",
+    MIB,
+    lambda run: run["costs"].get("checkpoint_bytes"),
+    of_machine=False,
+)
+MEMORY_MEAN = Quantity("memory_mean_bytes", "Mean (MiB)", MIB, lambda run: run["costs"].get("memory_mean_bytes"))
+MEMORY_P99 = Quantity("memory_p99_bytes", "99 % (MiB)", MIB, lambda run: run["costs"].get("memory_p99_bytes"))
+TRAINING = Quantity(
+    "seconds_without_evaluations", "Training (s)", 1, lambda run: run["costs"].get("seconds_without_evaluations")
+)
 TRAINABLE = Quantity("trainable_parameters", "Trainable parameters", 1, trainable_parameters, of_machine=False)
 FORGOTTEN = Quantity("forgotten", "Forgotten (nats)", 1, forgotten, of_machine=False, has_ratio=False)
-QUANTITIES = (STEP, RESAMPLE, THROUGHPUT, LOADING, STATE, PEAK, FORGOTTEN)
+QUANTITIES = (STEP, RESAMPLE, THROUGHPUT, LOADING, STATE, PEAK, ABOVE, CHECKPOINT, FORGOTTEN)
 """The columns of the table, before the trainable parameters."""
+FURTHER = (MEMORY_MEAN, MEMORY_P99, TRAINING)
+"""PEFT's other measures, which are in the CSV file alone: a table of them all could not be read."""
 CSV_COLUMNS = (
     *("experiment", "model", "task", "row", "quantity", "n", "seeds", "values", "mean"),
     *("lora_row", "pairs", "ratio_to_lora"),
@@ -151,6 +168,11 @@ def on_device(rows: Iterable[Row]) -> bool:
     return bool(found) and all(found)
 
 
+def memory_of(rows: Sequence[Row]) -> Quantity:
+    """The memory that tells methods apart: a device's peak, otherwise that of the process above its baseline."""
+    return PEAK if on_device(rows) else ABOVE
+
+
 def costs_table(comparison: Comparison) -> Table | None:
     """Rows are methods and settings; each number is the mean over tasks and seeds, with its ratio to LoRA's.
 
@@ -204,6 +226,14 @@ def _notes(comparison: Comparison, apart: bool) -> Iterator[Line]:
     on_gpu = {run["costs"].get("device_bytes") is not None for run in comparison.shown if run["costs"]}
     peak = {True: "the GPU's", False: "the process's, libraries included"}
     yield notes.text(_on_forgetting(comparison))
+    if any(measured(row, ABOVE) for row in comparison.rows):
+        yield notes.text(
+            "Memory above baseline: the most that the device, without one the process, held at the end of an update, "
+            "less what it held before the run (PEFT's measure; its mean, its 99th percentile, and the seconds of "
+            "training without evaluations are in the CSV file)."
+        )
+    if any(measured(row, CHECKPOINT) for row in comparison.rows):
+        yield notes.text("Checkpoint: the tensors that a resume needs beside the pretrained model.")
     yield notes.text(
         "Training state: weights, gradients and optimizer state during an update. "
         f"Peak memory: {' or '.join(peak[gpu] for gpu in sorted(on_gpu))}. "
@@ -234,7 +264,7 @@ def costs_csv(comparisons: Iterable[Comparison]) -> str:
 def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
     for row in comparison.rows:
         lora = lora_of(row, comparison.rows)
-        for quantity in (*QUANTITIES, TRAINABLE):
+        for quantity in (*QUANTITIES, *FURTHER, TRAINABLE):
             own = measured(row, quantity)
             other = measured(lora, quantity) if lora is not None else {}
             for task in comparison.tasks:
