@@ -8,7 +8,6 @@ python scripts/make_figures.py [--results results] [--experiment NAME ...] [--ru
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from rosa.records import Rule
 from rosa.records.store import Evidence, locate
 from rosa.report.cli import located, parser, records_folder
-from rosa.report.comparison import Comparison, by_model
+from rosa.report.comparison import Comparison
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.costs import costs
 from rosa.report.figures.curves import HEADLINE, curves
@@ -70,10 +69,15 @@ def pictures(comparison: Comparison, kind: str, metrics: Sequence[str]) -> Itera
         yield DRAWN[kind](comparison)
 
 
-@functools.cache
+STUDIES: dict[str, Study] = {}
+"""The experiments that this process has read; a forked one has those of its parent, and need not read them again."""
+
+
 def studied(folder: Path, experiment: str, rule: Rule | None, evidence: Evidence) -> Study:
-    """An experiment; each process reads it once."""
-    return Study(list(locate(folder, experiment, evidence)[0].values()), experiment, rule)
+    """An experiment; each process reads it at most once."""
+    if experiment not in STUDIES:
+        STUDIES[experiment] = Study(list(locate(folder, experiment, evidence)[0].values()), experiment, rule)
+    return STUDIES[experiment]
 
 
 def draw(job: tuple[Any, ...]) -> tuple[list[str], list[str]]:
@@ -95,15 +99,15 @@ def main() -> None:
     out = options.out or options.results / "figures"
     refuse_unwritable(out, "--out ")
     with records_folder(options) as folder:
-        found = located(options, folder)[0].values()
-        known = sorted({record["identity"]["experiment"] for record in found})
-        for name in options.experiment:
-            by_model(list(found), name)  # refuses an experiment without records
-        del found
+        found = list(located(options, folder)[0].values())
+        names = options.experiment or sorted({record["identity"]["experiment"] for record in found})
+        STUDIES.clear()
+        for name in names:
+            STUDIES[name] = Study(found, name, options.rule)  # refuses an experiment without records
         evidence: Evidence = "beside" if options.evidence else "instead"
         jobs = [
             (folder, name, options.rule, evidence, kind, options.metric, out, options.format)
-            for name in options.experiment or known
+            for name in names
             for kind in options.figure
         ]
         with ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:

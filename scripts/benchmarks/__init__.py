@@ -1,6 +1,6 @@
 """Interleaved measurements of speed and memory: training steps, one layer, compiled steps, padding, factorization and
 its parts, sparse trainable parts, the rate of matrix products, decoding and scoring of texts, GPT-2 at its real size,
-tables of a large sweep.
+tables, figures and report of large sweeps.
 
 Each benchmark is one module with ``benchmark(workload, rounds)``; :mod:`benchmarks.suite` runs them and writes
 their results.

@@ -1,15 +1,20 @@
-"""Time the tables and the report of a large sweep, from records on disk to text."""
+"""Time the commands that make tables, figures and the report of large sweeps, from their start to their last file."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import random
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+from tqdm import tqdm
+
+from benchmarks import BenchmarkError
 from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
 from benchmarks.timing import seconds, spread
 from benchmarks.workload import Workload
@@ -26,17 +31,18 @@ from rosa.config import (
     TrainConfig,
 )
 from rosa.records.schema import Costs, Environment, Evaluation, Record
-from rosa.report.html.contents import contents
-from rosa.report.html.render import html
-from rosa.report.study import Study
-from rosa.report.tables import experiment
-from rosa.report.tables.latex import latex
-from rosa.report.tables.markdown import markdown
-from rosa.report.tables.scores_csv import long_csv
 from rosa.report.tables.table import Table
 
 ROUNDS = 3
-COUNT = 2000
+COUNTS = (2000, 20_000)
+LARGE = 20_000
+"""From this number of records on one round is enough: it takes minutes, and its noise is small in comparison."""
+PAGES = {"tables": "make_tables", "figures": "make_figures", "report": "make_report"}
+"""What is made, and the script that makes it."""
+BOTH = "tables and figures"
+WANTED = {2000: {BOTH: 3, "report": 6}, 20_000: {BOTH: 30, "report": 60}}
+"""Number of records -> the most seconds that are wanted."""
+SCRIPTS = Path(__file__).resolve().parent.parent
 RATES = (1e-4, 2e-4, 5e-4, 1e-3)
 SEEDS = 10
 LAYERS = 48
@@ -100,59 +106,76 @@ def _evaluation(epoch: int, chance: random.Random) -> Evaluation:
     return cast(Evaluation, {"epoch": float(epoch), "step": 100 * epoch, "validation": scores})
 
 
-def make_tables(results: Path) -> int:
-    """Make every table and CSV file of the records under ``results``, as text.
+def write(results: Path, count: int) -> None:
+    """Write made-up records to a results folder, where runs would have written them."""
+    for record in made_up(count):
+        folder = records.run_folder(results, record["identity"])
+        folder.mkdir(parents=True)
+        (folder / records.RECORD).write_text(json.dumps(record), encoding="utf-8")
 
-    Returns:
-        The number of characters.
+
+def make(page: str, results: Path) -> None:
+    """Run the command that makes one of ``PAGES``, in a process of its own as a user does.
+
+    Raises:
+        BenchmarkError: it fails.
     """
-    found, _ = records.find(results)
-    length = 0
-    for name in sorted({record["identity"]["experiment"] for record in found}):
-        study = Study(found, name)
-        costs, numbers = experiment.costs(study)
-        made = [*experiment.tables(study), *experiment.differences(study), *costs]
-        length += sum(map(len, [*map(markdown, made), *map(latex, made), numbers, long_csv(study)]))
-    return length
+    command = [sys.executable, str(SCRIPTS / f"{PAGES[page]}.py"), "--results", str(results)]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise BenchmarkError(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
 
 
-def make_page(results: Path) -> int:
-    """Make the report of the records under ``results``, as text.
-
-    Returns:
-        The number of bytes.
-    """
-    return len(html(contents(*records.locate(results))).encode())
-
-
-def benchmark(_: Workload, rounds: int, count: int = COUNT) -> Findings:
-    """Time reading the records and making all tables, CSV files and the report, ``rounds`` times; needs no model."""
-    sizes: list[int] = []
+def benchmark(_: Workload, rounds: int, counts: Sequence[int] = COUNTS) -> Findings:
+    """Time each command on results folders with these numbers of records; needs no model."""
+    taken: dict[int, dict[str, list[float]]] = {}
+    sizes: dict[int, tuple[int, int]] = {}
     with tempfile.TemporaryDirectory(prefix="rosa-records-") as folder:
-        for i, record in enumerate(made_up(count)):
-            place = Path(folder, "records", str(i))
-            place.mkdir(parents=True)
-            (place / records.RECORD).write_text(json.dumps(record), encoding="utf-8")
-        read = spread([seconds(lambda: records.find(Path(folder)), "cpu") for _ in range(rounds)])
-        whole = spread([seconds(lambda: make_tables(Path(folder)), "cpu") for _ in range(rounds)])
-        page = spread([seconds(lambda: sizes.append(make_page(Path(folder))), "cpu") for _ in range(rounds)])
-    case = f"{count} records"
-    rows = (
-        row("reading the records", with_quartiles(read)),
-        row("reading them and making every table", with_quartiles(whole)),
-        row("reading them and making the report", with_quartiles(page)),
+        for count in counts:
+            results = Path(folder, str(count))
+            write(results, count)
+            taken[count] = {page: [] for page in PAGES}
+            for _ in tqdm(range(rounds if count < LARGE else 1), desc=f"{count:,} records", dynamic_ncols=True):
+                for page, times in taken[count].items():
+                    times.append(seconds(lambda page=page, results=results: make(page, results), "cpu"))  # type: ignore[misc]
+            drawn = len(list((results / "figures").rglob("*.svg")))
+            sizes[count] = drawn, (results / "report.html").stat().st_size
+    return findings(taken, sizes)
+
+
+def findings(taken: Mapping[int, Mapping[str, Sequence[float]]], sizes: Mapping[int, tuple[int, int]]) -> Findings:
+    """Build the table.
+
+    Args:
+        taken: number of records -> page -> the seconds of each round.
+        sizes: number of records -> the number of figures, and the report's bytes.
+    """
+    rows, lines = [], []
+    for count, pages in taken.items():
+        both = [sum(pair) for pair in zip(pages["tables"], pages["figures"], strict=True)]
+        for page, times in {"tables": pages["tables"], "figures": pages["figures"], BOTH: both,
+                            "report": pages["report"]}.items():  # fmt: skip
+            most = WANTED.get(count, {}).get(page)
+            whole = spread(times)
+            rows.append(row(f"{count:,}", page, with_quartiles(whole), str(most) if most else "", str(whole.count)))
+            lines.append(Measurement(f"{count} records", page, "s", whole))
+        figures, size = sizes[count]
+        lines.append(Measurement(f"{count} records", "number of figures", "", figures))
+        lines.append(Measurement(f"{count} records", "size of the report", "byte", size))
+    contents = "; ".join(
+        f"of {count:,} records {figures} figures and {number(size / 1e6)} MB of report"
+        for count, (figures, size) in sizes.items()
     )
     notes = (
         note(
-            f"{case} of sweeps on four tasks, at most {SEEDS * CELLS} each: seconds, the median of {rounds} rounds. "
-            f"The report has {number(sizes[0] / 1e6)} MB."
+            f"Records of sweeps over {CELLS} cells, {SEEDS} seeds, on four tasks, at most {SEEDS * CELLS:,} an "
+            f"experiment: {contents}."
+        ),
+        note(
+            f"Seconds of {', '.join(f'scripts/{script}.py' for script in PAGES.values())}, from the start of the "
+            "process to its end; median (quartiles) of the rounds."
         ),
     )
-    table = Table("benchmark_reports", f"Tables and report from {case}", ("", "seconds"), rows, notes)
-    measured = (
-        Measurement(case, "read", "s", read),
-        Measurement(case, "tables", "s", whole),
-        Measurement(case, "report", "s", page),
-        Measurement(case, "size of the report", "bytes", float(sizes[0])),
-    )
-    return Findings(table, measured)
+    header = ("records", "pages", "seconds", "wanted, at most", "rounds")
+    caption = "Tables, figures and the report of many records"
+    return Findings(Table("benchmark_reports", caption, header, tuple(rows), notes), tuple(lines))

@@ -1,18 +1,26 @@
-"""Time scoring of generated text without METEOR: tokenization in one Java process, against the packages' two."""
+"""Time scoring of generated texts: E2E's without METEOR, and the answers to the tasks of RoSA's paper.
+
+E2E's texts are tokenized in one Java process, where the packages start two.
+"""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import random
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks import BenchmarkError
 from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
+from benchmarks.texts import TASKS, Texts, of_task
 from benchmarks.timing import Action, interleave, ratio, spread
 from benchmarks.workload import Workload
+from rosa.config import TaskConfig
 from rosa.data.e2e import group
+from rosa.evaluation import answers
 from rosa.evaluation.nlg import bleu, nist, score
 from rosa.report.tables.table import Table
 
@@ -20,16 +28,22 @@ ROUNDS = 5
 SEGMENTS, REFERENCES, WORDS = 630, 4693, 24
 """Sizes of E2E's test set: number of inputs, number of references, and about the number of words in each."""
 TEST_SET = "testset_w_refs.csv"
+WANTED = 3
+"""The most seconds that are wanted for a test split."""
+ANSWERED = tuple(task for task in TASKS if task != "e2e")
+"""The tasks whose outputs are right or wrong."""
 LABELS = {"ours": "score(), one Java process", "stock": "pycocoevalcap's classes, two Java processes"}
 
 Groups = Sequence[Sequence[str]]
 
 
 def benchmark(workload: Workload, rounds: int) -> Findings:
-    """Time scoring each segment's first reference against all of its references."""
+    """Time scoring of E2E's texts, each segment's first reference against all, and of answers to the other tasks."""
     folder = workload.e2e_dir
     groups = generated() if folder is None else read(folder)
-    return measure(groups, rounds, "generated text in E2E's shape" if folder is None else "the real E2E test set")
+    found = measure(groups, rounds, "generated text in E2E's shape" if folder is None else "the real E2E test set")
+    table, lines = measure_answers([of_task(task, workload, 1) for task in ANSWERED], rounds)
+    return dataclasses.replace(found, measurements=(*found.measurements, *lines), further=(table,))
 
 
 def read(folder: Path) -> Groups:
@@ -102,7 +116,7 @@ def findings(seconds: Mapping[str, Sequence[float]], texts: str, groups: Groups)
     notes = [
         note(
             f"BLEU, NIST, ROUGE-L and CIDEr of {texts}: {len(groups):,} segments, {sum(map(len, groups)):,} "
-            f"references, each segment's first as its hypothesis. Wanted are at most 5 s; ours took "
+            f"references, each segment's first as its hypothesis. Wanted are at most {WANTED} s; ours took "
             f"{number(spread(seconds['ours']).median)} s."
         )
     ]
@@ -110,3 +124,46 @@ def findings(seconds: Mapping[str, Sequence[float]], texts: str, groups: Groups)
         notes.append(note("There is no Java here: no tokens from it, and nothing to compare with."))
     header = ("scoring, all but METEOR", "times", "seconds", "relative, a round")
     return Findings(Table("benchmark_scoring", "Scoring", header, tuple(rows), tuple(notes)), tuple(lines))
+
+
+# --- answers that are right or wrong ---------------------------------------------------------------------------------
+
+
+def measure_answers(tasks: Sequence[Texts], rounds: int) -> tuple[Table, list[Measurement]]:
+    """Time scoring one answer to each input of each task: every other one is the reference of another input."""
+    actions: dict[str, Action] = {}
+    found: dict[str, answers.AnswerScores] = {}
+    for texts in tasks:
+        known = [one.references for one in texts.groups]
+        given = [references[0] for references in known]
+        written = [given[(i + i % 2) % len(given)] for i in range(len(given))]
+        inputs = [one.mr for one in texts.groups]
+        actions[texts.task.name] = partial(_score, found, texts.task, inputs, written, known)
+    taken = interleave(actions, rounds, "cpu", "scoring answers")
+    rows, lines = [], []
+    for texts in tasks:
+        time, name = spread(taken[texts.task.name]), texts.label
+        scores = found[texts.task.name].scores
+        shown = ", ".join(f"{score} {number(value)}" for score, value in scores.items() if value is not None)
+        rows.append(row(name, f"{len(texts.groups):,}", with_quartiles(time), shown))
+        lines.append(Measurement(name, "seconds", "s", time))
+    notes = (
+        note(
+            "Texts that the project generates, as many as the official test split has; every other answer is another "
+            f"input's. Median (quartiles) of {rounds} rounds; wanted are at most {WANTED} s."
+        ),
+    )
+    table = Table("benchmark_scoring_answers", "Scoring answers", ("task", "answers", "seconds", "scores"),
+                  tuple(rows), notes)  # fmt: skip
+    return table, lines
+
+
+def _score(
+    found: dict[str, answers.AnswerScores],
+    task: TaskConfig,
+    inputs: Sequence[str],
+    written: Sequence[str],
+    known: Groups,
+    _: int,
+) -> None:
+    found[task.name] = answers.score(task.scorer, inputs, written, known)

@@ -76,8 +76,9 @@ def run(
 ) -> str:
     """Run benchmarks and write their tables as Markdown, LaTeX and CSV, and their figures.
 
-    The tables are written to ``tables/costs.*`` if only costs were measured, to ``tables/benchmark_NAME.*`` if one
-    other benchmark was run, and to ``tables/benchmark.*`` if several were; of a user's model ``_MODEL`` follows.
+    Each benchmark has its own files: ``tables/costs.*``, and ``tables/benchmark_NAME.*`` for the others; of a user's
+    model ``_MODEL`` follows. They are written as soon as it is done, so that a later one that fails takes nothing
+    with it.
 
     Args:
         config: from :func:`benchmarks.workload.configure`.
@@ -109,26 +110,24 @@ def run(
     config = resolve_device(config)
     chosen, left_out = _possible(names or DEFAULT, config.train.device, OF_A_MODEL if asked else NAMES)
     workload = prepare(config, e2e_dir, asked)
-    found = {}
-    for name in chosen:
-        benchmark, rounds = BENCHMARKS[name]
-        found[name] = benchmark(workload, repeats or rounds)
     facts: dict[str, dict[str, Any]] = {
         "workload": workload.describe() | left_out,
         "environment": _environment(config),
     }
-    tables = [table for findings in found.values() for table in findings.tables]
-    told = {**facts["workload"], **facts["environment"]}
-    tables.append(facts_table("benchmark_facts", "What was measured, and where", told))
-    text = "\n".join(map(markdown, tables))
-    stem = _stem(tuple(found), config.model.name if asked else "")
-    files.write(tables_folder / f"{stem}.md", text)
-    files.write(tables_folder / f"{stem}.tex", "\n".join(map(latex, tables)))
-    files.write(tables_folder / f"{stem}.csv", long_csv(found, facts))
-    for findings in found.values():
+    told = facts_table("benchmark_facts", "What was measured, and where", {**facts["workload"], **facts["environment"]})
+    texts = []
+    for name in chosen:
+        benchmark, rounds = BENCHMARKS[name]
+        findings = benchmark(workload, repeats or rounds)
+        tables = [*findings.tables, told]
+        texts.append("\n".join(map(markdown, tables)))
+        stem = _stem(name, config.model.name if asked else "")
+        files.write(tables_folder / f"{stem}.md", texts[-1])
+        files.write(tables_folder / f"{stem}.tex", "\n".join(map(latex, tables)))
+        files.write(tables_folder / f"{stem}.csv", long_csv({name: findings}, facts))
         for picture in findings.pictures:
             picture.write(results / "figures")
-    return text
+    return "\n".join(texts)
 
 
 def _possible(names: Sequence[str], device: str, known: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -148,12 +147,10 @@ def _possible(names: Sequence[str], device: str, known: Sequence[str]) -> tuple[
     return [name for name in asked if name not in obstacles], fact
 
 
-def _stem(names: tuple[str, ...], model: str) -> str:
-    """The name of the tables' files."""
+def _stem(name: str, model: str) -> str:
+    """The name of a benchmark's files."""
     of_model = f"_{model}" if model else ""
-    if names == DEFAULT:
-        return f"{names[0]}{of_model}"
-    return f"benchmark_{names[0]}{of_model}" if len(names) == 1 else f"benchmark{of_model}"
+    return f"costs{of_model}" if name == "costs" else f"benchmark_{name}{of_model}"
 
 
 def _environment(config: Config) -> dict[str, Any]:

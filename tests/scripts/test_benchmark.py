@@ -39,6 +39,7 @@ from benchmarks import (
     sparse,
     stages,
     suite,
+    texts,
     timing,
 )
 from benchmarks.contenders import DORA, LABELS, PARTS, PEFT, RANKED, Contender
@@ -689,30 +690,94 @@ def test_references_are_read_by_input_and_a_wrong_folder_is_refused(tmp_path: Pa
         scoring.read(tmp_path)
 
 
+def test_every_other_answer_of_the_answers_scored_is_right(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "SIZES", dict.fromkeys(texts.TASKS, 40))
+    tasks = [texts.of_task(task, workload, 1) for task in scoring.ANSWERED]
+    table, lines = scoring.measure_answers(tasks, 2)
+    assert [[cell.text for cell in cells[:2]] for cells in table.rows] == [
+        ["ViGGO", "40"],
+        ["SQL", "40"],
+        ["GSM8K", "40"],
+    ]
+    assert [line.value.count for line in lines if isinstance(line.value, Spread)] == [2, 2, 2]
+    for cells, least in zip(table.rows, (0.5, 0.5, 0.5), strict=True):
+        assert least <= float(cells[3].text.split()[1].rstrip(",")) < 1
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
+
+
+def test_tables_figures_and_report_are_made_by_their_commands(workload: Workload) -> None:
+    found = reports.benchmark(workload, 1, [40])
+    assert [[cell.text for cell in cells[:2]] for cells in found.table.rows] == [
+        ["40", page] for page in ("tables", "figures", reports.BOTH, "report")
+    ]
+    times = [line.value.median for line in found.measurements if isinstance(line.value, Spread)]
+    assert times[2] == pytest.approx(times[0] + times[1])
+    sizes = [line.value for line in found.measurements if isinstance(line.value, int)]
+    assert min(sizes) > 0
+    assert len(sizes) == 2
+
+
+def test_a_command_that_fails_is_named_with_what_it_said(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"make_tables\.py .* failed: error: no records under"):
+        reports.make("tables", tmp_path)
+
+
+def test_what_is_wanted_stands_beside_the_times() -> None:
+    taken = {count: {page: [1.0] for page in reports.PAGES} for count in (2000, 5)}
+    found = reports.findings(taken, dict.fromkeys(taken, (7, 10**6)))
+    assert [cells[3].text for cells in found.table.rows] == ["", "", "3", "6", "", "", "", ""]
+
+
 # --- decoding --------------------------------------------------------------------------------------------------------
 
 
 def shrink_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, size in (("STEPS", 30), ("PROMPTS", 12), ("TEXTS", 200), ("LIMIT", 120), ("EXAMPLES", 8)):
+    for name, size in (("STEPS", 30), ("TEXTS", 200), ("LIMIT", 120), ("EXAMPLES", 8)):
         monkeypatch.setattr(decoding, name, size)
+    monkeypatch.setattr(texts, "SIZES", dict.fromkeys(texts.TASKS, 12))
     monkeypatch.setattr(decoding, "GREEDY", dataclasses.replace(decoding.GREEDY, max_new_tokens=10))
 
 
-def test_both_ways_of_decoding_write_the_same(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_of_decoding_write_the_same_on_every_task(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shrink_decoding(monkeypatch)
     found = decoding.benchmark(workload, 1)
-    assert value(found, "ours", "hypotheses that are the same") == 12
-    ours, theirs = value(found, "ours", "all prompts"), value(found, "file order", "all prompts")
-    assert isinstance(ours, Spread)
-    assert isinstance(theirs, Spread)
-    assert value(found, "ours", "times as fast") == ratio([theirs.median], [ours.median])
+    assert [cells[0].text for cells in found.table.rows] == [
+        one for one in ("E2E", "ViGGO", "SQL", "GSM8K") for _ in "ab"
+    ]
+    for task in texts.TASKS.values():
+        assert value(found, f"{task}: ours", "hypotheses that are the same") == 12
+        ours, theirs = value(found, f"{task}: ours", "all prompts"), value(found, f"{task}: file order", "all prompts")
+        assert isinstance(ours, Spread)
+        assert isinstance(theirs, Spread)
+        assert value(found, f"{task}: ours", "times as fast") == ratio([theirs.median], [ours.median])
 
 
 def test_hypotheses_that_differ_are_counted() -> None:
     written = {"ours": [(1, 2), (3,), ()], "file order": [(1, 2), (4,), ()]}
-    found = decoding.findings({"ours": [1.0], "file order": [4.0]}, written, real=True)
-    assert value(found, "ours", "hypotheses that are the same") == 2
-    assert value(found, "ours", "times as fast") == Spread(4.0, 4.0, 4.0, 1)
+    one = decoding.Decoded({"ours": [1.0], "file order": [4.0]}, written, [5, 9, 7], real=True)
+    found = decoding.findings({"sql": one})
+    assert value(found, "SQL: ours", "hypotheses that are the same") == 2
+    assert value(found, "SQL: ours", "times as fast") == Spread(4.0, 4.0, 4.0, 1)
+    assert (
+        "SQL: 3 prompts, the official test split, of 7 (9) tokens; hypotheses of 1 (2), 2 of them equal both ways."
+        in [line[0].text for line in found.table.notes]
+    )
+
+
+def test_a_tasks_official_files_are_read_where_they_are_given(workload: Workload, tmp_path: Path) -> None:
+    for name in ("trainset.csv", "devset.csv", "testset_w_refs.csv"):
+        (tmp_path / name).write_text(f'mr,ref\n"name[{name}]",One.\n"name[{name}]",Two.\n')
+    real = texts.of_task("e2e", dataclasses.replace(workload, e2e_dir=tmp_path), 10)
+    assert real.real
+    assert real.prompts == ["Input: name[testset_w_refs.csv] Output:"]
+    assert real.groups[0].references == ("One.", "Two.")
+    made = texts.of_task("e2e", workload, 5)
+    assert not made.real
+    assert len(made.prompts) == texts.SIZES["e2e"]
 
 
 def small_gpt2() -> GPT2Config:
@@ -913,13 +978,18 @@ def test_everything_is_written_for_people_and_for_programs(
     shrink_decoding(monkeypatch)
     full = full_size.findings([full_size.measure(small_gpt2(), "cpu")[0]], 1)
     monkeypatch.setitem(suite.BENCHMARKS, "full_size", (lambda w, n: full, 1))
-    monkeypatch.setitem(suite.BENCHMARKS, "reports", (lambda w, n: reports.benchmark(w, n, 40), 1))
+    monkeypatch.setitem(suite.BENCHMARKS, "reports", (lambda w, n: reports.benchmark(w, n, [40]), 1))
     text = suite.run(config, tmp_path, ["all"], repeats=1)
 
-    assert (tmp_path / "tables" / "benchmark.md").read_text() == text
-    with (tmp_path / "tables" / "benchmark.csv").open(newline="") as file:
+    stems = {name: "costs" if name == "costs" else f"benchmark_{name}" for name in NAMES if name != "gpu"}
+    written = {path.name for path in (tmp_path / "tables").iterdir()}
+    assert written == {f"{stem}.{ending}" for stem in stems.values() for ending in ("md", "tex", "csv")}
+    assert "\n".join((tmp_path / "tables" / f"{stem}.md").read_text() for stem in stems.values()) == text
+    for name, stem in stems.items():
+        with (tmp_path / "tables" / f"{stem}.csv").open(newline="") as file:
+            assert {line["benchmark"] for line in csv.DictReader(file)} == {name, "workload", "environment"}
+    with (tmp_path / "tables" / "costs.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert {line["benchmark"] for line in lines} == {*NAMES, "workload", "environment"} - {"gpu"}
     facts = {line["quantity"]: line["value"] for line in lines if line["benchmark"] in ("workload", "environment")}
     assert facts["torch"] == torch.__version__
     assert facts["device"] == "cpu"
