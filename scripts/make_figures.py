@@ -33,6 +33,7 @@ from rosa.report.figures.tradeoff import tradeoffs
 from rosa.report.study import Study
 from rosa.utils.console import run_command
 from rosa.utils.files import refuse_unwritable
+from rosa.utils.garbage import collection_off
 
 DRAWN: dict[str, Callable[[Comparison], tuple[list[Picture], list[str]]]] = {
     "differences": forest,
@@ -80,6 +81,7 @@ def studied(folder: Path, experiment: str, rule: Rule | None, evidence: Evidence
     return STUDIES[experiment]
 
 
+@collection_off()  # until the job's end: a figure has cycles, so its memory is freed after it
 def draw(job: tuple[Any, ...]) -> tuple[list[str], list[str]]:
     """Write the pictures of one kind of one experiment; their files, and what is not drawn."""
     folder, experiment, rule, evidence, kind, metrics, out, formats = job

@@ -19,6 +19,7 @@ from rosa.report.html.render import html
 from rosa.report.published import read_all_published
 from rosa.utils import files
 from rosa.utils.console import run_command
+from rosa.utils.garbage import collection_off
 
 
 def arguments() -> argparse.Namespace:
@@ -27,8 +28,9 @@ def arguments() -> argparse.Namespace:
     return options.parse_args()
 
 
+@collection_off()
 def main() -> None:
-    """Write the report, and print its file."""
+    """Write the report, and print its file; nothing that is made of records has cycles."""
     options = arguments()
     out = options.out or options.results / "report.html"
     files.refuse_unwritable_file(out, "--out ")

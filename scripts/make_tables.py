@@ -25,6 +25,7 @@ from rosa.report.tables.markdown import markdown
 from rosa.report.tables.scores_csv import long_csv
 from rosa.utils import files
 from rosa.utils.console import run_command
+from rosa.utils.garbage import collection_off
 
 
 def arguments() -> argparse.Namespace:
@@ -39,8 +40,9 @@ def published(given: Path | None, results: Path) -> list[Published]:
     return read_published(given) if given is not None else read_all_published(results / "paper")
 
 
+@collection_off()
 def main() -> None:
-    """Write the tables and print them."""
+    """Write the tables and print them; nothing that is made of records has cycles."""
     options = arguments()
     out = options.out or options.results / "tables"
     files.refuse_unwritable(out, "--out ")
