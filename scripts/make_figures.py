@@ -8,6 +8,7 @@ python scripts/make_figures.py [--results results] [--experiment NAME ...] [--ru
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -102,15 +103,18 @@ def main() -> None:
     refuse_unwritable(out, "--out ")
     with records_folder(options) as folder:
         found = list(located(options, folder)[0].values())
+        gc.freeze()  # no search for garbage looks at the records again
         names = options.experiment or sorted({record["identity"]["experiment"] for record in found})
         STUDIES.clear()
         for name in names:
             STUDIES[name] = Study(found, name, options.rule)  # refuses an experiment without records
+            _ = STUDIES[name].models  # compared before the processes start, and not by each of them
         evidence: Evidence = "beside" if options.evidence else "instead"
         jobs = [
-            (folder, name, options.rule, evidence, kind, options.metric, out, options.format)
+            (folder, name, options.rule, evidence, kind, metrics, out, options.format)
             for name in names
             for kind in options.figure
+            for metrics in ([[metric] for metric in options.metric] if kind == "curves" else [options.metric])
         ]
         with ProcessPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:
             for files, left_out in tqdm(pool.map(draw, jobs), total=len(jobs), unit="figures", disable=None):
