@@ -29,6 +29,8 @@ class Line:
     quantity: str
     """Without what it says in brackets, such as which of two LoRAs is the faster."""
     value: float
+    lower: float | None = None
+    """The lower quartile of its samples; None where it is no median of several."""
 
 
 def read(path: Path) -> list[Line]:
@@ -47,7 +49,8 @@ def read(path: Path) -> list[Line]:
                 if colon:
                     name, _, rank = method.partition(" r=")
                     quantity = fields["quantity"].partition(" (")[0]
-                    found.append(Line(model, name, rank and f"r={rank}", quantity, float(fields["value"])))
+                    lower = float(fields["lower_quartile"]) if fields["lower_quartile"] else None
+                    found.append(Line(model, name, rank and f"r={rank}", quantity, float(fields["value"]), lower))
             except (KeyError, TypeError, ValueError) as error:
                 raise ReportError(
                     f"{path}, line {number}: not a line of the benchmark ({type(error).__name__}: {error}); "
@@ -59,6 +62,12 @@ def read(path: Path) -> list[Line]:
 def values(lines: Sequence[Line], method: str, quantity: str) -> dict[Case, float]:
     """Model and rank -> a method's value of a quantity."""
     return {(one.model, one.rank): one.value for one in lines if (one.method, one.quantity) == (method, quantity)}
+
+
+def lower_quartiles(lines: Sequence[Line], method: str, quantity: str) -> dict[Case, float]:
+    """Model and rank -> the lower quartile of a method's samples of a quantity, where it has several."""
+    own = [one for one in lines if (one.method, one.quantity) == (method, quantity)]
+    return {(one.model, one.rank): one.lower for one in own if one.lower is not None}
 
 
 def ratios(own: dict[Case, float], other: dict[Case, float]) -> dict[Case, float]:

@@ -117,6 +117,10 @@ class Task:
     lower_is_better: bool = False
     """Whether a lower headline score is better."""
 
+    def shared(self, scores: Mapping[int, float]) -> dict[int, float]:
+        """The scores of the task's seeds: a mean over further ones would be of other seeds than the other rows'."""
+        return {seed: scores[seed] for seed in self.seeds if seed in scores}
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -167,8 +171,18 @@ def summarise(values: Iterable[float]) -> Summary | None:
 
 
 def complete(result: Result, task: Task) -> bool:
-    """Whether every seed of the task has a score at the selected learning rate, and no seed failed."""
-    return result.selected.scored.keys() >= set(task.seeds) and not result.selected.failed
+    """Whether every seed of the task has a score at the selected learning rate, and none of them failed."""
+    return result.selected.scored.keys() >= set(task.seeds) and not set(task.seeds) & set(result.selected.failed)
+
+
+def seeds_of_all(rows: Iterable[Row], task: Task) -> list[int]:
+    """The seeds of which every row that was run on a task has a score, so that the rows compare.
+
+    A row with one seed leaves the others theirs, as a mean over one seed would say little of any row.
+    """
+    found = [set(row.results[task.name].selected.scored) for row in rows if task.name in row.results]
+    several = [seeds for seeds in found if len(seeds) > 1] or found
+    return sorted(set.intersection(*several)) if several else []
 
 
 def compare(

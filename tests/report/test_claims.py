@@ -16,6 +16,7 @@ from rosa.errors import ReportError
 from rosa.records import find
 from rosa.records.baselines import find as find_baselines
 from rosa.records.baselines import hash_of, key_of_run
+from rosa.report.apart import MACHINE, TORCH, WEIGHTS
 from rosa.report.benchmarked import FILE, read
 from rosa.report.claims import ablations, ranks
 from rosa.report.claims.methods import EXPERIMENT, ON_TEXTS, tasks_table, texts_table
@@ -201,6 +202,29 @@ def test_bleu_decides_on_texts(bleu: float, others: float, verdict: str) -> None
     assert ("†" in first, "†" in "".join(rest)) == (verdict != "open", False)
 
 
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        ({"environment": {"device": "cpu", "cpu": "B", "packages": {"torch": "2.1+cpu"}}}, MACHINE),
+        ({"environment": {"device": "H100", "cpu": "A", "packages": {"torch": "2.1+cu13"}}}, MACHINE),
+        ({"environment": {"device": "cpu", "cpu": "A", "packages": {"torch": "2.2+cpu"}}}, TORCH),
+        ({"model": {"sha256": {"model.safetensors": "cd"}}}, WEIGHTS),
+        ({"environment": {"device": "cpu", "cpu": "A", "packages": {"torch": "2.1+other"}}}, None),
+        ({"environment": {"commit": "an old record, which says nothing of its machine"}}, None),
+    ],
+)
+def test_a_pair_whose_machine_or_weights_differ_is_marked(change: dict[str, Any], note: str | None) -> None:
+    found = runs(EXPERIMENT, [(LoraConfig(), [0.4, 0.5]), (RosaConfig(every=1), [0.5, 0.7])])
+    for run in found:
+        run["environment"] = {"device": "cpu", "cpu": "A", "packages": {"torch": "2.1+cpu"}}
+    found[-1] |= change
+    table = tasks_table(compare(found, EXPERIMENT))
+    assert table.rows[0][1].marks == (("a",) if note else ())
+    assert [line[0].text for line in table.notes if line[0].text.startswith("(a)")] == ([f"(a) {note}"] if note else [])
+    found.append(record(config("cola", IA3Config(), seed=2, experiment=EXPERIMENT), 0.5))  # like ROSA's other machine
+    assert tasks_table(compare(found, EXPERIMENT)).rows[0][1].marks == (("a",) if note else ())
+
+
 # --- parts of ROSA ---------------------------------------------------------------------------------------------------
 
 RANDOM = np.array([0.30, 0.32, 0.35])
@@ -362,7 +386,8 @@ def test_the_ranks_of_the_page_are_those_of_the_experiments_file() -> None:
 def test_a_rate_that_fails_on_another_seed_is_marked() -> None:
     found = study(dict.fromkeys(TASKS, 0.0))
     for run in found:
-        run["tuning"] = {"experiment": "t", "task": "cola", "seed": 9, "grid": [{"lr": 1e-3, "score": 0.6}]}
+        task = run["identity"]["task"]
+        run["tuning"] = {"experiment": "t", "task": task, "seed": 9, "grid": [{"lr": 1e-3, "score": 0.6}]}
     failing = next(r for r in found if (r["identity"]["task"], r["identity"]["method"]) == ("mrpc", "lora"))
     failing["metrics"]["best"]["validation"]["accuracy"] = 0.29
     holds = {(line[0].text, line[1].text): line[-1].text for line in rates_table(compare(found, EXPERIMENT)).rows}
@@ -374,7 +399,8 @@ def test_of_two_rates_both_are_told_and_which_one_the_other_tables_show() -> Non
     """The tuned rate failed on a seed, and a lower one was asked for by hand, whose runs have no grid."""
     found = study(dict.fromkeys(TASKS, 0.0))
     for run in found:
-        run["tuning"] = {"grid": [{"lr": 1e-3, "score": 0.6}, {"lr": 3e-4, "score": 0.55}]}
+        grid = [{"lr": 1e-3, "score": 0.6}, {"lr": 3e-4, "score": 0.55}]
+        run["tuning"] = {"task": run["identity"]["task"], "grid": grid}
         if run["identity"]["task"] == "mrpc" and run["identity"]["method"] == "lora":
             run["metrics"]["best"]["validation"]["accuracy"] = 0.2
     for seed in range(len(NOISE)):
@@ -388,6 +414,18 @@ def test_of_two_rates_both_are_told_and_which_one_the_other_tables_show() -> Non
     assert table.notes[-1][0].text.endswith(
         "on the holdouts: LoRA r=8 on MRPC (3e-4). The others had the tuned rate alone."
     )
+
+
+@pytest.mark.parametrize(("score", "kept"), [(0.71, "no"), (0.76, "yes")])
+def test_a_rate_holds_by_what_is_above_a_constant_answer(score: float, kept: str) -> None:
+    """Of 0.8 with a constant answer at 0.7 half is 0.75; without one, 0.71 would be most of 0.8."""
+    found = [run for run in study(dict.fromkeys(TASKS, 0.0)) if run["identity"]["task"] == "mrpc"]
+    for run in found:
+        run["tuning"] = {"task": "mrpc", "grid": [{"lr": 1e-3, "score": 0.8}]}
+        run["metrics"]["best"]["validation"]["accuracy"] = score
+    told = rates_table(compare(found, EXPERIMENT, baselines=constant_answers(found, 0.7)))
+    assert [line[-1].text for line in told.rows] == [kept] * 2
+    assert [line[-1].text for line in rates_table(compare(found, EXPERIMENT)).rows] == ["yes"] * 2
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from rosa.records import Record
 from rosa.records.schema import LayerChange
 from rosa.report import formatting
-from rosa.report.claims.resamples import resamples_table, set_back
-from rosa.report.claims.section import Section
-from rosa.report.comparison import Comparison, Row
+from rosa.report.claims.resamples import resamples
+from rosa.report.claims.section import Section, listed
+from rosa.report.comparison import Comparison, Row, seeds_of_all
 from rosa.report.tables.notes import text
 from rosa.report.tables.table import Cell, Table
 
@@ -33,19 +34,24 @@ def section(comparison: Comparison) -> Section:
             changes_table(comparison),
             "Why it may not help: a new subspace starts at a later, smaller learning rate and without the optimizer's "
             "state.",
-            resamples_table(comparison),
-            *set_back(comparison),
+            *resamples(comparison),
         ),
     )
 
 
 def changes_table(comparison: Comparison) -> Table:
-    """The change of the adapted weights of each row, averaged over layers, seeds and tasks."""
-    rows = [(Cell(row.label), *map(Cell, cells)) for row in comparison.rows if (cells := _cells(row))]
-    full = sorted({layer["full_rank"] for row in comparison.rows for layer in _layers(row)})
+    """The change of the adapted weights of each row, averaged over layers, and the seeds and tasks that all have."""
+    changed = [row for row in comparison.rows if any(map(_run_layers, _runs(row, row.results)))]
+    tasks = [task for task in comparison.tasks if all(task.name in row.results for row in changed)]
+    shared = {task.name: seeds_of_all(changed, task) for task in tasks}
+    layers = {row.label: [one for run in _runs(row, shared, shared) for one in _run_layers(run)] for row in changed}
+    rows = [(Cell(label), *map(Cell, _cells(own))) for label, own in layers.items()]
+    full = sorted({layer["full_rank"] for own in layers.values() for layer in own})
+    names = listed(formatting.TASK_NAMES.get(task.name, task.name) for task in tasks)
     note = text(
-        "Of the difference of each adapted weight after training to the pretrained one, the mean over layers, seeds "
-        f"and tasks: its rank (at most {', '.join(map(str, full))}); its effective rank, the exponential of the "
+        "Of the difference of each adapted weight after training to the pretrained one, the mean over layers, and over "
+        f"the tasks and seeds that all these rows have ({names}): its rank (at most {', '.join(map(str, full))}); its "
+        "effective rank, the exponential of the "
         "entropy of its normalized singular values; its Frobenius norm relative to the weight's; and the share of the "
         f"weight's singular directions drawn at least once. {formatting.MISSING}: the method draws none."
     )
@@ -53,21 +59,22 @@ def changes_table(comparison: Comparison) -> Table:
     return Table("claims-changes", "The change of the adapted weights", header, tuple(rows), (note,))
 
 
-def _cells(row: Row) -> list[str]:
-    """The cells of a row; none where its runs have no diagnostics, as where a method adds nothing to weights."""
-    layers = _layers(row)
+def _cells(layers: Sequence[LayerChange]) -> list[str]:
+    """The cells of a row: the mean over its layers."""
     found = []
     for _, of, written in COLUMNS:
         known = [value for layer in layers if (value := of(layer)) is not None]
         found.append(written(statistics.fmean(known)) if known else formatting.MISSING)
-    return found if layers else []
+    return found
 
 
-def _layers(row: Row) -> list[LayerChange]:
-    """The diagnostics of every layer of every run that a row shows."""
-    return [
-        layer
-        for result in row.results.values()
-        for run in result.selected.scored.values()
-        for layer in run["diagnostics"].get("layers", [])
-    ]
+def _runs(row: Row, tasks: Iterable[str], seeds: Mapping[str, Sequence[int]] | None = None) -> list[Record]:
+    """The runs that a row shows on some tasks, of all seeds or of those given for each task."""
+    found = ((task, row.results[task].selected.scored) for task in tasks)
+    return [run for task, runs in found for seed, run in runs.items() if seeds is None or seed in seeds[task]]
+
+
+def _run_layers(run: Record) -> list[LayerChange]:
+    """The diagnostics of every layer of a run; none where the method adds nothing to weights."""
+    layers: list[LayerChange] = run["diagnostics"].get("layers", [])
+    return layers

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rosa.report import formatting
-from rosa.report.claims.section import VERDICT, Section, protocol
+from rosa.report.apart import apart
+from rosa.report.claims.section import VERDICT, Section, listed, protocol
 from rosa.report.claims.verdicts import (
     CONTRADICTED,
     DIFFERENCE,
@@ -35,7 +36,7 @@ from rosa.report.claims.verdicts import (
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.significance import LEVEL, compare_with
 from rosa.report.tables.generation import KIND, SCORES, generated_scores
-from rosa.report.tables.notes import text
+from rosa.report.tables.notes import Footnotes, text
 from rosa.report.tables.table import Cell, Line, Table
 
 EXPERIMENT = "evidence_glue"
@@ -98,14 +99,16 @@ def texts_section(comparison: Comparison) -> Section:
 def tasks_table(comparison: Comparison) -> Table:
     """One line per claim: the difference on each task, corrected over the whole table, and a verdict."""
     found = corrected([[difference_on(comparison, claim, task) for task in comparison.tasks] for claim in ON_TASKS])
+    footnotes = Footnotes()
     rows = [
-        (Cell(claim.words), *map(_cell, line), Cell(verdict_of(line)))
+        (Cell(claim.words), *(_cell(one, footnotes) for one in line), Cell(verdict_of(line)))
         for claim, line in zip(ON_TASKS, found, strict=True)
     ]
     names = [formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks]
     known = [one for line in found for one in line if one is not None]
     lines = (
         _legend(known),
+        *map(text, footnotes.lines()),
         text(
             f"Verdict: {SUPPORTED} where most of the {len(names)} tasks have a {HOLM} in the claim's direction, "
             f"{CONTRADICTED} where most have one in the other, {OPEN} otherwise. {UNCORRECTED}"
@@ -124,14 +127,17 @@ def texts_table(comparison: Comparison) -> Table:
     pairs = ((claim, rows_of(comparison, claim)) for claim in IN_TEXTS)
     found = [(claim, _in_texts(comparison, claim, pair, task)) for claim, pair in pairs if pair is not None]
     tested = corrected([line[:1] for _, line in found])
+    footnotes = Footnotes()
     rows = [
-        (Cell(claim.words), *map(_cell, [*first, *line[1:]]), Cell(verdict_of(first)))
+        (Cell(claim.words), *(_cell(one, footnotes) for one in (*first, *line[1:])), Cell(verdict_of(first)))
         for (claim, line), first in zip(found, tested, strict=True)
     ]
     names = [formatting.METRIC_NAMES[metric] for metric in SCORES["e2e"]]
     known = [one for line in tested for one in line if one is not None]
     lines = (
         _legend(known),
+        *map(text, footnotes.lines()),
+        *tuning_seeds(comparison),
         text(
             f"Verdict: by {names[0]} alone, the score that the papers lead with, as all {len(names)} are of the same "
             f"texts: {SUPPORTED} where it has a {HOLM} in the claim's direction, {CONTRADICTED} where it has one in "
@@ -151,12 +157,23 @@ def _legend(known: Sequence[Difference]) -> Line:
     )
 
 
-def _cell(one: Difference | None) -> Cell:
+def tuning_seeds(comparison: Comparison) -> list[Line]:
+    """Which of the seeds that are compared also chose the learning rates; nothing where none did."""
+    compared = {run["identity"]["seed"] for run in comparison.shown}
+    chose = sorted(compared & {run["tuning"]["seed"] for run in comparison.shown if run["tuning"]})
+    written = listed(map(str, chose))
+    return [text(f"Of the seeds compared, {written} also chose the learning rates.")] if chose else []
+
+
+def _cell(one: Difference | None, footnotes: Footnotes) -> Cell:
     """A difference; with what could be detected where it is tested."""
     if one is None:
         return Cell(formatting.MISSING)
     reach = "" if one.paired.interval is None or one.tests is None else f"{detectable(one)}, "
-    return Cell(f"{mean_and_reach(one, HOLM if one.counts else '')} ({reach}n={one.paired.n})")
+    return Cell(
+        f"{mean_and_reach(one, HOLM if one.counts else '')} ({reach}n={one.paired.n})",
+        marks=tuple(map(footnotes.mark, one.apart)),
+    )
 
 
 def _in_texts(comparison: Comparison, claim: Claim, rows: tuple[Row, Row], task: Task) -> list[Difference | None]:
@@ -166,5 +183,6 @@ def _in_texts(comparison: Comparison, claim: Claim, rows: tuple[Row, Row], task:
         own, other = (generated_scores(row.results[task.name].selected, metric, "test") for row in rows)
         margin = margin_to(comparison, task, own, other, ("test", metric)) if claim.as_good else 0.0
         paired = compare_with(rows[1].label, own, other, margin)
-        found.append(Difference(formatting.METRIC_NAMES[metric], metric, False, paired) if paired.n else None)
+        one = Difference(formatting.METRIC_NAMES[metric], metric, False, paired, apart(*rows, task))
+        found.append(one if paired.n else None)
     return found

@@ -21,7 +21,7 @@ from rosa.report.claims.verdicts import (
 )
 from rosa.report.comparison import Comparison, Task
 from rosa.report.significance import LEVEL
-from rosa.report.tables.notes import text
+from rosa.report.tables.notes import Footnotes, text
 from rosa.report.tables.table import Cell, Table
 
 HEADER = ("Claim", "Difference", "n", "p (Holm)", "Detectable", VERDICT)
@@ -30,12 +30,14 @@ HEADER = ("Claim", "Difference", "n", "p (Holm)", "Detectable", VERDICT)
 def claims_table(name: str, caption: str, claims: Sequence[Claim], comparison: Comparison, task: Task) -> Table:
     """One line per claim: the difference on the task and its p-value, corrected over the lines, and a verdict."""
     (found,) = corrected([[difference_on(comparison, claim, task) for claim in claims]])
-    rows = []
+    footnotes, rows = Footnotes(), []
     for claim, one in zip(claims, found, strict=True):
-        cells = [formatting.MISSING] * (len(HEADER) - 2)
+        cells = [Cell(formatting.MISSING)] * (len(HEADER) - 2)
         if one is not None:
-            cells = [mean_and_reach(one), str(one.paired.n), formatting.p_value(one.p), detectable(one)]
-        rows.append((Cell(claim.words), *map(Cell, cells), Cell(verdict_of([one]))))
+            difference = Cell(mean_and_reach(one), marks=tuple(map(footnotes.mark, one.apart)))
+            rest = (str(one.paired.n), formatting.p_value(one.p), detectable(one))
+            cells = [difference, *map(Cell, rest)]
+        rows.append((Cell(claim.words), *cells, Cell(verdict_of([one]))))
     known = [one for one in found if one is not None]
     tests = max((one.tests or 0 for one in known), default=0)
     lines = (
@@ -48,5 +50,6 @@ def claims_table(name: str, caption: str, claims: Sequence[Claim], comparison: C
             f"{UNCORRECTED}"
         ),
         *on_margins(known),
+        *map(text, footnotes.lines()),
     )
     return Table(name, caption, HEADER, tuple(rows), lines)

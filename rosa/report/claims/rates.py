@@ -7,9 +7,7 @@ from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task, Trial
 from rosa.report.tables.notes import text
 from rosa.report.tables.table import Cell, Table
-
-HELD = 0.5
-"""A tuned learning rate fails on a seed whose score is below this share of its score in tuning."""
+from rosa.report.tuned import HELD, HELD_FROM_ZERO, holds, tuned_score
 
 
 def rates_table(comparison: Comparison) -> Table:
@@ -24,9 +22,11 @@ def rates_table(comparison: Comparison) -> Table:
     lines = [
         text(
             "Rate: the one that won in tuning, and what else was run. Tuned: its score there, on the holdout of one "
-            "seed. Seeds: the same score of the study's runs. It does not hold where one of them is below "
-            f"{HELD:.0%} of it. A rate that is almost too high can win on one seed and fail on another; the difference "
-            "then shows the rate, not the method."
+            "seed. Seeds: the same score of the study's runs. It does not hold where one of them "
+            f"has less than {HELD:.0%} of what the tuned score has above a constant answer, or less than "
+            f"{HELD_FROM_ZERO:.0%} of the tuned score where a constant answer has none. A rate that is almost too high "
+            "can win on one seed and fail on another; the difference then shows the rate, not the method. Where the "
+            "tuned score is hardly above a constant answer, no rate can hold but by chance."
         )
     ]
     again = [
@@ -42,26 +42,20 @@ def rates_table(comparison: Comparison) -> Table:
             )
         )
     header = ("Task", "Method", "Rate", "Tuned", "Seeds", "Holds")
-    rows = tuple(_rate_line(row, task, trial) for row, task, trial in shown)
+    rows = tuple(_rate_line(comparison, row, task, trial) for row, task, trial in shown)
     return Table("rates", "The rate that one seed chose, on others", header, rows, tuple(lines))
 
 
-def _rate_line(row: Row, task: Task, trial: Trial) -> tuple[Cell, ...]:
-    # Of all runs, as those of a rate that was asked for by hand have no grid.
-    tuned = {
-        entry["score"]
-        for run in row.results[task.name].runs
-        for entry in (run["tuning"] or {"grid": []})["grid"]
-        if entry["lr"] == trial.lr
-    }
+def _rate_line(comparison: Comparison, row: Row, task: Task, trial: Trial) -> tuple[Cell, ...]:
+    result = row.results[task.name]
+    before, kept = tuned_score(result, trial.lr, task), holds(comparison, task, result, trial)
     scores = [records.score(run, trial.rule) for run in trial.scored.values()]
-    before = max((score for score in tuned if score is not None), default=None)
-    holds = formatting.MISSING if before is None else "no" if min(scores, default=before) < HELD * before else "yes"
+    shown = {None: formatting.MISSING, False: "no", True: "yes"}[kept]
     return (
         Cell(formatting.TASK_NAMES.get(task.name, task.name)),
         Cell(row.label),
         Cell(formatting.rate(trial.lr)),
         Cell(formatting.MISSING if before is None else formatting.score(before, task.metric)),
         Cell(", ".join(formatting.score(score, task.metric) for score in scores) or formatting.MISSING),
-        Cell(holds, bold=holds == "no"),
+        Cell(shown, bold=kept is False),
     )

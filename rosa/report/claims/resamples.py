@@ -10,18 +10,35 @@ from rosa.records import Record
 from rosa.report import formatting
 from rosa.report.claims.verdicts import LORA, NEVER, ROSA, row_of
 from rosa.report.comparison import Comparison, Row, Task
+from rosa.report.significance import LEVEL, Paired, compare_with
 from rosa.report.tables.notes import text
 from rosa.report.tables.table import Cell, Table
 from rosa.utils.names import MOVED
 
-HEADER = ("Task", "Row", "Rate", "Moved", "Loss at a resample")
+HEADER = ("Task", "Row", "Rate", "Moved", "Loss at a resample", "Less that without")
+
+Jumps = dict[int, float]
+"""Seed -> the mean of :func:`_jumps` over the steps of ROSA's resamples; without seeds that have none."""
 
 
-def resamples_table(comparison: Comparison) -> Table:
-    """LoRA, and ROSA never and each epoch resampled, on each task: means over seeds."""
-    found = (row_of(comparison, wanted) for wanted in (LORA, NEVER, ROSA))
-    shown = [row for row in found if row is not None]
-    rows = [_line(row, task, comparison) for task in comparison.tasks for row in shown if task.name in row.results]
+def resamples(comparison: Comparison) -> list[str | Table]:
+    """LoRA, and ROSA never and each epoch resampled, on each task: means over the seeds that all of them have.
+
+    And a sentence on how often the loss falls less at a resample than without it; none where there is nothing to pair.
+    """
+    found = {name: row_of(comparison, wanted) for name, wanted in (("lora", LORA), ("never", NEVER), ("rosa", ROSA))}
+    shown = {name: row for name, row in found.items() if row is not None}
+    lines, pairs = [], []
+    for task in comparison.tasks:
+        jumps = {name: _row_jumps(row, shown.get("rosa"), task) for name, row in shown.items()}
+        known = [set(own) for own in jumps.values() if own]
+        seeds = sorted(set.intersection(*known)) if known else []
+        paired = compare_with("never", *(jumps.get(name, {}) for name in ("rosa", "never")))
+        pairs += paired.differences
+        for name, row in shown.items():
+            if task.name in row.results:
+                own = {seed: jumps[name][seed] for seed in seeds} if jumps[name] else {}
+                lines.append(_line(row, task, own, paired if name == "rosa" else None))
     notes = (
         text(
             "Moved: the norm of the change that training made in the first subspace, and in the last, for which the "
@@ -29,34 +46,34 @@ def resamples_table(comparison: Comparison) -> Table:
         ),
         text(
             "Loss at a resample: the mean training loss of the first whole interval of logging after each resample, "
-            "less that of the last one before it; in rows without resampling, at the same steps. If resampling sets "
-            "training back, this number is higher for a new subspace each epoch than for one that is never resampled."
+            "less that of the last one before it; in rows without resampling, at the same steps. Less that without: "
+            "of the row never resampled with the same seed; the mean, ± half the width of its "
+            f"{1 - LEVEL:.0%} interval (Student's t over seeds, not corrected). It is above 0 if resampling sets "
+            "training back."
         ),
     )
-    return Table("claims-resamples", "Training around a resample", HEADER, tuple(rows), notes)
+    table = Table("claims-resamples", "Training around a resample", HEADER, tuple(lines), notes)
+    more = sum(one > 0 for one in pairs)
+    sentence = (
+        f"Of {len(pairs)} pairs of runs with the same seed, the loss falls less at a resample than without in {more}."
+    )
+    return [table, *([sentence] if pairs else [])]
 
 
-def set_back(comparison: Comparison) -> list[str]:
-    """A sentence: on how many tasks the loss falls less at a resample than without it; nothing without such tasks."""
-    rosa, never = row_of(comparison, ROSA), row_of(comparison, NEVER)
-    if rosa is None or never is None:
-        return []
-    jumps = [(_jump(rosa, task, comparison), _jump(never, task, comparison)) for task in comparison.tasks]
-    known = [(own, other) for own, other in jumps if own is not None and other is not None]
-    less = sum(own > other for own, other in known)
-    return [f"At a resample the loss falls less than without it on {less} of {len(known)} tasks."] if known else []
-
-
-def _line(row: Row, task: Task, comparison: Comparison) -> tuple[Cell, ...]:
+def _line(row: Row, task: Task, jumps: Jumps, paired: Paired | None) -> tuple[Cell, ...]:
     result = row.results[task.name].selected
     ends = [_moved(run) for run in result.scored.values() if run["resamples"]]
-    jump = _jump(row, task, comparison)
+    less = ""
+    if paired is not None and paired.difference is not None:
+        reach = "" if paired.interval is None else f" ± {(paired.interval[1] - paired.interval[0]) / 2:.3f}"
+        less = f"{paired.difference:+.3f}{reach} (n={paired.n})"
     cells = (
         formatting.TASK_NAMES.get(task.name, task.name),
         row.label,
         formatting.rate(result.lr),
         " to ".join(formatting.significant(statistics.fmean(of)) for of in zip(*ends, strict=True)),
-        formatting.MISSING if jump is None else f"{jump:+.3f}",
+        f"{statistics.fmean(jumps.values()):+.3f}" if jumps else "",
+        less,
     )
     return tuple(Cell(cell or formatting.MISSING) for cell in cells)
 
@@ -67,18 +84,17 @@ def _moved(run: Record) -> tuple[float, float]:
     return statistics.fmean(run["resamples"][0][MOVED]), statistics.fmean(last[MOVED])
 
 
-def _jump(row: Row, task: Task, comparison: Comparison) -> float | None:
-    """The mean of :func:`_jumps` over the steps of ROSA's resamples and the seeds; None without any."""
-    rosa = row_of(comparison, ROSA)
+def _row_jumps(row: Row, rosa: Row | None, task: Task) -> Jumps:
+    """The jumps of a row's runs at the steps of the resamples of ROSA's run with the same seed."""
     if rosa is None or task.name not in rosa.results or task.name not in row.results:
-        return None
+        return {}
     steps = {
         seed: [event["step"] for event in run["resamples"]]
         for seed, run in rosa.results[task.name].selected.scored.items()
     }
-    runs = row.results[task.name].selected.scored.items()
-    found = [jump for seed, run in runs for jump in _jumps(run, steps.get(seed, []))]
-    return statistics.fmean(found) if found else None
+    runs = row.results[task.name].selected.scored
+    found = {seed: list(_jumps(run, steps.get(seed, []))) for seed, run in runs.items()}
+    return {seed: statistics.fmean(own) for seed, own in found.items() if own}
 
 
 def _jumps(run: Record, steps: Sequence[int]) -> Iterable[float]:

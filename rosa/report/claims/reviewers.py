@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Sequence
 
 from rosa.report import formatting
+from rosa.report.baselines import constant
 from rosa.report.benchmarked import FULL, LORA, ROSA, Case, Line, ratios, values
 from rosa.report.claims import verdicts
 from rosa.report.claims.costs import to_faster_lora, to_full
 from rosa.report.claims.section import Section, listed
-from rosa.report.comparison import Comparison, Row, Task, summarise
+from rosa.report.comparison import Comparison, Row, Task, seeds_of_all, summarise
 from rosa.report.histories import points
 from rosa.report.significance import deviation_interval
 from rosa.report.tables.notes import text
@@ -47,26 +48,28 @@ def convergence_table(comparison: Comparison) -> Table:
     """The epoch after which each row has nearly full fine-tuning's last score, on each task."""
     full = verdicts.row_of(comparison, verdicts.FULL)
     rows = [
-        (Cell(row.label), *(Cell(_converged(row, full, task)) for task in comparison.tasks)) for row in comparison.rows
+        (Cell(row.label), *(Cell(_converged(row, full, task, comparison)) for task in comparison.tasks))
+        for row in comparison.rows
     ]
     note = text(
-        f"The first epoch after which the mean score is at least {SHARE:.0%} of full fine-tuning's after its last one, "
-        "over the seeds that both have, on the split that chose nothing. Where a constant answer scores half or more, "
-        f"that says little. {formatting.MISSING}: not run."
+        f"The first epoch after which the mean score has {SHARE:.0%} of what full fine-tuning's after its last one has "
+        "above a constant answer (above 0 where that has no score), over the seeds that all rows have, on the split "
+        f"that chose nothing. {formatting.MISSING}: not run."
     )
     return _by_task("claims-convergence", "The epoch of convergence", comparison, rows, note)
 
 
-def _converged(row: Row, full: Row | None, task: Task) -> str:
+def _converged(row: Row, full: Row | None, task: Task, comparison: Comparison) -> str:
     if full is None or task.name not in row.results or task.name not in full.results:
         return formatting.MISSING
     own, target = points(row, task, task.metric), points(full, task, task.metric)
     if not own or not target:
         return formatting.MISSING
-    seeds = sorted(own[-1].values.keys() & target[-1].values.keys())
-    if not seeds:
+    seeds = seeds_of_all(comparison.rows, task)
+    if not seeds or not target[-1].values.keys() >= set(seeds):
         return formatting.MISSING
-    wanted = SHARE * statistics.fmean(target[-1].values[seed] for seed in seeds)
+    start = constant(comparison, task, (task.splits[0], task.metric)) or 0.0
+    wanted = start + SHARE * (statistics.fmean(target[-1].values[seed] for seed in seeds) - start)
     for point in own:
         # Without a seed whose score is not finite there, the mean would be of other runs.
         if point.values.keys() >= set(seeds) and statistics.fmean(point.values[seed] for seed in seeds) >= wanted:
@@ -76,22 +79,27 @@ def _converged(row: Row, full: Row | None, task: Task) -> str:
 
 def fluctuation_table(comparison: Comparison) -> Table:
     """The standard deviation over seeds of each row, on each task."""
-    rows = [(Cell(row.label), *(Cell(_deviation(row, task)) for task in comparison.tasks)) for row in comparison.rows]
-    counts = sorted({len(task.seeds) for task in comparison.tasks})
+    seeds = {task.name: seeds_of_all(comparison.rows, task) for task in comparison.tasks}
+    rows = [
+        (Cell(row.label), *(Cell(_deviation(row, task, seeds[task.name])) for task in comparison.tasks))
+        for row in comparison.rows
+    ]
+    counts = sorted({len(shared) for shared in seeds.values()})
     reach = listed(
         f"{low:.2f} to {high:.1f} times it with n={n}" for n in counts if n > 1 for low, high in [deviation_interval(n)]
     )
     note = text(
-        "Sample standard deviation of the scores over n seeds, in points. So few seeds say little about it: a "
-        f"deviation's own 95% interval is {reach}."
+        "Sample standard deviation of the scores over the n seeds that all rows have, in points. So few seeds say "
+        f"little about it: a deviation's own 95% interval is {reach}."
     )
     return _by_task("claims-fluctuation", "Fluctuation over seeds", comparison, rows, note)
 
 
-def _deviation(row: Row, task: Task) -> str:
+def _deviation(row: Row, task: Task, seeds: Sequence[int]) -> str:
     if task.name not in row.results:
         return formatting.MISSING
-    found = summarise(row.results[task.name].selected.scores(task.splits[0], task.metric).values())
+    scores = row.results[task.name].selected.scores(task.splits[0], task.metric)
+    found = summarise(score for seed, score in scores.items() if seed in seeds)
     if found is None or found.deviation is None:
         return formatting.MISSING
     return f"{formatting.score(found.deviation, task.metric)} (n={found.n})"

@@ -8,6 +8,7 @@ from typing import Any
 
 from rosa.errors import ReportError
 from rosa.report import formatting
+from rosa.report.apart import apart
 from rosa.report.baselines import Place, constant
 from rosa.report.comparison import Comparison, Row, Task, summarise
 from rosa.report.histories import points
@@ -50,11 +51,11 @@ class Claim:
     """The papers' claim, shortened."""
     row: Settings
     against: Settings
-    as_good: bool = False
-    """Whether the row may be behind by less than the margin, see ``MARGIN``."""
     early: bool = False
     """Whether it is about the first epoch after which not all scores of the two rows are equal, as those of constant
     answers are (the last one where all are), and not about the selected one."""
+    as_good: bool = False
+    """Whether the row may be behind by less than the margin, see ``MARGIN``."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Difference:
     metric: str
     lower_is_better: bool
     paired: Paired
+    apart: Sequence[str] = ()
+    """What else differs between the paired runs, see :mod:`rosa.report.apart`."""
     p: float | None = None
     """The p-value after :func:`corrected`; None where there is no test."""
     tests: int | None = None
@@ -113,7 +116,8 @@ def difference_on(comparison: Comparison, claim: Claim, task: Task) -> Differenc
     margin = margin_to(comparison, task, own, other, (task.splits[0], task.metric)) if claim.as_good else 0.0
     paired = compare_with(rows[1].label, own, other, margin)
     name = formatting.TASK_NAMES.get(task.name, task.name)
-    return Difference(name, task.metric, task.lower_is_better, paired) if paired.n else None
+    found = Difference(name, task.metric, task.lower_is_better, paired, apart(*rows, task))
+    return found if paired.n else None
 
 
 def _selected(row: Row, task: Task) -> dict[int, float]:

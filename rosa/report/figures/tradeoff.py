@@ -129,7 +129,7 @@ def _points(rows: Sequence[Row], task: Task, quantity: Quantity) -> list[Point]:
         costs = [value for (name, *_), value in measured(row, quantity).items() if name == task.name]
         if costs:
             trial = row.results[task.name].selected
-            scores = trial.scores(task.splits[0], task.metric)
+            scores = task.shared(trial.scores(task.splits[0], task.metric))
             found.append(Point(row, trial.lr, statistics.fmean(costs) / quantity.unit, scores))
     return found
 

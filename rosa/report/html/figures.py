@@ -134,7 +134,7 @@ def _mean_score(row: Row, tasks: Sequence[Task]) -> float | None:
     found = []
     for task in tasks:
         trial = row.results[task.name].selected if task.name in row.results else None
-        summary = summarise(trial.scores(task.splits[0], task.metric).values()) if trial else None
+        summary = summarise(task.shared(trial.scores(task.splits[0], task.metric)).values()) if trial else None
         if summary is None:
             return None
         found.append(summary.mean)

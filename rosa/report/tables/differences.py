@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rosa.report import formatting
+from rosa.report.apart import apart
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.significance import LEVEL, POWER, Paired, adjusted, compare_with, lora_of
 from rosa.report.tables import notes
@@ -25,6 +27,8 @@ class Difference:
     """The p-value, adjusted for the number of tests in the comparison; None where there is no test."""
     detectable: float | None
     """The detectable difference at the level of the smallest of that many p-values."""
+    apart: Sequence[str]
+    """What else differs between the paired runs, see :mod:`rosa.report.apart`."""
 
     @property
     def verdict(self) -> str:
@@ -37,6 +41,7 @@ class Difference:
 def differences(comparison: Comparison) -> list[Difference]:
     """Every row beside the LoRA row that it is compared with, on each task where both have seeds in common."""
     found: list[tuple[Row, Task, Paired]] = []
+    others: list[list[str]] = []
     for row in comparison.rows:
         lora = lora_of(row, comparison.rows)
         for task in comparison.tasks if lora is not None else ():
@@ -46,9 +51,13 @@ def differences(comparison: Comparison) -> list[Difference]:
             paired = compare_with(lora.label, own, other)
             if paired.n:
                 found.append((row, task, paired))
+                others.append(apart(row, lora, task))
     corrected = adjusted([paired for *_, paired in found])
     tests = sum(p is not None for p in corrected)
-    return [Difference(*one, p, one[-1].detectable(tests)) for one, p in zip(found, corrected, strict=True)]
+    return [
+        Difference(*one, p, one[-1].detectable(tests), more)
+        for one, p, more in zip(found, corrected, others, strict=True)
+    ]
 
 
 def differences_table(comparison: Comparison) -> Table | None:
@@ -67,7 +76,8 @@ def differences_table(comparison: Comparison) -> Table | None:
         "Detectable",
         "Verdict",
     )
-    rows = tuple(_line(one) for one in found)
+    footnotes = notes.Footnotes()
+    rows = tuple(_line(one, footnotes) for one in found)
     tests = [one for one in found if one.p_holm is not None]
     lines = (
         notes.text(
@@ -81,6 +91,7 @@ def differences_table(comparison: Comparison) -> Table | None:
             f"{LEVEL:g}; intervals are not corrected, so it can be {OPEN} although the interval leaves out 0. "
             f"{formatting.MISSING}: fewer than two seeds, or differences that do not vary."
         ),
+        *map(notes.text, footnotes.lines()),
         *notes.notes(comparison),
     )
     models = ", ".join(sorted({row.model for row in comparison.rows}))
@@ -88,7 +99,7 @@ def differences_table(comparison: Comparison) -> Table | None:
     return Table(f"{comparison.experiment}-differences", caption, header, rows, lines)
 
 
-def _line(one: Difference) -> tuple[Cell, ...]:
+def _line(one: Difference, footnotes: notes.Footnotes) -> tuple[Cell, ...]:
     paired, metric = one.paired, one.task.metric
     interval = formatting.MISSING
     if paired.interval is not None:
@@ -96,7 +107,10 @@ def _line(one: Difference) -> tuple[Cell, ...]:
     return (
         Cell(one.row.label),
         Cell(formatting.TASK_NAMES.get(one.task.name, one.task.name)),
-        Cell(formatting.MISSING if paired.difference is None else formatting.signed_score(paired.difference, metric)),
+        Cell(
+            formatting.MISSING if paired.difference is None else formatting.signed_score(paired.difference, metric),
+            marks=tuple(map(footnotes.mark, one.apart)),
+        ),
         Cell(interval),
         Cell(str(paired.n)),
         Cell(formatting.p_value(paired.p)),

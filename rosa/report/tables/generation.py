@@ -119,10 +119,10 @@ def _columns(comparison: Comparison, task: Task, metrics: Sequence[str], split: 
     trials = {row.label: row.results[task.name].selected for row in comparison.rows if task.name in row.results}
     columns = {}
     for metric in metrics:
-        scores = {label: generated_scores(trial, metric, split) for label, trial in trials.items()}
+        scores = {label: task.shared(generated_scores(trial, metric, split)) for label, trial in trials.items()}
         whole = {label for label, values in scores.items() if values.keys() >= set(task.seeds)}
         columns[metric] = Column(metric, metric, False, scores, whole)
-    scores = {label: trial.scores(task.splits[0], task.metric) for label, trial in trials.items()}
+    scores = {label: task.shared(trial.scores(task.splits[0], task.metric)) for label, trial in trials.items()}
     whole = {
         row.label for row in comparison.rows if task.name in row.results and complete(row.results[task.name], task)
     }
@@ -154,7 +154,8 @@ def _row(
         values = columns[metric].column.scores[row.label]
         summary = summarise(values.values())
         shown = formatting.mean_and_deviation(summary.mean, summary.deviation, metric) if summary else ""
-        reasons = _reasons(trial, metric, split) if len(values) < len(trial.scored) else []
+        scored = trial.scored.keys() & set(task.seeds)
+        reasons = _reasons(trial, metric, split) if len(values) < len(scored) else []
         written = with_what_is_lost(shown, len(values), trial, task)
         if baselines.not_above(comparison, trial, task, values.values(), (split, metric)):
             reasons.append(notes.NOT_ABOVE)

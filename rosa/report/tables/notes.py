@@ -190,8 +190,11 @@ def _seeds(comparison: Comparison) -> Line:
     body = f"Mean ± sample standard deviation over seeds {listed}."
     cells = [(row.results[task.name], task) for row in comparison.rows for task in comparison.tasks
              if task.name in row.results]  # fmt: skip
-    if any(len(result.selected.scored) > len(task.seeds) for result, task in cells):
-        body += " A cell with further seeds says how many."
+    further: dict[str, None] = {}
+    for result, task in cells:
+        further |= {f"{_task(task.name)} {seed}": None for seed in sorted({*result.selected.scored} - {*task.seeds})}
+    if further:
+        body += f" Further seeds of some rows are in the CSV file alone: {', '.join(further)}."
     if any(not complete(*cell) for cell in cells):
         body += " A cell with fewer seeds says how many; it is never bold, and neither is an average over one."
     return text(body)

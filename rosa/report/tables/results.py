@@ -13,6 +13,7 @@ from rosa.report.tables import notes
 from rosa.report.tables.highlights import Column, Standing, Standings, legend, standings
 from rosa.report.tables.notes import Footnotes
 from rosa.report.tables.table import Cell, Line, Table
+from rosa.report.tuned import holds
 
 AVERAGE = "Average"
 
@@ -25,7 +26,7 @@ def results_table(comparison: Comparison, published: Sequence[Published] = ()) -
     a score that is not above the best baseline has a footnote.
     """
     footnotes = Footnotes()
-    averaged = _can_average(comparison.tasks)
+    averaged = _can_average(comparison)
     columns = task_columns(comparison)
     rows = [_results_row(row, comparison, columns, footnotes) for row in comparison.rows]
     rows += [_baseline_row(label, comparison, averaged, footnotes) for label in baselines.labels(comparison)]
@@ -47,10 +48,12 @@ def task_columns(comparison: Comparison) -> dict[str, Standings]:
     columns = {}
     for task in comparison.tasks:
         results = {row.label: row.results[task.name] for row in comparison.rows if task.name in row.results}
-        scores = {label: result.selected.scores(task.splits[0], task.metric) for label, result in results.items()}
+        scores = {
+            label: task.shared(result.selected.scores(task.splits[0], task.metric)) for label, result in results.items()
+        }
         whole = {label for label, result in results.items() if complete(result, task)}
         columns[task.name] = Column(task.name, task.metric, task.lower_is_better, scores, whole)
-    if _can_average(comparison.tasks) and len({task.seeds for task in comparison.tasks}) == 1:
+    if _can_average(comparison) and len({task.seeds for task in comparison.tasks}) == 1:
         first = comparison.tasks[0]
         every = set.intersection(*(set(column.complete) for column in columns.values()))
         scores = {
@@ -65,9 +68,24 @@ def task_columns(comparison: Comparison) -> dict[str, Standings]:
     return {name: standings(column, comparison.rows) for name, column in columns.items()}
 
 
-def _can_average(tasks: Sequence[Task]) -> bool:
-    """Whether there are several tasks with the same scale and direction, so that their mean makes sense."""
-    return len(tasks) > 1 and len({(formatting.scale(task.metric), task.lower_is_better) for task in tasks}) == 1
+def _can_average(comparison: Comparison) -> bool:
+    """Whether a mean over the tasks makes sense for every row.
+
+    There are several, with the same scale and direction; every row has scores on each, and at rates that hold: one that
+    failed on a seed would decide the mean.
+    """
+    tasks = comparison.tasks
+    alike = len({(formatting.scale(task.metric), task.lower_is_better) for task in tasks}) == 1
+    return (
+        len(tasks) > 1 and alike and all(_averages(row, task, comparison) for row in comparison.rows for task in tasks)
+    )
+
+
+def _averages(row: Row, task: Task, comparison: Comparison) -> bool:
+    result = row.results.get(task.name)
+    if result is None or not task.shared(result.selected.scores(task.splits[0], task.metric)):
+        return False
+    return holds(comparison, task, result, result.selected) is not False
 
 
 def _shown(tasks: Sequence[Task]) -> str:
@@ -82,8 +100,8 @@ def _legend(comparison: Comparison, columns: Sequence[Standings], averaged: bool
     if averaged:
         each = "the first split" if any(len(task.splits) > 1 for task in comparison.tasks) else "each task"
         parts.append(
-            f"Average: the mean of the {len(comparison.tasks)} columns ({each}), given where every column has a score; "
-            "its deviation is that of the seeds' averages."
+            f"Average: the mean of the {len(comparison.tasks)} columns ({each}); its deviation is that of the seeds' "
+            "averages."
         )
     parts += ["Trainable: adapter + head parameters.", legend(columns), f"{formatting.MISSING}: no run."]
     return notes.text(" ".join(parts))
@@ -102,7 +120,7 @@ def _results_row(
         letters += not_above(comparison, result.selected, task, footnotes) if result else ()
         written = formatting.MISSING if result is None else trial_text(result.selected, task)
         cells.append(standing_cell(written, columns[task.name][row.label], letters))
-    if _can_average(comparison.tasks):
+    if _can_average(comparison):
         standing = columns[AVERAGE][row.label] if AVERAGE in columns else Standing()
         cells.append(standing_cell(_average(row, comparison.tasks, columns), standing))
     return (*cells, Cell(trainable(row)))
@@ -111,7 +129,7 @@ def _results_row(
 def not_above(comparison: Comparison, trial: Trial, task: Task, footnotes: Footnotes) -> tuple[str, ...]:
     """The letter of the footnote for a headline score that is not above every baseline."""
     place = (task.splits[0], task.metric)
-    found = baselines.not_above(comparison, trial, task, trial.scores(*place).values(), place)
+    found = baselines.not_above(comparison, trial, task, task.shared(trial.scores(*place)).values(), place)
     return (footnotes.mark(notes.NOT_ABOVE),) if found else ()
 
 
@@ -152,17 +170,15 @@ def _average(row: Row, tasks: Sequence[Task], columns: dict[str, Standings]) -> 
         return formatting.mean_and_deviation(summary.mean, summary.deviation, metric)
     means = [summarise(columns[task.name].column.scores.get(row.label, {}).values()) for task in tasks]
     known = [found.mean for found in means if found]
-    if len(known) < len(tasks):
-        return formatting.MISSING
     whole = all(row.label in columns[task.name].column.complete for task in tasks)
     return formatting.score(statistics.fmean(known), metric) + ("" if whole else " (partial)")
 
 
 def trial_text(trial: Trial, task: Task) -> str:
     """``71.2 ± 0.4``, ``70.1 ± 0.3 / 69.8 ± 0.2`` with two splits; then missing seeds: ``(n=2, 1 failed)``."""
-    summaries = [summarise(trial.scores(split, task.metric).values()) for split in task.splits]
+    summaries = [summarise(task.shared(trial.scores(split, task.metric)).values()) for split in task.splits]
     shown = [formatting.mean_and_deviation(s.mean, s.deviation, task.metric) for s in summaries if s]
-    return with_what_is_lost(joined(shown), len(trial.scored), trial, task)
+    return with_what_is_lost(joined(shown), len(trial.scored.keys() & set(task.seeds)), trial, task)
 
 
 def joined(scores: Sequence[str]) -> str:
@@ -172,7 +188,7 @@ def joined(scores: Sequence[str]) -> str:
 
 def with_what_is_lost(shown: str, n: int, trial: Trial, task: Task) -> str:
     """A cell's numbers; if seeds are missing, also their number ``n`` and the counts of failed and running ones."""
-    lost = {"failed": len(trial.failed), "running": len(trial.running)}
+    lost = {"failed": len({*trial.failed} & {*task.seeds}), "running": len({*trial.running} & {*task.seeds})}
     counted = [f"{number} {state}" for state, number in lost.items() if number]
     if not shown:
         one_seed = len(task.seeds) == 1
