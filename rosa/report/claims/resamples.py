@@ -28,12 +28,13 @@ def resamples(comparison: Comparison) -> list[str | Table]:
     """
     found = {name: row_of(comparison, wanted) for name, wanted in (("lora", LORA), ("never", NEVER), ("rosa", ROSA))}
     shown = {name: row for name, row in found.items() if row is not None}
-    lines, pairs = [], []
+    lines: list[tuple[Cell, ...]] = []
+    pairs: list[float] = []
     for task in comparison.tasks:
         jumps = {name: _row_jumps(row, shown.get("rosa"), task) for name, row in shown.items()}
         known = [set(own) for own in jumps.values() if own]
         seeds = sorted(set.intersection(*known)) if known else []
-        paired = compare_with("never", *(jumps.get(name, {}) for name in ("rosa", "never")))
+        paired = compare_with("never", jumps.get("rosa", {}), jumps.get("never", {}))
         pairs += paired.differences
         for name, row in shown.items():
             if task.name in row.results:
