@@ -135,7 +135,7 @@ def test_it_is_measured_when_the_costs_have_been_taken(composed: Composer, monke
     assert order == ["times", "peak_memory", "checkpoint_bytes", "with_its_head"]
 
 
-def test_a_compiled_model_is_not_compiled_for_the_text(composed: Composer, tiny_gpt2: Path) -> None:
+def test_a_compiled_model_is_not_compiled_for_the_text(tiny_gpt2: Path) -> None:
     model, tokenizer = causal.build_model(), AutoTokenizer.from_pretrained(tiny_gpt2)
     expected = next_token_loss(model, tokenizer, PARAGRAPHS, causal.CONTEXT)
     compiled = []
