@@ -22,7 +22,7 @@ from rosa.report.claims import ablations, ranks
 from rosa.report.claims.methods import EXPERIMENT, ON_TEXTS, tasks_table, texts_table
 from rosa.report.claims.page import page
 from rosa.report.claims.rates import rates_table
-from rosa.report.claims.section import Section
+from rosa.report.claims.section import Section, verdict
 from rosa.report.claims.verdicts import margin_to
 from rosa.report.comparison import compare
 from rosa.report.tables.table import Table
@@ -177,7 +177,8 @@ def test_lines_of_few_tasks_say_so() -> None:
     found += [record(config("cola", IA3Config(), seed=seed, experiment=EXPERIMENT), 0.1) for seed in (0, 1)]
     shown = lines(tasks_table(compare(found, EXPERIMENT)))
     assert shown["ROSA is better than (IA)3"][-1] == "open (1 of 3 tasks run)"
-    assert Section("A", [tasks_table(compare(found, EXPERIMENT))]).verdicts[4] == ("ROSA is better than (IA)3", "open")
+    (_, line) = Section("A", [tasks_table(compare(found, EXPERIMENT))]).claims[4]
+    assert (line[0].text, verdict(line)) == ("ROSA is better than (IA)3", "open")
 
 
 @pytest.mark.parametrize(("bleu", "others", "verdict"), [
@@ -434,9 +435,10 @@ def test_a_rate_holds_by_what_is_above_a_constant_answer(score: float, kept: str
 def test_the_page_counts_its_verdicts_and_says_what_has_no_records() -> None:
     found = study({"cola": 0.1, "mrpc": 0.1, "rte": -0.1})
     text = page(found)
-    assert "Of its 15 claims 1 are supported, 0 contradicted, 0 open" in " ".join(text.split())
-    assert "The main one, ROSA is better than LoRA on most GLUE tasks, is supported." in " ".join(text.split())
-    assert "- Supported: ROSA is better than LoRA on most GLUE tasks (*On GLUE's tasks*)" in text
+    told = " ".join(text.split())
+    assert "16 in all: 1 supported, 0 contradicted, 0 open, and 15 not run." in told
+    assert "The main claim, ROSA is better than LoRA on most GLUE tasks, is supported." in told
+    assert "(#on-glues-tasks) ahead on 2 of 3 tasks | supported |" in told
     missing = text.partition("## What has no records yet")[2]
     assert all(f"`{name}`" in missing for name in (ON_TEXTS, ablations.EXPERIMENT, ranks.EXPERIMENT))
     whole = page([*found, *runs(ablations.EXPERIMENT, [PARTS["usual"], PARTS["top"]]), *rank_runs()])

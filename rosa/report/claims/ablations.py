@@ -6,11 +6,13 @@ from typing import Any
 
 from rosa.report import formatting
 from rosa.report.claims.one_task import claims_table
-from rosa.report.claims.section import Section, protocol
+from rosa.report.claims.section import Section, protocol, study_of
 from rosa.report.claims.verdicts import Claim, Settings
 from rosa.report.comparison import Comparison
 
 EXPERIMENT = "evidence_ablation"
+
+FACTORIZATIONS = ("svd_equal", "random_orthogonal", "random_add", "svd_add")
 
 
 def arm(**options: Any) -> Settings:
@@ -27,6 +29,7 @@ def arm(**options: Any) -> Settings:
 
 
 BASIS, LORAS_START = arm(factorization="random_orthogonal"), arm(factorization="random_add")
+KEPT = Claim("The optimizer's state is better dropped at a resample than kept", arm(), arm(optimizer_state="keep"))
 CLAIMS = (
     Claim("Random triplets are at least as good as the largest (top)", arm(), arm(sampling="top"), as_good=True),
     Claim("Random triplets are at least as good as the smallest (bottom)", arm(), arm(sampling="bottom"), as_good=True),
@@ -37,7 +40,7 @@ CLAIMS = (
     Claim("Resampling: a new subspace each epoch is better than the first one kept", arm(), arm(every=0)),
     *(
         Claim(f"Resampling, with {name}", arm(factorization=name), arm(factorization=name, every=0))
-        for name in ("random_orthogonal", "random_add", "svd_add")
+        for name in FACTORIZATIONS[1:]
     ),
     Claim("SVD initialisation, never resampled", arm(every=0), arm(factorization="random_orthogonal", every=0)),
     Claim(
@@ -45,7 +48,7 @@ CLAIMS = (
         arm(factorization="random_orthogonal", every=0),
         arm(factorization="random_add", every=0),
     ),
-    Claim("The optimizer's state is better dropped at a resample than kept", arm(), arm(optimizer_state="keep")),
+    KEPT,
 )
 TERMS = (
     "Triplets are singular values with their two vectors; a window is a random block of consecutive ones, which the "
@@ -71,4 +74,5 @@ def section(comparison: Comparison) -> Section:
             TERMS,
             *tables,
         ),
+        study_of(comparison),
     )

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from rosa.records import Record
 from rosa.records.schema import LayerChange
 from rosa.report import formatting
+from rosa.report.claims import ablations
 from rosa.report.claims.resamples import resamples
 from rosa.report.claims.section import Section, listed
+from rosa.report.claims.verdicts import difference_on, mean_and_reach
 from rosa.report.comparison import Comparison, Row, seeds_of_all
 from rosa.report.tables.notes import text
 from rosa.report.tables.table import Cell, Table
@@ -24,16 +26,21 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
-def section(comparison: Comparison) -> Section:
-    """The changes of the study's rows."""
+def section(comparison: Comparison, parts: Comparison | None = None) -> Section:
+    """The changes of the study's rows.
+
+    Args:
+        comparison: the study's.
+        parts: the ablations', one of which keeps the optimizer's state.
+    """
     return Section(
         "Did resampling do what it is for?",
         (
             "A new subspace each epoch is to give the sum of the updates a higher rank than LoRA's. The table says "
             "whether it did; whether that helps is for the claims to say.",
             changes_table(comparison),
-            "Why it may not help: a new subspace starts at a later, smaller learning rate and without the optimizer's "
-            "state.",
+            "Possible reasons: each new subspace starts with a smaller learning rate and an empty optimizer state."
+            + _kept(parts),
             *resamples(comparison),
         ),
     )
@@ -57,6 +64,21 @@ def changes_table(comparison: Comparison) -> Table:
     )
     header = ("Row", *(name for name, *_ in COLUMNS))
     return Table("claims-changes", "The change of the adapted weights", header, tuple(rows), (note,))
+
+
+def _kept(parts: Comparison | None) -> str:
+    """What keeping the optimizer's state changed, by the ablations; nothing without them."""
+    found = [] if parts is None else [difference_on(parts, ablations.KEPT, task) for task in parts.tasks]
+    known = [one for one in found if one is not None]
+    told = listed(f"{mean_and_reach(one)} on {one.name}" for one in known)
+    return f" (Dropping the state less keeping it: {told}.)" if known else ""
+
+
+def change_of(runs: Iterable[Record]) -> str:
+    """Effective rank and size of the change that the runs of a row made; nothing where they have no diagnostics."""
+    layers = [layer for run in runs for layer in run["diagnostics"].get("layers", [])]
+    cells = _cells(layers)
+    return f"{cells[1]}, {cells[2]}" if layers else ""
 
 
 def _cells(layers: Sequence[LayerChange]) -> list[str]:

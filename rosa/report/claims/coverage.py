@@ -1,13 +1,18 @@
-"""What was cut: how many seeds each method has on each task, and what the runs took."""
+"""What was run and what was cut: the studies with their hours, the seeds of GLUE's rows, and one run to repeat."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rosa.records import Record
+from rosa.records import Record, by_split, settings
 from rosa.report import formatting
+from rosa.report.claims.ablations import FACTORIZATIONS, arm
+from rosa.report.claims.ranks import PLANNED as PLANNED_RANKS
+from rosa.report.claims.ranks import RANK, SECOND
 from rosa.report.claims.section import Section, listed
+from rosa.report.claims.verdicts import FULL, IA3, LORA, NEVER, ROBUST, ROSA, SPARSE, Settings
 from rosa.report.comparison import Comparison, Row, compare, frozen
 from rosa.report.tables.notes import text
 from rosa.report.tables.table import Cell, Table
@@ -17,26 +22,181 @@ PLANNED = 5
 RATES_ONLY = "rates only"
 
 
+@dataclass(frozen=True)
+class Study:
+    """One study: its experiment, and what was planned for it."""
+
+    experiment: str
+    files: tuple[str, ...]
+    """Names of its YAML files, each the experiment of a command."""
+    tasks: tuple[str, ...]
+    planned: Mapping[str, Settings]
+    """Words -> settings of rows that were planned, of which at least one has to have a score."""
+
+
+STUDIES = (
+    Study(
+        "evidence_glue",
+        ("evidence_glue",),
+        ("sst2", "mrpc", "cola", "rte", "stsb"),
+        {"full": FULL, "LoRA": LORA, "(IA)3": IA3, "ROSA": ROSA, "never": NEVER, "RoSA": ROBUST, "sparse": SPARSE},
+    ),
+    Study(
+        "e2e_real", ("e2e_real",), ("e2e",), {"full": FULL, "LoRA": LORA, "(IA)3": IA3, "ROSA": ROSA, "RoSA": ROBUST}
+    ),
+    Study(
+        "evidence_e2e",
+        ("evidence_e2e",),
+        ("e2e",),
+        {
+            "full": FULL,
+            "LoRA": LORA,
+            "(IA)3": IA3,
+            "ROSA": ROSA,
+            "RoSA": ROBUST,
+            "rank 2": {"method.rank": 2},
+        },
+    ),
+    Study(
+        "evidence_ablation",
+        ("evidence_ablation_sampling", "evidence_ablation_initialisation", "evidence_ablation_state"),
+        ("cola", "mrpc"),
+        {
+            **{f"{kind} triplets": arm(sampling=kind) for kind in ("random", "top", "bottom", "window")},
+            **{kind: arm(factorization=kind) for kind in FACTORIZATIONS},
+            **{f"{kind} never resampled": arm(factorization=kind, every=0) for kind in FACTORIZATIONS},
+            "state kept": arm(optimizer_state="keep"),
+        },
+    ),
+    Study(
+        "evidence_rank",
+        ("evidence_rank",),
+        ("cola", "stsb"),
+        {
+            **{f"rank {rank}": {RANK: rank} for rank in PLANNED_RANKS},
+            "every second epoch": SECOND,
+            "each epoch": ROSA,
+            "never": NEVER,
+        },
+    ),
+)
+REPEATED = Study("evidence_rank", ("evidence_rank",), ("cola",), {"": ROSA | {RANK: 8}})
+"""The row one of whose cells the page repeats, as its runs are short."""
+DECAYED = ("5b8509b", "d19f8aa", "8aad458", "ef1005c")
+"""Commits at which weight decay still pulled (IA)3's vectors from 1 towards 0."""
+
+
 def section(comparison: Comparison, found: Sequence[Record]) -> Section:
-    """What the study has of what was planned.
+    """What the studies have of what was planned, what they took, and how to repeat a run.
 
     Args:
-        comparison: the study's.
-        found: all records, those of its learning-rate grids among them.
+        comparison: that of GLUE.
+        found: all records, those of the learning-rate grids among them.
     """
     grid = f"{comparison.experiment}_tune"
-    tuned = compare(found, grid) if any(run["identity"]["experiment"] == grid for run in found) else None
-    took = [f"`{one.experiment}` {_took(one.runs)}" for one in (comparison, tuned) if one is not None]
+    known = {run["identity"]["experiment"] for run in found}
+    tuned = compare(found, grid) if grid in known else None
     return Section(
-        "What was cut",
+        "What was run, and what was cut",
         (
-            "The study had two sittings of eight minutes on one GPU (an H200, then an H100), with many runs beside "
-            f"each other, and later a CPU: {'; '.join(took)}. `experiments/{comparison.experiment}.yaml` and "
-            f"`experiments/{grid}.yaml` have the commands. Except on CoLA, (IA)3 was trained with a weight decay that "
-            "it no longer has.",
+            "A command of a study is `python scripts/train.py -m experiment=NAME data.dir=DIR`; each file in "
+            "`experiments/` says how its learning rates were tuned before, and `scripts/plan.py` what it would take on "
+            "a GPU. All was cut to the time there was: two sittings of eight minutes on one GPU (an H200, then an "
+            "H100), with many runs beside each other, for GLUE; and two CPU cores, beside other work, for the rest.",
+            studies_table(found),
+            *_decayed(found),
             seeds_table(comparison, tuned),
+            *repeated(found),
         ),
     )
+
+
+def studies_table(found: Sequence[Record]) -> Table:
+    """One line per study: runs and hours of tuning and of the study, machines, and what was planned and not run."""
+    rows = []
+    for study in STUDIES:
+        runs, grid = (
+            [run for run in found if run["identity"]["experiment"] == name]
+            for name in (study.experiment, f"{study.experiment}_tune")
+        )
+        hours = (sum(run["costs"].get("seconds_total", 0.0) for run in some) / 3600 for some in (runs, grid))
+        counts, took = f"{len(runs)} + {len(grid)}", " + ".join(f"{each:.1f}" for each in hours)
+        machines = sorted({_machine(run) for run in runs})
+        cells = (", ".join(study.files), counts, took, listed(machines) or formatting.MISSING, _cut(study, runs))
+        rows.append(tuple(map(Cell, cells)))
+    note = text(
+        "Runs and hours (of all runs together): of the study + of its tuning. Not run: the planned tasks without a "
+        "run, and the planned rows without one on any task."
+    )
+    header = ("Study (`experiment=`)", "Runs", "Hours", "On", "Not run")
+    return Table("claims-studies", "The studies", header, tuple(rows), (note,))
+
+
+def _machine(run: Record) -> str:
+    device = run["environment"].get("device")
+    return str((run["environment"].get("cpu") if device == "cpu" else device) or "not recorded")
+
+
+def _cut(study: Study, runs: Sequence[Record]) -> str:
+    """The planned tasks and rows that have no finished run."""
+    done = [run for run in runs if run["status"] == "done"]
+    flat = [settings(run) for run in done]
+    tasks = {run["identity"]["task"] for run in done}
+    missing = [formatting.TASK_NAMES.get(task, task) for task in study.tasks if task not in tasks]
+    missing += [
+        words
+        for words, wanted in study.planned.items()
+        if not any(all(one.get(key) == value for key, value in wanted.items()) for one in flat)
+    ]
+    return listed(missing) or "nothing"
+
+
+def _decayed(found: Sequence[Record]) -> list[str]:
+    """Where (IA)3 was trained, or only tuned, with a weight decay that it no longer has."""
+    trained: dict[str, list[str]] = {}
+    for study in STUDIES:
+        for name in (study.experiment, f"{study.experiment}_tune"):
+            tasks = {
+                run["identity"]["task"]
+                for run in found
+                if run["identity"]["experiment"] == name
+                and run["identity"]["method"] == "ia3"
+                and str(run["environment"].get("commit")).startswith(DECAYED)
+            }
+            if tasks:
+                trained[name] = [formatting.TASK_NAMES.get(task, task) for task in formatting.task_order(tasks)]
+    if not trained:
+        return []
+    where = "; ".join(f"`{name}` ({listed(tasks)})" for name, tasks in trained.items())
+    return [
+        f"(IA)3 was trained with a weight decay that it no longer has, which pulled its factors towards 0, in: {where}."
+    ]
+
+
+def repeated(found: Sequence[Record]) -> list[str]:
+    """The command of one short run, and the committed scores that it prints again; nothing without the run."""
+    (wanted,) = REPEATED.planned.values()
+    runs = [
+        run
+        for run in found
+        if run["identity"]["experiment"] == REPEATED.experiment
+        and run["identity"]["task"] in REPEATED.tasks
+        and run["status"] == "done"
+        and all(settings(run).get(key) == value for key, value in wanted.items())
+    ]
+    if not runs:
+        return []
+    run = min(runs, key=lambda one: one["identity"]["seed"])
+    task = run["config"]["task"]
+    score = by_split(run["metrics"]["best"])[task["evaluation"][0]][task["headline"]] or 0.0
+    attention = run["model"].get("attention")
+    words = [word for word in run["command"].split() if not word.startswith("jobs=")]
+    command = " ".join([*words, *([f"model.attention={attention}"] if attention else [])])
+    minutes = run["costs"].get("seconds_total", 0.0) / 60
+    return [
+        f"**One cell again.** `{command}` took {minutes:.1f} minutes on one core ({_machine(run)}), and its record "
+        f"has a {formatting.METRIC_NAMES[task['headline']]} of {score!r} on {task['evaluation'][0]}."
+    ]
 
 
 def seeds_table(comparison: Comparison, tuned: Comparison | None) -> Table:
@@ -62,9 +222,3 @@ def seeds_table(comparison: Comparison, tuned: Comparison | None) -> Table:
 
 def _method(row: Row) -> Any:
     return frozen({key: value for key, value in row.settings.items() if key.startswith("method.")})
-
-
-def _took(runs: Sequence[Record]) -> str:
-    hours = sum(run["costs"].get("seconds_total", 0.0) for run in runs) / 3600
-    devices = sorted({run["environment"].get("device") or "device not recorded" for run in runs})
-    return f"has {len(runs)} runs of {hours:.1f} hours together ({listed(devices)})"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rosa.report import formatting
+from rosa.report import baselines, formatting
 from rosa.report.apart import apart
-from rosa.report.claims.section import VERDICT, Section, listed, protocol
+from rosa.report.claims import texts
+from rosa.report.claims.section import VERDICT, Section, listed, model_of, protocol, study_of
 from rosa.report.claims.verdicts import (
     CONTRADICTED,
     DIFFERENCE,
@@ -46,6 +47,7 @@ ON_TEXTS, WITH_LARGER = "e2e_real", "evidence_e2e"
 BETWEEN_METHODS = (
     Claim("ROSA is as good as full fine-tuning", ROSA, FULL, as_good=True),
     Claim("ROSA is better than (IA)3", ROSA, IA3),
+    Claim("LoRA is as good as full fine-tuning", LORA, FULL, as_good=True),
     Claim("RoSA (robust adaptation) is better than LoRA at its budget", ROBUST, LORA),
     Claim("RoSA is better than its sparse part alone", ROBUST, SPARSE),
     Claim("RoSA is as good as full fine-tuning", ROBUST, FULL, as_good=True),
@@ -62,37 +64,38 @@ IN_TEXTS = (Claim("ROSA is better than LoRA", ROSA, LORA), *BETWEEN_METHODS)
 
 def tasks_section(comparison: Comparison) -> Section:
     """The claims on GLUE's tasks, with the differences from LoRA as a figure."""
-    model = ", ".join(sorted({row.model for row in comparison.rows}))
     return Section(
         "On GLUE's tasks",
         (
-            f"{model} on real GLUE files: {protocol(comparison)}. [Scores and commands]"
+            f"{model_of(comparison)} on real GLUE files: {protocol(comparison)}. [Scores and commands]"
             f"(../results/tables/{EXPERIMENT}.md), [learning-rate grids](../results/tables/{EXPERIMENT}_tune.md), "
             f"[every difference from LoRA with its p-value](../results/tables/{EXPERIMENT}_differences.md), which the "
             "figure shows at a glance:",
             f"![differences from LoRA](../results/figures/{EXPERIMENT}/minilm-differences.svg)",
             tasks_table(comparison),
+            *below_words(comparison),
         ),
+        f"GLUE, {model_of(comparison)}",
     )
 
 
 def texts_section(comparison: Comparison) -> Section:
     """The claims in the scores of generated texts, those about rows that were run."""
-    model = ", ".join(sorted({row.model for row in comparison.rows}))
     made = [facts for run in comparison.shown if (facts := run["model"].get("pretraining"))]
-    sizes = sorted({facts["parameters"] for facts in made})
     on_glue = any("glue_sha256" in facts["text"] for facts in made)
     sources = "the references of the training file" + (" and GLUE's sentences" if on_glue else "")
     name = comparison.experiment
     return Section(
         "On generated texts" + (", with a larger model" if name == WITH_LARGER else ""),
         (
-            f"The same claims with {model} ({formatting.count_range(sizes)} parameters), which the project pretrains "
-            f"on {sources}: {protocol(comparison)}. [Scores and commands](../results/tables/{name}.md), "
-            f"[learning-rate grids](../results/tables/{name}_tune.md), [what each row "
-            f"costs](../results/tables/{name}_costs.md).",
+            f"The same claims with {model_of(comparison)}, which the project pretrains on {sources}: "
+            f"{protocol(comparison)}. [Scores and commands](../results/tables/{name}.md), [learning-rate "
+            f"grids](../results/tables/{name}_tune.md), [what each row costs](../results/tables/{name}_costs.md).",
             texts_table(comparison),
+            *texts.course(comparison),
+            f"![scores against what they cost](../results/figures/{name}/{comparison.rows[0].model}-quality.svg)",
         ),
+        study_of(comparison),
     )
 
 
@@ -116,6 +119,31 @@ def tasks_table(comparison: Comparison) -> Table:
         *on_margins(known),
     )
     return Table("claims", "The claims", ("Claim", *names, VERDICT), tuple(rows), lines)
+
+
+def below_words(comparison: Comparison) -> list[str]:
+    """The tasks on which rows are not above the best baseline, which tell little; nothing without baselines."""
+    told = []
+    for task in comparison.tasks:
+        place = (task.splits[0], task.metric)
+        behind = [
+            row.label
+            for row in comparison.rows
+            if task.name in row.results
+            and (trial := row.results[task.name].selected).scored
+            and baselines.not_above(comparison, trial, task, trial.scores(*place).values(), place)
+        ]
+        if behind:
+            told.append(
+                f"{len(behind)} of {sum(task.name in row.results for row in comparison.rows)} rows on "
+                f"{formatting.TASK_NAMES.get(task.name, task.name)} ({'; '.join(behind)})"
+            )
+    if not told:
+        return []
+    return [
+        "Not above the best baseline without a pretrained model (a constant answer, a bag of words) are "
+        f"{', '.join(told)}. Where that is most rows, the task tells nothing about the methods."
+    ]
 
 
 def texts_table(comparison: Comparison) -> Table:

@@ -1,4 +1,4 @@
-"""The whole page: a summary of the verdicts, then the sections.
+"""The whole page: what is compared, the claims in one table, then the sections.
 
 Every number on the page comes from records, and from the benchmark's table; ``scripts/make_claims.py`` updates it when
 there are more.
@@ -12,14 +12,27 @@ from collections.abc import Callable, Sequence
 from rosa.records import Record
 from rosa.records.baselines import Found
 from rosa.report.benchmarked import Line
-from rosa.report.claims import ablations, changes, costs, coverage, methods, ranks, reviewers
+from rosa.report.claims import ablations, changes, costs, coverage, methods, ranks, regression, reviewers
+from rosa.report.claims.overview import overview
 from rosa.report.claims.rates import rates_table
-from rosa.report.claims.section import Section
+from rosa.report.claims.section import Section, verdict
 from rosa.report.claims.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 from rosa.report.comparison import Comparison, compare
 from rosa.report.tables.markdown import paragraph
 
 TITLE = "The papers' claims, and what was found"
+METHODS = (
+    "**The methods.** *ROSA* ([random subspace adaptation](https://arxiv.org/abs/2407.07802)) trains `r` randomly "
+    "drawn singular triplets of each weight and freezes the rest; now and then it merges them and draws others. "
+    "*LoRA* adds a trained matrix of rank `r` to each frozen weight; *(IA)3* trains factors of activations; *full* "
+    "trains all. *RoSA* with a small o ([robust adaptation](https://arxiv.org/abs/2401.04679)) is another method: it "
+    "adds a matrix of low rank and a sparse one."
+)
+MODELS = (
+    "**The models.** *minilm* is a real pretrained encoder (MiniLM, of sentence embeddings); *mini-gpt2* and "
+    "*small-gpt2* are small GPT-2s that this project pretrains. All are far smaller than the papers' RoBERTa, GPT-2 "
+    "and LLaMA2-7B, and nothing here is a statement about those."
+)
 OPTIONAL: dict[str, tuple[Callable[[Comparison], Section], str]] = {
     methods.ON_TEXTS: (methods.texts_section, "the same claims on generated texts (E2E NLG)"),
     methods.WITH_LARGER: (methods.texts_section, "the same with a model of more parameters"),
@@ -52,8 +65,9 @@ def page(found: Sequence[Record], lines: Sequence[Line] = (), baselines: Found |
     sections = [
         methods.tasks_section(study),
         Section("Do the tuned rates hold on other seeds?", (rates_table(study),)),
-        changes.section(study),
+        changes.section(study, compare(found, ablations.EXPERIMENT) if ablations.EXPERIMENT in known else None),
         *answered,
+        *regression.section(found),
         costs.section(study, lines),
         reviewers.section(study, lines),
         coverage.section(study, found),
@@ -63,20 +77,15 @@ def page(found: Sequence[Record], lines: Sequence[Line] = (), baselines: Found |
 
 
 def _summary(sections: Sequence[Section]) -> str:
-    """How the page came about, and the claims that are decided."""
-    every = [(words, verdict, section.heading) for section in sections for words, verdict in section.verdicts]
-    counts = Counter(verdict for _, verdict, _ in every)
-    main, decision, _ = every[0]
+    """What is compared, how the page came about, and the claims in one table."""
+    every = [verdict(line) for section in sections for _, line in section.claims]
+    counts = Counter(every)
     others = f", and {counts[NOT_RUN]} not run" if counts[NOT_RUN] else ""
+    main = sections[0].claims[0][1]
     made = (
-        "Made by `python scripts/make_claims.py` from the committed records and the benchmark's table. Of its "
-        f"{len(every)} claims {counts[SUPPORTED]} are supported, {counts[CONTRADICTED]} contradicted, {counts[OPEN]} "
-        f"open, as so few seeds decide only large differences{others}. The main one, {main}, is {decision}."
+        "Made by `python scripts/make_claims.py` from the committed records and the benchmark's table. Each claim is "
+        f"tested by one comparison or several, {len(every)} in all: {counts[SUPPORTED]} {SUPPORTED}, "
+        f"{counts[CONTRADICTED]} {CONTRADICTED}, {counts[OPEN]} {OPEN}{others}. *Open* are those for which the "
+        f"seeds, or the tasks that were run, are too few. The main claim, {main[0].text}, is {verdict(main)}."
     )
-    decided = [
-        f"- {wanted.capitalize()}: {words} (*{heading}*)"
-        for wanted in (SUPPORTED, CONTRADICTED)
-        for words, verdict, heading in every
-        if verdict == wanted
-    ]
-    return "\n".join([paragraph(made) + "\n", *decided, ""])
+    return "\n".join([*(paragraph(each) + "\n" for each in (METHODS, MODELS, made)), overview(sections)])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rosa.report import formatting
 from rosa.report.claims.one_task import claims_table
-from rosa.report.claims.section import Section, protocol
+from rosa.report.claims.section import Section, protocol, study_of
 from rosa.report.claims.verdicts import LORA, NEVER, ROSA, Claim, early_epoch, rows_of
 from rosa.report.comparison import Comparison, Row, Task, summarise
 from rosa.report.histories import Point, points
@@ -66,6 +66,7 @@ def section(comparison: Comparison) -> Section:
             f"(../results/tables/{EXPERIMENT}.md).",
             *parts,
         ),
+        study_of(comparison),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rosa.report import formatting
 from rosa.report.baselines import constant
 from rosa.report.benchmarked import FULL, LORA, ROSA, Case, Line, ratios, values
-from rosa.report.claims import verdicts
+from rosa.report.claims import answers, verdicts
 from rosa.report.claims.costs import to_faster_lora, to_full
 from rosa.report.claims.section import Section, listed
 from rosa.report.comparison import Comparison, Row, Task, seeds_of_all, summarise
@@ -24,21 +24,26 @@ SHARE = 0.95
 
 
 def section(comparison: Comparison, lines: Sequence[Line]) -> Section:
-    """The four questions, each with its numbers."""
+    """The four questions, each with its answer in a sentence and its numbers."""
+    convergence, fluctuation = convergence_table(comparison), fluctuation_table(comparison)
     return Section(
         "What the reviewers asked",
         (
-            "**Does it converge as full fine-tuning does?**",
-            convergence_table(comparison),
-            "**Do scores fluctuate on small tasks?**",
-            fluctuation_table(comparison),
-            "**Must the whole model be stored, and is there a gain in wall-clock time?** A resample changes the frozen "
-            "part of each adapted layer, so that a resume needs all of it, though no other layer; once trained, the "
-            "change can be exported as a LoRA adapter ([how](tables.md#export)).",
+            _asked("Does it converge as full fine-tuning does?", answers.convergence(comparison, convergence)),
+            convergence,
+            _asked("Do scores fluctuate on small tasks?", answers.fluctuation(comparison, fluctuation)),
+            fluctuation,
+            _asked("Must the whole model be stored, and is there a gain in wall-clock time?", answers.storage(lines))
+            + " A resample changes the frozen part of each adapted layer, so that a resume needs all of it, though no "
+            "other layer; once trained, the change can be exported as a LoRA adapter ([how](tables.md#export)).",
             benchmark_table(lines),
             *_epochs(comparison, lines),
         ),
     )
+
+
+def _asked(question: str, answer: str) -> str:
+    return f"**{question}** {answer}".strip()
 
 
 # --- convergence and fluctuation -------------------------------------------------------------------------------------

@@ -8,10 +8,18 @@ from dataclasses import dataclass
 from rosa.report import formatting
 from rosa.report.comparison import Comparison
 from rosa.report.tables.markdown import markdown, paragraph
-from rosa.report.tables.table import Table
+from rosa.report.tables.table import Cell, Table
 
 VERDICT = "Verdict"
 """The last column of a table of claims; its first has their words."""
+
+
+Line = tuple[Cell, ...]
+
+
+def verdict(line: Line) -> str:
+    """The verdict of a line, without what it says in brackets."""
+    return line[-1].text.partition(" (")[0]
 
 
 @dataclass(frozen=True)
@@ -21,17 +29,33 @@ class Section:
     heading: str
     parts: Sequence[str | Table]
     """Paragraphs of Markdown, and tables."""
+    study: str = ""
+    """Data and model that its claims are about, where those are one: ``CoLA, minilm (22.71M)``."""
 
     @property
-    def verdicts(self) -> list[tuple[str, str]]:
-        """(claim, verdict) of every line of its tables of claims; the verdict without what it says in brackets."""
+    def claims(self) -> list[tuple[Table, Line]]:
+        """The lines of its tables of claims, each with its table."""
         tables = (part for part in self.parts if isinstance(part, Table) and part.header[-1] == VERDICT)
-        return [(line[0].text, line[-1].text.partition(" (")[0]) for table in tables for line in table.rows]
+        return [(table, line) for table in tables for line in table.rows]
 
     def markdown(self) -> str:
         """The section as Markdown."""
         parts = (markdown(part) if isinstance(part, Table) else paragraph(part) + "\n" for part in self.parts)
         return "\n".join([f"## {self.heading}\n", *parts])
+
+
+def model_of(comparison: Comparison) -> str:
+    """The models of a comparison with their numbers of parameters: ``minilm (22.71M)``."""
+    sizes: dict[str, set[int]] = {}
+    for run in comparison.shown:
+        sizes.setdefault(run["identity"]["model"], set()).add(run["params"].get("total", 0))
+    return listed(f"{model} ({formatting.count(max(found))})" for model, found in sorted(sizes.items()))
+
+
+def study_of(comparison: Comparison) -> str:
+    """Tasks and models of a comparison: ``CoLA, minilm (22.71M)``."""
+    tasks = listed(formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks)
+    return f"{tasks}, {model_of(comparison)}"
 
 
 def protocol(comparison: Comparison) -> str:

@@ -16,12 +16,20 @@ def markdown(table: Table) -> str:
     """The table with its caption above and its notes below, in GitHub's Markdown; columns are padded to align."""
     texts = [[markdown_text(cell) for cell in table.header]]
     texts += [[_markdown_cell(cell) for cell in row] for row in table.rows]
-    widths = [max(3, *(len(row[i]) for row in texts)) for i in range(len(table.header))]
-    separators = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [_markdown_row(texts[0], widths), "| " + " | ".join(separators) + " |"]
-    lines += [_markdown_row(row, widths) for row in texts[1:]]
+    lines = grid(texts)
     notes = ["- " + "".join(map(_markdown_span, note)) for note in (*table.notes, *table.legend)]
     return "\n".join([f"**{markdown_text(table.caption)}**", "", *lines, "", *notes]) + "\n"
+
+
+def grid(texts: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table whose cells, the header's first, are Markdown already."""
+    widths = [max(3, *(len(row[i]) for row in texts)) for i in range(len(texts[0]))]
+    separators = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    return [
+        _markdown_row(texts[0], widths),
+        "| " + " | ".join(separators) + " |",
+        *(_markdown_row(row, widths) for row in texts[1:]),
+    ]
 
 
 def paragraph(text: str) -> str:

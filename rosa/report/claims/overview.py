@@ -1,0 +1,126 @@
+"""The claims of the papers, one row each: where a paper makes it, what was found in which study, and the verdict."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from rosa.report import formatting
+from rosa.report.claims.section import Line, Section, verdict
+from rosa.report.claims.verdicts import NOT_RUN
+from rosa.report.tables.markdown import grid, markdown_text, paragraph
+from rosa.report.tables.table import Table
+
+ROSA, ROSA_PARTS, ROBUST = "ROSA, abstract", "ROSA, section 5", "RoSA, section 5"
+REVIEWS, OURS = "reviews of ROSA", "ours"
+
+
+@dataclass(frozen=True)
+class PaperClaim:
+    """A claim, and the lines of the sections' tables that are about it."""
+
+    words: str
+    source: str
+    lines: tuple[str, ...]
+    """Patterns of the lines' first cells."""
+
+
+CLAIMS = (
+    PaperClaim("ROSA beats LoRA on almost every GLUE task", ROSA, ("ROSA is better than LoRA on most GLUE tasks",)),
+    PaperClaim("ROSA beats LoRA on generated texts (E2E)", ROSA, ("ROSA is better than LoRA",)),
+    PaperClaim("ROSA is close to full fine-tuning", ROSA, ("ROSA is as good as full fine-tuning",)),
+    PaperClaim("For comparison: LoRA is close to it", OURS, ("LoRA is as good as full fine-tuning",)),
+    PaperClaim("ROSA beats (IA)3", ROSA, ("ROSA is better than (IA)3",)),
+    PaperClaim("ROSA is more expressive than LoRA", ROSA, ("ROSA's error is lower than LoRA's*",)),
+    PaperClaim("No more memory than LoRA", ROSA, ("ROSA's weights, gradients*", "ROSA's peak memory*")),
+    PaperClaim("As fast as LoRA", REVIEWS, ("ROSA's training step takes no longer than that of the faster LoRA",)),
+    PaperClaim("Faster than full fine-tuning", REVIEWS, ("ROSA's training step * than full fine-tuning's",)),
+    PaperClaim("No latency once merged", ROSA, ("Once merged*",)),
+    PaperClaim("No more to store than LoRA", REVIEWS, ("What ROSA needs for resuming*",)),
+    PaperClaim("Random triplets are as good as others", ROSA_PARTS, ("Random triplets*",)),
+    PaperClaim("The SVD initialisation helps", ROSA_PARTS, ("SVD initialisation*", "The SVD initialisation alone*")),
+    PaperClaim("Orthogonality helps", ROSA_PARTS, ("Orthogonality*",)),
+    PaperClaim(
+        "Resampling helps",
+        ROSA_PARTS,
+        ("A new subspace each epoch*", "One every second epoch*", "Resampling*"),
+    ),
+    PaperClaim("Rank does not limit ROSA", ROSA, ("Rank does not limit ROSA*",)),
+    PaperClaim("Rank limits LoRA", ROSA, ("Rank limits LoRA*",)),
+    PaperClaim("Rank speeds ROSA up", ROSA_PARTS, ("Rank speeds ROSA up*",)),
+    PaperClaim("ROSA beats LoRA at every rank", OURS, ("ROSA is better than LoRA at rank *",)),
+    PaperClaim("RoSA beats LoRA at one budget", ROBUST, ("RoSA (robust adaptation) is better than LoRA*",)),
+    PaperClaim("RoSA beats its sparse part alone", ROBUST, ("RoSA is better than its sparse part*",)),
+    PaperClaim("RoSA is close to full fine-tuning", ROBUST, ("RoSA is as good as full fine-tuning",)),
+    PaperClaim("ROSA forgets no more than LoRA", OURS, ("ROSA forgets*",)),
+)
+
+
+def overview(sections: Sequence[Section]) -> str:
+    """The table as Markdown, and its notes; a claim that no section has is left out."""
+    texts = [["Claim", "Source", "Found", "Verdict"]]
+    for claim in CLAIMS:
+        found = [
+            (section, lines)
+            for section in sections
+            if (lines := [(table, line) for table, line in section.claims if _about(claim, line)])
+        ]
+        verdicts = Counter(verdict(line) for _, lines in found for _, line in lines)
+        if not verdicts:
+            continue
+        run = [entry for section, lines in found for entry in _evidence(section, lines)]
+        texts.append([markdown_text(claim.words), claim.source, "; ".join(run) or formatting.MISSING, _named(verdicts)])
+    note = (
+        "Sources: the abstracts, and the sections that the papers' text names for these experiments; *reviews of ROSA* "
+        "are those of its [ICLR submission](https://openreview.net/forum?id=cgCKm5DOnu); *ours* is asked by this "
+        "project. Found: ROSA's (or the named row's) score less the other's, ± half a 95% interval, with the model, "
+        "its size, and the section that has the command, all numbers and figures. Several verdicts of one claim are "
+        "counted."
+    )
+    return "\n".join([*grid(texts), "", paragraph(note), ""])
+
+
+def _about(claim: PaperClaim, line: Line) -> bool:
+    return any(fnmatchcase(line[0].text, pattern) for pattern in claim.lines)
+
+
+def _evidence(section: Section, lines: Sequence[tuple[Table, Line]]) -> list[str]:
+    """What one section found: a number of a line, or of several lines how many are ahead."""
+    known = [(table, line) for table, line in lines if verdict(line) != NOT_RUN]
+    if not known:
+        return []
+    where = f"[{section.study or section.heading}](#{anchor(section.heading)})"
+    if len(known) == 1 or not section.study:
+        return [f"{where} {' and '.join(_number(table, line) for table, line in known)}"]
+    ahead = sum(_value(table, line).startswith("+") for table, line in known)
+    return [f"{where} ahead in {ahead} of {len(known)} comparisons"]
+
+
+def _number(table: Table, line: Line) -> str:
+    if table.name == "claims":
+        run = [cell.text for cell in line[1:-1] if cell.text != formatting.MISSING]
+        return f"ahead on {sum(text.startswith('+') for text in run)} of {len(run)} tasks"
+    first = _value(table, line)
+    return markdown_text(f"{table.header[1]} {first}" if table.name.startswith("claims-texts") else first)
+
+
+def _value(table: Table, line: Line) -> str:
+    """The line's number: that of its column of differences or, without one, of its first column after the claim."""
+    place = table.header.index("Difference") if "Difference" in table.header else 1
+    return re.sub(r" \([^)]*\)", "", line[place].text)
+
+
+def _named(verdicts: Counter[str]) -> str:
+    """One verdict, or several with their counts; what was not run counts where nothing else is there."""
+    known = {name: count for name, count in verdicts.items() if name != NOT_RUN} or dict(verdicts)
+    if len(known) == 1:
+        return next(iter(known))
+    return ", ".join(f"{count} {name}" for name, count in sorted(known.items()))
+
+
+def anchor(heading: str) -> str:
+    """The link target that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -1,0 +1,221 @@
+"""The page of claims as a reader meets it: the table of claims, the studies, texts, regression, and the answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import scipy.stats
+
+from rosa.config import FullConfig, IA3Config, LoraConfig, RosaConfig
+from rosa.records import find
+from rosa.report.claims import answers
+from rosa.report.claims.coverage import DECAYED, STUDIES, repeated, studies_table
+from rosa.report.claims.coverage import section as coverage
+from rosa.report.claims.methods import EXPERIMENT, WITH_LARGER, below_words
+from rosa.report.claims.overview import CLAIMS, anchor, overview
+from rosa.report.claims.page import page
+from rosa.report.claims.regression import regression_table
+from rosa.report.claims.reviewers import convergence_table, fluctuation_table
+from rosa.report.claims.section import Section
+from rosa.report.claims.texts import course
+from rosa.report.comparison import compare
+from rosa.report.tables.table import Cell, Table
+from tests.conftest import ROOT
+from tests.report.synthetic_records import TEXT_SCORES, config, record, written
+from tests.report.test_claims import lines
+from tests.report.test_claims_costs import benchmark, curve, row
+
+# --- the table of claims ---------------------------------------------------------------------------------------------
+
+
+def claimed(name: str, header: tuple[str, ...], *rows: tuple[str, ...]) -> Table:
+    """A table of claims with these cells."""
+    return Table(name, "", (*header, "Verdict"), tuple(tuple(map(Cell, cells)) for cells in rows), ())
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """Claim -> its other cells, of a Markdown table."""
+    grid = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    return {cells[0]: cells[1:] for cells in grid[2:]}
+
+
+def test_a_claim_has_one_row_with_the_numbers_of_every_section() -> None:
+    on_tasks = claimed(
+        "claims",
+        ("Claim", "A", "B", "C"),
+        ("ROSA is better than LoRA on most GLUE tasks", "+1.0 (n=3)", "-1.0 (n=3)", "—", "open (2 of 3 tasks run)"),
+        ("A new subspace each epoch is better than the first one kept", "-1.0", "-2.0", "+3.0", "contradicted"),
+    )
+    in_texts = claimed(
+        "claims-texts-x",
+        ("Claim", "BLEU", "NIST"),
+        ("ROSA is better than LoRA", "-2.9† ± 2.0 (2.6, n=3)", "+1.0", "contradicted"),
+    )
+    ranks = claimed(
+        "claims-rank-cola",
+        ("Claim", "Difference"),
+        ("A new subspace each epoch is better than the first one kept, at rank 1", "-1.0 ± 2.0", "open"),
+        ("A new subspace each epoch is better than the first one kept, at rank 8", "+3.0 ± 2.0", "open"),
+        ("One every second epoch is better than the first one kept, at rank 1", "—", "not run"),
+        ("Rank limits LoRA: rank 8 is better than rank 1", "—", "not run"),
+    )
+    sizes = claimed("claims-costs", ("Claim", "Found"), ("Once merged, a model", "0.9 (a r=1) to 1.1 (b)", "supported"))
+    text = overview([
+        Section("On GLUE's tasks", [on_tasks], "GLUE, m (1M)"),
+        Section("Texts", [in_texts], "E2E, g (2M)"),
+        Section("Rank", [ranks], "CoLA, m (1M)"),
+        Section("Time, memory", [sizes]),
+    ])  # fmt: skip
+    found = rows_of(text)
+    glue = "[GLUE, m (1M)](#on-glues-tasks)"
+    assert found["ROSA beats LoRA on almost every GLUE task"][1:] == [f"{glue} ahead on 1 of 2 tasks", "open"]
+    assert found["ROSA beats LoRA on generated texts (E2E)"][1:] == [
+        "[E2E, g (2M)](#texts) BLEU -2.9† ± 2.0", "contradicted",
+    ]  # fmt: skip
+    assert found["Resampling helps"][1:] == [
+        f"{glue} ahead on 1 of 3 tasks; [CoLA, m (1M)](#rank) ahead in 1 of 2 comparisons", "1 contradicted, 2 open",
+    ]  # fmt: skip
+    assert found["Rank limits LoRA"][1:] == ["—", "not run"]
+    assert found["No latency once merged"][1:] == ["[Time, memory](#time-memory) 0.9 to 1.1", "supported"]
+    assert "ROSA forgets no more than LoRA" not in found, "no section has it"
+
+
+@pytest.mark.slow
+def test_every_line_of_the_committed_page_is_in_the_table_of_claims_and_every_link_has_its_heading() -> None:
+    text = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    first, *rest = text.split("\n## ")
+    assert set(rows_of(first)) == {claim.words for claim in CLAIMS}, "each claim of the papers has lines"
+    anchors = {anchor(part.splitlines()[0]) for part in rest}
+    assert {link.split(")")[0] for link in first.split("](#")[1:]} <= anchors
+
+
+# --- the studies -----------------------------------------------------------------------------------------------------
+
+
+def test_a_study_says_what_it_took_and_what_was_not_run() -> None:
+    found = row(LoraConfig(rank=8), [0.4, 0.5], experiment="evidence_rank")
+    found += row(RosaConfig(every=1, rank=1), [0.4], experiment="evidence_rank")
+    found += row(LoraConfig(rank=8), [0.4], experiment="evidence_rank_tune")
+    for run in found:
+        run["environment"] |= {"device": "cpu", "cpu": "Some CPU"}
+    table = lines(studies_table(found))
+    assert table["evidence_rank"] == [
+        "3 + 1", "0.3 + 0.1", "Some CPU", "STS-B, rank 2, rank 32, every second epoch, never",
+    ]  # fmt: skip
+    assert table["evidence_e2e"][:3] == ["0 + 0", "0.0 + 0.0", "—"]
+    assert [
+        study.files[0] for study in STUDIES if not (ROOT / "experiments" / f"{study.files[0]}.yaml").is_file()
+    ] == []
+
+
+def test_where_ia3_decayed_is_told() -> None:
+    found = [*row(IA3Config(), [0.4]), *row(IA3Config(), [0.4], task="rte"), *row(LoraConfig(), [0.4], task="mrpc")]
+    found[1]["environment"]["commit"] = found[2]["environment"]["commit"] = DECAYED[0] + "0" * 33
+    (told,) = (part for part in coverage(compare(found, EXPERIMENT), found).parts if "weight decay" in str(part))
+    assert str(told).endswith("`evidence_glue` (RTE).")
+
+
+def test_one_cell_has_its_command_and_its_committed_score() -> None:
+    made = row(RosaConfig(every=1, rank=8), [0.4, 0.123456789], experiment="evidence_rank")
+    made[1]["identity"]["seed"], made[0]["identity"]["seed"] = 1, 2
+    made[1]["command"] = "python scripts/train.py seed=1 jobs=2"
+    made[1]["model"]["attention"] = "sdpa"
+    (told,) = repeated([*made, *row(RosaConfig(every=1, rank=1), [0.5], experiment="evidence_rank")])
+    assert "`python scripts/train.py seed=1 model.attention=sdpa` took 6.0 minutes" in told
+    assert "Matthews correlation of 0.123456789 on validation." in told
+    assert repeated(row(LoraConfig(), [0.5], experiment="evidence_rank")) == []
+
+
+# --- texts -----------------------------------------------------------------------------------------------------------
+
+
+def text_runs() -> list[dict[str, Any]]:
+    """LoRA and ROSA on texts, three seeds: ROSA's perplexity is lower after the first epoch, then higher."""
+    found = []
+    for method, first, last, after in ((LoraConfig(), 7.0, 5.0, 5.2), (RosaConfig(every=1), 6.5, 5.1, 5.4)):
+        for seed, noise in enumerate((0.0, 0.1, -0.1), start=1):
+            run = written(record(config("e2e", method, seed=seed, experiment=WITH_LARGER)), last + noise, TEXT_SCORES)
+            steps = ((1.0, first + noise * seed), (2.0, last + noise))
+            run["history"] = [{"epoch": e, "step": 1, "validation": {"perplexity": value}} for e, value in steps]
+            run["diagnostics"] = {"forgetting": {"loss": "next token", "before": 5.0, "after": after + noise * noise}}
+            found.append(run)
+    found[3]["diagnostics"]["forgetting"]["after"] += 0.03
+    return found
+
+
+def test_texts_tell_who_was_ahead_when_and_what_was_forgotten() -> None:
+    made = course(compare(text_runs(), WITH_LARGER))
+    why = next(part for part in made if isinstance(part, str))
+    assert "is -0.50 after epoch 1, +0.10 after epoch 2: ROSA is ahead after 1 of the 2 epochs (1)." in why
+    (table,) = (part for part in made if isinstance(part, Table))
+    by = [0.23, 0.2, 0.2]
+    low, high = scipy.stats.ttest_1samp(by, 0).confidence_interval()
+    assert lines(table)["ROSA forgets no more than LoRA"] == [
+        "0.207", "0.417", f"+{sum(by) / 3:.3f} ± {(high - low) / 2:.3f}", "3", "contradicted",
+    ]  # fmt: skip
+    assert course(compare(text_runs()[:3], WITH_LARGER)) == [], "ROSA was not run"
+
+
+# --- regression, baselines, answers ----------------------------------------------------------------------------------
+
+
+def test_regression_is_compared_at_its_largest_rank_and_the_lower_error_is_better() -> None:
+    def runs(method: Any, errors: list[float]) -> list[dict[str, Any]]:
+        made = row(method, [0.5] * len(errors), experiment="regression_linear")
+        for run, error in zip(made, errors, strict=True):
+            run["metrics"]["best"]["validation"]["mse"] = error
+        return made
+
+    found = [
+        *runs(FullConfig(), [0.01, 0.02]),
+        *runs(LoraConfig(rank=1), [0.9, 0.9]),
+        *runs(LoraConfig(rank=8), [0.30, 0.32]),
+        *runs(RosaConfig(every=1, rank=8), [0.10, 0.1201]),
+    ]
+    (cells,) = lines(regression_table({"regression_linear": compare(found, "regression_linear")})).values()
+    assert (cells[:3], cells[-2:]) == (["0.0150", "0.3100", "0.1101"], ["2", "supported"])
+    assert cells[3].startswith("-0.2000 ± ")
+
+
+def test_rows_below_a_baseline_are_named() -> None:
+    assert below_words(compare(row(LoraConfig(), [0.4]), EXPERIMENT)) == [], "there is no baseline"
+
+
+def test_the_reviewers_questions_have_answers_from_the_tables(tmp_path: Any) -> None:
+    found = [
+        *curve(row(FullConfig(), [0.50, 0.52]), [0.5], [0.5]),
+        *curve(row(LoraConfig(), [0.40, 0.50]), [0.1], [0.1]),
+        *curve(row(RosaConfig(every=1), [0.40, 0.43]), [0.5], [0.6]),
+    ]
+    study = compare(found, EXPERIMENT)
+    assert answers.convergence(study, convergence_table(study)).endswith(
+        "ROSA on 1 of 1 tasks, LoRA on 0 of 1 tasks, full fine-tuning on 1 of 1 tasks."
+    )
+    assert answers.fluctuation(study, fluctuation_table(study)) == (
+        "ROSA's deviation is smaller than LoRA's on 1 of 1 tasks and smaller than full fine-tuning's on 0 of 1 tasks."
+    )
+    measured = benchmark(
+        tmp_path,
+        "wide: ROSA r=8,step,s,0.5",
+        "wide: Full,step,s,1.0",
+        "wide: ROSA r=8,step relative to LoRA (peft) r=8,,0.9",
+        "wide: ROSA r=8,checkpoint,byte,200",
+        "wide: LoRA (loralib) r=8,checkpoint,byte,100",
+        "wide: Full,checkpoint,byte,800",
+    )
+    assert "needs 0.250 times what full fine-tuning needs, and 2.00 times what LoRA needs" in answers.storage(measured)
+    assert "takes 0.500 of full fine-tuning's time, and 0.900 of the faster LoRA's" in answers.storage(measured)
+    assert answers.storage([]) == ""
+
+
+@pytest.mark.slow
+def test_the_readme_says_what_the_page_says() -> None:
+    """Of the numbers in its words, those that other records would change."""
+    found, _ = find(ROOT / "results", None, "alone")
+    text = " ".join(page(found).split())
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "a random orthonormal basis was 4.2 ± 11.2 above singular vectors" in readme
+    assert "-4.2 ± 11.2" in text
+    assert "ROSA was 2.9 ± 2.0 BLEU below LoRA" in readme
+    assert "-2.9† ± 2.0" in text or "-2.9 ± 2.0" in text
