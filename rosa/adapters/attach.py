@@ -22,7 +22,15 @@ from rosa.adapters.modules import (
     replace,
 )
 from rosa.adapters.probe import Probe
-from rosa.adapters.targets import WEIGHT_DTYPES, drawn_names, head_names, linear_layers, matches, named_head
+from rosa.adapters.targets import (
+    WEIGHT_DTYPES,
+    drawn_names,
+    head_names,
+    linear_layers,
+    matches,
+    named_head,
+    unasked_output,
+)
 from rosa.config import MethodConfig, TargetedConfig
 from rosa.config.registry import builder
 from rosa.errors import AdapterError, ConfigError
@@ -154,16 +162,30 @@ def _restore_flags(model: nn.Module, trained: set[str]) -> None:
 
 
 def _head(model: nn.Module, config: MethodConfig) -> list[str]:
-    """Names of the head's parameters under ``config.head``; warns if randomly initialized ones are frozen."""
-    if isinstance(config.head, str):
+    """Names of the head's parameters under ``config.head``.
+
+    Warns if randomly initialized ones are frozen, or if a language model's output layer trains without being named.
+    """
+    if config.head == "freeze":
         drawn = drawn_names(model)
-        if config.head == "freeze" and drawn:
+        if drawn:
             warnings.warn(
-                f"method.head=freeze: {', '.join(drawn)} were not in the checkpoint, and stay randomly initialized",
+                f"method.head=freeze: {', '.join(drawn)} were not in the checkpoint (or were made after it was "
+                "loaded, as by resize_token_embeddings), and stay as they were initialized",
                 stacklevel=3,
             )
         return head_names(model)
-    return named_head(model, config.head)
+    patterns: tuple[str, ...] = () if isinstance(config.head, str) else tuple(config.head)
+    head = named_head(model, patterns) if patterns else head_names(model)
+    unasked = unasked_output(model, head, patterns)
+    if unasked:
+        warnings.warn(
+            f"{', '.join(unasked)}: the output layer of {type(model).__name__} trains whole "
+            f"({sum(unasked.values()):,} parameters): it was not in the checkpoint, or was made after it was loaded, "
+            "as by resize_token_embeddings. method.head=freeze keeps it as it is",
+            stacklevel=3,
+        )
+    return head
 
 
 def _refuse_both(adapted: Iterable[str], head: Iterable[str]) -> None:

@@ -25,6 +25,7 @@ from rosa.adapters.modules import (
     attachments,
     refuse_flat_shards,
 )
+from rosa.adapters.optimizer_state import require_trains
 from rosa.adapters.resampling import resample, resampled
 from rosa.config.checks import of_kind
 from rosa.errors import AdapterError, CheckpointError, ConfigError, WriteError
@@ -106,17 +107,22 @@ class ResampleCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: nn.Module | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
         **kwargs: Any,
     ) -> None:
         """Store the factors at the start of the current subspace; on a resume, read them from the checkpoint.
 
         Raises:
-            AdapterError: the Trainer has put the model under FSDP1 or ZeRO-3.
+            AdapterError: the Trainer has put the model under FSDP1 or ZeRO-3, or its optimizer does not train the
+                factors that are to be resampled.
             CheckpointError: they cannot be read, or are of other layers.
         """
         self._end = self._found = None
         if model is not None:
             refuse_flat_shards(model)
+            found = resampled(model)
+            if found and optimizer is not None and self._option(self._present(model), "every"):
+                require_trains(optimizer, found)  # now, and not after the epochs before the first resample
         if state.global_step:
             saved = checkpoint_folder(args, state) / START
             self._start = _read(saved, model) if saved.is_file() else None

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from rosa.adapters.base import Adapter, LinearLayer, oriented
 from rosa.adapters.linalg.precision import Cast, exact
-from rosa.adapters.targets import linear_layers, target_layers
+from rosa.adapters.targets import linear_layers, refuse_problem, target_layers
 from rosa.config import ATTENTION, IA3Config
 from rosa.errors import AdapterError
 
@@ -102,7 +102,7 @@ def build(model: nn.Module, config: IA3Config, generator: torch.Generator | None
 
     Raises:
         AdapterError: the names of the architecture's key, value or feed-forward layers are unknown, or the order of
-            query, key and value in a fused layer is.
+            query, key and value in a fused layer is; or one of them cannot be adapted.
     """
     del generator  # vectors start at 1
     if config.variant == "attention_inputs":
@@ -117,6 +117,8 @@ def build(model: nn.Module, config: IA3Config, generator: torch.Generator | None
             raise AdapterError(
                 f"(IA)3 found no {what} layer in {type(model).__name__}; its linear layers are: {', '.join(layers)}"
             )
+    for name, base in (attention | feed_forward).items():
+        refuse_problem(name, base, "use a method whose method.targets can leave the layer out")
     for name, base in attention.items():
         out_features, in_features = oriented(base, base.weight).shape
         if not FUSED.search(name):

@@ -124,8 +124,8 @@ def refuse_flat_shards(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if hasattr(parameter, "ds_id") or hasattr(parameter, "ds_status"):
             raise AdapterError(
-                f"{name} is partitioned by DeepSpeed's ZeRO-3, which keeps flat pieces of weights: use ZeRO stage 1 or "
-                "2, DistributedDataParallel, or fully_shard (FSDP2) after adapters are added"
+                f"{name} is partitioned by DeepSpeed's ZeRO-3, which keeps flat pieces of weights: use "
+                "DistributedDataParallel, or fully_shard (FSDP2) after adapters are added"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,11 +11,9 @@ from torch import Tensor, distributed, nn
 from rosa.adapters.base import ResampledAdapter
 from rosa.adapters.linalg.subspace import Factors
 from rosa.adapters.modules import adapters, adding, refuse_flat_shards
+from rosa.adapters.optimizer_state import refuse_unprunable, require_trains, treat_state
 from rosa.errors import AdapterError, FactorizationError
 from rosa.utils.seeding import require_cpu
-
-PRUNED_SHARE = 0.9
-"""The share of a factor's entries whose moments ``optimizer_state=prune`` sets to zero."""
 
 
 def resampled(model: nn.Module) -> dict[str, ResampledAdapter]:
@@ -32,34 +30,33 @@ def resample(
     """Move every resampled adapter to a new subspace, in place.
 
     The model computes the same function before and after (except under ``factorization=svd_add``, which adds the drawn
-    triplets to the weights). Under ``torch.distributed`` each process factorizes its share of the layers and broadcasts
-    the result, so that all processes hold bitwise equal weights.
+    triplets to the weights). The factors' gradients, which belong to the old subspace, are cleared. Under
+    ``torch.distributed`` each process factorizes its share of the layers and broadcasts the result, so that all
+    processes hold bitwise equal weights.
 
     Args:
         model: a model with ROSA attached.
         generator: CPU generator of the draws; None for PyTorch's global one.
-        optimizer: its state of the factors, which belongs to the old subspace, is treated according to the adapters'
-            ``optimizer_state``; None leaves it unchanged.
+        optimizer: the one that trains the factors. Its state of them, which belongs to the old subspace, is treated
+            according to the adapters' ``optimizer_state``; None leaves it unchanged.
 
     Returns:
         Seconds of factorization by layer.
 
     Raises:
         AdapterError: the model has no such adapter or is under FSDP1 or ZeRO-3, ``generator`` or ``optimizer`` is
-            something else, its state cannot be pruned, or a weight is not finite or cannot be factorized; the model and
-            the optimizer are then unchanged.
+            something else, the optimizer does not train the factors themselves, its state cannot be pruned, or a weight
+            is not finite or cannot be factorized; the model and the optimizer are then unchanged.
     """
     found = resampled(model)
     if not found:
         call = adding(model, "RosaConfig")
         raise AdapterError(f"{type(model).__name__} has nothing to resample; adapt a plain model by {call}")
     require_cpu(generator)
-    if optimizer is not None and not isinstance(getattr(optimizer, "state", None), Mapping):
-        raise AdapterError(
-            f"optimizer={optimizer!r}: expected a torch.optim.Optimizer, or None to leave its state alone"
-        )
     refuse_flat_shards(model)
-    _refuse_unprunable(optimizer, found)
+    if optimizer is not None:
+        require_trains(optimizer, found)
+        refuse_unprunable(optimizer, found)
     # Every process draws for every layer, so that the generators stay in the same state.
     drawn = [adapter.draw(generator) for adapter in found.values()]
     members = list(found.values())
@@ -67,10 +64,11 @@ def resample(
         seconds = _move_sharded(model, members, drawn) if _is_sharded(model) else _move_shared(members, drawn)
     else:
         seconds = move(members, drawn)
-    if optimizer is not None:
-        for adapter in found.values():
-            for factor in adapter.factors().values():
-                _treat_state(optimizer, factor, adapter.optimizer_state())
+    for adapter in found.values():
+        for factor in adapter.factors().values():
+            factor.grad = None  # of the old subspace; a step with it would be along the wrong directions
+            if optimizer is not None:
+                treat_state(optimizer, factor, adapter.optimizer_state())
     return dict(zip(found, seconds, strict=True))
 
 
@@ -135,46 +133,3 @@ def _move_sharded(model: nn.Module, members: list[ResampledAdapter], drawn: list
 
     sharding.reshard(model)
     return sharding.move_sharded(members, drawn)
-
-
-def _refuse_unprunable(optimizer: torch.optim.Optimizer | None, found: Mapping[str, ResampledAdapter]) -> None:
-    """Refuse to prune quantized moments, as of 8-bit optimizers: the tensors hold codes, not the moments' values."""
-    if optimizer is None:
-        return
-    for prefix, adapter in found.items():
-        if adapter.optimizer_state() != "prune":
-            continue
-        for name, factor in adapter.factors().items():
-            for key, moment in optimizer.state.get(factor, {}).items():
-                if isinstance(moment, Tensor) and moment.shape == factor.shape and not moment.is_floating_point():
-                    raise AdapterError(
-                        f"{prefix}.{name}: the optimizer's {key} is of {moment.dtype}, so optimizer_state=prune cannot "
-                        "find the largest moments: use optimizer_state=reset, or an optimizer that is not quantized"
-                    )
-
-
-def _treat_state(optimizer: torch.optim.Optimizer, factor: nn.Parameter, treatment: str) -> None:
-    if treatment == "reset":
-        optimizer.state.pop(factor, None)  # with the step count, so that bias correction restarts
-    elif treatment == "prune" and factor in optimizer.state:
-        prune_moments(optimizer.state[factor], factor)
-
-
-@torch.no_grad()
-def prune_moments(state: dict[str, Any], factor: Tensor) -> None:
-    """Zero every moment at the 90 % of entries with the largest absolute first moments, in place.
-
-    All moments share one mask: a nonzero first moment with a zero second moment would cause a huge step.
-
-    Args:
-        state: an optimizer's state of one parameter; its tensors of the parameter's shape are the moments, the first
-            moment first, as in every PyTorch optimizer.
-        factor: the parameter.
-    """
-    moments = [value for value in state.values() if isinstance(value, Tensor) and value.shape == factor.shape]
-    if not moments:
-        return
-    count = round(PRUNED_SHARE * factor.numel())
-    largest = moments[0].abs().flatten().topk(count).indices
-    for moment in moments:
-        moment.view(-1)[largest] = 0

@@ -16,6 +16,7 @@ from rosa.adapters import support
 from rosa.adapters.callback import checkpoint_folder
 from rosa.adapters.collect import Collector
 from rosa.adapters.modules import adding, attachment_of, refuse_flat_shards
+from rosa.adapters.optimizer_state import forget, forget_all, require_trains
 from rosa.adapters.state import changing_state, load_changing_state
 from rosa.errors import AdapterError, CheckpointError, StartOver, WriteError
 from rosa.utils import files
@@ -54,12 +55,14 @@ class SupportCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: nn.Module | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
         **kwargs: Any,
     ) -> None:
         """Prepare the choice, unless the support is known: read from a file, or chosen before a resume.
 
         Raises:
-            AdapterError: the model has no sparse part, or the Trainer has put it under FSDP1 or ZeRO-3.
+            AdapterError: the model has no sparse part, the Trainer has put it under FSDP1 or ZeRO-3, or its optimizer
+                does not train the adapters' factors.
             ConfigError: the training is over before the support is chosen.
             CheckpointError: what a checkpoint holds of an interrupted choice cannot be read, or is of another model.
         """
@@ -79,6 +82,8 @@ class SupportCallback(TrainerCallback):
             self._collector = None
             self._write(model, state)
             return
+        if optimizer is not None:
+            require_trains(optimizer, support.supported(model))
         config.check_choice(state.max_steps, present.prefix)
         self._collector = Collector(support.supported(model), config.score)
         self._initial = {}
@@ -197,9 +202,9 @@ class SupportCallback(TrainerCallback):
             values = adapter.factors()["values"]
             values.grad = None
             if optimizer is not None:
-                optimizer.state.pop(values, None)
+                forget(optimizer, values)
         if optimizer is not None and self._undoes:
-            optimizer.state.clear()
+            forget_all(optimizer)
 
     def _write(self, model: nn.Module, state: TrainerState) -> None:
         if self.folder is not None and state.is_world_process_zero:

@@ -44,9 +44,12 @@ def head_names(model: nn.Module) -> list[str]:
 
 
 def drawn_names(model: nn.Module) -> list[str]:
-    """Names of the parameters that were missing from the model's checkpoint; empty if that is unknown."""
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.dtype in WEIGHT_DTYPES]
-    marks = {name: getattr(parameter, LOADED, False) for name, parameter in trainable}
+    """Names of the parameters that were missing from the model's checkpoint; empty if that is unknown.
+
+    Parameters that were made after the loading, as by ``resize_token_embeddings``, count as missing.
+    """
+    floats = [(name, parameter) for name, parameter in model.named_parameters() if parameter.dtype in WEIGHT_DTYPES]
+    marks = {name: getattr(parameter, LOADED, False) for name, parameter in floats}
     return [name for name, loaded in marks.items() if not loaded] if any(marks.values()) else []
 
 
@@ -69,6 +72,20 @@ def named_head(model: nn.Module, patterns: Sequence[str]) -> list[str]:
                 f"method.head: {pattern!r} matches nothing in {type(model).__name__}; it has: {children}"
             )
     return found
+
+
+def unasked_output(model: nn.Module, head: Sequence[str], patterns: Sequence[str]) -> dict[str, int]:
+    """Parameters of a language model's output layer that are in its head without a pattern that names them, with sizes.
+
+    It is so if the checkpoint lacked them, but also after ``resize_token_embeddings``, which makes a new output layer
+    of the loaded one's values where it is not tied to the input embeddings.
+    """
+    output = _output_layer(model)
+    inside = set() if output is None else {id(parameter) for parameter in output.parameters()}
+    parameters = dict(model.named_parameters())
+    return {
+        name: parameters[name].numel() for name in head if id(parameters[name]) in inside and not _below(name, patterns)
+    }
 
 
 def _below(name: str, patterns: Sequence[str]) -> bool:
@@ -157,11 +174,26 @@ def target_layers(model: nn.Module, patterns: Sequence[str], quantized: bool = F
             f"{type(model).__name__}; it has: {', '.join(shapes) or 'none'}{ties}"
         )
     for name, layer in found.items():
-        narrow = quantized and quant_state(layer) is not None
-        problem = quantized_problem() if narrow else layer_problem(layer)
-        if problem is not None:
-            raise AdapterError(f"{name} ({type(layer).__name__}) {problem}, or leave the layer out of method.targets")
+        refuse_problem(name, layer, "leave the layer out of method.targets", quantized)
     return found
+
+
+def refuse_problem(name: str, layer: LinearLayer, otherwise: str, quantized: bool = False) -> None:
+    """Refuse a layer that cannot be adapted.
+
+    Args:
+        name: of the layer.
+        layer: with that name.
+        otherwise: what can be done instead of making the layer fit.
+        quantized: whether a layer that bitsandbytes has quantized to 4 bits can be adapted.
+
+    Raises:
+        AdapterError: names the layer, its class and the problem (:func:`layer_problem`).
+    """
+    narrow = quantized and quant_state(layer) is not None
+    problem = quantized_problem() if narrow else layer_problem(layer)
+    if problem is not None:
+        raise AdapterError(f"{name} ({type(layer).__name__}) {problem}, or {otherwise}")
 
 
 def _left_out(model: nn.Module, available: Mapping[str, LinearLayer]) -> dict[str, str]:

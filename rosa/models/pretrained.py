@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     CONFIG_NAME,
     AutoModelForCausalLM,
@@ -210,14 +211,28 @@ def add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
     """
     tokenizer.add_special_tokens({"pad_token": PADDING})
     if len(tokenizer) > model.config.vocab_size:
+        loaded = [_marks(layer) for layer in _embeddings(model)]
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        for layer, marks in zip(_embeddings(model), loaded, strict=True):
+            for name, parameter in layer.named_parameters():
+                # The new layers hold the loaded weights: without the mark they would count as a head, and train.
+                parameter._is_hf_initialized = marks.get(name, False)  # type: ignore[attr-defined]
     with torch.no_grad():
-        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        for layer in _embeddings(model):
             weight: Any = layer.weight
             others = torch.arange(len(weight)) != tokenizer.pad_token_id
             weight[tokenizer.pad_token_id] = weight[others].double().mean(0).to(weight.dtype)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+def _embeddings(model: PreTrainedModel) -> tuple[Any, Any]:
+    return model.get_input_embeddings(), model.get_output_embeddings()
+
+
+def _marks(layer: nn.Module) -> dict[str, bool]:
+    """Whether transformers has loaded each parameter of a layer from a checkpoint, by name."""
+    return {name: getattr(parameter, "_is_hf_initialized", False) for name, parameter in layer.named_parameters()}
 
 
 def _is_causal(model: PreTrainedModel) -> bool:

@@ -15,6 +15,8 @@ from transformers import (
     BertForSequenceClassification,
     CLIPConfig,
     CLIPForImageClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
     PreTrainedModel,
     SiglipConfig,
     SiglipForImageClassification,
@@ -104,6 +106,36 @@ def test_an_output_layer_is_no_head_unless_asked_for() -> None:
     attach(asked, RosaConfig(rank=2, head=["lm_head"]), verbose=False)
     assert attachment(asked).head == ("lm_head.weight",)
     assert asked.lm_head.weight.requires_grad
+
+
+def resized(folder: Path) -> PreTrainedModel:
+    """A loaded language model whose output layer was replaced by a larger one with the loaded weights."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=40, n_positions=16, n_embd=8, n_layer=1, n_head=2, tie_word_embeddings=False)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    model = GPT2LMHeadModel.from_pretrained(folder)
+    model.resize_token_embeddings(42, mean_resizing=False)
+    return model
+
+
+@pytest.mark.parametrize("config", [RosaConfig(rank=2), LoraConfig(rank=2, head=["ln_f"])], ids=lambda c: c.name)
+def test_an_output_layer_that_trains_unasked_is_announced_with_its_size(config: MethodConfig, tmp_path: Path) -> None:
+    model = resized(tmp_path)
+    with pytest.warns(
+        UserWarning, match=r"lm_head\.weight: the output layer .* trains whole \(336 parameters\)"
+    ) as found:
+        attach(model, config, verbose=False)
+    assert found[0].filename == __file__
+    assert "lm_head.weight" in attachment(model).head
+
+
+@pytest.mark.parametrize("config", [RosaConfig(rank=2, head=["lm_head"]), IA3Config(head=["*"])], ids=str)
+def test_an_output_layer_that_was_asked_for_is_not_announced(config: MethodConfig, tmp_path: Path) -> None:
+    model = resized(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attach(model, config, verbose=False)
+    assert "lm_head.weight" in attachment(model).head
 
 
 @pytest.mark.parametrize(

@@ -154,9 +154,15 @@ class Router(nn.Linear):
         return super().forward(x).topk(2)
 
 
-@pytest.mark.parametrize("config", [RosaConfig(rank=2), LoraConfig(rank=2)], ids=["rosa", "lora"])
+METHODS = [make() for name, make in tiny.METHODS.items() if name != "full"]
+"""Every method with adapters: whichever way it finds its layers, it refuses those that it cannot adapt."""
+KEY = r"bert\.encoder\.layer\.1\.attention\.self\.key"
+each_method = pytest.mark.parametrize("config", METHODS, ids=[name for name in tiny.METHODS if name != "full"])
+
+
+@each_method
 @pytest.mark.parametrize("kind", [ScaledWeight, Clipped, Ternary, Grouped, Router])
-def test_a_layer_that_computes_something_else_is_refused_by_name(kind: type[nn.Linear], config: Any) -> None:
+def test_a_layer_that_computes_something_else_is_refused_by_name(kind: type[nn.Linear], config: MethodConfig) -> None:
     model = build("bert")
     model.bert.encoder.layer[1].attention.self.key = kind(tiny.HIDDEN, tiny.HIDDEN)
     said = rf"bert\.encoder\.layer\.1\.attention\.self\.key \({kind.__name__}\) does not compute x W\^T"
@@ -184,8 +190,20 @@ def test_a_layer_of_another_class_that_computes_the_same_is_adapted(dtype: torch
     assert [name for name, _ in adapters(model)] == ["attention"]
 
 
+@each_method
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn], ids=str)
+def test_a_layer_of_codes_is_refused_by_name(dtype: torch.dtype, config: MethodConfig) -> None:
+    """A scale of 1.04 changes none of the whole numbers when it is merged: the training would be lost."""
+    model = build("bert")
+    layer = model.bert.encoder.layer[1].attention.self.key
+    layer.weight = nn.Parameter(torch.ones(tiny.HIDDEN, tiny.HIDDEN).to(dtype), requires_grad=False)
+    with pytest.raises(AdapterError, match=rf"{KEY} \(Linear\) has a weight of .*, which looks quantized"):
+        attach(model, config, verbose=False)
+
+
+@each_method
 @pytest.mark.parametrize("how", ["emptied", "distributed"])
-def test_a_layer_of_which_only_a_shard_is_here_is_refused_by_name(how: str) -> None:
+def test_a_layer_of_which_only_a_shard_is_here_is_refused_by_name(how: str, config: MethodConfig) -> None:
     """ZeRO-3 leaves an empty parameter between its uses; FSDP leaves a distributed tensor with a device mesh."""
     model = build("bert")
     layer = model.bert.encoder.layer[1].attention.self.key
@@ -194,22 +212,20 @@ def test_a_layer_of_which_only_a_shard_is_here_is_refused_by_name(how: str) -> N
     else:
         layer.weight.device_mesh = "two devices"
     with pytest.raises(AdapterError, match=r"layer\.1\.attention\.self\.key \(Linear\) holds only a shard .*ZeRO-3"):
-        attach(model, RosaConfig(rank=2), verbose=False)
+        attach(model, config, verbose=False)
 
 
-def test_an_offloaded_layer_is_refused_by_name() -> None:
+@each_method
+def test_an_offloaded_layer_is_refused_by_name(config: MethodConfig) -> None:
     model = build("bert")
     model.bert.encoder.layer[1].attention.self.key.to("meta")
     with pytest.raises(
         AdapterError, match=r"layer\.1\.attention\.self\.key \(Linear\) has its weight on the meta device"
     ):
-        attach(model, RosaConfig(rank=2), verbose=False)
+        attach(model, config, verbose=False)
 
 
-METHODS = [tiny.METHODS[name]() for name in ("rosa", "lora", "robust")]
-
-
-@pytest.mark.parametrize("config", METHODS, ids=lambda config: config.name)
+@each_method
 def test_an_expanded_weight_is_refused_by_name(config: MethodConfig) -> None:
     """Its rows are one in memory, where nothing can be written."""
     model = build("bert")
@@ -227,7 +243,7 @@ def test_a_weight_of_one_row_may_have_any_stride_there() -> None:
     assert [name for name, _ in adapters(model)] == ["attention"]
 
 
-@pytest.mark.parametrize("config", METHODS, ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [tiny.METHODS[name]() for name in ("rosa", "lora", "robust")], ids=lambda c: c.name)
 def test_two_weights_in_one_memory_are_left_alone(config: MethodConfig) -> None:
     """Two parameters, tied by their data alone: what is written into one is in the other."""
     model = build("bert")

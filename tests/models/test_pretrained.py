@@ -10,6 +10,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
 
 from rosa import models
+from rosa.adapters.targets import drawn_names
 from rosa.config import ModelConfig, TaskConfig
 from tests.composing import compose_config
 from tests.conftest import REAL_DATA
@@ -84,3 +85,32 @@ def test_an_encoder_is_no_causal_model(tiny_model, task):
     """RoBERTa's masked language model would load as a causal one without a warning."""
     with pytest.raises(models.ModelError, match=r"tiny.*RobertaForCausalLM is not a causal"):
         models.load(ModelConfig(name="tiny", source="folder", path=str(tiny_model)), task, seed=0)
+
+
+class OneMore:
+    """As much of a tokenizer as the padding token needs: its number, one beyond the model's vocabulary."""
+
+    pad_token_id = 40
+
+    def add_special_tokens(self, added: dict[str, str]) -> None:
+        assert added == {"pad_token": models.pretrained.PADDING}
+
+    def __len__(self) -> int:
+        return self.pad_token_id + 1
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("lacking", [(), ("lm_head.weight",)])
+def test_a_padding_token_makes_no_head_of_an_output_layer(tied, lacking, tmp_path):
+    """A larger output layer with the loaded weights is as pretrained as before; one that was missing still is not."""
+    torch.manual_seed(0)
+    shape = GPT2Config(vocab_size=40, n_positions=16, n_embd=8, n_layer=1, n_head=2, tie_word_embeddings=tied)
+    made = GPT2LMHeadModel(shape)
+    state = {name: tensor for name, tensor in made.state_dict().items() if name not in lacking}
+    made.save_pretrained(tmp_path, state_dict=state)
+    model = GPT2LMHeadModel.from_pretrained(tmp_path)
+    before = drawn_names(model)
+    assert before == ([] if tied else list(lacking))
+    models.pretrained.add_padding(model, OneMore())
+    assert len(model.lm_head.weight) == 41
+    assert drawn_names(model) == before

@@ -1,0 +1,132 @@
+"""The optimizer of adapted layers: whether it updates the factors themselves, and its state of them at a resample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rosa.adapters.base import Adapter, ResampledAdapter
+from rosa.errors import AdapterError
+
+PRUNED_SHARE = 0.9
+"""The share of a factor's entries whose moments ``optimizer_state=prune`` sets to zero."""
+
+
+def require_trains(optimizer: Any, found: Mapping[str, Adapter]) -> None:
+    """Refuse an optimizer that does not update the trainable factors of these adapters themselves.
+
+    An optimizer made before the adapters were added trains none of them. One that trains copies (DeepSpeed's ZeRO, and
+    others with float32 master weights) writes these over the factors at its next step, so that all that a resample or
+    the choice of a support has written into them is lost.
+
+    Args:
+        optimizer: a ``torch.optim.Optimizer``, or a wrapper with its ``state`` and ``param_groups``.
+        found: adapters by dotted name.
+
+    Raises:
+        AdapterError: it is no optimizer, or lacks a trainable factor; names the factor and what would be right.
+    """
+    groups = getattr(optimizer, "param_groups", None)
+    if groups is None or not isinstance(getattr(optimizer, "state", None), Mapping):
+        raise AdapterError(
+            f"optimizer={optimizer!r}: expected a torch.optim.Optimizer, or None to leave its state alone"
+        )
+    trained = {id(parameter) for group in groups for parameter in group["params"]}
+    wanted = {
+        f"{prefix}.{name}": factor
+        for prefix, adapter in found.items()
+        for name, factor in adapter.factors().items()
+        if factor.requires_grad
+    }
+    missing = [name for name, factor in wanted.items() if id(factor) not in trained]
+    if missing:
+        raise AdapterError(
+            f"{type(optimizer).__name__} does not train {missing[0]} ({len(missing)} of {len(wanted)} trainable "
+            "factors are missing): expected an optimizer of the model's parameters themselves, made after the adapters "
+            "were added. One that trains copies of them (DeepSpeed's ZeRO, float32 master weights) would undo a "
+            "resample at its next step; use DistributedDataParallel or fully_shard (FSDP2)"
+        )
+
+
+def refuse_unprunable(optimizer: Any, found: Mapping[str, ResampledAdapter]) -> None:
+    """Refuse to prune quantized moments, as of 8-bit optimizers: the tensors hold codes, not the moments' values.
+
+    Raises:
+        AdapterError: a factor of an adapter with ``optimizer_state=prune`` has such a moment.
+    """
+    for prefix, adapter in found.items():
+        if adapter.optimizer_state() != "prune":
+            continue
+        for name, factor in adapter.factors().items():
+            for key, moment in ((key, value) for state in _states(optimizer, factor) for key, value in state.items()):
+                if isinstance(moment, Tensor) and moment.shape == factor.shape and not moment.is_floating_point():
+                    raise AdapterError(
+                        f"{prefix}.{name}: the optimizer's {key} is of {moment.dtype}, so optimizer_state=prune cannot "
+                        "find the largest moments: use optimizer_state=reset, or an optimizer that is not quantized"
+                    )
+
+
+def treat_state(optimizer: Any, factor: nn.Parameter, treatment: str) -> None:
+    """Clear or prune an optimizer's state of a factor, which belongs to the subspace before a resample.
+
+    Args:
+        optimizer: checked by :func:`require_trains`.
+        factor: a parameter.
+        treatment: ``reset``, ``keep`` or ``prune``.
+    """
+    if treatment == "reset":
+        forget(optimizer, factor)
+    elif treatment == "prune":
+        for state in _states(optimizer, factor):
+            prune_moments(state, factor)
+
+
+def forget(optimizer: Any, factor: nn.Parameter) -> None:
+    """Clear an optimizer's state of a parameter, with the step count, so that bias correction restarts."""
+    for one in _optimizers(optimizer):
+        one.state.pop(factor, None)
+
+
+def forget_all(optimizer: Any) -> None:
+    """Clear an optimizer's state of every parameter."""
+    for one in _optimizers(optimizer):
+        one.state.clear()
+
+
+def _optimizers(optimizer: Any) -> Iterator[Any]:
+    """An optimizer and those within it: ``ZeroRedundancyOptimizer`` has its state in an optimizer of its own."""
+    seen: set[int] = set()
+    while isinstance(getattr(optimizer, "state", None), Mapping) and id(optimizer) not in seen:
+        seen.add(id(optimizer))
+        yield optimizer
+        inner = getattr(optimizer, "optimizer", None)  # accelerate's wrapper
+        optimizer = getattr(optimizer, "optim", None) if inner is None else inner
+
+
+def _states(optimizer: Any, factor: nn.Parameter) -> list[MutableMapping[str, Any]]:
+    """The states of a parameter, each once."""
+    found = [one.state[factor] for one in _optimizers(optimizer) if factor in one.state]
+    return list({id(state): state for state in found}.values())
+
+
+@torch.no_grad()
+def prune_moments(state: MutableMapping[str, Any], factor: Tensor) -> None:
+    """Zero every moment at the 90 % of entries with the largest absolute first moments, in place.
+
+    All moments share one mask: a nonzero first moment with a zero second moment would cause a huge step.
+
+    Args:
+        state: an optimizer's state of one parameter; its tensors of the parameter's shape are the moments, the first
+            moment first, as in every PyTorch optimizer.
+        factor: the parameter.
+    """
+    moments = [value for value in state.values() if isinstance(value, Tensor) and value.shape == factor.shape]
+    if not moments:
+        return
+    count = round(PRUNED_SHARE * factor.numel())
+    largest = moments[0].abs().flatten().topk(count).indices
+    for moment in moments:
+        moment.view(-1)[largest] = 0
