@@ -216,7 +216,7 @@ def add_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
         for layer, marks in zip(_embeddings(model), loaded, strict=True):
             for name, parameter in layer.named_parameters():
                 # The new layers hold the loaded weights: without the mark they would count as a head, and train.
-                parameter._is_hf_initialized = marks.get(name, False)  # type: ignore[attr-defined]
+                parameter._is_hf_initialized = marks.get(name, False)
     with torch.no_grad():
         for layer in _embeddings(model):
             weight: Any = layer.weight

@@ -47,6 +47,7 @@ def begin(config: Config, tuning: Tuning | None, command: str, folder: Path, hel
     Raises:
         BusyError: another process is working on this run.
         ChangedRunError: the existing run was made with other settings, data or weights.
+        CheckpointError: a checkpoint cannot be read.
         WriteError: an earlier run's files cannot be removed.
     """
     held.enter_context(locked(folder))
@@ -56,14 +57,17 @@ def begin(config: Config, tuning: Tuning | None, command: str, folder: Path, hel
             _clear(folder)
             (folder / FORCED).write_text(_job(), encoding="utf-8")
     earlier, checkpoint = _earlier_record(folder), find_checkpoint(folder / CHECKPOINTS)
-    if earlier is not None and (earlier["status"] == "done" or checkpoint):
+    weights = config.task.test and selected_weights(config, folder).is_file()
+    trained = earlier is not None and bool(earlier["metrics"]) and bool(weights)
+    # Whatever is taken over must be of this run: a result, a checkpoint, or weights that only the test split lacks.
+    if earlier is not None and (earlier["status"] == "done" or checkpoint or trained):
         refuse_other_run(earlier, config, folder, Inputs())
     if earlier is not None and earlier["status"] == "done":
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # killed between its last record and their removal
         return Start(earlier, done=True)
-    record, trained = records.new(config, command, tuning), False
-    if earlier is not None and config.task.test and earlier["metrics"] and selected_weights(config, folder).is_file():
-        record, trained = earlier, True
+    record = records.new(config, command, tuning)
+    if earlier is not None and trained:
+        record = earlier
         record |= {"status": "running", "finished": None, "error": None}
     records.write(folder, record)
     return Start(record, trained=trained, checkpoint=checkpoint)

@@ -87,10 +87,17 @@ def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint, None without one; incomplete ones are removed, with a warning each."""
+    """The newest complete checkpoint, None without one; incomplete ones are removed, with a warning each.
+
+    Raises:
+        CheckpointError: one of them cannot be read now, so it may be complete; it is not removed.
+    """
     found = _by_age(folder)
     for number, checkpoint in enumerate(found):
-        problem = manifest.problem(checkpoint)
+        try:
+            problem = manifest.problem(checkpoint)
+        except OSError as error:
+            raise _unreadable(checkpoint, error) from error
         if problem is None:
             return checkpoint
         before = f"trying {found[number + 1].name}" if number + 1 < len(found) else "starting over"
@@ -100,8 +107,15 @@ def find_checkpoint(folder: Path) -> Path | None:
 
 
 def keep_newest(folder: Path) -> None:
-    """Remove all checkpoints except the newest complete one, to make room for the next."""
-    kept = find_checkpoint(folder)
+    """Remove all checkpoints except the newest complete one, to make room for the next.
+
+    If one of them cannot be read now, a warning is logged and none is removed: training can go on.
+    """
+    try:
+        kept = find_checkpoint(folder)
+    except CheckpointError as error:
+        log.warning("older checkpoints are kept: %s", error)
+        return
     for checkpoint in _by_age(folder):
         if checkpoint != kept:
             shutil.rmtree(checkpoint)
@@ -114,13 +128,29 @@ def remove_checkpoints(folder: Path) -> None:
 
 
 def _by_age(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, complete or not, newest first."""
+    """The checkpoints in a folder, complete or not, newest first.
+
+    Raises:
+        CheckpointError: the folder cannot be listed.
+    """
     steps = {}
-    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        number = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name, re.ASCII)
-        if number and path.is_dir():
-            steps[path] = int(number[1])
+    try:
+        for entry in os.scandir(folder):
+            number = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", entry.name, re.ASCII)
+            if number and entry.is_dir():
+                steps[folder / entry.name] = int(number[1])
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
     return sorted(steps, key=steps.__getitem__, reverse=True)
+
+
+def _unreadable(folder: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}: cannot be read ({error}); nothing was removed. Run it again once the files can be read, or start "
+        "over with train.force=true"
+    )
 
 
 class CheckpointCallback(TrainerCallback):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,17 @@ def seal(folder: Path) -> None:
 
 
 def problem(folder: Path) -> str | None:
-    """A description of what is wrong with a checkpoint's files; None if the checkpoint is complete."""
+    """A description of what is wrong with a checkpoint's files; None if the checkpoint is complete.
+
+    Raises:
+        OSError: a file is there but cannot be read now (no permission, a failing disk or network, too many open files),
+            so it is unknown whether the checkpoint is complete.
+    """
     path = folder / MANIFEST
-    if not path.is_file():
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return f"{MANIFEST} is not a file"
+    except (FileNotFoundError, NotADirectoryError):
         return f"there is no {MANIFEST}: it was not written to the end"
     try:
         expected = _entries(path)
@@ -50,7 +59,7 @@ def problem(folder: Path) -> str | None:
                 return f"{name} has {size} bytes, expected {expected[name]['bytes']}"
             if _entry(folder / name) != expected[name]:
                 return f"{name} has another SHA-256 than in {MANIFEST}"
-    except (OSError, ValueError, RecursionError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, RecursionError) as error:
         return f"{MANIFEST} or a file of its list cannot be read: {error}"
     return None
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 ENDED = "rosa/first-ended"
 """The store's key that the main process sets once it has written everything."""
 BEATS = "rosa/beats"
-"""The store's key with the port on which the main process listens for the others' heartbeat."""
+"""The store's key with the port on which the main process listens for the others' heartbeat, and its token."""
 ENDING_SECONDS = 60
 """Longest time that the other processes wait for this key after training: an upload to W&B may be running."""
 SPEAKING_SECONDS = 2
@@ -169,12 +169,12 @@ def _listen(store: Store) -> None:
     if count() == 1:
         return
     if is_main():
-        server, port = heartbeat.listening()
-        store.set(BEATS, str(port))
+        server = heartbeat.listening()
+        store.set(BEATS, server.invitation)
         _heartbeat = heartbeat.Heartbeat(_end, server, {})
         return
     with suppress(OSError):
-        first = heartbeat.connected(os.environ["MASTER_ADDR"], int(store.get(BEATS)), rank())
+        first = heartbeat.connected(os.environ["MASTER_ADDR"], store.get(BEATS).decode(), rank())
         _heartbeat = heartbeat.Heartbeat(_end, None, {"process 0": first})
 
 

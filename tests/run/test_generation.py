@@ -6,16 +6,18 @@ import csv
 import functools
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from rosa import records
 from rosa.config import Config
-from rosa.errors import SamplesError
+from rosa.errors import ChangedRunError, SamplesError
 from rosa.evaluation import nlg
 from rosa.export import to_merged
 from rosa.records.summary import summary
@@ -173,6 +175,37 @@ def test_a_run_that_was_stopped_while_decoding_goes_on_there(make, monkeypatch):
     assert record["history"] == left["history"]
     assert record["generation"]["prompts"] == 5
     assert record["command"] == "the first command"
+
+
+@pytest.mark.parametrize("replaced", ["data", "weights"])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_training_is_not_taken_over_from_a_run_on_other_files(replaced, epochs, make, monkeypatch, tmp_path):
+    """Only the test split is missing; a run of one epoch never has a checkpoint."""
+    places = {"data.dir": make().data.dir, "model.path": make().model.path}
+    places = {key: shutil.copytree(place, tmp_path / key) for key, place in places.items()}
+    config = make(*(f"{key}={place}" for key, place in places.items()), f"train.epochs={epochs}")
+
+    def fail(*_: object, **__: object) -> None:
+        raise nlg.ScoringError("no scores today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(test_split.nlg, "score", fail)
+        with pytest.raises(nlg.ScoringError):
+            run(config, "", progress=False)
+    if replaced == "data":
+        train = places["data.dir"] / "trainset.csv"
+        lines = train.read_text().splitlines(keepends=True)
+        train.write_text("".join(lines[:-1]))
+        said = "begun with data, split train="
+    else:
+        weights = load_file(places["model.path"] / "model.safetensors")
+        weights["transformer.ln_f.bias"] += 0.25
+        save_file(weights, places["model.path"] / "model.safetensors", metadata={"format": "pt"})
+        said = "begun with weights, file model.safetensors="
+    before = only_record(config)
+    with pytest.raises(ChangedRunError, match=said):
+        run(config, "", progress=False)
+    assert only_record(config) == before
 
 
 def test_a_failed_scorer_loses_nothing(make, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import pickle
@@ -145,6 +146,48 @@ def test_a_manifest_of_another_kind_is_torn(text: str, tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     (tmp_path / manifest.MANIFEST).write_text(text, encoding="latin-1")
     assert manifest.problem(tmp_path) is not None
+
+
+PASSING = [errno.ESTALE, errno.EIO, errno.EACCES, errno.EMFILE, errno.ENOMEM, errno.ETIMEDOUT]
+
+
+def whole_ones(folder: Path) -> Path:
+    for step in (8, 9):
+        checkpoint = folder / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        (checkpoint / "optimizer.pt").write_text(f"state {step}")
+        manifest.seal(checkpoint)
+    return folder
+
+
+def passing_error(number: int, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the system that says nothing about what is in the file ``where``."""
+    for owner, name in ((Path, "open"), (Path, "stat"), (Path, "read_text"), (os, "scandir")):
+        true = getattr(owner, name)
+
+        def failing(path: Any, *given: Any, true: Any = true, **named: Any) -> Any:
+            if Path(path).name == where:
+                raise OSError(number, os.strerror(number), str(path))
+            return true(path, *given, **named)
+
+        monkeypatch.setattr(owner, name, failing)
+
+
+@pytest.mark.parametrize("where", ["optimizer.pt", manifest.MANIFEST, "checkpoints"])
+@pytest.mark.parametrize("number", PASSING, ids=errno.errorcode.get)
+def test_what_cannot_be_read_now_is_not_torn(number: int, where: str, tmp_path: Path, caplog: Any) -> None:
+    """A moment later it may be whole again: it is refused, and nothing is removed, also when the next one is saved."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    whole_ones(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        passing_error(number, where, patch)
+        with pytest.raises(CheckpointError, match=r"cannot be read \(.*\); nothing was removed\. Run it again"):
+            find_checkpoint(folder)
+        keep_newest(folder)
+    assert "older checkpoints are kept" in caplog.text
+    assert names(folder) == ["checkpoint-8", "checkpoint-9"]
+    assert find_checkpoint(folder) == folder / "checkpoint-9"
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
