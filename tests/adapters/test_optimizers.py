@@ -109,7 +109,7 @@ def test_a_frozen_factor_needs_no_optimizer(train: str) -> None:
 
 
 @pytest.mark.parametrize("treatment", ["reset", "prune"])
-@pytest.mark.parametrize("wrap", [lambda optimizer: optimizer, AcceleratedOptimizer])
+@pytest.mark.parametrize("wrap", [lambda one: one, lambda one: AcceleratedOptimizer(one, device_placement=False)])
 def test_the_state_of_a_sharded_optimizer_is_treated_too(treatment: str, wrap: Any, tmp_path: Path) -> None:
     """``ZeroRedundancyOptimizer`` has its state in an optimizer of its own; it trains the parameters themselves."""
     store = distributed.FileStore(str(tmp_path / "store"), 1)
