@@ -129,7 +129,7 @@ def test_an_output_layer_that_trains_unasked_is_announced_with_its_size(config: 
     assert "lm_head.weight" in attachment(model).head
 
 
-@pytest.mark.parametrize("config", [RosaConfig(rank=2, head=["lm_head"]), IA3Config(head=["*"])], ids=str)
+@pytest.mark.parametrize("config", [RosaConfig(rank=2, head=["lm_head"]), IA3Config(head=["lm_*"])], ids=str)
 def test_an_output_layer_that_was_asked_for_is_not_announced(config: MethodConfig, tmp_path: Path) -> None:
     model = resized(tmp_path)
     with warnings.catch_warnings():
