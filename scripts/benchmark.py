@@ -1,6 +1,6 @@
 """Measure speed and memory of all methods, interleaved.
 
-python scripts/benchmark.py [costs|layer|compile|gpu|padding|factorization|solvers|stages|scaling|sparse|gemm|
+python scripts/benchmark.py [costs|layer|compile|against|gpu|padding|factorization|solvers|stages|scaling|sparse|gemm|
     decoding|scoring|full_size|reports|all ...] [model=PATH_OR_NAME] [--data-dir DIR] [--e2e-dir DIR] [--device auto]
     [--batch-size N] [--repeats N] [--results results]
 
@@ -9,7 +9,8 @@ python scripts/benchmark.py [costs|layer|compile|gpu|padding|factorization|solve
 texts like E2E's, any other as a classifier on sentences like CoLA's. The tables are ``tables/costs_MODEL.*``, the
 figure ``figures/costs_MODEL``. The benchmarks costs, compile, padding, factorization and gemm take it.
 
-``compile`` measures what ``train.compile=true`` gains; ``gpu`` the same on CUDA at RoBERTa-base's and GPT-2's shapes.
+``compile`` measures what ``train.compile=true`` gains; ``against`` this code against an earlier commit's; ``gpu`` steps
+on CUDA at RoBERTa-base's and GPT-2's shapes.
 """
 
 from __future__ import annotations

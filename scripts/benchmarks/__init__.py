@@ -14,6 +14,7 @@ NAMES = (
     "costs",
     "layer",
     "compile",
+    "against",
     "gpu",
     "padding",
     "factorization",

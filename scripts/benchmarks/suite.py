@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks import (
     NAMES,
     BenchmarkError,
+    against,
     compiled,
     costs,
     decoding,
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "costs": (costs.benchmark, costs.ROUNDS),
     "layer": (layer.benchmark, layer.ROUNDS),
     "compile": (compiled.benchmark, compiled.ROUNDS),
+    "against": (against.benchmark, against.ROUNDS),
     "gpu": (on_gpu.benchmark, on_gpu.BENCHMARK_ROUNDS),
     "padding": (padding.benchmark, padding.ROUNDS),
     "factorization": (factorization.benchmark, factorization.ROUNDS),
@@ -62,7 +64,11 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
 OF_A_MODEL = ("costs", "compile", "padding", "factorization", "gemm")
 """Those that can measure a user's model."""
 
-OBSTACLES: dict[str, Callable[[str], str]] = {"compile": compiled.obstacle, "gpu": on_gpu.obstacle}
+OBSTACLES: dict[str, Callable[[str], str]] = {
+    "compile": compiled.obstacle,
+    "against": against.obstacle,
+    "gpu": on_gpu.obstacle,
+}
 """For benchmarks that some machines cannot run: why not on a device, or an empty string."""
 
 
