@@ -313,15 +313,19 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    """Probe the named architectures, by default all, and write the page."""
+    """Probe the named architectures, or all of them and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ARCHITECTURES)}; by default all")
-    parser.add_argument("--out", type=Path, default=PAGE)
+    parser.add_argument(
+        "--out", type=Path, help="the page to write (default: docs/models.md; with NAMEs none, since it has them all)"
+    )
     asked = parser.parse_args()
     unknown = [name for name in asked.names if name not in ARCHITECTURES]
     if unknown:
         raise RosaError(f"{unknown[0]!r}: expected some of {', '.join(ARCHITECTURES)}")
-    files.refuse_unwritable_file(asked.out, "--out ")
+    out = asked.out or (None if asked.names else PAGE)
+    if out:
+        files.refuse_unwritable_file(out, "--out ")
     warnings.simplefilter("ignore")
     transformers.utils.logging.set_verbosity_error()
     torch.set_num_threads(1)
@@ -330,7 +334,8 @@ def main() -> None:
         for name in asked.names or ARCHITECTURES:
             rows.append(probe(name, method))
             print(method, name, rows[-1].results, rows[-1].reason, flush=True)
-    files.write(asked.out, page(rows))
+    if out:
+        files.write(out, page(rows))
 
 
 if __name__ == "__main__":

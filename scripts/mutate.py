@@ -118,6 +118,18 @@ def _test(folder: Path, tests: list[str]) -> None:
     os._exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests]))
 
 
+def relative(module: Path) -> Path:
+    """A module's path in the checkout, and so in its copy: joined to the copy, an absolute one would be the checkout's.
+
+    Raises:
+        ConfigError: it is no file of the folders that are copied.
+    """
+    path = (ROOT / module).resolve()
+    if not any(path.is_relative_to(ROOT / name) for name in COPIED) or not path.is_file():
+        raise ConfigError(f"{module}: no module of the project; expected a path such as rosa/adapters/callback.py")
+    return path.relative_to(ROOT)
+
+
 def main() -> None:
     """Try the drawn mutants, and print those that survive."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -127,9 +139,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draw (0)")
     parser.add_argument("--seconds", type=int, default=120, help="the longest that the tests may take (120)")
     arguments = parser.parse_args()
-    if not (ROOT / arguments.module).is_file():
-        raise ConfigError(f"{arguments.module}: no such module; expected a path such as rosa/adapters/callback.py")
-    source = (ROOT / arguments.module).read_text(encoding="utf-8")
+    module = relative(arguments.module)
+    source = (ROOT / module).read_text(encoding="utf-8")
     drawn = list(itertools.islice(mutants(source, random.Random(arguments.seed)), arguments.count))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "checkout")
@@ -140,14 +151,14 @@ def main() -> None:
                 shutil.copy(path, folder)
         for library in LOADED:
             importlib.import_module(library)
-        if not survives(folder, arguments.module, source, arguments.tests, arguments.seconds):
+        if not survives(folder, module, source, arguments.tests, arguments.seconds):
             raise ConfigError(f"{' '.join(arguments.tests)}: fails without a change, or takes longer than --seconds")
         survivors = 0
         for line, said, changed in sorted(drawn):
-            if survives(folder, arguments.module, changed, arguments.tests, arguments.seconds):
+            if survives(folder, module, changed, arguments.tests, arguments.seconds):
                 survivors += 1
-                print(f"survived: {arguments.module}:{line}: {said}", flush=True)
-    print(f"{arguments.module}: {survivors} of {len(drawn)} drawn mutants survived")
+                print(f"survived: {module}:{line}: {said}", flush=True)
+    print(f"{module}: {survivors} of {len(drawn)} drawn mutants survived")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Score a system's output as the E2E NLG Challenge's official scorer does: BLEU, NIST, METEOR, ROUGE-L and CIDEr.
 
 python scripts/score_e2e.py REFERENCES HYPOTHESES [--json OUT] [--no-meteor] [--format text]
+
+REFERENCES is a CSV file of the challenge (testset_w_refs.csv), or text with a blank line between the references of
+different inputs.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import from_clone  # noqa: F401  # finds rosa
 
+from rosa.data import e2e
 from rosa.evaluation import nlg
 from rosa.utils import files
 from rosa.utils.console import run_command
@@ -26,7 +30,8 @@ def arguments() -> argparse.Namespace:
         "references",
         type=Path,
         metavar="REFERENCES",
-        help="text file: one reference per line, with a blank line between the references of different inputs",
+        help="a .csv file with the columns mr and ref, as the challenge's; or a text file: one reference per line, "
+        "with a blank line between the references of different inputs",
     )
     parser.add_argument(
         "hypotheses", type=Path, metavar="HYPOTHESES", help="text file: one output per line, in the order of the inputs"
@@ -37,7 +42,7 @@ def arguments() -> argparse.Namespace:
         "--format",
         choices=("auto", "text"),
         default="auto",
-        help="text: accept what looks like CSV",
+        help="text: what looks like CSV, or is named so, is text",
     )
     return parser.parse_args()
 
@@ -59,11 +64,25 @@ def table(scores: nlg.Scores) -> str:
     return "\n".join([*aligned(rows), "", *aligned(facts)])
 
 
+def read(references: Path, hypotheses: Path, as_text: bool) -> nlg.Corpus:
+    """The two files; references in CSV are those of each meaning representation, in the order of first appearance.
+
+    Raises:
+        ScoringError, DataError: a file cannot be read, or the numbers of groups and hypotheses differ.
+    """
+    if as_text or references.suffix.lower() != ".csv":
+        return nlg.read(references, hypotheses, as_text)
+    groups = [(group.mr, group.references) for group in e2e.read_file(references)]
+    return nlg.read_hypotheses(hypotheses, groups, references)
+
+
 def main() -> None:
     """Score the hypotheses, and print the scores."""
     options = arguments()
     logging.basicConfig(format="%(message)s")
-    corpus = nlg.read(options.references, options.hypotheses, as_text=options.format == "text")
+    if options.json is not None:
+        files.refuse_unwritable_file(options.json, "--json ")
+    corpus = read(options.references, options.hypotheses, as_text=options.format == "text")
     scores = nlg.score(corpus.hypotheses, corpus.references, with_meteor=not options.no_meteor)
     print(table(scores))
     if options.json is not None:

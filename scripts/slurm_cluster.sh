@@ -12,11 +12,19 @@ missing=""
 for program in slurmctld slurmd munged; do command -v "$program" >/dev/null || missing="$missing $program"; done
 if [ -n "$missing" ]; then
   command -v apt-get >/dev/null || { echo "$0: missing:$missing; and no apt-get" >&2; exit 1; }
-  # The packages would start daemons of the system's own.
-  [ -e /usr/sbin/policy-rc.d ] || { printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; ours=1; }
+  # The packages would start daemons of the system's own. However this ends, no package may stay forbidden to start one.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+    ours=1
+  fi
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge
-  [ -z "${ours:-}" ] || rm /usr/sbin/policy-rc.d
+  [ -z "${ours:-}" ] || rm -f "$policy"
 fi
 
 folder=$(mktemp -d /tmp/slurm-cluster.XXXXXX)

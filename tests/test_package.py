@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -236,3 +237,21 @@ def test_the_harness_is_the_pinned_requirements() -> None:
         assert all(requirement.specifier.contains(version) for requirement in ranges if requirement.name == pin.name), (
             pin
         )
+
+
+def test_pip_reads_the_requirements_that_conda_gives_it(tmp_path: Path) -> None:
+    """Conda writes the list under ``pip:`` to a file of requirements beside environment.yml."""
+    from pip._internal.network.session import PipSession
+    from pip._internal.req.req_file import parse_requirements
+
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    (lines,) = (entry["pip"] for entry in listed if isinstance(entry, dict))
+    for file in ROOT.glob("*.txt"):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "conda.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    names = {
+        canonicalize_name(Requirement(found.requirement.partition("#")[0]).name)
+        for found in parse_requirements(str(tmp_path / "conda.txt"), session=PipSession())
+        if not found.constraint
+    }
+    assert {"torch", "pytest"} <= names

@@ -10,6 +10,8 @@ FILES = ("train", "validation", "test")
 """Splits of ``data=files``; each is also the key of its file."""
 VECTORS = ("teacher", "diabetes")
 """Sources of the examples of a vector regression."""
+SOURCES = ("hub", "local", "files", *VECTORS, "mini")
+"""All sources."""
 DIABETES_WIDTHS = (11, 1)
 """Width of the features (ten measurements and a constant 1) and of the label of ``data=diabetes``."""
 
@@ -65,7 +67,7 @@ class DataConfig:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
     def __post_init__(self) -> None:
-        choice("data.source", self.source, ("hub", "local", "files", *VECTORS, "mini"))
+        choice("data.source", self.source, SOURCES)
         not_negative("data.limit", self.limit)
         require(0 < self.holdout < 1, "data.holdout", self.holdout, "a share in (0, 1)")
         positive("data.train_size", self.train_size)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rosa.config import TRAIN, DataConfig, TaskConfig
-from rosa.data import sources
+from rosa.data import local_files, sources
 from rosa.data.base import Split
+from rosa.errors import DataError
 
 if TYPE_CHECKING:
     import datasets
@@ -65,6 +67,27 @@ def load(task: TaskConfig, data: DataConfig, seed: int, holdout: float = 0.0) ->
         groups=grouped,
         facts=facts,
     )
+
+
+def read_file(path: Path) -> tuple[Group, ...]:
+    """The groups of one of the challenge's CSV files, as :func:`load` makes them of a split.
+
+    Raises:
+        DataError: it is missing, not valid CSV, lacks a column or has no rows, or a row lacks a text; names the line.
+    """
+    pairs = []
+    content = local_files.read(path)
+    for line, values in local_files.rows_of(content, path, "comma", PAIR_COLUMNS, setting="of the challenge's files"):
+        if isinstance(values, str):
+            raise DataError(f"{path}:{line}: {values}")
+        for name, text in zip(PAIR_COLUMNS, values, strict=True):
+            if not text.strip():
+                raise DataError(f"{path}:{line}: {name} is empty")
+        given, reference = map(_one_line, values)
+        pairs.append((given, reference))
+    if not pairs:
+        raise DataError(f"{path}: no rows")
+    return group(pairs)
 
 
 def group(pairs: Iterable[tuple[str, str]]) -> tuple[Group, ...]:

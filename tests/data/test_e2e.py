@@ -86,6 +86,38 @@ def test_an_mr_in_two_places_is_one_group(task, folder):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        DEFAULT,
+        b"mr,ref\nname[C],1\nname[D],2\nname[C],3\nname[C],1\n",
+        '\ufeffref,mr\r\n"He said ""hi"".",name[X]\r\n"Two\nlines\u2028three", name[Y] \r\n'.encode(),
+    ],
+)
+def test_a_file_alone_has_the_groups_of_its_split(task, folder, content):
+    place = folder(test=content)
+    assert e2e.read_file(place / "testset_w_refs.csv") == load(task, place).groups["test"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"mr,ref\n", ": no rows"),
+        (b"mr,ref\nname[A],One.\nname[A],\n", ":3: ref is empty"),
+        (b"mr,ref\nname[A],One.,\n", ":2: 3 comma-separated fields, expected 2"),
+        (b"mr,refs\nname[A],One.\n", ":1: the header has no column 'ref' (of the challenge's files); it has"),
+        (b'mr,ref\n"name[A],One.\n', ":2: not valid CSV: "),
+        (None, ": no such file; its folder contains "),
+    ],
+)
+def test_a_malformed_file_alone_names_the_line(tmp_path, content, expected):
+    path = tmp_path / "references.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(f"{path}{expected}")):
+        e2e.read_file(path)
+
+
+@pytest.mark.parametrize(
     ("content", "expected"),
     [
         (b"mr,ref\nname[A],One.\nname[A],\n", r"trainset\.csv:3: human_reference is empty"),

@@ -8,7 +8,7 @@ import itertools
 import json
 import random
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import scipy.stats
 
 from rosa import records
 from rosa.config import DataConfig, FullConfig, IA3Config, LoraConfig, ModelConfig, RosaConfig
+from rosa.config.data import SOURCES
 from rosa.errors import ReportError
 from rosa.report import formatting
 from rosa.report.comparison import compare, own_rule
@@ -405,6 +406,25 @@ def test_real_data_are_not_called_mini_and_changed_data_are_loud():
     found[0]["environment"]["dirty"] = True
     assert "**The data changed between runs:** RTE train" in made(found)
     assert "`0123456789ab`, `0123456789ab with uncommitted changes`" in made(found)
+
+
+SAID = {
+    "hub": ({"path": "nyu-mll/glue", "revision": "c" * 40}, "hub nyu-mll/glue, revision cccccccccccc"),
+    "local": ({"dir": "glue"}, "local files"),
+    "files": ({"train": "a.csv", "validation": "b.tsv"}, "own files (train a.csv, validation b.tsv)"),
+    "teacher": ({"seed": 3}, "teacher, generated with seed 3"),
+    "diabetes": ({"seed": 3}, "diabetes, split with seed 3"),
+    "mini": ({"seed": 3}, "mini, generated with seed 3"),
+}
+"""Settings of each source of data, and what a table's notes call it."""
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_notes_say_where_the_data_come_from(source):
+    settings, said = SAID[source]
+    one = record(config("rte", FullConfig()), 0.5)
+    one["config"]["data"] = asdict(DataConfig(source, **settings))
+    assert f"Data: {said}. Rows: train 100, validation 100 (RTE)." in notes(made([one]))
 
 
 def test_data_drawn_for_each_seed_have_changed_only_within_a_seed():

@@ -42,3 +42,19 @@ def test_a_probe_that_fails_says_why_and_leaves_the_later_ones_unknown(monkeypat
     assert row.results == {"attach": "yes", "step": "yes", "resample": "fails"}
     assert "| yes | yes | fails | unknown | unknown | unknown | unknown |" in make_models.page([row])
     assert "- ROSA, Llama: ZeroDivisionError: division by zero" in make_models.page([row])
+
+
+def test_the_page_has_all_architectures_or_is_not_replaced(monkeypatch, tmp_path, capsys):
+    page = tmp_path / "models.md"
+    monkeypatch.setattr(make_models, "PAGE", page)
+    monkeypatch.setattr(make_models, "probe", lambda name, method: make_models.Row(name, "", method))
+    named = ["Llama", "--out", str(tmp_path / "llama.md")]
+    for words, written in ((["Llama"], False), ([], True), (named, False)):
+        page.write_text("all\n")
+        monkeypatch.setattr("sys.argv", ["make_models.py", *words])
+        make_models.main()
+        assert (page.read_text() != "all\n") == written
+        assert "ROSA Llama" in capsys.readouterr().out
+        assert not written or all(f"| {name} |" in page.read_text() for name in NAMES)
+    assert "| Llama |" in (tmp_path / "llama.md").read_text()
+    assert "| BERT |" not in (tmp_path / "llama.md").read_text()

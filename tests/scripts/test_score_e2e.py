@@ -9,6 +9,8 @@ import pytest
 
 from rosa.evaluation import nlg
 from tests.commands import script
+from tests.composing import compose_config
+from tests.conftest import ROOT
 
 REFERENCES = "The Punter is a pub.\nA pub: The Punter.\n\nA café, £20-25.\n"
 HYPOTHESES = "The Punter is a pub.\n\n"
@@ -131,6 +133,46 @@ def test_a_json_file_that_cannot_be_written_is_named(
 ) -> None:
     assert script(monkeypatch, "score_e2e", *corpus, "--json", tmp_path) == 2
     said = capsys.readouterr()
-    assert f"{tmp_path}: cannot be written" in said.err
-    assert "ROUGE-L" in said.out
+    assert f"--json {tmp_path}: is a folder, expected a file" in said.err
+    assert said.out == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hypotheses.txt", "references.txt"]
+
+
+CSV = (
+    'ref,mr\n"The Punter, ""a pub"", is near the river.","name[The Punter], area[riverside]"\n'
+    'A café.,name[B]\n"Two\nlines.","name[The Punter], area[riverside]"\n'
+)
+"""Two inputs, one of them in two places, with a reference of two lines."""
+
+
+def test_the_challenges_csv_gives_the_scores_of_the_same_references_as_text(
+    corpus: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "testset_w_refs.CSV"
+    table.write_bytes(CSV.encode())
+    corpus[0].write_text('The Punter, "a pub", is near the river.\nTwo lines.\n\nA café.\n', encoding="utf-8")
+    corpus[1].write_text("The Punter is near the river.\nA café.\n", encoding="utf-8")
+    said = []
+    for references in (corpus[0], table):
+        assert script(monkeypatch, "score_e2e", references, corpus[1]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    corpus[1].write_text("One line.\n")
+    assert script(monkeypatch, "score_e2e", table, corpus[1]) == 2
+    assert "hypotheses.txt:1: the file ends with hypothesis 1, but" in capsys.readouterr().err
+    corpus[1].write_text("a\nb\nc\n")
+    assert script(monkeypatch, "score_e2e", table, corpus[1]) == 2
+    assert f"hypotheses.txt:3: no group of references for this hypothesis; {table} has 2" in capsys.readouterr().err
+    table.write_text("mr,ref\nname[A],\n")
+    assert script(monkeypatch, "score_e2e", table, corpus[1]) == 2
+    assert f"error: {table}:2: ref is empty" in capsys.readouterr().err
+
+
+def test_the_documented_command_scores_the_split_that_is_decoded() -> None:
+    """Its references are the file of the test split, in the folder that the decoded run was trained on."""
+    page = (ROOT / "docs" / "e2e.md").read_text(encoding="utf-8")
+    commands = [line.partition("#")[0].split() for line in page.splitlines() if line.startswith("python scripts/")]
+    train, decode, score = commands
+    folder = next(word.removeprefix("data.dir=") for word in train if word.startswith("data.dir="))
+    test = compose_config("task=e2e", "data=mini", "model=mini-gpt2").task.local.evaluation["test"]
+    assert score[2:] == [f"{folder}/{test}", decode[decode.index("--out") + 1]]

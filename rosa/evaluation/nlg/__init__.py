@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rosa.errors import ScoringError
-from rosa.evaluation.nlg.files import Corpus, read
+from rosa.evaluation.nlg.files import Corpus, read, read_hypotheses
 from rosa.evaluation.nlg.scores import METRICS, Scores, score
 
-__all__ = ["METRICS", "Corpus", "Scores", "ScoringError", "read", "score"]
+__all__ = ["METRICS", "Corpus", "Scores", "ScoringError", "read", "read_hypotheses", "score"]

@@ -38,22 +38,52 @@ def read(references: Path, hypotheses: Path, as_text: bool = False) -> Corpus:
         ScoringError: a file is missing, empty, not UTF-8 or seems to be a CSV, a group has no references, or the
             numbers of groups and hypotheses differ; names file and line.
     """
-    outputs = _lines(hypotheses, "one hypothesis per line", as_text)
+    outputs = _hypotheses(hypotheses, as_text)
     groups = _groups(references, as_text)
     if len(groups) == 1 and len(outputs) == len(groups[0].texts):
         groups = [_Group(line, [text]) for line, text in enumerate(groups[0].texts, start=1)]
-    if len(outputs) < len(groups):
+    begins = [f"in its line {group.line}" for group in groups]
+    return _paired(outputs, hypotheses, [group.texts for group in groups], references, begins)
+
+
+def read_hypotheses(
+    hypotheses: Path, groups: Sequence[tuple[str, Sequence[str]]], source: Path, as_text: bool = False
+) -> Corpus:
+    """As :func:`read`, where the references have been read already.
+
+    Args:
+        hypotheses: one hypothesis per line, in the order of the groups.
+        groups: the input of each group, and its references.
+        source: the file of the references, for messages.
+        as_text: accept what looks like a CSV file.
+
+    Raises:
+        ScoringError: as :func:`read`.
+    """
+    begins = [f"with the input {given[:60]!r}" for given, _ in groups]
+    outputs = _hypotheses(hypotheses, as_text)
+    return _paired(outputs, hypotheses, [list(texts) for _, texts in groups], source, begins)
+
+
+def _paired(
+    outputs: list[str], hypotheses: Path, references: list[list[str]], source: Path, begins: Sequence[str]
+) -> Corpus:
+    """Hypotheses and references, of which there must be as many; ``begins`` says where each group begins."""
+    if len(outputs) < len(references):
         raise ScoringError(
-            f"{hypotheses}:{len(outputs)}: the file ends with hypothesis {len(outputs)}, but {references} has "
-            f"{len(groups)} groups of references; group {len(outputs) + 1} begins in its line "
-            f"{groups[len(outputs)].line}"
+            f"{hypotheses}:{len(outputs)}: the file ends with hypothesis {len(outputs)}, but {source} has "
+            f"{len(references)} groups of references; group {len(outputs) + 1} begins {begins[len(outputs)]}"
         )
-    if len(outputs) > len(groups):
+    if len(outputs) > len(references):
         raise ScoringError(
-            f"{hypotheses}:{len(groups) + 1}: no group of references for this hypothesis; {references} has "
-            f"{len(groups)} groups, and the file has {len(outputs)} lines"
+            f"{hypotheses}:{len(references) + 1}: no group of references for this hypothesis; {source} has "
+            f"{len(references)} groups, and the file has {len(outputs)} lines"
         )
-    return Corpus(outputs, [group.texts for group in groups])
+    return Corpus(outputs, references)
+
+
+def _hypotheses(path: Path, as_text: bool) -> list[str]:
+    return _lines(path, "one hypothesis per line", as_text)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rosa.config import TRAIN, registry
+from rosa.config.data import FILES
 from rosa.records import HOLDOUT, Record, default_settings, is_committed
 from rosa.records.schema import Data, Split
 from rosa.records.selection import has_diverged
@@ -314,6 +315,8 @@ def _source(run: Record) -> str:
         return f"hub {data['path']}, revision {data['revision'][:12] or 'not pinned'}"
     if data["source"] == "local":
         return "local files"
+    if data["source"] == "files":
+        return f"own files ({', '.join(f'{split} {data[split]}' for split in FILES if data.get(split))})"
     made = "split" if data["source"] == "diabetes" else "generated"
     if data.get("per_seed"):
         return f"{data['source']}, {made} anew for each seed of a run"
