@@ -3,7 +3,7 @@
 They are computed from the data of each run, in seconds, once for all runs on the same rows. Tables show them below the
 methods, and mark each score that does not exceed them.
 
-python scripts/make_baselines.py [--results results] [--experiment NAME ...] [--data-dir DIR]
+python scripts/make_baselines.py [--results results] [--evidence] [--experiment NAME ...] [--data-dir DIR]
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import from_clone  # noqa: F401  # finds rosa
 
 from rosa import records
 from rosa.config import from_dict
-from rosa.errors import DataError, ReportError
+from rosa.errors import DataError, ScoringError
 from rosa.records import Record
 from rosa.records import baselines as store
-from rosa.report.cli import no_records
+from rosa.records.store import Evidence
+from rosa.report.cli import add_evidence, add_results, no_records, tell_left_out
+from rosa.report.comparison import no_experiment
 from rosa.run import baselines
 from rosa.utils.console import run_command
 
@@ -29,7 +31,8 @@ from rosa.utils.console import run_command
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Compute the baselines of recorded runs.")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of runs/ and records/")
+    add_results(parser)
+    add_evidence(parser)
     parser.add_argument("--experiment", nargs="+", default=[], metavar="NAME", help="default: all that have records")
     parser.add_argument(
         "--data-dir", default="", metavar="DIR", help="of data=local, if it is not where the run had it"
@@ -37,20 +40,24 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def wanted(results: Path, experiments: list[str]) -> dict[Path, Record]:
+def wanted(results: Path, experiments: list[str], evidence: Evidence = "instead") -> dict[Path, Record]:
     """One run for each set of rows, by the file of its baselines.
+
+    Args:
+        results: folder of the records.
+        experiments: those to look at; empty: all.
+        evidence: when committed records count.
 
     Raises:
         ReportError: there are no records, or none of an experiment that was asked for.
     """
-    found, problems = records.find(results)
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
+    found, problems = records.find(results, evidence=evidence)
+    tell_left_out(problems)
     names = {run["identity"]["experiment"] for run in found}
     if not names:
         raise no_records(results)
     if missing := sorted(set(experiments) - names):
-        raise ReportError(f"experiment {missing[0]!r} has no records; there are: {', '.join(sorted(names))}")
+        raise no_experiment(missing[0], names)
     chosen: dict[Path, Record] = {}
     for run in found:
         writes = run["config"]["task"]["kind"] != "generation" or run["config"]["task"].get("test")
@@ -65,7 +72,8 @@ def main() -> int:
     options = arguments()
     command = shlex.join(["python", "scripts/make_baselines.py", *sys.argv[1:]])
     left_out = 0
-    for path, run in wanted(options.results, options.experiment).items():
+    evidence: Evidence = "beside" if options.evidence else "instead"
+    for path, run in wanted(options.results, options.experiment, evidence).items():
         if path.is_file():
             continue
         config = from_dict(run["config"])
@@ -73,9 +81,9 @@ def main() -> int:
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=options.data_dir))
         try:
             baselines.make(config, options.results, command, path)
-        except DataError as error:
+        except (DataError, ScoringError) as error:
             left_out += 1
-            print(f"left out: {records.describe(run)}: {error}", file=sys.stderr)
+            tell_left_out([f"{records.describe(run)}: {error}"])
             continue
         forms = store.read(path)["forms"]
         print(f"{path}: {', '.join(form['name'] for form in forms)}, {sum(form['seconds'] for form in forms):.1f} s")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import from_clone  # noqa: F401  # finds rosa
 
-from rosa.report.cli import baselines, located, parser, records_folder
+from rosa.report.cli import baselines, located, parser, records_folder, words
 from rosa.report.html.contents import contents
 from rosa.report.html.render import html
 from rosa.report.published import read_all_published
@@ -44,6 +44,7 @@ def main() -> None:
         read_all_published(options.results / "paper"),
         linked=folder == options.results,
         baselines=baselines(options.results),
+        words=words(options),
     )
     text = html(page)
     files.write(out, text)

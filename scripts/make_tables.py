@@ -16,7 +16,7 @@ from pathlib import Path
 import from_clone  # noqa: F401  # finds rosa
 
 from rosa.records import Record
-from rosa.report.cli import baselines, each_experiment, parser, records_folder
+from rosa.report.cli import baselines, each_experiment, parser, records_folder, words
 from rosa.report.published import Published, read_all_published, read_published
 from rosa.report.study import Study
 from rosa.report.tables.experiment import costs, differences, tables
@@ -51,7 +51,7 @@ def main() -> None:
     beside = published(options.paper, options.results)
 
     def make(name: str, found: Sequence[Record]) -> None:
-        study = Study(found, name, options.rule, known)
+        study = Study(found, name, options.rule, known, words(options))
         made = tables(study, beside)
         files.write(out / f"{name}.md", "\n".join(map(markdown, made)))
         files.write(out / f"{name}.tex", "\n".join(map(latex, made)))

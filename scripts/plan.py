@@ -27,13 +27,28 @@ from rosa.sweep.jobs import request
 from rosa.utils.console import run_command
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-OWN = ("gpu", "rate", "tokens", "rows")
+OWN = {"gpu": "NAME", "rate": "TFLOPS", "tokens": "N", "rows": "N"}
+"""This script's own keys, with what each expects."""
+
+
+READ = ("-m", "--multirun", "-cd", "--config-dir")
+"""Options of scripts/train.py that this script takes, too."""
 
 
 def own_keys(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """This script's own keys with their values, and the remaining overrides."""
-    pairs = [word.partition("=") for word in words]
-    own = {key: value for key, equals, value in pairs if equals and key in OWN}
+    """This script's own keys with their values, and the remaining overrides.
+
+    Raises:
+        PlanError: one of its own keys has no value, or two.
+    """
+    own: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key not in OWN:
+            continue
+        if not equals or not value or key in own:
+            raise PlanError(f"{word}: expected {key}={OWN[key]}, once")
+        own[key] = value
     return own, [word for word in words if word.partition("=")[0] not in OWN]
 
 
@@ -70,8 +85,11 @@ def main() -> None:
 
     machine = Machine(rate=rate * TERA) if rate else Machine(known(own.get("gpu", "H200")))
     register()
+    asked = request(overrides)
+    if unread := [word for word in asked.options if word.startswith("-") and word not in READ]:
+        raise PlanError(f"{unread[0]}: expected overrides as scripts/train.py takes them, such as experiment=NAME")
     with explained(CONF, overrides):
-        bar = tqdm(expand(CONF, request(overrides)), desc="composing", unit="run", leave=False, disable=None)
+        bar = tqdm(expand(CONF, asked), desc="composing", unit="run", leave=False, disable=None)
         jobs = [job.config for job, _ in bar]
     counted = [
         Planned(config, of_run(config, tokens, known_rows))

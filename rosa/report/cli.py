@@ -14,6 +14,7 @@ from rosa.records import RULES, Record, is_committed, locate
 from rosa.records.baselines import Found
 from rosa.records.baselines import find as find_baselines
 from rosa.records.store import EVIDENCE, Located
+from rosa.report.comparison import Words
 from rosa.report.wandb_records import download
 
 
@@ -34,11 +35,7 @@ def parser(what: str, out: str = "") -> argparse.ArgumentParser:
     )  # fmt: skip
     made.add_argument("--project", default="rosa", help="W&B project, with --from wandb (default: rosa)")
     made.add_argument("--entity", default="", help="owner of the W&B project (default: the API key's)")
-    made.add_argument(
-        "--evidence", action="store_true",
-        help="show committed records (records/) beside this folder's own runs, and mark them; without it, they are "
-        "shown only for experiments of which this folder has run nothing",
-    )  # fmt: skip
+    add_evidence(made)
     made.add_argument("--out", type=Path, help=f"output path (default: {out or f'{what}/'} in the results folder)")
     return made
 
@@ -48,6 +45,33 @@ def add_results(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--results", type=Path, default=Path("results"), help="folder with runs/ and records/ (default: results)"
     )
+
+
+def add_evidence(options: argparse.ArgumentParser) -> None:
+    """Add the option that counts committed records beside a folder's own runs."""
+    options.add_argument(
+        "--evidence", action="store_true",
+        help="show committed records (records/) beside this folder's own runs, and mark them; without it, they are "
+        "shown only for experiments of which this folder has run nothing",
+    )  # fmt: skip
+
+
+def words(options: argparse.Namespace) -> Words:
+    """The options that the commands printed in tables repeat.
+
+    Args:
+        options: of :func:`parser`, and maybe ``paper``.
+    """
+    default = argparse.ArgumentParser()
+    add_results(default)
+    results = [] if options.results == default.get_default("results") else ["--results", str(options.results)]
+    table = []
+    if options.source == "wandb":
+        owner = ["--entity", options.entity] if options.entity else []
+        table = ["--from", "wandb", "--project", options.project, *owner]
+    if getattr(options, "paper", None):
+        table += ["--paper", str(options.paper)]
+    return Words((*results, *(["--evidence"] if options.evidence else [])), tuple(table))
 
 
 def tell_left_out(problems: Iterable[object]) -> None:
@@ -114,8 +138,7 @@ def each_experiment(options: argparse.Namespace, folder: Path, make: Callable[[s
 def baselines(results: Path) -> Found:
     """The records of baselines in a results folder; print those that cannot be read to stderr."""
     found, problems = find_baselines(results)
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
+    tell_left_out(problems)
     return found
 
 

@@ -123,6 +123,16 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Words:
+    """Options of the command that shows the records, which the commands printed in tables repeat."""
+
+    records: tuple[str, ...] = ()
+    """Which records there are: of every command that reads records from files."""
+    table: tuple[str, ...] = ()
+    """Further options of ``scripts/make_tables.py``."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The records of one experiment, grouped."""
 
@@ -134,6 +144,7 @@ class Comparison:
     """Settings that differ between the rows of a task and are in no label: key, then value -> labels."""
     baselines: Found = field(default_factory=dict)
     """Records of baselines, of these runs' data and maybe of others."""
+    words: Words = Words()
 
     @property
     def selections(self) -> tuple[str, ...]:
@@ -186,7 +197,11 @@ def seeds_of_all(rows: Iterable[Row], task: Task) -> list[int]:
 
 
 def compare(
-    found: Sequence[Record], experiment: str, rule: Rule = "best", baselines: Found | None = None
+    found: Sequence[Record],
+    experiment: str,
+    rule: Rule = "best",
+    baselines: Found | None = None,
+    words: Words | None = None,
 ) -> Comparison:
     """Group the records of one experiment; the result does not depend on their order.
 
@@ -195,6 +210,7 @@ def compare(
         experiment: its name.
         rule: epoch selection rule.
         baselines: records of baselines, for the tables.
+        words: options with which the records were found.
 
     Raises:
         ReportError: the experiment has no records.
@@ -217,7 +233,7 @@ def compare(
         _row([runs[i] for i in group], flat[group[0]], split_by, varying, several_models, rule) for group in members
     ]
     unequal = _unequal(runs, moving, members, [row.label for row in rows], split_by)
-    return Comparison(experiment, rule, _tasks(runs, rows), tuple(rows), unequal, baselines or {})
+    return Comparison(experiment, rule, _tasks(runs, rows), tuple(rows), unequal, baselines or {}, words or Words())
 
 
 def at_epoch(comparison: Comparison, rule: Rule) -> Comparison:
@@ -258,9 +274,13 @@ def tuning_experiments(found: Iterable[Record]) -> set[str]:
 def _of_experiment(found: Sequence[Record], experiment: str) -> list[Record]:
     runs = [run for run in found if run["identity"]["experiment"] == experiment]
     if not runs:
-        others = sorted({run["identity"]["experiment"] for run in found})
-        raise ReportError(f"experiment {experiment!r} has no records; there are: {', '.join(others) or 'none'}")
+        raise no_experiment(experiment, {run["identity"]["experiment"] for run in found})
     return runs
+
+
+def no_experiment(name: str, known: Iterable[str]) -> ReportError:
+    """The error for an experiment without records, with those that have some."""
+    return ReportError(f"experiment {name!r} has no records; there are: {', '.join(sorted(known)) or 'none'}")
 
 
 def _selection(run: Record, rule: Rule) -> str:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from rosa.records import Record, Rule
 from rosa.records.baselines import Found
-from rosa.report.comparison import Comparison, at_epoch, by_model, compare, own_rule, tuning_experiments
+from rosa.report.comparison import Comparison, Words, at_epoch, by_model, compare, own_rule, tuning_experiments
 
 
 class Study:
@@ -18,6 +18,7 @@ class Study:
         experiment: its name.
         rule: epoch selection rule; None: the experiment's own.
         baselines: records of baselines; those of the runs' own data are shown below the methods.
+        words: options with which the records were found.
 
     Raises:
         ReportError: the experiment has no records.
@@ -25,7 +26,12 @@ class Study:
     """
 
     def __init__(
-        self, found: Sequence[Record], experiment: str, rule: Rule | None = None, baselines: Found | None = None
+        self,
+        found: Sequence[Record],
+        experiment: str,
+        rule: Rule | None = None,
+        baselines: Found | None = None,
+        words: Words | None = None,
     ) -> None:
         self.name = experiment
         self.by_model = by_model(found, experiment)
@@ -35,6 +41,7 @@ class Study:
         self.is_grid = experiment in tuning_experiments(found)
         """Whether runs took their learning rates from it."""
         self._baselines = baselines
+        self._words = words
 
     @cached_property
     def models(self) -> dict[str, Comparison]:
@@ -54,4 +61,4 @@ class Study:
 
     def compare(self, runs: Sequence[Record]) -> Comparison:
         """The comparison of some of the runs."""
-        return compare(runs, self.name, self.rule, self._baselines)
+        return compare(runs, self.name, self.rule, self._baselines, self._words)

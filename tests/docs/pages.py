@@ -30,6 +30,17 @@ def blocks(page: str) -> list[Block]:
     return [Block(match[1], match[2], page.count("\n", 0, match.start(2))) for match in fenced]
 
 
+def commands_of(script: str, text: str) -> list[list[str]]:
+    """The arguments of each command ``python scripts/SCRIPT.py`` that begins a line, and goes on after ``\\``."""
+    found = re.findall(rf"^ *python scripts/{script}\.py(?: (.*))?$", text.replace("\\\n", " "), flags=re.MULTILINE)
+    return [shlex.split(words, comments=True) for words in found]
+
+
+def filled(words: list[str]) -> list[str]:
+    """Overrides with values for what a page leaves to its reader."""
+    return [re.sub(r"=DIR$", "=folder", re.sub(r"=N$", "=100", word)) for word in words]
+
+
 class Checkout:
     """A folder with the project's commands and configuration, in which a page's files are written and its commands run.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-import shlex
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from rosa.sweep.grid import cells, expand
 from rosa.sweep.jobs import request
 from rosa.utils.seeding import generator
 from tests.conftest import ROOT
+from tests.docs.pages import commands_of, filled
 
 CONF = ROOT / "conf"
 FILES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml") if not path.stem.endswith("_base"))
@@ -30,13 +31,20 @@ SMALLEST = [
     "logger=none",
 ]  # fmt: skip
 
-COMMANDS = [
-    (path.stem, shlex.split(line)[4:])
+COMMENTS = {
+    path.stem: re.sub(r"^# ?", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     for path in sorted((ROOT / "experiments").glob("*.yaml"))
-    for line in path.read_text(encoding="utf-8").splitlines()
-    if re.match(r"#\s+python scripts/train\.py -m ", line)
+}
+"""The text of each file, its comments without their marks."""
+COMMANDS = [(name, words) for name, text in COMMENTS.items() for words in commands_of("train", text)]
+"""The training commands in the files' comments: the file, and the arguments."""
+NAMED = [
+    (name, words)
+    for name, text in COMMENTS.items()
+    for script in ("make_tables", "make_figures", "make_baselines", "make_samples", "plan")
+    for words in commands_of(script, text)
 ]
-"""The commands in the files' comments: the file, and what follows ``-m``."""
+"""Those of other scripts, which name an experiment."""
 
 
 @pytest.fixture(autouse=True)
@@ -70,12 +78,53 @@ def test_two_updates_of_the_first_run(
     assert record["identity"]["experiment"] == job.config.experiment_name
 
 
-@pytest.mark.parametrize(("name", "overrides"), COMMANDS)
-def test_the_commands_of_a_file_make_runs_of_it(name: str, overrides: list[str]) -> None:
-    filled = [override.replace("=DIR", "=folder").replace("=N", "=100") for override in overrides]
-    job, _ = next(expand(CONF, request(filled)))
-    assert any(override.startswith("experiment=") for override in overrides)
-    assert name.startswith(job.config.experiment_name.partition("_")[0])
+@pytest.mark.parametrize(("name", "words"), COMMANDS)
+def test_the_commands_of_a_file_make_runs_of_it(name: str, words: list[str]) -> None:
+    overrides = [word for word in filled(words) if word != "-m"]
+    assert len(overrides) == len(words) - 1
+    asked = request(overrides)
+    assert asked.options == ()
+    job, _ = next(expand(CONF, asked))
+    (own,) = (word.removeprefix("experiment=") for word in overrides if word.startswith("experiment="))
+    assert belongs(own, name)
+    # A search for learning rates has the name under which the file looks for it.
+    file = [word for word in overrides if not word.startswith(("experiment_name=", "train.lr="))]
+    plain, _ = next(expand(CONF, request(file)))
+    assert job.config.experiment_name in (plain.config.experiment_name, plain.config.train.tuning.experiment)
+
+
+@pytest.mark.parametrize(("name", "words"), NAMED)
+def test_the_other_commands_of_a_file_are_about_it(name: str, words: list[str]) -> None:
+    names = {re.sub(r"^experiment=", "", word) for word in words if re.fullmatch(r"(experiment=)?[a-z]\w*", word)}
+    assert names
+    assert all(belongs(own, name) for own in names)
+    assert all((ROOT / "experiments" / f"{own}.yaml").is_file() or f"{own}_base" == name for own in names)
+
+
+def belongs(own: str, name: str) -> bool:
+    """Whether an experiment is the one of a file, or derived from it."""
+    family = name.removesuffix("_base")
+    return own == family or own.startswith(f"{family}_")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("python scripts/train.py -m experiment=a \\\n    seed=0\n", [["-m", "experiment=a", "seed=0"]]),
+        ("  python scripts/train.py -m a=b   # seed=0\n", [["-m", "a=b"]]),
+        ("see python scripts/train.py -m a=b\n", []),
+    ],
+)
+def test_a_command_ends_where_a_shell_ends_it(text: str, words: list[list[str]]) -> None:
+    assert commands_of("train", text) == words
+
+
+@pytest.mark.parametrize("name", COMMENTS)
+def test_no_part_of_a_command_is_cut_off(name: str) -> None:
+    """A line of overrides alone goes on with a command, which a shell runs without it if no backslash is before it."""
+    lines = COMMENTS[name].splitlines()
+    alone = re.compile(r" +(?:[\w.@/+~]+=\S+ ?)+\\?")
+    assert [after for before, after in pairwise(lines) if alone.fullmatch(after) and not before.endswith("\\")] == []
 
 
 def shaped(config: Config) -> nn.Module:

@@ -8,10 +8,12 @@ import itertools
 import json
 import random
 import re
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import make_baselines
 import numpy as np
 import pytest
 import scipy.stats
@@ -20,8 +22,8 @@ from rosa import records
 from rosa.config import DataConfig, FullConfig, IA3Config, LoraConfig, ModelConfig, RosaConfig
 from rosa.config.data import SOURCES
 from rosa.errors import ReportError
-from rosa.report import formatting
-from rosa.report.comparison import compare, own_rule
+from rosa.report import cli, formatting
+from rosa.report.comparison import Words, compare, own_rule
 from rosa.report.published import Published, read_published
 from rosa.report.study import Study
 from rosa.report.tables.latex import escape, latex
@@ -660,6 +662,38 @@ def test_an_experiment_that_tunes_itself_has_its_results_and_its_grid(tmp_path):
     assert "ROSA r=8, every 2 epochs, RTE" not in rates
     labels = re.findall(r"\\label\{(.*)\}", (tmp_path / "tables" / "glue.tex").read_text())
     assert labels == ["tab:glue", "tab:glue-grid"]
+
+
+def test_the_printed_commands_read_the_records_that_the_table_shows(tmp_path, monkeypatch):
+    results = tmp_path / "my results"
+    for seed in (0, 1):
+        records.write(results / "records" / "glue" / str(seed), record(config(seed=seed), 0.5))
+    own = record(config(seed=2), 0.7)
+    records.write(records.run_folder(results, own["identity"]), own)
+    (tmp_path / "paper.csv").write_text((ROOT / "results" / "paper" / "glue_roberta_base.csv").read_text())
+    monkeypatch.chdir(tmp_path)
+    options = ("--results", "my results", "--evidence", "--paper", "paper.csv", "--rule", "last")
+    shown = run_script(*options, "--experiment", "glue")
+    assert shown.returncode == 0, shown.stderr
+    assert "Runs: 3, 2 of them from records" in shown.stdout
+    (table,) = re.findall(r"`python scripts/make_tables\.py ([^`]*)`", shown.stdout)
+    assert run_script(*shlex.split(table)).stdout == shown.stdout
+    (computes,) = re.findall(r"`python (scripts/make_baselines\.py [^`]*)` does", shown.stdout)
+    monkeypatch.setattr("sys.argv", shlex.split(computes))
+    asked = make_baselines.arguments()
+    assert (asked.results, asked.evidence, asked.experiment) == (Path("my results"), True, ["glue"])
+    monkeypatch.chdir(results.parent)
+    results.rename("results")
+    plain = run_script("--experiment", "glue").stdout
+    assert "`python scripts/make_tables.py --experiment glue --rule best`" in plain
+    assert "`python scripts/make_baselines.py --experiment glue` does" in plain
+
+
+def test_the_printed_command_reads_from_where_the_records_were_read():
+    read = ["--from", "wandb", "--project", "p", "--entity", "e"]
+    asked = cli.parser("tables").parse_args(read)
+    assert cli.words(asked) == Words((), tuple(read))
+    assert cli.words(cli.parser("report").parse_args([])) == Words()
 
 
 def test_the_script_makes_a_table_for_each_model(tmp_path):

@@ -231,6 +231,26 @@ def test_the_lengths_are_those_of_the_official_files(glue_dir: Path) -> None:
         assert found + 2 * len(columns) == pytest.approx(lengths.MEASURED[name], abs=0.051), name
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["gpu"], "gpu: expected gpu=NAME, once"),
+        (["gpu", "H100"], "gpu: expected gpu=NAME, once"),
+        (["rate="], "rate=: expected rate=TFLOPS, once"),
+        (["tokens=1", "tokens=2"], "tokens=2: expected tokens=N, once"),
+        (["rows"], "rows: expected rows=N, once"),
+        (["--gpu", "H100"], "--gpu: expected overrides as scripts/train.py takes them, such as experiment=NAME"),
+        (["--cfg", "job"], "--cfg: expected overrides as scripts/train.py takes them"),
+    ],
+)
+def test_no_word_is_dropped(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for line in ([*words, "experiment=glue_mini"], ["experiment=glue_mini", *words]):
+        assert script(monkeypatch, "plan", *line) == 2
+        assert capsys.readouterr().err.startswith(f"error: {said}")
+
+
 def test_unmeasured_pairs_are_assumed_and_unknown_tasks_refused() -> None:
     (mnli,) = planned("task=mnli", "model=roberta-base", "data=hub", "method=full")
     sql = ("task=sql", "model=gpt2", "data=hub", "method=lora")

@@ -14,7 +14,7 @@ from rosa.errors import RecordError
 from rosa.records import Record, Rule, is_committed, order_key
 from rosa.records.baselines import Found
 from rosa.report import formatting
-from rosa.report.comparison import tuning_experiments
+from rosa.report.comparison import Words, tuning_experiments
 from rosa.report.html.figures import FigureView, costs_figure, curves_figures, differences_figure, rates_figures
 from rosa.report.html.missing import Gap, counts, gaps
 from rosa.report.html.runs import Runs
@@ -99,6 +99,7 @@ def contents(
     published: Sequence[Published] = (),
     linked: bool = True,
     baselines: Found | None = None,
+    words: Words | None = None,
 ) -> Page:
     """Collect the contents of the page.
 
@@ -111,6 +112,7 @@ def contents(
         published: scores to show beside the results of the same model on real data.
         linked: whether the page can link to the records' files.
         baselines: records of baselines, shown below the methods.
+        words: options with which the records were found.
 
     Raises:
         ReportError: an experiment has no records.
@@ -119,7 +121,7 @@ def contents(
     found = list(located.values())
     names = list(experiments) or sorted({run["identity"]["experiment"] for run in found})
     runs = Runs({order_key(run): path for path, run in located.items() if linked})
-    studies = [Study(found, name, rule, baselines) for name in names]
+    studies = [Study(found, name, rule, baselines, words) for name in names]
     if not experiments:
         studies.sort(key=_place)
     sections = [_section(study, runs, published) for study in studies]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -371,7 +372,7 @@ def _range(numbers: Sequence[int]) -> str:
 def on_baselines(comparison: Comparison) -> list[Line]:
     """Explanations of the rows of baselines, or the command that computes them."""
     texts = [task for task in comparison.tasks if task.kind != "vector_regression"]
-    command = Span(f"python scripts/make_baselines.py --experiment {comparison.experiment}", "code")
+    command = _command("make_baselines", comparison, comparison.words.records)
     lacking = [_task(task.name) for task in texts if not baselines.lines(comparison, task)]
     if not texts:
         return []
@@ -396,12 +397,19 @@ def provenance(comparison: Comparison) -> list[Line]:
         (Span("Repeat with: "), *_joined(commands[:COMMANDS]), Span(more + ".")),
         (
             Span("Table: "),
-            Span(
-                f"python scripts/make_tables.py --experiment {comparison.experiment} --rule {comparison.rule}", "code"
+            _command(
+                "make_tables",
+                comparison,
+                ("--rule", comparison.rule, *comparison.words.records, *comparison.words.table),
             ),
             Span("."),
         ),
     ]
+
+
+def _command(script: str, comparison: Comparison, words: Sequence[str]) -> Span:
+    """The command that runs a script for an experiment."""
+    return Span(shlex.join(["python", f"scripts/{script}.py", "--experiment", comparison.experiment, *words]), "code")
 
 
 def _committed(comparison: Comparison) -> str:
