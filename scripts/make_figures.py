@@ -1,5 +1,7 @@
 """Make the figures of every experiment from the records, one set for each of its models: svg and csv.
 
+Those of the asked kinds that earlier records gave and the present ones do not are removed.
+
 python scripts/make_figures.py [--results results] [--experiment NAME ...] [--rule best|last] [--evidence] [--out DIR]
     [--figure differences|ablation|curves|diagnostics|quality|rank_frequency|costs ...]
     [--metric headline|loss|NAME ...] [--format svg|png|pdf ...] [--from wandb --project P [--entity E]]
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +24,7 @@ from tqdm import tqdm
 
 from rosa.records import Rule
 from rosa.records.store import Evidence, locate
-from rosa.report.cli import located, parser, records_folder
+from rosa.report.cli import located, parser, records_folder, remove_leftovers
 from rosa.report.comparison import Comparison
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.costs import costs
@@ -45,6 +48,8 @@ DRAWN: dict[str, Callable[[Comparison], tuple[list[Picture], list[str]]]] = {
     "costs": costs,
 }
 FIGURES = ("differences", "ablation", "curves", "quality", "rank_frequency", "costs", "diagnostics")
+ENDINGS = {"rank_frequency": r"rank-frequency(-\d+)?", "diagnostics": "diagnostics-.+"}
+"""What follows the model in the names of a kind of figures, where it is not the kind; a regular expression."""
 USUAL = FIGURES[:-1]
 """All but the diagnostics by layer, of which there is a large picture for each task."""
 
@@ -86,14 +91,24 @@ def studied(folder: Path, experiment: str, rule: Rule | None, evidence: Evidence
 def draw(job: tuple[Any, ...]) -> tuple[list[str], list[str]]:
     """Write the pictures of one kind of one experiment; their files, and what is not drawn."""
     folder, experiment, rule, evidence, kind, metrics, out, formats = job
-    files, left_out = [], []
+    files, left_out, written = [], [], []
     for model, comparison in studied(folder, experiment, rule, evidence).models.items():
         for made, why in pictures(comparison, kind, metrics):
             left_out += [f"not drawn: {experiment}, {model}, {kind}: {line}" for line in why]
             for picture in made:
-                picture.write(out, formats)
+                written += picture.write(out, formats)
                 files.append(f"{out / picture.name}.{{{','.join(('csv', *formats))}}}")
+    stems = {re.escape(path.stem) for path in written}
+    kept = f"(?!({'|'.join(stems)})\\.)" if stems else ""  # with the formats that were not asked for now
+    remove_leftovers(out / experiment, rf"{kept}.+-({endings(kind, metrics)})\.(csv|{'|'.join(METADATA)})", ())
     return files, left_out
+
+
+def endings(kind: str, metrics: Sequence[str]) -> str:
+    """A regular expression of what follows the model in the names of the figures of a kind."""
+    if kind == "curves":
+        return "|".join("curves" if metric == HEADLINE else re.escape(f"curves-{metric}") for metric in metrics)
+    return ENDINGS.get(kind, kind)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Make the tables of every experiment from the records, one for each of its models: Markdown, CSV and LaTeX.
 
 Costs and differences from LoRA are separate files: EXPERIMENT_costs and, with several seeds, EXPERIMENT_differences.
+Those that earlier records gave and the present ones do not are removed.
 
 python scripts/make_tables.py [--results results] [--experiment NAME ...] [--rule best|last] [--evidence] [--out DIR]
     [--paper CSV] [--from wandb --project P [--entity E]]
@@ -9,6 +10,7 @@ python scripts/make_tables.py [--results results] [--experiment NAME ...] [--rul
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 import from_clone  # noqa: F401  # finds rosa
 
 from rosa.records import Record
-from rosa.report.cli import baselines, each_experiment, parser, records_folder, words
+from rosa.report.cli import baselines, each_experiment, parser, records_folder, remove_leftovers, words
 from rosa.report.published import Published, read_all_published, read_published
 from rosa.report.study import Study
 from rosa.report.tables.experiment import costs, differences, tables
@@ -53,18 +55,16 @@ def main() -> None:
     def make(name: str, found: Sequence[Record]) -> None:
         study = Study(found, name, options.rule, known, words(options))
         made = tables(study, beside)
-        files.write(out / f"{name}.md", "\n".join(map(markdown, made)))
-        files.write(out / f"{name}.tex", "\n".join(map(latex, made)))
-        files.write(out / f"{name}.csv", long_csv(study))
-        different = differences(study)
-        if different:
-            files.write(out / f"{name}_differences.md", "\n".join(map(markdown, different)))
-            files.write(out / f"{name}_differences.tex", "\n".join(map(latex, different)))
-        costly, numbers = costs(study)
-        if costly:
-            files.write(out / f"{name}_costs.md", "\n".join(map(markdown, costly)))
-            files.write(out / f"{name}_costs.tex", "\n".join(map(latex, costly)))
-            files.write(out / f"{name}_costs.csv", numbers)
+        written = []
+        parts = (("", made, long_csv(study)), ("_differences", differences(study), ""), ("_costs", *costs(study)))
+        for part, shown, rows in parts:
+            texts = {"md": "\n".join(map(markdown, shown)), "tex": "\n".join(map(latex, shown)), "csv": rows}
+            for ending in [ending for ending, text in texts.items() if shown and text]:
+                written.append(out / f"{name}{part}.{ending}")
+                files.write(written[-1], texts[ending])
+            # The part's name may be that of another experiment, whose tables these are.
+            if part and name + part not in {run["identity"]["experiment"] for run in found}:
+                remove_leftovers(out, rf"{re.escape(name + part)}\.(md|tex|csv)", written)
         print(*map(markdown, made), sep="\n")
 
     with records_folder(options) as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from rosa.records.baselines import find as find_baselines
 from rosa.records.store import EVIDENCE, Located
 from rosa.report.comparison import Words
 from rosa.report.wandb_records import download
+from rosa.utils.files import writing
 
 
 def parser(what: str, out: str = "") -> argparse.ArgumentParser:
@@ -140,6 +142,29 @@ def baselines(results: Path) -> Found:
     found, problems = find_baselines(results)
     tell_left_out(problems)
     return found
+
+
+def remove_leftovers(folder: Path, name: str, made: Iterable[Path]) -> list[Path]:
+    """Remove the files of earlier records, which the present ones do not give, and print a line for each to stderr.
+
+    Args:
+        folder: of the files.
+        name: a regular expression of the names of such files.
+        made: the files of the present records.
+
+    Returns:
+        The removed files.
+
+    Raises:
+        OutputError: one cannot be removed.
+    """
+    kept = set(made)
+    left = [path for path in sorted(folder.glob("*")) if re.fullmatch(name, path.name) and path not in kept]
+    for path in left:
+        with writing(path):
+            path.unlink()
+        print(f"removed: {path}, of records that are no longer there", file=sys.stderr)
+    return left
 
 
 def no_records(results: Path) -> ReportError:

@@ -6,11 +6,14 @@ import csv
 import io
 import itertools
 import random
+import re
+import shutil
 import statistics
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import make_figures
 import pytest
 from matplotlib.figure import Figure
 
@@ -435,6 +438,44 @@ def test_the_script_writes_a_set_for_each_model_and_leaves_out_what_it_cannot_re
     result = run_script("--results", str(tmp_path), "--experiment", "nothing")
     assert result.returncode == 2
     assert "error: experiment 'nothing' has no records; there are: study" in result.stderr
+
+
+def test_figures_that_the_records_no_longer_give_are_removed(tmp_path, capsys):
+    def draw(found: list[dict[str, Any]], formats: list[str]) -> set[str]:
+        shutil.rmtree(tmp_path / "records", ignore_errors=True)
+        for number, one in enumerate(found):
+            records.write(tmp_path / "records" / str(number), one)
+        make_figures.studied.cache_clear()
+        for kind in ("ablation", "curves"):
+            make_figures.draw((tmp_path, "study", None, "instead", kind, ["loss"], tmp_path / "figures", formats))
+        return {path.name for path in (tmp_path / "figures" / "study").iterdir()}
+
+    both = [done(START), done(RosaConfig(every=1, rank=2))]
+    ablations = {f"mini-roberta-ablation.{ending}" for ending in ("csv", "svg", "png")}
+    losses = {f"mini-roberta-curves-loss.{ending}" for ending in ("csv", "svg", "png")}
+    assert draw(both, ["svg", "png"]) == ablations | losses
+    kept = {"mini-roberta-curves.csv", "mini-roberta-quality.svg", "mini-roberta-ablation.txt", "ablation.csv"}
+    for file in kept:  # of another metric, of a kind that is not asked for, and a user's own
+        (tmp_path / "figures" / "study" / file).write_text("")
+    assert draw(both, ["svg"]) == ablations | losses | kept
+    assert "removed" not in capsys.readouterr().err
+    assert draw(both[:1], ["svg"]) == losses | kept
+    said = capsys.readouterr().err.splitlines()
+    assert {line.split(",")[0] for line in said} == {
+        f"removed: {tmp_path / 'figures' / 'study' / file}" for file in ablations
+    }
+
+
+@pytest.mark.parametrize("kind", make_figures.FIGURES)
+def test_the_endings_of_a_kind_are_those_of_its_files(kind):
+    """What a kind removes is its own: each committed figure is of one kind, with all metrics of the curves."""
+    metrics = ["headline", "loss"]
+    ending = make_figures.endings(kind, metrics)
+    others = [make_figures.endings(other, metrics) for other in make_figures.FIGURES if other != kind]
+    stems = [path.stem for path in (ROOT / "results" / "figures").rglob("*-*.csv") if path.parent.name != "costs"]
+    own = [stem for stem in stems if re.fullmatch(f".+-({ending})", stem)]
+    assert own
+    assert not [stem for stem in own for other in others if re.fullmatch(f".+-({other})", stem)]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import json
 import random
 import re
 import shlex
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from rosa.report.tables.results import results_table
 from rosa.report.tables.scores_csv import long_csv
 from rosa.report.tables.table import Cell, Span, Table
 from tests.commands import Ended, answer
-from tests.report.synthetic_records import METHODS, config, record
+from tests.report.synthetic_records import METHODS, config, costs, record
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = {"full": "Full", "lora": "LoRA r=8", "ia3": "(IA)3", "rosa": "ROSA r=8, every 2 epochs"}
@@ -687,6 +688,42 @@ def test_the_printed_commands_read_the_records_that_the_table_shows(tmp_path, mo
     plain = run_script("--experiment", "glue").stdout
     assert "`python scripts/make_tables.py --experiment glue --rule best`" in plain
     assert "`python scripts/make_baselines.py --experiment glue` does" in plain
+
+
+def test_tables_that_the_records_no_longer_give_are_removed(tmp_path):
+    def made(*found: dict[str, Any]) -> tuple[set[str], str]:
+        shutil.rmtree(tmp_path / "records", ignore_errors=True)
+        for number, one in enumerate(found):
+            records.write(tmp_path / "records" / str(number), one)
+        done = run_script("--results", str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        return {path.name for path in (tmp_path / "tables").iterdir()}, done.stderr
+
+    def run(method, seed, experiment="glue", **more):
+        return record(config(method=method, seed=seed, experiment=experiment), 0.5 + seed / 10, **more)
+
+    pairs = [run(method, seed, costs=costs(0.1)) for method in (LoraConfig(), RosaConfig()) for seed in (0, 1)]
+    plain = {f"glue.{ending}" for ending in ("md", "tex", "csv")}
+    parts = {f"glue_costs.{ending}" for ending in ("md", "tex", "csv")} | {
+        "glue_differences.md",
+        "glue_differences.tex",
+    }
+    written, said = made(*pairs)
+    assert written == plain | parts
+    (tmp_path / "tables" / "glue_costs.txt").write_text("notes")
+    (tmp_path / "tables" / "glue_costs_of_mine.md").write_text("notes")
+    notes = {"glue_costs.txt", "glue_costs_of_mine.md"}
+    assert made(*pairs) == (plain | parts | notes, said)
+    written, said = made(run(RosaConfig(), 0))
+    assert written == plain | notes
+    assert sorted(said.splitlines()) == sorted(
+        f"removed: {tmp_path / 'tables' / name}, of records that are no longer there" for name in parts
+    )
+    # The tables of another experiment of such a name are not a part's.
+    other = run(RosaConfig(), 0, "glue_costs")
+    written, said = made(run(RosaConfig(), 0), other)
+    assert written == plain | notes | {name for name in parts if "costs" in name}
+    assert said == ""
 
 
 def test_the_printed_command_reads_from_where_the_records_were_read():
