@@ -35,6 +35,8 @@ from rosa.records import Record
 from rosa.records.environment import environment
 from rosa.report.tables.markdown import markdown
 from rosa.report.tables.table import Table
+from rosa.utils import files
+from rosa.utils.console import run_command
 from rosa.utils.formatting import MIB
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -269,19 +271,19 @@ SECTIONS = {
 def main() -> int:
     """Run the sections, and print the path of the report."""
     options = arguments()
+    report: Path = options.report
+    files.refuse_unwritable_file(report, "--report ")
     if options.device == "cuda" and not torch.cuda.is_available():
         print("error: PyTorch sees no CUDA device; --device cpu rehearses the check", file=sys.stderr)
         return 2
-    report: Path = options.report
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(f"# GPU check\n\n{facts(options.device)}\n", encoding="utf-8")
+    files.write(report, f"# GPU check\n\n{facts(options.device)}\n")
     end = time.monotonic() + options.seconds
     failed = []
     with tempfile.TemporaryDirectory(prefix="rosa-gpu-check-") as folder:
         place = Place(options.device, Path(folder))
         for name in options.sections or SECTIONS:
             outcome, text = perform(name, place, min(SECTIONS[name].limit, end - time.monotonic()))
-            with report.open("a", encoding="utf-8") as file:
+            with files.writing(report), report.open("a", encoding="utf-8") as file:
                 file.write(f"## {SECTIONS[name].heading}\n\n`{name}`: {outcome}\n\n{text}\n")
             print(f"{name}: {outcome}", flush=True)
             if not outcome.startswith("ok"):
@@ -356,4 +358,4 @@ def _section(name: str, place: Place, text: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

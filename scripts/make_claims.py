@@ -28,6 +28,7 @@ def main() -> None:
     add_results(options)
     options.add_argument("--out", type=Path, default=Path("docs/claims.md"), help="default: docs/claims.md")
     chosen = options.parse_args()
+    files.refuse_unwritable_file(chosen.out, "--out ")
     found, problems = find(chosen.results, evidence="alone")
     scored, lost = baselines.find(chosen.results)
     tell_left_out([*problems, *lost])

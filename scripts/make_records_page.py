@@ -22,6 +22,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description="Write the page of the keys of a run's record.")
     options.add_argument("--out", type=Path, default=Path("docs/records.md"), help="default: docs/records.md")
     chosen = options.parse_args()
+    files.refuse_unwritable_file(chosen.out, "--out ")
     files.write(chosen.out, page())
     print(chosen.out)
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import from_clone  # noqa: F401  # finds rosa
 
+from rosa import records
 from rosa.config import Config
 from rosa.data import e2e
 from rosa.records import RULES
-from rosa.report.cli import add_results
+from rosa.report.cli import add_results, tell_left_out
 from rosa.report.samples import Group, page
 from rosa.utils import files
 from rosa.utils.console import run_command
@@ -34,17 +35,22 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_groups(config: Config, split: str) -> Sequence[Group]:
-    """Read the inputs of a run's split again."""
-    return e2e.load(config.task, config.drawn_data, config.seed).groups[split]
+def read_groups(config: Config, split: str) -> tuple[Sequence[Group], str]:
+    """Read the inputs of a run's split again, and the SHA-256 of the split."""
+    read = e2e.load(config.task, config.drawn_data, config.seed)
+    return read.groups[split], read.facts["splits"][split]["sha256"]
 
 
 def main() -> None:
     """Write the page, and print its path."""
     options = arguments()
     out = options.out or options.results / "samples" / f"{options.experiment}.md"
+    files.refuse_unwritable_file(out, "--out ")
+    found, problems = records.find(options.results, options.experiment)
+    tell_left_out(problems)
     text = page(
         options.results,
+        found,
         options.experiment,
         options.rule,
         options.seed,

@@ -8,6 +8,7 @@ Usage: python scripts/measure_peft.py [ways] [--repeats N] [--out FILE]    the w
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -33,6 +34,7 @@ from transformers.utils import logging
 import rosa
 import rosa.peft
 from rosa.adapters import support
+from rosa.errors import ConfigError
 from rosa.peft.rosa import RosaTunerLinear
 from rosa.utils import files
 from rosa.utils.console import run_command
@@ -385,23 +387,40 @@ def measure_fsdp() -> str:
     return "\n".join([*lines, ""])
 
 
+def refuse(asked: argparse.Namespace) -> None:
+    """Refuse an option that the measurement has no use for, or a value without a spread.
+
+    Raises:
+        ConfigError: the message names the option, its value and what would be right.
+    """
+    for option, what in (("repeats", "ways"), ("minutes", "step")):
+        value = getattr(asked, option)
+        if value is not None and asked.what != what:
+            raise ConfigError(f"--{option} {value}: {asked.what} has no use for it; expected it with {what} alone")
+    if asked.repeats is not None and asked.repeats < 2:
+        raise ConfigError(f"--repeats {asked.repeats}: expected at least 2, for a spread")
+    if asked.minutes is not None and not 0 < asked.minutes < math.inf:
+        raise ConfigError(f"--minutes {asked.minutes}: expected a number above 0")
+
+
 def main() -> None:
     """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=("ways", "step", "fsdp"), default="ways")
-    parser.add_argument("--repeats", type=int, default=20, help="of ways: steps of each candidate")
-    parser.add_argument("--minutes", type=float, default=4.0, help="of step: how long in all")
+    parser.add_argument("--repeats", type=int, help="of ways: steps of each candidate, at least 2 (default: 20)")
+    parser.add_argument("--minutes", type=float, help="of step: how long in all (default: 4)")
     parser.add_argument("--out", type=Path, help="by default results/tables/peft.md, peft_step.md or peft_fsdp.md")
     asked = parser.parse_args()
+    refuse(asked)
     name = "peft" if asked.what == "ways" else f"peft_{asked.what}"
     out = asked.out or Path(f"results/tables/{name}.md")
     files.refuse_unwritable_file(out, "--out ")
     logging.set_verbosity_error()
     torch.set_num_threads(1)
     if asked.what == "ways":
-        text = measure(asked.repeats)
+        text = measure(asked.repeats or 20)
     else:
-        text = measure_step(asked.minutes) if asked.what == "step" else measure_fsdp()
+        text = measure_step(asked.minutes or 4.0) if asked.what == "step" else measure_fsdp()
     files.write(out, text)
     print(text)
 

@@ -140,6 +140,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=120, help="the longest that the tests may take (120)")
     arguments = parser.parse_args()
     module = relative(arguments.module)
+    for option in ("count", "seconds"):
+        if getattr(arguments, option) < 1:
+            raise ConfigError(f"--{option} {getattr(arguments, option)}: expected at least 1")
     source = (ROOT / module).read_text(encoding="utf-8")
     drawn = list(itertools.islice(mutants(source, random.Random(arguments.seed)), arguments.count))
     with tempfile.TemporaryDirectory() as place:

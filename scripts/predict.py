@@ -3,6 +3,8 @@
 python scripts/predict.py RUN [RUN ...] --split test --out FOLDER [--zip FILE]     # the leaderboard's files, zipped
 python scripts/predict.py RUN --split validation --out FILE.csv                    # or FILE.jsonl; also of test
 python scripts/predict.py RUN --file TEXTS.csv --out FILE.csv
+
+A file that exists is replaced with --overwrite only.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,7 @@ from rosa.utils import files
 from rosa.utils.console import run_command, silence_transformers
 
 if TYPE_CHECKING:
+    from rosa.config import TaskConfig
     from rosa.run.reload import FinishedRun
 
 ENDINGS = (".csv", ".jsonl")
@@ -39,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--zip", type=Path, metavar="FILE", help="pack the leaderboard's files of these runs")
     parser.add_argument("--weights", choices=RULES, help="which epoch (default: the selected one)")
     parser.add_argument("--data-dir", metavar="DIR", help="of data=local, if moved since the run")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     options = parser.parse_args()
     options.leaderboard = options.split == "test" and options.out.suffix not in ENDINGS
     if options.leaderboard:
@@ -50,38 +55,68 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def write_leaderboard(run: FinishedRun, folder: Path, written: list[Path]) -> None:
-    """Write a file for each test set of the run's task, and add it to ``written``.
+def leaderboard_files(tasks: Sequence[TaskConfig], folder: Path) -> dict[Path, tuple[str, str]]:
+    """The file of each test set of the runs' tasks -> its task and split.
 
     Raises:
-        DataError: a task that is not GLUE's, a test set that cannot be read, or a file that was written before.
+        DataError: a task that is not GLUE's, or two runs of one task.
     """
     from rosa.data import unlabelled
     from rosa.run import predict
 
-    task = run.config.task
-    for split in unlabelled.test_splits(task):
-        name = predict.LEADERBOARD.get((task.name, split))
-        if name is None:
-            raise DataError(
-                f"--out {folder}: the leaderboard is of GLUE's tasks, and this is task={task.name}; expected a name "
-                f"that ends in {' or '.join(ENDINGS)}"
-            )
-        path = folder / f"{name}.tsv"
-        if path in written:
-            raise DataError(f"{path}: two of these runs are of task={task.name}; expected one run for each task")
+    found: dict[Path, tuple[str, str]] = {}
+    for task in tasks:
+        for split in unlabelled.test_splits(task):
+            name = predict.LEADERBOARD.get((task.name, split))
+            if name is None:
+                raise DataError(
+                    f"--out {folder}: the leaderboard is of GLUE's tasks, and this is task={task.name}; expected a "
+                    f"name that ends in {' or '.join(ENDINGS)}"
+                )
+            path = folder / f"{name}.tsv"
+            if path in found:
+                raise DataError(f"{path}: two of these runs are of task={task.name}; expected one run for each task")
+            found[path] = (task.name, split)
+    return found
+
+
+def refuse_taken(paths: Iterable[Path]) -> None:
+    """Refuse to replace files.
+
+    Raises:
+        OutputError: one exists.
+    """
+    for path in paths:
+        if path.exists():
+            raise OutputError(f"{path}: exists; choose another place, or overwrite it (--overwrite)")
+
+
+def write_leaderboard(run: FinishedRun, files_of: Mapping[Path, tuple[str, str]]) -> list[Path]:
+    """Write the file of each test set of the run's task, and return them; AX may be missing.
+
+    Raises:
+        DataError: a test set that cannot be read.
+    """
+    from rosa.data import unlabelled
+    from rosa.run import predict
+
+    task, written = run.config.task, []
+    for path, (name, split) in files_of.items():
+        if name != task.name:
+            continue
         try:
             texts, _ = predict.read(run, split)
         except DataError as error:
             if split != unlabelled.AX:
                 raise
-            print(f"left out: {name}: {error}", file=sys.stderr)
+            print(f"left out: {path.stem}: {error}", file=sys.stderr)
             continue
         files.write(path, predict.leaderboard(task, predict.predict(run, texts)))
         written.append(path)
-        rows, official = len(texts[0]), predict.OFFICIAL_ROWS[name]
+        rows, official = len(texts[0]), predict.OFFICIAL_ROWS[path.stem]
         other = "" if rows == official else f"; not the official test set, which has {official:,}"
         print(f"{path}: {rows:,} rows{other}")
+    return written
 
 
 def main() -> None:
@@ -99,6 +134,17 @@ def main() -> None:
     from rosa.run import predict, reload
 
     silence_transformers()
+    configs = {folder: reload.read(folder)[1] for folder in options.runs}
+    for folder, config in configs.items():
+        if options.data_dir and config.data.source != "local":
+            raise DataError(
+                f"--data-dir {options.data_dir}: {folder} is a run of data={config.data.source}; expected a run of "
+                "data=local"
+            )
+    tasks = [configs[folder].task for folder in options.runs]
+    submitted = leaderboard_files(tasks, options.out) if options.leaderboard else {}
+    if not options.overwrite:
+        refuse_taken([*(submitted or [options.out]), *([options.zip] if options.zip else [])])
     written: list[Path] = []
     for folder in options.runs:
         run = reload.load(folder, options.weights)
@@ -106,7 +152,7 @@ def main() -> None:
             data = dataclasses.replace(run.config.data, dir=options.data_dir)
             run = dataclasses.replace(run, config=dataclasses.replace(run.config, data=data))
         if options.leaderboard:
-            write_leaderboard(run, options.out, written)
+            written += write_leaderboard(run, submitted)
             continue
         task = run.config.task
         texts, labels = (

@@ -30,12 +30,14 @@ class Group(Protocol):
         """The human-written texts."""
 
 
-GroupReader = Callable[[Config, str], Sequence[Group]]
-"""Reads the inputs of a run's split; passed in, because this package reads records and no data sets."""
+GroupReader = Callable[[Config, str], tuple[Sequence[Group], str]]
+"""Reads the inputs of a run's split, with the SHA-256 that a record has of the split; passed in, because this package
+reads records and no data sets."""
 
 
 def page(
     results_dir: Path,
+    found: Sequence[Record],
     experiment: str,
     rule: Rule | None,
     seed: int,
@@ -48,7 +50,8 @@ def page(
     The inputs are spread evenly over the split, so that they are not hand-picked.
 
     Args:
-        results_dir: folder of ``runs/``, which has the texts, and ``records/``.
+        results_dir: folder of ``runs/``, which has the texts.
+        found: its records.
         experiment: its name.
         rule: epoch selection rule, ``best`` or ``last``; None: the experiment's own.
         seed: seed of the runs.
@@ -57,18 +60,22 @@ def page(
         read_groups: reads the inputs of a run's split.
 
     Raises:
-        SamplesError: no run of this seed generated texts, the runs' inputs differ, or a file of texts is missing or
-            changed.
+        SamplesError: no run of this seed generated texts, the runs' inputs differ, a file of texts is missing or
+            changed, or the data are no longer those of the runs.
         ReportError, RecordError, DataError, ConfigError: records or data that cannot be used.
     """
     if number < 1:
         raise SamplesError(f"--number {number}: expected at least 1")
-    found, _ = records.find(results_dir, experiment)
     rule = rule or own_rule(found, experiment)
     written = _written(found, experiment, rule, seed)
     first = next(iter(written.values()))
     config, split = from_dict(first["config"]), first["generation"]["split"]
-    groups = read_groups(config, split)
+    groups, digest = read_groups(config, split)
+    if digest != _data(first):
+        raise SamplesError(
+            f"{experiment}: the {split} split has changed since the runs: its sha256 is {digest}, expected "
+            f"{_data(first)}"
+        )
     texts = {label: _texts(results_dir, run, len(groups)) for label, run in written.items()}
     number = min(number, len(groups))
     chosen = [place * len(groups) // number for place in range(number)]
@@ -123,7 +130,7 @@ def _texts(results_dir: Path, run: Record, wanted: int) -> Sequence[str]:
     texts = content.decode("utf-8").split("\n")[:-1]
     if len(texts) != wanted:
         raise SamplesError(
-            f"{path}: {len(texts)} texts, but the split has {wanted} inputs; the data changed since the run"
+            f"{path}: {len(texts)} texts, but the split has {wanted} inputs; repeat the run: {run['command']}"
         )
     return texts
 

@@ -65,9 +65,7 @@ def load(folder: Path, weights: Rule | None = None, attached: bool = False) -> F
             kept, or pretrained weights that are not the run's.
         RecordError, ConfigError, ModelError, AdapterError: a record, model or weights file that does not fit.
     """
-    record = _finished_record(folder)
-    config = from_dict(record["config"])
-    config = dataclasses.replace(config, task=resolved_task(config.task, record["data"]))
+    record, config = read(folder)
     if config.model.source == "perceptron":
         raise ExportError(
             f"{folder}: the run's model={config.model.name} is a perceptron, which neither Hugging Face nor PEFT "
@@ -91,6 +89,18 @@ def load(folder: Path, weights: Rule | None = None, attached: bool = False) -> F
     merge(plain)
     plain.eval()
     return FinishedRun(record, config, weights, base, plain, unmerged, tokenizer)
+
+
+def read(folder: Path) -> tuple[Record, Config]:
+    """The record of a finished run and its configuration, with the labels found in the data.
+
+    Raises:
+        ExportError: no run's folder, or an unfinished run.
+        RecordError, ConfigError: a record that cannot be read.
+    """
+    record = _finished_record(folder)
+    config = from_dict(record["config"])
+    return record, dataclasses.replace(config, task=resolved_task(config.task, record["data"]))
 
 
 def _finished_record(folder: Path) -> Record:

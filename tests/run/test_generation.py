@@ -241,7 +241,10 @@ def test_the_page_of_samples_shows_each_row_beside_the_references(make, e2e_dir)
         ).folder,
     }
     results = Path(config.results_dir)
-    made = page(results, "default", None, seed=0, number=3, command="the command of the page", read_groups=read_groups)
+    found, _ = records.find(results, "default")
+    made = page(
+        results, found, "default", None, seed=0, number=3, command="the command of the page", read_groups=read_groups
+    )
 
     written = {label: (folder / "test.best.txt").read_text().split("\n") for label, folder in folders.items()}
     with (e2e_dir / "testset_w_refs.csv").open(newline="", encoding="utf-8") as file:
@@ -262,11 +265,17 @@ def test_the_page_of_samples_shows_each_row_beside_the_references(make, e2e_dir)
     assert "`the first command`" in made
 
     with pytest.raises(SamplesError, match="no finished run of seed 7 has decoded texts of the best epoch"):
-        page(results, "default", "best", seed=7, number=3, command="", read_groups=read_groups)
+        page(results, found, "default", "best", seed=7, number=3, command="", read_groups=read_groups)
+    references = e2e_dir / "testset_w_refs.csv"
+    kept = references.read_bytes()
+    references.write_bytes(kept.replace(rows[0]["ref"].encode(), b"Another text of as many inputs."))
+    with pytest.raises(SamplesError, match="default: the test split has changed since the runs: its sha256 is "):
+        page(results, found, "default", "best", seed=0, number=3, command="", read_groups=read_groups)
+    references.write_bytes(kept)
     texts = folders["ROSA r=2, every 1 epoch"] / "test.best.txt"
     texts.write_text(texts.read_text() + "one more\n")
     with pytest.raises(SamplesError, match=r"test\.best\.txt: changed since the run"):
-        page(results, "default", "best", seed=0, number=3, command="", read_groups=read_groups)
+        page(results, found, "default", "best", seed=0, number=3, command="", read_groups=read_groups)
     texts.unlink()
     with pytest.raises(SamplesError, match=r"test\.best\.txt: cannot be read"):
-        page(results, "default", "best", seed=0, number=3, command="", read_groups=read_groups)
+        page(results, found, "default", "best", seed=0, number=3, command="", read_groups=read_groups)

@@ -52,8 +52,13 @@ def test_a_split_and_a_file_have_every_row_with_its_probabilities(composed: Comp
     again = [json.loads(line) for line in (tmp_path / "own.jsonl").read_text().splitlines()]
     assert [row["prediction"] for row in again] == [row["prediction"] for row in rows]
     assert "label" not in again[0]
-    own.write_text("sentence1\tsentense2\na\tb\n")
     done = call(folder, "--file", own, "--out", tmp_path / "own.jsonl")
+    assert done.returncode == 2
+    assert (
+        f"error: {tmp_path / 'own.jsonl'}: exists; choose another place, or overwrite it (--overwrite)" in done.stderr
+    )
+    own.write_text("sentence1\tsentense2\na\tb\n")
+    done = call(folder, "--file", own, "--out", tmp_path / "own.jsonl", "--overwrite")
     assert done.returncode == 2
     assert "did you mean sentense2" in done.stderr
     bad = tmp_path / "bad.jsonl"
@@ -63,7 +68,7 @@ def test_a_split_and_a_file_have_every_row_with_its_probabilities(composed: Comp
         ("9" * 5000, "more than 4,300"),
     ):
         bad.write_text(f'{{"sentence1": "a", "sentence2": {second}}}\n')
-        done = call(folder, "--file", bad, "--out", tmp_path / "own.jsonl")
+        done = call(folder, "--file", bad, "--out", tmp_path / "bad.csv")
         assert done.returncode == 2
         assert f"error: {bad}:1: " in done.stderr
         assert said in done.stderr

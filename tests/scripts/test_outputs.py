@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.commands import script
+from tests.conftest import ROOT
 
 NO = "/proc/no"
 """Nobody can make a folder there."""
@@ -25,6 +27,13 @@ RUN = "no-such-run"
         ("make_report", ["--out", f"{NO}/report.html"], f"--out {NO}"),
         ("make_tables", ["--out", NO], f"--out {NO}"),
         ("make_figures", ["--out", NO], f"--out {NO}"),
+        ("make_samples", ["e2e", "--out", f"{NO}/page.md"], f"--out {NO}"),
+        ("make_claims", ["--out", f"{NO}/page.md"], f"--out {NO}"),
+        ("make_records_page", ["--out", f"{NO}/page.md"], f"--out {NO}"),
+        ("make_models", ["--out", f"{NO}/page.md"], f"--out {NO}"),
+        ("measure_peft", ["--out", f"{NO}/page.md"], f"--out {NO}"),
+        ("score_e2e", ["references", "texts", "--json", f"{NO}/scores.json"], f"--json {NO}"),
+        ("gpu_check", ["--report", f"{NO}/report.md"], f"--report {NO}"),
         ("benchmark", ["--results", NO], f"--results {NO}/tables"),
     ],
 )
@@ -42,6 +51,20 @@ def test_an_output_that_cannot_be_written_is_refused_first(
     assert first.startswith(f"error: {refused}: cannot be written: ")
     assert second == f"help: python scripts/{name}.py --help"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_that_writes_a_file_is_tried() -> None:
+    """A command with an option that names a file or folder to write is among the rows above."""
+    (mark,) = test_an_output_that_cannot_be_written_is_refused_first.pytestmark
+    tried = {(name, word) for name, words, _ in mark.args[1] for word in words if word.startswith("--")}
+    options = re.compile(r"add_argument\(\s*\"(--(?:out|json|report|zip))\"")
+    found = {
+        (path.stem, option)
+        for path in (ROOT / "scripts").glob("*.py")
+        for option in options.findall(path.read_text(encoding="utf-8"))
+    }
+    assert len(found) > 10
+    assert found <= tried
 
 
 @pytest.mark.parametrize(
