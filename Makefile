@@ -59,8 +59,10 @@ benchmark: setup  ## time, memory and resampling costs of all methods, interleav
 # One thread for each of the two workers and what they start; and compiled files, which every started interpreter reads.
 TEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest -n 2 --dist worksteal
 
-test: setup  ## all tests that this machine can run; ARGS="--cov ..." for more of pytest's options
-	$(TEST) $(ARGS)
+COVERED = --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+test: setup  ## all tests that this machine can run; ARGS="..." for more of pytest's options, COVERAGE=1 as in make coverage
+	$(TEST) $(if $(COVERAGE),$(COVERED)) $(ARGS)
 
 test-quick: setup  ## the tests that are not slow; run before each commit
 	$(TEST) -m "not slow"
@@ -89,7 +91,7 @@ test-peft: setup  ## the tests of rosa.peft with the lowest PEFT that pyproject.
 	.venv-peft/bin/python -m pytest tests/peft tests/adapters/test_sharding.py tests/scripts/test_make_models.py
 
 coverage:  ## all tests, with line and branch coverage of rosa/, subprocesses included; fails below 90 percent
-	$(MAKE) test ARGS="--cov --cov-report=term:skip-covered --cov-fail-under=90"
+	$(MAKE) test COVERAGE=1
 
 test-slurm: setup  ## test a sweep on a real SLURM of one node; needs root, and Debian's packages
 	scripts/slurm_cluster.sh run $(RUN) -m pytest -m slurm tests/sweep/test_slurm.py

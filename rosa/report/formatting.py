@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rosa.config import registry
 from rosa.utils.formatting import DECIMALS
+
+if TYPE_CHECKING:
+    from rosa.report.comparison import Task
 
 TASKS = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb", "wnli")
 """GLUE's tasks in the order of its papers' tables."""
@@ -47,6 +50,11 @@ SPEAKING_OPTIONS = ("factorization", "sampling", "split")
 """Options whose values are clear without their key."""
 
 
+def task_name(task: str) -> str:
+    """A task's name as in tables."""
+    return TASK_NAMES.get(task, task)
+
+
 def task_order(tasks: Iterable[str]) -> list[str]:
     """Tasks in GLUE's order, then all others by name."""
     return sorted(tasks, key=lambda task: (TASKS.index(task) if task in TASKS else len(TASKS), task))
@@ -61,6 +69,11 @@ def scaled_name(metric: str) -> str:
     """A metric's name with its scale: ``BLEU ×100``, ``perplexity``."""
     name = METRIC_NAMES.get(metric, metric)
     return name if scale(metric) == 1 else f"{name} ×{scale(metric)}"
+
+
+def score_label(task: Task) -> str:
+    """Axis label of a task's headline metric, with ``(lower is better)`` if it is."""
+    return scaled_name(task.metric) + (" (lower is better)" if task.lower_is_better else "")
 
 
 def score(value: float, metric: str) -> str:

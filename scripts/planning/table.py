@@ -107,8 +107,9 @@ def _notes(
         rates = {machine.speed(run.config).rate / TERA for run in runs}
         yield _note(
             f"Hours on one {known(machine.gpu)}, from a measured step of each method (32 x 128 tokens, RoBERTa-base's "
-            f"shape, docs/measurements.md: {number(min(rates))} to {number(max(rates))} TFLOP/s): from that rate to "
-            "steps of at least that time, by block; launching kernels may take it whatever the tokens of a step."
+            f"shape, docs/measurements.md: {number(min(rates))} to {number(max(rates))} TFLOP/s). Lower figure: at the "
+            "measured rate. Upper: no step shorter than the measured one, scaled by blocks, since launching kernels "
+            "may dominate."
         )
     assumed = sorted({run.config.task.name for run in runs if not run.work.measured})
     if assumed:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rosa.data.paragraphs import read_glue, read_paragraphs
+from rosa.data.paragraphs import GLUE_TEXTS, GLUE_TRAIN, read_glue, read_paragraphs
 from rosa.errors import DataError
+from tests.composing import compose_config
 from tests.conftest import REAL_DATA
 
 
@@ -125,3 +126,13 @@ def test_the_real_sentences_of_glue_are_read_without_labels() -> None:
     assert not sentences & {"0", "1", "entailment", "not_entailment", "gj04", "main-news"}
     last = (folder / "CoLA" / "train.tsv").read_text(encoding="utf-8").rstrip("\n").split("\n")[-1]
     assert last.split("\t")[3].strip() in sentences
+
+
+def test_the_columns_of_glues_sentences_are_those_of_the_tasks() -> None:
+    """The five files are read in two places: as paragraphs, and as the tasks of conf/task."""
+    tasks = {}
+    for name in ("cola", "sst2", "mrpc", "rte", "stsb"):
+        local = compose_config(f"task={name}", "data=mini", "model=mini-roberta").task.local
+        assert local.train == GLUE_TRAIN
+        tasks[local.folder] = (tuple(local.texts), tuple(local.columns))
+    assert tasks == GLUE_TEXTS

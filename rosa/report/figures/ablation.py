@@ -102,9 +102,9 @@ def _draw(comparison: Comparison, found: Mapping[str, Sequence[Group]], chosen: 
             handles = [_handle(group, look) for group, look in zip(members, _looks(members), strict=True)]
             line[-1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     for axes, task in zip(panels[0], comparison.tasks, strict=True):
-        axes.set_title(style.task_name(task))
+        axes.set_title(formatting.task_name(task.name))
     for axes, task in zip(panels[-1], comparison.tasks, strict=True):
-        axes.set_xlabel(style.wrapped(style.score_label(task), style.WIDTH / (len(comparison.tasks) + 1)))
+        axes.set_xlabel(style.wrapped(formatting.score_label(task), style.WIDTH / (len(comparison.tasks) + 1)))
         style.few_ticks(axes.xaxis, max(2, 10 // len(comparison.tasks)))
     figure.align_ylabels(panels[:, 0])
     figure.suptitle(style.wrapped(_caption(comparison, chosen), style.WIDTH), x=0.01, ha="left", fontsize=8)

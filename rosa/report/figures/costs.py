@@ -110,7 +110,7 @@ def _draw(comparison: Comparison, shown: Sequence[Quantity]) -> Figure:
             axes.grid(axis="x")
             axes.yaxis.set_visible(axes is line[0])
         line[0].tick_params(axis="y", length=0)
-        line[0].set_title(style.task_name(task), loc="left")
+        line[0].set_title(formatting.task_name(task.name), loc="left")
     for axes, quantity in zip(grid[-1], shown, strict=True):
         axes.set_xlabel(style.wrapped(quantity.name, 1.1))
     grid[0][0].set_yticks(range(len(rows)), [row.label for row in rows])

@@ -128,7 +128,7 @@ def _draw(comparison: Comparison, chosen: Sequence[Selection], metric: str) -> F
         else:
             style.legend_below(figure, list(line), selection.title)
     for axes, task in zip(panels[0], tasks, strict=False):
-        axes.set_title(style.task_name(task))
+        axes.set_title(formatting.task_name(task.name))
     for axes in panels[-1]:
         axes.set_xlabel("epoch")
     figure.suptitle(style.wrapped(_caption(comparison, chosen), style.WIDTH), x=0.01, ha="left", fontsize=8)

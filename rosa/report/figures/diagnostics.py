@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from rosa.errors import ReportError
 from rosa.records import Record, Subspace, describe
+from rosa.report import formatting
 from rosa.report.comparison import Comparison, Task, summarise
 from rosa.report.figures import style
 from rosa.report.looks import Look, Selection, selections, unselected
@@ -81,12 +82,12 @@ def diagnostics(comparison: Comparison) -> tuple[list[style.Picture], list[str]]
         }
         old = sum("diagnostics" not in run for found in runs.values() for run in found)
         if old:
-            left_out.append(f"{style.task_name(task)}: {old} runs without diagnostics, from an older version")
+            left_out.append(f"{formatting.task_name(task.name)}: {old} runs without diagnostics, from an older version")
         measured = {label: list(_measure(found)) for label, found in runs.items()}
         rows = [row for row in comparison.rows if measured.get(row.label)]
         chosen = selections(rows)
         left_out += [
-            f"{style.task_name(task)}: {label} differs from no other row by one setting alone"
+            f"{formatting.task_name(task.name)}: {label} differs from no other row by one setting alone"
             for label in unselected(rows, chosen)
         ]
         for selection in chosen if rows else ():
@@ -245,7 +246,7 @@ def _draw(
 def _caption(comparison: Comparison, task: Task, selection: Selection) -> str:
     spread = ": mean, and whiskers from the lowest to the highest" if len(task.seeds) > 1 else ""
     fewer = style.fewer_seeds(selection.rows, [task])
-    return f"{style.heading(comparison)}, {style.task_name(task)}; {style.seeds([task])}{spread}.{fewer}"
+    return f"{style.heading(comparison)}, {formatting.task_name(task.name)}; {style.seeds([task])}{spread}.{fewer}"
 
 
 def _line(axes: Axes, layers: Sequence[Layer], values: Mapping[str, Measured], look: Look, label: str) -> None:

@@ -74,7 +74,7 @@ def _draw(comparison: Comparison, found: Sequence[Difference], rows: Sequence[Ro
             if one.task is task:
                 _mark(axes, one, labels.index(one.row.label), looks[one.row.label])
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_title(style.task_name(task))
+        axes.set_title(formatting.task_name(task.name))
         axes.set_xlabel(style.wrapped(_difference_label(task), room))
         style.few_ticks(axes.xaxis, max(2, 10 // len(tasks)))
         axes.grid(axis="x")
@@ -91,7 +91,7 @@ def _draw(comparison: Comparison, found: Sequence[Difference], rows: Sequence[Ro
 
 
 def _difference_label(task: Task) -> str:
-    return f"{style.score_label(task)}, less LoRA's"
+    return f"{formatting.score_label(task)}, less LoRA's"
 
 
 def _mark(axes: Axes, one: Difference, place: int, look: Look) -> None:

@@ -130,10 +130,10 @@ def _panel(figure: Figure, axes: Axes, rank_map: RankMap, task: Task) -> None:
     axes.set_yticks(range(len(rank_map.ranks)), [str(rank) for rank in rank_map.ranks])
     axes.set_xlabel("time between resamples")
     axes.set_ylabel("rank")
-    axes.set_title(style.task_name(task))
+    axes.set_title(formatting.task_name(task.name))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, label=style.wrapped(style.score_label(task), 1.6), fraction=0.06, pad=0.02)
+    figure.colorbar(image, ax=axes, label=style.wrapped(formatting.score_label(task), 1.6), fraction=0.06, pad=0.02)
 
 
 def _ink(share: float) -> str:

@@ -119,16 +119,6 @@ def file_name(comparison: Comparison, *parts: str) -> str:
     return f"{comparison.experiment}/{'-'.join((model, *parts))}"
 
 
-def task_name(task: Task) -> str:
-    """A task's name as in tables."""
-    return formatting.TASK_NAMES.get(task.name, task.name)
-
-
-def score_label(task: Task) -> str:
-    """Axis label of the headline metric, with ``(lower is better)`` if it is."""
-    return formatting.scaled_name(task.metric) + (" (lower is better)" if task.lower_is_better else "")
-
-
 def heading(comparison: Comparison) -> str:
     """Experiment and model, with a remark if the data are generated."""
     mini = any(run["config"]["data"].get("source") == "mini" for run in comparison.runs)
@@ -139,7 +129,7 @@ def seeds(tasks: Sequence[Task]) -> str:
     """``seeds 0, 1, 2 (n = 3)``; per task if they differ."""
     by_seeds: dict[tuple[int, ...], list[str]] = {}
     for task in tasks:
-        by_seeds.setdefault(task.seeds, []).append(task_name(task))
+        by_seeds.setdefault(task.seeds, []).append(formatting.task_name(task.name))
     parts = []
     for found, names in by_seeds.items():
         where = f" for {', '.join(names)}" if len(by_seeds) > 1 else ""
@@ -155,7 +145,7 @@ def fewer_seeds(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
         for task in tasks:
             finished = len(row.results[task.name].selected.scored) if task.name in row.results else 0
             if finished < len(task.seeds):
-                parts.append(f"{row.label} on {task_name(task)} (n = {finished})")
+                parts.append(f"{row.label} on {formatting.task_name(task.name)} (n = {finished})")
     return f" Fewer seeds: {'; '.join(parts)}." if parts else ""
 
 

@@ -183,8 +183,8 @@ def _draw(comparison: Comparison, series: Series, shown: Sequence[Quantity]) -> 
                 _say_missing(axes)
             elif quantity in WRITTEN:
                 _make_readable(axes, WRITTEN[quantity], costs, width)
-        line[0].set_title(style.task_name(task), loc="left")
-        line[0].set_ylabel(style.wrapped(style.score_label(task), HEIGHT))
+        line[0].set_title(formatting.task_name(task.name), loc="left")
+        line[0].set_ylabel(style.wrapped(formatting.score_label(task), HEIGHT))
     style.legend_below(figure, list(grid.flat), "")
     figure.suptitle(style.wrapped(_caption(comparison, series, shown), style.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure

@@ -129,7 +129,7 @@ def contents(
     methods = sorted({method for section in sections for method in section.methods}, key=registry.order)
     return Page(
         tuple(sections),
-        {task: formatting.TASK_NAMES.get(task, task) for task in tasks},
+        {task: formatting.task_name(task) for task in tasks},
         {method: registry.label(method) for method in methods},
         runs,
         tuple(map(str, problems)),
@@ -216,7 +216,7 @@ def _answers(found: Sequence[Difference]) -> Iterator[str]:
 def _verdicts(found: Sequence[Difference]) -> str:
     parts = []
     for verdict in (BETTER, WORSE, OPEN):
-        own = [formatting.TASK_NAMES.get(one.task.name, one.task.name) for one in found if one.verdict == verdict]
+        own = [formatting.task_name(one.task.name) for one in found if one.verdict == verdict]
         if own and len(found) <= NAMED + len(formatting.TASKS):
             parts.append(f"{verdict} on {', '.join(dict.fromkeys(own))}")
         elif own:

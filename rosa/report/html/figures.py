@@ -62,7 +62,9 @@ def differences_figure(comparison: Comparison, found: Sequence[Difference]) -> F
     for task in comparison.tasks:
         rows = [_interval(one, looks[one.row.label]) for one in found if one.task is task]
         if rows:
-            panels.append(charts.intervals(_name(task), f"{_score(task)}, less LoRA's", rows))
+            panels.append(
+                charts.intervals(formatting.task_name(task.name), f"{formatting.score_label(task)}, less LoRA's", rows)
+            )
     several = any(one.paired.interval for one in found)
     tests = sum(one.p_holm is not None for one in found)
     names = list(dict.fromkeys(one.paired.against for one in found))
@@ -116,7 +118,7 @@ def costs_figure(comparison: Comparison) -> FigureView | None:
         ]
         if len(shown) > 1:
             axis = quantity.name if reference is None else f"{quantity.name.split(' (')[0]}, × {reference.label}'s"
-            unit = _score(tasks[0]) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
+            unit = formatting.score_label(tasks[0]) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
             panels.append(charts.scatter(quantity.name.split(" (")[0], unit, axis, shown, tasks[0].lower_is_better))
     if not panels:
         return None
@@ -189,8 +191,8 @@ def curves_figures(comparison: Comparison) -> tuple[list[FigureView], list[str]]
                 for row, label in zip(selection.rows, selection.labels, strict=True)
             ]
             if any(len(one.points) > 1 for one in series):
-                name = f"{_name(task)}, {selection.title}" if selection.title else _name(task)
-                panels.append(charts.lines(name, f"{_score(task)}, {task.splits[0]}", "epoch", series))
+                name = ", ".join(filter(None, (formatting.task_name(task.name), selection.title)))
+                panels.append(charts.lines(name, f"{formatting.score_label(task)}, {task.splits[0]}", "epoch", series))
         if panels:
             sets.append((selection.title, looks, panels))
     if sets and all(looks == sets[0][1] for _, looks, _ in sets):
@@ -230,7 +232,11 @@ def rates_figures(comparison: Comparison) -> list[FigureView]:
     for task in comparison.tasks:
         series = [charts.Series(row.label, looks[row.label], tuple(_rates(row, task))) for row in comparison.rows]
         if any(len(one.points) > 1 for one in series):
-            panels.append(charts.lines(_name(task), _score(task), "learning rate", series, log_x=True))
+            panels.append(
+                charts.lines(
+                    formatting.task_name(task.name), formatting.score_label(task), "learning rate", series, log_x=True
+                )
+            )
     legend = tuple((charts.mark(look), label) for label, look in looks.items())
     caption = "Mean over the seeds of each learning rate; the table of the grid marks the one that each row chooses."
     return [FigureView("Score by learning rate", tuple(panels), legend, caption)] if panels else []
@@ -242,11 +248,3 @@ def _rates(row: Row, task: Task) -> Iterator[tuple[float, float, float, float]]:
         found = [scale * value for value in trial.scores(task.splits[0], task.metric).values()]
         if found and trial.lr > 0:
             yield trial.lr, statistics.fmean(found), min(found), max(found)
-
-
-def _name(task: Task) -> str:
-    return formatting.TASK_NAMES.get(task.name, task.name)
-
-
-def _score(task: Task) -> str:
-    return formatting.scaled_name(task.metric) + (" (lower is better)" if task.lower_is_better else "")

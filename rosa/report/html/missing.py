@@ -38,7 +38,7 @@ class Gap:
     @property
     def task_name(self) -> str:
         """The task's name as in tables."""
-        return formatting.TASK_NAMES.get(self.task, self.task)
+        return formatting.task_name(self.task)
 
 
 def gaps(comparison: Comparison, runs: Runs) -> list[Gap]:

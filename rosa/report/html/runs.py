@@ -51,7 +51,7 @@ class Runs:
         if result is None or not trials:
             return None
         runs = [self._run(run, result, task) for trial in trials for run in trial.runs]
-        title = f"{row.label}, {formatting.TASK_NAMES.get(task.name, task.name)}"
+        title = f"{row.label}, {formatting.task_name(task.name)}"
         if lr is not None:
             title += f", learning rate {formatting.rate(lr)}"
         self._cells.append({"title": title, "method": row.method, "curve": _curve_name(task), "runs": runs})

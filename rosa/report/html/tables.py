@@ -84,7 +84,7 @@ def view(table: Table, places: Places, comparison: Comparison, runs: Runs, publi
         runs: collects the runs of each cell.
         published: label -> method of the published rows.
     """
-    tasks = {_name(task): task.name for task in comparison.tasks}
+    tasks = {formatting.task_name(task.name): task.name for task in comparison.tasks}
     several = len(comparison.tasks) > 1
     labels = {**published, **{row.label: row.method for row in comparison.rows}}
 
@@ -117,7 +117,7 @@ def named(table: Table, comparison: Comparison) -> Places:
 
     Column headings are a task, a learning rate, or a quantity of the row's only task.
     """
-    tasks = {_name(task): task for task in comparison.tasks}
+    tasks = {formatting.task_name(task.name): task for task in comparison.tasks}
     rows: dict[str, tuple[Row, Task | None]] = {
         row.label: (row, comparison.tasks[0] if len(tasks) == 1 else None) for row in comparison.rows
     }
@@ -150,7 +150,3 @@ def order(text: str) -> float | None:
     """The first number of a cell: ``71.2 ± 0.4`` is 71.2, ``0.15M + 770 head`` is 150,000; None without one."""
     found = NUMBER.match(text)
     return float(found[1]) * UNITS[found[2]] if found else None
-
-
-def _name(task: Task) -> str:
-    return formatting.TASK_NAMES.get(task.name, task.name)

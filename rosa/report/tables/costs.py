@@ -187,11 +187,11 @@ def costs_table(comparison: Comparison) -> Table | None:
     for row in comparison.rows:
         lora = lora_of(row, comparison.rows)
         for task in [task.name for task in comparison.tasks if task.name in row.results] if apart else [None]:
-            name = f"{row.label}, {formatting.TASK_NAMES.get(task, task)}" if task else row.label
+            name = f"{row.label}, {formatting.task_name(task)}" if task else row.label
             cells = [Cell(name), *(Cell(_text(row, lora, quantity, task)) for quantity in quantities)]
             rows.append((*cells, Cell(trainable(row, task))))
     model = ", ".join(sorted({row.model for row in comparison.rows}))
-    tasks = ", ".join(formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks)
+    tasks = ", ".join(formatting.task_name(task.name) for task in comparison.tasks)
     caption = f"{comparison.experiment}: what training {model} on {tasks} costs"
     header = ("Method", *(quantity.name for quantity in quantities), "Trainable")
     return Table(f"{comparison.experiment}-costs", caption, header, tuple(rows), tuple(_notes(comparison, apart)))

@@ -106,7 +106,7 @@ def _line(one: Difference, footnotes: notes.Footnotes) -> tuple[Cell, ...]:
         interval = " to ".join(formatting.signed_score(end, metric) for end in paired.interval)
     return (
         Cell(one.row.label),
-        Cell(formatting.TASK_NAMES.get(one.task.name, one.task.name)),
+        Cell(formatting.task_name(one.task.name)),
         Cell(
             formatting.MISSING if paired.difference is None else formatting.signed_score(paired.difference, metric),
             marks=tuple(map(footnotes.mark, one.apart)),

@@ -92,7 +92,7 @@ def generation_table(comparison: Comparison, task: Task, published: Sequence[Pub
     header = ("Method", *map(formatting.scaled_name, metrics), *(one[0].upper() + one[1:] for one in headlines))
     header += ("Trainable",)
     model = ", ".join(sorted({row.model for row in comparison.rows}))
-    name = formatting.TASK_NAMES.get(task.name, task.name)
+    name = formatting.task_name(task.name)
     caption = f"{comparison.experiment}: {model} on {name}, texts of the {split} split, {comparison.epoch}"
     explained = "Trainable: adapter + head parameters. " + legend(list(columns.values()))
     lines = [

@@ -22,7 +22,7 @@ def grid_table(comparison: Comparison) -> Table:
     for row, task in pairs:
         result = row.results[task.name]
         by_lr = {trial.lr: trial for trial in result.trials}
-        name = formatting.TASK_NAMES.get(task.name, task.name)
+        name = formatting.task_name(task.name)
         cells = [Cell(f"{row.label}, {name}" if len(comparison.tasks) > 1 else row.label)]
         for lr in rates:
             written = trial_text(by_lr[lr], task) if lr in by_lr else formatting.MISSING

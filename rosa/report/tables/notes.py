@@ -75,25 +75,24 @@ def grid_of(result: Result) -> tuple[tuple[float, ...], str]:
         first = tuned[0]
         again = ", then chosen here among the rates that were run" if len(rates) > 1 else ""
         committed = " (committed records)" if first.get("committed") else ""
-        how = f"tuned: {first['experiment']}{committed} on {_task(first['task'])}, seed {first['seed']}{again}"
+        task = formatting.task_name(first["task"])
+        how = f"tuned: {first['experiment']}{committed} on {task}, seed {first['seed']}{again}"
         rates |= {entry["lr"] for tuning in tuned for entry in tuning["grid"]}
     return tuple(sorted(rates)), how
 
 
-def _task(name: str) -> str:
-    return formatting.TASK_NAMES.get(name, name)
-
-
 def _on(tasks: Iterable[str]) -> str:
     """`` on CoLA, MRPC``."""
-    return f" on {', '.join(map(_task, tasks))}"
+    return f" on {', '.join(map(formatting.task_name, tasks))}"
 
 
 def _scale(comparison: Comparison) -> list[Line]:
     mini = sorted({run["identity"]["task"] for run in comparison.runs if run["config"]["data"].get("source") == "mini"})
     if not mini:
         return []
-    shapes = " and ".join(dict.fromkeys("GLUE" if task in formatting.TASKS else _task(task) for task in mini))
+    shapes = " and ".join(
+        dict.fromkeys("GLUE" if task in formatting.TASKS else formatting.task_name(task) for task in mini)
+    )
     body = (
         f"the data are small, of {shapes}'s shape, and the project generates them. This table exercises the whole "
         f"pipeline; it is no reproduction of the paper, and its numbers say nothing about {shapes}."
@@ -129,7 +128,7 @@ def _changed_data(comparison: Comparison) -> list[Line]:
             if facts.get("sha256"):
                 seen.setdefault((run["identity"]["task"], split, seed), set()).add(facts["sha256"])
     changed = dict.fromkeys(
-        f"{_task(task)} {split}" for (task, split, _), found in sorted(seen.items()) if len(found) > 1
+        f"{formatting.task_name(task)} {split}" for (task, split, _), found in sorted(seen.items()) if len(found) > 1
     )
     if not changed:
         return []
@@ -139,7 +138,7 @@ def _changed_data(comparison: Comparison) -> list[Line]:
 def _metrics(comparison: Comparison) -> Line:
     by_metric: dict[str, list[str]] = {}
     for task in comparison.tasks:
-        name = _task(task.name)
+        name = formatting.task_name(task.name)
         if len(task.splits) > 1:
             name += f" ({' / '.join(task.splits)}; {_first_split(comparison)} by the first)"
         elif task.splits[0] != "validation":
@@ -182,7 +181,7 @@ def _rule(comparison: Comparison) -> Line:
 def _seeds(comparison: Comparison) -> Line:
     by_seeds: dict[tuple[int, ...], list[str]] = {}
     for task in comparison.tasks:
-        by_seeds.setdefault(task.seeds, []).append(_task(task.name))
+        by_seeds.setdefault(task.seeds, []).append(formatting.task_name(task.name))
     listed = "; ".join(
         f"{', '.join(map(str, seeds))} (n={len(seeds)})" + (f" for {', '.join(tasks)}" if len(by_seeds) > 1 else "")
         for seeds, tasks in by_seeds.items()
@@ -299,7 +298,7 @@ def _data(comparison: Comparison) -> list[Line]:
         for run in comparison.runs:
             # A run that failed early may have no sizes; the first run that has them is used for the task.
             if run["identity"]["task"] == task.name and run["data"].get("splits"):
-                sources.setdefault(_source(run), {}).setdefault(_task(task.name), _sizes(run))
+                sources.setdefault(_source(run), {}).setdefault(formatting.task_name(task.name), _sizes(run))
     lines = []
     for source, tasks in sorted(sources.items()):
         same: dict[str, list[str]] = {}
@@ -347,7 +346,7 @@ def _overlap(comparison: Comparison) -> list[Line]:
                 if "in_train" in split:
                     splits.setdefault(name, []).append(split)
         written = ", ".join(f"{name} {_in_train(found)}" for name, found in splits.items()) or "not counted"
-        counted.setdefault(written, []).append(_task(task.name))
+        counted.setdefault(written, []).append(formatting.task_name(task.name))
     if list(counted) in ([], ["not counted"]):
         return []
     listed = "; ".join(f"{written} ({', '.join(names)})" for written, names in counted.items())
@@ -373,7 +372,7 @@ def on_baselines(comparison: Comparison) -> list[Line]:
     """Explanations of the rows of baselines, or the command that computes them."""
     texts = [task for task in comparison.tasks if task.kind != "vector_regression"]
     command = _command("make_baselines", comparison, comparison.words.records)
-    lacking = [_task(task.name) for task in texts if not baselines.lines(comparison, task)]
+    lacking = [formatting.task_name(task.name) for task in texts if not baselines.lines(comparison, task)]
     if not texts:
         return []
     if len(lacking) == len(texts):

@@ -94,7 +94,7 @@ def _table(comparison: Comparison, rank_map: RankMap, task: Task, column: Column
         line = [rank_map.cells.get((rank, period)) for period in rank_map.periods]
         line += [rank_map.beside.get(rank)] if rank_map.beside else []
         rows.append((Cell(f"r={rank}"), *(_cell(comparison, row, task, standing, footnotes) for row in line)))
-    name = formatting.TASK_NAMES.get(task.name, task.name)
+    name = formatting.task_name(task.name)
     model = ", ".join(sorted({row.model for row in comparison.rows}))
     caption = (
         f"{comparison.experiment}: {model} on {name}, {rank_map.label} by rank and time between resamples, "
