@@ -28,6 +28,7 @@ from benchmarks import (
     stages,
 )
 from benchmarks.findings import Findings, facts_table, long_csv
+from benchmarks.texts import of_task
 from benchmarks.workload import Workload, prepare
 from rosa.config import Config
 from rosa.records import environment
@@ -99,6 +100,7 @@ def run(
 
     Raises:
         BenchmarkError: an unknown name, fewer than one repeat, or a benchmark that this machine cannot run.
+        BenchmarkError, DataError: E2E's files cannot be read.
         OutputError: the folder is not writable.
     """
     unknown = [name for name in names if name not in (*NAMES, ALL)]
@@ -116,6 +118,9 @@ def run(
     config = resolve_device(config)
     chosen, left_out = _possible(names or DEFAULT, config.train.device, OF_A_MODEL if asked else NAMES)
     workload = prepare(config, e2e_dir, asked)
+    if e2e_dir is not None and {"decoding", "scoring"} & set(chosen):
+        of_task("e2e", workload, 1)
+        scoring.read(e2e_dir)
     facts: dict[str, dict[str, Any]] = {
         "workload": workload.describe() | left_out,
         "environment": _environment(config),

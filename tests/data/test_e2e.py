@@ -88,7 +88,7 @@ def test_an_mr_in_two_places_is_one_group(task, folder):
 @pytest.mark.parametrize(
     "content",
     [
-        DEFAULT,
+        DEFAULT.replace(b"name[B]", b"name[E]"),
         b"mr,ref\nname[C],1\nname[D],2\nname[C],3\nname[C],1\n",
         '\ufeffref,mr\r\n"He said ""hi"".",name[X]\r\n"Two\nlines\u2028three", name[Y] \r\n'.encode(),
     ],

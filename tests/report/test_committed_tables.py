@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from rosa import records
 from rosa.report.figures import ablation, costs, curves, diagnostics, forest, rank_frequency, tradeoff
+from rosa.report.study import Study
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,10 +62,10 @@ def test_the_committed_figures_show_the_numbers_of_the_committed_records(monkeyp
     assert {str(path.relative_to(folder).with_suffix("")) for path in paths if path.suffix == ".svg"} == set(committed)
     made = {}
     for experiment in {name.partition("/")[0] for name in committed}:
-        study = make_figures.studied(ROOT / "results", experiment, None, "alone")
+        study = Study(records.find(ROOT / "results", experiment, "alone")[0], experiment)
         for comparison, kind in product(study.models.values(), make_figures.FIGURES):
             for pictures, _ in make_figures.pictures(comparison, kind, ["headline", "loss"]):
-                made |= {picture.name: picture.table().encode() for picture in pictures}
+                made |= {picture.name: picture.table() for picture in pictures}
     assert [name for name in committed if name not in made] == [], "the records do not give them"
     assert [name for name in committed if made[name] != committed[name]] == [], "make figures rebuilds them"
 

@@ -445,7 +445,7 @@ def test_figures_that_the_records_no_longer_give_are_removed(tmp_path, capsys):
         shutil.rmtree(tmp_path / "records", ignore_errors=True)
         for number, one in enumerate(found):
             records.write(tmp_path / "records" / str(number), one)
-        make_figures.studied.cache_clear()
+        make_figures.STUDIES.clear()
         for kind in ("ablation", "curves"):
             make_figures.draw((tmp_path, "study", None, "instead", kind, ["loss"], tmp_path / "figures", formats))
         return {path.name for path in (tmp_path / "figures" / "study").iterdir()}

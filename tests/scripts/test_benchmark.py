@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import gc
 import itertools
+import re
 import shutil
 import time
 import weakref
@@ -56,7 +57,7 @@ from rosa.adapters.linalg.subspace import draw_indices, factorize_along
 from rosa.adapters.robust import RobustLinear
 from rosa.adapters.sparse import dense
 from rosa.config import Config
-from rosa.errors import ConfigError
+from rosa.errors import ConfigError, RosaError
 from rosa.evaluation.nlg import score
 from rosa.training.checkpoints import save_weights
 from rosa.utils.formatting import MIB
@@ -1098,3 +1099,16 @@ def test_the_peaks_stop_at_the_first_error(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(MemoryError, match="lora0"):
         memory.measure_apart(config, [(f"lora{i}", 8) for i in range(20)], {})
     assert len(asked) < 20
+
+
+@pytest.mark.parametrize("name", ["decoding", "scoring"])
+def test_files_of_e2e_that_cannot_be_read_are_refused_before_anything_is_measured(
+    name: str, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(workload: Workload, rounds: int) -> Findings:
+        raise AssertionError("measured")
+
+    for one in suite.BENCHMARKS:
+        monkeypatch.setitem(suite.BENCHMARKS, one, (measured, 1))
+    with pytest.raises(RosaError, match=re.escape(str(tmp_path / "nothing"))):
+        suite.run(config, tmp_path, ["padding", name], e2e_dir=tmp_path / "nothing")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,8 @@ def test_daemons_may_be_started_again(end: str, before: str | None, tmp_path: Pa
         capture_output=True,
         text=True,
         timeout=60,
+        # Where these tests run in the background, their processes do not hear SIGINT, unless this is undone.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     # Where the administrator's policy is in force, the script sets no traps, and the shell ends by the signal.
     expected = {130: -2, 143: -15}.get(status, status) if before else status

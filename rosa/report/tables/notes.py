@@ -193,7 +193,10 @@ def _seeds(comparison: Comparison) -> Line:
              if task.name in row.results]  # fmt: skip
     further: dict[str, None] = {}
     for result, task in cells:
-        further |= {f"{_task(task.name)} {seed}": None for seed in sorted({*result.selected.scored} - {*task.seeds})}
+        further |= {
+            f"{formatting.task_name(task.name)} {seed}": None
+            for seed in sorted({*result.selected.scored} - {*task.seeds})
+        }
     if further:
         body += f" Further seeds of some rows are in the CSV file alone: {', '.join(further)}."
     if any(not complete(*cell) for cell in cells):
