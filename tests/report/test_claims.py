@@ -328,7 +328,7 @@ def rank_runs() -> list[dict[str, Any]]:
 
 def test_rank_is_compared_at_the_end_and_at_the_first_epoch_that_tells() -> None:
     made = ranks.section(compare(rank_runs(), ranks.EXPERIMENT))
-    table, _, speed = tables(made)
+    table, by_rank, speed = tables(made)
     found = lines(table)
     as_good = found["Rank does not limit ROSA: rank 1 is as good as rank 32"]
     assert (as_good[0][:4], as_good[1], as_good[-1]) == ("-0.3", "3", "supported")  # -0.01, 0.01 and -0.01, of 0.43
@@ -337,8 +337,8 @@ def test_rank_is_compared_at_the_end_and_at_the_first_epoch_that_tells() -> None
     by = np.array([0.20, 0.22, 0.20])
     low, high = scipy.stats.ttest_1samp(by, 0).confidence_interval()
     assert (ahead[0], ahead[-1]) == (f"+{100 * by.mean():.1f} ± {100 * (high - low) / 2:.1f}", "supported")
-    assert found["ROSA is better than LoRA at rank 1"][-1] == "supported"
-    assert found["ROSA is better than LoRA at rank 32"][-1] == "not run"
+    at_each = lines(by_rank)["ROSA is better than LoRA at each rank"]
+    assert (at_each[0].split()[0], at_each[1:]) == ("+9.7†", ["—", "—", "—", "open (1 of 4 ranks run)"])
     assert speed.header == ("Row", "Training state (MiB)", "Epoch 1", "Epoch 2", "Epoch 3")
     assert lines(speed)["ROSA r=32, every 1 epoch"] == ["6.00", "0.0 ± 0.0", "30.7 ± 2.1", "40.0 ± 0.0"]
     (told,) = (part for part in made.parts[1:] if isinstance(part, str))
@@ -357,22 +357,25 @@ def test_rows_that_fell_at_the_end_are_not_counted_as_rising() -> None:
 def test_one_rank_alone_is_compared_with_lora_and_nothing_is_early() -> None:
     found = [run for run in rank_runs() if run["config"]["method"]["rank"] == 1]
     made = ranks.section(compare(found, ranks.EXPERIMENT))
-    run = {words: cells[-1] for words, cells in lines(tables(made)[0]).items() if cells[-1] != "not run"}
-    assert run == {"ROSA is better than LoRA at rank 1": "supported"}
+    table, by_rank, _ = tables(made)
+    assert {cells[-1] for cells in lines(table).values()} == {"not run"}
+    assert [cells[-1] for cells in lines(by_rank).values()] == ["open (1 of 4 ranks run)", "not run", "not run"]
     assert [part for part in made.parts[1:] if isinstance(part, str)] == []
 
 
 def test_each_frequency_is_compared_with_the_first_subspace_kept_at_its_rank() -> None:
     found = rank_runs()
     found += runs(ranks.EXPERIMENT, [(RosaConfig(every=2, rank=32), [0.30, 0.31, 0.32])])
+    for rank in (2, 8):
+        found += runs(ranks.EXPERIMENT, [(RosaConfig(every=2, rank=rank), [0.30, 0.31, 0.32])])
+        found += runs(ranks.EXPERIMENT, [(RosaConfig(every=0, rank=rank), [0.1, 0.1, 0.1])])
     _, table, _ = tables(ranks.section(compare(found, ranks.EXPERIMENT)))
     known = lines(table)
-    each = known["A new subspace each epoch is better than the first one kept, at rank 32"]
-    second = known["One every second epoch is better than the first one kept, at rank 32"]
-    assert (each[0].split()[0], each[-1]) == ("+33.3", "supported")  # 0.41, 0.44, 0.45 less 0.1
-    assert (second[0].split()[0], second[-1]) == ("+21.0", "supported")
-    assert known["A new subspace each epoch is better than the first one kept, at rank 1"][-1] == "not run"
-    assert sum(cells[-1] == "not run" for cells in known.values()) == 6
+    each = known["A new subspace each epoch is better than the first one kept at each rank"]
+    second = known["One every second epoch is better than the first one kept at each rank"]
+    assert table.header[1:-1] == ("r=1", "r=2", "r=8", "r=32")
+    assert (each[:3], each[3].split()[0], each[-1]) == (["—"] * 3, "+33.3†", "open (1 of 4 ranks run)")
+    assert [cell.split()[0] for cell in second] == ["—", "+21.0†", "+21.0†", "+21.0†", "supported"]
 
 
 def test_the_ranks_of_the_page_are_those_of_the_experiments_file() -> None:
@@ -391,9 +394,12 @@ def test_a_rate_that_fails_on_another_seed_is_marked() -> None:
         run["tuning"] = {"experiment": "t", "task": task, "seed": 9, "grid": [{"lr": 1e-3, "score": 0.6}]}
     failing = next(r for r in found if (r["identity"]["task"], r["identity"]["method"]) == ("mrpc", "lora"))
     failing["metrics"]["best"]["validation"]["accuracy"] = 0.29
-    holds = {(line[0].text, line[1].text): line[-1].text for line in rates_table(compare(found, EXPERIMENT)).rows}
-    assert [line for line, kept in holds.items() if kept == "no"] == [("MRPC", "LoRA r=8")]
-    assert len(holds) == 6
+    table = rates_table(compare(found, EXPERIMENT))
+    failing = [
+        (line[0].text, name) for line in table.rows for name, cell in zip(table.header, line, strict=True) if cell.bold
+    ]
+    assert failing == [("LoRA r=8", "MRPC")]
+    assert all(("(fails)" in cell.text) == cell.bold for line in table.rows for cell in line)
 
 
 def test_of_two_rates_both_are_told_and_which_one_the_other_tables_show() -> None:
@@ -407,26 +413,24 @@ def test_of_two_rates_both_are_told_and_which_one_the_other_tables_show() -> Non
     for seed in range(len(NOISE)):
         found.append(record(config("mrpc", LoraConfig(), seed=seed, experiment=EXPERIMENT, lr=3e-4), 0.7))
     table = rates_table(compare(found, EXPERIMENT))
-    both = [row for row in table.rows if row[1].text == "LoRA r=8" and row[0].text == "MRPC"]
-    assert [[cell.text for cell in line[2:]] for line in both] == [
-        ["3e-4", "55.0", "70.0, 70.0, 70.0", "yes"],
-        ["1e-3", "60.0", "20.0, 20.0, 20.0", "no"],
-    ]
+    both = lines(table)["LoRA r=8"][table.header.index("MRPC") - 1]
+    assert both == "3e-4: 55.0, 70.0; 1e-3: 60.0, 20.0 (fails)"
+    assert lines(table)["LoRA r=8"][table.header.index("CoLA") - 1] == "1e-3: 60.0, 60.0 to 64.0"
     assert table.notes[-1][0].text.endswith(
         "on the holdouts: LoRA r=8 on MRPC (3e-4). The others had the tuned rate alone."
     )
 
 
-@pytest.mark.parametrize(("score", "kept"), [(0.71, "no"), (0.76, "yes")])
-def test_a_rate_holds_by_what_is_above_a_constant_answer(score: float, kept: str) -> None:
+@pytest.mark.parametrize(("score", "fails"), [(0.71, True), (0.76, False)])
+def test_a_rate_holds_by_what_is_above_a_constant_answer(score: float, fails: bool) -> None:
     """Of 0.8 with a constant answer at 0.7 half is 0.75; without one, 0.71 would be most of 0.8."""
     found = [run for run in study(dict.fromkeys(TASKS, 0.0)) if run["identity"]["task"] == "mrpc"]
     for run in found:
         run["tuning"] = {"task": "mrpc", "grid": [{"lr": 1e-3, "score": 0.8}]}
         run["metrics"]["best"]["validation"]["accuracy"] = score
     told = rates_table(compare(found, EXPERIMENT, baselines=constant_answers(found, 0.7)))
-    assert [line[-1].text for line in told.rows] == [kept] * 2
-    assert [line[-1].text for line in rates_table(compare(found, EXPERIMENT)).rows] == ["yes"] * 2
+    assert [line[-1].bold for line in told.rows] == [fails] * 2
+    assert [line[-1].bold for line in rates_table(compare(found, EXPERIMENT)).rows] == [False] * 2
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from rosa.errors import ReportError
 from rosa.report.benchmarked import FILE, Line, read
 from rosa.report.claims.changes import changes_table
 from rosa.report.claims.costs import costs_claims, rows_table
-from rosa.report.claims.coverage import seeds_table
 from rosa.report.claims.methods import EXPERIMENT
 from rosa.report.claims.reviewers import benchmark_table, convergence_table, fluctuation_table, section
 from rosa.report.comparison import compare
@@ -132,22 +131,6 @@ def test_rows_with_other_seeds_are_compared_on_those_that_both_have() -> None:
     found = [*row(LoraConfig(), [0.50, 0.50, 0.10]), *row(RosaConfig(every=1), [0.45, 0.45])]
     table = lines(rows_table(compare(found, EXPERIMENT)))
     assert {name: cells[-1] for name, cells in table.items()} == {"LoRA r=8": "CoLA", "ROSA r=8, every 1 epoch": "none"}
-
-
-def test_seeds_are_counted_and_what_was_only_tuned_is_told() -> None:
-    found = [*row(LoraConfig(), [0.4, 0.5]), *row(FullConfig(), [0.4], task="rte")]
-    tuned = [
-        *row(LoraConfig(), [0.4], experiment="t"),
-        *row(LoraConfig(), [0.4], task="rte", experiment="t"),
-        *row(RosaConfig(every=1), [0.4], experiment="t"),
-    ]
-    study = compare(found, EXPERIMENT)
-    assert lines(seeds_table(study, compare(tuned, "t"))) == {
-        "LoRA r=8": ["2", "rates only"],
-        "ROSA r=8, every 1 epoch": ["rates only", "—"],
-        "Full": ["—", "1"],
-    }
-    assert lines(seeds_table(study, None)) == {"Full": ["—", "1"], "LoRA r=8": ["2", "—"]}
 
 
 def test_the_change_is_averaged_over_layers_and_the_tasks_that_all_rows_have() -> None:

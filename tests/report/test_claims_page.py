@@ -53,18 +53,19 @@ def test_a_claim_has_one_row_with_the_numbers_of_every_section() -> None:
         ("ROSA is better than LoRA", "-2.9† ± 2.0 (2.6, n=3)", "+1.0", "contradicted"),
     )
     ranks = claimed(
-        "claims-rank-cola",
-        ("Claim", "Difference"),
-        ("A new subspace each epoch is better than the first one kept, at rank 1", "-1.0 ± 2.0", "open"),
-        ("A new subspace each epoch is better than the first one kept, at rank 8", "+3.0 ± 2.0", "open"),
-        ("One every second epoch is better than the first one kept, at rank 1", "—", "not run"),
-        ("Rank limits LoRA: rank 8 is better than rank 1", "—", "not run"),
+        "claims-by-rank-cola",
+        ("Claim", "r=1", "r=2", "r=8"),
+        ("A new subspace each epoch is better than the first one kept at each rank", "-1.0 ± 2.0", "—", "+3.0", "open"),
+        ("One every second epoch is better than the first one kept at each rank", "—", "—", "+1.0", "open"),
+        ("ROSA is better than LoRA at each rank", "—", "+2.0", "+1.0", "open (2 of 3 ranks run)"),
+        ("Resampling, of another part", "—", "—", "—", "not run"),
     )
+    small = claimed("claims-rank-cola", ("Claim", "Difference"), ("Rank limits LoRA: a", "—", "not run"))
     sizes = claimed("claims-costs", ("Claim", "Found"), ("Once merged, a model", "0.9 (a r=1) to 1.1 (b)", "supported"))
     text = overview([
         Section("On GLUE's tasks", [on_tasks], "GLUE, m (1M)"),
         Section("Texts", [in_texts], "E2E, g (2M)"),
-        Section("Rank", [ranks], "CoLA, m (1M)"),
+        Section("Rank", [small, ranks], "CoLA, m (1M)"),
         Section("Time, memory", [sizes]),
     ])  # fmt: skip
     found = rows_of(text)
@@ -74,8 +75,9 @@ def test_a_claim_has_one_row_with_the_numbers_of_every_section() -> None:
         "[E2E, g (2M)](#texts) BLEU -2.9† ± 2.0", "contradicted",
     ]  # fmt: skip
     assert found["Resampling helps"][1:] == [
-        f"{glue} ahead on 1 of 3 tasks; [CoLA, m (1M)](#rank) ahead in 1 of 2 comparisons", "1 contradicted, 2 open",
+        f"{glue} ahead on 1 of 3 tasks; [CoLA, m (1M)](#rank) ahead on 2 of 3 comparisons", "1 contradicted, 2 open",
     ]  # fmt: skip
+    assert found["ROSA beats LoRA at every rank"][1:] == ["[CoLA, m (1M)](#rank) ahead on 2 of 2 ranks", "open"]
     assert found["Rank limits LoRA"][1:] == ["—", "not run"]
     assert found["No latency once merged"][1:] == ["[Time, memory](#time-memory) 0.9 to 1.1", "supported"]
     assert "ROSA forgets no more than LoRA" not in found, "no section has it"
@@ -112,19 +114,19 @@ def test_a_study_says_what_it_took_and_what_was_not_run() -> None:
 def test_where_ia3_decayed_is_told() -> None:
     found = [*row(IA3Config(), [0.4]), *row(IA3Config(), [0.4], task="rte"), *row(LoraConfig(), [0.4], task="mrpc")]
     found[1]["environment"]["commit"] = found[2]["environment"]["commit"] = DECAYED[0] + "0" * 33
-    (told,) = (part for part in coverage(compare(found, EXPERIMENT), found).parts if "weight decay" in str(part))
+    (told,) = (part for part in coverage(found).parts if "weight decay" in str(part))
     assert str(told).endswith("`evidence_glue` (RTE).")
 
 
 def test_one_cell_has_its_command_and_its_committed_score() -> None:
-    made = row(RosaConfig(every=1, rank=8), [0.4, 0.123456789], experiment="evidence_rank")
+    made = row(RosaConfig(every=1, rank=8), [0.4, 0.123456789], experiment="rank_frequency")
     made[1]["identity"]["seed"], made[0]["identity"]["seed"] = 1, 2
     made[1]["command"] = "python scripts/train.py seed=1 jobs=2"
     made[1]["model"]["attention"] = "sdpa"
-    (told,) = repeated([*made, *row(RosaConfig(every=1, rank=1), [0.5], experiment="evidence_rank")])
+    (told,) = repeated([*made, *row(RosaConfig(every=1, rank=1), [0.5], experiment="rank_frequency")])
     assert "`python scripts/train.py seed=1 model.attention=sdpa` took 6.0 minutes" in told
     assert "Matthews correlation of 0.123456789 on validation." in told
-    assert repeated(row(LoraConfig(), [0.5], experiment="evidence_rank")) == []
+    assert repeated(row(LoraConfig(), [0.5], experiment="rank_frequency")) == []
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------

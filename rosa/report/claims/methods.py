@@ -75,7 +75,7 @@ def tasks_section(comparison: Comparison) -> Section:
             tasks_table(comparison),
             *below_words(comparison),
         ),
-        f"GLUE, {model_of(comparison)}",
+        study_of(comparison, "GLUE"),
     )
 
 
@@ -104,13 +104,13 @@ def tasks_table(comparison: Comparison) -> Table:
     found = corrected([[difference_on(comparison, claim, task) for task in comparison.tasks] for claim in ON_TASKS])
     footnotes = Footnotes()
     rows = [
-        (Cell(claim.words), *(_cell(one, footnotes) for one in line), Cell(verdict_of(line)))
+        (Cell(claim.words), *(difference_cell(one, footnotes) for one in line), Cell(verdict_of(line)))
         for claim, line in zip(ON_TASKS, found, strict=True)
     ]
     names = [formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks]
     known = [one for line in found for one in line if one is not None]
     lines = (
-        _legend(known),
+        legend(known),
         *map(text, footnotes.lines()),
         text(
             f"Verdict: {SUPPORTED} where most of the {len(names)} tasks have a {HOLM} in the claim's direction, "
@@ -157,13 +157,13 @@ def texts_table(comparison: Comparison) -> Table:
     tested = corrected([line[:1] for _, line in found])
     footnotes = Footnotes()
     rows = [
-        (Cell(claim.words), *(_cell(one, footnotes) for one in (*first, *line[1:])), Cell(verdict_of(first)))
+        (Cell(claim.words), *(difference_cell(one, footnotes) for one in (*first, *line[1:])), Cell(verdict_of(first)))
         for (claim, line), first in zip(found, tested, strict=True)
     ]
     names = [formatting.METRIC_NAMES[metric] for metric in SCORES["e2e"]]
     known = [one for line in tested for one in line if one is not None]
     lines = (
-        _legend(known),
+        legend(known),
         *map(text, footnotes.lines()),
         *tuning_seeds(comparison),
         text(
@@ -177,7 +177,8 @@ def texts_table(comparison: Comparison) -> Table:
     return Table(f"claims-texts-{comparison.experiment}", caption, ("Claim", *names, VERDICT), tuple(rows), lines)
 
 
-def _legend(known: Sequence[Difference]) -> Line:
+def legend(known: Sequence[Difference]) -> Line:
+    """What :func:`difference_cell` writes of a table's differences."""
     tests = max((one.tests or 0 for one in known), default=0)
     return text(
         f"A cell: {DIFFERENCE}; in brackets n, after {on_detectable(known)}. {HOLM}: p < {LEVEL:g} after Holm's "
@@ -193,7 +194,7 @@ def tuning_seeds(comparison: Comparison) -> list[Line]:
     return [text(f"Of the seeds compared, {written} also chose the learning rates.")] if chose else []
 
 
-def _cell(one: Difference | None, footnotes: Footnotes) -> Cell:
+def difference_cell(one: Difference | None, footnotes: Footnotes) -> Cell:
     """A difference; with what could be detected where it is tested."""
     if one is None:
         return Cell(formatting.MISSING)

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from rosa.report import formatting
+from rosa.report.claims.ranks import BY_RANK_NAME
 from rosa.report.claims.section import Line, Section, verdict
 from rosa.report.claims.verdicts import NOT_RUN
 from rosa.report.tables.markdown import grid, markdown_text, paragraph
 from rosa.report.tables.table import Table
 
-ROSA, ROSA_PARTS, ROBUST = "ROSA, abstract", "ROSA, section 5", "RoSA, section 5"
+ROSA, THEOREM, ROSA_PARTS, ROBUST = "ROSA, abstract", "ROSA, theorem", "ROSA, section 5", "RoSA, section 5"
+EACH = ("claims",)
+"""Names of the tables whose columns are tasks."""
 REVIEWS, OURS = "reviews of ROSA", "ours"
 
 
@@ -34,7 +37,7 @@ CLAIMS = (
     PaperClaim("ROSA is close to full fine-tuning", ROSA, ("ROSA is as good as full fine-tuning",)),
     PaperClaim("For comparison: LoRA is close to it", OURS, ("LoRA is as good as full fine-tuning",)),
     PaperClaim("ROSA beats (IA)3", ROSA, ("ROSA is better than (IA)3",)),
-    PaperClaim("ROSA is more expressive than LoRA", ROSA, ("ROSA's error is lower than LoRA's*",)),
+    PaperClaim("ROSA is more expressive than LoRA", THEOREM, ("ROSA's error is lower than LoRA's*",)),
     PaperClaim("No more memory than LoRA", ROSA, ("ROSA's weights, gradients*", "ROSA's peak memory*")),
     PaperClaim("As fast as LoRA", REVIEWS, ("ROSA's training step takes no longer than that of the faster LoRA",)),
     PaperClaim("Faster than full fine-tuning", REVIEWS, ("ROSA's training step * than full fine-tuning's",)),
@@ -48,10 +51,10 @@ CLAIMS = (
         ROSA_PARTS,
         ("A new subspace each epoch*", "One every second epoch*", "Resampling*"),
     ),
-    PaperClaim("Rank does not limit ROSA", ROSA, ("Rank does not limit ROSA*",)),
-    PaperClaim("Rank limits LoRA", ROSA, ("Rank limits LoRA*",)),
-    PaperClaim("Rank speeds ROSA up", ROSA_PARTS, ("Rank speeds ROSA up*",)),
-    PaperClaim("ROSA beats LoRA at every rank", OURS, ("ROSA is better than LoRA at rank *",)),
+    PaperClaim("Rank does not limit ROSA", THEOREM, ("Rank does not limit ROSA*",)),
+    PaperClaim("Rank limits LoRA", THEOREM, ("Rank limits LoRA*",)),
+    PaperClaim("Rank speeds ROSA up", THEOREM, ("Rank speeds ROSA up*",)),
+    PaperClaim("ROSA beats LoRA at every rank", OURS, ("ROSA is better than LoRA at each rank",)),
     PaperClaim("RoSA beats LoRA at one budget", ROBUST, ("RoSA (robust adaptation) is better than LoRA*",)),
     PaperClaim("RoSA beats its sparse part alone", ROBUST, ("RoSA is better than its sparse part*",)),
     PaperClaim("RoSA is close to full fine-tuning", ROBUST, ("RoSA is as good as full fine-tuning",)),
@@ -74,11 +77,12 @@ def overview(sections: Sequence[Section]) -> str:
         run = [entry for section, lines in found for entry in _evidence(section, lines)]
         texts.append([markdown_text(claim.words), claim.source, "; ".join(run) or formatting.MISSING, _named(verdicts)])
     note = (
-        "Sources: the abstracts, and the sections that the papers' text names for these experiments; *reviews of ROSA* "
-        "are those of its [ICLR submission](https://openreview.net/forum?id=cgCKm5DOnu); *ours* is asked by this "
-        "project. Found: ROSA's (or the named row's) score less the other's, ± half a 95% interval, with the model, "
-        "its size, and the section that has the command, all numbers and figures. Several verdicts of one claim are "
-        "counted."
+        "Source: the abstract, the theorem ([theory.md](theory.md)), or the section about such experiments, of the "
+        "paper; *reviews of ROSA*: those of its [ICLR submission](https://openreview.net/forum?id=cgCKm5DOnu); "
+        "*ours*: asked by this project. Found: the difference of two scores, ± half a 95% interval, or the ratio of "
+        "two costs. Each link leads to the section with all numbers, and begins with the experiment, which `python "
+        "scripts/train.py -m experiment=NAME data.dir=DIR` runs ([all commands](#what-was-run-and-what-was-cut)). "
+        "Several verdicts of one claim are counted."
     )
     return "\n".join([*grid(texts), "", paragraph(note), ""])
 
@@ -95,22 +99,31 @@ def _evidence(section: Section, lines: Sequence[tuple[Table, Line]]) -> list[str
     where = f"[{section.study or section.heading}](#{anchor(section.heading)})"
     if len(known) == 1 or not section.study:
         return [f"{where} {' and '.join(_number(table, line) for table, line in known)}"]
-    ahead = sum(_value(table, line).startswith("+") for table, line in known)
-    return [f"{where} ahead in {ahead} of {len(known)} comparisons"]
+    numbers = [number for table, line in known for number in _numbers(table, line)]
+    return [f"{where} {_ahead(numbers, 'comparisons')}"]
 
 
 def _number(table: Table, line: Line) -> str:
-    if table.name == "claims":
-        run = [cell.text for cell in line[1:-1] if cell.text != formatting.MISSING]
-        return f"ahead on {sum(text.startswith('+') for text in run)} of {len(run)} tasks"
-    first = _value(table, line)
-    return markdown_text(f"{table.header[1]} {first}" if table.name.startswith("claims-texts") else first)
+    """What a line found: its number, or on how many of its tasks or ranks the row is ahead."""
+    numbers = _numbers(table, line)
+    if table.name in EACH:
+        return _ahead(numbers, "tasks")
+    if table.name.startswith(BY_RANK_NAME):
+        return _ahead(numbers, "ranks")
+    return markdown_text(f"{table.header[1]} {numbers[0]}" if table.name.startswith("claims-texts") else numbers[0])
 
 
-def _value(table: Table, line: Line) -> str:
-    """The line's number: that of its column of differences or, without one, of its first column after the claim."""
+def _numbers(table: Table, line: Line) -> list[str]:
+    """The line's numbers: those of its tasks or ranks, or that of its column of differences or, without one, its "
+    "first."""
+    if table.name in EACH or table.name.startswith(BY_RANK_NAME):
+        return [cell.text for cell in line[1:-1] if cell.text != formatting.MISSING]
     place = table.header.index("Difference") if "Difference" in table.header else 1
-    return re.sub(r" \([^)]*\)", "", line[place].text)
+    return [re.sub(r" \([^)]*\)", "", line[place].text)]
+
+
+def _ahead(numbers: Sequence[str], what: str) -> str:
+    return f"ahead on {sum(number.startswith('+') for number in numbers)} of {len(numbers)} {what}"
 
 
 def _named(verdicts: Counter[str]) -> str:

@@ -64,13 +64,13 @@ def page(found: Sequence[Record], lines: Sequence[Line] = (), baselines: Found |
     missing = [f"`{name}` ({words}): {NOT_RUN}" for name, (_, words) in OPTIONAL.items() if name not in known]
     sections = [
         methods.tasks_section(study),
-        Section("Do the tuned rates hold on other seeds?", (rates_table(study),)),
-        changes.section(study, compare(found, ablations.EXPERIMENT) if ablations.EXPERIMENT in known else None),
         *answered,
         *regression.section(found),
+        changes.section(study, compare(found, ablations.EXPERIMENT) if ablations.EXPERIMENT in known else None),
+        Section("Do the tuned rates hold on other seeds?", (rates_table(study),)),
         costs.section(study, lines),
         reviewers.section(study, lines),
-        coverage.section(study, found),
+        coverage.section(found),
         *([Section("What has no records yet", [f"{'; '.join(missing)}."])] if missing else []),
     ]
     return "\n".join([f"# {TITLE}\n", _summary(sections), *(section.markdown() for section in sections)])

@@ -6,19 +6,33 @@ import statistics
 from collections.abc import Sequence
 
 from rosa.report import formatting
+from rosa.report.claims.methods import difference_cell, legend
 from rosa.report.claims.one_task import claims_table
-from rosa.report.claims.section import Section, protocol, study_of
-from rosa.report.claims.verdicts import LORA, NEVER, ROSA, Claim, early_epoch, rows_of
+from rosa.report.claims.section import VERDICT, Section, protocol, study_of
+from rosa.report.claims.verdicts import (
+    LORA,
+    NEVER,
+    ROSA,
+    UNCORRECTED,
+    Claim,
+    corrected,
+    difference_on,
+    early_epoch,
+    rows_of,
+    verdict_of,
+)
 from rosa.report.comparison import Comparison, Row, Task, summarise
 from rosa.report.histories import Point, points
 from rosa.report.tables.costs import STATE, measured
-from rosa.report.tables.notes import text
+from rosa.report.tables.notes import Footnotes, text
 from rosa.report.tables.table import Cell, Table
 
 EXPERIMENT = "evidence_rank"
 RANK = "method.rank"
 PLANNED = (1, 2, 8, 32)
 """The ranks of the experiment's file; those without records are not run."""
+BY_RANK_NAME = "claims-by-rank"
+"""Beginning of the names of the tables whose columns are ranks."""
 SECOND = ROSA | {"method.every": 2}
 """ROSA with a new subspace every second epoch."""
 LOW, HIGH = PLANNED[0], PLANNED[-1]
@@ -37,13 +51,16 @@ OF_RANK = (
     ),
     Claim(f"Rank limits LoRA: rank {HIGH} is better than rank {LOW}", LORA | {RANK: HIGH}, LORA | {RANK: LOW}),
     SOONER,
-    *(Claim(f"ROSA is better than LoRA at rank {r}", ROSA | {RANK: r}, LORA | {RANK: r}) for r in PLANNED),
 )
-OF_FREQUENCY = tuple(
-    Claim(f"{words} is better than the first one kept, at rank {r}", wanted | {RANK: r}, NEVER | {RANK: r})
-    for words, wanted in (("A new subspace each epoch", ROSA), ("One every second epoch", SECOND))
-    for r in PLANNED
-)
+BY_RANK = {
+    f"{words} at each rank": tuple(Claim(words, own | {RANK: r}, other | {RANK: r}) for r in PLANNED)
+    for words, own, other in (
+        ("ROSA is better than LoRA", ROSA, LORA),
+        ("A new subspace each epoch is better than the first one kept", ROSA, NEVER),
+        ("One every second epoch is better than the first one kept", SECOND, NEVER),
+    )
+}
+"""Claim -> its comparison at each rank."""
 
 
 def section(comparison: Comparison) -> Section:
@@ -53,7 +70,7 @@ def section(comparison: Comparison) -> Section:
         on = f"on {formatting.TASK_NAMES.get(task.name, task.name)}"
         parts += [
             claims_table(f"claims-rank-{task.name}", f"Rank, {on}", OF_RANK, comparison, task),
-            claims_table(f"claims-frequency-{task.name}", f"Resampling, {on}", OF_FREQUENCY, comparison, task),
+            by_rank_table(comparison, task, f"At each rank, {on}"),
             *_early_on(comparison, task),
             speed_table(comparison, task),
         ]
@@ -68,6 +85,23 @@ def section(comparison: Comparison) -> Section:
         ),
         study_of(comparison),
     )
+
+
+def by_rank_table(comparison: Comparison, task: Task, caption: str) -> Table:
+    """One line per claim: the difference at each rank, corrected over the whole table, and a verdict."""
+    found = corrected([[difference_on(comparison, claim, task) for claim in line] for line in BY_RANK.values()])
+    footnotes = Footnotes()
+    rows = [
+        (Cell(words), *(difference_cell(one, footnotes) for one in line), Cell(verdict_of(line, "ranks")))
+        for words, line in zip(BY_RANK, found, strict=True)
+    ]
+    header = ("Claim", *(f"r={rank}" for rank in PLANNED), VERDICT)
+    lines = (
+        legend([one for line in found for one in line if one is not None]),
+        text(f"Verdict: by most of the ranks, as above by most of the tasks. {UNCORRECTED}"),
+        *map(text, footnotes.lines()),
+    )
+    return Table(f"{BY_RANK_NAME}-{task.name}", caption, header, tuple(rows), lines)
 
 
 def _early_on(comparison: Comparison, task: Task) -> list[str]:

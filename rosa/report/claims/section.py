@@ -30,7 +30,7 @@ class Section:
     parts: Sequence[str | Table]
     """Paragraphs of Markdown, and tables."""
     study: str = ""
-    """Data and model that its claims are about, where those are one: ``CoLA, minilm (22.71M)``."""
+    """Data and model that its claims are about, where those are one, see :func:`study_of`."""
 
     @property
     def claims(self) -> list[tuple[Table, Line]]:
@@ -52,10 +52,10 @@ def model_of(comparison: Comparison) -> str:
     return listed(f"{model} ({formatting.count(max(found))})" for model, found in sorted(sizes.items()))
 
 
-def study_of(comparison: Comparison) -> str:
-    """Tasks and models of a comparison: ``CoLA, minilm (22.71M)``."""
-    tasks = listed(formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks)
-    return f"{tasks}, {model_of(comparison)}"
+def study_of(comparison: Comparison, tasks: str = "") -> str:
+    """Experiment, tasks and models of a comparison: ``evidence_rank: CoLA, minilm (22.71M)``."""
+    names = listed(formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks)
+    return f"{comparison.experiment}: {tasks or names}, {model_of(comparison)}"
 
 
 def protocol(comparison: Comparison) -> str:

@@ -166,11 +166,12 @@ def corrected(lines: Sequence[Sequence[Difference | None]]) -> list[list[Differe
     return [[None if one is None else next(found) for one in line] for line in lines]
 
 
-def verdict_of(found: Sequence[Difference | None]) -> str:
+def verdict_of(found: Sequence[Difference | None], what: str = "tasks") -> str:
     """Whether most of a claim's tasks differ significantly in one direction, after :func:`corrected`.
 
     Args:
         found: own scores minus the other's on each task; None where one has no runs, which counts as no difference.
+        what: the tasks, or what else the differences are on.
     """
     known = [one for one in found if one is not None]
     if not known:
@@ -180,7 +181,7 @@ def verdict_of(found: Sequence[Difference | None]) -> str:
         return SUPPORTED
     if 2 * (len(ahead) - sum(ahead)) > len(found):
         return CONTRADICTED
-    return OPEN if len(known) == len(found) else f"{OPEN} ({len(known)} of {len(found)} tasks run)"
+    return OPEN if len(known) == len(found) else f"{OPEN} ({len(known)} of {len(found)} {what} run)"
 
 
 def mean_and_reach(one: Difference, mark: str = "") -> str:
