@@ -64,7 +64,7 @@ def section(comparison: Comparison) -> Section:
     """The claims on each task of the ablations."""
     tables = []
     for task in comparison.tasks:
-        name = formatting.TASK_NAMES.get(task.name, task.name)
+        name = formatting.task_name(task.name)
         tables.append(claims_table(f"claims-parts-{task.name}", f"ROSA's parts, on {name}", CLAIMS, comparison, task))
     return Section(
         "The parts of ROSA",

@@ -54,7 +54,7 @@ def changes_table(comparison: Comparison) -> Table:
     layers = {row.label: [one for run in _runs(row, shared, shared) for one in _run_layers(run)] for row in changed}
     rows = [(Cell(label), *map(Cell, _cells(own))) for label, own in layers.items()]
     full = sorted({layer["full_rank"] for own in layers.values() for layer in own})
-    names = listed(formatting.TASK_NAMES.get(task.name, task.name) for task in tasks)
+    names = listed(formatting.task_name(task.name) for task in tasks)
     note = text(
         "Of the difference of each adapted weight after training to the pretrained one, the mean over layers, and over "
         f"the tasks and seeds that all these rows have ({names}): its rank (at most {', '.join(map(str, full))}); its "

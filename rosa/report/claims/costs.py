@@ -137,7 +137,7 @@ def rows_table(comparison: Comparison) -> Table:
         rivals = {task: _rivals(row, task, comparison.rows) for task in comparison.tasks}
         compared = [task for task, found in rivals.items() if found]
         best = [task for task in compared if not any(_better(other, row, task) for other in rivals[task])]
-        names = ", ".join(formatting.TASK_NAMES.get(task.name, task.name) for task in best)
+        names = ", ".join(formatting.task_name(task.name) for task in best)
         on = names or ("none" if compared else formatting.MISSING)
         cells = (trainable(row), _mean(row, STATE), _mean(row, CHECKPOINT), on)
         rows.append((Cell(row.label), *map(Cell, cells)))

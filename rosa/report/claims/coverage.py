@@ -127,7 +127,7 @@ def _cut(study: Study, runs: Sequence[Record]) -> str:
     """The planned tasks and rows that have no finished run, and the rows that have none on some task only."""
     done = [run for run in runs if run["status"] == "done"]
     tasks = [task for task in study.tasks if any(run["identity"]["task"] == task for run in done)]
-    named = {task: formatting.TASK_NAMES.get(task, task) for task in study.tasks}
+    named = {task: formatting.task_name(task) for task in study.tasks}
     missing = [named[task] for task in study.tasks if task not in tasks]
     partly: dict[str, list[str]] = {}
     for words, wanted in study.planned.items():
@@ -158,7 +158,7 @@ def _decayed(found: Sequence[Record]) -> list[str]:
                 and str(run["environment"].get("commit")).startswith(DECAYED)
             }
             if tasks:
-                trained[name] = [formatting.TASK_NAMES.get(task, task) for task in formatting.task_order(tasks)]
+                trained[name] = [formatting.task_name(task) for task in formatting.task_order(tasks)]
     if not trained:
         return []
     where = "; ".join(f"`{name}` ({listed(tasks)})" for name, tasks in trained.items())

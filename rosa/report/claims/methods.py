@@ -107,7 +107,7 @@ def tasks_table(comparison: Comparison) -> Table:
         (Cell(claim.words), *(difference_cell(one, footnotes) for one in line), Cell(verdict_of(line)))
         for claim, line in zip(ON_TASKS, found, strict=True)
     ]
-    names = [formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks]
+    names = [formatting.task_name(task.name) for task in comparison.tasks]
     known = [one for line in found for one in line if one is not None]
     lines = (
         legend(known),
@@ -136,7 +136,7 @@ def below_words(comparison: Comparison) -> list[str]:
         if behind:
             told.append(
                 f"{len(behind)} of {sum(task.name in row.results for row in comparison.rows)} rows on "
-                f"{formatting.TASK_NAMES.get(task.name, task.name)} ({'; '.join(behind)})"
+                f"{formatting.task_name(task.name)} ({'; '.join(behind)})"
             )
     if not told:
         return []
@@ -173,7 +173,7 @@ def texts_table(comparison: Comparison) -> Table:
         ),
         *on_margins(known),
     )
-    caption = f"The claims, on generated texts ({formatting.TASK_NAMES.get(task.name, task.name)})"
+    caption = f"The claims, on generated texts ({formatting.task_name(task.name)})"
     return Table(f"claims-texts-{comparison.experiment}", caption, ("Claim", *names, VERDICT), tuple(rows), lines)
 
 

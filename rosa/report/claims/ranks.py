@@ -67,7 +67,7 @@ def section(comparison: Comparison) -> Section:
     """The claims on each task, and the score of each rank after each epoch."""
     parts: list[str | Table] = []
     for task in comparison.tasks:
-        on = f"on {formatting.TASK_NAMES.get(task.name, task.name)}"
+        on = f"on {formatting.task_name(task.name)}"
         parts += [
             claims_table(f"claims-rank-{task.name}", f"Rank, {on}", OF_RANK, comparison, task),
             by_rank_table(comparison, task, f"At each rank, {on}"),
@@ -136,7 +136,7 @@ def speed_table(comparison: Comparison, task: Task) -> Table:
             "deviation over seeds. Training state: weights, gradients and optimizer state."
         ),
     )
-    name = formatting.TASK_NAMES.get(task.name, task.name)
+    name = formatting.task_name(task.name)
     return Table(f"speed-{task.name}", f"How fast each rank converges, on {name}", header, tuple(rows), lines)
 
 

@@ -34,7 +34,7 @@ def rates_table(comparison: Comparison) -> Table:
         )
     ]
     again = [
-        f"{row.label} on {formatting.TASK_NAMES.get(task.name, task.name)} ({formatting.rate(trial.lr)})"
+        f"{row.label} on {formatting.task_name(task.name)} ({formatting.rate(trial.lr)})"
         for row, task, trial in shown
         if len(row.results[task.name].trials) > 1 and trial is row.results[task.name].selected
     ]
@@ -52,7 +52,7 @@ def rates_table(comparison: Comparison) -> Table:
         )
         for row in comparison.rows
     ]
-    header = ("Method", *(formatting.TASK_NAMES.get(task.name, task.name) for task in tasks))
+    header = ("Method", *(formatting.task_name(task.name) for task in tasks))
     return Table("rates", "The rate that one seed chose, on others", header, tuple(rows), tuple(lines))
 
 

@@ -69,7 +69,7 @@ def _line(row: Row, task: Task, jumps: Jumps, paired: Paired | None) -> tuple[Ce
         reach = "" if paired.interval is None else f" ± {(paired.interval[1] - paired.interval[0]) / 2:.3f}"
         less = f"{paired.difference:+.3f}{reach} (n={paired.n})"
     cells = (
-        formatting.TASK_NAMES.get(task.name, task.name),
+        formatting.task_name(task.name),
         row.label,
         formatting.rate(result.lr),
         " to ".join(formatting.significant(statistics.fmean(of)) for of in zip(*ends, strict=True)),

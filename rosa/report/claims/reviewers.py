@@ -111,7 +111,7 @@ def _deviation(row: Row, task: Task, seeds: Sequence[int]) -> str:
 
 
 def _by_task(name: str, caption: str, comparison: Comparison, rows: Sequence[tuple[Cell, ...]], note: Note) -> Table:
-    names = [formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks]
+    names = [formatting.task_name(task.name) for task in comparison.tasks]
     return Table(name, caption, ("Row", *names), tuple(rows), (note,))
 
 
@@ -151,7 +151,7 @@ def _epochs(comparison: Comparison, lines: Sequence[Line]) -> list[str]:
         return []
     steps = resample_in_steps(lines).get((row.model, f"r={row.settings['method.rank']}"))
     updates = {
-        formatting.TASK_NAMES.get(task, task): first["step"] / first["epoch"]
+        formatting.task_name(task): first["step"] / first["epoch"]
         for task, result in row.results.items()
         for run in result.selected.scored.values()
         for first in run["history"][:1]

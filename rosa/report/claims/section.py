@@ -54,14 +54,14 @@ def model_of(comparison: Comparison) -> str:
 
 def study_of(comparison: Comparison, tasks: str = "") -> str:
     """Experiment, tasks and models of a comparison: ``evidence_rank: CoLA, minilm (22.71M)``."""
-    names = listed(formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks)
+    names = listed(formatting.task_name(task.name) for task in comparison.tasks)
     return f"{comparison.experiment}: {tasks or names}, {model_of(comparison)}"
 
 
 def protocol(comparison: Comparison) -> str:
     """Tasks, epochs, precision and seeds of an experiment: ``CoLA, RTE, 3 epochs in bf16, 3 to 5 seeds``."""
     trained = [run["config"]["train"] for run in comparison.runs]
-    tasks = listed(formatting.TASK_NAMES.get(task.name, task.name) for task in comparison.tasks)
+    tasks = listed(formatting.task_name(task.name) for task in comparison.tasks)
     epochs = listed(sorted({str(train["epochs"]) for train in trained}))
     precision = listed(sorted({train["precision"] for train in trained}))
     results = [result for row in comparison.rows for result in row.results.values()]

@@ -115,7 +115,7 @@ def difference_on(comparison: Comparison, claim: Claim, task: Task) -> Differenc
     own, other = _early(*rows, task) if claim.early else (_selected(row, task) for row in rows)
     margin = margin_to(comparison, task, own, other, (task.splits[0], task.metric)) if claim.as_good else 0.0
     paired = compare_with(rows[1].label, own, other, margin)
-    name = formatting.TASK_NAMES.get(task.name, task.name)
+    name = formatting.task_name(task.name)
     found = Difference(name, task.metric, task.lower_is_better, paired, apart(*rows, task))
     return found if paired.n else None
 
