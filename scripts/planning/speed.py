@@ -6,26 +6,30 @@ from dataclasses import dataclass
 
 from planning import PlanError
 from planning.work import Operations, keyed, of_example
-from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, ModelConfig, RosaConfig
+from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, ModelConfig, RobustConfig, RosaConfig
 
 EXAMPLES, TOKENS, RANK = 32, 128, 8
 """The measured step: a batch of RoBERTa-base's shape."""
 PRECISIONS = ("fp32", "bf16")
-MEASURED: dict[str, dict[str, tuple[float, float]]] = {
+MEASURED: dict[str, dict[str, dict[str, float]]] = {
     "H200": {
-        "rosa": (48.2, 56.6),
-        "lora": (48.8, 57.7),
-        "ia3": (43.4, 34.6),
-        "full": (59.6, 45.3),
-    }
+        "fp32": {"rosa": 48.2, "lora": 48.8, "ia3": 43.4, "full": 59.6},
+        "bf16": {"rosa": 56.6, "lora": 57.7, "ia3": 34.6, "full": 45.3},
+    },
+    "H100": {
+        "fp32": {"rosa": 52.1, "lora": 54.5, "ia3": 48.1, "full": 66.6, "robust": 112},
+    },
 }
-"""GPU -> method -> milliseconds of the measured step in each of ``PRECISIONS``, as in docs/measurements.md; LoRA's are
-the faster implementation's."""
-RESAMPLE: dict[str, tuple[float, float]] = {"H200": (0.39, 0.41)}
-"""GPU -> seconds of a resample of all layers in each of ``PRECISIONS``, as there."""
+"""GPU -> precision -> method -> milliseconds of the measured step, as in docs/measurements.md; LoRA's are the faster
+implementation's."""
+RESAMPLE: dict[str, dict[str, float]] = {"H200": {"fp32": 0.39, "bf16": 0.41}, "H100": {"fp32": 0.446}}
+"""GPU -> precision -> seconds of a resample of all layers, as there."""
+TO_LORA = {"robust": 1.92}
+"""Method -> its step's time relative to LoRA's on the H100, as there, for GPUs on which it was not measured."""
 METHODS: dict[str, MethodConfig] = {
     "rosa": RosaConfig(rank=RANK),
     "lora": LoraConfig(rank=RANK),
+    "robust": RobustConfig(rank=RANK // 2, density=RANK // 2 * 2 / 768),  # as many parameters as at the rank
     "ia3": IA3Config(),
     "full": FullConfig(),
 }
@@ -57,21 +61,46 @@ def known(gpu: str) -> str:
     return found
 
 
+def column(gpu: str, precision: str) -> str:
+    """The measured precision that a run's stands for: ``auto`` and fp16 count as bf16.
+
+    Raises:
+        PlanError: nothing was measured in it on this GPU.
+    """
+    name = "fp32" if precision == "fp32" else "bf16"
+    if name not in MEASURED[gpu]:
+        raise PlanError(
+            f"gpu={gpu} train.precision={precision}: steps there were measured in {', '.join(MEASURED[gpu])} only; add "
+            f"train.precision={next(iter(MEASURED[gpu]))}, or give a rate, rate=TFLOPS"
+        )
+    return name
+
+
+def stands_for(gpu: str, method: str, precision: str) -> str:
+    """The method whose measured step a method's time is reckoned from: itself, or LoRA."""
+    return method if method in MEASURED[gpu][column(gpu, precision)] else "lora"
+
+
 def measured(gpu: str, method: str, precision: str) -> Speed:
-    """The speed of the measured step; a method that was not measured counts as LoRA.
+    """The speed of the measured step.
+
+    A method that was not measured takes LoRA's time, times ``TO_LORA`` where that is known.
 
     Args:
         gpu: a key of ``MEASURED``.
         method: a method's name.
-        precision: ``auto`` is bf16; fp16 counts as bf16.
+        precision: see :func:`column`.
+
+    Raises:
+        PlanError: as for :func:`column`.
     """
-    name = method if method in METHODS else "lora"
-    column = PRECISIONS.index("fp32" if precision == "fp32" else "bf16")
-    one, rosa = (_operations(key) for key in (name, "rosa"))
-    seconds = MEASURED[gpu][name][column] / 1000
+    own = column(gpu, precision)
+    found = stands_for(gpu, method, precision)
+    seconds = MEASURED[gpu][own][found] / 1000 * (TO_LORA.get(method, 1.0) if found != method else 1.0)
+    one, rosa = (_operations(key) for key in (method if method in METHODS else "lora", "rosa"))
     return Speed(
         rate=EXAMPLES * one.step / seconds,
-        factorization=rosa.factorization / RESAMPLE[gpu][column],
+        factorization=rosa.factorization / RESAMPLE[gpu][own],
         block=seconds / one.layers,
     )
 

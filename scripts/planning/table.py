@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from planning.speed import Speed, known, measured
+from planning.speed import TO_LORA, Speed, known, measured, stands_for
 from planning.work import Work
 from rosa.config import Config
+from rosa.config.registry import label
 from rosa.config.train import TUNED
 from rosa.report.formatting import significant as number
 from rosa.report.formatting import sized_label
@@ -107,14 +108,21 @@ def _notes(
         rates = {machine.speed(run.config).rate / TERA for run in runs}
         yield _note(
             f"Hours on one {known(machine.gpu)}, from a measured step of each method (32 x 128 tokens, RoBERTa-base's "
-            f"shape, docs/measurements.md: {number(min(rates))} to {number(max(rates))} TFLOP/s). Lower figure: at the "
+            f"shape, docs/measurements.md: {_span(min(rates), max(rates), 1)} TFLOP/s). Lower figure: at the "
             "measured rate. Upper: no step shorter than the measured one, scaled by blocks, since launching kernels "
             "may dominate."
         )
+        yield from _stand_ins(runs, machine)
     assumed = sorted({run.config.task.name for run in runs if not run.work.measured})
     if assumed:
         yield _note(
             f"Not measured, assumed as the mean of other tasks of two texts: the length of {', '.join(assumed)}."
+        )
+    whole = sorted({run.config.task.name for run in runs if run.work.all_outputs})
+    if whole:
+        yield _note(
+            f"All outputs over the vocabulary are counted for {', '.join(whole)}: training leaves out those of the "
+            "prompts, whose length is not known."
         )
     tuned = sorted({run.config.train.tuning.experiment for run in runs if run.config.train.lr == TUNED})
     if tuned:
@@ -131,6 +139,19 @@ def _notes(
                 f"{number(sum(w.operations for w in work) / GOAL / TERA)} TFLOP/s, and steps of "
                 f"{number(1000 * GOAL / sum(w.steps for w in work))} ms."
             )
+
+
+def _stand_ins(runs: Sequence[Planned], machine: Machine) -> Iterable[Line]:
+    """Which methods' steps were not measured on the GPU, and what is assumed of them."""
+    gpu = known(machine.gpu)
+    labels = {
+        (run.config.method.name, label(run.config.method.name))
+        for run in runs
+        if stands_for(gpu, run.config.method.name, run.config.train.precision) != run.config.method.name
+    }
+    for method, text in sorted(labels):
+        factor = f"{TO_LORA[method]} times LoRA's, as on an H100 in fp32" if method in TO_LORA else "LoRA's"
+        yield _note(f"Not measured on an {gpu}: a step of {text}; its time is assumed to be {factor}.")
 
 
 def _note(text: str) -> Line:

@@ -19,14 +19,16 @@ from architectures import PUBLISHED
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
 
 from planning import PlanError
-from planning.lengths import mean_tokens, padded
+from planning.lengths import made, mean_tokens, padded
 from rosa.adapters import attach, head_names
 from rosa.adapters.base import LinearLayer, weight_shape
+from rosa.adapters.lora import FUSED_QUERY_KEY_VALUE
 from rosa.adapters.robust import layer_counts
 from rosa.adapters.targets import layer_ranks, linear_layers, matches
-from rosa.config import Config, MethodConfig, ModelConfig, RobustConfig, RosaConfig, check_length
+from rosa.config import Config, LoraConfig, MethodConfig, ModelConfig, RobustConfig, RosaConfig, check_length
 from rosa.config.method import RankedConfig
 from rosa.config.schema import HOLDOUT
 from rosa.config.task import TRAIN
@@ -67,6 +69,8 @@ class Work:
     """The model's blocks."""
     measured: bool
     """Whether the task's length was measured, or given, and not assumed."""
+    all_outputs: bool = False
+    """Whether outputs of a language model were counted that training leaves out, as their number is not known."""
 
     @property
     def operations(self) -> float:
@@ -95,7 +99,8 @@ def of_run(config: Config, tokens: float | None = None, rows: int | None = None)
     check_length(train, config.method, rows)
     steps, planned = train.updates(rows), train.epochs * train.updates_per_epoch(rows)
     examples = round(rows * train.epochs * steps / planned)
-    one = of_example(keyed(config.model), keyed(config.method), config.task.has_head, length)
+    outputs, all_outputs = made(config, length, tokens is not None)
+    one = of_example(keyed(config.model), keyed(config.method), config.task.has_head, length, outputs)
     evaluations = math.ceil(examples / rows)
     undone = undone_updates(config.method)
     steps, examples = steps + undone, examples + undone * train.batch_size * train.accumulation
@@ -107,6 +112,7 @@ def of_run(config: Config, tokens: float | None = None, rows: int | None = None)
         factorization=one.factorization * factorizations(config, steps),
         layers=one.layers,
         measured=measured,
+        all_outputs=all_outputs,
     )
 
 
@@ -175,7 +181,7 @@ def keyed(group: Any) -> Settings:
 
 
 @functools.cache
-def of_example(model: Settings, method: Settings, head: bool, length: int) -> Operations:
+def of_example(model: Settings, method: Settings, head: bool, length: int, outputs: int = 0) -> Operations:
     """Count the operations of one example of ``length`` tokens in training.
 
     Args:
@@ -183,15 +189,16 @@ def of_example(model: Settings, method: Settings, head: bool, length: int) -> Op
         method: a ``MethodConfig``.
         head: whether the task has one (of two outputs); otherwise the model is a language model.
         length: tokens.
+        outputs: last tokens for which a language model makes its outputs; 0: all.
 
     Raises:
         PlanError: as for :func:`of_run`.
     """
     chosen: MethodConfig = method.group
     if not isinstance(chosen, RankedConfig):
-        forward, step = _attached(model, method, head, length)
+        forward, step = _attached(model, method, head, length, outputs)
         return Operations(forward, step, 0.0, _blocks(model, head))
-    forward, step = _frozen(model, tuple(chosen.targets), chosen.head != "freeze", head, length)
+    forward, step = _frozen(model, tuple(chosen.targets), chosen.head != "freeze", head, length, outputs)
     factors, sparse, once = added(skeleton(model.group, head), chosen)
     # Factors are multiplied once forward, and twice backward: for the gradient of their input, and for their own. A
     # sparse part is added to the weight, and needs a product only for its own gradient.
@@ -205,19 +212,19 @@ def _blocks(model: Settings, head: bool) -> int:
 
 
 @functools.cache
-def _attached(model: Settings, method: Settings, head: bool, length: int) -> tuple[float, float]:
+def _attached(model: Settings, method: Settings, head: bool, length: int, outputs: int) -> tuple[float, float]:
     """Operations of a model with a method that adds no products, such as full fine-tuning and (IA)3."""
     plain = skeleton(model.group, head)
     try:
         adapted = attach(plain, method.group, generator=torch.Generator(), verbose=False)
     except AdapterError as error:
         raise PlanError(f"method={method.group.name}: its operations cannot be counted: {error}") from error
-    return passes(adapted, head, length)
+    return passes(adapted, head, length, outputs)
 
 
 @functools.cache
 def _frozen(
-    model: Settings, targets: tuple[str, ...], train_head: bool, head: bool, length: int
+    model: Settings, targets: tuple[str, ...], train_head: bool, head: bool, length: int, outputs: int
 ) -> tuple[float, float]:
     """Operations of a frozen model through which gradients flow from the first adapted layer on, without adapters'."""
     plain = skeleton(model.group, head)
@@ -227,7 +234,7 @@ def _frozen(
     nothing = nn.Parameter(torch.zeros((), device="meta"))
     for layer in targeted(plain, targets).values():
         layer.register_forward_hook(functools.partial(_with_gradient, nothing))
-    return passes(plain, head, length)
+    return passes(plain, head, length, outputs)
 
 
 def _with_gradient(nothing: Tensor, _layer: nn.Module, _inputs: Any, out: Tensor) -> Tensor:
@@ -239,20 +246,24 @@ def targeted(model: nn.Module, targets: Iterable[str]) -> dict[str, LinearLayer]
     return {name: one for name, one in linear_layers(model).items() if any(matches(name, text) for text in targets)}
 
 
-def passes(model: nn.Module, head: bool, length: int) -> tuple[float, float]:
+def passes(model: nn.Module, head: bool, length: int, outputs: int = 0) -> tuple[float, float]:
     """Operations of a forward pass, and of forward and backward, of one example, by PyTorch's counter."""
     model.train()
     ids = torch.zeros(1, length, dtype=torch.long, device="meta")
-    labels = ids[:, 0] if head else ids
+    kept = {"labels": ids[:, 0]} if head else {"labels": ids[:, -outputs:], "logits_to_keep": outputs}
     with FlopCounterMode(display=False) as counter:
-        loss = model(input_ids=ids, labels=labels).loss
+        loss = model(input_ids=ids, **kept).loss
         forward = counter.get_total_flops()
         loss.backward()
     return float(forward), float(counter.get_total_flops())
 
 
 def added(model: nn.Module, method: RankedConfig) -> tuple[int, int, float]:
-    """The parameters of all low-rank factors, those of all sparse parts, and the operations of a factorization."""
+    """The multiplications a token of all low-rank factors, those of all sparse parts, and a factorization's operations.
+
+    These are the parameters of each; but loralib multiplies with the update B A of GPT-2's fused layer, as a matrix of
+    the weight's size.
+    """
     layers = targeted(model, method.targets)
     ranks = layer_ranks(layers, method)
     sparse = 0
@@ -260,9 +271,20 @@ def added(model: nn.Module, method: RankedConfig) -> tuple[int, int, float]:
         ranks = ranks if method.low_rank else dict.fromkeys(layers, 0)
         sparse = sum(layer_counts(layers, method).values())
     shapes = {name: weight_shape(layer) for name, layer in layers.items()}
-    factors = sum(ranks[name] * sum(shape) for name, shape in shapes.items())
+    factors = sum(
+        math.prod(shape)
+        if isinstance(method, LoraConfig) and is_fused(name, layers[name])
+        else ranks[name] * sum(shape)
+        for name, shape in shapes.items()
+    )
     once = sum(factorization(method, shape, ranks[name]) for name, shape in shapes.items())
     return factors, sparse, once
+
+
+def is_fused(name: str, layer: LinearLayer) -> bool:
+    """Whether a layer is GPT-2's query, key and value in one."""
+    out, into = weight_shape(layer)
+    return isinstance(layer, Conv1D) and matches(name, FUSED_QUERY_KEY_VALUE) and out == 3 * into
 
 
 def factorization(method: MethodConfig, shape: tuple[int, int], rank: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import re
@@ -15,7 +16,7 @@ from planning.lengths import mean_tokens, padded
 from planning.table import Machine, Planned, seconds
 from planning.work import keyed, of_example, of_run
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoTokenizer, GPT2Config, RobertaConfig, RobertaForSequenceClassification
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, RobertaConfig, RobertaForSequenceClassification
 
 from rosa import data
 from rosa.adapters import attach
@@ -30,11 +31,16 @@ from rosa.config import (
     RosaConfig,
     register,
 )
+from rosa.data import e2e
+from rosa.data.collator import PaddingCollator
+from rosa.data.tokenization import tokenize_pairs
 from rosa.errors import ConfigError
 from rosa.records import Record
 from rosa.run import build
 from rosa.sweep.grid import expand
 from rosa.sweep.jobs import request
+from rosa.training import batches
+from rosa.training.batches import EpochSampler
 from tests.commands import script
 from tests.conftest import REAL_DATA, ROOT
 from tests.experiments.test_experiments import FILES
@@ -116,6 +122,72 @@ def test_a_language_models_output_layer_is_counted(monkeypatch: pytest.MonkeyPat
     assert found.forward == blocks + 2 * LENGTH * WIDTH * 500
 
 
+def test_loralibs_fused_layer_is_multiplied_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count is a real step's but for making the update B A, once a step, and the first layer's input."""
+    shape = GPT2Config(vocab_size=500, n_layer=4, n_embd=WIDTH, n_head=4, n_positions=64)
+    monkeypatch.setitem(work.PUBLISHED, MODEL.path, shape)
+    method = LoraConfig(rank=1)
+    model = attach(GPT2LMHeadModel(shape), method, generator=torch.Generator(), verbose=False).train()
+    ids = torch.randint(500, (8, 64))
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, labels=ids).loss.backward()
+    found = of_example(keyed(MODEL), keyed(method), False, 64)
+    assert 8 * found.step == pytest.approx(counter.get_total_flops(), rel=0.03)
+
+
+def test_outputs_that_are_left_out_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = GPT2Config(vocab_size=500, n_layer=2, n_embd=WIDTH, n_head=4, n_positions=40)
+    monkeypatch.setitem(work.PUBLISHED, MODEL.path, shape)
+    for method in (FullConfig(), RosaConfig(rank=RANK)):
+        whole, part = (of_example(keyed(MODEL), keyed(method), False, LENGTH, outputs) for outputs in (0, 10))
+        left_out = 2 * (LENGTH - 10) * WIDTH * 500
+        assert whole.forward - part.forward == left_out
+        # The output layer is frozen but for full fine-tuning, whose gradient it needs too.
+        assert whole.step - part.step == (3 if method.name == "full" else 2) * left_out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "tokens", "outputs", "may_be_fewer"),
+    [
+        ([], None, 64 - round(lengths.LEFT_OUT["e2e"]), False),
+        (["task.loss_on=all"], None, 64, False),
+        (["train.compile=true"], None, 64, False),
+        ([], 100.0, 104, True),
+        (["task=viggo"], 100.0, 104, True),
+    ],
+)
+def test_a_run_counts_the_outputs_that_it_makes(
+    overrides: list[str], tokens: float | None, outputs: int, may_be_fewer: bool
+) -> None:
+    (config,) = planned("task=e2e", "model=gpt2", "data=hub", "method=lora", "train.epochs=1", *overrides)
+    found = of_run(config, tokens=tokens)
+    length = 64 if tokens is None else 104
+    one = of_example(keyed(config.model), keyed(config.method), False, length, outputs)
+    assert found.training == found.tokens / length * one.step
+    assert found.all_outputs is may_be_fewer
+
+
+@pytest.mark.real
+def test_the_outputs_that_are_left_out_are_those_of_the_official_file(tmp_path: Path) -> None:
+    """On the first pairs alone: within a token of what was measured on all."""
+    tokenizer = AutoTokenizer.from_pretrained(REAL_DATA / "gpt2-tokenizer", pad_token="<|endoftext|>")
+    folder = tmp_path / "e2e"
+    folder.mkdir()
+    for name in ("trainset.csv", "devset.csv", "testset_w_refs.csv"):
+        with (REAL_DATA / "e2e" / name).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+        with (folder / name).open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([rows[0], *rows[1::20]])
+    (config,) = planned("task=e2e", "model=gpt2", "data=local", f"data.dir={folder}", "method=lora")
+    pairs: Any = tokenize_pairs(e2e.load(config.task, config.data, 0), config.task, tokenizer, 512).train
+    sampler, collate = EpochSampler(batches.lengths(pairs), 10, True, 0), PaddingCollator(tokenizer, 8, trims=True)
+    order, left_out = list(sampler), 0
+    for start in range(0, len(order), 10):
+        batch = collate([pairs[number] for number in order[start : start + 10]])
+        left_out += batch["input_ids"].numel() - batch["labels"].numel()
+    assert left_out / len(order) == pytest.approx(lengths.LEFT_OUT["e2e"], abs=1)
+
+
 def test_a_run_is_its_steps_examples_and_evaluations() -> None:
     (config,) = planned("task=cola", "model=roberta-base", "data=hub", "method=rosa", "train.epochs=5")
     found = of_run(config)
@@ -136,36 +208,59 @@ def test_seconds_are_operations_over_the_rate_and_at_least_the_measured_steps() 
     assert low == high == pytest.approx(run.work.operations / 1e12)
     low, high = seconds(run, Machine("H200"))
     rest = run.work.evaluation / speed.measured("H200", "lora", "fp32").rate
-    assert high - rest == pytest.approx(run.work.steps * speed.MEASURED["H200"]["lora"][0] / 1000)
+    assert high - rest == pytest.approx(run.work.steps * speed.MEASURED["H200"]["fp32"]["lora"] / 1000)
     assert low < high
 
 
-def test_the_measured_step_takes_as_long_as_it_was_measured() -> None:
-    for method in speed.METHODS:
-        found = speed.measured("H200", method, "bf16")
+@pytest.mark.parametrize(("gpu", "precision"), [("H200", "bf16"), ("H200", "fp32"), ("H100", "fp32")])
+def test_the_measured_step_takes_as_long_as_it_was_measured(gpu: str, precision: str) -> None:
+    for method, milliseconds in speed.MEASURED[gpu][precision].items():
+        found = speed.measured(gpu, method, precision)
         step = speed.EXAMPLES * of_example(keyed(speed.SHAPE), keyed(speed.METHODS[method]), True, speed.TOKENS).step
-        assert step / found.rate == pytest.approx(speed.MEASURED["H200"][method][1] / 1000)
+        assert step / found.rate == pytest.approx(milliseconds / 1000)
         assert 12 * found.block == pytest.approx(step / found.rate)
 
 
-def test_the_measured_steps_are_those_of_the_documentation() -> None:
+def test_a_method_that_was_not_measured_takes_loras_time_or_a_known_multiple() -> None:
+    lora, robust, other = (speed.measured("H200", name, "auto").block for name in ("lora", "robust", "of_a_package"))
+    assert robust == pytest.approx(1.92 * lora)
+    assert other == lora
+    on_h100 = speed.measured("H100", "robust", "fp32").block / speed.measured("H100", "lora", "fp32").block
+    assert on_h100 == pytest.approx(112 / 54.5)
+
+
+def tables_of_steps() -> list[dict[str, list[str]]]:
+    """The cells of the documentation's tables of GPU steps by method: the H100's, and the H200's."""
     text = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8").partition("## On a GPU")[2]
-    rows = {}
+    tables: list[dict[str, list[str]]] = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 7 and re.fullmatch(r"[\d.]+", cells[1]):
-            rows[cells[0]] = (float(cells[1]), float(cells[4]))
-    loras = [rows["LoRA (loralib)"], rows["LoRA (peft)"]]
-    faster = tuple(min(column) for column in zip(*loras, strict=True))
-    assert speed.MEASURED["H200"] == {
-        "rosa": rows["ROSA"],
-        "lora": faster,
-        "ia3": rows["(IA)³"],
-        "full": rows["Full"],
-    }
+        if len(cells) == 7 and cells[0] == "method":
+            tables.append({})
+        elif len(cells) == 7 and "---" not in cells[0]:
+            tables[-1][cells[0]] = cells[1:]
+    return tables
+
+
+def milliseconds(rows: dict[str, list[str]], column: int) -> dict[str, float]:
+    found = {name: float(cells[column].split()[0]) for name, cells in rows.items()}
+    known = {"rosa": "ROSA", "ia3": "(IA)³", "full": "Full", "robust": "RoSA (robust)"}
+    steps = {method: found[name] for method, name in known.items() if name in found}
+    return {**steps, "lora": min(found["LoRA (loralib)"], found["LoRA (peft)"])}
+
+
+def test_the_measured_steps_are_those_of_the_documentation() -> None:
+    h100, h200 = tables_of_steps()
+    assert speed.MEASURED["H100"] == {"fp32": milliseconds(h100, 0)}
+    assert speed.MEASURED["H200"] == {"fp32": milliseconds(h200, 0), "bf16": milliseconds(h200, 3)}
+    assert {"robust": float(h100["RoSA (robust)"][1].split()[0])} == speed.TO_LORA
+    text = " ".join((ROOT / "docs" / "measurements.md").read_text(encoding="utf-8").split())
     found = re.search(r"resample of all 48 layers took ([\d.]+) s in fp32 and ([\d.]+) s in bf16", text)
     assert found is not None
-    assert speed.RESAMPLE["H200"] == tuple(map(float, found.groups()))
+    assert speed.RESAMPLE["H200"] == dict(zip(("fp32", "bf16"), map(float, found.groups()), strict=True))
+    found = re.search(r"resample of all 48 layers took (\d+) ms", text)
+    assert found is not None
+    assert speed.RESAMPLE["H100"] == {"fp32": float(found[1]) / 1000}
 
 
 def recorded(experiment: str, task: str, method: str) -> list[Record]:
@@ -278,8 +373,9 @@ def test_unmeasured_pairs_are_assumed_and_unknown_tasks_refused() -> None:
 )
 def test_updates_that_robust_adaptation_undoes_are_planned(options: list[str], undone: int) -> None:
     (config,) = planned("task=sql", "model=gpt2", "data=hub", "train.epochs=2", "train.batch_size=32", *options)
-    (lora,) = planned("task=sql", "model=gpt2", "data=hub", "train.epochs=2", "train.batch_size=32", "method=lora")
-    found, plain = of_run(config, tokens=100.0, rows=1280), of_run(lora, tokens=100.0, rows=1280)
+    # As many low-rank parameters and no updates to undo. LoRA multiplies GPT-2's fused update as a whole.
+    (rosa,) = planned("task=sql", "model=gpt2", "data=hub", "train.epochs=2", "train.batch_size=32", "method=rosa")
+    found, plain = of_run(config, tokens=100.0, rows=1280), of_run(rosa, tokens=100.0, rows=1280)
     assert (found.steps, found.tokens) == (80 + undone, plain.tokens + undone * 32 * padded(100.0, 512))
     assert found.evaluation / found.training * (80 + undone) == pytest.approx(
         plain.evaluation / plain.training * 80, rel=0.02
@@ -298,8 +394,12 @@ def test_a_training_that_would_be_refused_has_no_plan() -> None:
     [
         (["task=cola", "rate=fast"], "rate=fast: expected a number above 0"),
         (["task=cola", "tokens=-1"], "tokens=-1: expected a number above 0"),
-        (["task=cola", "gpu=TPU"], "gpu=TPU: measured are H200; for another give its rate, rate=TFLOPS"),
+        (["task=cola", "gpu=TPU"], "gpu=TPU: measured are H200, H100; for another give its rate, rate=TFLOPS"),
         (["task=cola", "gpu=H200", "rate=3"], "expected one of the two"),
+        (
+            ["task=cola", "model=roberta-base", "gpu=H100"],
+            "gpu=H100 train.precision=auto: steps there were measured in fp32 alone; add train.precision=fp32, or",
+        ),
         (["experiment=regression_linear_full"], "only runs on texts are planned"),
     ],
 )
