@@ -150,7 +150,7 @@ class RosaLinear(ResampledAdapter):
         for members in _groups(layers):
             start = time.perf_counter()
             group = [layers[i] for i in members]
-            weights = [layer.effective_weight() for layer in group]
+            weights = torch.stack([layer.effective_weight() for layer in group])  # the single ones are freed at once
             for layer, weight in zip(group, weights, strict=True):
                 layer._check_finite(weight)
             factors = _factors(group, weights, [drawn[i] for i in members])
@@ -209,15 +209,15 @@ def _groups(layers: Sequence[RosaLinear]) -> list[list[int]]:
     return [batch for batches in groups.values() for batch in batches]
 
 
-def _factors(layers: Sequence[RosaLinear], weights: Sequence[Tensor], drawn: Sequence[Tensor]) -> list[Factors]:
-    """Factorize weights of equal shape in one batch; if that fails, one by one on the CPU.
+def _factors(layers: Sequence[RosaLinear], weights: Tensor, drawn: Sequence[Tensor]) -> list[Factors]:
+    """Factorize a stack of weights in one batch; if that fails, one by one on the CPU.
 
     Raises:
         FactorizationError: a decomposition does not converge on the CPU either.
     """
     config = layers[0]._config
     try:
-        A, B = factorization.factorize(config, torch.stack(list(weights)), torch.stack(list(drawn)))
+        A, B = factorization.factorize(config, weights, torch.stack(list(drawn)))
         return [Factors(*pair) for pair in zip(A, B, strict=True)]
     except torch.linalg.LinAlgError:
         pass  # The GPU's solver fails on some matrices that LAPACK handles.

@@ -34,22 +34,34 @@ GIGA = 1e9
 SHAPE = "roberta-base"
 EXAMPLES, TOKENS = 4, 128
 """Of a batch of ``SHAPE``."""
-METHODS = ("full", "lora", "rosa", "robust")
+METHODS = ("full", "lora", "rosa", "robust", "ia3")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SQUARE = 2048
 """Rows and columns of the product that gives the machine's rate."""
 PRODUCTS = ("mm", "addmm", "addmm_", "bmm", "baddbmm")
 PARTS: dict[str, tuple[str, ...]] = {
     "products": PRODUCTS,
-    "attention": ("*scaled_dot_product*",),
+    "attention": ("*scaled_dot_product*", "*softmax*"),
+    "dropout": ("*dropout*", "bernoulli*"),
     "optimizer": ("*fused_adamw*", "_foreach*", "linalg_vector_norm"),
-    "casts, copies": ("*copy*", "clone", "contiguous", "cat"),
-    "element-wise": ("gelu*", "native_*", "add*", "sub*", "mul*", "div*", "sum", "tanh*", "fill*"),
+    "casts, copies": ("*copy*", "clone", "contiguous", "cat", "to"),
+    "normalization": ("*_norm", "*_norm_*"),
+    "element-wise": ("gelu*", "native_*", "add*", "sub*", "mul*", "div*", "sum*", "tanh*", "where", "masked_fill*"),
     "sparse part": ("*sampled_addmm", "index_add*", "searchsorted", "*sparse*"),
+    "embeddings": ("embedding*", "index*", "gather*", "scatter*"),
+    "new memory": ("empty*", "new_*", "zero*", "fill*", "resize*", "ones*", "full*"),
+    "views": (
+        "*view*", "t", "transpose*", "expand*", "as_strided*", "*reshape*", "slice*", "select*", "detach*", "*squeeze",
+        "permute", "alias", "numpy_T",
+    ),
     "others": ("*",),
-}
+}  # fmt: skip
 """The parts of a step's operators, by patterns of their names: the first that fits."""
+FUSED_ATTENTION = "_scaled_dot_product_*attention*"
+"""Kernels that compute attention's products themselves."""
 OUTSIDE = "outside operators"
+LARGEST = 3
+"""Operators that are named of those in no part."""
 
 Case = tuple[str, str]
 """A method, and a precision."""
@@ -80,16 +92,23 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.products: Counter[Product] = Counter()
         self.operations = 0
+        self.batched = 0
+        """Operations of the products of stacks, which are attention's."""
+        self.hides = False
+        """Whether a fused kernel of attention ran, whose products are not seen."""
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
         result = function(*arguments, **(named or {}))
         packet = function.overloadpacket
+        self.hides |= fnmatch(packet.__name__, FUSED_ATTENTION)
         if packet.__name__ in PRODUCTS and all(one.layout == torch.strided for one in arguments):
             # Those that write into a given tensor count, and are repeated, as those that make their result.
             product = getattr(torch.ops.aten, packet.__name__.removesuffix("_"))
             operands = tuple((tuple(one.shape), one.stride(), one.dtype) for one in arguments)
             self.products[Product(product, operands)] += 1
-            self.operations += flop_registry[product](*arguments, out_val=result)
+            operations = flop_registry[product](*arguments, out_val=result)
+            self.operations += operations
+            self.batched += operations if operands[-1][0][2:] else 0
         return result
 
 
@@ -101,6 +120,14 @@ class Reached:
     """Seconds."""
     operations: int
     """Of the step's matrix products."""
+    attention: int
+    """Of them, attention's."""
+    hides: bool
+    """Whether attention's products are in a fused kernel, and not counted."""
+    bound: Spread
+    """The operations relative to full fine-tuning's."""
+    to_full: Spread
+    """The step's time relative to full fine-tuning's."""
     products: Spread
     """The time of the products alone, relative to the step's."""
     machine: Spread
@@ -109,6 +136,8 @@ class Reached:
     """The step's time relative to fp32."""
     parts: Mapping[str, float]
     """Share of a profiled step, by the keys of ``PARTS`` and ``OUTSIDE``."""
+    others: Mapping[str, float]
+    """Of the part ``others`` the largest shares, by operator."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +173,8 @@ def measure(name: str, build: Build, config: Config, batches: Sequence[Batch]) -
         batches: one for each round.
     """
     actions: dict[str, Callable[[int], object]] = {}
-    operations: dict[Case, list[int]] = {}
-    parts: dict[Case, dict[str, float]] = {}
+    counted: dict[Case, list[Recorder]] = {}
+    parts: dict[Case, tuple[dict[str, float], dict[str, float]]] = {}
     for precision, dtype in precisions().items():
         square = torch.randn(SQUARE, SQUARE).to(dtype)
         actions[precision] = functools.partial(_square, square)
@@ -158,7 +187,7 @@ def measure(name: str, build: Build, config: Config, batches: Sequence[Batch]) -
             by_shape = {batch["input_ids"].shape: batch for batch in batches}
             found = {shape: _recorded(contender, batch) for shape, batch in by_shape.items()}
             recorded = [found[batch["input_ids"].shape] for batch in batches]
-            operations[case] = [one.operations for one in recorded]
+            counted[case] = recorded
             parts[case] = profiled(contender, batches[0])
             actions[f"{method} {precision}"] = functools.partial(_step, contender, batches)
             actions[f"{method} {precision} products"] = Replay([one.products for one in recorded])
@@ -167,16 +196,22 @@ def measure(name: str, build: Build, config: Config, batches: Sequence[Batch]) -
     taken = interleave(actions, len(batches), "cpu", f"products of {name}")
     rates = {precision: [2 * SQUARE**3 / one for one in taken[precision]] for precision in precisions()}
     reached = {}
-    for method, precision in operations:
+    for method, precision in counted:
         steps = taken[f"{method} {precision}"]
-        speed = [count / one for count, one in zip(operations[method, precision], steps, strict=True)]
+        recorded = counted[method, precision]
+        operations = [one.operations for one in recorded]
+        speed = [count / one for count, one in zip(operations, steps, strict=True)]
         reached[method, precision] = Reached(
             spread(steps),
-            round(spread(operations[method, precision]).median),
+            round(spread(operations).median),
+            round(spread([one.batched for one in recorded]).median),
+            any(one.hides for one in recorded),
+            ratio(operations, [one.operations for one in counted["full", precision]]),
+            ratio(steps, taken[f"full {precision}"]),
             ratio(taken[f"{method} {precision} products"], steps),
             ratio(speed, rates[precision]),
             ratio(steps, taken[f"{method} fp32"]),
-            parts[method, precision],
+            *parts[method, precision],
         )
     tokens = [batch["input_ids"].numel() for batch in batches]
     return Model(name, tokens, {precision: spread(rate) for precision, rate in rates.items()}, reached)
@@ -221,17 +256,29 @@ class Replay:
                 product()
 
 
-def profiled(contender: Contender, batch: Batch) -> dict[str, float]:
-    """The share of each part in a step under PyTorch's profiler, which lengthens what is outside operators."""
+def profiled(contender: Contender, batch: Batch) -> tuple[dict[str, float], dict[str, float]]:
+    """The share of each part in a step under PyTorch's profiler, which lengthens what is outside operators.
+
+    Returns:
+        The shares by the keys of ``PARTS`` and ``OUTSIDE``, and of the part ``others`` the ``LARGEST`` by operator.
+    """
     with profile(activities=[ProfilerActivity.CPU]) as found:
         whole = seconds(lambda: contender.step(batch), "cpu")
-    shares = dict.fromkeys(PARTS, 0.0)
+    shares, others = dict.fromkeys(PARTS, 0.0), {}
     for event in found.key_averages():
         name = event.key.removeprefix("aten::")
         if event.key.startswith("aten::"):
-            part = next(part for part, fits in PARTS.items() if any(fnmatch(name, one) for one in fits))
-            shares[part] += event.self_cpu_time_total / 1e6 / whole
-    return {**shares, OUTSIDE: max(1 - sum(shares.values()), 0.0)}
+            part, share = part_of(name), event.self_cpu_time_total / 1e6 / whole
+            shares[part] += share
+            if part == "others":
+                others[name] = share
+    largest = sorted(others, key=lambda name: -others[name])[:LARGEST]
+    return {**shares, OUTSIDE: max(1 - sum(shares.values()), 0.0)}, {name: others[name] for name in largest}
+
+
+def part_of(name: str) -> str:
+    """The part of an operator, by its name in ``aten``."""
+    return next(part for part, fits in PARTS.items() if any(fnmatch(name, one) for one in fits))
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -263,6 +310,8 @@ def _shares(model: Model) -> Table:
                 number(one.operations / one.step.median / GIGA),
                 _percent(one.machine),
                 _percent(one.products),
+                "1" if case[0] == "full" else f"{one.bound.median:.3f}",
+                "1" if case[0] == "full" else with_quartiles(one.to_full),
                 "1" if case[1] == "fp32" else with_quartiles(one.relative),
             )
         )
@@ -273,7 +322,12 @@ def _shares(model: Model) -> Table:
         note(
             f"The machine's rate, a product of two matrices of {SQUARE:,} x {SQUARE:,}: {rates}. Products alone: the "
             "step's own matrix products, of the same shapes, as a share of the step; what a step would reach at most "
-            "if it did nothing else. Without attention's and RoSA's sparse products."
+            f"if it did nothing else. Without RoSA's sparse products; {_of_attention(model)}"
+        ),
+        note(
+            "GFLOP, x full: the bound of a method, if a step took the time of its products at full fine-tuning's rate. "
+            "A frozen layer needs no product for its weight's gradient, so two instead of three. Step, x full: what it "
+            "takes; where that is the larger, the method's own work costs more than its products."
         ),
         note(
             f"Rank {RANK}; {count} steps a method, interleaved with the products, on the same batches of {tokens} "
@@ -285,9 +339,31 @@ def _shares(model: Model) -> Table:
             )
         ),
     )
-    header = ("method", "GFLOP", "step, ms", "GFLOP/s", "% of the machine's rate", "products alone, %", "x fp32")
+    header = (
+        "method",
+        "GFLOP",
+        "step, ms",
+        "GFLOP/s",
+        "% of the machine's rate",
+        "products alone, %",
+        "GFLOP, x full",
+        "step, x full",
+        "x fp32",
+    )
     caption = f"{model.name}: the rate of matrix products that a step reaches"
     return Table(f"gemm_{model.name}", caption, header, tuple(rows), notes)
+
+
+def _of_attention(model: Model) -> str:
+    """Which of attention's products are among those that were counted."""
+    if all(one.hides for one in model.reached.values()):
+        return "nor attention's, which are in a fused kernel (the part attention below)."
+    shown = ", ".join(
+        f"{number(one.attention / GIGA)} ({_label(case)})" for case, one in model.reached.items() if case[0] == "full"
+    )
+    hidden = sorted({case[1] for case, one in model.reached.items() if one.hides})
+    rest = f", but in {' and '.join(hidden)} in a fused kernel, and not counted" if hidden else ""
+    return f"attention's, which are plain products, are counted: GFLOP {shown}{rest}."
 
 
 def _parts(model: Model) -> Table:
@@ -298,11 +374,22 @@ def _parts(model: Model) -> Table:
     notes = (
         note(
             "One step of each method under PyTorch's profiler, % of its time by operator; the optimizer includes "
-            f"clipping. {OUTSIDE.capitalize()}: Python, autograd, and what the profiler itself takes."
+            "clipping, attention its softmax and kernels, without its plain products. "
+            f"{OUTSIDE.capitalize()}: Python, autograd, and what the profiler itself takes. {_named_others(model)}"
         ),
     )
     caption = f"{model.name}: where the time of a step goes"
     return Table(f"gemm_parts_{model.name}", caption, ("method", *names), tuple(rows), notes)
+
+
+def _named_others(model: Model) -> str:
+    """The largest operators among the others, of all cases."""
+    largest: dict[str, float] = {}
+    for one in model.reached.values():
+        for name, share in one.others.items():
+            largest[name] = max(share, largest.get(name, 0.0))
+    names = sorted(largest, key=lambda name: -largest[name])[:LARGEST]
+    return "Others, at most: " + ", ".join(f"{name} {number(100 * largest[name])}" for name in names) + "."
 
 
 def _lines(model: Model) -> list[Measurement]:
@@ -314,6 +401,9 @@ def _lines(model: Model) -> list[Measurement]:
         lines += [
             Measurement(label, "step", "s", one.step),
             Measurement(label, "products", "FLOP", one.operations),
+            Measurement(label, "attention's products", "FLOP", one.attention),
+            Measurement(label, "products relative to full fine-tuning's", "", one.bound),
+            Measurement(label, "step relative to full fine-tuning's", "", one.to_full),
             Measurement(label, "share of the machine's rate", "", one.machine),
             Measurement(label, "products alone relative to the step", "", one.products),
             Measurement(label, "step relative to fp32", "", one.relative),

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks import growth
 from benchmarks.contenders import RANK
 from benchmarks.findings import Findings, Measurement, note, number, row
+from benchmarks.growth import GIB, Growth, resample_bytes
 from benchmarks.solvers import random_weight
 from benchmarks.stages import timed_factorization
 from benchmarks.timing import Spread, seconds, spread
@@ -27,7 +29,7 @@ from rosa.config import RosaConfig
 from rosa.report.tables.table import Table
 
 ROUNDS = 3
-WIDTHS = (384, 768, 1024, 2048, 4096)
+WIDTHS = (384, 768, 1024, 2048, 4096, 8192)
 PARTIAL = 1024
 """Up to this width the randomized solver is compared."""
 OVERSAMPLING, ITERATIONS = 8, 4
@@ -38,9 +40,8 @@ HALF = 2
 """Bytes of a bfloat16 number."""
 LARGE = 4096
 """From this width on one round is enough: the times are seconds, and their noise is small in comparison."""
-GIB = 2**30
-DOUBLE = 8
-"""Bytes of a float64 number."""
+LINK = 10
+"""GiB a second between processes, by which the time of gathering sharded weights is modelled."""
 
 Shape = tuple[int, int]
 LANGUAGE_MODELS: dict[str, dict[Shape, int]] = {
@@ -83,16 +84,20 @@ class Partial:
     """Largest change of an entry of W_f + A B by the randomized factorization, relative to the largest entry of W."""
 
 
-def benchmark(workload: Workload, rounds: int, widths: Sequence[int] = WIDTHS) -> Findings:
-    """Time factorizations of square weights on one core of the CPU; the workload gives only the seed."""
+def benchmark(workload: Workload, rounds: int, widths: Sequence[int] = WIDTHS, width: int = growth.WIDTH) -> Findings:
+    """Time factorizations of square weights on one core of the CPU, and resamples of several layers of one width.
+
+    The workload gives only the seed.
+    """
     generator = torch.Generator().manual_seed(workload.config.seed)
+    layers = growth.benchmark(rounds, workload.config.seed, width)
     found, partials = {}, {}
     for width in tqdm(widths, desc="widths", unit="width", dynamic_ncols=True):
         found[width] = _measure(width, rounds if width < LARGE else 1, generator)
         if width <= PARTIAL:
             weight = random_weight((width, width), generator)
             partials[width] = randomized(weight, RANK, rounds, workload.config.seed)
-    return findings(found, partials)
+    return findings(found, partials, layers, width)
 
 
 def _measure(width: int, rounds: int, generator: torch.Generator) -> Width:
@@ -143,14 +148,10 @@ def modelled(shape: Shape, width: int, measured: Width) -> float:
     return measured.gram.median * m * n**2 / width**3 + measured.rest.median * (n / width) ** 3
 
 
-def working_bytes(shape: Shape) -> int:
-    """Bytes that the factorization of a layer needs at once: the weight and its Gram matrix, in float64."""
-    n, m = sorted(shape)
-    return DOUBLE * (m * n + n * n)
-
-
-def findings(found: Mapping[int, Width], partials: Mapping[int, Partial]) -> Findings:
-    """Build the tables of the widths, of the language models and of the randomized solver."""
+def findings(
+    found: Mapping[int, Width], partials: Mapping[int, Partial], layers: Mapping[int, Growth], width_of_layers: int
+) -> Findings:
+    """Build the tables of the widths, of the numbers of layers, of the language models and of the randomized solver."""
     widths = sorted(found)
     largest = widths[-1]
     rows, lines = [], []
@@ -164,7 +165,7 @@ def findings(found: Mapping[int, Width], partials: Mapping[int, Partial]) -> Fin
                 number(1000 * one.gram.median),
                 "–" if width == largest else number(from_largest / one.total),
                 number(1000 * one.orthogonal.median),
-                number(working_bytes((width, width)) / GIB),
+                number(resample_bytes((width, width), 1, 1) / GIB),
                 str(one.rest.count),
             )
         )
@@ -173,12 +174,14 @@ def findings(found: Mapping[int, Width], partials: Mapping[int, Partial]) -> Fin
             Measurement(case, "Gram matrix", "s", one.gram),
             Measurement(case, "rest of a factorization", "s", one.rest),
             Measurement(case, "random orthonormal basis", "s", one.orthogonal),
-            Measurement(case, "working memory", "byte", working_bytes((width, width))),
+            Measurement(case, "working memory", "byte", resample_bytes((width, width), 1, 1)),
         ]
     notes = (
         note(
-            f"Random square weights, rank {RANK}, one core; medians. Modelled / measured: the model of the table "
-            f"below, from {largest:,} x {largest:,}, against what was measured. Memory: of one layer in float64."
+            f"Random square weights, rank {RANK}, one core; medians. Modelled / measured: the model of the language "
+            f"models' table, from {largest:,} x {largest:,}, against what was measured. Memory: modelled, of a "
+            "resample of one layer beyond the model's: three matrices of its size in float64 (measured in the next "
+            "table)."
         ),
     )
     header = (
@@ -199,7 +202,9 @@ def findings(found: Mapping[int, Width], partials: Mapping[int, Partial]) -> Fin
             Measurement(case, "sine of the angle between them", "", top.sine),
             Measurement(case, "change of the weight by the randomized factorization", "", top.change),
         ]
-    return Findings(table, tuple(lines), (_models(found[largest], largest), _partials(partials)))
+    by_number, more = growth.table(layers, width_of_layers)
+    further = (by_number, _models(found[largest], largest), _partials(partials))
+    return Findings(table, (*lines, *more), further)
 
 
 def _partials(partials: Mapping[int, Partial]) -> Table:
@@ -229,8 +234,9 @@ def _models(measured: Width, width: int) -> Table:
     rows = []
     for name, layers in LANGUAGE_MODELS.items():
         whole = sum(count * modelled(shape, width, measured) for shape, count in layers.items())
-        most = max(layers, key=working_bytes)
+        most = max(layers, key=math.prod)
         within = max(max(shape) for shape in layers) <= width
+        gathered = 2 * HALF * sum(math.prod(shape) * count for shape, count in layers.items()) / GIB
         rows.append(
             row(
                 name,
@@ -239,18 +245,31 @@ def _models(measured: Width, width: int) -> Table:
                 "within" if within else "beyond",
                 number(whole / 60),
                 number(whole / 60 / PROCESSES),
-                number(working_bytes(most) / GIB),
-                number(2 * HALF * sum(math.prod(shape) * count for shape, count in layers.items()) / GIB),
+                number(resample_bytes(most, 1, 1) / GIB),
+                number(gathered),
+                number(gathered / LINK),
             )
         )
     notes = (
         note(
             f"Modelled from {width:,} x {width:,}: the Gram matrix as m n^2, the rest as n^3, for m x n with n at "
             "most m; widths within or beyond those measured. Layers are independent, so eight processes or cores take "
-            "an eighth of one core's minutes. Memory: of the widest layer, factorized alone. Gathered: what each "
-            "process gets where FSDP shards the weights, every adapted one twice, in bfloat16. Attention layers by the "
-            "models' published configurations."
+            "an eighth of one core's minutes, without what they send each other. Memory: of the widest layer, "
+            "resampled alone; each further thread adds one or two such matrices in float64. Gathered: what each "
+            "process gets where FSDP shards the weights, every adapted one twice, in bfloat16. Sent: the seconds that "
+            f"this takes at {LINK} GiB/s, which are not in the minutes. Attention layers by the models' published "
+            "configurations."
         ),
     )
-    header = ("model", "layers", "widest", "measured widths", "min", "min / 8", "memory, GiB", "gathered, GiB")
+    header = (
+        "model",
+        "layers",
+        "widest",
+        "measured widths",
+        "min",
+        f"min / {PROCESSES}, computing",
+        "memory, GiB",
+        "gathered, GiB",
+        "sent, s",
+    )
     return Table("scaling_models", "A resample of a language model's attention layers", header, tuple(rows), notes)

@@ -98,7 +98,7 @@ def factorize_along(weight: Tensor, indices: Tensor, solver: Solver = "auto", fo
 
     Layers of equal shape can be passed as a stack: one batched eigendecomposition on a GPU; on the CPU a thread for
     each layer, at most as many as PyTorch uses. Working memory is proportional to the stack: see
-    :func:`layers_at_once`.
+    :func:`working_bytes` and :func:`layers_at_once`.
 
     Args:
         weight: (out, in), or a stack (k, out, in); any floating dtype and strides; computed in float64.
@@ -167,10 +167,18 @@ def layers_at_once(out_features: int, in_features: int, device: torch.device) ->
     """
     if device.type == "cpu":
         return torch.get_num_threads()
+    return max(1, STACK_BYTES // working_bytes(out_features, in_features, device.type))
+
+
+def working_bytes(out_features: int, in_features: int, device_type: str) -> int:
+    """Bytes that :func:`factorize_along` needs for a layer: its weight in float64, and Gram-sized matrices.
+
+    On the CPU that is one, which its reduction overwrites. On a GPU there are also the eigenvectors, the solver's copy
+    and its workspace; on the CPU too where all vectors are computed, for many triplets or tiny singular values.
+    """
     n = min(out_features, in_features)
-    # The float64 weight, and the Gram matrix, its eigenvectors, the solver's copy and workspace.
-    layer = 8 * (out_features * in_features + 4 * n * n)
-    return max(1, STACK_BYTES // layer)
+    matrices = 1 if device_type == "cpu" else 4
+    return 8 * (out_features * in_features + matrices * n * n)
 
 
 def one_blas_thread() -> AbstractContextManager[object]:

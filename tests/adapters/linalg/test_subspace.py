@@ -18,7 +18,15 @@ from torch import Tensor
 
 from rosa.adapters.linalg import subspace
 from rosa.adapters.linalg.eigenvectors import Eigenpairs, chosen_eigenpairs
-from rosa.adapters.linalg.subspace import Solver, draw_indices, exactness, factorize_along, layers_at_once, resolve_rank
+from rosa.adapters.linalg.subspace import (
+    Solver,
+    draw_indices,
+    exactness,
+    factorize_along,
+    layers_at_once,
+    resolve_rank,
+    working_bytes,
+)
 from rosa.errors import ConvergenceError
 
 SHAPES = [(24, 24), (40, 16), (16, 40), (1, 9), (9, 1), (1, 1)]
@@ -396,6 +404,8 @@ def test_a_stack_is_bounded_in_memory() -> None:
         assert count == layers_at_once(*shape[::-1], cuda) > 1
         # The weights in float64, the Gram matrices and their eigenvectors at least.
         assert count * 8 * (shape[0] * shape[1] + 2 * min(shape) ** 2) < subspace.STACK_BYTES
+        assert count == subspace.STACK_BYTES // working_bytes(*shape, "cuda")
+    assert working_bytes(300, 100, "cpu") == working_bytes(100, 300, "cpu") == 8 * (300 * 100 + 100 * 100)
 
 
 def test_real_attention_weights() -> None:
