@@ -150,10 +150,7 @@ class RosaLinear(ResampledAdapter):
         for members in _groups(layers):
             start = time.perf_counter()
             group = [layers[i] for i in members]
-            weights = torch.stack([layer.effective_weight() for layer in group])  # the single ones are freed at once
-            for layer, weight in zip(group, weights, strict=True):
-                layer._check_finite(weight)
-            factors = _factors(group, weights, [drawn[i] for i in members])
+            factors = _factorized(group, [drawn[i] for i in members])
             for i, (A, B) in zip(members, factors, strict=True):
                 found[i] = Factors(A.to(layers[i].A), B.to(layers[i].B))
             if group[0].A.is_cuda:
@@ -207,6 +204,18 @@ def _groups(layers: Sequence[RosaLinear]) -> list[list[int]]:
             batches.append([])
         batches[-1].append(i)
     return [batch for batches in groups.values() for batch in batches]
+
+
+def _factorized(layers: Sequence[RosaLinear], drawn: Sequence[Tensor]) -> list[Factors]:
+    """Merge and factorize layers in one batch; apart, so that a batch's weights are freed before the next is merged.
+
+    Raises:
+        FactorizationError: a weight is not finite, or cannot be factorized.
+    """
+    weights = torch.stack([layer.effective_weight() for layer in layers])
+    for layer, weight in zip(layers, weights, strict=True):
+        layer._check_finite(weight)
+    return _factors(layers, weights, drawn)
 
 
 def _factors(layers: Sequence[RosaLinear], weights: Tensor, drawn: Sequence[Tensor]) -> list[Factors]:

@@ -846,7 +846,7 @@ def test_a_model_of_the_costs_scales_each_term_on_its_own() -> None:
     layers = {count: growth.Growth(Spread(2.0 * count, 1, 1, 3), 2**30) for count in (1, 4)}
     found = scaling.findings({100: one, 50: one}, {}, layers, 100)
     assert [cells[3].text for cells in found.table.rows] == ["0.125", "–"]
-    assert [cells[2].text for cells in found.further[0].rows] == ["1", "1"]  # time a layer
+    assert [cells[2].text for cells in found.further[0].rows] == ["1.00", "1.00"]  # time a layer
     assert [cells[3].text for cells in found.further[1].rows] == ["beyond"] * 3
     eight_b = 32 * (2 * 4096**2 + 2 * 1024 * 4096)
     assert [cell.text for cell in found.further[1].rows[1][-2:]] == [
@@ -956,7 +956,7 @@ def reached(hides: bool) -> gemm.Reached:
 @pytest.mark.parametrize(
     ("hides", "expected"),
     [
-        ([False, False], "attention's, which are plain products, are counted: GFLOP 2 (Full, fp32)."),
+        ([False, False], "attention's, which are plain products, are counted: GFLOP 2.00 (Full, fp32)."),
         ([True, True], "nor attention's, which are in a fused kernel (the part attention below)."),
     ],
 )

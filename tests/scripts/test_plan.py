@@ -398,7 +398,7 @@ def test_a_training_that_would_be_refused_has_no_plan() -> None:
         (["task=cola", "gpu=H200", "rate=3"], "expected one of the two"),
         (
             ["task=cola", "model=roberta-base", "gpu=H100"],
-            "gpu=H100 train.precision=auto: steps there were measured in fp32 alone; add train.precision=fp32, or",
+            "gpu=H100 train.precision=auto: steps there were measured in fp32 only; add train.precision=fp32, or",
         ),
         (["experiment=regression_linear_full"], "only runs on texts are planned"),
     ],
