@@ -25,10 +25,21 @@ from planning import PlanError
 from planning.lengths import made, mean_tokens, padded
 from rosa.adapters import attach, head_names
 from rosa.adapters.base import LinearLayer, weight_shape
+from rosa.adapters.ia3 import FUSED, KEYS_VALUES
 from rosa.adapters.lora import FUSED_QUERY_KEY_VALUE
 from rosa.adapters.robust import layer_counts
 from rosa.adapters.targets import layer_ranks, linear_layers, matches
-from rosa.config import Config, LoraConfig, MethodConfig, ModelConfig, RobustConfig, RosaConfig, check_length
+from rosa.config import (
+    ATTENTION,
+    Config,
+    IA3Config,
+    LoraConfig,
+    MethodConfig,
+    ModelConfig,
+    RobustConfig,
+    RosaConfig,
+    check_length,
+)
 from rosa.config.method import RankedConfig
 from rosa.config.schema import HOLDOUT
 from rosa.config.task import TRAIN
@@ -195,6 +206,12 @@ def of_example(model: Settings, method: Settings, head: bool, length: int, outpu
         PlanError: as for :func:`of_run`.
     """
     chosen: MethodConfig = method.group
+    if isinstance(chosen, IA3Config):
+        names = tuple(scaled(skeleton(model.group, head), chosen))
+        if not names:
+            raise PlanError(f"method=ia3: no key and value layers are known in model={model.group.name}")
+        forward, step = _frozen(model, names, chosen.head != "freeze", head, length, outputs)
+        return Operations(forward, step, 0.0, _blocks(model, head))
     if not isinstance(chosen, RankedConfig):
         forward, step = _attached(model, method, head, length, outputs)
         return Operations(forward, step, 0.0, _blocks(model, head))
@@ -213,7 +230,7 @@ def _blocks(model: Settings, head: bool) -> int:
 
 @functools.cache
 def _attached(model: Settings, method: Settings, head: bool, length: int, outputs: int) -> tuple[float, float]:
-    """Operations of a model with a method that adds no products, such as full fine-tuning and (IA)3."""
+    """Operations of a model with a method that adds no products, such as full fine-tuning."""
     plain = skeleton(model.group, head)
     try:
         adapted = attach(plain, method.group, generator=torch.Generator(), verbose=False)
@@ -239,6 +256,13 @@ def _frozen(
 
 def _with_gradient(nothing: Tensor, _layer: nn.Module, _inputs: Any, out: Tensor) -> Tensor:
     return out + nothing
+
+
+def scaled(model: nn.Module, method: IA3Config) -> list[str]:
+    """The layers of attention that (IA)3 scales, from the first of which gradients flow; not those of feed-forwards."""
+    if method.variant == "attention_inputs":
+        return list(targeted(model, ATTENTION))
+    return [name for name in linear_layers(model) if KEYS_VALUES.search(name) or FUSED.search(name)]
 
 
 def targeted(model: nn.Module, targets: Iterable[str]) -> dict[str, LinearLayer]:
