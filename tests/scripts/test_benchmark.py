@@ -1141,7 +1141,7 @@ def test_the_script_measures_on_real_files_and_an_own_model(
         (["layer", "model=minilm"], "model=minilm: layer cannot measure a model of your own; costs, compile, padding,"),
         (
             ["cost"],
-            "no benchmark cost; there are costs, layer, compile, against, gpu, padding, factorization, solvers, stages,",
+            "no benchmark cost; there are costs, layer, compile, against, gpu, padding, factorization, solvers,",
         ),
         (["--repeats", "0"], "--repeats 0: expected at least 1"),
         (["--batch-size", "0"], "train.batch_size=0"),
