@@ -104,6 +104,10 @@ class ConvergenceError(RosaError, ArithmeticError):
     exit_status = 1
 
 
+class InterfaceError(ConvergenceError):
+    """A LAPACK routine cannot be called in the way that this project knows; the caller falls back likewise."""
+
+
 class DivergedError(RosaError, RuntimeError):
     """The training loss, a gradient, a trained weight or a model's output is not finite."""
 

@@ -10,7 +10,7 @@ from rosa.adapters.attach import attach
 from rosa.adapters.base import Adapter
 from rosa.adapters.modules import Attachment, adapters, attachment, merge
 from rosa.adapters.resampling import resample
-from rosa.adapters.state import changing_state, load_changing_state
+from rosa.adapters.state import changing_state, load_changing_state, undecayed_names
 from rosa.adapters.targets import head_names
 from rosa.errors import AdapterError
 
@@ -26,4 +26,5 @@ __all__ = [
     "load_changing_state",
     "merge",
     "resample",
+    "undecayed_names",
 ]

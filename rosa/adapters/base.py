@@ -7,6 +7,7 @@ into the layer. Weight shapes are (out, in) throughout; :func:`oriented` hides t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,13 @@ def weight_shape(layer: LinearLayer) -> tuple[int, int]:
     return out_features, in_features
 
 
+def weight_dtype(layer: LinearLayer) -> torch.dtype:
+    """The dtype of a layer's weight; of a quantized one, that from which it was quantized."""
+    state = quant_state(layer)
+    found: torch.dtype = layer.weight.dtype if state is None else state.dtype
+    return found
+
+
 def dense_weight(layer: LinearLayer) -> Tensor:
     """A layer's weight (out, in): a view, or the values of a quantized one."""
     return oriented(layer, layer.weight) if quant_state(layer) is None else dequantized(layer)
@@ -67,6 +75,16 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor if gather is None else gather()
 
 
+class OfBase:
+    """An attribute of the wrapped layer, read on the adapter; an adapter may have one of its own by the same name."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, adapter: Adapter | None, owner: type | None = None) -> Any:
+        return self if adapter is None else getattr(adapter.base, self._name)
+
+
 class Adapter(nn.Module):
     """One wrapped linear layer. Subclasses own the factors, the forward pass and the effective weight."""
 
@@ -75,19 +93,24 @@ class Adapter(nn.Module):
     active: bool = True
     """False while another adapter of the same layer is in use (as PEFT's ``set_adapter`` leaves it)."""
 
+    in_features, out_features = OfBase(), OfBase()
+    nx, nf = OfBase(), OfBase()
+    """The same of a ``Conv1D``. Model code reads the sizes of its layers, as it does their weights."""
+
     @property
     def weight(self) -> Tensor:
         """The effective weight in the base layer's layout and dtype, differentiable in the factors.
 
-        For model code that reads a layer's weight instead of calling the layer. Recomputed at every access.
+        Of a quantized base, in the dtype that it was quantized from. For model code that reads a layer's weight instead
+        of calling the layer. Recomputed at every access.
         """
-        return oriented(self.base, self.effective_weight(readable)).to(self.base.weight.dtype)
+        return oriented(self.base, self.effective_weight(readable)).to(weight_dtype(self.base))
 
     @property
     def bias(self) -> Tensor | None:
-        """The effective bias (out,) in the base layer's dtype, differentiable and recomputed at every access."""
+        """The effective bias (out,) in the base's dtype, differentiable and recomputed at every access."""
         bias = self.effective_bias(readable)
-        return None if bias is None else bias.to(self.base.weight.dtype)
+        return None if bias is None else bias.to(self.base.bias.dtype)
 
     def factors(self) -> dict[str, nn.Parameter]:
         """The adapter's own parameters by name, trainable or not."""
@@ -125,7 +148,7 @@ class Adapter(nn.Module):
         """
         weight, bias = self.effective_weight(), self.effective_bias()
         if quant_state(self.base) is not None:
-            return dense_layer(weight, bias, quant_state(self.base).dtype)
+            return dense_layer(weight, bias, weight_dtype(self.base))
         self.fold(weight)
         if bias is not None:
             self.base.bias.copy_(bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from rosa.adapters.modules import (
 )
 from rosa.adapters.optimizer_state import require_trains
 from rosa.adapters.resampling import resample, resampled
+from rosa.adapters.state import undecayed_names
 from rosa.config.checks import of_kind
 from rosa.errors import AdapterError, CheckpointError, ConfigError, WriteError
 from rosa.utils import files
@@ -123,6 +125,8 @@ class ResampleCallback(TrainerCallback):
             found = resampled(model)
             if found and optimizer is not None and self._option(self._present(model), "every"):
                 require_trains(optimizer, found)  # now, and not after the epochs before the first resample
+            if optimizer is not None:
+                _warn_of_decay(model, optimizer)
         if state.global_step:
             saved = checkpoint_folder(args, state) / START
             self._start = _read(saved, model) if saved.is_file() else None
@@ -153,8 +157,7 @@ class ResampleCallback(TrainerCallback):
         start = time.perf_counter()
         stream = generator(args.seed if self.seed is None else self.seed, "resample", state.global_step)
         layers = resample(model, generator=stream, optimizer=optimizer)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()  # so that the measured time includes the resample's kernels
+        _synchronize(model)  # so that the measured time includes the resample's kernels
         event[EVENT] = len(layers)
         event["resample_seconds"] = time.perf_counter() - start
         event["factorization_seconds"] = [_short(seconds) for seconds in layers.values()]
@@ -248,10 +251,13 @@ class ResampleCallback(TrainerCallback):
         """Updates between two resamples, 0 for never.
 
         Raises:
-            AdapterError: the model has nothing to resample, or its parts differ in when.
+            AdapterError: the model has nothing to resample, its parts differ in when, or ``every`` counts epochs of
+                data without a length.
         """
         present = self._present(model)
         every, unit = (self._option(present, option) for option in ("every", "unit"))
+        if not every:
+            return 0  # also where epochs cannot be counted
         return int(every * (updates_per_epoch(train_dataloader, args) if unit == "epoch" else 1))
 
     def _option(self, present: Attachment, name: str) -> Any:
@@ -283,6 +289,29 @@ class ResampleCallback(TrainerCallback):
             )
         self._found = model, list(attachments(model)), present
         return present
+
+
+def _synchronize(model: nn.Module) -> None:
+    """Wait for the GPUs that hold factors; without one, PyTorch's CUDA stays untouched."""
+    devices = {factor.device for adapter in resampled(model).values() for factor in adapter.factors().values()}
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+
+def _warn_of_decay(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Warn if the optimizer decays factors that hold a part of the pretrained weights."""
+    parameters = dict(model.named_parameters())
+    exempt = {id(parameters[name]): name for name in sorted(undecayed_names(model)) if name in parameters}
+    for group in optimizer.param_groups:
+        decayed = [exempt[id(parameter)] for parameter in group["params"] if id(parameter) in exempt]
+        if decayed and group.get("weight_decay"):
+            warnings.warn(
+                f"weight_decay={group['weight_decay']} pulls {decayed[0]} and {len(decayed) - 1} more factors towards "
+                "zero, and with them the part of the pretrained weights that they hold: leave weight_decay at 0, or "
+                "put them in a group of the optimizer without it (rosa.adapters.undecayed_names has their names)",
+                stacklevel=2,
+            )
 
 
 def _short(value: float) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from rosa.adapters.base import AddingAdapter, LinearLayer, ResampledAdapter, oriented, whole
 from rosa.adapters.linalg.subspace import rounding_level
@@ -76,8 +77,8 @@ class Change:
     effective_rank: float
     norm: float
     """Frobenius norm of the change."""
-    relative_norm: float
-    """``norm`` divided by the pretrained weight's Frobenius norm."""
+    relative_norm: float | None
+    """``norm`` divided by the pretrained weight's Frobenius norm; None for a pretrained weight of zeros."""
     visited: float | None
     """Share of the singular directions drawn at least once; None if the method draws none."""
 
@@ -100,9 +101,8 @@ def changes(model: nn.Module, pretrained: nn.Module) -> list[Change]:
     """
     visited = visited_share(model)
     found = []
-    for name, adapter in adapters(model):
-        if not isinstance(adapter, AddingAdapter):
-            continue
+    adding = [(name, adapter) for name, adapter in adapters(model) if isinstance(adapter, AddingAdapter)]
+    for name, adapter in tqdm(adding, desc="changes of weights", unit="layer", leave=False, delay=2, disable=None):
         final = adapter.effective_weight()
         try:
             layer = pretrained.get_submodule(name)
@@ -115,7 +115,7 @@ def changes(model: nn.Module, pretrained: nn.Module) -> list[Change]:
         values = torch.linalg.svdvals(change)
         floor = NOISE * rounding_level(oriented(layer, layer.weight))
         real = values[values > floor]
-        norm = float(change.norm())
+        norm, size = float(change.norm()), float(start.norm())
         found.append(
             Change(
                 name=name,
@@ -123,7 +123,7 @@ def changes(model: nn.Module, pretrained: nn.Module) -> list[Change]:
                 rank=len(real),
                 effective_rank=effective_rank(real),
                 norm=norm,
-                relative_norm=norm / float(start.norm()),
+                relative_norm=norm / size if size else None,
                 visited=visited.get(name),
             )
         )

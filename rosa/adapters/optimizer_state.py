@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rosa.adapters.base import Adapter, ResampledAdapter
+from rosa.adapters.base import Adapter, ResampledAdapter, whole
 from rosa.errors import AdapterError
 
 PRUNED_SHARE = 0.9
@@ -116,7 +116,8 @@ def _states(optimizer: Any, factor: nn.Parameter) -> list[MutableMapping[str, An
 def prune_moments(state: MutableMapping[str, Any], factor: Tensor) -> None:
     """Zero every moment at the 90 % of entries with the largest absolute first moments, in place.
 
-    All moments share one mask: a nonzero first moment with a zero second moment would cause a huge step.
+    All moments share one mask: a nonzero first moment with a zero second moment would cause a huge step. Moments in
+    shards (``fully_shard``) have the mask of the whole one; every process must call this.
 
     Args:
         state: an optimizer's state of one parameter; its tensors of the parameter's shape are the moments, the first
@@ -126,7 +127,19 @@ def prune_moments(state: MutableMapping[str, Any], factor: Tensor) -> None:
     moments = [value for value in state.values() if isinstance(value, Tensor) and value.shape == factor.shape]
     if not moments:
         return
-    count = round(PRUNED_SHARE * factor.numel())
-    largest = moments[0].abs().flatten().topk(count).indices
+    first = whole(moments[0])
+    pruned = torch.zeros(first.shape, dtype=torch.uint8, device=first.device)
+    pruned.view(-1)[first.abs().flatten().topk(round(PRUNED_SHARE * first.numel())).indices] = 1
     for moment in moments:
-        moment.view(-1)[largest] = 0
+        here, mask = _local(moment, pruned)
+        here.masked_fill_(mask.bool(), 0)
+
+
+def _local(moment: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """A moment and its mask; of a sharded one (``fully_shard``) what this process holds, for which all must call."""
+    if not hasattr(moment, "device_mesh"):
+        return moment, mask
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(moment, DTensor)
+    return moment.to_local(), distribute_tensor(mask, moment.device_mesh, moment.placements).to_local()

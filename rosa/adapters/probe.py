@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from rosa.adapters.linalg.precision import is_narrow
+from rosa.adapters.linalg.precision import exact, is_narrow
 from rosa.adapters.modules import adapters
 from rosa.errors import AdapterError
 from rosa.utils.modes import evaluating
@@ -58,7 +58,7 @@ class Probe:
             after = self._outputs(model)
         tolerance = NARROW_TOLERANCE if self.dtype else TOLERANCE
         for was, now in zip(self.before, after, strict=True):
-            change = float((now.double() - was.double()).abs().max() / was.double().abs().max().clamp(min=1e-30))
+            change = float((exact(now) - exact(was)).abs().max() / exact(was).abs().max().clamp(min=1e-30))
             if bool(torch.isfinite(was).all()) and not change <= tolerance:
                 raise AdapterError(
                     f"attaching changes an output of {type(model).__name__} by {100 * change:.2g} % for the example: a "

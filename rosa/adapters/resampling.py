@@ -99,17 +99,12 @@ def _move_shared(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[f
     mine = list(range(rank, len(members), processes))
     factors: list[Factors] = []
     seconds: list[float] = []
-    problem: str | None = None
+    failed: Exception | None = None
     try:
         factors, seconds = _factorize([members[i] for i in mine], [drawn[i] for i in mine])
-    except AdapterError as error:
-        problem = str(error)
-    # Before any move: if one process failed, the others would wait forever for its layers.
-    reports: list[Any] = [None] * processes
-    distributed.all_gather_object(reports, (seconds, problem))
-    problems = [problem for _, problem in reports if problem is not None]
-    if problems:
-        raise FactorizationError("; ".join(problems))
+    except Exception as error:
+        failed = error
+    reports = exchanged(seconds, failed)
     for member in members:
         member.before_move()
     for i, pair in zip(mine, factors, strict=True):
@@ -119,7 +114,31 @@ def _move_shared(members: list[ResampledAdapter], drawn: list[Tensor]) -> list[f
         for name in member.changing():
             distributed.broadcast(tensors[name], src=i % processes)
         member.after_move()
-    return [reports[i % processes][0][i // processes] for i in range(len(members))]
+    return [reports[i % processes][i // processes] for i in range(len(members))]
+
+
+def exchanged(seconds: Any, failed: Exception | None) -> list[Any]:
+    """What each process measured while it factorized its layers; all must call this before any of them moves one.
+
+    Otherwise the others would wait for the layers of a process that failed, until a timeout.
+
+    Args:
+        seconds: of this process.
+        failed: the error that this process met, of any kind (memory that is not enough, too).
+
+    Raises:
+        Exception: ``failed``, if it says nothing about a weight.
+        FactorizationError: a process failed; with what each of them said.
+    """
+    problem = failed if failed is None or isinstance(failed, AdapterError) else f"{type(failed).__name__}: {failed}"
+    reports: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(reports, (seconds, None if problem is None else str(problem)))
+    if failed is not None and not isinstance(failed, AdapterError):
+        raise failed
+    problems = [said for _, said in reports if said is not None]
+    if problems:
+        raise FactorizationError("; ".join(problems))
+    return [measured for measured, _ in reports]
 
 
 def _is_sharded(model: nn.Module) -> bool:

@@ -150,7 +150,7 @@ class RosaLinear(ResampledAdapter):
         for members in _groups(layers):
             start = time.perf_counter()
             group = [layers[i] for i in members]
-            factors = _factorized(group, [drawn[i] for i in members])
+            factors = _factors(group, [drawn[i] for i in members])
             for i, (A, B) in zip(members, factors, strict=True):
                 found[i] = Factors(A.to(layers[i].A), B.to(layers[i].B))
             if group[0].A.is_cuda:
@@ -181,13 +181,20 @@ class RosaLinear(ResampledAdapter):
         else:
             self.fold(weight)
 
-    def _check_finite(self, weight: Tensor) -> None:
+    def _finite_weight(self) -> Tensor:
+        """The effective weight (out, in) in float64.
+
+        Raises:
+            FactorizationError: it is not finite.
+        """
+        weight = self.effective_weight()
         if not bool(torch.isfinite(weight).all()):
             bad = int((~torch.isfinite(weight)).sum())
             raise FactorizationError(
                 f"{self._name}: {bad} of {weight.numel()} weights are not finite, so it cannot be factorized; "
                 "training diverged before this resample (a lower learning rate, or train.precision=fp32)"
             )
+        return weight
 
 
 def _groups(layers: Sequence[RosaLinear]) -> list[list[int]]:
@@ -206,34 +213,27 @@ def _groups(layers: Sequence[RosaLinear]) -> list[list[int]]:
     return [batch for batches in groups.values() for batch in batches]
 
 
-def _factorized(layers: Sequence[RosaLinear], drawn: Sequence[Tensor]) -> list[Factors]:
-    """Merge and factorize layers in one batch; apart, so that a batch's weights are freed before the next is merged.
+def _factors(layers: Sequence[RosaLinear], drawn: Sequence[Tensor]) -> list[Factors]:
+    """Merge and factorize layers of equal shape in one batch; if that fails, one by one on the CPU.
+
+    The merged weights of a batch are freed before the next batch is merged.
 
     Raises:
-        FactorizationError: a weight is not finite, or cannot be factorized.
-    """
-    weights = torch.stack([layer.effective_weight() for layer in layers])
-    for layer, weight in zip(layers, weights, strict=True):
-        layer._check_finite(weight)
-    return _factors(layers, weights, drawn)
-
-
-def _factors(layers: Sequence[RosaLinear], weights: Tensor, drawn: Sequence[Tensor]) -> list[Factors]:
-    """Factorize a stack of weights in one batch; if that fails, one by one on the CPU.
-
-    Raises:
-        FactorizationError: a decomposition does not converge on the CPU either.
+        FactorizationError: a weight is not finite, or a decomposition does not converge on the CPU either.
     """
     config = layers[0]._config
     try:
+        weights = torch.stack([layer._finite_weight() for layer in layers])
         A, B = factorization.factorize(config, weights, torch.stack(list(drawn)))
         return [Factors(*pair) for pair in zip(A, B, strict=True)]
-    except torch.linalg.LinAlgError:
-        pass  # The GPU's solver fails on some matrices that LAPACK handles.
+    except (torch.linalg.LinAlgError, torch.OutOfMemoryError):
+        # The GPU's solver fails on some matrices that LAPACK handles; and beside the state of a training there may be
+        # no memory for a batch.
+        weights = None
     found = []
-    for layer, weight, chosen in zip(layers, weights, drawn, strict=True):
+    for layer, chosen in zip(layers, drawn, strict=True):
         try:
-            A, B = factorization.factorize(config, weight.cpu()[None], chosen[None])
+            A, B = factorization.factorize(config, layer._finite_weight().cpu()[None], chosen[None])
         except torch.linalg.LinAlgError as error:
             raise FactorizationError(f"{layer._name}: the singular vectors cannot be computed: {error}") from error
         found.append(Factors(A[0], B[0]))

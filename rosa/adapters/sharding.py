@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from rosa.adapters.base import ResampledAdapter, whole
 from rosa.adapters.linalg.subspace import Factors
-from rosa.errors import AdapterError, FactorizationError
+from rosa.adapters.resampling import exchanged
 
 
 def reshard(model: nn.Module) -> None:
@@ -71,7 +71,7 @@ def move_sharded(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -
     rank, processes = distributed.get_rank(), distributed.get_world_size()
     factors: dict[int, Factors] = {}
     seconds: dict[int, float] = {}
-    problem: str | None = None
+    failed: Exception | None = None
     for first in range(0, len(members), processes):
         mine: ResampledAdapter | None = None
         for i in range(first, min(first + processes, len(members))):
@@ -83,15 +83,11 @@ def move_sharded(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -
         start = time.perf_counter()
         try:
             ((factors[first + rank],), _) = type(mine).factorize([mine], [drawn[first + rank]])
-        except AdapterError as error:
-            problem = str(error)
+        except Exception as error:  # told to the others below, who would wait for this process's layers
+            failed = error
         seconds[first + rank] = time.perf_counter() - start
         del mine
-    reports: list[Any] = [None] * processes
-    distributed.all_gather_object(reports, (seconds, problem))
-    problems = [said for _, said in reports if said is not None]
-    if problems:
-        raise FactorizationError("; ".join(problems))
+    reports = exchanged(seconds, failed)
     for i, member in enumerate(members):
         one = gathered(member)
         pair = Factors(*(_agreed(factors.get(i), key, one, i % processes) for key in range(2)))
@@ -100,7 +96,7 @@ def move_sharded(members: Sequence[ResampledAdapter], drawn: Sequence[Tensor]) -
         one.after_move()
         scatter(one, member)
         del one
-    return [reports[i % processes][0][i] for i in range(len(members))]
+    return [reports[i % processes][i] for i in range(len(members))]
 
 
 def _agreed(factors: Factors | None, key: int, adapter: ResampledAdapter, source: int) -> Tensor:

@@ -13,8 +13,10 @@ from rosa.errors import AdapterError
 
 
 def changing_names(model: nn.Module) -> list[str]:
-    """Sorted names of every tensor that training changes: what a checkpoint must hold beside the pretrained weights.
+    """Sorted names of the tensors that training changes: what a checkpoint must hold beside the pretrained weights.
 
+    These are the trainable parameters, what adapters name (:meth:`Adapter.changing`), and BatchNorm's running
+    statistics; other buffers that a model's own forward changes are not known.
     Names are those of the model inside a wrapper (``torch.compile``, ``DistributedDataParallel``).
     """
     model = unwrapped(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -32,15 +33,24 @@ def of_kind(value: object, kind: str) -> bool:
     return isinstance(value, TYPES[kind]) and isinstance(value, bool) == (kind == "bool")
 
 
+def plain(value: Any) -> Any:
+    """A number of another library, such as ``numpy.int64``, as Python's own, which records can hold; else the value."""
+    if isinstance(value, numbers.Integral):
+        return value if isinstance(value, bool) else int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
+
+
 def typed(config: Any, prefix: str) -> None:
     """Require that each field of a dataclass whose type is in ``KINDS`` has a value of that type.
 
-    Hydra checks values from files and the command line; values passed in Python are checked here.
+    Hydra checks values from files and the command line; values passed in Python are checked here. Numbers of other
+    libraries become Python's.
     """
     for item in dataclasses.fields(config):
         kind = item.type if isinstance(item.type, str) else item.type.__name__
         if kind in KINDS:
-            value = getattr(config, item.name)
+            value = plain(getattr(config, item.name))
+            setattr(config, item.name, value)
             require(of_kind(value, kind), f"{prefix}.{item.name}", value, KINDS[kind])
 
 

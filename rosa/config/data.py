@@ -46,7 +46,8 @@ class DataConfig:
     limit: int = 0
     """Maximum number of training rows, sampled with the run's seed; 0 uses all."""
     holdout: float = 0.1
-    """Share of the training rows (after ``limit``) that ``selection=holdout`` holds out, drawn with the run's seed."""
+    """Share of the training split's distinct texts (of E2E: inputs), after ``limit``, that ``selection=holdout`` holds
+    out with all of their rows, drawn with the run's seed."""
     path: str = ""
     """The dataset's name on the hub."""
     name: str = ""

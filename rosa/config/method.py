@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from rosa.config.checks import choice, patterns, positive, require, typed
+from rosa.config.checks import choice, patterns, plain, positive, require, typed
 from rosa.errors import ConfigError
 
 RANKS = "a whole number of at least 1, or a share of min(out, in) between 0 and 1"
@@ -57,11 +57,14 @@ class MethodConfig:
         self.name = self.name or self.NAME
         typed(self, "method")
         require(self.name == self.NAME, "method.name", self.name, f"{self.NAME!r} for {type(self).__name__}")
+        if isinstance(self.head, tuple):
+            self.head = list(self.head)
         if isinstance(self.head, list):
             named = bool(self.head) and all(isinstance(name, str) and name for name in self.head)
             require(named, "method.head", self.head, "train, freeze, or a list of at least one name")
         else:
-            choice("method.head", self.head, ("train", "freeze"))
+            known = isinstance(self.head, str) and self.head in ("train", "freeze")
+            require(known, "method.head", self.head, "train, freeze, or a list of at least one name")
 
 
 @dataclass
@@ -89,8 +92,10 @@ class RankedConfig(TargetedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.rank = plain(self.rank)
         _rank("method.rank", self.rank)
         patterns("method.rank_pattern", self.rank_pattern)
+        self.rank_pattern = {pattern: plain(rank) for pattern, rank in self.rank_pattern.items()}
         for pattern, rank in self.rank_pattern.items():
             _rank(f"method.rank_pattern.{pattern}", rank)
 
@@ -241,6 +246,7 @@ class RobustConfig(RankedConfig):
         require(0 <= self.dropout < 1, "method.dropout", self.dropout, "a number in [0, 1)")
         _density("method.density", self.density)
         patterns("method.density_pattern", self.density_pattern)
+        self.density_pattern = {pattern: plain(density) for pattern, density in self.density_pattern.items()}
         for pattern, density in self.density_pattern.items():
             _density(f"method.density_pattern.{pattern}", density)
         positive("method.lr_sparse", self.lr_sparse)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,8 @@ def _label(value: Any) -> Any:
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # Parquet stores integers with missing values as floats
-    return None if value is None or value == "" else str(value)
+    missing = value is None or value == "" or (isinstance(value, float) and math.isnan(value))  # pandas writes NaN
+    return None if missing else str(value)
 
 
 def _labels(labels: Sequence[str], column: str, path: Path) -> list[str]:

@@ -55,7 +55,7 @@ def read(
         task: names the columns, labels and splits.
         data: the source, and the number of training rows to keep.
         seed: the run's seed, for the sample and the holdout; generated text depends on ``data.seed`` instead.
-        holdout: share of the training rows that becomes the split ``holdout``; 0 for none.
+        holdout: share of the training split's distinct texts whose rows become the split ``holdout``; 0 for none.
 
     Returns:
         The splits by name, and the facts about them for the record (see ``TaskData.facts``).

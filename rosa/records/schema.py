@@ -251,7 +251,7 @@ class LayerChange(TypedDict):
     """Exponential of the entropy of the normalized singular values."""
     norm: float
     """Frobenius norm of the change."""
-    relative_norm: float
+    relative_norm: float | None
     """Frobenius norm of the change, divided by that of the pretrained weight."""
     visited: float | None
     """Share of the singular directions drawn at least once; null where the method draws none."""

@@ -44,7 +44,7 @@ def problem(folder: Path) -> str | None:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return f"{MANIFEST} is not a file"
-    except (FileNotFoundError, NotADirectoryError):
+    except files.MISPLACED:
         return f"there is no {MANIFEST}: it was not written to the end"
     try:
         expected = _entries(path)
@@ -59,7 +59,7 @@ def problem(folder: Path) -> str | None:
                 return f"{name} has {size} bytes, expected {expected[name]['bytes']}"
             if _entry(folder / name) != expected[name]:
                 return f"{name} has another SHA-256 than in {MANIFEST}"
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, RecursionError) as error:
+    except (*files.MISPLACED, ValueError, RecursionError) as error:
         return f"{MANIFEST} or a file of its list cannot be read: {error}"
     return None
 

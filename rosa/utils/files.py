@@ -25,6 +25,11 @@ from rosa.utils.console import first_line
 TORCH_SAVE = ("inline_container.cc", "iostream error", "Parent directory")
 """Parts of the messages of the RuntimeErrors that ``torch.save`` raises if it cannot write."""
 
+ALLOCATOR = "DefaultCPUAllocator"
+"""A part of the message of the RuntimeError with which PyTorch says that the CPU's memory is not enough."""
+MISPLACED = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+"""The OSErrors that say that a file is not where it belongs; all others may pass."""
+
 
 def replace(path: Path, content: str | bytes) -> None:
     """Replace a file by ``content`` (text as UTF-8, newlines unchanged); create its folder if missing.
@@ -108,18 +113,31 @@ def reading(path: Path) -> Iterator[None]:
 
     The optimizer's and the random numbers' state are read with ``weights_only=True``, which refuses to run code.
 
+    Memory that is not enough says nothing about the file: that error passes unchanged.
+
     Raises:
-        CheckpointError: the content is not what a training of this project has written.
+        CheckpointError: the content is not what a training of this project has written; or the file is there, but
+            cannot be read now.
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, RosaError):
+        if isinstance(error, (RosaError, MemoryError)) or _is_of_memory(error):
             raise
+        if isinstance(error, OSError) and not isinstance(error, MISPLACED):
+            raise CheckpointError(
+                f"{path}: cannot be read ({error}). Run it again once it can be, or start over with train.force=true"
+            ) from error
         raise CheckpointError(
             f"{path}: not a checkpoint of this run ({first_line(type(error).__name__, str(error))}). Remove it, or "
             "start over with train.force=true"
         ) from error
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether PyTorch, which this module does not import, could not allocate memory on the CPU or a GPU."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return "OutOfMemoryError" in names or (isinstance(error, RuntimeError) and ALLOCATOR in str(error))
 
 
 def sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from rosa import records
-from rosa.adapters import adapters, resample
+from rosa.adapters import adapters, attach, resample
 from rosa.adapters.diagnostics import changes, compared, effective_rank, factors_of, moved, visited_share
 from rosa.config import IA3Config, LoraConfig, RosaConfig
 from rosa.errors import AdapterError
@@ -119,3 +120,20 @@ def test_a_record_without_diagnostics_is_still_read(tmp_path: Path) -> None:
     del old["diagnostics"]
     records.write(tmp_path, old)
     assert "diagnostics" not in records.read(tmp_path / records.RECORD)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_pretrained_weight_of_zeros_has_no_relative_change(trained: bool) -> None:
+    """As some architectures start their last layers; a division by its norm would fail a run after its training."""
+    model = build("gpt2")
+    with torch.no_grad():
+        model.transformer.h[0].attn.c_proj.weight.zero_()
+    pretrained = copy.deepcopy(model)
+    attach(model, LoraConfig(rank=2), verbose=False)
+    if trained:
+        perturb(model)
+    found = {change.name: change for change in changes(model, pretrained)}
+    zero = found["transformer.h.0.attn.c_proj"]
+    assert zero.relative_norm is None
+    assert (zero.norm > 0) == trained
+    assert all((change.relative_norm is not None) == (name != zero.name) for name, change in found.items())

@@ -284,6 +284,10 @@ def test_a_pattern_that_cannot_be_meant_is_refused(pattern: dict[str, Any], said
 # --- several processes -----------------------------------------------------------------------------------------------
 
 
+def _without_memory(*_: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 def _resample_in_a_group(rank: int, folder: Path, factorization: str) -> None:
     store = torch.distributed.FileStore(str(folder / "store"), 2)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
@@ -310,6 +314,12 @@ def _resample_in_a_group(rank: int, folder: Path, factorization: str) -> None:
     except AdapterError as error:
         saved["error"] = str(error)
         saved["bad"] = calls[0]
+    if rank == 1:
+        RosaLinear.factorize = staticmethod(_without_memory)  # type: ignore[method-assign]
+    try:
+        resample(model, generator=generator(0, "resample", 2))
+    except Exception as error:
+        saved["other error"] = f"{type(error).__name__}: {error}"
     torch.save(saved, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -336,6 +346,9 @@ def test_two_processes_share_the_work_and_hold_the_same_weights(factorization: s
     # Neither process is left waiting for the other's layers.
     assert second["bad"] in first["error"]
     assert first["error"] == second["error"]
+    assert second["other error"] == "OutOfMemoryError: CUDA out of memory"
+    assert second["other error"] in first["other error"]
+    assert first["other error"].startswith("FactorizationError: ")
 
 
 def test_a_resampled_model_is_a_plain_module() -> None:

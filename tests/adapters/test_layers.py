@@ -30,8 +30,9 @@ from transformers import (
 )
 from transformers.models.detr.modeling_detr import DetrMHAttentionMap
 
-from rosa.adapters import adapters, attach, changing_state, load_changing_state, merge
-from rosa.config import IA3Config, LoraConfig, MethodConfig, RosaConfig
+from rosa.adapters import adapters, attach, base, changing_state, load_changing_state, merge
+from rosa.adapters.robust import RobustLinear
+from rosa.config import IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
 from rosa.errors import AdapterError
 from tests.adapters import tiny
 from tests.adapters.tiny import attached, build, inputs, perturb, relative_difference
@@ -348,3 +349,43 @@ def test_ia3_leaves_the_query_of_a_model_with_one_key_and_value() -> None:
 def test_ia3_refuses_a_fused_layer_whose_order_it_does_not_know() -> None:
     with pytest.raises(AdapterError, match=r"h\.0\.attn\.c_attn \(96 x 32\): .*cannot locate the keys"):
         attach(bigcode(multi_query=False), IA3Config(), verbose=False)
+
+
+# --- what model code reads of a layer --------------------------------------------------------------------------------
+
+
+@each_method
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_an_adapter_has_the_sizes_of_its_layer(name: str, config: MethodConfig) -> None:
+    """Model code reads ``layer.out_features``, or ``nf`` and ``nx`` of a Conv1D."""
+    model, plain = build(name), build(name)
+    attach(model, config, verbose=False)
+    for prefix, adapter in adapters(model):
+        layer = plain.get_submodule(prefix)
+        for size in ("in_features", "out_features", "nf", "nx"):
+            assert getattr(adapter, size, None) == getattr(layer, size, None), (prefix, size)
+
+
+def test_an_adapter_may_have_sizes_of_its_own() -> None:
+    model = build("bert")
+    attach(model, RosaConfig(rank=2), verbose=False)
+    _, adapter = next(iter(adapters(model)))
+    adapter.in_features = 7
+    assert adapter.in_features == 7
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_what_is_read_of_an_adapter_on_4_bits_is_in_the_dtypes_of_what_was_quantized(
+    biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The codes are whole numbers: in their dtype every weight and bias would be one."""
+    layer = nn.Linear(8, 8, bias=biased)
+    dense = layer.weight.detach().to(torch.bfloat16)
+    weight: Any = nn.Parameter(torch.zeros(32, 1, dtype=torch.uint8), requires_grad=False)
+    weight.quant_state = SimpleNamespace(shape=(8, 8), dtype=torch.bfloat16)
+    layer.weight = weight
+    monkeypatch.setattr(base, "dequantized", lambda _: dense)
+    adapter = RobustLinear(layer, 2, 0, RobustConfig(schedule="low_rank_only"), 0)
+    assert adapter.weight.dtype == torch.bfloat16
+    assert torch.equal(adapter.weight, dense)
+    assert (adapter.bias is None) if not biased else torch.equal(adapter.bias, layer.bias)

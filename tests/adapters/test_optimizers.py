@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 import rosa
-from rosa.adapters import adapters, attach, resample
+from rosa.adapters import adapters, attach, resample, undecayed_names
 from rosa.config import MethodConfig, RobustConfig, RosaConfig
 from rosa.errors import AdapterError
 from rosa.utils.seeding import generator
@@ -139,3 +141,38 @@ def test_a_gradient_of_the_old_subspace_is_not_applied_in_the_new_one(given: boo
     before = logits(model, "roberta")
     optimizer.step()
     assert relative_difference(logits(model, "roberta"), before) == 0
+
+
+# --- weight decay ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("factorization", ["svd_equal", "random_add"])
+def test_weight_decay_on_pretrained_weight_is_announced(decay: float, factorization: str) -> None:
+    """As a stock Trainer's ``weight_decay`` does, without a word; where factors start at nothing it is right."""
+    model = attached("roberta", RosaConfig(rank=2, factorization=factorization))
+    optimizer = torch.optim.AdamW(trainable(model), weight_decay=decay)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rosa.ResampleCallback().on_train_begin(None, TrainerState(), TrainerControl(), model=model, optimizer=optimizer)
+    said = [str(warning.message) for warning in caught]
+    if decay and factorization == "svd_equal":
+        assert len(said) == 1
+        assert re.match(r"weight_decay=0.1 pulls roberta.*query\.A and 15 more factors towards zero", said[0])
+    else:
+        assert said == []
+
+
+def test_factors_in_a_group_without_decay_need_no_word() -> None:
+    model = attached("roberta", RosaConfig(rank=2))
+    spared = undecayed_names(model)
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    groups: Any = [
+        {"params": [parameter for name, parameter in named if name in spared], "weight_decay": 0.0},
+        {"params": [parameter for name, parameter in named if name not in spared], "weight_decay": 0.1},
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rosa.ResampleCallback().on_train_begin(
+            None, TrainerState(), TrainerControl(), model=model, optimizer=torch.optim.AdamW(groups)
+        )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rosa.adapters import attach, attachment
+from rosa.adapters.linalg import precision
 from rosa.adapters.probe import Probe
 from rosa.config import IA3Config, LoraConfig, MethodConfig, RosaConfig
 from rosa.errors import AdapterError
@@ -173,3 +174,20 @@ def test_an_adapted_model_that_fails_on_the_example_is_given_back() -> None:
 def test_an_example_that_is_no_keyword_arguments_is_refused() -> None:
     with pytest.raises(AdapterError, match="example of Tensor: expected the keyword arguments"):
         attach(Held("called"), LoraConfig(rank=2), verbose=False, example=X)  # type: ignore[arg-type]
+
+
+def test_outputs_are_compared_where_their_device_has_no_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Apple's GPUs: they are moved to the CPU first."""
+    monkeypatch.setattr(precision, "has_float64", lambda _: False)
+    moved, double = [], torch.Tensor.double
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: moved.append(id(tensor)) or tensor)
+
+    def after_a_move(tensor: Tensor) -> Tensor:
+        assert id(tensor) in moved
+        return double(tensor)
+
+    model = Gain(torch.float32)
+    probe = Probe(model, {"x": X})
+    monkeypatch.setattr(torch.Tensor, "double", after_a_move)
+    probe.require_same(model)
+    assert moved

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -345,8 +346,8 @@ class Stream(IterableDataset):
 
 
 def test_a_stream_has_steps_and_no_epochs(tmp_path: Path) -> None:
-    def train(unit: str) -> Trainer:
-        model = attached("roberta", RosaConfig(rank=2, every=2, unit=unit))
+    def train(unit: str, every: int = 2) -> Trainer:
+        model = attached("roberta", RosaConfig(rank=2, every=every, unit=unit))
         args = TrainingArguments(
             str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True, max_steps=5,
             per_device_train_batch_size=1, save_strategy="no",
@@ -358,6 +359,20 @@ def test_a_stream_has_steps_and_no_epochs(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=r"without a length.*use unit=step"):
         train("epoch")
     assert [entry["step"] for entry in train("step").state.log_history if EVENT in entry] == [2, 4]
+    never = [entry for entry in train("epoch", every=0).state.log_history if EVENT in entry]
+    assert never == [], "no epochs need counting where nothing is resampled"
+
+
+def test_a_training_on_the_cpu_leaves_the_gpu_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first call of CUDA would make a context, which takes hundreds of megabytes of a GPU that others use."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: pytest.fail("a GPU was waited for"))
+    model = attached("roberta", RosaConfig(rank=2, every=1, unit="step"))
+    state = TrainerState(global_step=1)
+    optimizer = train_steps(model, "roberta", steps=0)
+    args: Any = SimpleNamespace(seed=0, gradient_accumulation_steps=1)
+    ResampleCallback().on_step_begin(args, state, None, model=model, optimizer=optimizer, train_dataloader=[0])
+    assert [entry["step"] for entry in state.log_history if EVENT in entry] == [1]
 
 
 # --- the optimizer's state -------------------------------------------------------------------------------------------

@@ -260,13 +260,14 @@ def test_only_the_configured_factors_train_and_both_are_resampled(train: str, mo
 # --- when a factorization fails --------------------------------------------------------------------------------------
 
 
-def test_a_failed_factorization_is_tried_once_more_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", [torch.linalg.LinAlgError, torch.OutOfMemoryError])
+def test_a_failed_factorization_is_tried_once_more_on_the_cpu(failure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real, devices = factorization.factorize_along, []
 
     def fails_once(weight: Tensor, indices: Tensor, **options: str) -> Any:
         devices.append(weight.device.type)
         if len(devices) == 1:
-            raise torch.linalg.LinAlgError("did not converge")
+            raise failure("did not converge, or has no memory")
         return real(weight, indices, **options)
 
     monkeypatch.setattr(factorization, "factorize_along", fails_once)
@@ -275,6 +276,28 @@ def test_a_failed_factorization_is_tried_once_more_on_the_cpu(monkeypatch: pytes
     _, adapter = with_rosa(layer, rank=2)
     assert devices[1:] == ["cpu"]
     torch.testing.assert_close(effective_weight(adapter), weight, atol=1e-6, rtol=0)
+
+
+def test_memory_that_is_not_enough_for_the_weights_of_a_batch_is_enough_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In float64 a batch of weights takes much more than the model has."""
+    model = build("roberta")
+    attach(model, RosaConfig(rank=4), verbose=False)
+    before = logits(model, "roberta")
+    real, stack = torch.Tensor.cpu, torch.stack
+
+    def no_stack(tensors: Any, *given: Any) -> Tensor:
+        if tensors[0].dtype == torch.float64 and tensors[0].ndim == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return stack(tensors, *given)
+
+    moved = []
+    monkeypatch.setattr(torch, "stack", no_stack)
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: moved.append(1) or real(tensor))
+    assert len(resample(model, generator=generator(0, "resample"))) == 8
+    assert len(moved) == 8
+    assert relative_difference(logits(model, "roberta"), before) <= 1e-5
 
 
 def test_a_factorization_that_fails_for_good_names_the_layer_and_undoes_the_rest(

@@ -23,6 +23,7 @@ import rosa
 from rosa.adapters import sharding, support
 from rosa.adapters.base import ResampledAdapter
 from rosa.adapters.collect import Collector
+from rosa.adapters.rosa import RosaLinear
 from rosa.errors import AdapterError
 from rosa.peft import RobustConfig, RosaConfig
 from rosa.utils.seeding import generator
@@ -96,6 +97,7 @@ def _in_a_group(rank: int, folder: Path) -> None:
         found = {depth: _least_bytes_of_a_resample(door, depth) for depth in DEPTHS}
         torch.save(found, folder / f"{door}-bytes-{rank}.pt")
     torch.save(_after_a_forward_pass(), folder / f"forward-{rank}.pt")
+    torch.save(_pruned(rank), folder / f"pruned-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -109,6 +111,33 @@ def _after_a_forward_pass() -> dict[str, Any]:
     rosa.resample(model, generator=generator(0, "resample", 0))
     model.reshard()
     return saved | {"after": logits(model, "bert"), "state": get_model_state_dict(model, options=options)}
+
+
+def _pruned(rank: int) -> dict[str, Any]:
+    """Moments in shards of which the largest are cut, and then an error that says nothing about a weight."""
+    model = pruning()
+    shard(model, "attach")
+    train(model)
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    saved: dict[str, Any] = {"state": get_model_state_dict(model, options=options), "outputs": logits(model, "bert")}
+    with pytest.MonkeyPatch.context() as patch:
+        if rank == 1:
+            patch.setattr(RosaLinear, "factorize", staticmethod(no_memory))
+        try:
+            rosa.resample(model)
+        except Exception as error:
+            saved["error"] = f"{type(error).__name__}: {error}"
+    return saved | {"left": logits(model, "bert")}
+
+
+def pruning() -> nn.Module:
+    model = build("bert")
+    config = rosa.RosaConfig(rank=2, optimizer_state="prune")
+    return rosa.attach(model, config, generator=generator(0, "adapter"), verbose=False)
+
+
+def no_memory(*_: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def _least_bytes_of_a_resample(door: str, depth: int) -> tuple[int, int]:
@@ -210,6 +239,30 @@ def test_two_processes_with_shards_end_where_one_does(door, method, group):
         again = make(door, seed=1, method=method)
         peft.set_peft_model_state_dict(again, first["adapter"])
         assert relative_difference(logits(again, "bert"), expected) <= 1e-6
+
+
+@pytest.mark.slow
+def test_moments_in_shards_are_pruned_as_whole_ones(group):
+    alone = pruning()
+    train(alone)
+    kept = rosa.attach(
+        build("bert"), rosa.RosaConfig(rank=2, optimizer_state="keep"), generator=generator(0, "adapter")
+    )
+    train(kept)
+    expected = logits(alone, "bert")
+    assert relative_difference(logits(kept, "bert"), expected) > 1e-3, "pruning changes the training"
+    for rank in range(2):
+        found = torch.load(group / f"pruned-{rank}.pt")
+        assert relative_difference(found["outputs"], expected) <= 1e-5
+
+
+@pytest.mark.slow
+def test_an_error_of_any_kind_in_one_process_ends_the_resample_of_all_shards(group):
+    first, second = (torch.load(group / f"pruned-{rank}.pt") for rank in range(2))
+    assert first["error"] == "FactorizationError: OutOfMemoryError: CUDA out of memory"
+    assert second["error"] == "OutOfMemoryError: CUDA out of memory"
+    for found in (first, second):
+        assert torch.equal(found["left"], found["outputs"])
 
 
 @pytest.mark.slow

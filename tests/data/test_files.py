@@ -487,3 +487,18 @@ def test_f1_of_labels_that_are_found_to_be_three_is_refused(tmp_path: Path) -> N
     write(tmp_path, "text,label\na,x\nb,y\nc,z\nd,x\n", "text,label\na,x\n")
     with pytest.raises(ConfigError, match="no f1 with 3 labels"):
         read(settings(tmp_path, "csv", "task.metrics=[f1]", "task.headline=f1"))
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_label_that_is_not_a_number_is_missing(tmp_path: Path, ending: str) -> None:
+    """pandas writes a missing value as NaN: it is no class of that name."""
+    rows = [*TRAIN, {"id": 9, "text": "nine", "label": float("nan")}]
+    if ending == "parquet":
+        rows = [{**row, "label": float(number % 2)} for number, row in enumerate(TRAIN)] + rows[-1:]
+    folder = tmp_path / "D"
+    folder.mkdir()
+    for split, some in (("train", rows), ("validation", VALIDATION if ending == "jsonl" else rows[:4])):
+        (as_json if ending == "jsonl" else as_parquet)(folder / f"{split}.{ending}", some)
+    with pytest.raises(DataError, match="train.*label") as refused:
+        read(settings(folder, ending))
+    assert "nan" not in str(refused.value).lower()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
-from rosa.errors import RecordError, ScoringError
-from rosa.utils.files import decode, parse_json
+from rosa.errors import CheckpointError, RecordError, ScoringError
+from rosa.utils.files import decode, parse_json, reading
 
 
 @pytest.mark.parametrize("text", ["", "a\r\nb", "É\u2028\x85\x1c", "\x01\x7f"])
@@ -52,3 +54,29 @@ def test_json_is_parsed() -> None:
 def test_what_is_no_json_is_said_in_our_words(text: str, message: str) -> None:
     with pytest.raises(RecordError, match=f"^{re.escape(message)}$"):
         parse_json(text, RecordError)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: no")]
+)
+def test_memory_that_is_not_enough_says_nothing_about_a_checkpoint(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, reading(Path("checkpoint")):
+        raise error
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES, errno.EMFILE])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_to_be_removed(number: int) -> None:
+    said = r"checkpoint: cannot be read \(.*\)\. Run it again"
+    with pytest.raises(CheckpointError, match=said) as raised, reading(Path("checkpoint")):
+        raise OSError(number, "said the system")
+    assert "Remove" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "none"), ValueError("torn"), RuntimeError("no zip"), KeyError("step")]
+)
+def test_what_is_in_a_file_of_another_kind_is_no_checkpoint(error: Exception) -> None:
+    said = "checkpoint: not a checkpoint of this run .* Remove it"
+    with pytest.raises(CheckpointError, match=said), reading(Path("checkpoint")):
+        raise error

@@ -15,20 +15,30 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cython_lapack
 
+from rosa.errors import InterfaceError
+
 Argument = bytes | int | float | np.ndarray
 
 
 class Routine:
-    """A LAPACK routine with the types of its arguments, which Fortran takes by reference."""
+    """A LAPACK routine with the types of its arguments, which Fortran takes by reference.
+
+    Raises:
+        InterfaceError: this version of SciPy lacks it, or has it with types that are not known here (such as 64-bit
+            whole numbers).
+    """
 
     def __init__(self, name: str) -> None:
-        capsule = cython_lapack.__pyx_capi__[name]
-        signature = _of_capsule("PyCapsule_GetName", ctypes.c_char_p, ctypes.py_object)(capsule)
+        try:
+            capsule = cython_lapack.__pyx_capi__[name]
+            signature = _of_capsule("PyCapsule_GetName", ctypes.c_char_p, ctypes.py_object)(capsule)
+            # A signature reads "void (char *, int *, __pyx_t_5scipy_6linalg_13cython_lapack_d *, int *)".
+            listed = signature.decode().removeprefix("void (").removesuffix(")").split(", ")
+            self._types = tuple(_TYPES[kind.removesuffix(" *").removeprefix(_PREFIX)] for kind in listed)
+        except (AttributeError, KeyError, UnicodeDecodeError) as error:
+            raise InterfaceError(f"{name} of scipy.linalg.cython_lapack has another interface: {error!r}") from error
         address = _of_capsule("PyCapsule_GetPointer", ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
-        # A signature reads "void (char *, int *, __pyx_t_5scipy_6linalg_13cython_lapack_d *, int *)".
-        listed = signature.decode().removeprefix("void (").removesuffix(")").split(", ")
         self._name = name
-        self._types = tuple(_TYPES[kind.removesuffix(" *").removeprefix(_PREFIX)] for kind in listed)
         self._call = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(listed))(address(capsule, signature))
 
     def __call__(self, *arguments: Argument) -> int:

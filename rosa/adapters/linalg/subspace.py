@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, get_args
@@ -23,7 +24,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from rosa.adapters.linalg.eigenvectors import Eigenpairs, chosen_eigenpairs
-from rosa.errors import AdapterError, ConvergenceError
+from rosa.errors import AdapterError, ConvergenceError, InterfaceError
 
 Solver = Literal["auto", "gram", "svd"]
 Form = Literal["one_sided", "symmetric"]
@@ -272,6 +273,8 @@ def _gram_eigenpairs(W: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]
     if W.device.type == "cpu" and n > 1 and chosen.shape[1] <= FEW * n:
         try:
             found = [_chosen_of_gram(*layer) for layer in zip(tall.numpy(), ascending.numpy(), strict=True)]
+        except InterfaceError as error:
+            warnings.warn(f"a full eigendecomposition is used, which takes longer: {error}", stacklevel=2)
         except ConvergenceError:
             pass  # Fall back to the full decomposition below.
         else:

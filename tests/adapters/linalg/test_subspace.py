@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from scipy import stats
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from rosa.adapters.linalg import subspace
+from rosa.adapters.linalg import lapack, subspace
 from rosa.adapters.linalg.eigenvectors import Eigenpairs, chosen_eigenpairs
 from rosa.adapters.linalg.subspace import (
     Solver,
@@ -198,6 +199,25 @@ def test_where_inverse_iteration_fails_the_full_decomposition_serves(monkeypatch
 
     monkeypatch.setattr(subspace, "chosen_eigenpairs", fails)
     found = factorize_along(W, chosen)
+    torch.testing.assert_close(found.A @ found.B, expected.A @ expected.B, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("change", ["types", "names", "all"])
+def test_where_scipys_interface_is_another_the_full_decomposition_serves(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interface is SciPy's own affair: a build with 64-bit whole numbers, or another way to export routines."""
+    W, chosen = matrix(30, 24), torch.tensor([3, 11])
+    expected = factorize_along(W, chosen)
+    if change == "types":
+        monkeypatch.setattr(lapack, "_TYPES", {"char": np.dtype("S1"), "d": np.dtype(np.float64)})
+    elif change == "names":
+        monkeypatch.setattr(lapack, "cython_lapack", SimpleNamespace(__pyx_capi__={}))
+    else:
+        monkeypatch.setattr(lapack, "cython_lapack", SimpleNamespace())
+    lapack.routine.cache_clear()
+    with pytest.warns(UserWarning, match="dsytrd of scipy.linalg.cython_lapack has another interface"):
+        found = factorize_along(W, chosen)
     torch.testing.assert_close(found.A @ found.B, expected.A @ expected.B, atol=1e-12, rtol=0)
 
 
