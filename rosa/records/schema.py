@@ -226,6 +226,8 @@ class Costs(TypedDict):
     """Peak resident memory of the main process."""
     host_peak_reset: bool
     """False if ``host_bytes`` is the peak since the start of the process, because the system cannot reset it."""
+    first_of_process: NotRequired[bool]
+    """Whether no earlier run of the process has left memory that ``host_bytes`` counts; tables show it only then."""
     memory_max_bytes: NotRequired[int | None]
     """Largest memory of the main process after an update, above that before the model was loaded: on a GPU what PyTorch
     has reserved, as in PEFT's ``method_comparison``, otherwise resident memory. Null where the system does not say."""

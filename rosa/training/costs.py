@@ -28,6 +28,8 @@ _host_peak_reset = False
 """Whether the host's peak was reset; global because the peak belongs to the process."""
 _baseline: int | None = None
 """Memory in use when the peaks were reset."""
+_resets = 0
+"""How often they were: each run does it once."""
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -42,7 +44,8 @@ def reset_peak_memory(device: torch.device | str) -> None:
     The host's peak can be reset only on Linux (``man 5 proc``, ``clear_refs``: "5"), if the kernel permits. Otherwise
     it is measured from the start of the process, and ``host_peak_reset`` is False.
     """
-    global _host_peak_reset, _baseline
+    global _host_peak_reset, _baseline, _resets
+    _resets += 1
     gc.collect()
     if torch.device(device).type == "cuda":
         torch.cuda.init()  # PyTorch refuses to reset the peak of a device that is not initialized
@@ -85,12 +88,14 @@ def peak_memory(device: torch.device | str) -> dict[str, int | bool | None]:
         ``device_bytes``: peak memory allocated by PyTorch on a CUDA device, without its cache and the CUDA context
         (which ``nvidia-smi`` includes); None on the CPU. ``host_bytes``: peak resident memory of the process; None if
         the system does not report it. ``host_peak_reset``: False if ``host_bytes`` is that since the process's start.
+        ``first_of_process``: whether no earlier run of the process has left memory that counts or is used again.
     """
     on_cuda = torch.device(device).type == "cuda"
     return {
         "device_bytes": torch.cuda.max_memory_allocated(device) if on_cuda else None,
         "host_bytes": _host_peak(),
         "host_peak_reset": _host_peak_reset,
+        "first_of_process": _resets == 1,
     }
 
 

@@ -138,4 +138,5 @@ def costs(seconds_per_step: float, resamples: bool = False) -> dict[str, Any]:
         "optimizer_state_bytes": 2 * 2**20,
         "device_bytes": None,
         "host_bytes": 600 * 2**20,
+        "first_of_process": True,
     }

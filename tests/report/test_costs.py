@@ -73,6 +73,27 @@ def test_pefts_measures_are_in_the_csv_and_two_of_them_in_the_table():
     assert not {"Memory above baseline (MiB)", "Checkpoint (MiB)"} & plain["Full"].keys()
 
 
+def test_memory_of_a_process_is_that_of_its_first_run():
+    """Later ones, and those of records that do not tell, count what earlier ones left."""
+    made = found()
+    for run in made:
+        run["costs"] |= {"memory_max_bytes": 2**25, "first_of_process": run["identity"]["seed"] == 0}
+        run["costs"]["host_bytes"] *= 1 + run["identity"]["seed"]
+    table = cells(markdown(costs_table(compare(made, "glue"))))
+    assert (table["Full"]["Peak memory (MiB)"], table["Full"]["Memory above baseline (MiB)"]) == (
+        "600 (1.00×)",
+        "32.0 (1.00×)",
+    )
+    for run in made:
+        del run["costs"]["first_of_process"]
+    old = cells(markdown(costs_table(compare(made, "glue"))))["Full"]
+    assert not {"Peak memory (MiB)", "Memory above baseline (MiB)"} & old.keys()
+    for run in made:
+        run["costs"]["device_bytes"] = 2**20
+    of_device = cells(markdown(costs_table(compare(made, "glue"))))["Full"]
+    assert of_device["Memory above baseline (MiB)"] == "32.0 (1.00×)"
+
+
 def test_the_csv_has_every_task_as_recorded():
     _, text = costs_of(Study(found(), "glue"))
     lines = [x for x in csv.DictReader(io.StringIO(text)) if x["quantity"] == "seconds_per_step"]

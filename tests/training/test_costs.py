@@ -48,6 +48,13 @@ def test_the_peak_of_the_host_follows_a_large_block_and_a_reset():
     assert reset["host_peak_reset"] is True
 
 
+def test_the_first_run_of_a_process_says_so(monkeypatch):
+    monkeypatch.setattr(costs, "_resets", 0)
+    for first in (True, False):
+        costs.reset_peak_memory("cpu")
+        assert costs.peak_memory("cpu")["first_of_process"] is first
+
+
 def test_a_refused_reset_is_said(monkeypatch):
     def refuse(self: Path, text: str) -> None:
         raise PermissionError(self)

@@ -44,10 +44,21 @@ def state_bytes(run: Record) -> float | None:
     return costs["weights_bytes"] + costs["gradients_bytes"] + costs["optimizer_state_bytes"]
 
 
+def own_memory(run: Record, key: str) -> float | None:
+    """A measure of the memory of a run on a device, or of the first run of its process.
+
+    Of a later run on a CPU it counts what the earlier ones left, or leaves out what it uses of that again.
+    """
+    found = run["costs"]
+    alone = found.get("device_bytes") is not None or found.get("first_of_process")
+    value: Any = found.get(key) if alone else None
+    return value
+
+
 def peak_bytes(run: Record) -> float | None:
-    """Peak memory in bytes: of the GPU, or of the process if there is no GPU."""
+    """Peak memory in bytes: of the GPU, or of the process if there is no GPU and this run is its first."""
     device = run["costs"].get("device_bytes")
-    return run["costs"].get("host_bytes") if device is None else device
+    return own_memory(run, "host_bytes") if device is None else device
 
 
 def loading_share(run: Record) -> float | None:
@@ -91,7 +102,7 @@ LOADING = Quantity("loading_share", "Loading (% of steps)", 1e-2, loading_share)
 STATE = Quantity("state_bytes", "Training state (MiB)", MIB, state_bytes, of_machine=False)
 PEAK = Quantity("peak_bytes", "Peak memory (MiB)", MIB, peak_bytes)
 ABOVE = Quantity(
-    "memory_max_bytes", "Memory above baseline (MiB)", MIB, lambda run: run["costs"].get("memory_max_bytes")
+    "memory_max_bytes", "Memory above baseline (MiB)", MIB, lambda run: own_memory(run, "memory_max_bytes")
 )
 CHECKPOINT = Quantity(
     "checkpoint_bytes",
@@ -100,8 +111,8 @@ CHECKPOINT = Quantity(
     lambda run: run["costs"].get("checkpoint_bytes"),
     of_machine=False,
 )
-MEMORY_MEAN = Quantity("memory_mean_bytes", "Mean (MiB)", MIB, lambda run: run["costs"].get("memory_mean_bytes"))
-MEMORY_P99 = Quantity("memory_p99_bytes", "99 % (MiB)", MIB, lambda run: run["costs"].get("memory_p99_bytes"))
+MEMORY_MEAN = Quantity("memory_mean_bytes", "Mean (MiB)", MIB, lambda run: own_memory(run, "memory_mean_bytes"))
+MEMORY_P99 = Quantity("memory_p99_bytes", "99 % (MiB)", MIB, lambda run: own_memory(run, "memory_p99_bytes"))
 TRAINING = Quantity(
     "seconds_without_evaluations", "Training (s)", 1, lambda run: run["costs"].get("seconds_without_evaluations")
 )
@@ -224,7 +235,10 @@ def _notes(comparison: Comparison, apart: bool) -> Iterator[Line]:
         "runs themselves, whatever else the machine did meanwhile: `make benchmark` measures methods side by side."
     )
     on_gpu = {run["costs"].get("device_bytes") is not None for run in comparison.shown if run["costs"]}
-    peak = {True: "the GPU's", False: "the process's, libraries included"}
+    peak = {
+        True: "the GPU's",
+        False: "the process's, libraries included, of runs that were the first of theirs (others find what those left)",
+    }
     yield notes.text(_on_forgetting(comparison))
     if any(measured(row, ABOVE) for row in comparison.rows):
         yield notes.text(
