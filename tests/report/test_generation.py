@@ -15,7 +15,7 @@ import scipy.stats
 from rosa import records
 from rosa.config import DataConfig, FullConfig, LoraConfig, ModelConfig, RosaConfig
 from rosa.records import selection
-from rosa.report.comparison import compare
+from rosa.report.comparison import Words, compare
 from rosa.report.published import read_published
 from rosa.report.study import Study
 from rosa.report.tables.experiment import tables
@@ -245,7 +245,9 @@ def test_the_script_writes_the_same_bytes_again(tmp_path):
         assert done.returncode == 0, done.stderr
         written_files.append({path.name: path.read_bytes() for path in (tmp_path / "tables").iterdir()})
     assert written_files[0] == written_files[1]
-    assert written_files[0]["glue.tex"].decode() == "\n".join(map(latex, tables(Study(four_methods(), "glue"))))
+    words = Words(("--results", str(tmp_path)))
+    study = Study(four_methods(), "glue", words=words)
+    assert written_files[0]["glue.tex"].decode() == "\n".join(map(latex, tables(study)))
 
 
 def test_a_mixed_scale_has_no_average():
