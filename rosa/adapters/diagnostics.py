@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
+from transformers.utils import logging
 
 from rosa.adapters.base import AddingAdapter, LinearLayer, ResampledAdapter, oriented, whole
 from rosa.adapters.linalg.subspace import rounding_level
@@ -102,7 +102,9 @@ def changes(model: nn.Module, pretrained: nn.Module) -> list[Change]:
     visited = visited_share(model)
     found = []
     adding = [(name, adapter) for name, adapter in adapters(model) if isinstance(adapter, AddingAdapter)]
-    for name, adapter in tqdm(adding, desc="changes of weights", unit="layer", leave=False, delay=2, disable=None):
+    for name, adapter in logging.tqdm(
+        adding, desc="changes of weights", unit="layer", leave=False, delay=2, disable=None
+    ):
         final = adapter.effective_weight()
         try:
             layer = pretrained.get_submodule(name)

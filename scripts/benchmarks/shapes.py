@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from architectures import PUBLISHED
+from planning.architectures import PUBLISHED
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from benchmarks.workload import Batch

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from architectures import PUBLISHED
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from planning import PlanError
+from planning.architectures import PUBLISHED
 from planning.lengths import made, mean_tokens, padded
 from rosa.adapters import attach, head_names
 from rosa.adapters.base import LinearLayer, weight_shape

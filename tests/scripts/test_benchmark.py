@@ -1004,12 +1004,12 @@ def test_a_model_is_built_for_each_precision(workload: Workload, monkeypatch: py
         built.append((config.train.precision, model.config._attn_implementation))
         return model
 
-    monkeypatch.setattr(gemm, "METHODS", ("rosa",))
+    monkeypatch.setattr(gemm, "METHODS", ("full", "rosa"))
     monkeypatch.setattr(gemm, "SQUARE", 32)
     monkeypatch.setattr(gemm, "precisions", lambda: gemm.PRECISIONS)
     found = gemm.measure("tiny", build, workload.config, [workload.batch(0)])
     assert built == [("fp32", "sdpa"), ("bf16", "eager")]
-    assert list(found.reached) == [("rosa", "fp32"), ("rosa", "bf16")]
+    assert list(found.reached) == [(name, precision) for precision in ("fp32", "bf16") for name in ("full", "rosa")]
 
 
 def test_every_operator_is_in_one_part(workload: Workload) -> None:

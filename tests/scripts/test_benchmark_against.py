@@ -24,6 +24,7 @@ def commit(folder: Path, value: int) -> str:
     """A commit of a project whose library has a value; its name."""
     (folder / "scripts").mkdir(exist_ok=True)
     (folder / "scripts/train.py").write_text(TRAIN)
+    (folder / ".gitignore").write_text("__pycache__\n")
     (folder / "rosa.py").write_text(f"VALUE = {value}\n")
     git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "add", "."], check=True)
