@@ -93,16 +93,16 @@ def cells(
     given = {one.get_key_element() for one in parse(words, config_loader)}
     cases = [(_conditions(text), others) for text, others in (where or {}).items()]
     varying = {key for _, others in cases for key in others} - given
+    held = [key for key in axes if key not in varying]
     for conditions, _ in cases:
         for key in sorted(conditions.keys() & varying):
             raise ConfigError(
                 f"hydra.sweeper.where: a condition on {key}, whose values depend on conditions themselves; use "
-                f"{', '.join(key for key in axes if key not in varying)}"
+                f"{', '.join(held)}"
             )
-    found = []
-    for cell in itertools.product(*(axis for key, axis in axes.items() if key not in varying)):
-        own = dict(zip((key for key in axes if key not in varying), ([word] for word in cell), strict=True))
-        own |= {key: axis for key, axis in axes.items() if key in varying}
+    found: list[list[str]] = []
+    for cell in itertools.product(*(axes[key] for key in held)):
+        own = axes | dict(zip(held, ([word] for word in cell), strict=True))
         for conditions, others in cases:
             if all(any(word in cell for word in accepted) for accepted in conditions.values()):
                 own |= {
@@ -110,8 +110,7 @@ def cells(
                     for key, value in others.items()
                     if key in varying
                 }
-        ordered = [*axes, *(key for key in own if key not in axes)]
-        found += [list(one) for one in itertools.product(*(own[key] for key in ordered))]
+        found += map(list, itertools.product(*own.values()))
     return found
 
 

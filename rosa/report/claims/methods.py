@@ -108,17 +108,11 @@ def tasks_table(comparison: Comparison) -> Table:
         for claim, line in zip(ON_TASKS, found, strict=True)
     ]
     names = [formatting.task_name(task.name) for task in comparison.tasks]
-    known = [one for line in found for one in line if one is not None]
-    lines = (
-        legend(known),
-        *map(text, footnotes.lines()),
-        text(
-            f"Verdict: {SUPPORTED} where most of the {len(names)} tasks have a {HOLM} in the claim's direction, "
-            f"{CONTRADICTED} where most have one in the other, {OPEN} otherwise. {UNCORRECTED}"
-        ),
-        *on_margins(known),
+    verdict = (
+        f"{SUPPORTED} where most of the {len(names)} tasks have a {HOLM} in the claim's direction, {CONTRADICTED} "
+        f"where most have one in the other, {OPEN} otherwise"
     )
-    return Table("claims", "The claims", ("Claim", *names, VERDICT), tuple(rows), lines)
+    return Table("claims", "The claims", ("Claim", *names, VERDICT), tuple(rows), _notes(found, footnotes, verdict))
 
 
 def below_words(comparison: Comparison) -> list[str]:
@@ -161,20 +155,23 @@ def texts_table(comparison: Comparison) -> Table:
         for (claim, line), first in zip(found, tested, strict=True)
     ]
     names = [formatting.METRIC_NAMES[metric] for metric in SCORES["e2e"]]
-    known = [one for line in tested for one in line if one is not None]
-    lines = (
-        legend(known),
-        *map(text, footnotes.lines()),
-        *tuning_seeds(comparison),
-        text(
-            f"Verdict: by {names[0]} alone, the score that the papers lead with, as all {len(names)} are of the same "
-            f"texts: {SUPPORTED} where it has a {HOLM} in the claim's direction, {CONTRADICTED} where it has one in "
-            f"the other, {OPEN} otherwise. {UNCORRECTED}"
-        ),
-        *on_margins(known),
+    verdict = (
+        f"by {names[0]} alone, the score that the papers lead with, as all {len(names)} are of the same texts: "
+        f"{SUPPORTED} where it has a {HOLM} in the claim's direction, {CONTRADICTED} where it has one in the other, "
+        f"{OPEN} otherwise"
     )
+    lines = _notes(tested, footnotes, verdict, tuning_seeds(comparison))
     caption = f"The claims, on generated texts ({formatting.task_name(task.name)})"
     return Table(f"claims-texts-{comparison.experiment}", caption, ("Claim", *names, VERDICT), tuple(rows), lines)
+
+
+def _notes(
+    tested: Sequence[Sequence[Difference | None]], footnotes: Footnotes, verdict: str, further: Sequence[Line] = ()
+) -> tuple[Line, ...]:
+    """The notes of a table of claims; ``further`` ones come before the rule of the verdict."""
+    known = [one for line in tested for one in line if one is not None]
+    rule = text(f"Verdict: {verdict}. {UNCORRECTED}")
+    return (legend(known), *map(text, footnotes.lines()), *further, rule, *on_margins(known))
 
 
 def legend(known: Sequence[Difference]) -> Line:

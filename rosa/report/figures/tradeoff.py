@@ -17,6 +17,7 @@ from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task, frozen, summarise
 from rosa.report.figures import style
 from rosa.report.figures.layout import Grid
+from rosa.report.front import front
 from rosa.report.looks import MOST, Look, looks_of
 from rosa.report.tables.costs import (
     ABOVE,
@@ -192,16 +193,11 @@ def _draw(comparison: Comparison, series: Series, shown: Sequence[Quantity]) -> 
 
 def _front(axes: Axes, points: Sequence[Point], task: Task) -> None:
     """Draw the best mean score at each cost or below, as a dotted line."""
-    sign, scale = -1 if task.lower_is_better else 1, formatting.scale(task.metric)
-    means = {id(point): found.mean for point in points if (found := summarise(point.scores.values()))}
-    scored = [point for point in points if id(point) in means]
-    front: list[Point] = []
-    for point in sorted(scored, key=lambda point: (point.cost, -sign * means[id(point)])):
-        if not front or sign * means[id(point)] > sign * means[id(front[-1])]:
-            front.append(point)
+    scored = [(point.cost, found.mean) for point in points if (found := summarise(point.scores.values()))]
     if len(scored) > 1:
-        costs = [*(point.cost for point in front), max(point.cost for point in scored)]
-        heights = [scale * means[id(point)] for point in front]
+        best = front(scored, task.lower_is_better)
+        costs = [*(cost for cost, _ in best), max(cost for cost, _ in scored)]
+        heights = [formatting.scale(task.metric) * mean for _, mean in best]
         axes.step(costs, [*heights, heights[-1]], where="post", color="#aaaaaa", linestyle=":", linewidth=0.8)
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from rosa.report.front import front
 from rosa.report.looks import Look
 
 WIDTH = 300
@@ -140,18 +141,14 @@ def intervals(title: str, unit: str, rows: Sequence[Interval]) -> str:
 
 def scatter(title: str, unit: str, axis: str, points: Sequence[Point], lower_is_better: bool) -> str:
     """Points over a logarithmic axis of cost, and the front: the best score at each cost or a lower one."""
-    sign = -1 if lower_is_better else 1
     xs, ys = [point.x for point in points], [point.y for point in points]
     across, left, right = _logarithmic(min(xs), max(xs), 46, WIDTH - 14)
     up, low, high = _linear(min(ys), max(ys), 164, 40)
     out = [_grid_below(across, log_ticks(left, right), 32, 168), _grid_beside(up, ticks(low, high), 46)]
     out += [_text(WIDTH / 2 + 16, 197, axis, "middle"), _text(4, 26, unit)]
-    front: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.x, -sign * point.y)):
-        if not front or sign * point.y > sign * front[-1].y:
-            front.append(point)
-    path = f"M{across(front[0].x):.1f} {up(front[0].y):.1f}"
-    path += "".join(f"H{across(point.x):.1f}V{up(point.y):.1f}" for point in front[1:]) + f"H{WIDTH - 4}"
+    (first_x, first_y), *further = front(zip(xs, ys, strict=True), lower_is_better)
+    path = f"M{across(first_x):.1f} {up(first_y):.1f}"
+    path += "".join(f"H{across(x):.1f}V{up(y):.1f}" for x, y in further) + f"H{WIDTH - 4}"
     out.append(f'<path d="{path}" stroke="#57606a" stroke-dasharray="3 3" fill="none"/>')
     for point in points:
         out.append(_titled(f"{point.label}: {point.text}", _shape(point.look, across(point.x), up(point.y))))
