@@ -177,7 +177,7 @@ class RosaLinear(ResampledAdapter):
             self.rest.copy_(rest)
         elif factorization.takes_out(self._config):
             # W_f is computed in float64 from the rounded factors, so their rounding causes no error.
-            self.fold(weight - self.delta_weight())
+            self.fold(weight.addmm_(exact(self.A), exact(self.B), alpha=-1))
         else:
             self.fold(weight)
 
