@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from rosa.adapters import diagnostics
+from rosa.adapters import diagnostics, subspace_start
 from rosa.adapters.base import ResampledAdapter
 from rosa.adapters.modules import (
     ATTRIBUTE,
@@ -28,15 +27,12 @@ from rosa.adapters.modules import (
 )
 from rosa.adapters.optimizer_state import require_trains
 from rosa.adapters.resampling import resample, resampled
+from rosa.adapters.rewarming import Rewarming
 from rosa.adapters.state import undecayed_names
 from rosa.config.checks import of_kind
-from rosa.errors import AdapterError, CheckpointError, ConfigError, WriteError
-from rosa.utils import files
+from rosa.errors import AdapterError, ConfigError
 from rosa.utils.names import EVENT, MOVED
 from rosa.utils.seeding import generator
-
-START = "subspace.safetensors"
-"""The file in a checkpoint with the factors at the start of the current subspace."""
 
 
 def updates_per_epoch(train_dataloader: Any, args: TrainingArguments) -> int:
@@ -64,8 +60,8 @@ class ResampleCallback(TrainerCallback):
     """Resample after every ``every`` epochs or steps, before the next update.
 
     The number of updates done decides when to resample and, with the seed, derives each draw's own random stream, so a
-    resumed training resamples as an uninterrupted one does without saved state. (The file ``START`` in a checkpoint
-    only serves the logged norms: it keeps the start of a subspace that the checkpoint interrupts.)
+    resumed training resamples as an uninterrupted one does without saved state. (The file in a checkpoint,
+    :mod:`rosa.adapters.subspace_start`, only serves the logged norms.)
 
     Args:
         every: units between two resamples, 0 for never; by default as in the config given to ``rosa.attach``.
@@ -96,9 +92,7 @@ class ResampleCallback(TrainerCallback):
         self._start: diagnostics.LayerFactors | None = None
         self._end: dict[str, Any] | None = None
         """The log entry of the last subspace, if the Trainer replaces the weights before it calls ``on_train_end``."""
-        self._before_update: list[tuple[nn.Parameter, Tensor]] = []
-        """While rewarming: the factors and their values before the update, of which the share ``_share`` is applied."""
-        self._share = 1.0
+        self._rewarming = Rewarming()
         self._found: tuple[nn.Module, list[tuple[nn.Module, Attachment]], Attachment] | None = None
         """The model of the last update, its adapted parts, and the attachment whose schedule holds: a search for them
         walks over all modules, which in each update of a small model would take a good part of the time."""
@@ -128,8 +122,8 @@ class ResampleCallback(TrainerCallback):
             if optimizer is not None:
                 _warn_of_decay(model, optimizer)
         if state.global_step:
-            saved = checkpoint_folder(args, state) / START
-            self._start = _read(saved, model) if saved.is_file() else None
+            saved = checkpoint_folder(args, state) / subspace_start.FILE
+            self._start = subspace_start.read(saved, model) if saved.is_file() else None
         elif model is not None:
             self._start = diagnostics.factors_of(model)
 
@@ -191,22 +185,13 @@ class ResampleCallback(TrainerCallback):
             return
         since = state.global_step % period
         if since < asked:
-            self._share = (since + 1) / (asked + 1)
-            factors = [factor for adapter in resampled(model).values() for factor in adapter.factors().values()]
-            self._before_update = [(factor, factor.detach().clone()) for factor in factors if factor.requires_grad]
+            self._rewarming.before_update(model, since, asked)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """While rewarming, undo a part of the update.
-
-        The updates of SGD and of Adam with decoupled weight decay are proportional to the learning rate, so this equals
-        a smaller rate, whatever the Trainer's parameter groups and schedule.
-        """
-        with torch.no_grad():
-            for factor, before in self._before_update:
-                factor.copy_(before.lerp(factor, self._share))
-        self._before_update = []
+        """While rewarming, undo a part of the update."""
+        self._rewarming.after_update()
 
     def on_epoch_end(
         self,
@@ -224,8 +209,7 @@ class ResampleCallback(TrainerCallback):
         """Save the factors at the start of the current subspace in the checkpoint."""
         folder = checkpoint_folder(args, state)
         if self._start is not None and state.is_world_process_zero and folder.is_dir():
-            with files.writing(folder / START, WriteError):
-                save_file(_pack(self._start), folder / START)
+            subspace_start.write(self._start, folder / subspace_start.FILE)
 
     def on_train_end(
         self,
@@ -317,25 +301,3 @@ def _warn_of_decay(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 def _short(value: float) -> float:
     """Round to four significant digits, because logs hold one number for each layer and resample."""
     return float(f"{value:.4g}")
-
-
-def _pack(factors: diagnostics.LayerFactors) -> dict[str, Tensor]:
-    return {f"{name}.{key}": tensor for name, pair in factors.items() for key, tensor in zip("AB", pair, strict=True)}
-
-
-def _read(path: Path, model: nn.Module | None) -> diagnostics.LayerFactors:
-    """The factors in a file of :func:`_pack`, which are those of this model's layers."""
-    with files.reading(path):
-        tensors = load_file(path)
-        names = dict.fromkeys(key.rpartition(".")[0] for key in tensors)
-        found = {name: (tensors[f"{name}.A"], tensors[f"{name}.B"]) for name in names}
-        if model is not None and _shapes(found) != _shapes(diagnostics.factors_of(model)):
-            raise CheckpointError(
-                f"{path}: not a checkpoint of this run: its factors are of other layers or another rank. Remove it, or "
-                "start over with train.force=true"
-            )
-    return found
-
-
-def _shapes(factors: diagnostics.LayerFactors) -> dict[str, list[torch.Size]]:
-    return {name: [tensor.shape for tensor in pair] for name, pair in factors.items()}
