@@ -52,10 +52,13 @@ def begin(config: Config, tuning: Tuning | None, command: str, folder: Path, hel
     """
     held.enter_context(locked(folder))
     _remove_unfinished(folder)
-    if config.train.force and not _forced_by_this_job(folder):
+    forced = config.train.force and not _forced_by_this_job(folder)
+    # What lies in a folder without a record may be of another run: all that a clearing left that was killed.
+    if forced or not (folder / records.RECORD).exists():
         with files.writing(folder, WriteError):
             _clear(folder)
-            (folder / FORCED).write_text(_job(), encoding="utf-8")
+            if config.train.force:
+                (folder / FORCED).write_text(_job(), encoding="utf-8")
     earlier, checkpoint = _earlier_record(folder), find_checkpoint(folder / CHECKPOINTS)
     weights = config.task.test and selected_weights(config, folder).is_file()
     trained = earlier is not None and bool(earlier["metrics"]) and bool(weights)
@@ -143,7 +146,13 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
+    """Remove everything but the lock, in an order in which a kill leaves a whole run, or one that starts over.
+
+    The checkpoints go before the record, without which nothing says what they were made from; the weights and the
+    texts after it, as a record without them would count as finished.
+    """
+    order = (CHECKPOINTS, records.RECORD)
+    for path in sorted(folder.iterdir(), key=lambda path: order.index(path.name) if path.name in order else len(order)):
         if path.is_dir():
             shutil.rmtree(path)
         elif path.name != records.LOCK:

@@ -21,7 +21,7 @@ from rosa.adapters.support_callback import SupportCallback
 from rosa.config import Config
 from rosa.errors import InterruptedRun
 from rosa.records import Record, environment, tracking
-from rosa.records.schema import Costs, Diagnostics, Evaluation, LayerChange, Loss, Resample, Subspace, Support
+from rosa.records.schema import Costs, Diagnostics, Evaluation, LayerChange, Loss, Metrics, Resample, Subspace, Support
 from rosa.run import build, forgetting, untrained
 from rosa.run.earlier import CHECKPOINTS
 from rosa.run.folder import WEIGHTS, Start, close, failure
@@ -172,35 +172,41 @@ def conclude(config: Config, folder: Path, record: Record, trainer: HarnessTrain
     Returns:
         The record, filled in by the main process and returned in every process.
     """
-    finish(config, record, trainer)
+    fill_history(record, config.evaluated, config.task.metrics, trainer.state.log_history)
+    record["costs"] = _costs(config, trainer)
     record["diagnostics"] = diagnose(config, parts, trainer.state.log_history)
     record["warnings"] = [*record["warnings"], *parts.scorer.warnings]
     if "last" in _kept_weights(config):
         save_weights(parts.model, folder / WEIGHTS["last"])
+    # Last: of a record with metrics, a retry does nothing of the above again.
+    record["metrics"] = _metrics(config, record)
     return record
 
 
-def finish(config: Config, record: Record, trainer: HarnessTrainer) -> None:
-    """Write the history, the best and the last epoch, the epoch-selection rule and the costs into the record."""
+def _metrics(config: Config, record: Record) -> Metrics:
+    """The best and the last epoch of the record's history, and the epoch-selection rule."""
     task = config.task
-    fill_history(record, config.evaluated, task.metrics, trainer.state.log_history)
     split, headline = config.evaluated[0], task.headline
     reached = [records.by_split(evaluation)[split][headline] for evaluation in record["history"]]
     scores = [math.nan if value is None else value for value in reached]
     best = f"{'lowest' if task.lower_is_better else 'highest'} {headline} on {split}, first of equals"
     rule = {"best": best, "last": "last epoch"}[config.chosen_epoch]
-    record["metrics"] = {
+    return {
         "best": record["history"][best_index(scores, task.lower_is_better)],
         "last": record["history"][-1],
         "selection": {"split": split, "metric": headline, "rule": rule},
     }
+
+
+def _costs(config: Config, trainer: HarnessTrainer) -> Costs:
+    """The measured costs of training, and the bytes of a checkpoint."""
     measured = {
         **trainer.costs.meter.summary(),
         **trainer.costs.memory,
         **costs.peak_memory(config.train.device),
         "checkpoint_bytes": costs.checkpoint_bytes(trainer.accelerator.unwrap_model(trainer.model)),
     }
-    record["costs"] = cast(Costs, measured)
+    return cast(Costs, measured)
 
 
 def diagnose(config: Config, parts: build.Parts, log: list[dict[str, Any]]) -> Diagnostics:

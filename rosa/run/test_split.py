@@ -43,7 +43,9 @@ def score(config: Config, folder: Path, record: Record, progress: bool) -> None:
     epoch = record["metrics"][config.chosen_epoch]["epoch"]
     record["generation"] = on_test_split(config, model, tokenizer, folder, epoch, progress)
     record["generation"]["perplexities"] = perplexities(config, model, tokenizer)
-    record["warnings"] = [*record["warnings"], *warnings(record["generation"])]
+    found = warnings(record["generation"])
+    # A retry after a later failure finds its own warnings there.
+    record["warnings"] = [*(text for text in record["warnings"] if text not in found), *found]
     if config.train.keep not in (config.chosen_epoch, "both"):
         weights.unlink()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ from transformers import TrainerCallback
 from rosa.config import Config
 from rosa.errors import ChangedRunError, InterruptedRun
 from rosa.run import pipeline, run
+from rosa.run.device import resolve
+from rosa.run.folder import Start, begin
 from tests.conftest import Composer
+from tests.run.test_resume import Killed, folder_of
 
 ROWS = [f"gj04\t{label}\t\tthe {noun} can sing {number}" for number in range(8)
         for label, noun in ((0, "cat"), (1, "dog"))]  # fmt: skip
@@ -98,9 +103,9 @@ def test_a_changed_default_is_refused(composed: Composer, cola: Path) -> None:
         done(on(composed, cola))
 
 
-def test_a_stopped_run_does_not_go_on_with_other_data(
-    composed: Composer, cola: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def stopped(config: Config) -> None:
+    """Do a run until its first epoch's checkpoint is written."""
+
     class Stop(TrainerCallback):
         def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_save = True
@@ -109,7 +114,7 @@ def test_a_stopped_run_does_not_go_on_with_other_data(
             raise InterruptedRun("stopped")
 
     build = pipeline.build_trainer
-    with monkeypatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
 
         def stopping(*given: Any, **named: Any) -> Any:
             trainer = build(*given, **named)
@@ -118,10 +123,81 @@ def test_a_stopped_run_does_not_go_on_with_other_data(
 
         patched.setattr(pipeline, "build_trainer", stopping)
         with pytest.raises(InterruptedRun):
-            done(on(composed, cola, "train.epochs=3"))
+            done(config)
+
+
+def test_a_stopped_run_does_not_go_on_with_other_data(composed: Composer, cola: Path) -> None:
+    stopped(on(composed, cola, "train.epochs=3"))
     (cola / "CoLA" / "train.tsv").write_text("\n".join(ROWS[2:]) + "\n")
     with pytest.raises(ChangedRunError, match="this run was begun with data, split train="):
         done(on(composed, cola, "train.epochs=3"))
+
+
+def begun(config: Config) -> Start:
+    """The state in which a run would start now."""
+    with ExitStack() as held:
+        return begin(resolve(config)[0], None, "command", folder_of(config), held)
+
+
+def killed_while_it_clears(config: Config, removals: int, backwards: bool) -> bool:
+    """Force a run, and kill it before it removes one entry more of its folder; False: there were not so many."""
+    left = removals
+    with pytest.MonkeyPatch.context() as patched:
+
+        def mortal(remove: Callable[..., None]) -> Callable[..., None]:
+            def removing(path: Path, *given: Any, **named: Any) -> None:
+                nonlocal left
+                if path.parent == folder_of(config):
+                    left -= 1
+                    if left < 0:
+                        raise Killed
+                remove(path, *given, **named)
+
+            return removing
+
+        entries = Path.iterdir
+        patched.setattr(Path, "iterdir", lambda folder: iter(sorted(entries(folder), reverse=backwards)))
+        patched.setattr(Path, "unlink", mortal(Path.unlink))
+        patched.setattr(shutil, "rmtree", mortal(shutil.rmtree))
+        try:
+            begun(dataclasses.replace(config, train=dataclasses.replace(config.train, force=True)))
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_run_that_is_killed_while_it_is_forced_leaves_nothing_to_go_on_with(
+    finished: bool, backwards: bool, composed: Composer, cola: Path, tmp_path: Path
+) -> None:
+    """After any number of removals, in any order of the folder's entries, without force and on these data or others."""
+    config = on(composed, cola, "train.epochs=2", "train.keep=both")
+    (done if finished else stopped)(config)
+    folder, kept, others = folder_of(config), tmp_path / "kept", "\n".join(ROWS[2:]) + "\n"
+    (folder / "test.best.txt").write_text("the texts of these weights\n")
+    folder.rename(kept)
+    entries = {path.name for path in kept.iterdir()} - {".lock"}
+    assert {"record.json", "best.safetensors", "last.safetensors" if finished else "checkpoints"} <= entries
+    for removals in range(len(entries)):
+        for text in ("\n".join(ROWS) + "\n", others):
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(kept, folder)
+            assert killed_while_it_clears(config, removals, backwards)
+            (cola / "CoLA" / "train.tsv").write_text(text)
+            try:
+                start = begun(config)
+            except ChangedRunError:
+                assert text == others
+                continue
+            left = {path.name for path in folder.iterdir()} - {".lock"}
+            if start.done:
+                assert (left, text != others) == (entries, True)
+            elif start.checkpoint:
+                assert text != others
+            elif removals > int(not finished):  # the record is gone
+                assert (left, start.trained) == ({"record.json"}, False)
+    assert not killed_while_it_clears(config, len(entries), backwards)
 
 
 def test_what_changes_no_result_is_no_difference(composed: Composer, cola: Path) -> None:

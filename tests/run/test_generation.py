@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import json
 import math
@@ -22,12 +23,13 @@ from rosa.evaluation import nlg
 from rosa.export import to_merged
 from rosa.records.summary import summary
 from rosa.report.samples import page
-from rosa.run import reload, run, test_split
+from rosa.run import build, recording, reload, run, test_split
 from rosa.run.folder import WEIGHTS
 from scripts.make_samples import read_groups
 from tests import causal
 from tests.conftest import Composer
 from tests.records.declared import undeclared
+from tests.run.test_resume import folder_of, results
 
 pytestmark = pytest.mark.usefixtures("without_java")
 
@@ -222,6 +224,46 @@ def test_a_failed_scorer_loses_nothing(make, monkeypatch):
     assert len(left["history"]) == 3
     record = run(config, "", progress=False).record
     assert (record["status"], record["error"]) == ("done", None)
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """What a run leaves that no failure may change: all of its record but the times, and its files' names."""
+    record = records.read(folder / "record.json")
+    same = results(record)
+    changing = {"started", "finished", "costs", "config", "environment", "resamples", *same}
+    same |= {key: value for key, value in record.items() if key not in changing}
+    return same | {"costs": sorted(record["costs"]), "files": sorted(path.name for path in folder.iterdir())}
+
+
+FAILING = [(recording, "_costs"), (recording, "diagnose"), (recording, "save_weights"), (recording, "_metrics"),
+           (test_split, "on_test_split"), (test_split, "perplexities"), (recording, "summary")]  # fmt: skip
+"""The steps of a run after its training, in order."""
+
+
+@pytest.mark.parametrize("keep", ["none", "both"])
+def test_a_retry_after_any_failed_step_ends_as_a_run_without_one(keep, make, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    def at(place: str) -> Config:
+        return dataclasses.replace(make("train.epochs=2", f"train.keep={keep}"), results_dir=str(tmp_path / place))
+
+    def warning(task: Any) -> Any:
+        made = build_scorer(task)
+        made.warnings = ["the scorer warns"]
+        return made
+
+    build_scorer = build.scorer
+    monkeypatch.setattr(build, "scorer", warning)
+    whole = told(run(at("whole"), "command", progress=False).folder)
+    assert "the scorer warns" in whole["warnings"]
+    for module, name in FAILING if keep == "both" else [step for step in FAILING if step[1] != "save_weights"]:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fail)
+            with pytest.raises(ZeroDivisionError):
+                run(at(name), "command", progress=False)
+        assert records.read(folder_of(at(name)) / "record.json")["status"] == "failed"
+        assert told(run(at(name), "command", progress=False).folder) == whole, name
 
 
 def test_label_smoothing_changes_training_and_not_the_perplexity_of_the_start(make):

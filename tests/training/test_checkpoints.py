@@ -268,6 +268,7 @@ def test_a_file_of_a_run_that_cannot_be_written_ends_in_an_error_that_names_it(
 ) -> None:
     config = short(composed, method)
     (folder_of(config) / name).mkdir(parents=True)
+    records.write(folder_of(config), records.new(config, "command"))  # without one, the folder would be cleared
     with pytest.raises(WriteError, match=f"{name}: cannot be written: "):
         run(config, "command", progress=False)
 
