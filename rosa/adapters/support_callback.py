@@ -197,12 +197,17 @@ class SupportCallback(TrainerCallback):
             self._collector.start()
 
     def _forget(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-        """Clear the optimizer's state of reset parameters, and exclude the sparse values from this update."""
+        """Clear the optimizer's state of reset parameters, and the gradients that this update must not apply.
+
+        Those are the sparse values', and after a warm-up that is undone all: they are of the state after it.
+        """
         for adapter in support.supported(model).values():
             values = adapter.factors()["values"]
             values.grad = None
             if optimizer is not None:
                 forget(optimizer, values)
+        if self._config.restart:
+            model.zero_grad()
         if optimizer is not None and self._undoes:
             forget_all(optimizer)
 

@@ -18,6 +18,8 @@ from rosa.adapters.collect import Collector
 from rosa.adapters.support_callback import SupportCallback
 from rosa.config import FullConfig, RobustConfig
 from rosa.errors import AdapterError
+from rosa.utils.seeding import generator
+from tests.adapters.test_own_model import UPDATES, trainer_for
 from tests.adapters.tiny import attached, batch, build, inputs, perturb
 from tests.commands import answer
 
@@ -210,6 +212,60 @@ def test_a_training_without_enough_finite_updates_in_a_row_ends_with_an_error() 
 def test_a_training_that_was_stopped_before_the_choice_says_so() -> None:
     with pytest.warns(UserWarning, match="was stopped at update 2 of 5, before the support was chosen"):
         assert train([1, 1], max_steps=5) == [False, False]
+
+
+def followed(config: RobustConfig, trained: nn.Module, batches: list[dict[str, Tensor]], lr: float) -> tuple[Any, Any]:
+    """A loop by hand of what the callback promises: the model and its optimizer after updates on these batches.
+
+    The positions are those that were chosen for ``trained``.
+    """
+    model = build("bert").train()
+    attach(model, config, generator=generator(0, "adapter"), verbose=False)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
+    first = config.updates_to_choose
+    undone = {"warmup": first if config.restart else 0}.get(config.schedule, first - 1)
+    for update, each in enumerate(batches):
+        if update == first:
+            for adapter, other in zip(support.supported(model).values(), places(trained).values(), strict=True):
+                adapter.choose(other)
+        if update < undone:
+            continue
+        optimizer.zero_grad()
+        model(**each).loss.backward()
+        if update < first:
+            for adapter in support.supported(model).values():
+                adapter.factors()["values"].grad = None
+        optimizer.step()
+    return model, optimizer
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"schedule": "joint", "collect_steps": 1},
+        {"schedule": "joint", "collect_steps": 3},
+        {"schedule": "sparse_only", "collect_steps": 2},
+        {"schedule": "warmup", "warmup_steps": 2, "collect_steps": 2},
+        {"schedule": "warmup", "warmup_steps": 3, "restart": True},
+    ],
+)
+def test_a_stock_trainer_trains_as_a_loop_by_hand(options: dict[str, Any], tmp_path: Path) -> None:
+    """Updates that are undone leave nothing behind in model or optimizer, and the values begin after the choice."""
+    config = RobustConfig(rank=2, density=0.05, **options)
+    model = build("bert").train()
+    attach(model, config, generator=generator(0, "adapter"), verbose=False)
+    batches: list[dict[str, Tensor]] = []
+    model.register_forward_pre_hook(lambda _, args, given: batches.append(given), with_kwargs=True)
+    plain: dict[str, Any] = {"lr_scheduler_type": "constant", "max_grad_norm": 0.0, "optim": "adamw_torch"}
+    trainer = trainer_for("bert", model, tmp_path, SupportCallback(), **plain)
+    trainer.train()
+    assert len(batches) == UPDATES
+    expected, optimizer = followed(config, model, batches, trainer.args.learning_rate)
+    ours, theirs = ({n: p for n, p in one.named_parameters() if p.requires_grad} for one in (model, expected))
+    for name, parameter in theirs.items():
+        torch.testing.assert_close(ours[name], parameter, rtol=1e-5, atol=1e-7, msg=lambda m, at=name: f"{at}: {m}")
+        state = trainer.optimizer.state[ours[name]]
+        assert float(state["step"]) == float(optimizer.state[parameter]["step"]), name
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
