@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from rosa.adapters.modules import (
     attachment,
     merge,
     refuse_flat_shards,
+    refuse_tuned,
     refuse_wrapper,
     replace,
 )
@@ -53,7 +55,7 @@ def attach(
     Args:
         model: any PyTorch model with ``nn.Linear`` or GPT-2's ``Conv1D`` layers; the head is found automatically in
             Hugging Face models.
-        config: ``RosaConfig``, ``LoraConfig``, ``IA3Config``, ``FullConfig``, or that of a registered method.
+        config: ``RosaConfig``, ``LoraConfig``, ``IA3Config``, ``FullConfig``, or that of a registered method; copied.
         generator: CPU generator for subspaces and initial factors; None for PyTorch's global one.
         verbose: print the table of adapted layers.
         example: keyword arguments of the model's forward, on its device. The model is then run on them before and
@@ -64,8 +66,9 @@ def attach(
 
     Raises:
         AdapterError: a method is attached already, no layer matches the targets, the rank does not fit a layer, the
-            head has a parameter of an adapted layer, or the model is under FSDP1 or ZeRO-3; the model is then
-            unchanged. Or an output for the example has changed; the adapters are then merged again.
+            head has a parameter of an adapted layer, or the model has adapters of PEFT or is under FSDP1 or ZeRO-3; the
+            model is then unchanged. Or an output for the example has changed; the adapters are then merged again.
+        ConfigError: an option has been set to a value that its configuration refuses; the model is unchanged.
     """
     present = attachment(model)
     if present is not None:
@@ -76,7 +79,10 @@ def attach(
         build = builder(config)
     except ConfigError as error:
         raise AdapterError(str(error)) from error
+    config = copy.deepcopy(config)  # adapters read it for as long as they live
+    config.__post_init__()
     refuse_wrapper(model)
+    refuse_tuned(model)
     refuse_flat_shards(model)
     _refuse_inference_mode(model)
     require_cpu(generator)

@@ -105,6 +105,20 @@ def refuse_wrapper(model: nn.Module) -> None:
         raise AdapterError(f"{wrapper} wraps {type(inner).__name__}: attach to the inner model first, then wrap it")
 
 
+def refuse_tuned(model: nn.Module) -> None:
+    """Refuse a model with adapters of PEFT: their matrices are linear layers, which would be adapted in turn.
+
+    Raises:
+        AdapterError: a module is a layer of PEFT's; the message names it.
+    """
+    for name, module in model.named_modules():
+        if any(kind.__name__ == "BaseTunerLayer" for kind in type(module).__mro__):  # without importing peft
+            raise AdapterError(
+                f"{name or type(model).__name__} has an adapter of PEFT: attach to the plain model that "
+                "model.merge_and_unload() or model.unload() gives, or add the method through rosa.peft instead"
+            )
+
+
 def refuse_flat_shards(model: nn.Module) -> None:
     """Refuse a model whose weights are flattened and sharded by FSDP1 or by DeepSpeed's ZeRO-3.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import rosa
 from rosa.adapters import adapters, attach, attachment, changing_state, load_changing_state, merge, resample
+from rosa.adapters.rosa import RosaLinear
 from rosa.adapters.state import frozen_hash, undecayed_names
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
 from rosa.errors import AdapterError, ConfigError
@@ -644,6 +645,45 @@ def test_something_else_than_a_methods_configuration_is_refused() -> None:
 
     with pytest.raises(AdapterError, match="expected one of .*RosaConfig"):
         attach(build("roberta"), MethodConfig(), verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("config", "option", "value"),
+    [
+        (RosaConfig(), "factorization", "svd"),
+        (RosaConfig(), "every", -1),
+        (RobustConfig(), "schedule", "late"),
+        (LoraConfig(), "rank", 0),
+        (IA3Config(), "variant", "all"),
+        (FullConfig(), "head", "fast"),
+    ],
+)
+def test_an_option_that_was_set_to_a_wrong_value_is_refused(config: MethodConfig, option: str, value: Any) -> None:
+    """A dataclass checks its fields when it is made, but not when one is set."""
+    model = build("roberta")
+    before = [(name, parameter.requires_grad) for name, parameter in model.named_parameters()]
+    setattr(config, option, value)
+    with pytest.raises(ConfigError, match=re.escape(f"method.{option}={value!r}: expected ")):
+        attach(model, config, verbose=False)
+    assert [(name, parameter.requires_grad) for name, parameter in model.named_parameters()] == before
+
+
+def test_a_configuration_that_is_changed_later_changes_no_attached_model() -> None:
+    config = RosaConfig(rank=2, rank_pattern={"query": 3}, targets=["query", "key"])
+    model = build("roberta")
+    attach(model, config, verbose=False)
+    expected = copy.deepcopy(config)
+    config.optimizer_state, config.every = "keep", 5
+    config.targets.append("value")
+    config.rank_pattern["key"] = 1
+    present = attachment(model)
+    assert present is not None
+    assert present.config == expected
+    assert {one.optimizer_state() for _, one in adapters(model) if isinstance(one, RosaLinear)} == {"reset"}
+    optimizer = train_steps(model, "roberta")
+    resample(model, optimizer=optimizer)
+    factors = [factor for _, adapter in adapters(model) for factor in adapter.factors().values()]
+    assert not any(factor in optimizer.state for factor in factors)
 
 
 def test_a_module_in_evaluation_mode_stays_in_it() -> None:

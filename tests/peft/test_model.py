@@ -621,6 +621,33 @@ def test_a_model_takes_either_rosa_attach_or_peft():
     rosa.attach(model.merge_and_unload(), rosa.RosaConfig(rank=4), verbose=False)
 
 
+@pytest.mark.parametrize(
+    "tune",
+    [
+        lambda model, lora: get_peft_model(model, lora),
+        lambda model, lora: get_peft_model(model, lora, mixed=True),
+        lambda model, lora: model.add_adapter(lora) or model,
+        lambda model, lora: peft.inject_adapter_in_model(lora, model),
+        lambda model, lora: get_peft_model(model, lora).base_model.model.model.layers[0],
+        lambda model, lora: get_peft_model(model, peft.IA3Config(task_type="CAUSAL_LM")),
+        lambda model, lora: get_peft_model(model, RosaConfig(r=2)).base_model.model.model.layers[0],
+    ],
+)
+def test_the_matrices_of_pefts_adapters_are_no_layers_to_attach_to(tune):
+    model = tune(build("llama"), peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    before = [(name, parameter.requires_grad) for name, parameter in model.named_parameters()]
+    with pytest.raises(AdapterError, match=r"_proj has an adapter of PEFT: .*merge_and_unload.*rosa\.peft"):
+        rosa.attach(model, rosa.RosaConfig(rank=2, targets=["*"]))
+    assert [(name, parameter.requires_grad) for name, parameter in model.named_parameters()] == before
+
+
+@pytest.mark.parametrize("removed", ["merge_and_unload", "unload"])
+def test_a_model_from_which_pefts_adapters_were_removed_can_be_attached_to(removed):
+    model = get_peft_model(build("llama"), peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    plain = rosa.attach(getattr(model, removed)(), rosa.RosaConfig(rank=2), verbose=False)
+    assert len(rosa.adapters.attachment(plain).layers) == 8
+
+
 def test_a_file_of_another_rank_is_refused(tmp_path):
     trained("llama", r=2).save_pretrained(tmp_path)
     model = wrapped("llama", r=1)
