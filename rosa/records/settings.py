@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, get_type_hints
 
 from rosa.config import (
     NOT_IDENTITY,
@@ -15,6 +16,7 @@ from rosa.config import (
     ModelConfig,
     TaskConfig,
     TrainConfig,
+    canonical,
     methods,
     to_dict,
     without_places,
@@ -68,13 +70,34 @@ def _left_out(key: str) -> bool:
     return key in names or key.startswith(tuple(f"{name}." for name in names))
 
 
+@functools.cache
+def _groups() -> frozenset[str]:
+    """Dotted keys of the groups of a configuration; the keys of every other dictionary are a user's."""
+
+    def within(kind: type, prefix: str) -> Iterator[str]:
+        for name, inner in get_type_hints(kind).items():
+            if dataclasses.is_dataclass(inner):
+                yield f"{prefix}{name}"
+                yield from within(inner, f"{prefix}{name}.")  # type: ignore[arg-type]  # a class, not an instance
+
+    return frozenset(within(Config, ""))
+
+
 def _flatten(node: Mapping[str, Any], prefix: str, found: dict[str, Any]) -> None:
-    """Put every value of nested dictionaries into ``found``, by dotted key."""
+    """Put every value of nested groups into ``found``, by dotted key.
+
+    A dictionary with a user's keys is one value, as typed on the command line: their order counts, since the last of
+    several patterns wins, and two texts are equal only in the same order. An empty one is no setting.
+    """
     for key, value in node.items():
-        if isinstance(value, dict):
-            _flatten(value, f"{prefix}{key}.", found)
-        else:
+        if not isinstance(value, dict):
             found[f"{prefix}{key}"] = value
+        elif f"{prefix}{key}" in _groups():
+            _flatten(value, f"{prefix}{key}.", found)
+        elif value:
+            found[f"{prefix}{key}"] = json.dumps(dict(canonical(value)), ensure_ascii=False)
+        else:
+            found.pop(f"{prefix}{key}", None)
 
 
 def learning_rate(record: Record) -> float:

@@ -213,7 +213,7 @@ def compare(
         words: options with which the records were found.
 
     Raises:
-        ReportError: the experiment has no records.
+        ReportError: the experiment has no records, or two scores for one seed of a row.
         rosa.records.RecordError: ``rule`` is neither ``best`` nor ``last``.
     """
     runs = _of_experiment(found, experiment)
@@ -369,11 +369,28 @@ def _result(runs: Sequence[Record], rule: Rule) -> Result:
     for run in sorted(runs, key=lambda run: (run["identity"]["seed"], run["identity"]["hash"])):
         by_lr.setdefault(records.learning_rate(run), []).append(run)
     trials = [Trial(lr, tuple(members), rule) for lr, members in sorted(by_lr.items())]
+    for trial in trials:
+        _refuse_second(trial)
     chosen = trials[0]
     if any(trial.scored for trial in trials):
         winner, _ = selection.best_lr(runs, rule)
         chosen = next(trial for trial in trials if trial.lr == winner)
     return Result(tuple(trials), chosen)
+
+
+def _refuse_second(trial: Trial) -> None:
+    """Refuse two scores for one seed, of which a table would show one; two names of one run come of a changed default.
+
+    Raises:
+        ReportError: it names both runs.
+    """
+    for run in trial.runs:
+        shown = trial.scored.get(run["identity"]["seed"], run)
+        if shown is not run and _finished(run, trial.rule):
+            raise ReportError(
+                f"{records.describe(run)} and {records.describe(shown)} have the same settings and seed, and a table "
+                "has one score for each; move the record of one of them elsewhere"
+            )
 
 
 def _tasks(runs: Sequence[Record], rows: Sequence[Row]) -> tuple[Task, ...]:

@@ -28,6 +28,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rosa.adapters.callback import checkpoint_folder, updates_per_epoch
 from rosa.adapters.modules import attachment
 from rosa.adapters.state import changing_state, load_changing_state
+from rosa.config.identity import default_of
 from rosa.errors import AdapterError, CheckpointError, InterruptedRun, WriteError
 from rosa.training import manifest
 from rosa.utils import distributed, files
@@ -63,6 +64,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
     present = attachment(model)
     expected = dataclasses.asdict(present.config) if present else {}
     saved, tensors = _read_weights(path)
+    if present and saved.get("name") == present.method:
+        # Options that are newer than the file: as in a record, they had their default.
+        saved = {option.name: default_of(option) for option in dataclasses.fields(present.config)} | saved
     if saved != expected:
         keys = sorted(key for key in saved.keys() | expected.keys() if saved.get(key) != expected.get(key))
         differences = ", ".join(f"{key}={saved.get(key)!r} (now {expected.get(key)!r})" for key in keys)

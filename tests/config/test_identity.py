@@ -77,6 +77,23 @@ def test_a_key_is_in_the_name_unless_it_changes_no_result(method: str, key: str)
     assert (then == now) == (key in OUTSIDE)
 
 
+@pytest.mark.parametrize(
+    ("method", "key"),
+    [(name, key) for name, key in KEYS for dotted, node, at in leaves(example(name))
+     if dotted == key and isinstance(getattr(node, at), dict)],
+)  # fmt: skip
+def test_the_order_of_a_users_keys_counts_in_the_name_and_in_the_settings(method: str, key: str) -> None:
+    names, settings = set(), []
+    for value in ({"*a": 2, "*b": 4}, {"*b": 4, "*a": 2}, {"*b": 4, "*a": 2.0}):
+        config = example(method)
+        holder, name = next((node, name) for dotted, node, name in leaves(config) if dotted == key)
+        setattr(holder, name, value)
+        names.add(identity_hash(config))
+        found = resolved_settings(to_dict(config))
+        settings += [found] if found not in settings else []
+    assert len(names) == len(settings) == (1 if key in OUTSIDE else 2)
+
+
 def test_every_key_outside_the_name_is_there() -> None:
     assert {key for _, key in KEYS} >= OUTSIDE
 

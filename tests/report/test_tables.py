@@ -59,6 +59,20 @@ def made(found: list[dict[str, Any]], rule: str = "best", experiment: str = "glu
     return markdown(results_table(compare(found, experiment, rule)))
 
 
+def test_patterns_in_another_order_are_another_row_and_two_scores_of_a_seed_are_refused() -> None:
+    """Of several patterns the last that matches wins."""
+    shown = {'{"*layer.0*": 2, "*layer*": 4}': 0.1, '{"*layer*": 4, "*layer.0*": 2}': 0.9}
+    found = [record(config(method=RosaConfig(rank_pattern=json.loads(text))), best) for text, best in shown.items()]
+    rows = compare(found, "glue").rows
+    scores = {row.label: row.results["cola"].selected.scores("validation", "matthews_correlation")[0] for row in rows}
+    assert scores == {f"ROSA r=8, every 2 epochs, rank_pattern={text}": best for text, best in shown.items()}
+    again = json.loads(json.dumps(found[0]))
+    again["identity"]["hash"] = "another"  # of a version with another default
+    with pytest.raises(ReportError, match=r"rosa-\w+/seed0 and run .*/rosa-\w+/seed0 have the same settings and seed"):
+        compare([*found, again], "glue")
+    compare([*found, again | {"status": "failed", "metrics": {}}], "glue")
+
+
 def every_task(seeds: int = 3) -> list[dict[str, Any]]:
     pairs = itertools.product(GLUE, METHODS, range(seeds))
     return [record(config(task, method, seed=seed)) for task, method, seed in pairs]

@@ -410,6 +410,7 @@ def test_checkpoint_of_another_method_or_rank_is_refused(
     theirs = run(composed(*other), "command", progress=False)
     config = composed("method.rank=8")
     mine = records.folder(resolve(config)[0])
+    records.write(mine, records.new(resolve(config)[0], "command"))  # without one, the checkpoints would be removed
     shutil.copytree(theirs.folder / folder_module.CHECKPOINTS, mine / folder_module.CHECKPOINTS)
     failed(config, AdapterError, "checkpoint of another method or rank")
 

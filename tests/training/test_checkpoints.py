@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from rosa import attach, records
-from rosa.adapters.state import changing_names, frozen_hash
-from rosa.config import Config, FullConfig, IA3Config, LoraConfig, RosaConfig
+from rosa.adapters.state import changing_names, changing_state, frozen_hash
+from rosa.config import Config, FullConfig, IA3Config, LoraConfig, RobustConfig, RosaConfig
 from rosa.errors import AdapterError, CheckpointError, InterruptedRun, WriteError
 from rosa.run import pipeline, run
 from rosa.run.earlier import CHECKPOINTS
 from rosa.training import find_checkpoint, manifest, trainer
-from rosa.training.checkpoints import keep_newest
+from rosa.training.checkpoints import keep_newest, load_weights, save_weights
 from tests.conftest import Composer, composer
 from tests.run.test_resume import KillAt, Killed, StopAfter, folder_of, results
 
@@ -271,6 +271,30 @@ def test_a_file_of_a_run_that_cannot_be_written_ends_in_an_error_that_names_it(
     records.write(folder_of(config), records.new(config, "command"))  # without one, the folder would be cleared
     with pytest.raises(WriteError, match=f"{name}: cannot be written: "):
         run(config, "command", progress=False)
+
+
+@pytest.mark.parametrize("kind", [FullConfig, LoraConfig, IA3Config, RosaConfig, RobustConfig])
+def test_weights_outlive_each_new_option_of_their_method(kind: type, tmp_path: Path) -> None:
+    """An option that their file lacks had its default; one that the file has and this version lacks is refused."""
+    path, options = tmp_path / "best.safetensors", {"rank": 2, "density": 0.5}
+    config = kind(**{name: value for name, value in options.items() if hasattr(kind(), name)})
+    model, other = (attach(tiny_bert(seed), config, verbose=False) for seed in (0, 1))
+    save_weights(model, path)
+    tensors, saved = load_file(path), dataclasses.asdict(config)
+    for option in saved.keys() - {"name"}:
+        older = {"method": json.dumps({key: value for key, value in saved.items() if key != option})}
+        save_file(tensors, path, metadata=older)
+        if saved[option] == getattr(kind(), option):
+            load_weights(other, path)
+            assert all(torch.equal(tensor, tensors[name]) for name, tensor in changing_state(other).items())
+        else:
+            with pytest.raises(
+                AdapterError, match=rf"another method or rank: {option}={getattr(kind(), option)} \(now "
+            ):
+                load_weights(other, path)
+    save_file(tensors, path, metadata={"method": json.dumps(saved | {"gone": 1})})
+    with pytest.raises(AdapterError, match=r"another method or rank: gone=1 \(now None\)"):
+        load_weights(other, path)
 
 
 # --- another backbone ------------------------------------------------------------------------------------------------
