@@ -13,6 +13,8 @@ from rosa.errors import AdapterError
 
 PRUNED_SHARE = 0.9
 """The share of a factor's entries whose moments ``optimizer_state=prune`` sets to zero."""
+FIRST_MOMENTS = ("exp_avg", "momentum_buffer")
+"""Names of the mean gradient in the state of PyTorch's optimizers, Adam's and its kin and those with momentum."""
 
 
 def require_trains(optimizer: Any, found: Mapping[str, Adapter]) -> None:
@@ -52,20 +54,30 @@ def require_trains(optimizer: Any, found: Mapping[str, Adapter]) -> None:
 
 
 def refuse_unprunable(optimizer: Any, found: Mapping[str, ResampledAdapter]) -> None:
-    """Refuse to prune quantized moments, as of 8-bit optimizers: the tensors hold codes, not the moments' values.
+    """Refuse to prune a state without a first moment, or of codes instead of values, as of 8-bit optimizers.
 
     Raises:
-        AdapterError: a factor of an adapter with ``optimizer_state=prune`` has such a moment.
+        AdapterError: a factor of an adapter with ``optimizer_state=prune`` has such a state.
     """
     for prefix, adapter in found.items():
         if adapter.optimizer_state() != "prune":
             continue
         for name, factor in adapter.factors().items():
-            for key, moment in ((key, value) for state in _states(optimizer, factor) for key, value in state.items()):
-                if isinstance(moment, Tensor) and moment.shape == factor.shape and not moment.is_floating_point():
+            for state in _states(optimizer, factor):
+                moments = _moments(state, factor)
+                for key, moment in moments.items():
+                    if not moment.is_floating_point():
+                        raise AdapterError(
+                            f"{prefix}.{name}: the optimizer's {key} is of {moment.dtype}, so optimizer_state=prune "
+                            "cannot find the largest moments: use optimizer_state=reset, or an optimizer that is not "
+                            "quantized"
+                        )
+                kept = [key for key, value in state.items() if isinstance(value, Tensor) and value.ndim]
+                if kept and _first_moment(moments) is None:
                     raise AdapterError(
-                        f"{prefix}.{name}: the optimizer's {key} is of {moment.dtype}, so optimizer_state=prune cannot "
-                        "find the largest moments: use optimizer_state=reset, or an optimizer that is not quantized"
+                        f"{prefix}.{name}: {type(optimizer).__name__} keeps {', '.join(kept)}, but no first moment "
+                        f"({' or '.join(FIRST_MOMENTS)}), by which optimizer_state=prune chooses what to drop: use "
+                        "optimizer_state=reset, or an optimizer with momentum, such as AdamW"
                     )
 
 
@@ -120,19 +132,32 @@ def prune_moments(state: MutableMapping[str, Any], factor: Tensor) -> None:
     shards (``fully_shard``) have the mask of the whole one; every process must call this.
 
     Args:
-        state: an optimizer's state of one parameter; its tensors of the parameter's shape are the moments, the first
-            moment first, as in every PyTorch optimizer.
+        state: an optimizer's state of one parameter, checked by :func:`refuse_unprunable`; its tensors of the
+            parameter's shape are the moments. Without a first one, as before the first update, nothing is done.
         factor: the parameter.
     """
-    moments = [value for value in state.values() if isinstance(value, Tensor) and value.shape == factor.shape]
-    if not moments:
+    moments = _moments(state, factor)
+    name = _first_moment(moments)
+    if name is None:
         return
-    first = whole(moments[0])
+    first = whole(moments[name])
     pruned = torch.zeros(first.shape, dtype=torch.uint8, device=first.device)
     pruned.view(-1)[first.abs().flatten().topk(round(PRUNED_SHARE * first.numel())).indices] = 1
-    for moment in moments:
+    for moment in moments.values():
         here, mask = _local(moment, pruned)
         here.masked_fill_(mask.bool(), 0)
+
+
+def _moments(state: Mapping[str, Any], factor: Tensor) -> dict[str, Tensor]:
+    """The tensors of the parameter's shape in an optimizer's state of it."""
+    return {key: value for key, value in state.items() if isinstance(value, Tensor) and value.shape == factor.shape}
+
+
+def _first_moment(moments: Mapping[str, Tensor]) -> str | None:
+    """The name of the first moment, wherever it is in the state; None if there is none."""
+    if {"state1", "state2"} <= moments.keys():  # bitsandbytes: without a second moment, its first may be anything
+        return "state1"
+    return next((name for name in FIRST_MOMENTS if name in moments), None)
 
 
 def _local(moment: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,9 @@ from torch.utils._pytree import tree_leaves
 
 from rosa.adapters.linalg.precision import exact, is_narrow
 from rosa.adapters.modules import adapters
-from rosa.errors import AdapterError
+from rosa.errors import AdapterError, RosaError
+from rosa.utils.console import first_line
+from rosa.utils.files import is_of_memory
 from rosa.utils.modes import evaluating
 
 SHOWN = 5
@@ -34,6 +36,9 @@ class Probe:
     Args:
         model: evaluated once, without dropout; the training modes of its modules are restored.
         example: keyword arguments of its forward, on its device.
+
+    Raises:
+        AdapterError: the model fails on them; the message has their names and the model's error.
     """
 
     def __init__(self, model: nn.Module, example: Mapping[str, Any]) -> None:
@@ -45,8 +50,17 @@ class Probe:
         self.example = example
         narrow = [parameter.dtype for parameter in model.parameters() if is_narrow(parameter.dtype)]
         self.dtype = narrow[0] if narrow else None
-        with torch.no_grad():
-            self.before = self._outputs(model)
+        try:
+            with torch.no_grad():
+                self.before = self._outputs(model)
+        except Exception as error:
+            if isinstance(error, (RosaError, MemoryError)) or is_of_memory(error):
+                raise
+            raise AdapterError(
+                f"{type(model).__name__} fails on example, which has {', '.join(map(str, example)) or 'nothing'} "
+                f"({first_line(type(error).__name__, str(error))}): expected the keyword arguments of its forward, on "
+                "its device"
+            ) from error
 
     def require_same(self, model: nn.Module) -> None:
         """Check that the model's outputs for the example have not changed.

@@ -122,7 +122,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, (RosaError, MemoryError)) or _is_of_memory(error):
+        if isinstance(error, (RosaError, MemoryError)) or is_of_memory(error):
             raise
         if isinstance(error, OSError) and not isinstance(error, MISPLACED):
             raise CheckpointError(
@@ -134,7 +134,7 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _is_of_memory(error: Exception) -> bool:
+def is_of_memory(error: Exception) -> bool:
     """Whether PyTorch, which this module does not import, could not allocate memory on the CPU or a GPU."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return "OutOfMemoryError" in names or (isinstance(error, RuntimeError) and ALLOCATOR in str(error))

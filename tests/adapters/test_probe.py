@@ -176,6 +176,35 @@ def test_an_example_that_is_no_keyword_arguments_is_refused() -> None:
         attach(Held("called"), LoraConfig(rank=2), verbose=False, example=X)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("example", "has"),
+    [
+        ({"foo": X}, "foo (TypeError: .*unexpected keyword argument 'foo'"),
+        ({"x": X, "y": X}, "x, y (TypeError: "),
+        ({"x": inputs(4, 5)}, "x (RuntimeError: mat1 and mat2 shapes"),
+        ({"x": [1.0]}, "x (TypeError: "),
+        ({}, "nothing (TypeError: "),
+    ],
+)
+def test_an_example_on_which_the_model_fails_is_refused_by_its_names(example: dict[str, Any], has: str) -> None:
+    model = Held("called")
+    model.attention.used.bias.requires_grad_(False)
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    said = rf"^Held fails on example, which has {has.replace('(', '[(]')}.*: expected the keyword arguments"
+    with pytest.raises(AdapterError, match=said) as caught:
+        attach(model, LoraConfig(rank=2), verbose=False, example=example)
+    assert isinstance(caught.value.__cause__, (TypeError, RuntimeError)), "the model's own"
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
+
+
+def test_memory_that_is_not_enough_says_nothing_about_the_example() -> None:
+    model = nn.Sequential()
+    model.attention = nn.Linear(12, 12)
+    model.forward = lambda x: torch.empty(1 << 60)
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        attach(model, LoraConfig(rank=2), verbose=False, example={"x": X})
+
+
 def test_outputs_are_compared_where_their_device_has_no_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """As Apple's GPUs: they are moved to the CPU first."""
     monkeypatch.setattr(precision, "has_float64", lambda _: False)

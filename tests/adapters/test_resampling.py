@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import Adafactor, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 import rosa
 from rosa.adapters import adapters, resample
@@ -456,6 +457,72 @@ def test_moments_that_are_codes_are_not_pruned() -> None:
         resample(model, generator=generator(0, "resample"), optimizer=optimizer)
     assert torch.equal(factor, before)
     assert bool((optimizer.state[factor]["state1"] == 200).all())
+
+
+FIXED: dict[str, Any] = {"relative_step": False, "scale_parameter": False}
+"""Options of Adafactor with a learning rate of one's own."""
+
+
+def stepped(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], steps: int = 2) -> Any:
+    """A model with ``optimizer_state=prune`` after updates, its optimizer and its factors by name."""
+    model = attached("roberta", RosaConfig(rank=4, optimizer_state="prune", head="freeze"))
+    factors = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    optimizer = make(list(factors.values()))
+    for _ in range(steps):
+        train_more(model, optimizer)
+    return model, optimizer, factors
+
+
+@pytest.mark.parametrize(
+    ("make", "first"),
+    [
+        (lambda factors: torch.optim.RMSprop(factors, momentum=0.9), "momentum_buffer"),
+        (lambda factors: torch.optim.RMSprop(factors, momentum=0.9, centered=True), "momentum_buffer"),
+        (lambda factors: torch.optim.SGD(factors, lr=0.1, momentum=0.9), "momentum_buffer"),
+        (torch.optim.NAdam, "exp_avg"),
+        (lambda factors: Adafactor(factors, lr=1e-3, beta1=0.9, **FIXED), "exp_avg"),
+        (torch.optim.AdamW, "state1"),
+    ],
+)
+def test_pruning_goes_by_the_first_moment_wherever_it_is_in_the_state(make: Any, first: str) -> None:
+    model, optimizer, factors = stepped(make)
+    if first == "state1":  # bitsandbytes' names, the second moment before the first
+        for factor, state in list(optimizer.state.items()):
+            optimizer.state[factor] = {"state2": state["exp_avg_sq"], "state1": state["exp_avg"]}
+    before = {factor: optimizer.state[factor][first].clone() for factor in factors.values()}
+    resample(model, generator=generator(0, "resample"), optimizer=optimizer)
+    for factor, old in before.items():
+        kept = old.abs().flatten().argsort()[: factor.numel() - round(0.9 * factor.numel())]
+        expected = torch.zeros(factor.numel()).index_put((kept,), old.flatten()[kept])
+        assert torch.equal(optimizer.state[factor][first].flatten(), expected)
+        for moment in optimizer.state[factor].values():
+            if isinstance(moment, Tensor) and moment.shape == factor.shape:
+                assert not moment.flatten()[expected == 0].any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda factors: Adafactor(factors, lr=1e-3, **FIXED),
+        *(torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.ASGD, torch.optim.Rprop),
+    ],
+)
+def test_a_state_without_a_first_moment_is_not_pruned(make: Any) -> None:
+    """Nothing would be dropped, or entries chosen by something else; nothing moves before the refusal."""
+    model, optimizer, factors = stepped(make)
+    before = copy.deepcopy([(factor.detach(), optimizer.state[factor]) for factor in factors.values()])
+    said = rf"{next(iter(factors))}: {type(optimizer).__name__} keeps \w+.*, but no first moment \(exp_avg or .*=reset"
+    with pytest.raises(AdapterError, match=said):
+        resample(model, generator=generator(0, "resample"), optimizer=optimizer)
+    for factor, (value, state) in zip(factors.values(), before, strict=True):
+        assert torch.equal(factor, value)
+        assert str(optimizer.state[factor]) == str(state)
+
+
+@pytest.mark.parametrize(("make", "steps"), [(torch.optim.SGD, 2), (torch.optim.AdamW, 0), (torch.optim.RMSprop, 0)])
+def test_where_there_is_no_state_there_is_nothing_to_prune(make: Any, steps: int) -> None:
+    model, optimizer, _ = stepped(make, steps)
+    assert resample(model, generator=generator(0, "resample"), optimizer=optimizer)
 
 
 def test_the_first_update_after_a_reset_is_a_first_update() -> None:
