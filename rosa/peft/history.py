@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rosa.adapters.base import LinearLayer, oriented
+from rosa.adapters.linalg.precision import exact, restored, rounded
 from rosa.adapters.linalg.subspace import Factors
 from rosa.adapters.rosa import RosaLinear
 from rosa.config import RosaConfig
@@ -65,14 +66,15 @@ class RosaWithHistory(RosaLinear, SavedAdapter):
         Raises:
             AdapterError: a tensor is missing or has another shape, as one of another rank.
         """
-        state = self._restorable()
+        shapes = self._shapes()
         needed = {"A", "B", *([] if "history" in tensors else ["frozen"])}
+        if tensors.keys() & {"start_a", "start_b"}:
+            needed |= {"start_a", "start_b"}
         for name in sorted(needed - tensors.keys()):
             raise AdapterError(f"{source}: {name} is missing")
         for name, tensor in tensors.items():
-            here = state.get(name)
-            if name != "history" and (here is None or here.shape != tensor.shape):
-                expected = "no such tensor" if here is None else f"shape {tuple(here.shape)}"
+            if name != "history" and shapes.get(name) != tensor.shape:
+                expected = f"shape {tuple(shapes[name])}" if name in shapes else "no such tensor"
                 raise AdapterError(f"{source}: {name} has shape {tuple(tensor.shape)}, expected {expected}")
         rows, width = tensors.get("history"), self.A.numel() + self.B.numel()
         if rows is not None and (rows.ndim != 2 or rows.shape[1] != width):
@@ -85,12 +87,11 @@ class RosaWithHistory(RosaLinear, SavedAdapter):
             self._repeat(original, tensors["history"])
         else:
             self.history = None
-        state = self._restorable()
-        for name, tensor in tensors.items():
-            if name != "history":
-                here = state[name]
-                assert here is not None
-                here.copy_(tensor)
+            self._take_frozen(tensors)
+        self.A.copy_(tensors["A"])
+        self.B.copy_(tensors["B"])
+        if self.visited is not None and "visited" in tensors:
+            self.visited.copy_(tensors["visited"])
 
     def get_extra_state(self) -> Tensor:
         """The history, for the state dict of a whole model; (0, 0) once it was discarded."""
@@ -100,10 +101,40 @@ class RosaWithHistory(RosaLinear, SavedAdapter):
         """Restore the history from :meth:`get_extra_state`."""
         self.history = [row.clone() for row in state.cpu()] if state.shape[1] else None
 
-    def _restorable(self) -> dict[str, Tensor | None]:
-        """The tensors that a file may hold beside the history, by name; None: this adapter has none."""
-        state: dict[str, Tensor | None] = {"A": self.A, "B": self.B, "frozen": oriented(self.base, self.base.weight)}
-        return state | {name: getattr(self, name) for name in ("visited", "rest", "start_a", "start_b")}
+    def _shapes(self) -> dict[str, torch.Size]:
+        """The shapes of the tensors that a file may have beside the history, by name."""
+        weight = self.base.weight
+        shapes = {"A": self.A.shape, "B": self.B.shape, "start_a": self.A.shape, "start_b": self.B.shape}
+        shapes |= {"frozen": oriented(self.base, weight).shape, "rest": weight.shape}
+        return shapes if self.visited is None else {**shapes, "visited": self.visited.shape}
+
+    def _take_frozen(self, tensors: dict[str, Tensor]) -> None:
+        """Take the frozen weight of a file, bit for bit if this adapter stores one alike; else it is rounded anew."""
+        stored = {"rest": self.rest, "start_a": self.start_a, "start_b": self.start_b}
+        for here in stored.values():
+            if here is not None:
+                here.zero_()
+        frozen, kept = tensors["frozen"], {name: tensors[name] for name in stored if name in tensors}
+        if frozen.dtype == self._stored and all(stored[name] is not None for name in kept):
+            self.fold(frozen)
+            for name, tensor in kept.items():
+                getattr(self, name).copy_(tensor)
+            return
+        weight = exact(frozen)
+        if "rest" in kept:
+            weight = restored(weight, oriented(self.base, exact(kept["rest"])), frozen.dtype)
+        if "start_a" in kept:
+            weight = weight - exact(kept["start_a"]) @ exact(kept["start_b"])
+        self._store(weight)
+
+    def _store(self, weight: Tensor) -> None:
+        """Write a frozen weight (out, in) in float64 into the base layer, with its rounding error if that is narrow."""
+        if self.rest is None:
+            self.fold(weight)
+            return
+        value, rest = rounded(oriented(self.base, weight), self._stored)
+        self.base.weight.copy_(value)
+        self.rest.copy_(rest)
 
     def _append(self) -> None:
         if self.history is None:
@@ -130,6 +161,10 @@ class RosaWithHistory(RosaLinear, SavedAdapter):
             factors = Factors(row[: self.A.numel()].view_as(self.A), row[self.A.numel() :].view_as(self.B))
             if i % 2 == 0:
                 self.enter(factors, nothing)
+                if not (torch.equal(self.A, factors.A) and torch.equal(self.B, factors.B)):
+                    # Trained in a wider dtype: what the start loses by rounding, the frozen weight is to lose as well.
+                    lost = exact(factors.A) @ exact(factors.B) - exact(self.A) @ exact(self.B)
+                    self._store(self.effective_weight() - lost)
             else:
                 self.A.copy_(factors.A)
                 self.B.copy_(factors.B)

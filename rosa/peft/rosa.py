@@ -16,6 +16,7 @@ from rosa.adapters.base import LinearLayer, oriented
 from rosa.adapters.linalg.subspace import resolve_rank
 from rosa.adapters.resampling import move
 from rosa.config import RosaConfig
+from rosa.errors import AdapterError
 from rosa.peft.config import TunerConfig
 from rosa.peft.history import RosaWithHistory
 from rosa.peft.layer import TunerLinear
@@ -48,6 +49,23 @@ class RosaTunerLinear(TunerLinear):
     def weight_of(self, adapter_name: str) -> Tensor:
         """``W_f + A B`` (out, in), float64."""
         return self.adapter(adapter_name).effective_weight()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Refuse another pretrained weight where an adapter would keep the frozen weight of the present one.
+
+        Raises:
+            AdapterError: the state has another pretrained weight than this layer, and no frozen weight for an adapter.
+        """
+        given, present = state_dict.get(f"{prefix}base_layer.weight"), self.base_layer.weight
+        stale = [name for name in self.adapters if f"{prefix}rosa_layer.{name}.base.weight" not in state_dict]
+        stale = [name for name in stale if not self.is_meta(name)]  # those there are still to be loaded
+        if stale and given is not None and given.shape == present.shape and not torch.equal(given.to(present), present):
+            raise AdapterError(
+                f"{self.name}: the state has another pretrained weight, but adapter {stale[0]!r} was split from "
+                "the one here: load the pretrained weights first, and then add the adapter (peft.get_peft_model) or "
+                "load it (PeftModel.from_pretrained)"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def rosa_A(self) -> nn.ParameterDict:  # noqa: N802

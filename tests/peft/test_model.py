@@ -227,6 +227,60 @@ def test_a_saved_adapter_loads_to_the_same_bits(tmp_path, name, kind, rank, kept
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+@pytest.mark.parametrize(("rank", "kept"), [(1, "history"), (4, "frozen")])
+@pytest.mark.parametrize(("here", "there"), [(one, other) for one in TYPES for other in TYPES])
+@pytest.mark.parametrize("factorization", ["svd_equal", "random_add"])
+def test_a_saved_adapter_loads_on_the_same_base_in_another_dtype(
+    tmp_path, factorization, here, there, rank, kept, trainable
+):
+    base = build("gpt2").to(torch.bfloat16)  # weights that each of them represents
+    for parameter in base.parameters():
+        parameter.data[parameter.abs() < 0.01] = 0  # float16 has no such small numbers of bfloat16
+    torch.manual_seed(0)
+    model = get_peft_model(copy.deepcopy(base).to(here), config_of(RosaConfig, r=rank, factorization=factorization))
+    for step in range(3 if rank == 1 else 8):
+        for layer in layers(model).values():
+            perturb(layer.adapter("default"), size=0.02)
+        if step < 2 or kept == "frozen":
+            change_course(model, step)
+    model.save_pretrained(tmp_path)
+    assert any(f"rosa_{kept}" in key for key in load_file(tmp_path / "adapter_model.safetensors"))
+    loaded = PeftModel.from_pretrained(copy.deepcopy(base).to(there), tmp_path, is_trainable=trainable)
+    for one, other in zip(layers(model).values(), layers(loaded).values(), strict=True):
+        expected = one.get_delta_weight("default").double()
+        difference = (other.get_delta_weight("default").double() - expected).norm() / expected.norm()
+        assert difference <= (0 if here is there else 1e-3)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_pretrained_weight_loaded_under_an_adapter_is_used_or_refused(name):
+    donor = build(name)
+    for parameter in donor.parameters():
+        parameter.data.mul_(1.5)
+    for kind in (RosaConfig, RobustConfig):
+        model = wrapped(name, kind=kind)
+        names = {key.replace(".base_layer", "").removeprefix("base_model.model."): key for key in model.state_dict()}
+        same, other = ({names[key]: tensor for key, tensor in one.state_dict().items()} for one in (build(name), donor))
+        model.load_state_dict(same, strict=False)  # changes nothing
+        if kind is RosaConfig:
+            with pytest.raises(AdapterError, match=r"another pretrained weight, but adapter 'default' .* load the pre"):
+                model.load_state_dict(other, strict=False)
+        else:
+            model.load_state_dict(other, strict=False)
+            assert torch.equal(logits(model, name), logits(donor, name))
+    # A whole state has what was split from its weight; an adapter that still waits for its file has nothing yet.
+    whole = get_peft_model(copy.deepcopy(donor), config_of(RosaConfig)).eval()
+    model = wrapped(name)
+    model.load_state_dict(whole.state_dict())
+    assert torch.equal(logits(model, name), logits(whole, name))
+    waiting = get_peft_model(build(name), config_of(RosaConfig), low_cpu_mem_usage=True)
+    waiting.load_state_dict(other, strict=False)
+
+
 def test_a_saved_adapter_is_as_small_as_its_factors(tmp_path):
     model = trained("llama", changes=1, r=1)
     model.save_pretrained(tmp_path)
@@ -653,6 +707,18 @@ def test_a_file_of_another_rank_is_refused(tmp_path):
     model = wrapped("llama", r=1)
     with pytest.raises(AdapterError, match=r"q_proj, adapter 'default': A has shape \(32, 2\), expected .*\(32, 1\)"):
         model.load_adapter(tmp_path, "default")
+
+
+def test_a_file_with_half_of_a_start_is_refused(tmp_path):
+    trained("gpt2", changes=4, r=4).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    start = {
+        key.replace("rosa_B", "rosa_start_b"): tensor.clone() for key, tensor in tensors.items() if "rosa_B" in key
+    }
+    save_file({**tensors, **start}, file)
+    with pytest.raises(AdapterError, match="start_a is missing"):
+        PeftModel.from_pretrained(build("gpt2"), tmp_path)
 
 
 @both
