@@ -30,7 +30,13 @@ from rosa.records import RECORD, folder, tracking
 from rosa.records.summary import summary
 from rosa.sweep.grid import job, options, typed
 from rosa.sweep.jobs import request
-from rosa.sweep.refusals import refuse_folders, refuse_half_a_sweep, refuse_processes, refuse_wrong_direction
+from rosa.sweep.refusals import (
+    refuse_fail_fast,
+    refuse_folders,
+    refuse_half_a_sweep,
+    refuse_processes,
+    refuse_wrong_direction,
+)
 from rosa.utils import loading
 from rosa.utils.console import run_command
 from rosa.utils.distributed import is_main, launched
@@ -64,7 +70,9 @@ def train(composed: DictConfig) -> float:
 
     config = from_hydra(composed)
     refuse_wrong_direction(config, context.sweeper.get("direction"))
-    result = run_as_job(job(words, config, context, options(context, CONF)))
+    asked = job(words, config, context, options(context, CONF))
+    refuse_fail_fast([asked])  # the project's own sweeper has refused it before, others do not know it
+    result = run_as_job(asked)
     if result.status not in ("done", "skipped"):
         raise FailedRun(result.line)
     return result.score

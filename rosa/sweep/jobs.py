@@ -39,27 +39,34 @@ def labelled(jobs: Sequence[Job], searched: Collection[str] = ()) -> list[Job]:
         jobs: the runs.
         searched: keys that vary in the whole sweep, of which these jobs are a part.
     """
-    flat = [dict(_flat(to_dict(job.config))) for job in jobs]
+    flat = [settings(job) for job in jobs]
     names = ("experiment_name", "model.name", "task.name", "method.name")
-    shown = [
-        key for key in names if len({settings[key] for settings in flat}) > 1 or key.removesuffix(".name") in searched
-    ]
+    shown = [key for key in names if len({one[key] for one in flat}) > 1 or key.removesuffix(".name") in searched]
     first: dict[tuple[Any, ...], dict[str, Any]] = {}
-    varying = {key for settings in flat for key in searched if key in settings}
-    for settings in flat:
-        known = first.setdefault(tuple(settings[key] for key in names), settings)
-        varying |= {key for key in known.keys() | settings.keys() if known.get(key) != settings.get(key)}
+    varying = {key for one in flat for key in searched if key in one}
+    for one in flat:
+        varying |= differing(first.setdefault(tuple(one[key] for key in names), one), one)
     if not shown and not varying:
         shown = ["task.name", "method.name", "seed"]
     others = sorted(varying - set(names) - {"seed"}) + (["seed"] if "seed" in varying else [])
 
-    def label(settings: Mapping[str, Any]) -> str:
-        parts = [str(settings[key]) for key in shown if key != "seed"]
-        parts += [f"{_short(key, others)}={settings[key]}" for key in [*others, *(["seed"] if "seed" in shown else [])]
-                  if key in settings]  # fmt: skip
+    def label(one: Mapping[str, Any]) -> str:
+        parts = [str(one[key]) for key in shown if key != "seed"]
+        parts += [f"{_short(key, others)}={one[key]}" for key in [*others, *(["seed"] if "seed" in shown else [])]
+                  if key in one]  # fmt: skip
         return " ".join(parts)
 
-    return [replace(job, label=label(settings)) for job, settings in zip(jobs, flat, strict=True)]
+    return [replace(job, label=label(one)) for job, one in zip(jobs, flat, strict=True)]
+
+
+def settings(job: Job) -> dict[str, Any]:
+    """All settings of a run by dotted key."""
+    return dict(_flat(to_dict(job.config)))
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> set[str]:
+    """The keys in which the settings of two runs differ."""
+    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
 
 
 def _short(key: str, others: Sequence[str]) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from rosa import records
 from rosa.config import Config
+from rosa.config.checks import of_kind
 from rosa.errors import ConfigError
 from rosa.sweep.grid import cells, parse
+from rosa.sweep.jobs import Job, differing, settings
 from rosa.utils.distributed import launched
 
 FOLDERS = ("hydra.run.", "hydra.output_subdir", "hydra.job.chdir")
@@ -111,4 +115,60 @@ def refuse_wrong_direction(config: Config, direction: object) -> None:
         raise ConfigError(
             f"hydra.sweeper.direction={asked} with task={config.task.name}: its headline {config.task.headline} is the "
             f"better the {'lower' if config.task.lower_is_better else 'higher'}; use hydra.sweeper.direction={better}"
+        )
+
+
+def refuse_shared_folders(jobs: Iterable[Job]) -> None:
+    """Refuse a sweep over what a run's identity leaves out: its runs would have one folder, and one result.
+
+    The same settings twice are one run, which is done once.
+
+    Args:
+        jobs: the runs of a sweep.
+
+    Raises:
+        ConfigError: the message names the folder, and the keys with both values.
+    """
+    first: dict[Path, Job] = {}
+    for job in jobs:
+        folder = records.folder(job.config)
+        known = first.setdefault(folder, job)
+        if known.config == job.config:
+            continue
+        one, other = settings(known), settings(job)
+        # With train.lr=tuned it only leads to the learning rate, which is in the identity.
+        keys = sorted(key for key in differing(one, other) if not key.startswith("train.tuning."))
+        if keys:
+            ours, theirs = (" ".join(f"{key}={some.get(key)}" for key in keys) for some in (one, other))
+            raise ConfigError(
+                f"{ours} and {theirs}: both runs have the folder {folder}, whose name does not tell them apart, so one "
+                f"would replace the other; do a sweep for each, with another experiment_name or model.name"
+            )
+
+
+def refuse_fail_fast(jobs: Iterable[Job]) -> None:
+    """Refuse ``train.fail_fast`` with a launcher that starts the other runs whatever becomes of the first.
+
+    Args:
+        jobs: runs that another launcher than the project's own does.
+
+    Raises:
+        ConfigError: a run sets it.
+    """
+    if any(job.config.train.fail_fast for job in jobs):
+        raise ConfigError(
+            "train.fail_fast=true: only hydra/launcher=local stops a sweep after its first failed run; leave it out "
+            "with another launcher"
+        )
+
+
+def refuse_batch_size(size: Any) -> None:
+    """Refuse a ``hydra.sweeper.max_batch_size`` that hands the launcher no run.
+
+    Raises:
+        ConfigError: it is neither null nor a whole number from 1.
+    """
+    if size is not None and not (of_kind(size, "int") and size >= 1):
+        raise ConfigError(
+            f"hydra.sweeper.max_batch_size={size}: expected a whole number of runs from 1, or null for all of them"
         )

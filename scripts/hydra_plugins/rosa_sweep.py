@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 if TYPE_CHECKING:
     from rosa.sweep.jobs import Job
     from rosa.sweep.local import Result
+    from rosa.sweep.status import Run
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 FINISHED = ("done", "skipped", "elsewhere")
@@ -77,13 +78,14 @@ class GridSweeper(Sweeper):
         """As Hydra calls it.
 
         Raises:
-            ConfigError: torchrun has started this process.
+            ConfigError: torchrun has started this process, or ``max_batch_size`` is no size.
         """
         from hydra.core.plugins import Plugins
 
-        from rosa.sweep.refusals import refuse_processes
+        from rosa.sweep.refusals import refuse_batch_size, refuse_processes
 
         refuse_processes()
+        refuse_batch_size(self.max_batch_size)
         self.hydra_context = hydra_context
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
@@ -92,20 +94,25 @@ class GridSweeper(Sweeper):
         """Do the runs, and print a summary.
 
         Raises:
+            ConfigError, DataError, ModelError: a run is invalid; none has been done.
             SystemExit: a run failed, or is not done.
         """
         from rosa.sweep.local import refuse_unwritable_results, summarize
+        from rosa.sweep.refusals import refuse_fail_fast
 
         grid = self._cells(arguments)
         handed_on = not isinstance(self.launcher, LocalLauncher)
-        # What another launcher composes elsewhere is composed here as well: its errors must not come from the queue.
-        planned = composed(self.hydra_context, self.config, grid, 0) if handed_on else []
+        batches = range(0, len(grid), self.max_batch_size or len(grid))
+        # Composed here as well as by the launcher: errors must not come from a queue, or after a batch of runs.
+        planned = composed(self.hydra_context, self.config, grid, 0) if handed_on or len(batches) > 1 else []
         refuse_unwritable_results(planned)
+        if handed_on:
+            refuse_fail_fast(planned)
         returned: list[Sequence[JobReturn]] = []
         start_time = time.perf_counter()
         with failed_jobs_told():
-            for start in range(0, len(grid), size := self.max_batch_size or len(grid)):
-                returned.append(self.launcher.launch(grid[start : start + size], initial_job_idx=start))
+            for start in batches:
+                returned.append(self.launcher.launch(grid[start : start + batches.step], initial_job_idx=start))
         if handed_on:
             done = after_launch(planned)
         else:
@@ -158,7 +165,8 @@ class LocalLauncher(Launcher):
 
         Raises:
             ConfigError, DataError, ModelError: a run is invalid; none has been done.
-            SystemExit: stopped by a signal, after a summary: a search would go on with its next trial.
+            SystemExit: stopped by a signal or ``train.fail_fast``, after a summary: a search would go on with its next
+                trial, and a sweep with its next batch.
         """
         from rosa.sweep.grid import typed
         from rosa.sweep.local import run_all, summarize
@@ -180,11 +188,17 @@ class LocalLauncher(Launcher):
             refuse_unwritable(folder, "hydra.sweep.dir=")
             folder.mkdir(parents=True, exist_ok=True)
         results = run_all(jobs, jobs[0].config.jobs, searched)
-        if any(result.status in ("interrupted", "not started") for result in results):
+        if any(stops(result) for result in results):
             print(summarize(results, time.perf_counter() - start), flush=True)
             raise SystemExit(1)
         by_number = {result.job.number: result for result in results}
         return [Ended(by_number[job.number], words) for job, words in zip(jobs, job_overrides, strict=True)]
+
+
+def stops(result: Result) -> bool:
+    """Whether no further run is to begin after this one."""
+    failed_fast = result.status == "failed" and result.job.config.train.fail_fast
+    return failed_fast or result.status in ("interrupted", "not started")
 
 
 def composed(context: HydraContext, master: DictConfig, grid: Sequence[Sequence[str]], start: int) -> list[Job]:
@@ -197,11 +211,12 @@ def composed(context: HydraContext, master: DictConfig, grid: Sequence[Sequence[
         start: number of the first cell in its sweep.
 
     Raises:
-        ConfigError, HydraException, OmegaConfBaseException: the configuration of a cell is invalid.
+        ConfigError, HydraException, OmegaConfBaseException: a cell's configuration is invalid, or two share a folder.
     """
     from tqdm import tqdm
 
     from rosa.sweep.grid import Composer, job, options
+    from rosa.sweep.refusals import refuse_shared_folders
 
     preflight(master)
     composer = Composer(partial(context.config_loader.load_sweep_config, master))
@@ -213,6 +228,7 @@ def composed(context: HydraContext, master: DictConfig, grid: Sequence[Sequence[
         for number, words in enumerate(bar, start):
             config, hydra = composer(words, number)
             jobs.append(job(words, config, hydra, repeated, number))
+    refuse_shared_folders(jobs)
     return jobs
 
 
@@ -255,13 +271,16 @@ def after_launch(jobs: Sequence[Job]) -> bool:
     from rosa.sweep.jobs import command
     from rosa.sweep.status import asked_for, table, to_do
 
-    runs = list(asked_for(jobs, Path(jobs[0].config.results_dir)))
-    names = dict.fromkeys(job.config.experiment_name for job in jobs)
-    groups = {
-        name: [run for run, job in zip(runs, jobs, strict=True) if job.config.experiment_name == name] for name in names
-    }
-    print("\n".join([*table(groups), *to_do(runs, command(sys.argv[1:]))]))
-    return all(run.state == "done" for run in runs)
+    runs: dict[int, Run] = {}
+    for results_dir in dict.fromkeys(job.config.results_dir for job in jobs):
+        there = [job for job in jobs if job.config.results_dir == results_dir]
+        states = asked_for(there, Path(results_dir))
+        runs |= {job.number: run for job, run in zip(there, states, strict=True)}
+    groups: dict[str, list[Run]] = {}
+    for job in jobs:
+        groups.setdefault(job.config.experiment_name, []).append(runs[job.number])
+    print("\n".join([*table(groups), *to_do([runs[job.number] for job in jobs], command(sys.argv[1:]))]))
+    return all(run.state == "done" for run in runs.values())
 
 
 @contextmanager

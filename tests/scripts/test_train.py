@@ -183,6 +183,13 @@ def test_the_shell_completes_keys_and_choices(
         ("-m hydra/launcher=ray", "hydra/launcher=ray: no such hydra/launcher; it is a plugin"),
         ("-m hydra/launcher=submitit_slrum", "no such hydra/launcher; did you mean submitit_slurm?"),
         ("-m hydra.launcher.n_jobs=2", "hydra.launcher.n_jobs: no such key; did you mean jobs?"),
+        ("-m seed=0,1 hydra.sweeper.max_batch_size=-1", "hydra.sweeper.max_batch_size=-1: expected a whole number of"),
+        ("-m seed=0,1 hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size=0: expected a whole number of"),
+        ("-m seed=0,1 hydra.sweeper.max_batch_size=x", "hydra.sweeper.max_batch_size=x: expected a whole number of"),
+        (
+            "-m train.fail_fast=true hydra/launcher=basic",
+            "train.fail_fast=true: only hydra/launcher=local stops",
+        ),
         ("experiment=glue_mini", "the experiment sweeps over task, method, seed: -m does all its runs"),
         ("seed=0,1", "seed=0,1: several values of seed are a sweep, which -m does; for one, quote the value"),
         ("-m train.lr=interval(1e-4,1)", "train.lr=interval(1e-4,1): a grid has no intervals"),
@@ -265,6 +272,23 @@ def test_a_folder_that_cannot_be_written_is_two_lines_before_anything_slow(
     assert first.startswith(f"error: {refused}")
     assert "cannot be written: " in first
     assert second.startswith("help")
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["train.force=true", "hydra.sweeper.max_batch_size=1", "hydra/launcher=basic", "hydra/launcher=submitit_local"],
+)
+def test_runs_that_would_replace_each_other_are_refused_before_any_begins(
+    how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for slow in ("rosa.run.pipeline", "rosa.run.prepare", "rosa.run.build"):
+        monkeypatch.setitem(sys.modules, slow, None)  # its import raises
+    words = [*RUN, "-m", "data.dir=a,b", how, f"results_dir={tmp_path}"]
+    assert script(monkeypatch, "train", *words) == 2
+    first, second = said(capsys)[1].splitlines()[-2:]
+    assert f"error: data.dir=a and data.dir=b: both runs have the folder {tmp_path}/runs/" in first
+    assert second.startswith("help")
+    assert not list(tmp_path.rglob("record.json"))
 
 
 # --- what works as in Hydra's manual ---------------------------------------------------------------------------------
@@ -401,6 +425,25 @@ def test_a_search_that_is_stopped_does_not_go_on_with_its_next_trial(
     assert script(monkeypatch, "train", *ask_and_tell) == 1
     assert "stopped early: run the same command again to resume" in said(capsys)[0]
     assert not (tmp_path / "search" / "told.json").exists()
+
+
+@pytest.mark.quick
+def test_a_failure_in_one_batch_begins_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    begun: list[int] = []
+
+    def failed(jobs: Sequence[Any], *_: Any) -> list[Any]:
+        begun.extend(job.config.seed for job in jobs)
+        return [local.Result(job, "failed", "OSError: full", 1.0) for job in jobs]
+
+    monkeypatch.setattr(local, "run_all", failed)
+    words = [*RUN, "-m", "seed=0,1,2", "hydra.sweeper.max_batch_size=1", f"results_dir={tmp_path}"]
+    assert script(monkeypatch, "train", *words, "train.fail_fast=true") == 1
+    assert begun == [0]
+    assert "failed: OSError: full" in said(capsys)[0]
+    assert script(monkeypatch, "train", *words) == 1
+    assert begun == [0, 0, 1, 2]
 
 
 def test_a_search_of_ten_trials_by_optuna(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 from hydra.experimental.callback import Callback
 
 from rosa.errors import ConfigError
+from rosa.sweep.jobs import Job
 from rosa.sweep.refusals import (
     FOLDERS,
     SWEEP_FOLDER,
     refuse_folders,
     refuse_half_a_sweep,
     refuse_job_callbacks,
+    refuse_shared_folders,
     refuse_wrong_direction,
 )
+from tests.config.test_identity import OUTSIDE, leaves, other
 from tests.conftest import Composer
 
 PARAMS = {"task": "cola,stsb", "method": "rosa,lora", "seed": "1,2"}
@@ -79,3 +85,25 @@ def test_a_search_in_the_wrong_direction_is_refused(composed: Composer, directio
             refuse_wrong_direction(config, direction)
     else:
         refuse_wrong_direction(config, direction)
+
+
+@pytest.mark.parametrize("key", sorted(OUTSIDE))
+def test_runs_that_one_folder_cannot_tell_apart_are_refused(composed: Composer, key: str) -> None:
+    one = composed("train.lr=1e-3")
+    two = copy.deepcopy(one)
+    node, name = next((node, name) for dotted, node, name in leaves(two) if dotted == key)
+    setattr(node, name, other(getattr(node, name)))
+    jobs = [Job(one, "a"), Job(replace(one, seed=99), "b"), Job(one, "the first run once more")]
+    refuse_shared_folders(jobs)
+    if key in ("seed", "experiment_name", "results_dir") or key.startswith("train.tuning."):
+        refuse_shared_folders([*jobs, Job(two, "c")])
+        return
+    with pytest.raises(ConfigError, match=rf"^{key}.* and {key}.*: both runs have the folder {one.results_dir}"):
+        refuse_shared_folders([*jobs, Job(two, "c")])
+
+
+def test_two_models_of_one_name_are_refused(composed: Composer) -> None:
+    one = composed()
+    moved = replace(one, model=replace(one.model, path="elsewhere"))
+    with pytest.raises(ConfigError, match=r"and model\.path=elsewhere: .* with another experiment_name or model\.name"):
+        refuse_shared_folders([Job(one, "a"), Job(moved, "b")])

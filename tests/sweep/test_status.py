@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hydra_plugins.rosa_sweep import after_launch
 
 from rosa import records
 from rosa.config import Config
@@ -79,6 +80,20 @@ def test_a_learning_rate_that_is_not_chosen_yet_is_the_reason(composed: Composer
     assert run.state == "missing"
     assert run.line.startswith("RecordError: train.lr=tuned for model=tiny")
     assert "no runs to choose from" in run.line
+
+
+@pytest.mark.quick
+def test_runs_of_another_launcher_are_looked_for_where_each_was_to_write(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [replace(config, seed=seed, results_dir=str(tmp_path / name)) for name in "ab" for seed in (0, 1)]
+    jobs = [Job(run, f"run {number}", number=number) for number, run in enumerate(runs)]
+    for run in runs[:3]:
+        written(run, status="done")
+    assert not after_launch(jobs)
+    assert capsys.readouterr().out.splitlines()[1].split()[1:4] == ["4", "3", "1"], "four runs: three done, one missing"
+    written(runs[3], status="done")
+    assert after_launch(jobs)
 
 
 @pytest.mark.slow
