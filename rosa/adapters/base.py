@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from transformers.pytorch_utils import Conv1D
 
 from rosa.adapters.linalg.precision import Cast, exact, readable
@@ -43,6 +44,19 @@ def is_bare(layer: LinearLayer) -> bool:
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
     stored = "weight" in layer._parameters  # where it is not, reading it computes it
     return not any(hooks) and "forward" not in vars(layer) and stored and not layer.weight.requires_grad
+
+
+def is_transformed() -> bool | None:
+    """Whether a call is recorded or differentiated in a way for which a function of one's own would need rules.
+
+    So do TorchScript's tracer, forward-mode differentiation and the transforms of ``torch.func``. None if this version
+    of PyTorch does not say: the names of the last two are private.
+    """
+    if torch.jit.is_tracing():
+        return True
+    level = getattr(forward_ad, "_current_level", None)
+    transforms = getattr(torch._C, "_are_functorch_transforms_active", None)
+    return None if level is None or transforms is None else level >= 0 or transforms()
 
 
 def oriented(layer: LinearLayer, weight: Tensor) -> Tensor:

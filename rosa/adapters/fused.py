@@ -11,21 +11,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as modules
 
-from rosa.adapters.base import LinearLayer, is_bare, is_stock
+from rosa.adapters.base import LinearLayer, is_bare, is_stock, is_transformed
 from rosa.adapters.linalg.precision import without_autocast
 
 
 def can_fuse(x: Tensor, layer: LinearLayer, A: Tensor, B: Tensor) -> bool:
     """Whether :class:`FactoredLinear` may take the place of a layer's own call and the factors' products.
 
-    Not where ``torch.compile`` traces, which fuses by itself, or TorchScript, which cannot save a function of one's
-    own; nor in forward-mode differentiation or under the transforms of ``torch.func``, which would need rules for it;
-    nor for tensors of other kinds (sharded, sparse), whose products are the business of their class. Not where A alone
-    trains: autograd then keeps the small ``x B^T``, and this function would keep x. Nor with hooks of all modules, by
-    which profilers list the layers.
+    Not where ``torch.compile`` traces, which fuses by itself, nor where the call needs rules for a function of one's
+    own (:func:`is_transformed`) or may need them; nor for tensors of other kinds (sharded, sparse), whose products are
+    the business of their class. Not where A alone trains: autograd then keeps the small ``x B^T``, and this function
+    would keep x. Nor with hooks of all modules, by which profilers list the layers.
 
     Args:
         x: (…, in).
@@ -33,10 +31,12 @@ def can_fuse(x: Tensor, layer: LinearLayer, A: Tensor, B: Tensor) -> bool:
         A: (out, r).
         B: (r, in).
     """
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if traced or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or is_transformed() is not False:
         return False
-    if not is_stock(layer) or not is_bare(layer) or _has_any_global_hook() or (A.requires_grad and not B.requires_grad):
+    hooked = getattr(modules, "_has_any_global_hook", None)  # private: without it, there may be such hooks
+    if hooked is None or hooked() or (A.requires_grad and not B.requires_grad):
+        return False
+    if not is_stock(layer) or not is_bare(layer):
         return False
     dense = all(type(one) in (Tensor, nn.Parameter) for one in (x, layer.weight, A, B))
     return dense and x.layout == torch.strided and x.ndim > 0

@@ -37,10 +37,11 @@ from rosa.adapters.base import (
     dense_weight,
     is_bare,
     is_stock,
+    is_transformed,
     output_of,
     weight_shape,
 )
-from rosa.adapters.linalg.precision import Cast, autocasted, exact
+from rosa.adapters.linalg.precision import Cast, autocasted, exact, readable, without_autocast
 from rosa.adapters.opaque import numbered, sparse_linear
 from rosa.adapters.quantized import quant_state
 from rosa.adapters.sparse import SparseLinear, SparsePart, Support, dense, index_dtype
@@ -125,6 +126,8 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
             out = output_of(self.base, given, x)
         elif torch.compiler.is_compiling():  # which compiles no hooks either
             out = sparse_linear(x, self.values, self.base.bias, self._number, self.shape[0])
+        elif is_transformed():
+            out = output_of(self.base, given, x) + self._product(x)
         elif self._is_called():
             alone = SparsePart(self.support, self._nothing, self._collect)
             out = output_of(self.base, given, x) + SparseLinear.apply(x, self.values, None, alone)
@@ -135,7 +138,7 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         dropped = functional.dropout(x, self._config.dropout, self.training)
         low = functional.linear(dropped, self.lora_A.to(x.dtype))
         B = self.lora_B.to(x.dtype)
-        scaled = torch.addmm(out.reshape(-1, len(B)), low.reshape(-1, self.rank), B.T, alpha=self.scaling)
+        scaled = torch.addmm(out.reshape(-1, self.shape[0]), low.reshape(-1, self.rank), B.T, alpha=self.scaling)
         return scaled.view(out.shape)
 
     def factors(self) -> dict[str, nn.Parameter]:
@@ -171,9 +174,8 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
 
     @property
     def scaling(self) -> float:
-        """``alpha / r``."""
-        assert self.rank is not None
-        return self._config.alpha / self.rank
+        """``alpha / r``; 0 without a low-rank part (TorchScript reads every property)."""
+        return self._config.alpha / self.rank if self.rank else 0.0
 
     def _apply(self, *arguments: Any, **options: Any) -> RobustLinear:
         known = self._checked if self._remembers() else None
@@ -201,6 +203,14 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
     def _is_called(self) -> bool:
         """Whether calling the base layer does more than multiply by its frozen weight, which is then not read here."""
         return not (is_bare(self.base) and (is_stock(self.base) or quant_state(self.base) is not None))
+
+    def _product(self, x: Tensor) -> Tensor:
+        """``x S^T`` by PyTorch's own operations, which have rules for every way to differentiate; S is kept whole."""
+        support = self.support
+        if support is None:
+            return x.new_zeros(self.shape[0])
+        with without_autocast(x.device.type):
+            return functional.linear(readable(x), dense(readable(self.values), support)).to(x.dtype)
 
     def _weight(self) -> Tensor:
         return dense_weight(self.base).detach()

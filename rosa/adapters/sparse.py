@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from rosa.adapters.linalg.precision import is_narrow, readable, without_autocast
@@ -163,6 +162,20 @@ def gradients(
     return grad_x, grad_values
 
 
+def differentiable_gradients(grad: Tensor, x: Tensor, values: Tensor, part: SparsePart) -> tuple[Tensor, Tensor]:
+    """As :func:`gradients`, by operations that autograd can differentiate again; matrices of W's size are kept."""
+    flat_x, flat = readable(x.reshape(-1, x.shape[-1])), readable(grad.reshape(-1, grad.shape[-1]))
+    with without_autocast(grad.device.type):
+        of_weight, weight = flat.T @ flat_x, readable(part.read())
+        if part.collect is not None:
+            part.collect(of_weight.detach())
+        grad_values = torch.zeros_like(values)
+        if part.support is not None:
+            weight = weight + dense(readable(values), part.support)
+            grad_values = of_weight.flatten()[part.support.index.to(values.device).long()].to(values.dtype)
+        return (flat @ weight).to(x.dtype).view(x.shape), grad_values
+
+
 @dataclass(frozen=True, eq=False)
 class SparsePart:
     """The inputs of a layer's product other than x, ``values`` and b."""
@@ -176,7 +189,7 @@ class SparsePart:
 
 
 class SparseLinear(torch.autograd.Function):
-    """``x (W + S)^T + b``, differentiable in x, ``values`` and b, once."""
+    """``x (W + S)^T + b``, differentiable in x, ``values`` and b."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, part: SparsePart) -> Tensor:
@@ -195,10 +208,14 @@ class SparseLinear(torch.autograd.Function):
         return applied(x, values, bias, part.support, part.read())
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, ``values`` and the bias."""
         x, values, *_ = ctx.saved_tensors
-        grad_x, grad_values = gradients(grad, x, values, ctx.part, *ctx.needs_input_grad[:2])
+        grad_x: Tensor | None
+        grad_values: Tensor | None
+        if torch.is_grad_enabled():  # a gradient of these gradients
+            grad_x, grad_values = differentiable_gradients(grad, x, values, ctx.part)
+        else:
+            grad_x, grad_values = gradients(grad, x, values, ctx.part, *ctx.needs_input_grad[:2])
         grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0) if ctx.needs_input_grad[2] else None
         return grad_x, grad_values, grad_bias, None

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_module, distribute_tensor
-from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -71,19 +69,6 @@ def results(layer: Any, x: Tensor) -> list[Tensor]:
     x = x.clone().requires_grad_()
     out = layer(x)
     return [out, *torch.autograd.grad(out.square().sum(), [x, layer.A, layer.B])]
-
-
-def test_gradients_of_single_examples_are_those_of_a_loop() -> None:
-    layer = adapted(nn.Linear(IN, OUT))
-    factors, x = {"A": layer.A.detach(), "B": layer.B.detach()}, torch.randn(3, IN)
-
-    def loss(changed: dict[str, Tensor], row: Tensor) -> Tensor:
-        return functional_call(layer, changed, row).square().sum()
-
-    found = vmap(grad(loss), (None, 0))(factors, x)
-    for i, row in enumerate(x):
-        _, _, A, B = results(layer, row)
-        torch.testing.assert_close((found["A"][i], found["B"][i]), (A, B))
 
 
 BAD = {
@@ -153,20 +138,6 @@ def test_a_weight_that_changes_before_the_backward_pass_is_an_error() -> None:
         layer.base.weight.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         out.sum().backward()
-
-
-def test_forward_mode_differentiation_has_the_layers_rules() -> None:
-    layer, x, along = adapted(nn.Linear(IN, OUT)), torch.randn(3, IN), torch.randn(3, IN)
-    with forward_ad.dual_level():
-        _, found = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, along)))
-    torch.testing.assert_close(found, layer(along) - layer(torch.zeros(3, IN)))
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_a_traced_layer_can_be_saved(tmp_path: Path) -> None:
-    layer, x = adapted(nn.Linear(IN, OUT)), torch.randn(3, IN)
-    torch.jit.save(torch.jit.trace(layer, x), tmp_path / "layer.pt")
-    torch.testing.assert_close(torch.jit.load(tmp_path / "layer.pt")(x), layer(x))
 
 
 def test_operations_are_counted_layer_by_layer() -> None:
