@@ -61,6 +61,8 @@ class Attachment:
     """The call that removes the method from the model."""
     prefix: str = "method."
     """Prefix of the options of ``config`` in messages."""
+    beside: tuple[Any, ...] = ()
+    """The configurations of other adapters that are in use on the same model, as PEFT allows."""
 
     def table(self) -> str:
         """A text table of the layers, grouped by name pattern, kind, shape and rank, and of the parameter counts."""
@@ -175,19 +177,21 @@ def attachment_of(
         options: names of the configuration's options that control the callback.
 
     Raises:
-        AdapterError: several such parts have different values of an option.
+        AdapterError: several such parts, or adapters in use on one, have different values of an option.
     """
     parts = list(attachments(model))
-    if len(parts) == 1:  # the common case, called at each update
+    if len(parts) == 1 and not parts[0][1].beside:  # the common case, called at each update
         return parts[0][1]
     found = [present for module, present in parts if has(module)]
-    for other in found[1:]:
+    configs = [config for present in found for config in (present.config, *present.beside)]
+    for other in configs[1:]:
         for option in options:
-            one, another = (getattr(present.config, option) for present in (found[0], other))
+            one, another = getattr(configs[0], option), getattr(other, option)
             if one != another:
+                what = "parts" if len(parts) > 1 else "active adapters"
                 raise AdapterError(
-                    f"{type(model).__name__} has parts with {option}={one!r} and with {option}={another!r}, but one "
-                    "schedule for all: attach them with equal values"
+                    f"{type(model).__name__} has {what} with {option}={one!r} and with {option}={another!r}, but one "
+                    "schedule for all: add them with equal values"
                 )
     return found[0] if found else attachment(model)
 

@@ -11,7 +11,7 @@ from peft.utils.other import get_pattern_key
 
 import rosa.config
 from rosa.config import RankedConfig
-from rosa.config.checks import of_kind, patterns, require
+from rosa.config.checks import of_kind, patterns, plain, require
 from rosa.errors import ConfigError
 
 PEFT_NAMES = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
@@ -52,6 +52,8 @@ class TunerConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for one in fields(self):
+            setattr(self, one.name, _plain(getattr(self, one.name)))
         self.peft_type = PeftType[self.METHOD.NAME.upper()]
         self._check_names()
         if isinstance(self.target_modules, str):
@@ -210,6 +212,13 @@ class RobustConfig(TunerConfig):
     def to_dict(self) -> dict[str, Any]:
         """The options as saved, without ``support``, a file of this machine."""
         return {**super().to_dict(), "support": ""}
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of other libraries, also in a list or dictionary, as Python's own, which can be saved as JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return type(value)(map(_plain, value)) if isinstance(value, (list, tuple)) else plain(value)
 
 
 def _are_names(value: object) -> bool:

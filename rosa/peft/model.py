@@ -290,6 +290,7 @@ class Tuner(BaseTuner):
             sum(parameter.numel() for name, parameter in parameters.items() if f".{self.prefix}layer." not in name),
             removal=REMOVAL,
             prefix="",
+            beside=tuple(self._config(name).method() for name in active[1:]),
         )
         setattr(self.model, ATTRIBUTE, done)
 

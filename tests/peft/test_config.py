@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import peft
 import pytest
 
@@ -125,6 +126,27 @@ def test_a_saved_configuration_comes_back(asked, tmp_path):
     name = json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"]
     assert name == {RosaConfig: "ROSA", RobustConfig: "ROBUST"}[type(asked)]
     assert peft.PeftConfig.from_pretrained(str(tmp_path)) == asked
+
+
+@pytest.mark.parametrize("kind", [RosaConfig, RobustConfig])
+def test_numbers_of_numpy_are_saved_as_pythons(kind, tmp_path):
+    default = kind(target_modules=["q"])
+    given = {"layers_to_transform": [1, 2], "rank_pattern": {"q": 2}}
+    if kind is RobustConfig:
+        given["density_pattern"] = {"q": 0.5}
+    numbers = {name: value for name, value in vars(default).items() if type(value) in (int, float)}
+    options = {**numbers, **given}
+    asked = kind(target_modules=["q"], **{name: in_numpy(value) for name, value in options.items()})
+    asked.save_pretrained(tmp_path)
+    assert peft.PeftConfig.from_pretrained(str(tmp_path)) == kind(target_modules=["q"], **options)
+
+
+def in_numpy(value):
+    if isinstance(value, dict):
+        return {key: in_numpy(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [in_numpy(one) for one in value]
+    return np.int64(value) if isinstance(value, int) else np.float64(value)
 
 
 def test_the_path_of_a_support_is_not_saved(tmp_path):

@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import TrainerState
+from transformers import TrainerState, TrainingArguments
 
 import rosa
 from rosa.errors import AdapterError, ConfigError
@@ -241,3 +241,39 @@ def test_a_choice_that_comes_too_late_names_the_options_of_the_door(through_peft
         ConfigError, match=f"^{prefix}warmup_steps=5 and {prefix}collect_steps=1: expected together fewer"
     ):
         rosa.SupportCallback().on_train_begin(None, TrainerState(max_steps=4), None, model=model)
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "other"),
+    [
+        (RosaConfig, {"every": 1}, {"every": 5}),
+        (RosaConfig, {"unit": "step"}, {"unit": "epoch"}),
+        (RosaConfig, {"rewarm_steps": 1}, {"rewarm_steps": 0}),
+        (RobustConfig, {"schedule": "warmup"}, {"schedule": "joint"}),
+        (RobustConfig, {"score": "gradient_squared"}, {"score": "gradient_magnitude"}),
+    ],
+)
+def test_active_adapters_with_different_schedules_are_refused_by_the_callback(kind, one, other):
+    model = wrapped("llama", kind=kind, **one)
+    model.add_adapter("other", config_of(kind, **other))
+    model.add_adapter("alike", config_of(kind, r=2, **one))
+
+    def begin():
+        state, optimizer = TrainerState(max_steps=100), torch.optim.SGD(model.parameters())
+        if kind is RobustConfig:
+            rosa.SupportCallback().on_train_begin(None, state, None, model=model)
+        else:
+            arguments = TrainingArguments(output_dir="unused")
+            rosa.ResampleCallback().on_step_begin(
+                arguments, state, None, model=model, optimizer=optimizer, train_dataloader=[0]
+            )
+
+    begin()
+    model.base_model.set_adapter(["default", "alike"])
+    begin()
+    model.base_model.set_adapter(["default", "other"])
+    (option,) = one
+    with pytest.raises(AdapterError, match=rf"has active adapters with {option}=.* and with {option}=.* equal values"):
+        begin()
+    model.set_adapter("other")
+    begin()
