@@ -87,3 +87,14 @@ def test_the_figure_shows_each_interval() -> None:
         assert marks.get_xdata() == pytest.approx([100 * mean])
         assert [cap.get_xdata()[0] for cap in caps] == pytest.approx([100 * low, 100 * high])
     assert forest(compare(study(seeds=(1,)), "glue"))[0] == []
+
+
+def test_the_figure_says_which_row_did_not_run_a_task() -> None:
+    never = [record(config("cola", RosaConfig(every=0), seed=seed), 0.1 + 0.2 * seed) for seed in SEEDS]
+    (picture,), _ = forest(compare(study(("cola", "rte")) + never, "glue"))
+    labels = [label.get_text() for label in picture.drawing.axes[0].get_yticklabels()]
+    noted = {
+        axes.get_title(): [labels[int(text.get_position()[1])] for text in axes.texts if text.get_text() == "not run"]
+        for axes in picture.drawing.axes
+    }
+    assert noted == {"CoLA": [], "RTE": ["ROSA r=8, never resampled"]}

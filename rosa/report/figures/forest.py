@@ -74,17 +74,22 @@ def _draw(comparison: Comparison, found: Sequence[Difference], rows: Sequence[Ro
             if one.task is task:
                 _mark(axes, one, labels.index(one.row.label), looks[one.row.label])
         axes.axvline(0, color="black", linewidth=0.8)
+        for place, row in enumerate(rows):
+            if task.name not in row.results:
+                beside = axes.get_yaxis_transform()  # across the panel, not along its values
+                axes.text(0.5, place, "not run", transform=beside, ha="center", va="center", fontsize=7,
+                          bbox={"color": "white", "pad": 1})  # fmt: skip
         axes.set_title(formatting.task_name(task.name))
         axes.set_xlabel(style.wrapped(_difference_label(task), room))
-        style.few_ticks(axes.xaxis, max(2, 10 // len(tasks)))
+        style.few_ticks(axes.xaxis, max(3, 10 // len(tasks)))
         axes.grid(axis="x")
         axes.yaxis.set_visible(axes is panels[0])
     panels[0].set_yticks(range(len(labels)), labels)
     panels[0].tick_params(axis="y", length=0)
     panels[0].set_ylim(len(labels) - 0.5, -0.5)
     caption = (
-        f"{style.heading(comparison)}: difference from LoRA and its {1 - LEVEL:.0%} interval, by Student's t over "
-        f"{style.seeds(tasks)}, {comparison.epoch}."
+        f"{style.heading(comparison)}: difference from LoRA (the line) and its {1 - LEVEL:.0%} interval, by "
+        f"Student's t over {style.seeds(tasks)}, {comparison.epoch}."
     )
     figure.suptitle(style.wrapped(caption, style.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure

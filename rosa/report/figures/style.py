@@ -54,6 +54,8 @@ METADATA: dict[str, dict[str, None]] = {
 """Image format -> metadata to omit, because it changes from day to day or between versions."""
 CONTROL = bytes(set(range(32)) - set(b"\t\n\r"))
 """Control characters that XML does not allow, even escaped."""
+NUMBER = "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{}"
+"""How many seeds, on one line."""
 BESIDE = 1.5
 """Width in inches of the text of a legend beside panels."""
 
@@ -133,7 +135,7 @@ def seeds(tasks: Sequence[Task]) -> str:
     parts = []
     for found, names in by_seeds.items():
         where = f" for {', '.join(names)}" if len(by_seeds) > 1 else ""
-        parts.append(f"{', '.join(map(str, found))} (n = {len(found)}){where}")
+        parts.append(f"{', '.join(map(str, found))} ({NUMBER.format(len(found))}){where}")
     one = all(len(found) == 1 for found in by_seeds)
     return f"seed{'' if one else 's'} {'; '.join(parts)}"
 
@@ -145,7 +147,7 @@ def fewer_seeds(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
         for task in tasks:
             finished = len(row.results[task.name].selected.scored) if task.name in row.results else 0
             if finished < len(task.seeds):
-                parts.append(f"{row.label} on {formatting.task_name(task.name)} (n = {finished})")
+                parts.append(f"{row.label} on {formatting.task_name(task.name)} ({NUMBER.format(finished)})")
     return f" Fewer seeds: {'; '.join(parts)}." if parts else ""
 
 
