@@ -50,7 +50,8 @@ def attach(
     """Wrap the target layers of a model with one method's adapters, in place, and print a table of them.
 
     Afterwards only the method's factors and, unless ``head="freeze"``, the head are trainable, in float32 or wider; all
-    other parameters are frozen. The function that the model computes is unchanged.
+    other parameters are frozen. The function that the model computes is unchanged (except under
+    ``factorization=svd_add``, which adds the drawn triplets to the weights).
 
     Args:
         model: any PyTorch model with ``nn.Linear`` or GPT-2's ``Conv1D`` layers; the head is found automatically in

@@ -18,6 +18,7 @@ from torch import Tensor, distributed
 
 from rosa.adapters.base import SupportedAdapter
 from rosa.errors import AdapterError
+from rosa.utils.distributed import grouped
 
 
 class Collector:
@@ -85,7 +86,7 @@ class Collector:
 
 def _averaged(gradient: Tensor) -> Tensor:
     """The mean over processes, in place."""
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+    if grouped():
         distributed.all_reduce(gradient)
         gradient /= distributed.get_world_size()
     return gradient

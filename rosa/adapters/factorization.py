@@ -16,12 +16,11 @@ they do not depend on the device or the order in which the weights are factorize
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from rosa.adapters.linalg.subspace import Factors, Form, Solver, draw_indices, factorize_along
+from rosa.adapters.linalg.subspace import Factors, draw_indices, factorize_along
 from rosa.config import RosaConfig
 
 
@@ -58,7 +57,7 @@ def factorize(config: RosaConfig, weights: Tensor, drawn: Tensor) -> Factors:
         torch.linalg.LinAlgError: a decomposition did not converge.
     """
     if config.has_triplets:
-        return factorize_along(weights, drawn, solver=cast(Solver, config.solver), form=cast(Form, config.split))
+        return factorize_along(weights, drawn, solver=config.solver, form=config.split)
     rows = drawn.to(weights.device, torch.float64)
     if config.factorization == "random_add":
         return Factors(rows.new_zeros(*weights.shape[:2], rows.shape[1]), rows)

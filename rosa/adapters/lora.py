@@ -18,7 +18,7 @@ from rosa.adapters.linalg.precision import Cast, exact
 from rosa.adapters.targets import layer_ranks, matches, target_layers
 from rosa.config import LoraConfig
 from rosa.errors import DependencyError
-from rosa.utils.seeding import global_stream
+from rosa.utils.seeding import draw_seed, global_stream
 
 try:
     import loralib
@@ -113,5 +113,4 @@ def build(model: nn.Module, config: LoraConfig, generator: torch.Generator | Non
     """Yield an adapter for each target layer."""
     layers = target_layers(model, config.targets)
     for name, rank in layer_ranks(layers, config).items():
-        seed = int(torch.randint(2**62, (1,), generator=generator, device="cpu"))
-        yield name, LoraLinear(name, layers[name], rank, config, seed)
+        yield name, LoraLinear(name, layers[name], rank, config, draw_seed(generator))

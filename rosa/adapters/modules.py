@@ -15,6 +15,7 @@ from rosa.adapters.checkpointing import end_support
 from rosa.adapters.quantized import quant_state
 from rosa.errors import AdapterError
 from rosa.utils.formatting import aligned
+from rosa.utils.names import starred
 
 ATTRIBUTE = "rosa_attachment"
 """The model's attribute that holds its :class:`Attachment`."""
@@ -68,8 +69,7 @@ class Attachment:
         """A text table of the layers, grouped by name pattern, kind, shape and rank, and of the parameter counts."""
         groups: dict[tuple[str, str, tuple[int, int], int | None], list[AdaptedLayer]] = {}
         for layer in self.layers:
-            pattern = ".".join("*" if part.isdigit() else part for part in layer.name.split("."))
-            groups.setdefault((pattern, layer.kind, layer.shape, layer.rank), []).append(layer)
+            groups.setdefault((starred(layer.name), layer.kind, layer.shape, layer.rank), []).append(layer)
         rows = [("layer", "kind", "out x in", "rank", "count", "trainable")]
         for (pattern, kind, shape, rank), members in groups.items():
             trainable = sum(member.trainable for member in members)

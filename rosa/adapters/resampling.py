@@ -13,6 +13,7 @@ from rosa.adapters.linalg.subspace import Factors
 from rosa.adapters.modules import adapters, adding, refuse_flat_shards
 from rosa.adapters.optimizer_state import refuse_unprunable, require_trains, treat_state
 from rosa.errors import AdapterError, FactorizationError
+from rosa.utils.distributed import grouped
 from rosa.utils.seeding import require_cpu
 
 
@@ -60,7 +61,7 @@ def resample(
     # Every process draws for every layer, so that the generators stay in the same state.
     drawn = [adapter.draw(generator) for adapter in found.values()]
     members = list(found.values())
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+    if grouped():
         seconds = _move_sharded(model, members, drawn) if _is_sharded(model) else _move_shared(members, drawn)
     else:
         seconds = move(members, drawn)

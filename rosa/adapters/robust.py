@@ -48,7 +48,7 @@ from rosa.adapters.sparse import SparseLinear, SparsePart, Support, dense, index
 from rosa.adapters.targets import by_pattern, layer_ranks, linear_layers, matches, target_layers
 from rosa.config import RobustConfig
 from rosa.errors import AdapterError
-from rosa.utils.seeding import global_stream
+from rosa.utils.seeding import draw_seed, global_stream
 
 
 class RobustLinear(SupportedAdapter, AddingAdapter):
@@ -61,9 +61,6 @@ class RobustLinear(SupportedAdapter, AddingAdapter):
         config: the method's options.
         seed: of A.
     """
-
-    index: Tensor | None
-    """(k,) sorted flat positions in (out, in), all -1 until a support is chosen; None without a sparse part."""
 
     def __init__(self, base: LinearLayer, rank: int | None, count: int, config: RobustConfig, seed: int) -> None:
         super().__init__()
@@ -280,8 +277,3 @@ def resolve_count(density: float, out_features: int, in_features: int) -> int:
         least = 1 / (out_features * in_features)
         raise AdapterError(f"density {density} leaves no entry to train; expected at least {least:.2g}")
     return count
-
-
-def draw_seed(generator: torch.Generator | None) -> int:
-    """The seed of one adapter's A; None: from PyTorch's global generator."""
-    return int(torch.randint(2**62, (1,), generator=generator, device="cpu"))

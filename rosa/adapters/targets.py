@@ -17,6 +17,7 @@ from rosa.adapters.linalg.subspace import resolve_rank
 from rosa.adapters.quantized import quant_state, quantized_problem
 from rosa.config import ATTENTION, RankedConfig
 from rosa.errors import AdapterError
+from rosa.utils.names import starred
 
 WEIGHT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 """Dtypes of weights that can be adapted. Quantized weights, 8-bit floats too, need a scale that is stored apart."""
@@ -160,7 +161,7 @@ def target_layers(model: nn.Module, patterns: Sequence[str], quantized: bool = F
     unmatched = [pattern for pattern in patterns if not any(matches(n, pattern) for n in available)]
     # The default lists several architectures' names, of which a model has one; a user's patterns must all match.
     if not found or (unmatched and tuple(patterns) != ATTENTION):
-        shapes = sorted({".".join("*" if part.isdigit() else part for part in name.split(".")) for name in available})
+        shapes = sorted({starred(name) for name in available})
         ties = "".join(
             f"; {name} is tied to {original}" for name, original in tied(model).items() if _below(name, unmatched)
         )

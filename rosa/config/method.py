@@ -18,6 +18,11 @@ def _rank(key: str, value: object) -> None:
     require(whole or share, key, value, RANKS)
 
 
+SPLITS = ("one_sided", "symmetric")
+SOLVERS = ("auto", "gram", "svd")
+SAMPLINGS = ("random", "top", "bottom", "window")
+"""Values of ROSA's ``split``, ``solver`` and ``sampling``."""
+
 ATTENTION = ("*attention*", "*attn*")
 """Default targets: the linear layers inside attention modules, as most Hugging Face architectures name them."""
 
@@ -140,11 +145,11 @@ class RosaConfig(RankedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         choice("method.factorization", self.factorization, ("svd_equal", "svd_add", "random_add", "random_orthogonal"))
-        choice("method.split", self.split, ("one_sided", "symmetric"))
-        choice("method.solver", self.solver, ("auto", "gram", "svd"))
+        choice("method.split", self.split, SPLITS)
+        choice("method.solver", self.solver, SOLVERS)
         require(self.every >= 0, "method.every", self.every, "a whole number of at least 0")
         choice("method.unit", self.unit, ("epoch", "step"))
-        choice("method.sampling", self.sampling, ("random", "top", "bottom", "window"))
+        choice("method.sampling", self.sampling, SAMPLINGS)
         choice("method.train", self.train, ("ab", "a", "b"))
         choice("method.optimizer_state", self.optimizer_state, ("reset", "keep", "prune"))
         require(self.rewarm_steps >= 0, "method.rewarm_steps", self.rewarm_steps, "a whole number of at least 0")

@@ -39,7 +39,10 @@ class Tuner(BaseTuner):
 
     @abstractmethod
     def _begin(self, adapter_name: str) -> None:
-        """Initialize a new adapter in all layers, such that the model's function is unchanged."""
+        """Initialize a new adapter in all layers, such that the model's function is unchanged.
+
+        Except under ``factorization=svd_add``, which adds the drawn triplets to the weights.
+        """
 
     def layers_of(self, adapter_name: str) -> list[TunerLinear]:
         """The layers that have this adapter."""

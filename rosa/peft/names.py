@@ -14,6 +14,7 @@ from torch import nn
 from rosa.errors import AdapterError
 from rosa.peft.config import TunerConfig
 from rosa.utils.console import nearest
+from rosa.utils.names import starred
 
 HEADS = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
 """What PEFT adds to ``modules_to_save`` for a task type, whether or not the model has it."""
@@ -147,8 +148,7 @@ def _refuse_patterns(option: str, patterns: list[str], chosen: Sequence[str]) ->
 
 def listed(names: Iterable[str]) -> str:
     """The names, one for all that differ only in numbers."""
-    found = {".".join("*" if part.isdigit() else part for part in name.split(".")) for name in names}
-    return ", ".join(sorted(found)) or "none that can be adapted"
+    return ", ".join(sorted({starred(name) for name in names})) or "none that can be adapted"
 
 
 def _named(names: Iterable[str], one: str) -> list[str]:

@@ -15,12 +15,13 @@ from rosa.adapters import support
 from rosa.adapters.base import LinearLayer, oriented
 from rosa.adapters.linalg.precision import exact
 from rosa.adapters.linalg.subspace import resolve_rank
-from rosa.adapters.robust import RobustLinear, draw_seed, resolve_count
+from rosa.adapters.robust import RobustLinear, resolve_count
 from rosa.config import RobustConfig as Method
 from rosa.errors import AdapterError
 from rosa.peft.config import RobustConfig, TunerConfig
 from rosa.peft.layer import SavedAdapter, TunerLinear
 from rosa.peft.model import Tuner
+from rosa.utils.seeding import draw_seed
 
 
 class RobustBeside(RobustLinear, SavedAdapter):

@@ -65,6 +65,13 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def grouped() -> bool:
+    """Whether PyTorch has a group of several processes, whoever made it: the library is used under any launcher."""
+    from torch import distributed
+
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
 # --- communication ---------------------------------------------------------------------------------------------------
 
 

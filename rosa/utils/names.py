@@ -15,3 +15,8 @@ EVENT: Final = "resample_layers"
 MOVED: Final = "subspace_moved"
 """The key in a Trainer's log history of each layer's ``||A B - A_0 B_0||`` (Frobenius) since the last resample: one
 number per layer, in the order of the model's modules."""
+
+
+def starred(name: str) -> str:
+    """A module's dotted name with ``*`` for each number: one for the same layer of all blocks of a model."""
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))

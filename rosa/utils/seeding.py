@@ -31,6 +31,13 @@ def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(derive(seed, purpose, index))
 
 
+def draw_seed(stream: torch.Generator | None) -> int:
+    """The seed of one adapter's initial factors; None: from PyTorch's global generator."""
+    import torch
+
+    return int(torch.randint(2**62, (1,), generator=stream, device="cpu"))
+
+
 def require_cpu(stream: torch.Generator | None) -> None:
     """Check that a generator is on the CPU: draws must not depend on the model's device.
 

@@ -16,7 +16,7 @@ import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,10 +24,8 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from rosa.adapters.linalg.eigenvectors import Eigenpairs, chosen_eigenpairs
+from rosa.config.method import SAMPLINGS, SOLVERS, SPLITS
 from rosa.errors import AdapterError, ConvergenceError, InterfaceError
-
-Solver = Literal["auto", "gram", "svd"]
-Form = Literal["one_sided", "symmetric"]
 
 SMALLEST_RATIO = 1e-6
 """The Gram matrix is used for singular values above this share of the largest.
@@ -91,10 +89,10 @@ def draw_indices(n: int, r: int, sampling: str, generator: torch.Generator | Non
     if sampling == "window":
         start = int(torch.randint(n - r + 1, (1,), generator=generator, device="cpu"))
         return torch.arange(start, start + r, device="cpu")
-    raise AdapterError(f"sampling={sampling!r}: expected random, top, bottom or window")
+    raise AdapterError(f"sampling={sampling!r}: expected {', '.join(SAMPLINGS)}")
 
 
-def factorize_along(weight: Tensor, indices: Tensor, solver: Solver = "auto", form: Form = "one_sided") -> Factors:
+def factorize_along(weight: Tensor, indices: Tensor, solver: str = "auto", form: str = "one_sided") -> Factors:
     """Factors of the chosen singular triplets, on the weight's device; ``A B`` is the weight's part along them.
 
     Layers of equal shape can be passed as a stack: one batched eigendecomposition on a GPU; on the CPU a thread for
@@ -117,10 +115,9 @@ def factorize_along(weight: Tensor, indices: Tensor, solver: Solver = "auto", fo
         AdapterError: an unknown solver or form, or indices that do not fit the weight.
         torch.linalg.LinAlgError: no convergence, or ``solver="gram"`` is inaccurate for a weight.
     """
-    if solver not in get_args(Solver):
-        raise AdapterError(f"solver={solver!r}: expected {', '.join(get_args(Solver))}")
-    if form not in get_args(Form):
-        raise AdapterError(f"form={form!r}: expected {', '.join(get_args(Form))}")
+    for name, given, known in (("solver", solver, SOLVERS), ("form", form, SPLITS)):
+        if given not in known:
+            raise AdapterError(f"{name}={given!r}: expected {', '.join(known)}")
     _check_indices(indices, weight)
     if weight.ndim == 2:
         factors = factorize_along(weight[None], indices[None], solver, form)
@@ -208,14 +205,14 @@ def _check_indices(indices: Tensor, weight: Tensor) -> None:
             raise AdapterError(f"indices {row}: expected at least one, distinct, from 0 to {n - 1}")
 
 
-def _factors(weight: Tensor, chosen: Tensor, solver: Solver) -> Factors:
+def _factors(weight: Tensor, chosen: Tensor, solver: str) -> Factors:
     """``A = U S`` (k, out, r) and ``B = V^T`` (k, r, in) of a stack (k, out, in)."""
     W = weight.double()
     V = _right_vectors_by_svd(W, chosen) if solver == "svd" else _right_vectors_by_gram(W, chosen, solver)
     return Factors(W @ V, V.mT.contiguous())
 
 
-def _factors_on_threads(weight: Tensor, chosen: Tensor, solver: Solver) -> Factors:
+def _factors_on_threads(weight: Tensor, chosen: Tensor, solver: str) -> Factors:
     """As :func:`_factors` on the CPU, with one thread for each layer; the long operations release the GIL.
 
     Within these threads PyTorch is limited to one thread: its own threads keep spinning for milliseconds after each
@@ -239,7 +236,7 @@ def _right_vectors_by_svd(W: Tensor, chosen: Tensor) -> Tensor:
     return _columns(torch.linalg.svd(W, full_matrices=False).Vh.mT, chosen)
 
 
-def _right_vectors_by_gram(W: Tensor, chosen: Tensor, solver: Solver) -> Tensor:
+def _right_vectors_by_gram(W: Tensor, chosen: Tensor, solver: str) -> Tensor:
     """The chosen right singular vectors (k, in, r) of a stack (k, out, in), from the smaller Gram matrices.
 
     Layers for which these are inaccurate use an SVD.
