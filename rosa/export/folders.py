@@ -26,7 +26,8 @@ def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         overwrite: replace an earlier export at that path.
 
     Raises:
-        ExportError: the path is taken (with ``overwrite``: by something other than an export), or cannot be written.
+        ExportError: the path is taken (with ``overwrite``: by something other than an export), or cannot be written, or
+            the current folder is at it or below it.
     """
     _refuse_taken(folder, overwrite)
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
@@ -52,6 +53,8 @@ def size_of(folder: Path, pattern: str) -> int:
 
 
 def _refuse_taken(folder: Path, overwrite: bool) -> None:
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ExportError(f"{folder}: the current folder would be replaced; name a new folder inside or beside it")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not any((folder / mark).is_file() for mark in MARKS):

@@ -246,8 +246,11 @@ def _is_causal(model: PreTrainedModel) -> bool:
 def length_limit(requested: int, model: PreTrainedModel) -> int:
     """``train.max_length``, or the model's own limit if that is lower.
 
-    RoBERTa's positions start after its padding index (1), which leaves two position embeddings unused.
+    In RoBERTa and its relatives positions start after their padding index, which leaves the embeddings up to it unused.
     """
     positions = getattr(model.config, "max_position_embeddings", requested)
-    offset = model.config.pad_token_id + 1 if model.config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-    return min(requested, positions - offset)
+    embeddings = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    unused = max(
+        (one.padding_idx + 1 for one in embeddings if getattr(one, "padding_idx", None) is not None), default=0
+    )
+    return min(requested, positions - unused)

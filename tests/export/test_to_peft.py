@@ -410,6 +410,19 @@ def test_empty_folder_is_filled(tmp_path: Path) -> None:
     assert (tmp_path / "empty" / "adapter_config.json").is_file()
 
 
+@pytest.mark.parametrize("place", [".", "", "..", "/", "../here", "{here}"])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_the_current_folder_and_those_around_it_are_refused(
+    place: str, overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with pytest.raises(ExportError, match="the current folder would be replaced"):  # every export's folder is made so
+        to_merged(build("bert"), place.format(here=here), overwrite=overwrite)
+    assert not any(here.iterdir())
+
+
 @pytest.mark.parametrize("error", [OSError("No space left"), SafetensorError("I/O error"), KeyboardInterrupt()])
 def test_export_that_breaks_off_leaves_the_earlier_one(
     error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BartConfig,
@@ -134,6 +135,25 @@ def test_a_saved_head_of_the_tasks_shape_is_kept_unless_a_fresh_one_is_asked_for
     assert all(torch.equal(value, whole[name]) for name, value in head(kept).items())
     fresh = head(load(composed, folder, "task=mnli", "model.head=fresh")[0])
     assert not torch.equal(fresh["classification_head.dense.weight"], whole["classification_head.dense.weight"])
+
+
+OFFSET = ["roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text", "roberta-prelayernorm",
+          "esm", "ibert", "markuplm"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [*((kind, 61) for kind in OFFSET), ("mpnet", 62), ("bert", 64)],  # MPNet's padding index is 1 in any case
+)
+def test_the_length_limit_is_the_longest_that_a_model_takes(kind: str, expected: int) -> None:
+    config = AutoConfig.for_model(kind, **ENCODER, pad_token_id=2)
+    network = AutoModelForSequenceClassification.from_config(config).eval()
+    assert models.length_limit(50, network) == 50
+    longest = models.length_limit(512, network)
+    assert longest == expected
+    assert network(input_ids=torch.full((1, longest), 7)).logits.isfinite().all()
+    with pytest.raises((IndexError, RuntimeError)):
+        network(input_ids=torch.full((1, longest + 1), 7))
 
 
 def test_torn_weights_are_named(composed: Composer, saved: Callable[[str], Path]) -> None:
