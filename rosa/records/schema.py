@@ -603,7 +603,7 @@ class Record(TypedDict):
     metrics: Metrics
     """The scores of the best and of the last epoch."""
     warnings: list[str]
-    """Reasons why the scores may be misleading, as text."""
+    """Reasons why the scores may be misleading, as text, such as a session of the run in another environment."""
     history: list[Evaluation]
     """One entry for each evaluated epoch."""
     training: list[Loss]
@@ -617,7 +617,7 @@ class Record(TypedDict):
     costs: Costs
     """Time, throughput and memory."""
     environment: Environment
-    """Software and hardware."""
+    """Software and hardware of the session that ended the training; ``warnings`` tell of others."""
     diagnostics: NotRequired[Diagnostics]
     """How training changed the weights."""
     generation: NotRequired[Generation]
@@ -631,7 +631,7 @@ class Record(TypedDict):
     wandb: Tracking | None
     """The run's copy in Weights & Biases; null before the run has started."""
     started: str
-    """UTC, ISO 8601."""
+    """UTC, ISO 8601; of a run that was resumed, the first session's."""
     finished: str | None
     """UTC, ISO 8601; null while the run is not finished."""
     error: Failure | None

@@ -133,12 +133,13 @@ def attach_method(config: Config, parts: Parts, record: Record, progress: bool) 
             verbose=progress,
             example=_example(parts, config.train.device),
         )
-    record["warnings"] = [
+    found = [
         *base.warnings(config.task, parts.data_facts),
         *unreached(config.train, config.method, parts.data_facts["splits"][TRAIN]["rows"]),
         *(str(each.message) for each in caught if issubclass(each.category, UserWarning)),
     ]
-    for text in record["warnings"] if distributed.is_main() else ():
+    record["warnings"] = [*record["warnings"], *found]
+    for text in found if distributed.is_main() else ():
         logger.warning("warning: %s", text)
     done = attachment(parts.model)
     if done is None or (config.task.has_head and not done.head):

@@ -12,7 +12,7 @@ from rosa import records
 from rosa.config import Config, ModelConfig, canonical, to_dict
 from rosa.data import sources
 from rosa.errors import ChangedRunError, RecordError
-from rosa.records.schema import Configuration, Model, Record
+from rosa.records.schema import Configuration, Environment, Model, Record
 from rosa.records.settings import resolved_settings
 from rosa.utils import files
 
@@ -22,6 +22,10 @@ CHECKPOINTS = "checkpoints"
 """The folder in a run's folder that has its checkpoints until the run is finished."""
 PRECISIONS = ("fp32", "bf16")
 """The possible values of ``train.precision=auto``, which depend on the machine."""
+ELSEWHERE = "resumed in another environment: "
+"""How the warning of :func:`environment_changes` begins."""
+COMPARED = ("commit", "dirty", "python", "device", "cuda", "cpu", "processes")
+"""What makes an environment another one, beside the versions of packages."""
 SHOWN = 12
 """Number of digits of a hash in a message."""
 
@@ -143,6 +147,20 @@ def note_other_precision(config: Config) -> None:
                 "train.precision=auto is %s here, so this is a new run; train.precision=%s takes %s, which is done",
                 config.train.precision, precision, path.parent,
             )  # fmt: skip
+
+
+def environment_changes(then: Environment, now: Environment) -> list[str]:
+    """A warning for the record of a run that goes on in another environment than it was in; empty in the same.
+
+    Args:
+        then: that of the session before; empty for a run that starts.
+        now: that of this session.
+    """
+    before, after = (
+        {**{name: found.get(name) for name in COMPARED}, **found.get("packages", {})} for found in (then or now, now)
+    )
+    found = _differences(before, after, "")
+    return [ELSEWHERE + "; ".join(found)] if found else []
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any], what: str) -> list[str]:

@@ -15,7 +15,7 @@ from rosa.errors import BusyError, WriteError
 from rosa.records import Record
 from rosa.records.schema import Failure, Tuning
 from rosa.run.device import resolve
-from rosa.run.earlier import CHECKPOINTS, Inputs, read_earlier, refuse_other_run
+from rosa.run.earlier import CHECKPOINTS, ELSEWHERE, Inputs, read_earlier, refuse_other_run
 from rosa.training import find_checkpoint
 from rosa.training.signals import stop_signals
 from rosa.utils import distributed, files
@@ -72,6 +72,9 @@ def begin(config: Config, tuning: Tuning | None, command: str, folder: Path, hel
     if earlier is not None and trained:
         record = earlier
         record |= {"status": "running", "finished": None, "error": None}
+    elif earlier is not None and checkpoint:
+        elsewhere = [text for text in earlier["warnings"] if text.startswith(ELSEWHERE)]
+        record |= {"started": earlier["started"], "environment": earlier["environment"], "warnings": elsewhere}
     records.write(folder, record)
     return Start(record, trained=trained, checkpoint=checkpoint)
 

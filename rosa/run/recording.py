@@ -21,9 +21,20 @@ from rosa.adapters.support_callback import SupportCallback
 from rosa.config import Config
 from rosa.errors import InterruptedRun
 from rosa.records import Record, environment, tracking
-from rosa.records.schema import Costs, Diagnostics, Evaluation, LayerChange, Loss, Metrics, Resample, Subspace, Support
+from rosa.records.schema import (
+    Costs,
+    Diagnostics,
+    Environment,
+    Evaluation,
+    LayerChange,
+    Loss,
+    Metrics,
+    Resample,
+    Subspace,
+    Support,
+)
 from rosa.run import build, forgetting, untrained
-from rosa.run.earlier import CHECKPOINTS
+from rosa.run.earlier import CHECKPOINTS, environment_changes
 from rosa.run.folder import WEIGHTS, Start, close, failure
 from rosa.training import BestWeightsCallback, HarnessTrainer, best_index, costs, save_weights
 from rosa.training.callbacks import ProgressCallback
@@ -50,11 +61,13 @@ def kept(config: Config, folder: Path, start: Start) -> Iterator[tracking.Tracke
     tracker = tracking.start(config, folder, run_id, resume, whole=not start.trained)
     exit_code = 1
     try:
-        record["environment"] = {
-            **environment.environment(config.train.device),
-            "processes": distributed.count(),
-        }
+        now: Environment = {**environment.environment(config.train.device), "processes": distributed.count()}
+        elsewhere = environment_changes(record["environment"], now)
+        record["warnings"] = [*(text for text in record["warnings"] if text not in elsewhere), *elsewhere]
+        if not start.trained:
+            record["environment"] = now
         record["wandb"] = {"id": tracker.id, "mode": tracker.mode}
+        records.write(folder, record)  # a checkpoint may come before the next write, and a kill after it
         with distributed.losses_named(), distributed.last_words(lambda error: close(folder, record, failure(error))):
             yield tracker
         tracker.summary(summary(record))

@@ -171,12 +171,18 @@ def test_a_run_that_was_stopped_while_decoding_goes_on_there(make, monkeypatch):
     assert left["status"] == "running"
     assert left["generation"] == {}
 
+    here = recording.environment.environment("cpu")
+    elsewhere = here | {"cpu": "another", "packages": here["packages"] | {"torch": "1.0"}}
+    monkeypatch.setattr(recording.environment, "environment", lambda device: elsewhere)
     monkeypatch.setattr("rosa.run.pipeline.build_trainer", lambda *_: pytest.fail("trained again"))
     record = run(config, "the second command", progress=False).record
     assert record["status"] == "done"
     assert record["history"] == left["history"]
     assert record["generation"]["prompts"] == 5
     assert record["command"] == "the first command"
+    assert record["environment"] == left["environment"], "that of the training"
+    changes = f"cpu={here['cpu']}, now another; torch={here['packages']['torch']}, now 1.0"
+    assert f"resumed in another environment: {changes}" in record["warnings"]
 
 
 @pytest.mark.parametrize("replaced", ["data", "weights"])

@@ -118,6 +118,28 @@ def test_interrupted_run_ends_as_uninterrupted(
     assert not (folder_of(config) / CHECKPOINTS).exists()
 
 
+def test_a_resumed_runs_record_tells_of_every_session(composed: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped twice before anything was evaluated; the second and the third session are of another checkout."""
+    from rosa.records import environment
+    from rosa.records import record as module
+
+    times, commits = iter(range(9)), iter("abb")
+    found = environment.environment("cpu")
+    monkeypatch.setattr(module, "now", lambda: f"2026-01-01T00:00:0{next(times)}+00:00")
+    monkeypatch.setattr(environment, "environment", lambda device: found | {"commit": next(commits)})
+    config = composed("method=lora")
+    resumed = interrupted_then_resumed(config, [3, 4], monkeypatch)
+    assert resumed["started"] == "2026-01-01T00:00:00+00:00"
+    assert resumed["environment"]["commit"] == "b"
+    assert [text for text in resumed["warnings"] if "environment" in text] == [
+        "resumed in another environment: commit=a, now b"
+    ]
+    commits = iter("c")
+    forced = dataclasses.replace(config, train=dataclasses.replace(config.train, force=True))
+    fresh = run(forced, "command", progress=False).record
+    assert (fresh["environment"]["commit"], [text for text in fresh["warnings"] if "environment" in text]) == ("c", [])
+
+
 class Killed(BaseException):
     """Ends the process without further writes."""
 
