@@ -71,6 +71,8 @@ def run(config: Config, command: str, progress: bool = True, tuning: Tuning | No
         if start.done:
             return Outcome(record, folder, skipped=True)
         progress = progress and distributed.is_main()
+        if config.train.threads:
+            torch.set_num_threads(config.train.threads)  # before the record is told how many there are
         with recording.kept(config, folder, start) as tracker, memory.explained(config):
             _set_up_process(config)
             texts = None if start.trained else distributed.together(lambda: _read(config))
@@ -107,9 +109,7 @@ def _read(config: Config) -> build.Texts | None:
 
 
 def _set_up_process(config: Config) -> None:
-    """Set the number of threads, reset the peak memory, and silence the output of other libraries."""
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
+    """Reset the peak memory, and silence the output of other libraries."""
     silence_transformers()
     # The Trainer still uses a name that PyTorch has deprecated.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)

@@ -15,14 +15,18 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
+STOP = signal.SIGUSR1
+"""The signal that asks a process to stop. A SIGTERM may have come from elsewhere, and a second one would kill a run."""
+BLOCKED = {signal.SIGTERM}
+"""The signals that the fork server does not receive, nor a process that it forks until it begins to work."""
 TASKS_EACH = 20
 """Number of tasks after which a process is replaced, so that memory leaks of libraries do not add up."""
 
@@ -77,7 +81,7 @@ class Workers(Generic[Task, Answer]):
         self._context = multiprocessing.get_context(method)
         if method == "forkserver":
             self._context.set_forkserver_preload(["__main__", *preload])
-            forkserver.ensure_running()  # start its slow imports early, in parallel with other work
+            _ensure_server()  # start its slow imports early, in parallel with other work
         self._workers: list[_Worker[Task]] = []
 
     @property
@@ -118,10 +122,11 @@ class Workers(Generic[Task, Answer]):
         return ended
 
     def ask_to_stop(self) -> None:
-        """Send SIGTERM to the processes that have a task."""
+        """Send :data:`STOP` to the processes that have a task."""
         for worker in self._workers:
-            if worker.task is not None:
-                worker.process.terminate()
+            if worker.task is not None and worker.process.is_alive():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(cast(int, worker.process.pid), STOP)
 
     def kill(self) -> None:
         """Send SIGKILL to all processes."""
@@ -144,6 +149,8 @@ class Workers(Generic[Task, Answer]):
         process = self._context.Process(  # type: ignore[attr-defined]  # the stubs leave it out of the base class
             target=_serve, args=(theirs, self._do, dict(self._environments[free[0]]))
         )
+        if self._context.get_start_method() == "forkserver":
+            _ensure_server()
         process.start()
         theirs.close()
         worker: _Worker[Task] = _Worker(process, ours, free[0])
@@ -164,10 +171,25 @@ class Workers(Generic[Task, Answer]):
         worker.process.join()
 
 
+def _ensure_server() -> None:
+    """Start the fork server if none is running, with SIGTERM blocked.
+
+    ``timeout``, and batch systems, send it to a whole process group. The server would die of it: no process could be
+    forked, and those that it has forked would be taken for dead.
+    """
+    resource_tracker.ensure_running()  # which the server starts otherwise; afterwards SIGTERM is not blocked any more
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
 def _serve(connection: Connection, do: Callable[[Task], Answer], environment: Mapping[str, str]) -> None:
     """Main loop of a worker process: answer tasks until the connection closes."""
     # Ctrl-C in a terminal reaches every process; the parent alone decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
     os.environ.update(environment)
     # Exclude the imported modules from garbage collection, which the Trainer triggers often.
     gc.freeze()

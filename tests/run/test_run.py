@@ -207,6 +207,26 @@ def test_environment_is_that_of_the_device_which_trains(composed: Composer, monk
     assert record["environment"] == {"asked": "cpu", "processes": 1}
 
 
+def test_each_run_of_a_process_records_the_threads_that_it_trained_with(
+    composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, trained_with = pipeline.build_trainer, []
+
+    def building(*args: Any, **kwargs: Any) -> Any:
+        trained_with.append(torch.get_num_threads())
+        return train(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline, "build_trainer", building)
+    before = torch.get_num_threads()
+    try:
+        asked = [composed("method=lora", "train.max_steps=1", f"seed={n}", f"train.threads={n}") for n in (3, 2)]
+        runs = [run(config, "command", progress=False) for config in asked]
+    finally:
+        torch.set_num_threads(before)
+    assert trained_with == [3, 2]
+    assert [found.record["environment"]["threads"] for found in runs] == trained_with
+
+
 def test_kept_weights_reload_to_the_recorded_scores(composed: Composer) -> None:
     """The weights of the best and of the last epoch, loaded into a fresh model, predict what the record says."""
     config = composed("method=rosa", "method.every=1", "train.lr=0.02")

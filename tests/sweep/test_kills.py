@@ -174,13 +174,18 @@ def kill_the_runs_of(sweep: Begun) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_writes_checkpoints_and_the_same_command_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "timeout"])
+def test_a_signal_to_the_group_writes_checkpoints_and_the_same_command_goes_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     grid = ["method.rank=2", "seed=0,1,2", "jobs=1", "train.epochs=200"]
     sweep = start(tmp_path, *grid)
     first, *_ = jobs(tmp_path, *grid)
     assert wait_for(lambda: in_the_middle(first), sweep)
-    os.killpg(sweep.pid, signal.SIGINT)  # as a terminal does, to every process
+    processes = psutil.Process(sweep.pid).children(recursive=True)
+    os.killpg(sweep.pid, number)  # as a terminal or ``timeout`` does, to every process
     done = sweep.end()
+    assert psutil.wait_procs(processes, timeout=10)[1] == [], "no run goes on by itself"
     assert done.returncode == 1, done.stderr
     assert "0 done, 0 skipped, 0 failed, 1 interrupted, 2 not started" in done.stdout
     assert "stopped early: run the same command again to resume" in done.stdout

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rosa.sweep.workers import TASKS_EACH, Death, Workers
+from rosa.sweep.workers import STOP, TASKS_EACH, Death, Workers
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60
@@ -32,7 +32,24 @@ def act(task: str) -> tuple[str, int, str]:
         raise MemoryError(argument)
     if what == "sleep":
         time.sleep(float(argument))
+    if what == "listen":
+        return f"heard {' and '.join(heard())}", os.getpid(), ""
     return task, os.getpid(), os.environ.get("PLACE", "")
+
+
+def heard() -> list[str]:
+    """The first two signals to stop; as in a run, a second one of a kind ends the process."""
+    numbers: list[int] = []
+
+    def hear(number: int, _: object) -> None:
+        numbers.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, STOP):
+        signal.signal(number, hear)
+    print("listening", flush=True)
+    wait_until(lambda: len(numbers) == 2)
+    return [signal.Signals(number).name for number in numbers]
 
 
 def workers(places: int) -> Workers[str, tuple[str, int, str]]:
@@ -96,7 +113,38 @@ def test_asking_to_stop_ends_tasks_and_leaves_none_behind() -> None:
         assert pool.finished(0.2) == []
         pool.ask_to_stop()
         answers = dict(all_answers(pool, []))
-    assert list(answers.values()) == [Death(-signal.SIGTERM)]
+    assert list(answers.values()) == [Death(-STOP)]
+
+
+GROUP = """
+import signal
+from tests.sweep.test_workers import workers
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append("once"))
+with workers(2) as pool:
+    pool.start("listen")
+    answers = {}
+    while pool.busy:
+        answers |= pool.finished(0.05)
+        if asked == ["once"]:
+            asked.append("heard")
+            pool.ask_to_stop()
+            pool.start("a")
+print(answers)
+"""
+
+
+def test_sigterm_to_the_whole_group_ends_neither_the_server_nor_a_task_that_stops_by_itself() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", GROUP], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as script:
+        assert script.stdout is not None
+        assert script.stdout.readline() == "listening\n"
+        os.killpg(script.pid, signal.SIGTERM)  # as ``timeout`` and batch systems do
+        said = script.stdout.read()
+    assert script.returncode == 0, said
+    assert "'listen': ('heard SIGTERM and SIGUSR1', " in said
+    assert "'a': ('a', " in said
 
 
 ORPHANS = """
