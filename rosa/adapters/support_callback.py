@@ -76,6 +76,8 @@ class SupportCallback(TrainerCallback):
                 f"{adding(model, 'RobustConfig')}"
             )
         refuse_flat_shards(model)
+        if optimizer is not None:
+            _warn_of_rate(model, optimizer, args)
         self._config = config = present.config
         self._warmup = config.warmup_steps if config.schedule == "warmup" else 0
         if support.chosen(model):
@@ -240,6 +242,28 @@ class SupportCallback(TrainerCallback):
         self._initial = parts["initial"]
         if updates:
             self._collector.load(parts["score"], updates)
+
+
+def _warn_of_rate(model: nn.Module, optimizer: torch.optim.Optimizer, args: TrainingArguments) -> None:
+    """Warn if sparse values have the learning rate of the low-rank part, or without one the run's, not a share of it.
+
+    A scheduler keeps in ``initial_lr`` the rate that it changes, by its warm-up to 0 at the start.
+    """
+    rates: dict[int, float] = {}
+    for group in optimizer.param_groups:
+        rates |= dict.fromkeys(map(id, group["params"]), float(group.get("initial_lr", group["lr"])))
+    for name, adapter in support.supported(model).items():
+        ratio, factors = adapter.rate_ratios().get("values", 1.0), adapter.factors()
+        rate = rates.get(id(factors.pop("values")))
+        others = {rates[id(factor)] for factor in factors.values() if id(factor) in rates}
+        if rate is not None and ratio != 1 and rate in (others or {args.learning_rate}):
+            warnings.warn(
+                f"lr_sparse={ratio:.3g} has no effect: the optimizer trains {name}.values at the learning rate of all, "
+                f"{rate:.3g}. Put the sparse values in a group of the optimizer with {ratio:.3g} times that "
+                "(rosa.adapters.state.rate_ratios has their names), or ask for lr_sparse=1",
+                stacklevel=2,
+            )
+            return
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from rosa.adapters.base import LinearLayer, weight_shape, whole
 from rosa.adapters.checkpointing import end_support, support_checkpointing
+from rosa.adapters.linalg.precision import is_narrow
 from rosa.adapters.modules import ATTRIBUTE, AdaptedLayer, Attachment, attachment, refuse_flat_shards
 from rosa.adapters.targets import layer_problem, linear_layers, matches, tied
 from rosa.config import ATTENTION
@@ -227,7 +229,15 @@ class Tuner(BaseTuner):
         return super().unload()
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
-        """Do nothing: the factors are float32 or wider from the start."""
+        """Warn if another dtype is asked for: the factors are float32 or wider from the start, and stay so."""
+        dtypes = [layer.base_layer.weight.dtype for layer in self.layers_of(adapter_name)]
+        narrow = [str(dtype).removeprefix("torch.") for dtype in dtypes if is_narrow(dtype)]
+        if narrow and not autocast_adapter_dtype:
+            warnings.warn(
+                f"autocast_adapter_dtype=False has no effect: beside weights in {narrow[0]}, in which updates would be "
+                f"lost, the factors of {self.title} are float32",
+                stacklevel=1,  # PEFT calls this from several lines, and would be warned from each
+            )
 
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         """Use this adapter, or several adapters together."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import TrainerControl, TrainerState
 
 from rosa.adapters import adapters, attach, support
 from rosa.adapters.collect import Collector
+from rosa.adapters.state import rate_ratios
 from rosa.adapters.support_callback import SupportCallback
 from rosa.config import FullConfig, RobustConfig
 from rosa.errors import AdapterError
@@ -266,6 +268,33 @@ def test_a_stock_trainer_trains_as_a_loop_by_hand(options: dict[str, Any], tmp_p
         torch.testing.assert_close(ours[name], parameter, rtol=1e-5, atol=1e-7, msg=lambda m, at=name: f"{at}: {m}")
         state = trainer.optimizer.state[ours[name]]
         assert float(state["step"]) == float(optimizer.state[parameter]["step"]), name
+
+
+@pytest.mark.parametrize("schedule", ["joint", "sparse_only"])
+@pytest.mark.parametrize(
+    ("ratio", "apart", "warns"), [(0.25, None, True), (1.0, None, False), (0.25, 0.25, False), (0.25, 0.5, False)]
+)
+def test_a_learning_rate_of_sparse_values_that_has_no_effect_is_warned_of(
+    schedule: str, ratio: float, apart: float | None, warns: bool, tmp_path: Path
+) -> None:
+    model = build("bert").train()
+    config = RobustConfig(rank=2, density=0.05, schedule=schedule, lr_sparse=ratio, head="freeze")
+    attach(model, config, verbose=False)
+    trainer = trainer_for("bert", model, tmp_path, SupportCallback(), warmup_steps=2, max_steps=2)
+    if apart is not None:
+        names = dict(model.named_parameters())
+        sparse = [names[name] for name in rate_ratios(model)]
+        ours = {id(parameter) for parameter in sparse}
+        rest = [p for p in model.parameters() if p.requires_grad and id(p) not in ours]
+        rate = trainer.args.learning_rate
+        groups = [{"params": sparse, "lr": apart * rate}, *([{"params": rest, "lr": rate}] if rest else [])]
+        trainer.optimizer = torch.optim.AdamW(groups)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.train()
+    texts = [text for text in (str(one.message) for one in caught) if "lr_sparse" in text]
+    assert len(texts) == warns
+    assert all("lr_sparse=0.25 has no effect" in text and "query.values" in text for text in texts)
 
 
 # --- the file --------------------------------------------------------------------------------------------------------

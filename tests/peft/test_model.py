@@ -227,6 +227,21 @@ def test_a_saved_adapter_loads_to_the_same_bits(tmp_path, name, kind, rank, kept
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+@both
+def test_narrow_factors_cannot_be_asked_for_and_a_warning_says_so(kind):
+    for dtype, asked, warns in [(torch.bfloat16, False, 1), (torch.bfloat16, True, 0), (torch.float32, False, 0)]:
+        model = build("llama").to(dtype)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")  # once for each place
+            model = get_peft_model(model, config_of(kind), autocast_adapter_dtype=asked)
+            model.add_adapter("other", config_of(kind), autocast_adapter_dtype=asked)
+        texts = [str(one.message) for one in caught if "autocast_adapter_dtype" in str(one.message)]
+        assert len(texts) == warns
+        assert all("autocast_adapter_dtype=False has no effect" in text and "bfloat16" in text for text in texts)
+        factors = [p for layer in layers(model).values() for p in layer.adapter("default").factors().values()]
+        assert all(factor.dtype is torch.float32 for factor in factors)
+
+
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
