@@ -84,6 +84,21 @@ def has_diverged(record: Record) -> bool:
     return record["error"] is not None and record["error"].get("type") == DivergedError.__name__
 
 
+def untuned(tuning: Tuning | None) -> list[str]:
+    """A warning where a learning rate was chosen among fewer than two; else none.
+
+    Any larger grid may be the one that was meant: a tuning experiment's rates are replaced and extended on the command
+    line. A rate whose runs all failed without diverging was not tried.
+    """
+    tried = {cell["lr"] for cell in tuning["grid"] if cell["status"] != "failed"} if tuning else set()
+    if tuning is None or len(tried) > 1:
+        return []
+    return [
+        f"train.lr=tuned had no choice: {tuning['chosen']:g} is the only learning rate of {tuning['experiment']} that "
+        "has a result for this method and its settings; any others of the grid have not been run, or failed"
+    ]
+
+
 def tuned_lr(results_dir: Path, config: Config) -> tuple[float, Tuning]:
     """The learning rate for ``train.lr=tuned``; see :meth:`Grids.tuned_lr`."""
     return Grids(results_dir).tuned_lr(config)

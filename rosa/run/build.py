@@ -25,7 +25,7 @@ from rosa.evaluation import classification, perplexity
 from rosa.evaluation import regression as regression_scores
 from rosa.evaluation.scorer import Scorer
 from rosa.models import perceptron
-from rosa.records import Record
+from rosa.records import Record, selection
 from rosa.records.schema import AdaptedLayer, Data, Model
 from rosa.run.device import attention_for
 from rosa.training import TrainerParts
@@ -135,6 +135,7 @@ def attach_method(config: Config, parts: Parts, record: Record, progress: bool) 
         )
     found = [
         *base.warnings(config.task, parts.data_facts),
+        *selection.untuned(record["tuning"]),
         *unreached(config.train, config.method, parts.data_facts["splits"][TRAIN]["rows"]),
         *(str(each.message) for each in caught if issubclass(each.category, UserWarning)),
     ]

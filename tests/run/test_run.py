@@ -502,6 +502,25 @@ def test_tuned_learning_rate_is_the_winner_and_the_record_tells_the_grid(compose
     assert {row["lr"]: row["score"] for row in tuned["tuning"]["grid"]} == scores
 
 
+def test_a_learning_rate_that_was_the_only_one_is_warned_of(composed: Composer) -> None:
+    """One cell of a grid was run; then another failed, which is no choice either; then one more is done."""
+
+    def warned(seed: int) -> list[str]:
+        config = composed("train.lr=tuned", "train.tuning.experiment=tune", "train.max_steps=1", f"seed={seed}")
+        return [text for text in run(config, "command", progress=False).record["warnings"] if "tuned" in text]
+
+    cells = [composed("experiment_name=tune", f"train.lr={lr}", "train.max_steps=1") for lr in (1e-5, 1e-4, 1e-3)]
+    run(cells[0], "command", progress=False)
+    said = "train.lr=tuned had no choice: 1e-05 is the only learning rate of tune that has a result for this method"
+    assert [text[: len(said)] for text in warned(seed=1)] == [said]
+    killed = records.new(resolve(cells[1])[0], "command") | {"status": "failed", "finished": records.now()}
+    killed["error"] = {"type": "KilledProcess", "message": "killed", "traceback": ""}
+    records.write(records.folder(resolve(cells[1])[0]), killed)
+    assert [text[: len(said)] for text in warned(seed=2)] == [said]
+    run(cells[2], "command", progress=False)
+    assert warned(seed=3) == []
+
+
 def test_bfloat16_backbone_trains_with_float32_factors(composed: Composer) -> None:
     config = composed("model.dtype=bfloat16", "train.precision=bf16")
     outcome = run(config, "command", progress=False)
