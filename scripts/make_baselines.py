@@ -9,16 +9,18 @@ python scripts/make_baselines.py [--results results] [--evidence] [--experiment 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import from_clone  # noqa: F401  # finds rosa
 
 from rosa import records
-from rosa.config import from_dict
-from rosa.errors import DataError, ScoringError
+from rosa.config import Config, from_dict
+from rosa.errors import ConfigError, OutputError, RosaError
 from rosa.records import Record
 from rosa.records import baselines as store
 from rosa.records.store import Evidence
@@ -40,8 +42,8 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def wanted(results: Path, experiments: list[str], evidence: Evidence = "instead") -> dict[Path, Record]:
-    """One run for each set of rows, by the file of its baselines.
+def wanted(results: Path, experiments: list[str], evidence: Evidence = "instead") -> dict[Path, list[Record]]:
+    """The runs on each set of rows, by the file of its baselines.
 
     Args:
         results: folder of the records.
@@ -58,13 +60,25 @@ def wanted(results: Path, experiments: list[str], evidence: Evidence = "instead"
         raise no_records(results)
     if missing := sorted(set(experiments) - names):
         raise no_experiment(missing[0], names)
-    chosen: dict[Path, Record] = {}
+    chosen: dict[Path, list[Record]] = {}
     for run in found:
         writes = run["config"]["task"]["kind"] != "generation" or run["config"]["task"].get("test")
         key = store.key_of_run(run)
         if key is not None and writes and (not experiments or run["identity"]["experiment"] in experiments):
-            chosen.setdefault(store.path_of(results, key), run)
+            chosen.setdefault(store.path_of(results, key), []).append(run)
     return chosen
+
+
+def readable(runs: Sequence[Record]) -> Config:
+    """The configuration of the first run that this version of rosa can read; their rows are the same.
+
+    Raises:
+        ConfigError: there is none; what the first one has that is not known here.
+    """
+    for run in runs:
+        with contextlib.suppress(ConfigError):
+            return from_dict(run["config"])
+    return from_dict(runs[0]["config"])
 
 
 def main() -> int:
@@ -73,17 +87,19 @@ def main() -> int:
     command = shlex.join(["python", "scripts/make_baselines.py", *sys.argv[1:]])
     left_out = 0
     evidence: Evidence = "beside" if options.evidence else "instead"
-    for path, run in wanted(options.results, options.experiment, evidence).items():
+    for path, runs in wanted(options.results, options.experiment, evidence).items():
         if path.is_file():
             continue
-        config = from_dict(run["config"])
-        if options.data_dir:
-            config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=options.data_dir))
         try:
+            config = readable(runs)
+            if options.data_dir:
+                config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=options.data_dir))
             baselines.make(config, options.results, command, path)
-        except (DataError, ScoringError) as error:
+        except OutputError:  # of the results folder, so of all the others as well
+            raise
+        except RosaError as error:
             left_out += 1
-            tell_left_out([f"{records.describe(run)}: {error}"])
+            tell_left_out([f"{records.describe(runs[0])}: {error}"])
             continue
         forms = store.read(path)["forms"]
         print(f"{path}: {', '.join(form['name'] for form in forms)}, {sum(form['seconds'] for form in forms):.1f} s")

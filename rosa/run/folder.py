@@ -29,6 +29,10 @@ RESTARTS = {"SLURM_RESTART_COUNT": "SLURM_JOB_ID", "TORCHELASTIC_RESTART_COUNT":
 """Environment variables: how often a batch system or torchrun has restarted this job, and the job's name."""
 
 
+GLANCE_SECONDS = 1.0
+"""Seconds after which a lock is held by a process that works on the run, and not by one that looks at it."""
+
+
 @dataclass(frozen=True)
 class Start:
     """The state of a run when it starts, sent by the main process, which holds the lock, to the others."""
@@ -101,11 +105,16 @@ def note_death(config: Config, command: str, reason: str) -> None:
 
 
 def locked(folder: Path) -> AbstractContextManager[None]:
-    """The lock of a run's folder; the folder is created if missing."""
+    """The lock of a run's folder; the folder is created if missing.
+
+    A process that only looks whether the run is in progress (``scripts/status.py``) holds it for a moment, and that is
+    no reason to refuse the run.
+    """
     return files.locked(
         folder / records.LOCK,
         BusyError(f"{folder}: another process is working on this run; wait until it ends, or stop it"),
         lambda error: records.RecordError(f"{folder}: cannot write in the run's folder (results_dir): {error}"),
+        patience=GLANCE_SECONDS,
     )
 
 

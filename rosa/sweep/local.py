@@ -293,13 +293,25 @@ class Schedule:
             if self.elsewhere and not self.waiting and time.monotonic() >= self._again_at:
                 self.waiting.extend(self.elsewhere)
                 self.elsewhere.clear()
-            while self.waiting and self.workers.free:
-                self.workers.start(self.waiting.popleft())
+            self._start(self.workers)
             self.overview.show(self.workers.busy, len(self.elsewhere))
             for job, answer in self.workers.finished(POLL_SECONDS):
                 self._ended(self._dead(job, answer) if isinstance(answer, Death) else answer)
         self.overview.close()
         return self.results
+
+    def _start(self, workers: Workers[Job, Result]) -> None:
+        """Begin runs in the free places."""
+        while self.waiting and workers.free:
+            job = self.waiting.popleft()
+            try:
+                workers.start(job)
+            except (EOFError, OSError):
+                # The signal that asks to stop has ended the server of new processes as well: nothing begins any more.
+                if not self.stopping.asked:
+                    raise
+                self.waiting.appendleft(job)
+                return
 
     def _heed_stop(self) -> None:
         if self.stopping.asked == self._heard:
@@ -362,13 +374,20 @@ def summarize(results: Sequence[Result], seconds: float) -> str:
             *remarks(
                 counts,
                 [(result.line, result.again or result.job.command) for result in results if result.status == "failed"],
+                forced=any(result.job.config.train.force for result in results),
             ),
         ]
     )
 
 
-def remarks(counts: Mapping[str, int], failures: Sequence[tuple[str, str]]) -> list[str]:
-    """The lines of a summary below the counts: explanations, and the error and command of each failure."""
+def remarks(counts: Mapping[str, int], failures: Sequence[tuple[str, str]], forced: bool) -> list[str]:
+    """The lines of a summary below the counts: explanations, and the error and command of each failure.
+
+    Args:
+        counts: runs by status.
+        failures: the error and the command of each.
+        forced: whether the runs were to start over (``train.force``).
+    """
     lines = []
     if counts.get("skipped") and counts["skipped"] == sum(counts.values()):
         lines.append("every run was already finished (train.force=true starts over)")
@@ -377,5 +396,11 @@ def remarks(counts: Mapping[str, int], failures: Sequence[tuple[str, str]]) -> l
     for line, command in failures:
         lines += [f"failed: {line}", f"  again: {command}"]
     if counts.get("interrupted") or counts.get("not started"):
-        lines.append("stopped early: run the same command again to resume")
+        if forced:
+            lines.append(
+                "stopped early: run the same command without train.force=true to resume; it keeps every finished run, "
+                "earlier ones too"
+            )
+        else:
+            lines.append("stopped early: run the same command again to resume")
     return lines

@@ -155,19 +155,22 @@ def package_folder(path: str) -> Path | None:
 
 
 @contextlib.contextmanager
-def locked(lock: Path, busy: RosaError, refused: Callable[[OSError], RosaError]) -> Iterator[None]:
-    """Hold a lock that the system releases when its holder dies; do not wait for it.
+def locked(
+    lock: Path, busy: RosaError, refused: Callable[[OSError], RosaError], patience: float = 0.0
+) -> Iterator[None]:
+    """Hold a lock that the system releases when its holder dies.
 
     Args:
         lock: its file; the folder is created if missing.
         busy: raised if another process holds it.
         refused: makes the error that is raised if the file cannot be written.
+        patience: seconds to wait for another process that holds it; 0 does not wait.
     """
     from filelock import FileLock, Timeout
 
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(lock, timeout=0)
+        held = FileLock(lock, timeout=patience)
         held.acquire()
     except Timeout as error:
         raise busy from error

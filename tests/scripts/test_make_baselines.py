@@ -8,7 +8,8 @@ import make_baselines
 import pytest
 
 from rosa import records
-from rosa.errors import DataError, RosaError, ScoringError
+from rosa.config import Config, FullConfig, RosaConfig
+from rosa.errors import DataError, DependencyError, RosaError, ScoringError
 from rosa.run import baselines
 from tests.commands import script
 from tests.report.synthetic_records import config, record
@@ -24,7 +25,7 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", [DataError, ScoringError])
+@pytest.mark.parametrize("kind", [DataError, ScoringError, DependencyError])
 def test_what_cannot_be_made_is_named_and_the_others_are_tried(
     kind: type[RosaError], results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -41,9 +42,34 @@ def test_what_cannot_be_made_is_named_and_the_others_are_tried(
         assert line.endswith(": no such thing")
 
 
+def test_a_record_of_another_version_stops_no_other(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its rows have baselines if another run on them can be read."""
+    asked: list[tuple[str, str]] = []
+
+    def made(config: Config, *_: object) -> Path:
+        asked.append((config.task.name, config.method.name))
+        raise DataError("no such file")
+
+    monkeypatch.setattr(baselines, "make", made)
+    for task, method in (("mrpc", FullConfig()), ("mrpc", RosaConfig()), ("qqp", FullConfig())):
+        run = record(config(task, method), 0.5)
+        if method.name == "full":
+            run["config"]["data"]["new_option"] = 3
+        records.write(records.run_folder(results, run["identity"]), run)
+    assert script(monkeypatch, "make_baselines", "--results", results) == 1
+    assert sorted(asked) == [("cola", "rosa"), ("mrpc", "rosa"), ("rte", "rosa")]
+    lines = capsys.readouterr().err.splitlines()
+    (unread,) = [line for line in lines if not line.endswith(": no such file")]
+    assert len(lines) == 4
+    assert "/qqp/full" in unread
+    assert unread.endswith(": data.new_option: this version of rosa has no such key")
+
+
 def test_committed_records_count_beside_own_runs_where_the_tables_show_them(results: Path) -> None:
-    def tasks(found: dict[Path, records.Record]) -> set[str]:
-        return {run["identity"]["task"] for run in found.values()}
+    def tasks(found: dict[Path, list[records.Record]]) -> set[str]:
+        return {run["identity"]["task"] for runs in found.values() for run in runs}
 
     assert tasks(make_baselines.wanted(results, [])) == {"rte", "cola"}
     assert tasks(make_baselines.wanted(results, ["glue"], "beside")) == {"rte", "cola", "sst2"}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +16,11 @@ from hydra_plugins.rosa_sweep import after_launch
 
 from rosa import records
 from rosa.config import Config
+from rosa.run import folder as run_folder
+from rosa.sweep import status
 from rosa.sweep.jobs import Job
 from rosa.sweep.status import asked_for, run_of, table, to_do
+from rosa.utils import files
 from tests.commands import Ended, command
 from tests.conftest import Composer
 
@@ -66,6 +73,30 @@ def test_each_state_is_told_and_what_is_left_to_do(config: Config) -> None:
     assert line.split()[:7] == ["default", "5", "1", "1", "1", "1", "1"]
 
 
+@pytest.mark.quick
+def test_a_glance_at_a_run_does_not_keep_it_from_starting(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = written(config)
+    (folder / records.LOCK).touch()
+    glancing, started = Event(), Event()
+    held_by_glance = files.locked
+
+    @contextmanager
+    def slowly(*arguments: Any, **options: Any) -> Iterator[None]:
+        with held_by_glance(*arguments, **options):
+            glancing.set()
+            started.wait(0.2)
+            yield
+
+    monkeypatch.setattr(status, "files", SimpleNamespace(locked=slowly))
+    glance = Thread(target=status.in_progress, args=(folder,))
+    glance.start()
+    assert glancing.wait(60)
+    with run_folder.locked(folder):
+        started.set()
+        assert status.in_progress(folder)
+    glance.join()
+
+
 def test_a_run_from_another_machine_is_found_whatever_precision_it_chose(config: Config) -> None:
     written(replace(config, train=replace(config.train, precision="bf16")), status="done")
     asked = replace(config, train=replace(config.train, precision="auto"))
@@ -104,17 +135,17 @@ def test_the_script(config: Config) -> None:
     broken.mkdir(parents=True)
     (broken / records.RECORD).write_text("{")
 
-    def status(*arguments: str) -> Ended:
+    def told(*arguments: str) -> Ended:
         return command("scripts/status.py", "--results", results, *arguments)
 
-    done = status()
+    done = told()
     assert done.returncode == 0
     assert "failed: run default/tiny/cola/rosa-" in done.stdout
     assert f"left out: {broken / records.RECORD}: not a readable record" in done.stderr
-    asked = status("--experiment", "rank_frequency", "method.rank=1", "seed=0")
+    asked = told("--experiment", "rank_frequency", "method.rank=1", "seed=0")
     assert asked.returncode == 0, asked.stderr
     assert "missing: 3 runs\n  all of them: python scripts/train.py -m experiment=rank_frequency" in asked.stdout
-    assert status("--experiment", "rank_frequncy").stderr.startswith("error: experiment=rank_frequncy: no such")
+    assert told("--experiment", "rank_frequncy").stderr.startswith("error: experiment=rank_frequncy: no such")
 
 
 @pytest.mark.slow

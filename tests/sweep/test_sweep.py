@@ -75,6 +75,9 @@ def test_summary_counts_and_repeats(composed: Composer) -> None:
         "  again: python scripts/train.py x",
         "stopped early: run the same command again to resume",
     ]
+    forced = Job(composed("train.force=true"), "python scripts/train.py train.force=true")
+    *_, last = summarize([Result(forced, "done", "", 1.0), Result(forced, "not started", "", 0.0)], 3.0).splitlines()
+    assert last.startswith("stopped early: run the same command without train.force=true to resume")
 
 
 # --- the schedule, with stand-ins for the processes ------------------------------------------------------------------
@@ -160,6 +163,27 @@ def test_a_second_signal_kills(scheduled: Any) -> None:
     statuses, workers = scheduled({}, stop_before=2)
     assert set(statuses.values()) == {"not started"}
     assert (workers.asked_to_stop, workers.killed) == (0, 1)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("error", [EOFError("unexpected EOF"), BrokenPipeError()])
+def test_a_signal_that_also_ends_the_server_of_processes_leaves_runs_not_started(
+    error: Exception, composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM to the whole process group, while the first process is to be forked."""
+    stopping, workers = Stopping(), Scripted(1, {})
+    jobs = [Job(composed(), name) for name in "ab"]
+    signals = [0, 1]
+
+    def end(job: Job) -> None:
+        stopping.asked += signals.pop(0)
+        raise error
+
+    monkeypatch.setattr(workers, "start", end)
+    with pytest.raises(type(error)):  # nobody has asked to stop: the reason is another one
+        Schedule(jobs, cast(Any, workers), stopping).work_off()
+    results = Schedule(jobs, cast(Any, workers), stopping).work_off()
+    assert [(one.job.command, one.status) for one in results] == [("a", "not started"), ("b", "not started")]
 
 
 @pytest.mark.quick
