@@ -15,8 +15,9 @@ from transformers.pytorch_utils import Conv1D
 from rosa.adapters.base import LinearLayer, oriented, weight_shape
 from rosa.adapters.linalg.subspace import resolve_rank
 from rosa.adapters.quantized import quant_state, quantized_problem
-from rosa.config import ATTENTION, RankedConfig
+from rosa.config import ATTENTION, MethodConfig, RankedConfig, TargetedConfig
 from rosa.errors import AdapterError
+from rosa.utils.console import nearest
 from rosa.utils.names import starred
 
 WEIGHT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -144,17 +145,11 @@ def _memory(tensor: torch.Tensor) -> int:
     return tensor.data_ptr() if plain else id(tensor)
 
 
-def target_layers(model: nn.Module, patterns: Sequence[str], quantized: bool = False) -> dict[str, LinearLayer]:
-    """The linear layers whose names match one of the patterns.
-
-    Args:
-        model: any model.
-        patterns: shell patterns of names.
-        quantized: whether layers that bitsandbytes has quantized to 4 bits can be adapted.
+def matched_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, LinearLayer]:
+    """The linear layers whose names match one of the patterns, whether or not they can be adapted.
 
     Raises:
-        AdapterError: a pattern matches nothing (the message lists the available layers), or a layer is quantized (or
-            bitsandbytes is not installed), offloaded, sharded, or does not compute ``x W^T + b``.
+        AdapterError: a pattern matches nothing; the message lists the available layers.
     """
     available = linear_layers(model)
     found = {n: layer for n, layer in available.items() if any(matches(n, pattern) for pattern in patterns)}
@@ -174,6 +169,22 @@ def target_layers(model: nn.Module, patterns: Sequence[str], quantized: bool = F
             f"targets {unmatched} match none of the {len(available)} linear layers of "
             f"{type(model).__name__}; it has: {', '.join(shapes) or 'none'}{ties}"
         )
+    return found
+
+
+def target_layers(model: nn.Module, patterns: Sequence[str], quantized: bool = False) -> dict[str, LinearLayer]:
+    """The linear layers whose names match one of the patterns.
+
+    Args:
+        model: any model.
+        patterns: shell patterns of names.
+        quantized: whether layers that bitsandbytes has quantized to 4 bits can be adapted.
+
+    Raises:
+        AdapterError: as for :func:`matched_layers`; or a layer is quantized (or bitsandbytes is not installed),
+            offloaded, sharded, or does not compute ``x W^T + b``.
+    """
+    found = matched_layers(model, patterns)
     for name, layer in found.items():
         refuse_problem(name, layer, "leave the layer out of method.targets", quantized)
     return found
@@ -271,9 +282,11 @@ def by_pattern(
     names = list(layers)
     for pattern in patterns:
         if not any(matches(name, pattern) for name in names):
+            *before, last = pattern.rsplit(".", 1)
+            meant = nearest(last.strip("*"), {name.rpartition(".")[2] for name in names})
             raise AdapterError(
                 f"method.{option}_pattern: {pattern!r} matches none of the {len(names)} layers that method.targets "
-                f"chooses: {', '.join(names[:4])}, ..."
+                f"chooses{meant.replace('mean ', 'mean ' + '.'.join([*before, '']))}: {', '.join(names[:4])}, ..."
             )
     found = {}
     for name in names:
@@ -297,3 +310,17 @@ def layer_ranks(layers: Mapping[str, LinearLayer], config: RankedConfig) -> dict
         except AdapterError as error:
             raise AdapterError(f"{name} ({out_features} x {in_features}): {key}: {error}") from error
     return ranks
+
+
+def refuse_unfit(model: nn.Module, config: MethodConfig) -> None:
+    """Refuse names and ranks of a method that fit no layer of a model, which may be without values (the meta device).
+
+    Raises:
+        AdapterError: the message names the pattern, or the layer and its rank.
+    """
+    if not isinstance(config.head, str):
+        named_head(model, config.head)
+    if isinstance(config, TargetedConfig):
+        layers = matched_layers(model, config.targets)
+        if isinstance(config, RankedConfig) and getattr(config, "low_rank", True):
+            layer_ranks(layers, config)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from rosa.errors import ModelError
-from rosa.models.pretrained import add_padding, length_limit, load, locate
+from rosa.models.pretrained import add_padding, length_limit, load, locate, skeleton
 
-__all__ = ["ModelError", "add_padding", "length_limit", "load", "locate"]
+__all__ = ["ModelError", "add_padding", "length_limit", "load", "locate", "skeleton"]

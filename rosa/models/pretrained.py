@@ -12,9 +12,12 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     CONFIG_NAME,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -146,6 +149,7 @@ def load(
     if made.is_file():
         facts["pretraining"] = json.loads(made.read_text(encoding="utf-8"))
     if task.kind == "generation":
+        refuse_encoder(network.config, model, task)
         if tokenizer.eos_token_id is None:
             raise ModelError(f"{what}: its tokenizer has no end token (eos_token), which text generation needs")
         if not _is_causal(network):
@@ -160,6 +164,42 @@ def load(
     else:
         network.config.pad_token_id = tokenizer.pad_token_id  # decoder classifiers locate the last token by it
     return network.eval(), tokenizer, facts
+
+
+def skeleton(model: ModelConfig, task: TaskConfig) -> PreTrainedModel | None:
+    """A pretrained model's layers without values, on the meta device; None if its configuration is not on this machine.
+
+    Raises:
+        ModelError: it is an encoder, and the task generates text.
+    """
+    options: dict[str, Any] = {"revision": model.revision or None} if model.source == "hub" else {}
+    place = model.path if model.source == "hub" else locate(model)[0]
+    kind: Any = AutoModelForSequenceClassification if task.has_head else AutoModelForCausalLM
+    try:
+        shape = AutoConfig.from_pretrained(place, local_files_only=True, **options)
+    except (OSError, ValueError, KeyError):
+        return None
+    if task.kind == "generation":
+        refuse_encoder(shape, model, task)
+    try:
+        with torch.device("meta"):
+            return kind.from_config(shape)
+    except (ValueError, KeyError, ImportError, RuntimeError, NotImplementedError):
+        return None  # loading it says why
+
+
+def refuse_encoder(shape: PreTrainedConfig, model: ModelConfig, task: TaskConfig) -> None:
+    """Refuse a model that fills masks for a task that generates text.
+
+    Raises:
+        ModelError: the message names models that generate.
+    """
+    decodes = any(getattr(shape, name, False) for name in ("is_decoder", "is_encoder_decoder", "causal"))
+    if type(shape) in MODEL_FOR_MASKED_LM_MAPPING and not decodes:
+        raise ModelError(
+            f"model={model.name} with task={task.name}: the model is an encoder ({shape.model_type}), and the task "
+            "generates text, which needs a causal language model; use model=gpt2 or model=mini-gpt2"
+        )
 
 
 def _network(kind: Any, place: str, settings: Mapping[str, Any], fresh_head: bool) -> tuple[PreTrainedModel, list[str]]:

@@ -7,13 +7,17 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
+from rosa import models
 from rosa.adapters import attach
+from rosa.adapters.targets import refuse_unfit
 from rosa.config import Config, ModelConfig
 from rosa.data.paragraphs import read_glue, read_paragraphs
 from rosa.mini import text as mini_text
 from rosa.mini.pretraining import cache, gpt2, roberta
+from rosa.models import perceptron
 from rosa.utils.seeding import generator, global_stream
 
 
@@ -51,18 +55,31 @@ def _made(config: Config) -> Path:
 
 
 def check_method(config: Config) -> None:
-    """Check that the method fits the model before pretraining, by attaching it to an untrained model.
+    """Check that the method fits the model before data are read and weights loaded or pretrained.
 
-    Only the project's own models are checked. Other models need no pretraining, so the method is attached at once.
+    It is attached to an untrained model, if the project makes the model. Of others, which may be large, names and
+    shapes of layers are checked, where the model's configuration is on this machine.
 
     Raises:
         AdapterError: no layer has a name that the method targets, or its rank does not fit a layer.
+        ModelError: the model is missing, or an encoder, and the task generates text.
     """
-    if config.model.source != "mini" or config.task.kind == "vector_regression":
+    if config.model.source != "mini":
+        layers = _layers(config)
+        if layers is not None:
+            refuse_unfit(layers, config.method)
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run prints these warnings again
         attach(_untrained(config), config.method, generator=generator(0, "adapter"), verbose=False)
+
+
+def _layers(config: Config) -> nn.Module | None:
+    """The layers, without values, of a model that the project does not pretrain on text; None if not known here."""
+    if config.model.source == "perceptron":
+        with torch.device("meta"):
+            return perceptron.Perceptron(config.model.perceptron.widths, generator(0, "layers"))
+    return models.skeleton(config.model, config.task)
 
 
 def _untrained(config: Config) -> PreTrainedModel:

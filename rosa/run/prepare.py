@@ -22,8 +22,8 @@ def check_requests(configs: Iterable[Config]) -> None:
     Raises:
         ConfigError: an unknown metric.
         DataError: the data source does not have the task.
-        ModelError: the model's folder or package is missing.
-        AdapterError: the method does not fit a model that the project would pretrain, or its file is no support.
+        ModelError: the model's folder or package is missing, or it is an encoder, and the task generates text.
+        AdapterError: the method does not fit the model, if its layers are known here, or its file is no support.
     """
     methods = {}
     for config in configs:
@@ -33,7 +33,7 @@ def check_requests(configs: Iterable[Config]) -> None:
             models.locate(config.model)
         if isinstance(config.method, RobustConfig) and config.method.support:
             support.check_file(Path(config.method.support))
-        methods[repr((config.model, config.method))] = config
+        methods[repr((config.model, config.task.kind, config.method))] = config
     for config in methods.values():
         mini_model.check_method(config)
 

@@ -81,10 +81,14 @@ def test_a_checkpoint_without_its_tokenizer_is_refused(gpt2, task, tmp_path):
         load(tmp_path, task)
 
 
-def test_an_encoder_is_no_causal_model(tiny_model, task):
+def test_an_encoder_is_no_causal_model(tiny_model, task, monkeypatch):
     """RoBERTa's masked language model would load as a causal one without a warning."""
+    tiny = ModelConfig(name="tiny", source="folder", path=str(tiny_model))
+    with pytest.raises(models.ModelError, match=r"model=tiny with task=\w+: the model is an encoder \(roberta\)"):
+        models.load(tiny, task, seed=0)
+    monkeypatch.setattr(models.pretrained, "MODEL_FOR_MASKED_LM_MAPPING", {})  # as of an architecture of one's own
     with pytest.raises(models.ModelError, match=r"tiny.*RobertaForCausalLM is not a causal"):
-        models.load(ModelConfig(name="tiny", source="folder", path=str(tiny_model)), task, seed=0)
+        models.load(tiny, task, seed=0)
 
 
 class OneMore:

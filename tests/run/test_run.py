@@ -435,15 +435,6 @@ def test_checkpoint_of_another_method_or_rank_is_refused(
     failed(config, AdapterError, "checkpoint of another method or rank")
 
 
-def test_rank_larger_than_the_layer_is_refused(composed: Composer) -> None:
-    record = failed(composed("method.rank=33"), AdapterError, r"attention\.self\.query \(32 x 32\): method\.rank")
-    assert record["metrics"] == {}
-
-
-def test_targets_that_match_nothing_are_refused(composed: Composer) -> None:
-    failed(composed("method.targets=[conv]"), AdapterError, "match none of")
-
-
 def test_model_without_the_expected_head_is_refused(composed: Composer, tmp_path: Path) -> None:
     from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 

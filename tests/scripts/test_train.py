@@ -409,9 +409,9 @@ def test_a_sweeper_that_searches_gets_the_selected_score_of_each_trial(
 
     assert script(monkeypatch, "train", *ask_and_tell, "hydra.sweeper.direction=minimize") == 2
     assert "is the better the higher; use hydra.sweeper.direction=maximize" in said(capsys)[1]
-    assert script(monkeypatch, "train", *ask_and_tell, "method.rank=400") == 1
+    assert script(monkeypatch, "train", *ask_and_tell, "data.teacher.rank=400") == 1
     err = said(capsys)[1]
-    assert "error: AdapterError: layers.0 (4 x 8): method.rank: rank 400" in err
+    assert "error: DataError: data.teacher.rank=400: layers.0.weight is 4 x 8" in err
     assert "again: python scripts/train.py" in err
 
 
