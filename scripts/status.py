@@ -21,7 +21,7 @@ from rosa.records import find
 from rosa.report.cli import add_results, tell_left_out
 from rosa.sweep.grid import expand
 from rosa.sweep.jobs import command, request
-from rosa.sweep.status import Run, asked_for, run_of, table, to_do
+from rosa.sweep.status import Run, asked_for, elsewhere, run_of, table, to_do
 from rosa.utils.console import run_command
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -43,7 +43,7 @@ def main() -> None:
     """Print the table, and the runs that remain."""
     options = arguments()
     runs: dict[str, list[Run]] = {}
-    sweep = ""
+    sweep, others = "", []
     if options.experiment:
         register()
         overrides = [f"experiment={options.experiment}", *options.overrides, f"results_dir={options.results}"]
@@ -53,6 +53,7 @@ def main() -> None:
             jobs = [job for job, _ in bar]
         sweep = command(["-m", *overrides])
         runs[options.experiment] = list(asked_for(jobs, options.results))
+        others = elsewhere(jobs, runs[options.experiment], options.results)
     else:
         found, problems = find(options.results, evidence="none")
         tell_left_out(problems)
@@ -62,7 +63,7 @@ def main() -> None:
         raise ReportError(
             f"no runs under {options.results}/runs; make tables shows the committed records, if there are any"
         )
-    print("\n".join([*table(runs), *to_do([run for group in runs.values() for run in group], sweep)]))
+    print("\n".join([*table(runs), *to_do([run for group in runs.values() for run in group], sweep), *others]))
 
 
 if __name__ == "__main__":

@@ -90,6 +90,11 @@ def positive(key: str, value: float) -> None:
     require(_finite(value) and value > 0, key, value, "a number above 0")
 
 
+def whole_positive(key: str, value: int) -> None:
+    """Require a whole number above 0; of another type is refused by :func:`typed`, or by Hydra."""
+    require(value > 0, key, value, "a whole number above 0")
+
+
 def not_negative(key: str, value: float) -> None:
     """Require a finite number of at least 0."""
     require(_finite(value) and value >= 0, key, value, "a number of at least 0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rosa.config.checks import choice, hub_name, not_negative, positive, require
+from rosa.config.checks import choice, hub_name, not_negative, require, whole_positive
 
 FILES = ("train", "validation", "test")
 """Splits of ``data=files``; each is also the key of its file."""
@@ -24,7 +24,7 @@ class TeacherConfig:
     """Rank of the difference in each layer's weight."""
 
     def __post_init__(self) -> None:
-        positive("data.teacher.rank", self.rank)
+        whole_positive("data.teacher.rank", self.rank)
 
 
 @dataclass
@@ -71,8 +71,8 @@ class DataConfig:
         choice("data.source", self.source, SOURCES)
         not_negative("data.limit", self.limit)
         require(0 < self.holdout < 1, "data.holdout", self.holdout, "a share in (0, 1)")
-        positive("data.train_size", self.train_size)
-        positive("data.evaluation_size", self.evaluation_size)
+        whole_positive("data.train_size", self.train_size)
+        whole_positive("data.evaluation_size", self.evaluation_size)
         if self.source in VECTORS:
             rows = f"0 for data.source={self.source}: data.train_size sets the rows"
             require(not self.limit, "data.limit", self.limit, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rosa.config.checks import not_negative, positive, require
+from rosa.config.checks import not_negative, require, whole_positive
 
 
 @dataclass
@@ -28,7 +28,7 @@ class DecodingConfig:
 
     def __post_init__(self) -> None:
         for key in ("beams", "max_new_tokens", "batch_size"):
-            positive(f"decoding.{key}", getattr(self, key))
+            whole_positive(f"decoding.{key}", getattr(self, key))
         not_negative("decoding.no_repeat_ngram", self.no_repeat_ngram)
         finite = math.isfinite(self.length_penalty)
         require(finite, "decoding.length_penalty", self.length_penalty, "a finite number")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -133,6 +134,9 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
         if key not in keys:
             group, dot, leaf = key.rpartition(".")
             siblings = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == group]
+            owners = _methods_with(leaf) if group == "method" else []
+            if owners:
+                return f"{key}: no such key; {leaf} belongs to {', '.join(owners)}"
             meant = [k for k in keys if k.rpartition(".")[2] == OTHER_NAMES.get(leaf, leaf)]
             suggestion = f"; did you mean {min(meant, key=len)}?" if meant else ""
             suggestion = suggestion or nearest(leaf, siblings).replace("mean ", f"mean {group}{dot}")
@@ -153,6 +157,15 @@ def explain(error: BaseException, conf: Path, overrides: Sequence[str]) -> str:
     where = re.search(r"full_key: (\S+)", reason)
     prefix = f"{where.group(1)}: " if where and where.group(1) not in said[0] else ""
     return prefix + " ".join(dict.fromkeys(said))
+
+
+def _methods_with(option: str) -> list[str]:
+    """The methods that have an option, as they are chosen."""
+    return [
+        f"method={name}"
+        for name, method in methods().items()
+        if option in {item.name for item in dataclasses.fields(method.config)}
+    ]
 
 
 def _wrong_type(text: str, reason: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rosa.config.checks import choice, hub_name, positive, require
+from rosa.config.checks import choice, hub_name, positive, require, whole_positive
 
 CORPORA = ("restaurants", "answers")
 """The generated texts for a small GPT-2 (:data:`rosa.mini.text.CORPORA`)."""
@@ -41,9 +41,10 @@ class MiniModelConfig:
     """GLUE's download, whose training sentences, without labels, are added to ``text``'s paragraphs."""
 
     def __post_init__(self) -> None:
-        numbers = ("layers", "hidden", "heads", "intermediate", "sentences", "steps", "batch_size", "lr", "context")
+        numbers = ("layers", "hidden", "heads", "intermediate", "sentences", "steps", "batch_size", "context")
         for key in numbers:
-            positive(f"model.mini.{key}", getattr(self, key))
+            whole_positive(f"model.mini.{key}", getattr(self, key))
+        positive("model.mini.lr", self.lr)
         require(self.hidden % self.heads == 0, "model.mini.hidden", self.hidden, f"a multiple of heads={self.heads}")
         choice("model.mini.architecture", self.architecture, ("roberta", "gpt2"))
         choice("model.mini.corpus", self.corpus, CORPORA)
@@ -68,7 +69,7 @@ class PerceptronConfig:
 
     def __post_init__(self) -> None:
         for width in self.widths:
-            positive("model.perceptron.widths", width)
+            whole_positive("model.perceptron.widths", width)
 
 
 @dataclass

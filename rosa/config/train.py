@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from rosa.config.checks import choice, not_negative, positive, require
+from rosa.config.checks import choice, not_negative, positive, require, whole_positive
 
 TUNED = "tuned"
 """``train.lr=tuned``: the learning rate selected by the tuning experiment (see :class:`TuningConfig`)."""
@@ -87,13 +87,14 @@ class TrainConfig:
     """Stop a local sweep after its first failed run: runs in progress write a checkpoint and stop."""
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "accumulation", "evaluation_batch_size", "epsilon", "max_length"):
-            positive(f"train.{key}", getattr(self, key))
+        for key in ("epochs", "batch_size", "accumulation", "evaluation_batch_size", "max_length", "log_steps"):
+            whole_positive(f"train.{key}", getattr(self, key))
+        positive("train.epsilon", self.epsilon)
         for key in ("max_steps", "weight_decay", "max_grad_norm", "threads", "save_steps"):
             not_negative(f"train.{key}", getattr(self, key))
-        positive("train.log_steps", self.log_steps)
         if self.lr == TUNED:
-            require(bool(self.tuning.experiment), "train.tuning.experiment", "", "the name of the tuning experiment")
+            expected = "the name of the tuning experiment, such as glue_mini_tune (experiments/*_tune.yaml)"
+            require(bool(self.tuning.experiment), "train.tuning.experiment", "", expected)
         else:
             number = isinstance(self.lr, (int, float)) and not isinstance(self.lr, bool)
             require(

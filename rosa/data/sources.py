@@ -31,7 +31,8 @@ def check(task: TaskConfig, data: DataConfig) -> None:
     """Check that the source can provide the task, without generating or downloading anything.
 
     Raises:
-        DataError: the generator does not know the task or split, or a folder or file is missing or cannot be read.
+        DataError: the generator does not know the task or split, a folder or file is missing or cannot be read, or two
+            of the user's files have the same rows.
     """
     if data.source == "mini":
         known = mini_text.splits(task.name)
@@ -41,9 +42,13 @@ def check(task: TaskConfig, data: DataConfig) -> None:
     elif data.source == "local":
         folder, is_saved = local_folder(task, data)
         for file in () if is_saved else _local_names(task).values():
-            local_files.read(folder / file)
+            try:
+                local_files.read(folder / file)
+            except DataError as error:
+                raise DataError(f"data.dir={data.dir}: {error}") from error
     elif data.source == "files":
-        files.read(task, data)
+        splits, _ = files.read(task, data)
+        _refuse_twins(splits, task, data)
 
 
 def read(
@@ -66,7 +71,7 @@ def read(
     readers = {"hub": _read_hub, "local": _read_local, "mini": _read_mini, "files": files.read}
     splits, facts = readers[data.source](task, data)
     task = resolved_task(task, facts)
-    _refuse_twins(splits, task)
+    _refuse_twins(splits, task, data)
     facts["limit"] = None
     if data.source in ("hub", "local"):
         facts["other_rows"] = _other_rows(splits, task)
@@ -362,14 +367,18 @@ def _check_names(table: datasets.Dataset, task: TaskConfig, place: str) -> None:
         raise DataError(f"{place}: its labels are {shorten(names)}; expected {shorten(task.labels)}, in this order")
 
 
-def _refuse_twins(splits: Mapping[str, Split], task: TaskConfig) -> None:
+def _refuse_twins(splits: Mapping[str, Split], task: TaskConfig, data: DataConfig) -> None:
     """Raise if two splits have the same content, as a copied file would: a score on it would be meaningless."""
     seen: dict[str, str] = {}
     for name, split in splits.items():
         twin = seen.setdefault(split.sha256, name)
         if twin != name:
+            both = (
+                [f"data.{each}={data.files[each]}" for each in (twin, name)] if data.source == "files" else [data.dir]
+            )
+            place = f" ({' and '.join(both)})" if any(both) else ""
             raise DataError(
-                f"{task.name}: the splits {twin!r} and {name!r} have the same rows; expected different data"
+                f"{task.name}: the splits {twin!r} and {name!r} have the same rows{place}; expected different data"
             )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rosa.config import Config, to_dict
+from rosa.errors import ConfigError
 from rosa.records.schema import Tuning
 
 
@@ -105,8 +106,20 @@ class Request:
     """False if Hydra only prints something, as with ``--cfg job`` or ``--help``."""
 
 
+def _without_dashes(word: str, following: Sequence[str]) -> str:
+    """An unknown option, ``--KEY VALUE`` or ``--KEY=VALUE``, as an override; empty if it has no value."""
+    key, equals, value = word.lstrip("-").partition("=")
+    if not equals and following and not following[0].startswith("-") and "=" not in following[0]:
+        value = following[0]
+    return f", such as {key.replace('-', '_')}={value}" if key and value else ""
+
+
 def request(words: Sequence[str]) -> Request:
-    """Separate the options from the overrides; they may come in any order."""
+    """Separate the options from the overrides; they may come in any order.
+
+    Raises:
+        ConfigError: an option that Hydra does not know.
+    """
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in ("--multirun -m", "--run -r", "--help -h", "--hydra-help", "--version", "--resolve",
                  "--shell-completion -sc"):  # fmt: skip
@@ -116,6 +129,11 @@ def request(words: Sequence[str]) -> Request:
         options.add_argument(*option.split())
     options.add_argument("--info", "-i", nargs="?", const="all")
     found, rest = options.parse_known_args(list(words))
+    for place, word in enumerate(rest):
+        if word.startswith("-"):
+            raise ConfigError(
+                f"{word}: no such option; settings are KEY=VALUE{_without_dashes(word, rest[place + 1 :])}"
+            )
     overrides = tuple(word for word in rest if not word.startswith("-"))
     # Remove each override once: it may be repeated, and an option's value may look like an override.
     left = list(overrides)

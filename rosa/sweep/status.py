@@ -104,6 +104,29 @@ def _tuned(config: Config, grids: selection.Grids) -> Config:
     return replace(config, train=replace(config.train, lr=grids.tuned_lr(config)[0]))
 
 
+def elsewhere(jobs: Sequence[Job], runs: Sequence[Run], results_dir: Path) -> list[str]:
+    """A line for each experiment whose runs are missing but that has others, which were made with other settings.
+
+    Args:
+        jobs: the sweep's runs.
+        runs: their states, from :func:`asked_for`.
+        results_dir: as there.
+    """
+    lines = []
+    for experiment in dict.fromkeys(job.config.experiment_name for job in jobs):
+        mine = [run for job, run in zip(jobs, runs, strict=True) if job.config.experiment_name == experiment]
+        if all(run.state != "missing" for run in mine):
+            continue
+        there, _ = records.find(results_dir, experiment, evidence="none")
+        names = {run.name for run in mine if run.state != "missing"}
+        others = [record for record in there if records.describe(record) not in names]
+        if others:
+            lines.append(
+                f"{len(others)} runs of {experiment} with other settings are there, such as: {others[0]['command']}"
+            )
+    return lines
+
+
 def table(runs: Mapping[str, Sequence[Run]]) -> list[str]:
     """A line for each experiment: the number of runs in each state, and the time of the last change."""
     shown = [state for state in STATES if any(run.state == state for group in runs.values() for run in group)]

@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from rosa.config import Config, DataConfig
-from rosa.data import e2e, load, unlabelled
+from rosa.data import e2e, load, sources, unlabelled
 from rosa.errors import ConfigError, DataError
 from tests.composing import compose_config
 
@@ -456,8 +456,14 @@ def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "train.xlsx").write_bytes(b"x")
     with pytest.raises(DataError, match=r"train\.xlsx: unknown format; expected a file name ending in \.csv, \.tsv"):
         read(settings(tmp_path, "xlsx"))
-    with pytest.raises(DataError, match="the splits 'train' and 'validation' have the same rows"):
-        read(settings(tmp_path, "csv", f"data.validation={tmp_path / 'train.csv'}"))
+    generation = composed("task=e2e", "data=mini", "model=mini-gpt2").task
+    with pytest.raises(DataError, match=rf"data\.dir={tmp_path}: .*trainset\.csv: no such file"):
+        sources.check(generation, DataConfig(source="local", dir=str(tmp_path)))
+    twins = settings(tmp_path, "csv", f"data.validation={tmp_path / 'train.csv'}")
+    where = rf"data\.train={tmp_path}/train\.csv and data\.validation={tmp_path}/train\.csv"
+    for read_or_check in (read, lambda config: sources.check(config.task, config.data)):
+        with pytest.raises(DataError, match=rf"'train' and 'validation' have the same rows \({where}\); expected"):
+            read_or_check(twins)
 
 
 TWO = ["data.train=a.csv", "data.validation=b.csv"]

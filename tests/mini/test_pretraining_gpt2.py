@@ -270,7 +270,7 @@ def test_the_recipe_and_the_text_of_the_roberta_change_on_purpose_only() -> None
     [
         ({"architecture": "bert"}, "model.mini.architecture='bert': expected one of roberta, gpt2"),
         ({"vocabulary": 257}, "model.mini.vocabulary=257: expected at least 258"),
-        ({"context": 0}, "model.mini.context=0: expected a number above 0"),
+        ({"context": 0}, "model.mini.context=0: expected a whole number above 0"),
         ({"corpus": "poems"}, "model.mini.corpus='poems': expected one of restaurants, answers"),
         (
             {"corpus": "answers"},

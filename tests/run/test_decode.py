@@ -127,7 +127,7 @@ def test_what_is_refused(e2e_dir: Path, checkpoint: Path, decode: Decode, tmp_pa
         ((checkpoint,), "a saved model needs --data-dir DIR"),
         ((checkpoint, "--data-dir", e2e_dir, "--weights", "last"), "--weights last: "),
         ((checkpoint, "--data-dir", tmp_path), "trainset.csv"),
-        ((checkpoint, "--data-dir", e2e_dir, "--beams", 0), "decoding.beams=0: expected a number above 0"),
+        ((checkpoint, "--data-dir", e2e_dir, "--beams", 0), "decoding.beams=0: expected a whole number above 0"),
         ((checkpoint, "--data-dir", e2e_dir, "--limit", -1), "--limit -1: expected"),
         ((bare, "--data-dir", e2e_dir), "tokenizer"),
     ]

@@ -212,7 +212,7 @@ def test_a_run_that_cannot_be_is_refused(
         ("data=mini", "data.source=mini and model.source=perceptron: vector regression needs"),
         ("task=cola", "task=cola with data.source=teacher"),
         ("model.perceptron.widths=[512]", r"model.perceptron.widths=\[512\]: expected at least two"),
-        ("model.perceptron.widths=[512,0]", "model.perceptron.widths=0: expected a number above 0"),
+        ("model.perceptron.widths=[512,0]", "model.perceptron.widths=0: expected a whole number above 0"),
         ("model.dtype=bfloat16", "model.dtype='bfloat16': expected one of float32"),
         ("data.teacher.rank=0", "data.teacher.rank=0"),
         ("data.limit=5", "data.limit=5: expected 0 for data.source=teacher: data.train_size sets the rows"),

@@ -197,6 +197,12 @@ def test_the_shell_completes_keys_and_choices(
         ("rank=4", "rank: no such key; did you mean method.rank?"),
         ("-m rank=4,8", "rank: no such key; did you mean method.rank?"),
         ("seed", "seed: expected KEY=VALUE"),
+        ("--seed 1", "--seed: no such option; settings are KEY=VALUE, such as seed=1"),
+        (
+            "-m task=cola --results-dir=x",
+            "--results-dir=x: no such option; settings are KEY=VALUE, such as results_dir=x",
+        ),
+        ("--force", "--force: no such option; settings are KEY=VALUE"),
         ("=3", "=3: expected KEY=VALUE"),
         ("seed=null", "seed=null: expected a value"),
         ("method=null", "method=null: expected one of full, ia3"),

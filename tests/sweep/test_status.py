@@ -19,7 +19,7 @@ from rosa.config import Config
 from rosa.run import folder as run_folder
 from rosa.sweep import status
 from rosa.sweep.jobs import Job
-from rosa.sweep.status import asked_for, run_of, table, to_do
+from rosa.sweep.status import asked_for, elsewhere, run_of, table, to_do
 from rosa.utils import files
 from tests.commands import Ended, command
 from tests.conftest import Composer
@@ -95,6 +95,23 @@ def test_a_glance_at_a_run_does_not_keep_it_from_starting(config: Config, monkey
         started.set()
         assert status.in_progress(folder)
     glance.join()
+
+
+@pytest.mark.quick
+def test_runs_of_the_experiment_with_other_settings_are_told_where_some_are_missing(config: Config) -> None:
+    results = Path(config.results_dir)
+    jobs = [Job(replace(config, seed=seed), f"run {seed}") for seed in range(2)]
+    shorter = replace(config, train=replace(config.train, epochs=1))
+    written(jobs[0].config, status="done")
+    assert elsewhere(jobs, list(asked_for(jobs, results)), results) == []
+    for seed in (0, 1, 2):
+        written(replace(shorter, seed=seed), status="done")
+    written(replace(shorter, experiment_name="another"), status="done")
+    assert elsewhere(jobs, list(asked_for(jobs, results)), results) == [
+        "3 runs of default with other settings are there, such as: python scripts/train.py seed=0"
+    ]
+    written(jobs[1].config, status="failed", error=error("x"))
+    assert elsewhere(jobs, list(asked_for(jobs, results)), results) == [], "nothing is missing"
 
 
 def test_a_run_from_another_machine_is_found_whatever_precision_it_chose(config: Config) -> None:
