@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves
 from rosa.adapters.linalg.precision import exact, is_narrow
 from rosa.adapters.modules import adapters
 from rosa.errors import AdapterError, RosaError
+from rosa.utils.allocation import is_out_of_memory
 from rosa.utils.console import first_line
-from rosa.utils.files import is_of_memory
 from rosa.utils.modes import evaluating
 
 SHOWN = 5
@@ -54,7 +54,7 @@ class Probe:
             with torch.no_grad():
                 self.before = self._outputs(model)
         except Exception as error:
-            if isinstance(error, (RosaError, MemoryError)) or is_of_memory(error):
+            if isinstance(error, RosaError) or is_out_of_memory(error):
                 raise
             raise AdapterError(
                 f"{type(model).__name__} fails on example, which has {', '.join(map(str, example)) or 'nothing'} "

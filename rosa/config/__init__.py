@@ -29,11 +29,12 @@ from rosa.config.model import MiniModelConfig, ModelConfig, PerceptronConfig
 from rosa.config.registry import Look, Method, methods, register_method
 from rosa.config.schema import HOLDOUT, Config, check, from_dict, to_dict
 from rosa.config.task import TRAIN, LocalTaskConfig, TaskConfig
-from rosa.config.train import SAME, TUNED, TrainConfig, TuningConfig
+from rosa.config.train import AUTO_PRECISIONS, SAME, TUNED, TrainConfig, TuningConfig
 from rosa.errors import ConfigError
 
 __all__ = [
     "ATTENTION",
+    "AUTO_PRECISIONS",
     "HOLDOUT",
     "NOT_IDENTITY",
     "SAME",

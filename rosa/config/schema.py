@@ -138,7 +138,7 @@ def check(config: Config) -> None:
                 f"model={config.model.name} with task={config.task.name}: task.kind={config.task.kind} needs "
                 f"model.mini.architecture={wanted}; use model=mini-{wanted}"
             )
-    if config.model.head == "fresh" and not config.task.has_head:
+    if config.model.head == "fresh" and not config.task.is_labelled:
         raise ConfigError(f"model.head=fresh with task={config.task.name}: the task has no head; use saved")
     if config.task.kind != "generation" and config.decoding != DecodingConfig(batch_size=config.decoding.batch_size):
         raise ConfigError(

@@ -123,16 +123,11 @@ class TaskConfig:
             require(ordered or not self.label_range, "task.label_range", self.label_range, "[smallest, largest]")
 
     @property
-    def has_head(self) -> bool:
-        """Whether the model gets a classification or regression head for this task."""
-        return self.is_labelled
-
-    @property
     def splits(self) -> tuple[str, ...]:
         """All splits: training, evaluation, and the test split if there is one."""
         return (TRAIN, *self.evaluation, *((self.test,) if self.test else ()))
 
     @property
     def is_labelled(self) -> bool:
-        """Whether each example has a label, a class or a number, beside its texts."""
+        """Whether each example has a label, a class or a number, beside its texts, and the model a head for it."""
         return self.kind in ("classification", "regression")

@@ -15,6 +15,9 @@ TUNED = "tuned"
 SAME = "same"
 """``train.tuning.task=same``: the task of the run."""
 
+AUTO_PRECISIONS = ("fp32", "bf16")
+"""The values that ``train.precision=auto`` may have, which depends on the machine that does the run."""
+
 WARMUPS = "a share of all updates in [0, 1), or a whole number of updates"
 
 

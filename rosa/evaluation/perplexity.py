@@ -33,6 +33,10 @@ def bits_per_token(nats: float) -> float:
     return nats / math.log(2)
 
 
+BATCH = 64
+"""Rows in each batch of the definition that depends on them: the default of ``train.evaluation_batch_size``, whatever a
+run's own is, which may be as small as its memory asks for."""
+
 METRICS = {"perplexity": perplexity, "bits_per_token": bits_per_token}
 """Metric name, in ``task.metrics`` and records -> its function of the mean loss per token."""
 
@@ -68,15 +72,15 @@ def definitions(
         model: a causal language model.
         rows: ``input_ids``, and ``labels`` with ``IGNORED`` for the tokens of the prompt.
         padding: id of the padding token.
-        batch_size: rows in a batch, in their order; only ``mean_of_batches`` depends on it.
+        batch_size: rows that the model gets at a time; no perplexity depends on it.
 
     Returns:
         ``reference``: from the summed loss of the tokens of the references and their ends. ``all_tokens``: of the
-        prompts' tokens too, all but each row's first. ``mean_of_batches``: the mean over batches of ``exp`` of the
-        batch's mean loss per token, the prompts' included, as the released code of ROSA's authors has it.
+        prompts' tokens too, all but each row's first. ``mean_of_batches``: the mean over batches of :data:`BATCH` rows,
+        in their order, of ``exp`` of the batch's mean loss per token, the prompts' included, as the released code of
+        ROSA's authors has it.
     """
-    sums = torch.zeros(2, 2, dtype=torch.float64)  # (reference or all, loss or tokens)
-    exponentials = []
+    found = []  # of each part (rows, reference or all, loss or tokens)
     with torch.no_grad():
         for start in range(0, len(rows), batch_size):
             part = rows[start : start + batch_size]
@@ -92,9 +96,11 @@ def definitions(
             whole = torch.where(mask == 1, ids, IGNORED)
             ids, mask = ids.to(model.device), mask.to(model.device)
             logits = model(input_ids=ids, attention_mask=mask).logits
-            both = torch.stack([token_losses(logits, kind.to(model.device)).sum(0) for kind in (labels, whole)]).cpu()
-            sums += both
-            exponentials.append(perplexity(float(both[1, 0] / both[1, 1])))
+            both = [token_losses(logits, kind.to(model.device)) for kind in (labels, whole)]
+            found.append(torch.stack(both, dim=1).cpu())
+    batches = torch.stack([batch.sum(0) for batch in torch.cat(found).split(BATCH)])
+    exponentials = [perplexity(float(nats / tokens)) for nats, tokens in batches[:, 1]]
+    sums = batches.sum(0)
     reference, every = (sums[:, 0] / sums[:, 1]).tolist()
     return {
         "reference": perplexity(reference),

@@ -77,7 +77,7 @@ def check(run: FinishedRun, kind: str, folder: Path) -> Agreement:
 def _loaded(run: FinishedRun, kind: str, folder: Path) -> nn.Module:
     """The export, loaded by transformers or peft alone."""
     if kind == "merged":
-        auto: Any = AutoModelForSequenceClassification if run.config.task.has_head else AutoModelForCausalLM
+        auto: Any = AutoModelForSequenceClassification if run.config.task.is_labelled else AutoModelForCausalLM
         return auto.from_pretrained(folder, local_files_only=True)
     from peft import PeftModel
 

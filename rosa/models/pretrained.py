@@ -120,7 +120,7 @@ def load(
     if model.attention != "auto":
         described["attn_implementation"] = model.attention
     kind: Any = AutoModelForCausalLM
-    if task.has_head:
+    if task.is_labelled:
         kind = AutoModelForSequenceClassification
         labels = task.labels or ["score"]
         described["num_labels"] = len(labels)
@@ -174,7 +174,7 @@ def skeleton(model: ModelConfig, task: TaskConfig) -> PreTrainedModel | None:
     """
     options: dict[str, Any] = {"revision": model.revision or None} if model.source == "hub" else {}
     place = model.path if model.source == "hub" else locate(model)[0]
-    kind: Any = AutoModelForSequenceClassification if task.has_head else AutoModelForCausalLM
+    kind: Any = AutoModelForSequenceClassification if task.is_labelled else AutoModelForCausalLM
     try:
         shape = AutoConfig.from_pretrained(place, local_files_only=True, **options)
     except (OSError, ValueError, KeyError):

@@ -143,7 +143,7 @@ def attach_method(config: Config, parts: Parts, record: Record, progress: bool) 
     for text in found if distributed.is_main() else ():
         logger.warning("warning: %s", text)
     done = attachment(parts.model)
-    if done is None or (config.task.has_head and not done.head):
+    if done is None or (config.task.is_labelled and not done.head):
         raise ModelError(f"model {config.model.name} has no head for {config.task.name}")
     record["params"] = {
         "trainable": done.trainable_parameters,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rosa import records
-from rosa.config import Config, ModelConfig, canonical, to_dict
+from rosa.config import AUTO_PRECISIONS, Config, ModelConfig, canonical, to_dict
 from rosa.data import sources
 from rosa.errors import ChangedRunError, RecordError
 from rosa.records.schema import Configuration, Environment, Model, Record
@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 """The folder in a run's folder that has its checkpoints until the run is finished."""
-PRECISIONS = ("fp32", "bf16")
-"""The possible values of ``train.precision=auto``, which depend on the machine."""
 ELSEWHERE = "resumed in another environment: "
 """How the warning of :func:`environment_changes` begins."""
 COMPARED = ("commit", "dirty", "python", "device", "cuda", "cpu", "processes")
@@ -139,7 +137,7 @@ def note_other_precision(config: Config) -> None:
     Args:
         config: the configuration of the run, with ``auto`` resolved.
     """
-    for precision in PRECISIONS if not (records.folder(config) / records.RECORD).exists() else ():
+    for precision in AUTO_PRECISIONS if not (records.folder(config) / records.RECORD).exists() else ():
         other = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
         path = records.folder(other) / records.RECORD
         if path.exists() and records.read(path)["status"] == "done":

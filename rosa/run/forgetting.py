@@ -72,7 +72,7 @@ def _losses(
     text, longest = paragraphs(config), length_limit(forgetting.LONGEST, model)
     loss = forgetting.next_token_loss if predicts == NEXT else forgetting.masked_loss
     untrained.to(model.device)  # type: ignore[arg-type]
-    if config.task.has_head:
+    if config.task.is_labelled:
         before = loss(untrained, tokenizer, text, longest)
         setattr(untrained, untrained.base_model_prefix, model.base_model)
         return before, loss(untrained, tokenizer, text, longest)

@@ -6,15 +6,11 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from rosa.config import Config
 from rosa.errors import OutOfMemoryError
 from rosa.utils import distributed
+from rosa.utils.allocation import is_out_of_memory
 from rosa.utils.console import first_line
-
-ALLOCATORS = ("DefaultCPUAllocator", "CUDA out of memory", "not enough memory", "out of memory")
-"""Parts of the messages of RuntimeErrors that PyTorch raises if it cannot allocate memory."""
 
 WORK = {"training_step": "training", "evaluation_loop": "evaluation", "continue_prompts": "decoding"}
 """What a run was doing, by a function in the traceback."""
@@ -37,13 +33,6 @@ def explained(config: Config) -> Iterator[None]:
             f"out of memory in {doing}: {asked(config, doing)} ({first_line(type(error).__name__, str(error))}). "
             f"{advice(config, doing)}"
         ) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, in Python, NumPy or PyTorch, on the CPU or a GPU."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in ALLOCATORS)
 
 
 def asked(config: Config, doing: str) -> str:

@@ -117,9 +117,8 @@ def perplexities(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTo
     task = dataclasses.replace(config.task, loss_on="reference")
     limit = models.length_limit(config.train.max_length, model)
     rows = tokenization.tokenize_pairs(small, task, tokenizer, limit).evaluation[split].to_list()
-    size = config.train.evaluation_batch_size
-    found = perplexity.definitions(model, rows, tokenizer.pad_token_id, size)
-    return cast(Perplexities, {"split": split, "batch_size": size, **found})
+    found = perplexity.definitions(model, rows, tokenizer.pad_token_id, config.train.evaluation_batch_size)
+    return cast(Perplexities, {"split": split, "batch_size": perplexity.BATCH, **found})
 
 
 def warnings(found: Generation) -> list[str]:

@@ -53,7 +53,7 @@ def with_its_head(config: Config, model: PreTrainedModel) -> Untrained:
 
 
 def _found(config: Config, model: PreTrainedModel) -> Untrained:
-    if not config.task.has_head:
+    if not config.task.is_labelled:
         return Untrained(build.pretrained(config), NEXT, "")  # type: ignore[arg-type]  # the task has texts
     architecture = model.config
     # In an encoder-decoder of either class, the decoder sees the very text that it is to predict.

@@ -293,25 +293,13 @@ class Schedule:
             if self.elsewhere and not self.waiting and time.monotonic() >= self._again_at:
                 self.waiting.extend(self.elsewhere)
                 self.elsewhere.clear()
-            self._start(self.workers)
+            while self.waiting and self.workers.free:
+                self.workers.start(self.waiting.popleft())
             self.overview.show(self.workers.busy, len(self.elsewhere))
             for job, answer in self.workers.finished(POLL_SECONDS):
                 self._ended(self._dead(job, answer) if isinstance(answer, Death) else answer)
         self.overview.close()
         return self.results
-
-    def _start(self, workers: Workers[Job, Result]) -> None:
-        """Begin runs in the free places."""
-        while self.waiting and workers.free:
-            job = self.waiting.popleft()
-            try:
-                workers.start(job)
-            except (EOFError, OSError):
-                # The signal that asks to stop has ended the server of new processes as well: nothing begins any more.
-                if not self.stopping.asked:
-                    raise
-                self.waiting.appendleft(job)
-                return
 
     def _heed_stop(self) -> None:
         if self.stopping.asked == self._heard:

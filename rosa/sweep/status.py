@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rosa import records
-from rosa.config import TUNED, Config
+from rosa.config import AUTO_PRECISIONS, TUNED, Config
 from rosa.errors import BusyError, OutputError
 from rosa.records import Record, selection
 from rosa.sweep.jobs import Job
@@ -19,8 +19,6 @@ from rosa.utils.formatting import aligned
 
 STATES = ("done", "failed", "running", "stopped", "missing")
 """The states of a run. ``stopped``: its record says ``running``, but no process is working on it."""
-PRECISIONS = ("fp32", "bf16")
-"""The values that ``train.precision=auto`` may have had on the machine that did a run."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def asked_for(jobs: Iterable[Job], results_dir: Path) -> Iterator[Run]:
 
 def _meanings(config: Config) -> Iterator[Config]:
     """The configurations that ``train.precision=auto`` can resolve to; the run may be from another machine."""
-    for precision in PRECISIONS if config.train.precision == "auto" else (config.train.precision,):
+    for precision in AUTO_PRECISIONS if config.train.precision == "auto" else (config.train.precision,):
         yield replace(config, train=replace(config.train, precision=precision))
 
 

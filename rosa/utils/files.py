@@ -20,13 +20,12 @@ from typing import Any
 from safetensors import SafetensorError
 
 from rosa.errors import CheckpointError, OutputError, RosaError
+from rosa.utils.allocation import is_out_of_memory
 from rosa.utils.console import first_line
 
 TORCH_SAVE = ("inline_container.cc", "iostream error", "Parent directory")
 """Parts of the messages of the RuntimeErrors that ``torch.save`` raises if it cannot write."""
 
-ALLOCATOR = "DefaultCPUAllocator"
-"""A part of the message of the RuntimeError with which PyTorch says that the CPU's memory is not enough."""
 MISPLACED = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """The OSErrors that say that a file is not where it belongs; all others may pass."""
 
@@ -122,7 +121,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, (RosaError, MemoryError)) or is_of_memory(error):
+        if isinstance(error, RosaError) or is_out_of_memory(error):
             raise
         if isinstance(error, OSError) and not isinstance(error, MISPLACED):
             raise CheckpointError(
@@ -132,12 +131,6 @@ def reading(path: Path) -> Iterator[None]:
             f"{path}: not a checkpoint of this run ({first_line(type(error).__name__, str(error))}). Remove it, or "
             "start over with train.force=true"
         ) from error
-
-
-def is_of_memory(error: Exception) -> bool:
-    """Whether PyTorch, which this module does not import, could not allocate memory on the CPU or a GPU."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return "OutOfMemoryError" in names or (isinstance(error, RuntimeError) and ALLOCATOR in str(error))
 
 
 def sha256(path: Path) -> str:

@@ -38,7 +38,7 @@ def mean_tokens(task: TaskConfig) -> tuple[float, bool]:
     """
     if task.name in MEASURED:
         return MEASURED[task.name], True
-    if task.has_head and len(task.texts) == 2:
+    if task.is_labelled and len(task.texts) == 2:
         return sum(MEASURED[name] for name in PAIRS) / len(PAIRS), False
     raise PlanError(f"task={task.name}: its examples' length is not known; give their mean number of tokens, tokens=N")
 

@@ -111,7 +111,7 @@ def of_run(config: Config, tokens: float | None = None, rows: int | None = None)
     steps, planned = train.updates(rows), train.epochs * train.updates_per_epoch(rows)
     examples = round(rows * train.epochs * steps / planned)
     outputs, all_outputs = made(config, length, tokens is not None)
-    one = of_example(keyed(config.model), keyed(config.method), config.task.has_head, length, outputs)
+    one = of_example(keyed(config.model), keyed(config.method), config.task.is_labelled, length, outputs)
     evaluations = math.ceil(examples / rows)
     undone = undone_updates(config.method)
     steps, examples = steps + undone, examples + undone * train.batch_size * train.accumulation

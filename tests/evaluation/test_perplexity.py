@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import EvalPrediction, GPT2Config, GPT2LMHeadModel
 
-from rosa.config import TaskConfig
+from rosa.config import TaskConfig, TrainConfig
 from rosa.errors import DivergedError
 from rosa.evaluation import perplexity
 from rosa.evaluation.perplexity import Scorer
@@ -89,8 +89,9 @@ def test_an_unknown_metric_is_refused_before_training():
         Scorer(task("perplexiti"))
 
 
-def test_each_definition_against_the_models_own_losses() -> None:
-    """Row by row, without padding, with the loss that transformers computes."""
+@pytest.mark.parametrize("at_a_time", [1, 2, 3, 5])
+def test_each_definition_against_the_models_own_losses(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row by row, without padding, with the loss that transformers computes; memory's batch size changes nothing."""
     model = causal.build_model()
     drawn = torch.Generator().manual_seed(1)
     rows = []
@@ -108,11 +109,14 @@ def test_each_definition_against_the_models_own_losses() -> None:
         sums = [loss(labels, row) for row in some]
         return sum(nats for nats, _ in sums) / sum(count for _, count in sums)
 
-    found = perplexity.definitions(model, rows, causal.PAD, batch_size=2)
+    assert TrainConfig().evaluation_batch_size == perplexity.BATCH, "so have the committed records"
+    monkeypatch.setattr(perplexity, "BATCH", 2)
+    found = perplexity.definitions(model, rows, causal.PAD, batch_size=at_a_time)
     assert found["reference"] == pytest.approx(math.exp(mean("labels", rows)), rel=1e-5)
     assert found["all_tokens"] == pytest.approx(math.exp(mean("input_ids", rows)), rel=1e-5)
     batches = [math.exp(mean("input_ids", rows[start : start + 2])) for start in (0, 2, 4)]
     assert found["mean_of_batches"] == pytest.approx(sum(batches) / 3, rel=1e-5)
-    other = perplexity.definitions(model, rows, causal.PAD, batch_size=5)
+    monkeypatch.setattr(perplexity, "BATCH", 5)
+    other = perplexity.definitions(model, rows, causal.PAD, batch_size=at_a_time)
     assert other["mean_of_batches"] == pytest.approx(other["all_tokens"]), "one batch: nothing to average"
     assert other["reference"] == pytest.approx(found["reference"])

@@ -166,27 +166,6 @@ def test_a_second_signal_kills(scheduled: Any) -> None:
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("error", [EOFError("unexpected EOF"), BrokenPipeError()])
-def test_a_signal_that_also_ends_the_server_of_processes_leaves_runs_not_started(
-    error: Exception, composed: Composer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SIGTERM to the whole process group, while the first process is to be forked."""
-    stopping, workers = Stopping(), Scripted(1, {})
-    jobs = [Job(composed(), name) for name in "ab"]
-    signals = [0, 1]
-
-    def end(job: Job) -> None:
-        stopping.asked += signals.pop(0)
-        raise error
-
-    monkeypatch.setattr(workers, "start", end)
-    with pytest.raises(type(error)):  # nobody has asked to stop: the reason is another one
-        Schedule(jobs, cast(Any, workers), stopping).work_off()
-    results = Schedule(jobs, cast(Any, workers), stopping).work_off()
-    assert [(one.job.command, one.status) for one in results] == [("a", "not started"), ("b", "not started")]
-
-
-@pytest.mark.quick
 def test_a_killed_run_has_a_record_that_says_so(scheduled: Any, composed: Composer) -> None:
     statuses, _ = scheduled({"a": [Death(-9)], "b": ["failed"]})
     assert statuses == {"a": "failed", "b": "failed", "c": "done", "d": "done"}

@@ -57,8 +57,12 @@ def test_what_is_no_json_is_said_in_our_words(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: no")]
-)
+    "error",
+    [
+        MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: no"),
+        RuntimeError("CUDA error: out of memory"), RuntimeError("not enough memory: you tried to allocate 8 bytes"),
+    ],
+)  # fmt: skip
 def test_memory_that_is_not_enough_says_nothing_about_a_checkpoint(error: Exception) -> None:
     with pytest.raises(type(error)) as raised, reading(Path("checkpoint")):
         raise error
