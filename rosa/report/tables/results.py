@@ -103,7 +103,7 @@ def _legend(comparison: Comparison, columns: Sequence[Standings], averaged: bool
             f"Average: the mean of the {len(comparison.tasks)} columns ({each}); its deviation is that of the seeds' "
             "averages."
         )
-    parts += ["Trainable: adapter + head parameters.", legend(columns), f"{formatting.MISSING}: no run."]
+    parts += ["Trainable: adapter + head parameters.", legend(columns), f"{formatting.MISSING}: no run, or no score."]
     return notes.text(" ".join(parts))
 
 
