@@ -29,6 +29,11 @@ MANY: list[MethodConfig] = [
     *(LoraConfig(rank=rank) for rank in (2, 8, 16)),
     FullConfig(),
 ]
+LONG: list[MethodConfig] = [
+    RosaConfig(every=1, targets=["*attention*"]),
+    RosaConfig(every=1, targets=[f"encoder.layer.{layer}.attention.query" for layer in range(8)]),
+    LoraConfig(),
+]
 TASKS = ("cola", "stsb", "rte", "mrpc")
 KINDS: dict[str, Callable[[Comparison], tuple[list[Picture], list[str]]]] = {
     "ablation": ablation,
@@ -72,7 +77,14 @@ def parts(figure: Figure) -> Iterator[tuple[str, Bbox]]:
     ids=["one task", "many tasks", "many rows"],
 )
 def test_nothing_is_cut_and_nothing_overlaps(kind: str, methods: list[MethodConfig], tasks: tuple[str, ...]) -> None:
-    pictures, _ = KINDS[kind](compared(methods, tasks))
+    fits(KINDS[kind](compared(methods, tasks))[0])
+
+
+def test_long_labels_of_differences_are_wrapped() -> None:
+    fits(forest(compared(LONG, TASKS))[0])
+
+
+def fits(pictures: list[Picture]) -> None:
     for picture in pictures:
         picture.image("svg")
         figure = picture.drawing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ COLUMNS = (
     *("experiment", "model", "task", "split", "metric", "rule", "row", "lora_row", "n"),
     *("difference", "low", "high", "p", "p_holm", "detectable", "verdict"),
 )
+
+LABEL = 3.0
+"""Width of the rows' labels in inches, at most; longer ones are wrapped."""
 
 
 def forest(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
@@ -65,10 +69,12 @@ def _draw(comparison: Comparison, found: Sequence[Difference], rows: Sequence[Ro
     labels = [row.label for row in rows]
     looks = dict(zip(labels, looks_of([row.method for row in rows]), strict=True))
     tasks = [task for task in comparison.tasks if any(one.task is task for one in found)]
-    height = 0.22 * len(labels) + 0.1
+    shown = [textwrap.fill(label, int(LABEL / style.CHARACTER)) for label in labels]
+    height = sum(0.22 + 0.12 * label.count("\n") for label in shown) + 0.1
     figure = Figure(figsize=(style.WIDTH, height), layout=Grid([height]))
     panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
-    room = (style.WIDTH - style.CHARACTER * max(map(len, labels))) / len(tasks) - 0.1
+    widest = max(len(line) for label in shown for line in label.split("\n"))
+    room = (style.WIDTH - style.CHARACTER * widest) / len(tasks) - 0.1
     for axes, task in zip(panels, tasks, strict=True):
         for one in found:
             if one.task is task:
@@ -84,7 +90,7 @@ def _draw(comparison: Comparison, found: Sequence[Difference], rows: Sequence[Ro
         style.few_ticks(axes.xaxis, max(3, 10 // len(tasks)))
         axes.grid(axis="x")
         axes.yaxis.set_visible(axes is panels[0])
-    panels[0].set_yticks(range(len(labels)), labels)
+    panels[0].set_yticks(range(len(labels)), shown)
     panels[0].tick_params(axis="y", length=0)
     panels[0].set_ylim(len(labels) - 0.5, -0.5)
     caption = (

@@ -152,8 +152,8 @@ def fewer_seeds(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
 
 
 def wrapped(text: str, inches: float) -> str:
-    """Wrap a text in the small font to lines of at most about ``inches``."""
-    return textwrap.fill(text, int(inches / CHARACTER), break_long_words=False, break_on_hyphens=False)
+    """Wrap a text in the small font to lines of about ``inches``, or of one word each where there is no room."""
+    return textwrap.fill(text, max(1, int(inches / CHARACTER)), break_long_words=False, break_on_hyphens=False)
 
 
 def legend_beside(panels: Sequence[Axes], title: str) -> None:
