@@ -110,7 +110,7 @@ def test_each_part_is_factorized_in_its_own_way(left: str, right: str, monkeypat
 
 
 def test_a_part_with_a_sparse_part_beside_one_with_lora(tmp_path: Path) -> None:
-    robust = RobustConfig(rank=2, density=0.1, schedule="warmup", warmup_steps=1)
+    robust = RobustConfig(rank=2, density=0.1, schedule="warmup", warmup_steps=1, lr_sparse=1)
     model = Towers(LoraConfig(rank=2), robust)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

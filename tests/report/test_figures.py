@@ -363,7 +363,7 @@ def test_one_seed_has_no_spread_and_the_caption_says_which():
     comparison = compare(found, "study")
     for picture in (*ablation(comparison)[0], *curves(comparison)[0], *diagnostics(comparison)[0]):
         text = " ".join(svg_texts(picture))
-        assert "seed 0 (n = 1)" in text
+        assert "seed 0 (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}1)" in text
         assert "lowest" not in text
         assert all(line["n"] == "1" for line in lines(picture))
 

@@ -189,21 +189,23 @@ def test_real_data_are_split_for_each_seed_and_the_network_is_pretrained_on_othe
 
 
 @pytest.mark.parametrize(
-    ("overrides", "kind", "message"),
+    ("overrides", "kind", "message", "begun"),
     [
-        (["method=ia3"], AdapterError, r"\(IA\)3 found no key and value layer in Perceptron; .* layers\.0"),
-        (["method=rosa"], AdapterError, r"match none of the 1 linear layers of Perceptron; it has: layers\.\*"),
-        ([*METHODS["rosa"], "method.rank=13"], AdapterError, r"layers\.0 \(12 x 20\): method\.rank"),
-        ([*METHODS["rosa"], "data.teacher.rank=13"], DataError, r"data\.teacher\.rank=13: layers\.0\.weight"),
+        (["method=ia3"], AdapterError, r"\(IA\)3 found no key and value layer in Perceptron; .* layers\.0", True),
+        (["method=rosa"], AdapterError, r"match none of the 1 linear layers of Perceptron; it has: layers\.\*", False),
+        ([*METHODS["rosa"], "method.rank=13"], AdapterError, r"layers\.0 \(12 x 20\): method\.rank", False),
+        ([*METHODS["rosa"], "data.teacher.rank=13"], DataError, r"teacher\.rank=13: layers\.0\.weight", True),
     ],
 )
 def test_a_run_that_cannot_be_is_refused(
-    overrides: list[str], kind: type[Exception], message: str, regression: Regressions
+    overrides: list[str], kind: type[Exception], message: str, begun: bool, regression: Regressions
 ) -> None:
+    """Before a record is written, where the layers alone tell."""
     config = regression(*overrides)
     with pytest.raises(kind, match=message):
         run(config, "command", progress=False)
-    assert records.read(records.folder(resolve(config)[0]) / "record.json")["status"] == "failed"
+    found = records.folder(resolve(config)[0]) / "record.json"
+    assert (found.exists() and records.read(found)["status"]) == (begun and "failed")
 
 
 @pytest.mark.parametrize(

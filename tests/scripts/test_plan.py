@@ -336,7 +336,7 @@ def test_the_lengths_are_those_of_the_official_files(glue_dir: Path) -> None:
         (["rate="], "rate=: expected rate=TFLOPS, once"),
         (["tokens=1", "tokens=2"], "tokens=2: expected tokens=N, once"),
         (["rows"], "rows: expected rows=N, once"),
-        (["--gpu", "H100"], "--gpu: expected overrides as scripts/train.py takes them, such as experiment=NAME"),
+        (["--gpu", "H100"], "--gpu: no such option; settings are KEY=VALUE, such as gpu=H100"),
         (["--cfg", "job"], "--cfg: expected overrides as scripts/train.py takes them"),
     ],
 )

@@ -51,7 +51,6 @@ def test_what_a_search_varies_is_in_each_line() -> None:
         (["--info", "defaults", "seed=0", "seed=0"], ["--info", "defaults"], ["seed=0", "seed=0"]),
         (["-c", "job", "-p", "train", "--resolve"], ["-c", "job", "-p", "train", "--resolve"], []),
         (["-sc", "query=bash"], ["-sc"], ["query=bash"]),
-        (["--foo", "seed=0"], ["--foo"], ["seed=0"]),
     ],
 )
 def test_options_and_overrides_come_in_any_order(words: list[str], options: list[str], overrides: list[str]) -> None:
