@@ -171,15 +171,19 @@ class RosaLinear(ResampledAdapter):
         self.B.copy_(factors.B)
         if self.visited is not None:
             self.visited[drawn.to(self.visited.device)] = True
-        if self.rest is not None:
-            value, rest = rounded(oriented(self.base, weight), self._stored)
-            self.base.weight.copy_(value)
-            self.rest.copy_(rest)
-        elif factorization.takes_out(self._config):
+        if self.rest is None and factorization.takes_out(self._config):
             # W_f is computed in float64 from the rounded factors, so their rounding causes no error.
-            self.fold(weight.addmm_(exact(self.A), exact(self.B), alpha=-1))
-        else:
+            weight.addmm_(exact(self.A), exact(self.B), alpha=-1)
+        self._store(weight)
+
+    def _store(self, weight: Tensor) -> None:
+        """Write a frozen weight (out, in) in float64 into the base layer, with its rounding error if that is narrow."""
+        if self.rest is None:
             self.fold(weight)
+            return
+        value, rest = rounded(oriented(self.base, weight), self._stored)
+        self.base.weight.copy_(value)
+        self.rest.copy_(rest)
 
     def _finite_weight(self) -> Tensor:
         """The effective weight (out, in) in float64.

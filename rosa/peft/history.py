@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rosa.adapters.base import LinearLayer, oriented
-from rosa.adapters.linalg.precision import exact, restored, rounded
+from rosa.adapters.linalg.precision import exact, restored
 from rosa.adapters.linalg.subspace import Factors
 from rosa.adapters.rosa import RosaLinear
 from rosa.config import RosaConfig
@@ -126,15 +126,6 @@ class RosaWithHistory(RosaLinear, SavedAdapter):
         if "start_a" in kept:
             weight = weight - exact(kept["start_a"]) @ exact(kept["start_b"])
         self._store(weight)
-
-    def _store(self, weight: Tensor) -> None:
-        """Write a frozen weight (out, in) in float64 into the base layer, with its rounding error if that is narrow."""
-        if self.rest is None:
-            self.fold(weight)
-            return
-        value, rest = rounded(oriented(self.base, weight), self._stored)
-        self.base.weight.copy_(value)
-        self.rest.copy_(rest)
 
     def _append(self) -> None:
         if self.history is None:
