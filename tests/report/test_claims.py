@@ -118,8 +118,8 @@ def test_one_seed_has_a_mean_and_no_interval_and_no_common_seed_is_not_run() -> 
 
 def test_a_claim_that_fits_two_rows_is_refused() -> None:
     found = study(dict.fromkeys(TASKS, 0.0))
-    found += [record(config("cola", LoraConfig(rank=2), experiment=EXPERIMENT), 0.5)]
-    with pytest.raises(ReportError, match=r"evidence_glue: 2 rows have method\.name=lora: LoRA r=2; LoRA r=8"):
+    found += [record(config("cola", LoraConfig(alpha=2), experiment=EXPERIMENT), 0.5)]
+    with pytest.raises(ReportError, match=r"2 rows have method\.name=lora, method\.rank=8: LoRA r=8; LoRA r=8, alpha"):
         tasks_table(compare(found, EXPERIMENT))
 
 
@@ -201,6 +201,26 @@ def test_bleu_decides_on_texts(bleu: float, others: float, verdict: str) -> None
     first, *rest, decided = table["ROSA is better than LoRA"]
     assert decided == verdict
     assert ("†" in first, "†" in "".join(rest)) == (verdict != "open", False)
+
+
+def test_each_rank_has_its_own_claim_about_texts() -> None:
+    """BLEU rises by 1 at rank 8 and falls by 2 at rank 2."""
+    found = []
+    for seed, noise in enumerate(NOISE):
+        for method, by in (
+            (LoraConfig(rank=8), 0.0),
+            (RosaConfig(every=1, rank=8), 0.01),
+            (LoraConfig(rank=2), 0.1),
+            (RosaConfig(every=1, rank=2), 0.08),
+        ):
+            scores = {name: mean + by + noise for name, mean in TEXT_SCORES.items()}
+            settings = config("e2e", method, seed=seed, experiment=ON_TEXTS)
+            found.append(written(record(settings), 3.0 + noise, scores))
+    table = lines(texts_table(compare(found, ON_TEXTS)))
+    assert {claim: line[0].split(" ")[0] for claim, line in table.items()} == {
+        "ROSA is better than LoRA": "+1.0",
+        "ROSA is better than LoRA at rank 2": "-2.0",
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ from rosa.records import Record, by_split, settings
 from rosa.report import formatting
 from rosa.report.claims.ablations import FACTORIZATIONS, arm
 from rosa.report.claims.ranks import PLANNED as PLANNED_RANKS
-from rosa.report.claims.ranks import RANK, SECOND
 from rosa.report.claims.section import Section, listed
-from rosa.report.claims.verdicts import FULL, IA3, LORA, NEVER, ROBUST, ROSA, SPARSE, Settings
+from rosa.report.claims.verdicts import FULL, IA3, LORA, NEVER, RANK, ROBUST, ROSA, SPARSE, Settings
 from rosa.report.tables.notes import text
 from rosa.report.tables.table import Cell, Table
 
@@ -48,7 +47,7 @@ STUDIES = (
             "(IA)3": IA3,
             "ROSA": ROSA,
             "RoSA": ROBUST,
-            "rank 2": {"method.rank": 2},
+            "rank 2": {RANK: 2},
         },
     ),
     Study(
@@ -68,13 +67,14 @@ STUDIES = (
         ("cola", "stsb"),
         {
             **{f"rank {rank}": {RANK: rank} for rank in PLANNED_RANKS},
-            "every second epoch": SECOND,
-            "each epoch": ROSA,
-            "never": NEVER,
+            **{
+                words: {"method.name": "rosa", "method.every": every}
+                for words, every in (("every second epoch", 2), ("each epoch", 1), ("never", 0))
+            },
         },
     ),
 )
-REPEATED = Study("rank_frequency", ("rank_frequency",), ("cola",), {"": ROSA | {RANK: 8}})
+REPEATED = Study("rank_frequency", ("rank_frequency",), ("cola",), {"": ROSA})
 """The row one of whose cells the page repeats: its runs are short, and in fp32, as those in bf16 differ between
 versions of the code and kinds of CPU."""
 DECAYED = ("5b8509b", "d19f8aa", "8aad458", "ef1005c")

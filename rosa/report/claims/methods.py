@@ -17,6 +17,7 @@ from rosa.report.claims.verdicts import (
     LORA,
     NEVER,
     OPEN,
+    RANK,
     ROBUST,
     ROSA,
     SPARSE,
@@ -59,7 +60,11 @@ ON_TASKS = (
     Claim("The SVD initialisation alone is better than LoRA's", NEVER, LORA),
     *BETWEEN_METHODS,
 )
-IN_TEXTS = (Claim("ROSA is better than LoRA", ROSA, LORA), *BETWEEN_METHODS)
+IN_TEXTS = (
+    Claim("ROSA is better than LoRA", ROSA, LORA),
+    Claim("ROSA is better than LoRA at rank 2", ROSA | {RANK: 2}, LORA | {RANK: 2}),
+    *BETWEEN_METHODS,
+)
 
 
 def tasks_section(comparison: Comparison) -> Section:

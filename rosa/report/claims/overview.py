@@ -54,7 +54,11 @@ CLAIMS = (
     PaperClaim("Rank does not limit ROSA", THEOREM, ("Rank does not limit ROSA*",)),
     PaperClaim("Rank limits LoRA", THEOREM, ("Rank limits LoRA*",)),
     PaperClaim("Rank speeds ROSA up", THEOREM, ("Rank speeds ROSA up*",)),
-    PaperClaim("ROSA beats LoRA at every rank", OURS, ("ROSA is better than LoRA at each rank",)),
+    PaperClaim(
+        "ROSA beats LoRA at every rank",
+        OURS,
+        ("ROSA is better than LoRA at each rank", "ROSA is better than LoRA at rank 2"),
+    ),
     PaperClaim("RoSA beats LoRA at one budget", ROBUST, ("RoSA (robust adaptation) is better than LoRA*",)),
     PaperClaim("RoSA beats its sparse part alone", ROBUST, ("RoSA is better than its sparse part*",)),
     PaperClaim("RoSA is close to full fine-tuning", ROBUST, ("RoSA is as good as full fine-tuning",)),

@@ -12,6 +12,7 @@ from rosa.report.claims.section import VERDICT, Section, protocol, study_of
 from rosa.report.claims.verdicts import (
     LORA,
     NEVER,
+    RANK,
     ROSA,
     UNCORRECTED,
     Claim,
@@ -28,7 +29,6 @@ from rosa.report.tables.notes import Footnotes, text
 from rosa.report.tables.table import Cell, Table
 
 EXPERIMENT = "evidence_rank"
-RANK = "method.rank"
 PLANNED = (1, 2, 8, 32)
 """The ranks of the experiment's file; those without records are not run."""
 BY_RANK_NAME = "claims-by-rank"

@@ -19,10 +19,12 @@ from rosa.report.tables.table import Line
 SUPPORTED, CONTRADICTED, OPEN, NOT_RUN = "supported", "contradicted", "open", "not run"
 
 Settings = dict[str, Any]
-"""Settings that one row of a comparison has and no other; those that are not named may have any value."""
-ROSA: Settings = {"method.name": "rosa", "method.every": 1}
-NEVER: Settings = {"method.name": "rosa", "method.every": 0}
-LORA: Settings = {"method.name": "lora"}
+"""Settings that one row of a comparison has and no other; those that are not named may have any value. ROSA and LoRA
+are those of rank 8; a claim about another one says so."""
+RANK = "method.rank"
+ROSA: Settings = {"method.name": "rosa", "method.every": 1, RANK: 8}
+NEVER: Settings = {"method.name": "rosa", "method.every": 0, RANK: 8}
+LORA: Settings = {"method.name": "lora", RANK: 8}
 IA3: Settings = {"method.name": "ia3"}
 FULL: Settings = {"method.name": "full"}
 ROBUST: Settings = {"method.name": "robust", "method.schedule": "joint"}
