@@ -25,7 +25,7 @@ from rosa.records import Record
 from rosa.records import baselines as store
 from rosa.records.store import Evidence
 from rosa.report.cli import add_evidence, add_results, no_records, tell_left_out
-from rosa.report.comparison import no_experiment
+from rosa.report.grouping import no_experiment
 from rosa.run import baselines
 from rosa.utils.console import run_command
 

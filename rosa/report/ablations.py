@@ -9,7 +9,8 @@ from typing import Any
 from rosa.config import registry
 from rosa.records import default_settings
 from rosa.report import formatting
-from rosa.report.comparison import Row, frozen
+from rosa.report.comparison import Row
+from rosa.report.grouping import frozen
 
 TOGETHER = {"method.every": ("method.every", "method.unit")}
 """Keys that vary together as one setting: a resampling period is a number and its unit."""

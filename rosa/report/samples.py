@@ -11,7 +11,7 @@ from rosa import records
 from rosa.config import Config, from_dict
 from rosa.errors import SamplesError
 from rosa.records import Record, Rule
-from rosa.report.comparison import compare, own_rule
+from rosa.report.grouping import compare, own_rule
 from rosa.report.tables.markdown import markdown_text
 
 REFERENCES = 3

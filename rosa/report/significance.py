@@ -14,7 +14,8 @@ from functools import cached_property
 
 from scipy.special import chdtri, nctdtrinc, stdtr, stdtrit
 
-from rosa.report.comparison import Row, frozen
+from rosa.report.comparison import Row
+from rosa.report.grouping import frozen
 
 LEVEL = 0.05
 """Significance level of tests; confidence intervals are at 1 - ``LEVEL``."""

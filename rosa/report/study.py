@@ -7,7 +7,8 @@ from functools import cached_property
 
 from rosa.records import Record, Rule
 from rosa.records.baselines import Found
-from rosa.report.comparison import Comparison, Words, at_epoch, by_model, compare, own_rule, tuning_experiments
+from rosa.report.comparison import Comparison, Words
+from rosa.report.grouping import at_epoch, by_model, compare, own_rule, tuning_experiments
 
 
 class Study:

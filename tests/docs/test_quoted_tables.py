@@ -12,7 +12,8 @@ import pytest
 from rosa.records import Rule, find
 from rosa.records.baselines import find as find_baselines
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Row, Trial, by_model, compare, summarise
+from rosa.report.comparison import Comparison, Row, Trial, summarise
+from rosa.report.grouping import by_model, compare
 from rosa.report.study import Study
 from rosa.report.tables.experiment import tables
 from rosa.report.tables.markdown import markdown

@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 
 from rosa.config import identity_hash, register
 from rosa.records import find
-from rosa.report.comparison import compare
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.diagnostics import diagnostics
+from rosa.report.grouping import compare
 from rosa.run import run
 from rosa.utils.names import MOVED
 from tests.composing import compose_config

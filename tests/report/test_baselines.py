@@ -10,7 +10,7 @@ import pytest
 
 from rosa.config import FullConfig, LoraConfig, RosaConfig
 from rosa.records import baselines
-from rosa.report.comparison import compare
+from rosa.report.grouping import compare
 from rosa.report.html.contents import contents
 from rosa.report.html.render import html
 from rosa.report.study import Study

@@ -24,7 +24,7 @@ from rosa.report.claims.page import page
 from rosa.report.claims.rates import rates_table
 from rosa.report.claims.section import Section, verdict
 from rosa.report.claims.verdicts import margin_to
-from rosa.report.comparison import compare
+from rosa.report.grouping import compare
 from rosa.report.tables.table import Table
 from tests.conftest import ROOT
 from tests.report.synthetic_records import TEXT_SCORES, config, costs, record, written

@@ -16,8 +16,8 @@ from rosa.report.claims.changes import changes_table
 from rosa.report.claims.costs import costs_claims, rows_table
 from rosa.report.claims.methods import EXPERIMENT
 from rosa.report.claims.reviewers import benchmark_table, convergence_table, fluctuation_table, section
-from rosa.report.comparison import compare
 from rosa.report.formatting import significant
+from rosa.report.grouping import compare
 from tests.report.synthetic_records import config, costs, record
 from tests.report.test_claims import constant_answers, lines
 

@@ -19,7 +19,7 @@ from rosa.report.claims.regression import regression_table
 from rosa.report.claims.reviewers import convergence_table, fluctuation_table
 from rosa.report.claims.section import Section
 from rosa.report.claims.texts import course
-from rosa.report.comparison import compare
+from rosa.report.grouping import compare
 from rosa.report.tables.table import Cell, Table
 from tests.conftest import ROOT
 from tests.report.synthetic_records import TEXT_SCORES, config, record, written

@@ -12,11 +12,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from rosa.config import FullConfig, LoraConfig, RosaConfig
-from rosa.report.comparison import compare
 from rosa.report.figures.costs import costs as cost_bars
 from rosa.report.figures.rank_frequency import _ink, heat_maps
 from rosa.report.figures.style import Picture
 from rosa.report.figures.tradeoff import _make_readable, tradeoffs
+from rosa.report.grouping import compare
 from rosa.report.looks import MOST
 from rosa.utils.formatting import MIB
 from tests.report.synthetic_records import config, costs, record

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from rosa.report.comparison import compare
 from rosa.report.figures.costs import costs as cost_figure
 from rosa.report.figures.tradeoff import tradeoffs
+from rosa.report.grouping import compare
 from rosa.report.html.figures import costs_figure
 from rosa.report.study import Study
 from rosa.report.tables.costs import costs_table

@@ -9,8 +9,8 @@ import pytest
 import scipy.stats
 
 from rosa.config import LoraConfig, RosaConfig
-from rosa.report.comparison import compare
 from rosa.report.figures.forest import forest
+from rosa.report.grouping import compare
 from rosa.report.study import Study
 from rosa.report.tables.differences import differences, differences_table
 from rosa.report.tables.experiment import differences as tables_of

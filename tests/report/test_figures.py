@@ -21,11 +21,12 @@ from rosa import records
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, ModelConfig, RosaConfig, to_dict
 from rosa.errors import OutputError, ReportError
 from rosa.report.ablations import groups, name, reference, value
-from rosa.report.comparison import Row, compare
+from rosa.report.comparison import Row
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.curves import curves
 from rosa.report.figures.diagnostics import arrange, diagnostics
 from rosa.report.figures.style import Picture
+from rosa.report.grouping import compare
 from rosa.report.looks import selections
 from tests.commands import Ended, command
 from tests.report.synthetic_records import config, record

@@ -15,7 +15,8 @@ import scipy.stats
 from rosa import records
 from rosa.config import DataConfig, FullConfig, LoraConfig, ModelConfig, RosaConfig
 from rosa.records import selection
-from rosa.report.comparison import Words, compare
+from rosa.report.comparison import Words
+from rosa.report.grouping import compare
 from rosa.report.published import read_published
 from rosa.report.study import Study
 from rosa.report.tables.experiment import tables

@@ -17,7 +17,7 @@ import pytest
 from rosa import records
 from rosa.config import DataConfig, FullConfig, LoraConfig, RosaConfig, to_dict
 from rosa.errors import ReportError
-from rosa.report.comparison import compare
+from rosa.report.grouping import compare
 from rosa.report.html import runs
 from rosa.report.html import tables as tables_module
 from rosa.report.html.contents import GROUPS, Page, contents

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
-from rosa.report.comparison import Comparison, compare
+from rosa.report.comparison import Comparison
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.costs import costs
 from rosa.report.figures.curves import curves
@@ -19,6 +19,7 @@ from rosa.report.figures.forest import forest
 from rosa.report.figures.layout import GAP, PAD
 from rosa.report.figures.style import Picture, styled
 from rosa.report.figures.tradeoff import tradeoffs
+from rosa.report.grouping import compare
 from tests.report.synthetic_records import costs as measured
 from tests.report.test_figures import done
 

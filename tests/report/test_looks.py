@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig, registry
-from rosa.report.comparison import Comparison, compare
+from rosa.report.comparison import Comparison
 from rosa.report.figures import style
 from rosa.report.figures.ablation import ablation
 from rosa.report.figures.costs import costs as cost_bars
@@ -19,6 +19,7 @@ from rosa.report.figures.curves import curves
 from rosa.report.figures.diagnostics import diagnostics
 from rosa.report.figures.forest import forest
 from rosa.report.figures.tradeoff import tradeoffs
+from rosa.report.grouping import compare
 from rosa.report.looks import MOST, looks_of, shaded
 from tests.report.synthetic_records import costs
 from tests.report.test_figures import done

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rosa.config import LoraConfig, RosaConfig
-from rosa.report.comparison import compare
+from rosa.report.grouping import compare
 from rosa.report.study import Study
 from rosa.report.tables.experiment import tables
 from rosa.report.tables.markdown import markdown

@@ -9,7 +9,7 @@ import scipy.stats
 from rosa.config import LoraConfig, MethodConfig, RosaConfig
 from rosa.report.claims.methods import EXPERIMENT
 from rosa.report.claims.resamples import resamples
-from rosa.report.comparison import compare
+from rosa.report.grouping import compare
 from rosa.report.tables.table import Table
 from tests.report.synthetic_records import config, record
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
-from rosa.report.comparison import compare
+from rosa.report.grouping import compare
 from rosa.report.significance import (
     adjusted,
     compare_with,

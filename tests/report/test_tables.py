@@ -24,13 +24,14 @@ from rosa.config import DataConfig, FullConfig, IA3Config, LoraConfig, ModelConf
 from rosa.config.data import SOURCES
 from rosa.errors import ReportError
 from rosa.report import cli, formatting
-from rosa.report.comparison import Words, compare, own_rule
+from rosa.report.comparison import Words
+from rosa.report.grouping import compare, own_rule
 from rosa.report.published import Published, read_published
 from rosa.report.study import Study
+from rosa.report.tables.footnotes import Footnotes
 from rosa.report.tables.latex import escape, latex
 from rosa.report.tables.learning_rates import grid_table
 from rosa.report.tables.markdown import markdown
-from rosa.report.tables.notes import Footnotes
 from rosa.report.tables.results import results_table
 from rosa.report.tables.scores_csv import long_csv
 from rosa.report.tables.table import Cell, Span, Table

@@ -18,7 +18,7 @@ from rosa.data import regression as regression_module
 from rosa.errors import AdapterError, ConfigError, DataError, ExportError
 from rosa.models import perceptron
 from rosa.records.summary import summary
-from rosa.report.comparison import compare
+from rosa.report.grouping import compare
 from rosa.report.study import Study
 from rosa.report.tables.markdown import markdown
 from rosa.report.tables.results import results_table

@@ -13,8 +13,7 @@ from rosa.report.claims.resamples import resamples
 from rosa.report.claims.section import Section, listed
 from rosa.report.claims.verdicts import difference_on, mean_and_reach
 from rosa.report.comparison import Comparison, Row, seeds_of_all
-from rosa.report.tables.notes import text
-from rosa.report.tables.table import Cell, Table
+from rosa.report.tables.table import Cell, Table, text
 
 Column = tuple[str, Callable[[LayerChange], float | None], Callable[[float], str]]
 """Heading, value of a layer, and format."""

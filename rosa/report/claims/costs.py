@@ -12,9 +12,8 @@ from rosa.report.claims.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.significance import compare_with
 from rosa.report.tables.costs import CHECKPOINT, STATE, Quantity, mean, measured
-from rosa.report.tables.notes import text
 from rosa.report.tables.results import trainable
-from rosa.report.tables.table import Cell, Table
+from rosa.report.tables.table import Cell, Table, text
 
 LATENCY = "latency once merged, relative to the base"
 """The benchmark's name of it."""

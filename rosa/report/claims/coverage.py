@@ -11,8 +11,7 @@ from rosa.report.claims.ablations import FACTORIZATIONS, arm
 from rosa.report.claims.ranks import PLANNED as PLANNED_RANKS
 from rosa.report.claims.section import Section, listed
 from rosa.report.claims.verdicts import FULL, IA3, LORA, NEVER, RANK, ROBUST, ROSA, SPARSE, Settings
-from rosa.report.tables.notes import text
-from rosa.report.tables.table import Cell, Table
+from rosa.report.tables.table import Cell, Table, text
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ from rosa.report.claims.verdicts import (
 )
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.significance import LEVEL, compare_with
+from rosa.report.tables.footnotes import Footnotes
 from rosa.report.tables.generation import KIND, SCORES, generated_scores
-from rosa.report.tables.notes import Footnotes, text
-from rosa.report.tables.table import Cell, Line, Table
+from rosa.report.tables.table import Cell, Line, Table, text
 
 EXPERIMENT = "evidence_glue"
 ON_TEXTS, WITH_LARGER = "e2e_real", "evidence_e2e"

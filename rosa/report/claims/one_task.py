@@ -21,8 +21,8 @@ from rosa.report.claims.verdicts import (
 )
 from rosa.report.comparison import Comparison, Task
 from rosa.report.significance import LEVEL
-from rosa.report.tables.notes import Footnotes, text
-from rosa.report.tables.table import Cell, Table
+from rosa.report.tables.footnotes import Footnotes
+from rosa.report.tables.table import Cell, Table, text
 
 HEADER = ("Claim", "Difference", "n", "p (Holm)", "Detectable", VERDICT)
 

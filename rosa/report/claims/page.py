@@ -17,7 +17,8 @@ from rosa.report.claims.overview import overview
 from rosa.report.claims.rates import rates_table
 from rosa.report.claims.section import Section, verdict
 from rosa.report.claims.verdicts import CONTRADICTED, NOT_RUN, OPEN, SUPPORTED
-from rosa.report.comparison import Comparison, compare
+from rosa.report.comparison import Comparison
+from rosa.report.grouping import compare
 from rosa.report.tables.markdown import paragraph
 
 TITLE = "The papers' claims, and what was found"

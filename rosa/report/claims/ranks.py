@@ -25,8 +25,8 @@ from rosa.report.claims.verdicts import (
 from rosa.report.comparison import Comparison, Row, Task, summarise
 from rosa.report.histories import Point, points
 from rosa.report.tables.costs import STATE, measured
-from rosa.report.tables.notes import Footnotes, text
-from rosa.report.tables.table import Cell, Table
+from rosa.report.tables.footnotes import Footnotes
+from rosa.report.tables.table import Cell, Table, text
 
 EXPERIMENT = "evidence_rank"
 PLANNED = (1, 2, 8, 32)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from rosa import records
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row, Task, Trial
-from rosa.report.tables.notes import text
-from rosa.report.tables.table import Cell, Table
+from rosa.report.tables.table import Cell, Table, text
 from rosa.report.tuned import HELD, HELD_FROM_ZERO, holds, tuned_score
 
 

@@ -18,10 +18,10 @@ from rosa.report.claims.verdicts import (
     row_of,
     verdict_of,
 )
-from rosa.report.comparison import Comparison, Row, compare, summarise
+from rosa.report.comparison import Comparison, Row, summarise
+from rosa.report.grouping import compare
 from rosa.report.significance import LEVEL, compare_with
-from rosa.report.tables.notes import text
-from rosa.report.tables.table import Cell, Table
+from rosa.report.tables.table import Cell, Table, text
 
 METRIC = "mse"
 ROSA: Settings = {"method.name": "rosa", "method.factorization": "svd_equal"}

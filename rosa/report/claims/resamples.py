@@ -11,8 +11,7 @@ from rosa.report import formatting
 from rosa.report.claims.verdicts import LORA, NEVER, ROSA, row_of
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.significance import LEVEL, Paired, compare_with
-from rosa.report.tables.notes import text
-from rosa.report.tables.table import Cell, Table
+from rosa.report.tables.table import Cell, Table, text
 from rosa.utils.names import MOVED
 
 HEADER = ("Task", "Row", "Rate", "Moved", "Loss at a resample", "Less that without")

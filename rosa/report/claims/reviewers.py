@@ -14,8 +14,7 @@ from rosa.report.claims.section import Section, listed
 from rosa.report.comparison import Comparison, Row, Task, seeds_of_all, summarise
 from rosa.report.histories import points
 from rosa.report.significance import deviation_interval
-from rosa.report.tables.notes import text
-from rosa.report.tables.table import Cell, Table
+from rosa.report.tables.table import Cell, Table, text
 from rosa.report.tables.table import Line as Note
 from rosa.utils.formatting import MIB
 

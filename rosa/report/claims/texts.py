@@ -23,8 +23,7 @@ from rosa.report.histories import points
 from rosa.report.significance import LEVEL, compare_with
 from rosa.report.tables.costs import forgotten
 from rosa.report.tables.generation import KIND, SCORES, generated_scores
-from rosa.report.tables.notes import text
-from rosa.report.tables.table import Cell, Table
+from rosa.report.tables.table import Cell, Table, text
 
 FORGETS = "ROSA forgets no more than LoRA"
 

@@ -13,8 +13,7 @@ from rosa.report.baselines import Place, constant
 from rosa.report.comparison import Comparison, Row, Task, summarise
 from rosa.report.histories import points
 from rosa.report.significance import LEVEL, POWER, Paired, adjusted, compare_with, deviation_interval
-from rosa.report.tables.notes import text
-from rosa.report.tables.table import Line
+from rosa.report.tables.table import Line, text
 
 SUPPORTED, CONTRADICTED, OPEN, NOT_RUN = "supported", "contradicted", "open", "not run"
 

@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Row, Task, frozen, summarise
+from rosa.report.comparison import Comparison, Row, Task, summarise
 from rosa.report.figures import style
 from rosa.report.figures.layout import Grid
 from rosa.report.front import front
+from rosa.report.grouping import frozen
 from rosa.report.looks import MOST, Look, looks_of
 from rosa.report.tables.costs import (
     ABOVE,

@@ -14,17 +14,18 @@ from rosa.errors import RecordError
 from rosa.records import Record, Rule, is_committed, order_key
 from rosa.records.baselines import Found
 from rosa.report import formatting
-from rosa.report.comparison import Words, tuning_experiments
+from rosa.report.comparison import Words
+from rosa.report.grouping import tuning_experiments
 from rosa.report.html.figures import FigureView, costs_figure, curves_figures, differences_figure, rates_figures
 from rosa.report.html.missing import Gap, counts, gaps
 from rosa.report.html.runs import Runs
 from rosa.report.html.tables import TableView, crossed, named, view
 from rosa.report.published import Published
 from rosa.report.study import Study
-from rosa.report.tables import notes
 from rosa.report.tables.costs import costs_table
 from rosa.report.tables.differences import BETTER, OPEN, WORSE, Difference, differences
 from rosa.report.tables.experiment import model_tables
+from rosa.report.tables.provenance import commit
 from rosa.report.tables.rank_frequency import RANK, rank_maps
 
 GROUPS = ("Real data", "Regressions on vectors", "Mini scale (generated data)", "Learning-rate grids")
@@ -163,7 +164,7 @@ def _section(study: Study, runs: Runs, published: Sequence[Published]) -> Sectio
         len(own),
         sum(map(is_committed, own)),
         counts(own, lacking, study.rule),
-        tuple(sorted({notes.commit(run) for run in own})),
+        tuple(sorted({commit(run) for run in own})),
         max((run["finished"] for run in own if run["finished"]), default=""),
     )
 

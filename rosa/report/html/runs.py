@@ -21,7 +21,8 @@ from rosa.records import (
     settings,
 )
 from rosa.report import formatting
-from rosa.report.comparison import Result, Row, Task, frozen
+from rosa.report.comparison import Result, Row, Task
+from rosa.report.grouping import frozen
 from rosa.report.histories import history
 
 DIVERGED = "diverged"

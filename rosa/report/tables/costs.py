@@ -13,10 +13,10 @@ from rosa.records import Record
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row
 from rosa.report.significance import lora_of
-from rosa.report.tables import notes
+from rosa.report.tables.provenance import provenance
 from rosa.report.tables.results import trainable
 from rosa.report.tables.scores_csv import spaced, write
-from rosa.report.tables.table import Cell, Line, Table
+from rosa.report.tables.table import Cell, Line, Table, loud, text
 from rosa.utils.formatting import MIB
 
 
@@ -219,15 +219,15 @@ def _text(row: Row, lora: Row | None, quantity: Quantity, task: str | None) -> s
 def _notes(comparison: Comparison, apart: bool) -> Iterator[Line]:
     machines = sorted({machine(run) for run in comparison.shown})
     if len(machines) > 1:
-        yield notes.loud(
+        yield loud(
             "Runs of several machines:",
             "; ".join(machines) + ". Their times and peaks do not compare: a row with runs of several has no mean of "
             "them, ratios are of runs on one machine, and the numbers of two rows may be of two machines.",
         )
     else:
-        yield notes.text(f"Machine: {machines[0]}.")
+        yield text(f"Machine: {machines[0]}.")
     over = "seeds" if apart else "tasks and seeds"
-    yield notes.text(
+    yield text(
         f"Mean over the {over} that the experiment's table shows; in brackets the ratio to LoRA (of the same "
         f"rank, where there are several), the geometric mean over the {over} that both have on one machine. "
         f"{'Tasks stand apart, since their batch sizes differ. ' if apart else ''}Step: the median "
@@ -239,21 +239,21 @@ def _notes(comparison: Comparison, apart: bool) -> Iterator[Line]:
         True: "the GPU's",
         False: "the process's, libraries included, of runs that were the first of theirs (others find what those left)",
     }
-    yield notes.text(_on_forgetting(comparison))
+    yield text(_on_forgetting(comparison))
     if any(measured(row, ABOVE) for row in comparison.rows):
-        yield notes.text(
+        yield text(
             "Memory above baseline: the most that the device, without one the process, held at the end of an update, "
             "less what it held before the run (PEFT's measure; its mean, its 99th percentile, and the seconds of "
             "training without evaluations are in the CSV file)."
         )
     if any(measured(row, CHECKPOINT) for row in comparison.rows):
-        yield notes.text("Checkpoint: the tensors that a resume needs beside the pretrained model.")
-    yield notes.text(
+        yield text("Checkpoint: the tensors that a resume needs beside the pretrained model.")
+    yield text(
         "Training state: weights, gradients and optimizer state during an update. "
         f"Peak memory: {' or '.join(peak[gpu] for gpu in sorted(on_gpu))}. "
         f"{formatting.MISSING}: none, not measured, or of several machines."
     )
-    yield from notes.provenance(comparison)
+    yield from provenance(comparison)
 
 
 def _on_forgetting(comparison: Comparison) -> str:

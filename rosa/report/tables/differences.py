@@ -10,7 +10,8 @@ from rosa.report.apart import apart
 from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.significance import LEVEL, POWER, Paired, adjusted, compare_with, lora_of
 from rosa.report.tables import notes
-from rosa.report.tables.table import Cell, Table
+from rosa.report.tables.footnotes import Footnotes
+from rosa.report.tables.table import Cell, Table, text
 
 BETTER, WORSE, OPEN = "better", "worse", "open"
 """Verdicts: the corrected p-value is below the level, or it is not."""
@@ -76,22 +77,22 @@ def differences_table(comparison: Comparison) -> Table | None:
         "Detectable",
         "Verdict",
     )
-    footnotes = notes.Footnotes()
+    footnotes = Footnotes()
     rows = tuple(_line(one, footnotes) for one in found)
     tests = [one for one in found if one.p_holm is not None]
     lines = (
-        notes.text(
+        text(
             "Difference: the mean over seeds of the row's score less that of LoRA (of the same rank, where there are "
             "several) with the same seed. Interval and p: Student's t on these differences. p (Holm): corrected for "
             f"the {len(tests)} tests of this table."
         ),
-        notes.text(
+        text(
             f"Detectable: the smallest true difference that n such pairs would find with a chance of {POWER:.0%} at p "
             f"< {LEVEL:g}/{len(tests)}, what the correction asks of the smallest p. Verdict: {OPEN} unless p (Holm) < "
             f"{LEVEL:g}; intervals are not corrected, so it can be {OPEN} although the interval leaves out 0. "
             f"{formatting.MISSING}: fewer than two seeds, or differences that do not vary."
         ),
-        *map(notes.text, footnotes.lines()),
+        *map(text, footnotes.lines()),
         *notes.notes(comparison),
     )
     models = ", ".join(sorted({row.model for row in comparison.rows}))
@@ -99,7 +100,7 @@ def differences_table(comparison: Comparison) -> Table | None:
     return Table(f"{comparison.experiment}-differences", caption, header, rows, lines)
 
 
-def _line(one: Difference, footnotes: notes.Footnotes) -> tuple[Cell, ...]:
+def _line(one: Difference, footnotes: Footnotes) -> tuple[Cell, ...]:
     paired, metric = one.paired, one.task.metric
     interval = formatting.MISSING
     if paired.interval is not None:

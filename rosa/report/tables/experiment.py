@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from rosa.report.comparison import Comparison, tuning_experiments
+from rosa.report.comparison import Comparison
+from rosa.report.grouping import tuning_experiments
 from rosa.report.published import Published
 from rosa.report.study import Study
 from rosa.report.tables.costs import costs_csv, costs_table

@@ -12,8 +12,8 @@ from rosa.report import baselines, formatting
 from rosa.report.comparison import Comparison, Row, Task, Trial, complete, summarise
 from rosa.report.published import Published
 from rosa.report.tables import notes
+from rosa.report.tables.footnotes import Footnotes
 from rosa.report.tables.highlights import Column, Standings, legend, standings
-from rosa.report.tables.notes import Footnotes
 from rosa.report.tables.results import (
     published_cell,
     remarks,
@@ -22,7 +22,7 @@ from rosa.report.tables.results import (
     trial_text,
     with_what_is_lost,
 )
-from rosa.report.tables.table import Cell, Line, Table
+from rosa.report.tables.table import Cell, Line, Table, loud, text
 
 SCORES = {
     "e2e": ("bleu", "nist", "meteor", "rouge_l", "cider"),
@@ -101,7 +101,7 @@ def generation_table(comparison: Comparison, task: Task, published: Sequence[Pub
         *_texts_notes(comparison, task, split),
         *([_authors_note(comparison, task)] if beside else []),
     ]
-    keys = [*map(notes.text, footnotes.lines()), notes.text(f"{explained} {formatting.MISSING}: no run, or no score.")]
+    keys = [*map(text, footnotes.lines()), text(f"{explained} {formatting.MISSING}: no run, or no score.")]
     return Table(comparison.experiment, caption, header, tuple(rows), tuple(lines), tuple(keys))
 
 
@@ -211,12 +211,12 @@ def _texts_notes(comparison: Comparison, task: Task, split: str) -> list[Line]:
     ):
         distinct = list(dict.fromkeys(map(_written, values)))
         if len(distinct) == 1:
-            lines.append(notes.text(f"{heading}: {distinct[0]}."))
+            lines.append(text(f"{heading}: {distinct[0]}."))
         else:
-            lines.append(notes.loud(different, "; ".join(sorted(distinct)) + "."))
+            lines.append(loud(different, "; ".join(sorted(distinct)) + "."))
     prompts = sorted({texts["prompts"] for texts in found})
     lines.append(
-        notes.text(
+        text(
             f"Texts: {split}, {' or '.join(map(str, prompts))} prompts, each decoded once, with the weights of the "
             f"{comparison.rule} epoch by the headline; that split chose nothing. Over all runs shown, "
             f"{sum(texts['unended'] for texts in found)} texts did not end by themselves and "
@@ -230,7 +230,7 @@ def _authors_note(comparison: Comparison, task: Task) -> Line:
     found = _perplexities(run for run in comparison.shown if run["identity"]["task"] == task.name)
     sizes = sorted({one["batch_size"] for one in found})
     batches = f", here of {' or '.join(map(str, sizes))} examples," if sizes else ""
-    return notes.text(
+    return text(
         f"Perplexity by ROSA's code: the mean over batches{batches} of exp of the mean loss of all tokens, those of "
         "the prompts included. Published ones are of this quantity, and compare at the same batch size only."
     )

@@ -6,7 +6,7 @@ from rosa.report import formatting
 from rosa.report.comparison import Comparison
 from rosa.report.tables import notes
 from rosa.report.tables.results import trial_text
-from rosa.report.tables.table import Cell, Table
+from rosa.report.tables.table import Cell, Table, text
 
 
 def grid_table(comparison: Comparison) -> Table:
@@ -31,6 +31,6 @@ def grid_table(comparison: Comparison) -> Table:
     models = ", ".join(sorted({row.model for row in comparison.rows}))
     shown = ", ".join(dict.fromkeys(formatting.scaled_name(task.metric) for _, task in pairs))
     caption = f"{comparison.experiment}: learning-rate grid of {models}, {shown} at the {comparison.epoch}"
-    legend = notes.text(f"Bold: the learning rate that each row chooses. {formatting.MISSING}: no run.")
+    legend = text(f"Bold: the learning rate that each row chooses. {formatting.MISSING}: no run.")
     header = ("Method", *map(formatting.rate, rates))
     return Table(comparison.experiment, caption, header, tuple(rows), tuple(notes.notes(comparison)), (legend,))

@@ -1,22 +1,21 @@
-"""The notes under a table: contents, selection, data, provenance and commands."""
+"""The notes under a table: contents, selection, data and baselines."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rosa.config import TRAIN, registry
 from rosa.config.data import FILES
-from rosa.records import HOLDOUT, Record, default_settings, is_committed
+from rosa.records import HOLDOUT, Record, default_settings
 from rosa.records.schema import Data, Split
 from rosa.records.selection import has_diverged
 from rosa.report import baselines, formatting
-from rosa.report.comparison import Comparison, Result, Row, Task, complete, frozen
-from rosa.report.tables.table import Line, Span
+from rosa.report.comparison import Comparison, Result, Row, Task, complete
+from rosa.report.grouping import frozen
+from rosa.report.tables.provenance import command_of, provenance
+from rosa.report.tables.table import Line, Span, loud, text
 
-COMMANDS = 3
-"""Largest number of commands listed; the CSV file has them all."""
 COMMITTED = "Of a record that is committed with the project; this folder has not done the run."
 NAMED_ROWS = 4
 """Largest number of rows named in one note."""
@@ -31,16 +30,6 @@ EXPLAINED = {
 """Row of baselines -> its explanation."""
 NOT_ABOVE = "Not above the best baseline for the same rows."
 """The footnote of a method's score."""
-
-
-def text(*parts: str) -> Line:
-    """A line of plain text."""
-    return tuple(Span(part) for part in parts)
-
-
-def loud(heading: str, body: str) -> Line:
-    """A warning: a line whose heading is bold."""
-    return (Span(heading, "bold"), Span(" " + body))
 
 
 def notes(comparison: Comparison) -> list[Line]:
@@ -374,7 +363,7 @@ def _range(numbers: Sequence[int]) -> str:
 def on_baselines(comparison: Comparison) -> list[Line]:
     """Explanations of the rows of baselines, or the command that computes them."""
     texts = [task for task in comparison.tasks if task.kind != "vector_regression"]
-    command = _command("make_baselines", comparison, comparison.words.records)
+    command = command_of("make_baselines", comparison, comparison.words.records)
     lacking = [formatting.task_name(task.name) for task in texts if not baselines.lines(comparison, task)]
     if not texts:
         return []
@@ -384,76 +373,3 @@ def on_baselines(comparison: Comparison) -> list[Line]:
     explained = " ".join(EXPLAINED[label] for label in baselines.labels(comparison))
     body = f"Baselines use no pretrained model, and the rows that the methods use. {explained}{missing} Made by "
     return [(Span(body), command, Span("."))]
-
-
-def provenance(comparison: Comparison) -> list[Line]:
-    """Number of runs, their commits and commands; and the command that makes the table."""
-    commands = sorted({run["command"] for run in comparison.runs})
-    more = f", and {len(commands) - COMMANDS} more in the CSV file" if len(commands) > COMMANDS else ""
-    return [
-        (
-            Span(f"Runs: {len(comparison.runs)}{_committed(comparison)}. Commit: "),
-            *_joined(sorted({commit(run) for run in comparison.runs})),
-            Span("."),
-        ),
-        (Span("Repeat with: "), *_joined(commands[:COMMANDS]), Span(more + ".")),
-        (
-            Span("Table: "),
-            _command(
-                "make_tables",
-                comparison,
-                ("--rule", comparison.rule, *comparison.words.records, *comparison.words.table),
-            ),
-            Span("."),
-        ),
-    ]
-
-
-def _command(script: str, comparison: Comparison, words: Sequence[str]) -> Span:
-    """The command that runs a script for an experiment."""
-    return Span(shlex.join(["python", f"scripts/{script}.py", "--experiment", comparison.experiment, *words]), "code")
-
-
-def _committed(comparison: Comparison) -> str:
-    """How many of the runs are committed records."""
-    number = sum(map(is_committed, comparison.runs))
-    if number == len(comparison.runs):
-        return ", from records that are committed with the project; this folder has run none of them"
-    return f", {number} of them from records that are committed with the project" if number else ""
-
-
-def commit(run: Record) -> str:
-    """A run's commit, twelve digits, and whether the working tree was modified."""
-    known = run["environment"].get("commit")
-    changed = " with uncommitted changes" if run["environment"].get("dirty") else ""
-    return f"{known[:12]}{changed}" if known else "not recorded"
-
-
-def _joined(pieces: Sequence[str]) -> list[Span]:
-    spans: list[Span] = []
-    for piece in pieces:
-        spans += [Span(", ")] * bool(spans) + [Span(piece, "code")]
-    return spans
-
-
-class Footnotes:
-    """Assigns letters to footnote texts, in order of first use."""
-
-    def __init__(self) -> None:
-        self._letters: dict[str, str] = {}
-
-    def mark(self, text: str) -> str:
-        """The letter of a footnote: ``a`` to ``z``, then ``aa``."""
-        if text not in self._letters:
-            number, letters = len(self._letters), ""
-            while True:
-                letters = chr(ord("a") + number % 26) + letters
-                number = number // 26 - 1
-                if number < 0:
-                    break
-            self._letters[text] = letters
-        return self._letters[text]
-
-    def lines(self) -> list[str]:
-        """``(a) text`` of every footnote."""
-        return [f"({letters}) {text}" for text, letters in self._letters.items()]

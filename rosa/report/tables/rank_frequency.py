@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from rosa.config import registry
 from rosa.report import baselines, formatting
-from rosa.report.comparison import Comparison, Row, Task, frozen
+from rosa.report.comparison import Comparison, Row, Task
+from rosa.report.grouping import frozen
 from rosa.report.tables import notes
+from rosa.report.tables.footnotes import Footnotes
 from rosa.report.tables.highlights import Column, Standings, legend, standings
-from rosa.report.tables.notes import Footnotes
 from rosa.report.tables.results import not_above, standing_cell, task_columns, trial_text
-from rosa.report.tables.table import Cell, Table
+from rosa.report.tables.table import Cell, Table, text
 
 RANK = "Rank"
 """The heading of a table's first column."""
@@ -109,9 +110,9 @@ def _table(comparison: Comparison, rank_map: RankMap, task: Task, column: Column
     lines = (
         *notes.notes(comparison),
         *notes.on_baselines(comparison),
-        *([notes.text(f"Here: {', '.join(below)}.")] if below else []),
+        *([text(f"Here: {', '.join(below)}.")] if below else []),
     )
-    keys = (*map(notes.text, footnotes.lines()), notes.text(f"{explained} {formatting.MISSING}: no run."))
+    keys = (*map(text, footnotes.lines()), text(f"{explained} {formatting.MISSING}: no run."))
     return Table(
         f"{comparison.experiment}-rank-frequency", caption, (RANK, *rank_map.columns), tuple(rows), lines, keys
     )

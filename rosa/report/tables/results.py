@@ -10,9 +10,9 @@ from rosa.report import baselines, formatting
 from rosa.report.comparison import Comparison, Row, Task, Trial, complete, summarise
 from rosa.report.published import Published
 from rosa.report.tables import notes
+from rosa.report.tables.footnotes import Footnotes
 from rosa.report.tables.highlights import Column, Standing, Standings, legend, standings
-from rosa.report.tables.notes import Footnotes
-from rosa.report.tables.table import Cell, Line, Table
+from rosa.report.tables.table import Cell, Line, Table, text
 from rosa.report.tuned import holds
 
 AVERAGE = "Average"
@@ -36,7 +36,7 @@ def results_table(comparison: Comparison, published: Sequence[Published] = ()) -
     models = ", ".join(sorted({row.model for row in comparison.rows}))
     caption = f"{comparison.experiment}: {models}, {_shown(comparison.tasks)} at the {comparison.epoch}"
     lines = (*notes.notes(comparison), *notes.on_baselines(comparison))
-    keys = (*map(notes.text, footnotes.lines()), _legend(comparison, list(columns.values()), averaged))
+    keys = (*map(text, footnotes.lines()), _legend(comparison, list(columns.values()), averaged))
     return Table(comparison.experiment, caption, header, tuple(rows), lines, keys)
 
 
@@ -104,7 +104,7 @@ def _legend(comparison: Comparison, columns: Sequence[Standings], averaged: bool
             "averages."
         )
     parts += ["Trainable: adapter + head parameters.", legend(columns), f"{formatting.MISSING}: no run, or no score."]
-    return notes.text(" ".join(parts))
+    return text(" ".join(parts))
 
 
 # --- one row ---------------------------------------------------------------------------------------------------------

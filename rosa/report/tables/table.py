@@ -42,3 +42,13 @@ class Table:
     notes: tuple[Line, ...]
     legend: tuple[Line, ...] = ()
     """What marks and letters of the cells mean: further notes, which a page shows even where it folds the others."""
+
+
+def text(*parts: str) -> Line:
+    """A line of plain text."""
+    return tuple(Span(part) for part in parts)
+
+
+def loud(heading: str, body: str) -> Line:
+    """A warning: a line whose heading is bold."""
+    return (Span(heading, "bold"), Span(" " + body))
