@@ -10,6 +10,7 @@ from rosa.report.comparison import Row, Task
 MACHINE = "Runs on different kinds of machine (device or processor)."
 TORCH = "Runs with different versions of PyTorch."
 WEIGHTS = "Runs from different pretrained weights."
+ATTENTION = "Runs with different kernels of attention, which round differently."
 
 
 def apart(row: Row, other: Row, task: Task) -> list[str]:
@@ -36,7 +37,11 @@ def _weights(run: Record) -> object:
     return run["model"].get("sha256")
 
 
-NOTED = {MACHINE: _machine, TORCH: _torch, WEIGHTS: _weights}
+def _attention(run: Record) -> object:
+    return run["model"].get("attention")
+
+
+NOTED = {MACHINE: _machine, TORCH: _torch, WEIGHTS: _weights, ATTENTION: _attention}
 
 
 def _differ(values: Iterable[object]) -> bool:

@@ -70,7 +70,7 @@ def record(settings: Config, best: float | None = None, status: str = "done", **
         "params": {"trainable": 147456, "head": 33282, "total": 1_000_000},
         "environment": {"commit": "0123456789abcdef", "dirty": False},
         "data": {"splits": {s: {"rows": 100, "sha256": s} for s in ("train", *settings.task.evaluation)}},
-        "model": {"sha256": {"model.safetensors": "ab" * 32}},
+        "model": {"sha256": {"model.safetensors": "ab" * 32}, "attention": "sdpa"},
     }
     if status == "done":
         made["finished"] = "2026-01-01T01:00:00+00:00"

@@ -16,7 +16,7 @@ from rosa.errors import ReportError
 from rosa.records import find
 from rosa.records.baselines import find as find_baselines
 from rosa.records.baselines import hash_of, key_of_run
-from rosa.report.apart import MACHINE, TORCH, WEIGHTS
+from rosa.report.apart import ATTENTION, MACHINE, TORCH, WEIGHTS
 from rosa.report.benchmarked import FILE, read
 from rosa.report.claims import ablations, ranks
 from rosa.report.claims.methods import EXPERIMENT, ON_TEXTS, tasks_table, texts_table
@@ -230,6 +230,7 @@ def test_each_rank_has_its_own_claim_about_texts() -> None:
         ({"environment": {"device": "H100", "cpu": "A", "packages": {"torch": "2.1+cu13"}}}, MACHINE),
         ({"environment": {"device": "cpu", "cpu": "A", "packages": {"torch": "2.2+cpu"}}}, TORCH),
         ({"model": {"sha256": {"model.safetensors": "cd"}}}, WEIGHTS),
+        ({"model": {"attention": "eager"}}, ATTENTION),
         ({"environment": {"device": "cpu", "cpu": "A", "packages": {"torch": "2.1+other"}}}, None),
         ({"environment": {"commit": "an old record, which says nothing of its machine"}}, None),
     ],
