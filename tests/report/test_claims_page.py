@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import scipy.stats
 from rosa.config import FullConfig, IA3Config, LoraConfig, RosaConfig
 from rosa.records import find
 from rosa.report.claims import answers
-from rosa.report.claims.coverage import DECAYED, STUDIES, repeated, studies_table
+from rosa.report.claims.coverage import DECAYED, STUDIES, repeated, studies_table, where_run
 from rosa.report.claims.coverage import section as coverage
 from rosa.report.claims.methods import EXPERIMENT, WITH_LARGER, below_words
 from rosa.report.claims.overview import CLAIMS, anchor, overview
@@ -90,6 +91,7 @@ def test_every_line_of_the_committed_page_is_in_the_table_of_claims_and_every_li
     assert set(rows_of(first)) == {claim.words for claim in CLAIMS}, "each claim of the papers has lines"
     anchors = {anchor(part.splitlines()[0]) for part in rest}
     assert {link.split(")")[0] for link in first.split("](#")[1:]} <= anchors
+    assert "\\`" not in text, "a backtick that is not markup"
 
 
 # --- the studies -----------------------------------------------------------------------------------------------------
@@ -101,14 +103,35 @@ def test_a_study_says_what_it_took_and_what_was_not_run() -> None:
     found += row(LoraConfig(rank=8), [0.4], experiment="evidence_rank_tune")
     for run in found:
         run["environment"] |= {"device": "cpu", "cpu": "Some CPU"}
+    found[0]["environment"]["device"] = "A GPU"
     table = lines(studies_table(found))
     assert table["evidence_rank"] == [
-        "3 + 1", "0.3 + 0.1", "Some CPU", "STS-B, rank 2, rank 32, every second epoch, never",
+        "evidence_rank", "3 + 1", "0.3 + 0.1", "A GPU (1), Some CPU (2)",
+        "STS-B, rank 2, rank 32, every second epoch, never",
     ]  # fmt: skip
-    assert table["evidence_e2e"][:3] == ["0 + 0", "0.0 + 0.0", "—"]
-    assert [
-        study.files[0] for study in STUDIES if not (ROOT / "experiments" / f"{study.files[0]}.yaml").is_file()
-    ] == []
+    assert table["evidence_e2e"][1:4] == ["0 + 0", "0.0 + 0.0", "—"]
+
+
+def test_how_many_runs_were_on_gpus_is_what_their_records_say() -> None:
+    assert where_run(row(LoraConfig(), [0.4], experiment="other")) == "None of the studies has a run."
+    found = row(LoraConfig(), [0.4] * 4, experiment="evidence_rank")
+    for run, device in zip(found, ("A GPU", "cpu", "Another", "cpu"), strict=True):
+        run["environment"]["device"] = device
+    found += row(LoraConfig(), [0.4], experiment="evidence_rank_tune")
+    assert where_run(found).startswith(
+        "Of the 5 runs, tuning included, 2 were on GPUs (0.2 hours), 2 were on CPUs (0.2 hours), "
+        "1 were on machines that were not recorded (0.1 hours);"
+    )
+
+
+def test_every_name_of_a_command_is_that_of_an_experiment() -> None:
+    """Also where the records of several files bear the name of a study that has no file."""
+    names = [name for cells in lines(studies_table([])).values() for name in cells[0].split(", ")]
+    assert {*names} == {name for study in STUDIES for name in study.files}
+    assert [name for name in names if not (ROOT / "experiments" / f"{name}.yaml").is_file()] == []
+    text = coverage([]).markdown() + overview([])
+    assert re.findall(r"experiment=NAME", text) == ["experiment=NAME"], "the names are in the table below it alone"
+    assert "\\`" not in text
 
 
 def test_where_ia3_decayed_is_told() -> None:
@@ -123,8 +146,9 @@ def test_one_cell_has_its_command_and_its_committed_score() -> None:
     made[1]["identity"]["seed"], made[0]["identity"]["seed"] = 1, 2
     made[1]["command"] = "python scripts/train.py seed=1 jobs=2"
     made[1]["model"]["attention"] = "sdpa"
+    made[1]["environment"] |= {"device": "cpu", "cpu": "Some CPU", "threads": 2}
     (told,) = repeated([*made, *row(RosaConfig(every=1, rank=1), [0.5], experiment="rank_frequency")])
-    assert "`python scripts/train.py seed=1 model.attention=sdpa` took 6.0 minutes" in told
+    assert "`python scripts/train.py seed=1 model.attention=sdpa` took 6.0 minutes (Some CPU, 2 threads)," in told
     assert "Matthews correlation of 0.123456789 on validation." in told
     assert repeated(row(LoraConfig(), [0.5], experiment="rank_frequency")) == []
 

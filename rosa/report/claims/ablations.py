@@ -6,7 +6,7 @@ from typing import Any
 
 from rosa.report import formatting
 from rosa.report.claims.one_task import claims_table
-from rosa.report.claims.section import Section, protocol, study_of
+from rosa.report.claims.section import Section, protocol, study_of, tuned_on
 from rosa.report.claims.verdicts import Claim, Settings
 from rosa.report.comparison import Comparison
 
@@ -69,8 +69,8 @@ def section(comparison: Comparison) -> Section:
     return Section(
         "The parts of ROSA",
         (
-            f"{protocol(comparison)}; the learning rate of each row is tuned on seed 0. [Scores, rates and "
-            f"commands](../results/tables/{EXPERIMENT}.md).",
+            f"{protocol(comparison)}{tuned_on(comparison)}. [Scores, rates and commands]"
+            f"(../results/tables/{EXPERIMENT}.md).",
             TERMS,
             *tables,
         ),

@@ -27,9 +27,9 @@ def section(comparison: Comparison, lines: Sequence[Line]) -> Section:
     return Section(
         "Time, memory and storage",
         (
-            "Most of the study's runs shared a GPU, so their times say nothing. Times and peaks come from `python "
-            "scripts/benchmark.py costs`, which measures all methods side by side on a CPU: [its table with batches, "
-            "machine and quartiles](../results/tables/costs.md).",
+            "The study's runs were on different machines and beside others, so their times say nothing. Times and "
+            "peaks come from `python scripts/benchmark.py costs`, which measures all methods side by side on a CPU: "
+            "[its table with batches, machine and quartiles](../results/tables/costs.md).",
             costs_claims(lines),
             "What does not depend on the machine comes from the study's records. (They [have "
             f"times and memory peaks, too](../results/tables/{name}_costs.md), but those were taken beside other work; "

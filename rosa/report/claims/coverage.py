@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -85,10 +86,9 @@ def section(found: Sequence[Record]) -> Section:
     return Section(
         "What was run, and what was cut",
         (
-            "A command of a study is `python scripts/train.py -m experiment=NAME data.dir=DIR`; each file in "
-            "`experiments/` says how its learning rates were tuned before, and `scripts/plan.py` what it would take on "
-            "a GPU. All was cut to the time there was: two sittings of eight minutes on one GPU (an H200, then an "
-            "H100), with many runs beside each other, for GLUE; and two CPU cores, beside other work, for the rest.",
+            "A study is run by `python scripts/train.py -m experiment=NAME data.dir=DIR`, with each NAME that the "
+            "table gives it; each file in `experiments/` says how its learning rates were tuned before, and "
+            f"`scripts/plan.py` what it would take on a GPU. All was cut to the time there was. {where_run(found)}",
             studies_table(found),
             *_decayed(found),
             *repeated(found),
@@ -96,25 +96,52 @@ def section(found: Sequence[Record]) -> Section:
     )
 
 
+def where_run(found: Sequence[Record]) -> str:
+    """How many of the studies' runs were on GPUs and how many on CPUs, and for how long."""
+    own: dict[str, list[Record]] = {"on GPUs": [], "on CPUs": [], "on machines that were not recorded": []}
+    on_gpus, on_cpus, unknown = own
+    for run in (run for study in STUDIES for some in _runs(study, found) for run in some):
+        device = run["environment"].get("device")
+        own[on_cpus if device == "cpu" else on_gpus if device else unknown].append(run)
+    told = listed(f"{len(runs)} were {where} ({_hours(runs):.1f} hours)" for where, runs in own.items() if runs)
+    if not told:
+        return "None of the studies has a run."
+    runs = sum(map(len, own.values()))
+    return (
+        f"Of the {runs} runs, tuning included, {told}; many ran beside others, and took longer than they would alone."
+    )
+
+
 def studies_table(found: Sequence[Record]) -> Table:
     """One line per study: runs and hours of tuning and of the study, machines, and what was planned and not run."""
     rows = []
     for study in STUDIES:
-        runs, grid = (
-            [run for run in found if run["identity"]["experiment"] == name]
-            for name in (study.experiment, f"{study.experiment}_tune")
-        )
-        hours = (sum(run["costs"].get("seconds_total", 0.0) for run in some) / 3600 for some in (runs, grid))
-        counts, took = f"{len(runs)} + {len(grid)}", " + ".join(f"{each:.1f}" for each in hours)
-        machines = sorted({_machine(run) for run in runs})
-        cells = (", ".join(study.files), counts, took, listed(machines) or formatting.MISSING, _cut(study, runs))
+        runs, grid = _runs(study, found)
+        counts, took = f"{len(runs)} + {len(grid)}", " + ".join(f"{_hours(some):.1f}" for some in (runs, grid))
+        on = listed(f"{machine} ({count})" for machine, count in sorted(Counter(map(_machine, runs)).items()))
+        cells = (study.experiment, listed(study.files), counts, took, on or formatting.MISSING, _cut(study, runs))
         rows.append(tuple(map(Cell, cells)))
     note = text(
-        "Runs and hours (of all runs together): of the study + of its tuning. Not run: the planned tasks without a "
-        "run, and the planned rows without one on any task."
+        "Runs and hours (of all runs together): of the study + of its tuning. On: the GPU or, for runs without one, "
+        "the CPU, with how many of the study's runs were on it. Not run: the planned tasks without a run, and the "
+        "planned rows without one on any task."
     )
-    header = ("Study (`experiment=`)", "Runs", "Hours", "On", "Not run")
+    header = ("Study", "NAME", "Runs", "Hours", "On", "Not run")
     return Table("claims-studies", "The studies", header, tuple(rows), (note,))
+
+
+def _runs(study: Study, found: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """The runs of a study, and those that tuned its learning rates."""
+    own, grid = (
+        [run for run in found if run["identity"]["experiment"] == name]
+        for name in (study.experiment, f"{study.experiment}_tune")
+    )
+    return own, grid
+
+
+def _hours(runs: Sequence[Record]) -> float:
+    """What runs took together."""
+    return float(sum(run["costs"].get("seconds_total", 0.0) for run in runs)) / 3600
 
 
 def _machine(run: Record) -> str:
@@ -185,8 +212,10 @@ def repeated(found: Sequence[Record]) -> list[str]:
     attention = run["model"].get("attention")
     words = [word for word in run["command"].split() if not word.startswith("jobs=")]
     command = " ".join([*words, *([f"model.attention={attention}"] if attention else [])])
-    minutes = run["costs"].get("seconds_total", 0.0) / 60
+    minutes = 60 * _hours([run])
+    threads = run["environment"].get("threads")
+    on = _machine(run) + (f", {threads} thread{'' if threads == 1 else 's'}" if threads else "")
     return [
-        f"**One cell again.** `{command}` took {minutes:.1f} minutes on one core ({_machine(run)}), and its record "
+        f"**One cell again.** `{command}` took {minutes:.1f} minutes ({on}), and its record "
         f"has a {formatting.METRIC_NAMES[task['headline']]} of {score!r} on {task['evaluation'][0]}."
     ]

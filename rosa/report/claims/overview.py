@@ -84,9 +84,9 @@ def overview(sections: Sequence[Section]) -> str:
         "Source: the abstract, the theorem ([theory.md](theory.md)), or the section about such experiments, of the "
         "paper; *reviews of ROSA*: those of its [ICLR submission](https://openreview.net/forum?id=cgCKm5DOnu); "
         "*ours*: asked by this project. Found: the difference of two scores, ± half a 95% interval, or the ratio of "
-        "two costs. Each link leads to the section with all numbers, and begins with the experiment, which `python "
-        "scripts/train.py -m experiment=NAME data.dir=DIR` runs ([all commands](#what-was-run-and-what-was-cut)). "
-        "Several verdicts of one claim are counted."
+        "two costs. Each link leads to the section with all numbers, and begins with the name of the study, "
+        "whose commands are under [what was run](#what-was-run-and-what-was-cut). Several verdicts of one claim are "
+        "counted."
     )
     return "\n".join([*grid(texts), "", paragraph(note), ""])
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rosa.report import formatting
 from rosa.report.claims.methods import difference_cell, legend
 from rosa.report.claims.one_task import claims_table
-from rosa.report.claims.section import VERDICT, Section, protocol, study_of
+from rosa.report.claims.section import VERDICT, Section, protocol, study_of, tuned_on
 from rosa.report.claims.verdicts import (
     LORA,
     NEVER,
@@ -78,8 +78,8 @@ def section(comparison: Comparison) -> Section:
         "Rank",
         (
             "The paper: rank trades memory for the speed of convergence, and not for expressiveness. So a small rank "
-            f"should be behind at first and not at the end. {protocol(comparison)}; the learning rate of each row is "
-            "tuned on seed 0, so a faster start may also be that of a higher rate. [Scores, rates and commands]"
+            f"should be behind at first and not at the end. {protocol(comparison)}{tuned_on(comparison)}. A faster "
+            "start may also be that of a higher rate. [Scores, rates and commands]"
             f"(../results/tables/{EXPERIMENT}.md).",
             *parts,
         ),

@@ -71,6 +71,12 @@ def protocol(comparison: Comparison) -> str:
     )
 
 
+def tuned_on(comparison: Comparison) -> str:
+    """``; the learning rate of each row is tuned on seed 0``, with the seeds that did; nothing without tuning."""
+    seeds = sorted({run["tuning"]["seed"] for run in comparison.shown if run["tuning"]})
+    return f"; the learning rate of each row is tuned on seed {listed(map(str, seeds))}" if seeds else ""
+
+
 def listed(items: Iterable[str]) -> str:
     """Items with commas between them."""
     return ", ".join(items)
