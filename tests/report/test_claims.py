@@ -23,8 +23,9 @@ from rosa.report.claims.methods import EXPERIMENT, ON_TEXTS, tasks_table, texts_
 from rosa.report.claims.page import page
 from rosa.report.claims.rates import rates_table
 from rosa.report.claims.section import Section, verdict
-from rosa.report.claims.verdicts import margin_to
+from rosa.report.claims.verdicts import Difference, margin_to
 from rosa.report.grouping import compare
+from rosa.report.significance import Paired
 from rosa.report.tables.table import Table
 from tests.conftest import ROOT
 from tests.report.synthetic_records import TEXT_SCORES, config, costs, record, written
@@ -170,6 +171,40 @@ def test_the_margin_begins_at_a_constant_answer() -> None:
     assert margin_to(comparison, comparison.tasks[0], own, other, place) == pytest.approx(0.1 * (0.82 - 0.6))
     unknown = compare(found, EXPERIMENT)
     assert margin_to(unknown, unknown.tasks[0], own, other, place) == pytest.approx(0.1 * 0.82)
+
+
+def errors(experiment: str, rows: Sequence[tuple[MethodConfig, Sequence[float]]]) -> list[dict[str, Any]]:
+    """Records of a task that is led by its error: of each method, one for each error of seeds 1, 2, 3."""
+    found = runs(experiment, rows)
+    for run in found:
+        run["config"]["task"] |= {"lower_is_better": True}
+        run["metrics"]["selection"]["rule"] = "lowest"
+    return found
+
+
+@pytest.mark.parametrize("start", [None, 0.9])
+@pytest.mark.parametrize(("more", "verdict"), [(-0.1, "supported"), (0.002, "supported"), (0.2, "contradicted")])
+def test_as_good_is_the_other_way_round_for_an_error(more: float, verdict: str, start: float | None) -> None:
+    """Full fine-tuning's error is 0.4: a tenth of it, or of the 0.5 that it is below a constant answer's."""
+    found = errors(EXPERIMENT, [(FullConfig(), [0.4] * 3), (RosaConfig(every=1), 0.4 + more + np.array(NOISE))])
+    answers = None if start is None else constant_answers(found, start)
+    table = tasks_table(compare(found, EXPERIMENT, baselines=answers))
+    assert lines(table)["ROSA is as good as full fine-tuning"][-1] == verdict
+    told = table.notes[-1][0].text
+    assert ("4.0 (CoLA)" if start is None else "5.0 (CoLA)") in told
+    assert "or for an error below one (of the whole error where that has none)" in told
+
+
+@pytest.mark.parametrize("error", [False, True])
+def test_a_tie_is_not_ahead(error: bool) -> None:
+    assert not Difference("CoLA", "mse", error, Paired("LoRA", (0.0, 0.0))).ahead
+
+
+def test_what_is_not_above_a_constant_answer_leaves_no_margin() -> None:
+    found = runs(EXPERIMENT, [(FullConfig(), [0.5]), (RosaConfig(every=1), [0.5])])
+    comparison = compare(found, EXPERIMENT, baselines=constant_answers(found, 0.6))
+    (task,) = comparison.tasks
+    assert margin_to(comparison, task, {1: 0.5}, {1: 0.5}, ("validation", task.metric)) == 0
 
 
 def test_lines_of_few_tasks_say_so() -> None:
@@ -363,8 +398,33 @@ def test_rank_is_compared_at_the_end_and_at_the_first_epoch_that_tells() -> None
     assert speed.header == ("Row", "Training state (MiB)", "Epoch 1", "Epoch 2", "Epoch 3")
     assert lines(speed)["ROSA r=32, every 1 epoch"] == ["6.00", "0.0 ± 0.0", "30.7 ± 2.1", "40.0 ± 0.0"]
     (told,) = (part for part in made.parts[1:] if isinstance(part, str))
-    assert told.startswith("*Early* is epoch 2. We had planned epoch 1, but")
-    assert "In 4 of 4 rows the mean is highest after the last epoch" in told
+    assert told.startswith(
+        "*Early* is epoch 2. We had planned epoch 1, but after it all runs of the two rows "
+        "(ROSA r=32, every 1 epoch; ROSA r=1, every 1 epoch) had the same score"
+    )
+    assert "In 4 of 4 rows the mean is best after the last epoch" in told
+
+
+def test_an_error_that_falls_to_the_end_is_still_getting_better() -> None:
+    found = rank_runs()
+    for run in found:
+        run["config"]["task"] |= {"lower_is_better": True}
+        run["metrics"]["selection"]["rule"] = "lowest"
+        run["history"][0]["validation"]["matthews_correlation"] = 0.9
+        run["history"][-1]["validation"]["matthews_correlation"] = 0.05
+    (told,) = (part for part in ranks.section(compare(found, ranks.EXPERIMENT)).parts[1:] if isinstance(part, str))
+    assert "In 4 of 4 rows the mean is best after the last epoch" in told
+
+
+def test_the_first_epoch_is_that_of_the_two_rows_compared() -> None:
+    """Another row was scored after half an epoch, too."""
+    found = rank_runs()
+    for run in found:
+        run["history"] = run["history"][1:]
+        if run["identity"]["method"] == "lora":
+            run["history"].insert(0, {"epoch": 0.5, "step": 5, "validation": {"matthews_correlation": 0.2}})
+    (told,) = (part for part in ranks.section(compare(found, ranks.EXPERIMENT)).parts[1:] if isinstance(part, str))
+    assert told.startswith("*Early* is epoch 2. In")
 
 
 def test_rows_that_fell_at_the_end_are_not_counted_as_rising() -> None:

@@ -190,6 +190,22 @@ def test_convergence_is_measured_from_a_constant_answer() -> None:
     assert lines(convergence_table(compare(found, EXPERIMENT)))["LoRA r=8"] == ["1"]
 
 
+@pytest.mark.parametrize(("start", "epoch"), [(None, "3"), (0.8, "2")])
+def test_an_error_converges_from_above(start: float | None, epoch: str) -> None:
+    """Full fine-tuning's is 0.4 in the end: wanted is 5 % more, or of what it is below a constant answer's."""
+    found = [
+        *curve(row(FullConfig(), [0.4]), [0.7, 0.5, 0.4]),
+        *curve(row(LoraConfig(), [0.4]), [0.43, 0.42, 0.4] if start else [0.44, 0.43, 0.41]),
+    ]
+    for run in found:
+        run["config"]["task"] |= {"lower_is_better": True}
+        run["metrics"]["selection"]["rule"] = "lowest"
+    answers = constant_answers(found, start) if start else None
+    table = convergence_table(compare(found, EXPERIMENT, baselines=answers))
+    assert lines(table) == {"Full": ["3"], "LoRA r=8": [epoch]}
+    assert "or for an error below one" in table.notes[0][0].text
+
+
 def test_without_full_fine_tuning_nothing_is_said_about_convergence() -> None:
     found = curve(row(LoraConfig(), [0.5]), [0.5])
     assert lines(convergence_table(compare(found, EXPERIMENT))) == {"LoRA r=8": ["—"]}

@@ -108,18 +108,21 @@ def _early_on(comparison: Comparison, task: Task) -> list[str]:
     """Which epoch the early claim is about, and how many rows were still getting better; nothing without its rows."""
     rows = rows_of(comparison, SOONER)
     early = early_epoch(*rows, task) if rows else None
-    if early is None:
+    if rows is None or early is None:
         return []
     curves = [curve for row in comparison.rows if (curve := points(row, task, task.metric))]
-    rising = sum(max(curve, key=lambda point: point.mean) is curve[-1] for curve in curves)
-    first = min(point.epoch for curve in curves for point in curve)
+    best = min if task.lower_is_better else max
+    rising = sum(best(curve, key=lambda point: point.mean) is curve[-1] for curve in curves)
+    first = min(set.intersection(*({point.epoch for point in points(row, task, task.metric)} for row in rows)))
+    two = "; ".join(row.label for row in rows)
     why = (
-        f" We had planned epoch {first:g}, but after it the scores of all these runs were still one constant answer's."
+        f" We had planned epoch {first:g}, but after it all runs of the two rows ({two}) had the same "
+        "score, as if they gave one constant answer."
         if early > first
         else ""
     )
     return [
-        f"*Early* is epoch {early:g}.{why} In {rising} of {len(curves)} rows the mean is highest after the last epoch, "
+        f"*Early* is epoch {early:g}.{why} In {rising} of {len(curves)} rows the mean is best after the last epoch, "
         "so these had not converged, and what a rank could express in the end is not tested."
     ]
 

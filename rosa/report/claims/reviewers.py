@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Sequence
 
 from rosa.report import formatting
-from rosa.report.baselines import constant
 from rosa.report.benchmarked import FULL, LORA, ROSA, Case, Line, ratios, values
 from rosa.report.claims import answers, verdicts
 from rosa.report.claims.costs import to_faster_lora, to_full
@@ -55,10 +54,10 @@ def convergence_table(comparison: Comparison) -> Table:
         (Cell(row.label), *(Cell(_converged(row, full, task, comparison)) for task in comparison.tasks))
         for row in comparison.rows
     ]
+    over = verdicts.over_constant(any(task.lower_is_better for task in comparison.tasks))
     note = text(
         f"The first epoch after which the mean score has {SHARE:.0%} of what full fine-tuning's after its last one has "
-        "above a constant answer (above 0 where that has no score), over the seeds that all rows have, on the split "
-        f"that chose nothing. {formatting.MISSING}: not run."
+        f"{over}, over the seeds that all rows have, on the split that chose nothing. {formatting.MISSING}: not run."
     )
     return _by_task("claims-convergence", "The epoch of convergence", comparison, rows, note)
 
@@ -72,12 +71,14 @@ def _converged(row: Row, full: Row | None, task: Task, comparison: Comparison) -
     seeds = seeds_of_all(comparison.rows, task)
     if not seeds or not target[-1].values.keys() >= set(seeds):
         return formatting.MISSING
-    start = constant(comparison, task, (task.splits[0], task.metric)) or 0.0
-    wanted = start + SHARE * (statistics.fmean(target[-1].values[seed] for seed in seeds) - start)
+    last = statistics.fmean(target[-1].values[seed] for seed in seeds)
+    lost = (1 - SHARE) * verdicts.above_constant(comparison, task, last, (task.splits[0], task.metric))
     for point in own:
         # Without a seed whose score is not finite there, the mean would be of other runs.
-        if point.values.keys() >= set(seeds) and statistics.fmean(point.values[seed] for seed in seeds) >= wanted:
-            return f"{point.epoch:g}"
+        if point.values.keys() >= set(seeds):
+            mean = statistics.fmean(point.values[seed] for seed in seeds)
+            if mean <= last + lost if task.lower_is_better else mean >= last - lost:
+                return f"{point.epoch:g}"
     return f"not in {own[-1].epoch:g}"
 
 

@@ -83,7 +83,8 @@ class Difference:
     @property
     def ahead(self) -> bool:
         """Whether the row is better on average, or less behind than its margin."""
-        return ((self.paired.difference or 0) + self.paired.margin > 0) != self.lower_is_better
+        shifted = (self.paired.difference or 0) + self.paired.margin
+        return shifted < 0 if self.lower_is_better else shifted > 0
 
 
 def row_of(comparison: Comparison, wanted: Settings) -> Row | None:
@@ -151,10 +152,27 @@ def margin_to(
 ) -> float:
     """By how much a row may be behind another and still be as good; below 0 for an error, of which less is better.
 
-    ``MARGIN`` of the other row's mean over the seeds that both have, less the score of a constant answer or 0.
+    ``MARGIN`` of what the other row's mean, over the seeds that both have, is :func:`above_constant`.
     """
     found = summarise(other[seed] for seed in own.keys() & other.keys())
-    return MARGIN * (found.mean - (constant(comparison, task, place) or 0.0)) if found else 0.0
+    sign = -1 if is_error(task, place) else 1
+    return sign * MARGIN * above_constant(comparison, task, found.mean, place) if found else 0.0
+
+
+def above_constant(comparison: Comparison, task: Task, mean: float, place: Place) -> float:
+    """By how much a mean is better than a constant answer: its score, or its error; at least 0.
+
+    Where a constant answer has none, a score is taken from 0, and of an error the whole.
+    """
+    start = constant(comparison, task, place)
+    if is_error(task, place):
+        return max(0.0, mean if start is None else start - mean)
+    return max(0.0, mean - (start or 0.0))
+
+
+def is_error(task: Task, place: Place) -> bool:
+    """Whether less is better: the scores of texts of a task that is led by an error are not."""
+    return task.lower_is_better and place[1] == task.metric
 
 
 def corrected(lines: Sequence[Sequence[Difference | None]]) -> list[list[Difference | None]]:
@@ -224,11 +242,18 @@ def on_margins(found: Sequence[Difference]) -> list[Line]:
         return []
     ends = {name: dict.fromkeys((own[min(own)], own[max(own)])) for name, own in margins.items()}
     each = ", ".join(f"{' to '.join(written)} ({name})" for name, written in ends.items())
+    errors = any(one.paired.margin and one.lower_is_better for one in found)
     return [
         text(
-            f'"As good as": not behind by more than a margin, {MARGIN:.0%} of what the other row\'s mean has above a '
-            f"constant answer (above 0 where that has no score): {each}. It is {SUPPORTED} where the difference is "
-            f"significantly above minus the margin, {CONTRADICTED} where it is significantly below; the distance from "
-            "there is what can be detected. The margin was chosen after the first runs had been seen."
+            f'"As good as": not behind by more than a margin, {MARGIN:.0%} of what the other row\'s mean has '
+            f"{over_constant(errors)}: {each}. It is {SUPPORTED} where the row is significantly less behind than the "
+            f"margin (or ahead), {CONTRADICTED} where it is significantly further behind; what can be detected is "
+            "counted from the margin. The margin was chosen after the first runs had been seen."
         )
     ]
+
+
+def over_constant(errors: bool) -> str:
+    """What :func:`above_constant` is, in words, for scores alone or with ``errors`` among them."""
+    told = "above a constant answer (above 0 where that has no score)"
+    return f"{told}, or for an error below one (of the whole error where that has none)" if errors else told
