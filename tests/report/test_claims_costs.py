@@ -51,11 +51,17 @@ def test_the_claims_about_costs_are_those_of_the_benchmark(
     assert found["ROSA's training step takes no longer than that of the faster LoRA"] == [
         f"{significant(narrow)} (narrow r=8) to {significant(wide)} (wide r=2)", "2", verdict,
     ]  # fmt: skip
-    to_full = found["ROSA's training step takes no longer than full fine-tuning's"]
+    to_full = found["ROSA's training step takes less time than full fine-tuning's"]
     assert to_full == ["0.250 (wide r=2)", "1", "supported"]
     assert found["Once merged, a model is as fast as before any method (no latency)"] == ["—", "0", "not run"]
     checkpoints = found["What ROSA needs for resuming takes no more bytes than LoRA's"]
     assert checkpoints == ["3.00 (wide r=2)", "1", "contradicted"]
+
+
+@pytest.mark.parametrize(("step", "verdict"), [(0.99, "supported"), (1.0, "contradicted"), (1.01, "contradicted")])
+def test_as_long_as_full_fine_tunings_is_not_faster(step: float, verdict: str, tmp_path: Path) -> None:
+    found = lines(costs_claims(benchmark(tmp_path, f"a: ROSA r=2,step,s,{step}", "a: Full,step,s,1.0")))
+    assert found["ROSA's training step takes less time than full fine-tuning's"][-1] == verdict
 
 
 def test_memory_is_compared_by_its_sum_and_by_the_peak_above_the_process(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rosa.report import baselines, formatting
 from rosa.report.apart import apart
 from rosa.report.claims import texts
-from rosa.report.claims.section import VERDICT, Section, listed, model_of, protocol, study_of
+from rosa.report.claims.section import VERDICT, ClaimsTable, Section, listed, model_of, protocol, study_of
 from rosa.report.claims.verdicts import (
     CONTRADICTED,
     DIFFERENCE,
@@ -117,7 +117,8 @@ def tasks_table(comparison: Comparison) -> Table:
         f"{SUPPORTED} where most of the {len(names)} tasks have a {HOLM} in the claim's direction, {CONTRADICTED} "
         f"where most have one in the other, {OPEN} otherwise"
     )
-    return Table("claims", "The claims", ("Claim", *names, VERDICT), tuple(rows), _notes(found, footnotes, verdict))
+    header, notes = ("Claim", *names, VERDICT), _notes(found, footnotes, verdict)
+    return ClaimsTable("claims", "The claims", header, tuple(rows), notes, found=tuple(map(tuple, found)), each="tasks")
 
 
 def below_words(comparison: Comparison) -> list[str]:
@@ -167,7 +168,8 @@ def texts_table(comparison: Comparison) -> Table:
     )
     lines = _notes(tested, footnotes, verdict, tuning_seeds(comparison))
     caption = f"The claims, on generated texts ({formatting.task_name(task.name)})"
-    return Table(f"claims-texts-{comparison.experiment}", caption, ("Claim", *names, VERDICT), tuple(rows), lines)
+    name, header = f"claims-texts-{comparison.experiment}", ("Claim", *names, VERDICT)
+    return ClaimsTable(name, caption, header, tuple(rows), lines, found=tuple(map(tuple, tested)))
 
 
 def _notes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rosa.report import formatting
-from rosa.report.claims.section import VERDICT
+from rosa.report.claims.section import VERDICT, ClaimsTable
 from rosa.report.claims.verdicts import (
     DIFFERENCE,
     OPEN,
@@ -52,4 +52,4 @@ def claims_table(name: str, caption: str, claims: Sequence[Claim], comparison: C
         *on_margins(known),
         *map(text, footnotes.lines()),
     )
-    return Table(name, caption, HEADER, tuple(rows), lines)
+    return ClaimsTable(name, caption, HEADER, tuple(rows), lines, found=tuple((one,) for one in found))

@@ -79,14 +79,15 @@ def page(found: Sequence[Record], lines: Sequence[Line] = (), baselines: Found |
 
 def _summary(sections: Sequence[Section]) -> str:
     """What is compared, how the page came about, and the claims in one table."""
-    every = [verdict(line) for section in sections for _, line in section.claims]
+    every = [verdict(line) for section in sections for _, line, _ in section.claims]
     counts = Counter(every)
     others = f", and {counts[NOT_RUN]} not run" if counts[NOT_RUN] else ""
-    main = sections[0].claims[0][1]
+    main = sections[0].claims[0].cells
     made = (
         "Made by `python scripts/make_claims.py` from the committed records and the benchmark's table. Each claim is "
         f"tested by one comparison or several, {len(every)} in all: {counts[SUPPORTED]} {SUPPORTED}, "
-        f"{counts[CONTRADICTED]} {CONTRADICTED}, {counts[OPEN]} {OPEN}{others}. *Open* are those for which the "
-        f"seeds, or the tasks that were run, are too few. The main claim, {main[0].text}, is {verdict(main)}."
+        f"{counts[CONTRADICTED]} {CONTRADICTED}, {counts[OPEN]} {OPEN}{others}. *Open* means, of scores, that too few "
+        "differences are significant for either verdict (so few seeds show only large ones) and, of costs, that the "
+        f"claim holds in some cases and not in others. The main claim, {main[0].text}, is {verdict(main)}."
     )
     return "\n".join([*(paragraph(each) + "\n" for each in (METHODS, MODELS, made)), overview(sections)])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rosa.report import formatting
 from rosa.report.claims.methods import difference_cell, legend
 from rosa.report.claims.one_task import claims_table
-from rosa.report.claims.section import VERDICT, Section, protocol, study_of, tuned_on
+from rosa.report.claims.section import VERDICT, ClaimsTable, Section, protocol, study_of, tuned_on
 from rosa.report.claims.verdicts import (
     LORA,
     NEVER,
@@ -31,8 +31,6 @@ from rosa.report.tables.table import Cell, Table, text
 EXPERIMENT = "evidence_rank"
 PLANNED = (1, 2, 8, 32)
 """The ranks of the experiment's file; those without records are not run."""
-BY_RANK_NAME = "claims-by-rank"
-"""Beginning of the names of the tables whose columns are ranks."""
 SECOND = ROSA | {"method.every": 2}
 """ROSA with a new subspace every second epoch."""
 LOW, HIGH = PLANNED[0], PLANNED[-1]
@@ -53,7 +51,7 @@ OF_RANK = (
     SOONER,
 )
 BY_RANK = {
-    f"{words} at each rank": tuple(Claim(words, own | {RANK: r}, other | {RANK: r}) for r in PLANNED)
+    f"{words}, for most ranks": tuple(Claim(words, own | {RANK: r}, other | {RANK: r}) for r in PLANNED)
     for words, own, other in (
         ("ROSA is better than LoRA", ROSA, LORA),
         ("A new subspace each epoch is better than the first one kept", ROSA, NEVER),
@@ -101,7 +99,9 @@ def by_rank_table(comparison: Comparison, task: Task, caption: str) -> Table:
         text(f"Verdict: by most of the ranks, as above by most of the tasks. {UNCORRECTED}"),
         *map(text, footnotes.lines()),
     )
-    return Table(f"{BY_RANK_NAME}-{task.name}", caption, header, tuple(rows), lines)
+    return ClaimsTable(
+        f"claims-by-rank-{task.name}", caption, header, tuple(rows), lines, found=tuple(map(tuple, found)), each="ranks"
+    )
 
 
 def _early_on(comparison: Comparison, task: Task) -> list[str]:

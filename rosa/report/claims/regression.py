@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rosa.records import Record
 from rosa.report import formatting
-from rosa.report.claims.section import VERDICT, Section
+from rosa.report.claims.section import VERDICT, ClaimsTable, Section
 from rosa.report.claims.verdicts import (
     DIFFERENCE,
     FULL,
@@ -75,7 +75,8 @@ def regression_table(comparisons: dict[str, Comparison]) -> Table:
         f"which the teachers' are scored, too). Difference: {DIFFERENCE.replace(', in points', '')}. Verdict: by p < "
         f"{LEVEL:g} after Holm's correction over the table's tests."
     )
-    return Table("claims-regression", "Regression", HEADER, tuple(lines), (note,))
+    found = tuple(map(tuple, tested))
+    return ClaimsTable("claims-regression", "Regression", HEADER, tuple(lines), (note,), found=found)
 
 
 def _named(rank: Settings) -> str:

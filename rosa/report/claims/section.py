@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rosa.report import formatting
+from rosa.report.claims.verdicts import Difference
 from rosa.report.comparison import Comparison
 from rosa.report.tables.markdown import markdown, paragraph
 from rosa.report.tables.table import Cell, Table
@@ -15,6 +17,25 @@ VERDICT = "Verdict"
 
 
 Line = tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class ClaimsTable(Table):
+    """A table of claims about scores, with the differences behind its cells."""
+
+    found: tuple[tuple[Difference | None, ...], ...] = ()
+    """Of each line, those that decide its verdict; None where one of them has no runs."""
+    each: str = ""
+    """What a line has a difference on each of (tasks, ranks); empty where one difference decides it."""
+
+
+class Claimed(NamedTuple):
+    """A line of a table of claims."""
+
+    table: Table
+    cells: Line
+    found: tuple[Difference | None, ...]
+    """The differences that decide it; none where it is about costs."""
 
 
 def verdict(line: Line) -> str:
@@ -33,10 +54,14 @@ class Section:
     """Data and model that its claims are about, where those are one, see :func:`study_of`."""
 
     @property
-    def claims(self) -> list[tuple[Table, Line]]:
-        """The lines of its tables of claims, each with its table."""
+    def claims(self) -> list[Claimed]:
+        """The lines of its tables of claims."""
         tables = (part for part in self.parts if isinstance(part, Table) and part.header[-1] == VERDICT)
-        return [(table, line) for table in tables for line in table.rows]
+        return [
+            Claimed(table, line, table.found[place] if isinstance(table, ClaimsTable) else ())
+            for table in tables
+            for place, line in enumerate(table.rows)
+        ]
 
     def markdown(self) -> str:
         """The section as Markdown."""

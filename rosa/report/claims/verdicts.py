@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from rosa.report.comparison import Comparison, Row, Task, summarise
 from rosa.report.histories import points
 from rosa.report.significance import LEVEL, POWER, Paired, adjusted, compare_with, deviation_interval
 from rosa.report.tables.table import Line, text
+from rosa.utils.formatting import DECIMALS
 
 SUPPORTED, CONTRADICTED, OPEN, NOT_RUN = "supported", "contradicted", "open", "not run"
 
@@ -32,6 +34,11 @@ SPARSE: Settings = {"method.name": "robust", "method.schedule": "sparse_only"}
 MARGIN = 0.1
 """A row is as good as another where it is behind by less than this share of what the other has above a constant
 answer."""
+CORRELATIONS = ("matthews_correlation", "pearson", "spearmanr")
+"""Metrics from -1 to 1; all others are from 0 to 1 but for those that have no end on one side."""
+UNBOUNDED = (*DECIMALS, "r2")
+NONE = "none"
+"""In place of a detectable difference that is larger than any two scores can have."""
 HOLM = "†"
 """Mark of a difference that is significant after correction. The tables of scores have a star for one that is so
 before."""
@@ -74,6 +81,11 @@ class Difference:
     """The p-value after :func:`corrected`; None where there is no test."""
     tests: int | None = None
     """The number of tests it was corrected for; None before."""
+
+    @property
+    def largest(self) -> float:
+        """The largest difference that two scores can have, by the metric's scale."""
+        return 2 if self.metric in CORRELATIONS else math.inf if self.metric in UNBOUNDED else 1
 
     @property
     def counts(self) -> bool:
@@ -213,9 +225,12 @@ def mean_and_reach(one: Difference, mark: str = "") -> str:
 
 
 def detectable(one: Difference) -> str:
-    """The detectable difference at the corrected level; a dash where there is no interval."""
+    """The detectable difference at the corrected level; a dash without an interval, ``NONE`` beyond the scale."""
     found = one.paired.detectable(one.tests or 1)
-    return formatting.MISSING if found is None else formatting.score(found, one.metric)
+    if found is None:
+        return formatting.MISSING
+    # Counted from the margin, a difference can be as large as the scale and the margin together.
+    return NONE if found > one.largest + abs(one.paired.margin) else formatting.score(found, one.metric)
 
 
 def on_detectable(found: Sequence[Difference]) -> str:
@@ -223,11 +238,12 @@ def on_detectable(found: Sequence[Difference]) -> str:
     tests = max((one.tests or 1 for one in found), default=1)
     fewest = min((one.paired.n for one in found if one.paired.interval), default=2)
     low, high = deviation_interval(fewest)
+    beyond = f"; {NONE}: not even the largest difference that two scores can have would be found with that chance"
     level = f"{LEVEL:g}/{tests}, what the correction asks of the smallest p" if tests > 1 else f"{LEVEL:g}"
     return (
         f"the smallest true difference that n such pairs would find with a chance of {POWER:.0%} at p < {level}, if "
         f"the deviation of these pairs is the true one (which with n={fewest} may be {low:.2f} to {high:.1f} times as "
-        "large)"
+        "large)" + (beyond if any(detectable(one) == NONE for one in found) else "")
     )
 
 
