@@ -30,7 +30,9 @@ def select_lr(records: Sequence[Record], rule: Rule = "best") -> tuple[float, di
         The selected learning rate, and for each its mean headline over the finished seeds and their number (NaN and 0
         if none finished). A learning rate with a diverged seed ranks below all those without one, since the mean over
         its finished seeds would be too good. A seed that failed for another reason (killed, a full disk) says nothing
-        about its learning rate and is left out of the mean. Ties go to the smaller learning rate.
+        about its learning rate and is left out of the mean. The rate with most seeds is the measure of the others: each
+        is compared with it over the seeds that both have, and one that has fewer than half of its seeds is not
+        selected. Ties go to the smaller learning rate.
 
     Raises:
         RecordError: the runs differ in another setting too, or none has finished.
@@ -45,24 +47,39 @@ def best_lr(records: Sequence[Record], rule: Rule = "best") -> tuple[float, dict
     Raises:
         RecordError: none has finished.
     """
-    scores: dict[float, list[float]] = {}
+    scores: dict[float, dict[int, list[float]]] = {}
     diverged: set[float] = set()
     for record in sorted(records, key=order_key):
         lr = learning_rate(record)
         value = score(record, rule) if record["status"] == "done" else math.nan
-        reached = scores.setdefault(lr, [])
+        reached = scores.setdefault(lr, {})
         if math.isfinite(value):
-            reached.append(value)
+            reached.setdefault(record["identity"]["seed"], []).append(value)
         elif has_diverged(record):
             diverged.add(lr)
-    grid = {lr: (statistics.fmean(found) if found else math.nan, len(found)) for lr, found in sorted(scores.items())}
+    grid = {lr: (_mean(found), sum(map(len, found.values()))) for lr, found in sorted(scores.items())}
     finished = [lr for lr, (_, n) in grid.items() if n]
     if not finished:
         raise RecordError(
             f"none of the {len(records)} runs has a score: {', '.join(map(describe, records)) or 'no runs'}"
         )
     sign = 1 if lower_is_better(records[0]) else -1
-    return min(finished, key=lambda lr: (lr in diverged, sign * grid[lr][0], lr)), grid
+    left = [lr for lr in finished if lr not in diverged] or finished
+    most = scores[max(left, key=lambda lr: (len(scores[lr]), -lr))]
+    shared = {lr: scores[lr].keys() & most.keys() for lr in left}
+    known = [lr for lr in left if 2 * len(shared[lr]) >= len(most)]
+
+    def lead(lr: float) -> float:
+        own, other = (_mean({seed: found[seed] for seed in sorted(shared[lr])}) for found in (scores[lr], most))
+        return own - other
+
+    return min(known, key=lambda lr: (sign * lead(lr), lr)), grid
+
+
+def _mean(found: Mapping[int, Sequence[float]]) -> float:
+    """The mean over seeds; NaN without one."""
+    values = [value for own in found.values() for value in own]
+    return statistics.fmean(values) if values else math.nan
 
 
 def _refuse_other_differences(records: Sequence[Record]) -> None:

@@ -37,18 +37,14 @@ class Line:
 
 
 def lines(comparison: Comparison, task: Task) -> dict[str, Line]:
-    """The baselines of a task, by row label; only if the rows of every run of the task's seeds have a record."""
-    return _best(_each_form(_of_task(comparison, task, task.seeds), comparison.baselines), task)
+    """The baselines of a task, by row label; only if the rows of every run that is shown have a record."""
+    return _best(forms(comparison, task), task)
 
 
 def forms(comparison: Comparison, task: Task) -> list[Line]:
     """Every form of baseline of a task, not only the best one of each row."""
-    return _each_form(_of_task(comparison, task), comparison.baselines)
-
-
-def _of_task(comparison: Comparison, task: Task, seeds: Collection[int] | None = None) -> list[Record]:
-    own = (run for run in comparison.shown if run["identity"]["task"] == task.name)
-    return [run for run in own if seeds is None or run["identity"]["seed"] in seeds]
+    own = [run for run in comparison.shown if run["identity"]["task"] == task.name]
+    return _each_form(own, comparison.baselines)
 
 
 def labels(comparison: Comparison) -> list[str]:
@@ -77,8 +73,7 @@ def not_above(comparison: Comparison, trial: Trial, task: Task, values: Iterable
     if summary is None:
         return False
     lower = task.lower_is_better and place[1] == task.metric
-    runs = [run for seed, run in trial.scored.items() if seed in task.seeds]
-    found = _each_form(runs, comparison.baselines)
+    found = _each_form(trial.scored.values(), comparison.baselines)
     others = [mean for line in found if (mean := line.mean(*place)) is not None]
     return any(summary.mean >= other if lower else summary.mean <= other for other in others)
 

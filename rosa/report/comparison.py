@@ -95,6 +95,17 @@ class Row:
     results: Mapping[str, Result]
     """Task -> result; without tasks that have no run."""
 
+    def scores(self, task: Task) -> dict[int, float]:
+        """Seed -> headline score on the task's first split, at the selected learning rate; empty without a run."""
+        found = self.results.get(task.name)
+        return found.selected.scores(task.splits[0], task.metric) if found else {}
+
+    @cached_property
+    def trained(self) -> int | None:
+        """Parameters that the method trains, without the head; None if no run has counted them."""
+        counts = (run["params"].get("trainable") for result in self.results.values() for run in result.runs)
+        return next((count for count in counts if count is not None), None)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -107,14 +118,11 @@ class Task:
     """Evaluation splits of the data; epochs and learning rates are selected on the first."""
     seeds: tuple[int, ...]
     """The seeds that at least half of its rows have run, and at least two, so that a further seed of one row does not
-    make the others incomplete; every seed of any row, where that leaves fewer than two of several."""
+    make the others incomplete; every seed of any row, where that leaves fewer than two of several. A row's scores are
+    of all its own seeds."""
     kind: str = "classification"
     lower_is_better: bool = False
     """Whether a lower headline score is better."""
-
-    def shared(self, scores: Mapping[int, float]) -> dict[int, float]:
-        """The scores of the task's seeds: a mean over further ones would be of other seeds than the other rows'."""
-        return {seed: scores[seed] for seed in self.seeds if seed in scores}
 
 
 @dataclass(frozen=True)
@@ -177,8 +185,10 @@ def summarise(values: Iterable[float]) -> Summary | None:
 
 
 def complete(result: Result, task: Task) -> bool:
-    """Whether every seed of the task has a score at the selected learning rate, and none of them failed."""
-    return result.selected.scored.keys() >= set(task.seeds) and not set(task.seeds) & set(result.selected.failed)
+    """Whether every seed of the task has its scores at the selected learning rate, and none of them failed."""
+    trial, seeds = result.selected, set(task.seeds)
+    whole = all(trial.scores(split, task.metric).keys() >= seeds for split in task.splits)
+    return whole and not seeds & set(trial.failed)
 
 
 def seeds_of_all(rows: Iterable[Row], task: Task) -> list[int]:

@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 from scipy.special import chdtri, nctdtrinc, stdtr, stdtrit
@@ -155,19 +156,65 @@ def compare_with(against: str, own: Mapping[int, float], other: Mapping[int, flo
 
 
 def lora_of(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The LoRA row to compare a row with: of the same model, and of the same rank if there are several.
+    """The LoRA row to compare a row with: of the same model; if there are several, of the same rank.
 
-    None for a LoRA row itself, and if no LoRA row or more than one qualifies.
+    A row without a rank, or of a rank that no LoRA row has, has the one whose number of trained parameters is nearest,
+    by their ratio; of two equally near, the one of the lower rank. None for a LoRA row itself, and if no LoRA row or
+    more than one qualifies.
     """
+    found = _lora_rows(row, rows)
+    if len(found) > 1:
+        found = _of_rank(row, found) or _nearest(row, found)
+    return found[0] if len(found) == 1 else None
+
+
+def by_size(rows: Sequence[Row]) -> str:
+    """Where there are several LoRA rows: which one each row without a LoRA of its rank has, and which rows have none.
+
+    Empty without such rows, otherwise sentences that follow others.
+    """
+    named: dict[str, list[str]] = {}
+    alone = []
+    for row in rows:
+        found, lora = _lora_rows(row, rows), lora_of(row, rows)
+        if len(found) > 1 and lora is None:
+            alone.append(row.label)
+        elif len(found) > 1 and lora is not None and not _of_rank(row, found):
+            named.setdefault(lora.label, []).append(row.label)
+    listed = "; ".join(f"{' / '.join(labels)} with {lora}" for lora, labels in named.items())
+    sentences = {
+        f" A row without a LoRA of its rank is compared with the one nearest in trained parameters: {listed}.": named,
+        f" Not compared, since several LoRA rows qualify: {' / '.join(alone)}.": alone,
+    }
+    return "".join(sentence for sentence, rows_named in sentences.items() if rows_named)
+
+
+def _lora_rows(row: Row, rows: Sequence[Row]) -> list[Row]:
     if row.method == "lora":
-        return None
+        return []
     shared = {key: value for key, value in row.settings.items() if not key.startswith("method.")}
-    found = [
+    return [
         other
         for other in rows
         if (other.model, other.method) == (row.model, "lora")
         and all(frozen(other.settings.get(key)) == frozen(value) for key, value in shared.items())
     ]
-    if len(found) > 1:
-        found = [other for other in found if other.settings.get("method.rank") == row.settings.get("method.rank")]
-    return found[0] if len(found) == 1 else None
+
+
+def _of_rank(row: Row, found: Sequence[Row]) -> list[Row]:
+    """The rows of a row's rank; none where it has no low-rank part."""
+    if row.settings.get("method.schedule") == "sparse_only":
+        return []
+    return [other for other in found if other.settings.get("method.rank") == row.settings.get("method.rank")]
+
+
+def _nearest(row: Row, found: Sequence[Row]) -> list[Row]:
+    """The rows nearest in trained parameters, of the lowest rank; none where these were not counted."""
+    if not row.trained or not all(other.trained for other in found):
+        return []
+    own = row.trained
+    pairs = [(own, other.trained or own) for other in found]
+    order = [
+        (Fraction(max(pair), min(pair)), one.settings["method.rank"]) for pair, one in zip(pairs, found, strict=True)
+    ]
+    return [other for other, place in zip(found, order, strict=True) if place == min(order)]

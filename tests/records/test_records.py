@@ -346,6 +346,27 @@ def test_a_diverged_seed_puts_a_learning_rate_last_and_a_killed_one_does_not():
         selection.select_lr(killed[1:], "best")
 
 
+@pytest.mark.parametrize(
+    ("scores", "chosen"),
+    [
+        ({1e-3: {1: 0.5, 2: 0.5, 3: 0.1}, 1e-2: {1: 0.45, 2: 0.45}}, 1e-3),  # its mean is higher, without seed 3
+        ({1e-3: {1: 0.5, 2: 0.5, 3: 0.9}, 1e-2: {1: 0.55, 2: 0.55}}, 1e-2),  # its mean is lower, without seed 3
+        ({1e-3: {1: 0.5, 2: 0.5, 3: 0.5}, 1e-2: {1: 0.9}}, 1e-3),  # fewer than half of the seeds
+        ({1e-3: {1: 0.5, 2: 0.5}, 1e-2: {7: 0.9, 8: 0.9}}, 1e-3),  # no seed in common
+        ({1e-3: {1: 0.5, 2: math.nan}, 1e-2: {7: 0.3}}, 1e-2),  # a diverged rate measures no other
+        ({1e-3: {0: 0.5}, 1e-2: {0: 0.6}, 1e-1: {0: 0.4}}, 1e-2),
+    ],
+)
+def test_learning_rates_are_compared_over_the_seeds_that_both_have(scores, chosen):
+    made = [record(config(lr=lr, seed=seed), value) for lr, own in scores.items() for seed, value in own.items()]
+    assert selection.select_lr(made)[0] == chosen
+    for one in made:
+        one["config"]["task"]["lower_is_better"] = True
+        for rule in ("best", "last"):
+            one["metrics"][rule]["validation"]["matthews_correlation"] *= -1
+    assert selection.select_lr(made)[0] == chosen
+
+
 def test_runs_that_differ_by_more_than_the_learning_rate_are_no_grid():
     made = [record(config(lr=1e-3), 0.5), record(config(lr=1e-4, epochs=3), 0.6)]
     with pytest.raises(RecordError, match=r"train\.epochs=10.*train\.epochs=3"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from rosa.config import LoraConfig, RosaConfig
+from rosa.config import FullConfig, IA3Config, LoraConfig, RosaConfig
 from rosa.report.figures.forest import forest
 from rosa.report.grouping import compare
 from rosa.report.study import Study
@@ -87,6 +87,23 @@ def test_the_figure_shows_each_interval() -> None:
         assert marks.get_xdata() == pytest.approx([100 * mean])
         assert [cap.get_xdata()[0] for cap in caps] == pytest.approx([100 * low, 100 * high])
     assert forest(compare(study(seeds=(1,)), "glue"))[0] == []
+
+
+def test_the_figure_has_a_row_of_one_seed_without_an_interval_and_names_those_it_cannot_draw() -> None:
+    found = study(("cola", "rte"))
+    found += [record(config("cola", IA3Config(), seed=1), 0.6), record(config("rte", IA3Config(), seed=9), 0.6)]
+    found += [record(config("rte", FullConfig(), seed=9), 0.6)]
+    (picture,), left_out = forest(compare(found, "glue"))
+    assert left_out == ["Full: no LoRA row to compare it with, or no seed in common"]
+    labels = [label.get_text() for label in picture.drawing.axes[0].get_yticklabels()]
+    cola, rte = picture.drawing.axes
+    marks = [one for one in cola.containers if one.lines[0].get_ydata() == [labels.index("(IA)3")]]
+    assert [one.lines[0].get_xdata() for one in marks] == [[pytest.approx(100 * (0.6 - scores("cola")[0][0]))]]
+    assert [one.has_xerr for one in marks] == [False]
+    assert [text.get_text() for text in rte.texts] == ["no common seed"]
+    told = picture.drawing.get_suptitle().replace("\n", " ")
+    assert "Without an interval: one seed, or" in told
+    assert "(IA)3 on CoLA (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}1)" in told
 
 
 def test_the_figure_says_which_row_did_not_run_a_task() -> None:

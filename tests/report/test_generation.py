@@ -118,7 +118,7 @@ def test_the_notes_say_what_was_decoded_and_scored_and_how():
         "24 texts did not end by themselves and 0 are empty",
         "perplexity (an error: the lower, the better) of E2E NLG",
         "numbers say nothing about E2E NLG",
-        "two-sided paired t-test over seeds, p \\< 0.05; 6 tests of 3 seeds",
+        "two-sided paired t-test over the seeds that both have, p \\< 0.05; 6 tests of 3 seeds",
         "`python scripts/make_tables.py --experiment glue --rule best`",
     ):
         assert part in text

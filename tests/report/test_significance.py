@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RosaConfig
+from rosa.config import FullConfig, IA3Config, LoraConfig, MethodConfig, RobustConfig, RosaConfig
 from rosa.report.grouping import compare
 from rosa.report.significance import (
     adjusted,
+    by_size,
     compare_with,
     detectable_difference,
     deviation_interval,
@@ -18,6 +19,9 @@ from rosa.report.significance import (
     paired_t,
     t_interval,
 )
+from rosa.report.tables.differences import differences_table
+from rosa.report.tables.markdown import markdown
+from rosa.report.tables.results import results_table
 from tests.report.synthetic_records import config, record
 
 
@@ -110,20 +114,53 @@ def test_where_the_test_says_nothing_there_is_no_interval(differences):
 
 
 def rows(*methods: MethodConfig, **train: int) -> list:
+    """Rows whose methods train 1000 parameters a rank, those without a rank more or fewer than any other."""
     found = [record(config("rte", method, seed=seed, **train)) for method in methods for seed in (0, 1)]
+    for run in found:
+        method = run["config"]["method"]
+        counts = {"full": 10**6, "ia3": 100, "robust": 7000}
+        run["params"]["trainable"] = counts.get(method["name"], 1000 * method.get("rank", 0))
     return list(compare(found, "glue").rows)
 
 
-def test_a_row_is_compared_with_the_lora_row_of_its_rank():
-    found = rows(LoraConfig(rank=2), LoraConfig(rank=8), RosaConfig(rank=8), RosaConfig(rank=4), FullConfig())
+def test_a_row_is_compared_with_the_lora_row_of_its_rank_or_of_the_nearest_size():
+    found = rows(
+        *(LoraConfig(rank=2), LoraConfig(rank=8), RosaConfig(rank=8), RosaConfig(rank=4), RosaConfig(rank=5)),
+        *(FullConfig(), IA3Config(), RobustConfig(rank=2), RobustConfig(rank=2, schedule="sparse_only")),
+    )
     against = {row.label: (other.label if (other := lora_of(row, found)) else None) for row in found}
     assert against == {
         "LoRA r=2": None,
         "LoRA r=8": None,
         "ROSA r=8, every 2 epochs": "LoRA r=8",
-        "ROSA r=4, every 2 epochs": None,
-        "Full": None,
+        "ROSA r=4, every 2 epochs": "LoRA r=2",  # as far from either: the lower rank
+        "ROSA r=5, every 2 epochs": "LoRA r=8",
+        "Full": "LoRA r=8",
+        "(IA)3": "LoRA r=2",
+        "RoSA (robust) r=2 d=0.6%": "LoRA r=2",
+        "RoSA (robust) d=0.6%, sparse part alone": "LoRA r=8",  # its rank is of a part that it lacks
     }
+    assert by_size(found) == (
+        " A row without a LoRA of its rank is compared with the one nearest in trained parameters: "
+        "Full / RoSA (robust) d=0.6%, sparse part alone / ROSA r=5, every 2 epochs with LoRA r=8; "
+        "(IA)3 / ROSA r=4, every 2 epochs with LoRA r=2."
+    )
+
+
+def test_no_row_vanishes_from_table_and_stars_where_there_are_several_ranks():
+    """The table of differences has them, the star is theirs too, and both tables say which LoRA it is."""
+    found = [
+        record(config("rte", method, seed=seed), mean + seed / 50 + (seed == 1) / 100 * (mean > 0.5))
+        for method, mean in ((LoraConfig(rank=2), 0.4), (LoraConfig(rank=8), 0.5), (FullConfig(), 0.8))
+        for seed in (0, 1, 2)
+    ]
+    for run in found:
+        run["params"]["trainable"] = {"full": 10**6}.get(run["identity"]["method"], 10**3)
+    comparison = compare(found, "glue")
+    tables = [results_table(comparison), differences_table(comparison)]
+    assert [cell.text for cell in tables[1].rows[0]][:3] == ["Full", "RTE", "+40.3"]
+    assert tables[0].rows[0][1].marks == ("*",)
+    assert all("nearest in trained parameters: Full with LoRA r=2." in markdown(table) for table in tables)
 
 
 def test_one_lora_row_serves_all_and_two_of_a_rank_serve_none():
@@ -131,6 +168,8 @@ def test_one_lora_row_serves_all_and_two_of_a_rank_serve_none():
     assert {lora_of(row, one).label for row in one if row.method != "lora"} == {"LoRA r=2"}
     two = rows(LoraConfig(), LoraConfig(alpha=32.0), RosaConfig())
     assert [lora_of(row, two) for row in two] == [None, None, None]
+    assert by_size(one) == ""
+    assert by_size(two) == " Not compared, since several LoRA rows qualify: ROSA r=8, every 2 epochs."
 
 
 def test_p_values_are_adjusted_where_there_is_a_test():

@@ -25,9 +25,13 @@ from rosa.config.data import SOURCES
 from rosa.errors import ReportError
 from rosa.report import cli, formatting
 from rosa.report.comparison import Words
+from rosa.report.figures.curves import curves
+from rosa.report.figures.forest import forest
+from rosa.report.figures.tradeoff import tradeoffs
 from rosa.report.grouping import compare, own_rule
 from rosa.report.published import Published, read_published
 from rosa.report.study import Study
+from rosa.report.tables.differences import differences
 from rosa.report.tables.footnotes import Footnotes
 from rosa.report.tables.latex import escape, latex
 from rosa.report.tables.learning_rates import grid_table
@@ -171,21 +175,98 @@ def test_equal_numbers_are_both_bold():
     assert [row["RTE"] for row in table.values()] == ["**71.2**", "**71.2**", "**71.2**", "50.0"]
 
 
+def unmarked(cell: str) -> str:
+    """A cell without its highlights and marks."""
+    return re.sub(r"<sup>.*?</sup>|</?u>|\*\*", "", cell)
+
+
 @pytest.mark.parametrize("extra", METHODS, ids=lambda method: method.name)
-def test_one_more_seed_of_one_row_changes_no_cell(extra):
-    """Its scores, which are far below the row's, are in the CSV file alone."""
+def test_one_more_seed_of_one_row_counts_in_its_cells_and_changes_no_other(extra):
     found = every_task()
     before = cells(made(found))
     for task in GLUE:
         found += [record(config(task, extra, seed=3), -1.0), record(config(task, extra, seed=4), status="failed")]
-    assert cells(made(found)) == before
-    assert "CoLA 3" in made(found).partition("Further seeds of some rows are in the CSV file alone: ")[2]
+    after = cells(made(found))
+    for label, row in after.items():
+        for column, cell in row.items():
+            own = label == LABELS[extra.name] and column not in ("Method", "Trainable")
+            same = unmarked(cell) == unmarked(before[label][column])
+            assert same != own, (label, column)
+            counted = "(n=4, 1 failed)" if column != "Average" else "(n=4)"
+            assert (counted in cell) == own, (label, column)
+    assert "CoLA 3; " in made(found).partition("count in their means, and n says how many they have: ")[2]
     assert "fewer seeds" not in made(found)
-    csv_lines = csv.DictReader(io.StringIO(long_csv(Study(found, "glue"))))
-    shown = [line for line in csv_lines if line["row"] == LABELS[extra.name] and line["headline"] == "True"]
-    assert shown
-    best = [line for line in shown if line["rule"] == "best" and line["split"] != "validation_mismatched"]
-    assert all("-1.0" in line["scores"].split() for line in best)
+
+
+def test_tables_differences_and_figures_agree_with_the_csv_file_whatever_seeds_a_row_has():
+    """Each cell is the mean over all of a row's scores, and each star and difference has the CSV file's p-value."""
+    rng = random.Random(5)
+    rows = [
+        (FullConfig(), 0.7, (1, 2, 3, 4, 5)),
+        (LoraConfig(), 0.4, (1, 2, 3, 4, 5)),
+        (IA3Config(), 0.2, (1, 2, 3)),
+        (RosaConfig(), 0.41, (2, 3, 6)),
+        (RosaConfig(every=0), 0.45, (1, 2, 3)),
+    ]
+    found = [
+        record(config(task, method, seed=seed), mean + 0.1 * rng.random() - 0.05 * (seed > 3))
+        for task in ("cola", "rte")
+        for method, mean, seeds in rows
+        for seed in seeds
+    ]
+    for run in found:
+        run["history"] = [run["metrics"]["last"]]
+    comparison = compare(found, "glue")
+    lines = {
+        (line["row"], line["task"]): line
+        for line in csv.DictReader(io.StringIO(long_csv(Study(found, "glue"))))
+        if line["headline"] == "True" and line["rule"] == "best"
+    }
+    shown, averages = cells(made(found)), {}
+    for (label, task), line in lines.items():
+        cell, own = shown[label][formatting.task_name(task)], line["seeds"].split()
+        assert unmarked(cell).split()[0] == f"{100 * float(line['mean']):.1f}"
+        assert (f"(n={len(own)})" in cell) == (own != ["1", "2", "3"]), cell
+        assert ("\\*" in cell) == bool(line["p_paired_t"] and float(line["p_paired_t"]) < 0.05), cell
+        averages.setdefault(label, []).append(float(line["mean"]))
+    for label, means in averages.items():
+        assert unmarked(shown[label]["Average"]).split()[0] == f"{100 * np.mean(means):.1f}"
+    for one in differences(comparison):
+        line = lines[one.row.label, one.task.name]
+        assert (str(one.paired.n), one.paired.p) == (line["pairs"], pytest.approx(float(line["p_paired_t"])))
+    (drawn,), _ = forest(comparison)
+    assert {(x["row"], x["task"], str(x["n"])) for x in drawn.rows} == {
+        (*key, line["pairs"]) for key, line in lines.items() if line["pairs"]
+    }
+    pictures = [drawn, *tradeoffs(comparison)[0], *curves(comparison)[0]]
+    assert len(pictures) == 3
+    for picture in pictures:
+        told = re.sub(r"\s", " ", picture.drawing.get_suptitle())
+        assert "seeds 1, 2, 3 (n = 3)" in told
+        others = told.partition(" Other seeds: ")[2]
+        assert "Full on CoLA (n = 5)" in others
+        assert "ROSA r=8, every 2 epochs on CoLA (n = " in others
+        assert "(IA)3" not in others
+
+
+def test_the_best_is_the_best_of_the_means_that_are_shown():
+    """The two seeds that Full has alone make its mean the lower one."""
+    found = [record(config("rte", FullConfig(), seed=s), 0.8 if s < 3 else 0.1) for s in range(5)]
+    found += [record(config("rte", m, seed=s), 0.7) for m in (LoraConfig(), IA3Config()) for s in range(3)]
+    row = {label: row["RTE"] for label, row in cells(made(found)).items()}
+    assert row == {"Full": "52.0 ± 38.3 (n=5)", "LoRA r=8": "**70.0 ± 0.0**", "(IA)3": "**70.0 ± 0.0**"}
+
+
+def test_a_cell_counts_the_scores_of_its_mean():
+    """A run chosen on a holdout may have no score on the split that is shown."""
+    found = [record(config("stsb", method, seed=seed), 0.8) for method in METHODS for seed in range(3)]
+    for run in found:
+        if run["identity"]["method"] == "full":
+            run["metrics"]["best"]["validation"]["pearson"] = 0.9
+    lost = found[0]["metrics"]["best"]
+    lost |= {"holdout": dict(lost["validation"]), "validation": {"pearson": None, "spearmanr": None}}
+    found[0]["metrics"]["selection"] = {"split": "holdout", "metric": "pearson", "rule": "highest pearson on holdout"}
+    assert cells(made(found))["Full"]["STS-B"].startswith("90.0 ± 0.0 (n=2)")
 
 
 @pytest.mark.parametrize(
@@ -364,6 +445,29 @@ def test_a_tuned_learning_rate_is_shown_with_its_grid():
     assert "tuned: tuning on CoLA, seed 7" in table
     assert "1e-3 of {1e-4, 1e-3} for Full / ROSA" in table
     assert "not equal" not in table
+
+
+def test_a_tuned_rate_that_the_study_replaced_is_named_beside_the_one_shown():
+    """Tuning chose 1e-3, which did worse than another rate over the study's seeds."""
+    grid = [{"lr": lr, "score": lr, "status": "done"} for lr in (1e-4, 3e-4, 1e-3)]
+    tuning = {"experiment": "tuning", "task": "rte", "seed": 7, "grid": grid, "chosen": 1e-3, "rule": "best"}
+    found = [record(config("rte", LoraConfig(), 1e-3, s), 0.4, tuning=tuning) for s in (0, 1)]
+    assert "Learning rate, tuned: tuning on RTE, seed 7, by the score there: 1e-3 of {" in notes(made(found))
+    found += [record(config("rte", LoraConfig(), 3e-4, s), 0.6) for s in (0, 1)]
+    assert (
+        "tuned: tuning on RTE, seed 7, by the score there: 1e-3; then in each cell among the rates that were run here, "
+        "{3e-4, 1e-3}, by its mean score at the best epoch, as shown: 3e-4 of {1e-4, 3e-4, 1e-3} for LoRA r=8."
+    ) in notes(made(found))
+
+
+def test_one_lucky_run_at_another_rate_does_not_replace_a_row():
+    found = [record(config("cola", LoraConfig(), 1e-3, s), 0.2 + s / 100) for s in range(5)]
+    found += [record(config("cola", IA3Config(), 1e-3, s), 0.1) for s in range(5)]
+    assert "compared over those" not in made(found)
+    found += [record(config("cola", LoraConfig(), 3e-3, 4), 0.9), record(config("cola", LoraConfig(), 1e-2, 9), 0.95)]
+    table = made(found)
+    assert cells(table)["LoRA r=8"]["CoLA"] == "**22.0 ± 1.6**"
+    assert "1e-3 of {1e-3, 3e-3, 1e-2} for LoRA r=8. Learning rates with other seeds are compared over those" in table
 
 
 def test_notes_on_learning_rates_name_their_tasks():

@@ -57,7 +57,8 @@ def convergence_table(comparison: Comparison) -> Table:
     over = verdicts.over_constant(any(task.lower_is_better for task in comparison.tasks))
     note = text(
         f"The first epoch after which the mean score has {SHARE:.0%} of what full fine-tuning's after its last one has "
-        f"{over}, over the seeds that all rows have, on the split that chose nothing. {formatting.MISSING}: not run."
+        f"{over}, over the seeds that all rows have, on the split that chose nothing. {formatting.MISSING}: not run, "
+        "or not with these seeds."
     )
     return _by_task("claims-convergence", "The epoch of convergence", comparison, rows, note)
 
@@ -69,7 +70,8 @@ def _converged(row: Row, full: Row | None, task: Task, comparison: Comparison) -
     if not own or not target:
         return formatting.MISSING
     seeds = seeds_of_all(comparison.rows, task)
-    if not seeds or not target[-1].values.keys() >= set(seeds):
+    evaluated = any(point.values.keys() >= set(seeds) for point in own)
+    if not seeds or not evaluated or not target[-1].values.keys() >= set(seeds):
         return formatting.MISSING
     last = statistics.fmean(target[-1].values[seed] for seed in seeds)
     lost = (1 - SHARE) * verdicts.above_constant(comparison, task, last, (task.splits[0], task.metric))

@@ -155,7 +155,7 @@ def _dots(axes: Axes, row: Row, task: Task, place: float, look: Look, is_referen
     axes.plot(
         [mean], [place], look.marker, color=look.color, markersize=6, markeredgecolor="white", markeredgewidth=0.4
     )
-    if len(scores) < len(task.seeds):
+    if len(scores) != len(task.seeds):
         axes.annotate(
             f"n = {len(scores)}", (max(scores), place), xytext=(4, 0), textcoords="offset points", va="center",
             color="#777777", fontsize=7,

@@ -118,6 +118,7 @@ def _draw(comparison: Comparison, shown: Sequence[Quantity]) -> Figure:
     caption = (
         f"{style.heading(comparison)}; {style.seeds(tasks)}: mean of the runs, and a line from "
         "the lowest to the highest. Times are those of the runs themselves, whatever else the machine did."
+        f"{style.other_seeds(rows, tasks)}"
     )
     figure.suptitle(style.wrapped(caption, style.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure

@@ -171,11 +171,11 @@ def _caption(comparison: Comparison, chosen: Sequence[Selection]) -> str:
     splits = ", ".join(dict.fromkeys(task.splits[0] for task in comparison.tasks))
     several = any(len(task.seeds) > 1 for task in comparison.tasks)
     spread = ": mean, and a band from the lowest to the highest" if several else ""
-    fewer = style.fewer_seeds([row for one in chosen for row in one.rows], comparison.tasks)
+    others = style.other_seeds([row for one in chosen for row in one.rows], comparison.tasks)
     full = any(row.method == "full" for one in chosen for row in one.rows)
     fit = " Axes are fitted to the adapters; full fine-tuning may leave them." if full else ""
     when = f"{splits} after each epoch, {style.seeds(comparison.tasks)}"
-    return f"{style.heading(comparison)}: {when}{spread}.{fit}{fewer}"
+    return f"{style.heading(comparison)}: {when}{spread}.{fit}{others}"
 
 
 def _curve(axes: Axes, points: Sequence[Point], look: Look, label: str, scale: float) -> None:

@@ -245,8 +245,8 @@ def _draw(
 
 def _caption(comparison: Comparison, task: Task, selection: Selection) -> str:
     spread = ": mean, and whiskers from the lowest to the highest" if len(task.seeds) > 1 else ""
-    fewer = style.fewer_seeds(selection.rows, [task])
-    return f"{style.heading(comparison)}, {formatting.task_name(task.name)}; {style.seeds([task])}{spread}.{fewer}"
+    others = style.other_seeds(selection.rows, [task])
+    return f"{style.heading(comparison)}, {formatting.task_name(task.name)}; {style.seeds([task])}{spread}.{others}"
 
 
 def _line(axes: Axes, layers: Sequence[Layer], values: Mapping[str, Measured], look: Look, label: str) -> None:

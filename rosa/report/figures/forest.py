@@ -14,7 +14,7 @@ from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.figures import style
 from rosa.report.figures.layout import Grid
 from rosa.report.looks import Look, looks_of
-from rosa.report.significance import LEVEL
+from rosa.report.significance import LEVEL, lora_of
 from rosa.report.tables.differences import Difference, differences
 
 COLUMNS = (
@@ -27,19 +27,24 @@ LABEL = 3.0
 
 
 def forest(comparison: Comparison) -> tuple[list[style.Picture], list[str]]:
-    """One picture of all rows that have at least two seeds in common with LoRA.
+    """One picture of all rows that have a seed in common with LoRA, if any of them has an interval.
 
     Returns:
-        The picture, and what could not be drawn: no row has seeds to pair.
+        The picture, and what could not be drawn: rows without seeds to pair, or all.
     """
-    found = [one for one in differences(comparison) if one.paired.interval is not None]
-    if not found:
+    found = differences(comparison)
+    if not any(one.paired.interval for one in found):
         return [], ["no row has two seeds in common with LoRA, with scores that vary"]
     rows_drawn = [row for row in comparison.rows if any(one.row is row for one in found)]
+    left_out = [
+        f"{row.label}: no LoRA row to compare it with, or no seed in common"
+        for row in comparison.rows
+        if row.method != "lora" and row not in rows_drawn
+    ]
     with style.styled():
         drawing = _draw(comparison, found, rows_drawn)
     rows = tuple(_lines(comparison, found))
-    return [style.Picture(style.file_name(comparison, "differences"), COLUMNS, rows, drawing)], []
+    return [style.Picture(style.file_name(comparison, "differences"), COLUMNS, rows, drawing)], left_out
 
 
 def _lines(comparison: Comparison, found: Sequence[Difference]) -> Iterator[dict[str, Any]]:
@@ -76,15 +81,16 @@ def _draw(comparison: Comparison, found: Sequence[Difference], rows: Sequence[Ro
     widest = max(len(line) for label in shown for line in label.split("\n"))
     room = (style.WIDTH - style.CHARACTER * widest) / len(tasks) - 0.1
     for axes, task in zip(panels, tasks, strict=True):
-        for one in found:
-            if one.task is task:
-                _mark(axes, one, labels.index(one.row.label), looks[one.row.label])
+        own = {one.row.label: one for one in found if one.task is task}
         axes.axvline(0, color="black", linewidth=0.8)
         for place, row in enumerate(rows):
-            if task.name not in row.results:
-                beside = axes.get_yaxis_transform()  # across the panel, not along its values
-                axes.text(0.5, place, "not run", transform=beside, ha="center", va="center", fontsize=7,
-                          bbox={"color": "white", "pad": 1})  # fmt: skip
+            if row.label in own:
+                _mark(axes, own[row.label], place, looks[row.label])
+                continue
+            why = "no common seed" if row.scores(task) else "no score" if task.name in row.results else "not run"
+            beside = axes.get_yaxis_transform()  # across the panel, not along its values
+            axes.text(0.5, place, why, transform=beside, ha="center", va="center", fontsize=7,
+                      bbox={"color": "white", "pad": 1})  # fmt: skip
         axes.set_title(formatting.task_name(task.name))
         axes.set_xlabel(style.wrapped(_difference_label(task), room))
         style.few_ticks(axes.xaxis, max(3, 10 // len(tasks)))
@@ -95,10 +101,20 @@ def _draw(comparison: Comparison, found: Sequence[Difference], rows: Sequence[Ro
     panels[0].set_ylim(len(labels) - 0.5, -0.5)
     caption = (
         f"{style.heading(comparison)}: difference from LoRA (the line) and its {1 - LEVEL:.0%} interval, by "
-        f"Student's t over {style.seeds(tasks)}, {comparison.epoch}."
+        f"Student's t over the seeds that both have, {style.seeds(tasks)}; {comparison.epoch}."
+        f"{style.told_seeds(_paired_seeds(comparison, found))}"
     )
+    if not all(one.paired.interval for one in found):
+        caption += " Without an interval: one seed, or differences that do not vary."
     figure.suptitle(style.wrapped(caption, style.WIDTH), x=0.01, ha="left", fontsize=8)
     return figure
+
+
+def _paired_seeds(comparison: Comparison, found: Sequence[Difference]) -> Iterator[tuple[str, Task, set[int]]]:
+    for one in found:
+        lora = lora_of(one.row, comparison.rows)
+        shared = one.row.scores(one.task).keys() & (lora.scores(one.task).keys() if lora else set())
+        yield one.row.label, one.task, set(shared)
 
 
 def _difference_label(task: Task) -> str:
@@ -107,11 +123,13 @@ def _difference_label(task: Task) -> str:
 
 def _mark(axes: Axes, one: Difference, place: int, look: Look) -> None:
     paired, scale = one.paired, formatting.scale(one.task.metric)
-    if paired.interval is None or paired.difference is None:
+    if paired.difference is None:
         return
     mean = scale * paired.difference
-    low, high = (scale * end for end in paired.interval)
+    reach = None
+    if paired.interval is not None:
+        low, high = (scale * end for end in paired.interval)
+        reach = [[mean - low], [high - mean]]
     axes.errorbar(
-        [mean], [place], xerr=[[mean - low], [high - mean]], color=look.color, marker=look.marker, elinewidth=0.9,
-        capsize=2,
-    )  # fmt: skip
+        [mean], [place], xerr=reach, color=look.color, marker=look.marker, linestyle="", elinewidth=0.9, capsize=2
+    )

@@ -51,9 +51,7 @@ def _row_at(rank_map: RankMap, rank: float, column: int) -> Row | None:
 
 
 def _summary(row: Row | None, task: Task) -> Summary | None:
-    if row is None or task.name not in row.results:
-        return None
-    return summarise(row.results[task.name].selected.scores(task.splits[0], task.metric).values())
+    return None if row is None else summarise(row.scores(task).values())
 
 
 def _lines(comparison: Comparison, rank_map: RankMap) -> Iterator[dict[str, Any]]:
@@ -122,8 +120,8 @@ def _panel(figure: Figure, axes: Axes, rank_map: RankMap, task: Task) -> None:
         for x, found in enumerate(line):
             if found:
                 text = formatting.mean_and_deviation(found.mean, found.deviation, task.metric)
-                fewer = f"\nn = {found.n}" if found.n < len(task.seeds) else ""
-                axes.text(x, y, text + fewer, ha="center", va="center", fontsize=7, color=_ink(norm(means[y, x])))
+                other = f"\nn = {found.n}" if found.n != len(task.seeds) else ""
+                axes.text(x, y, text + other, ha="center", va="center", fontsize=7, color=_ink(norm(means[y, x])))
     if rank_map.beside:
         axes.axvline(len(rank_map.periods) - 0.5, color="white", linewidth=3)
     axes.set_xticks(range(len(names)), [name.replace("every ", "every\n") for name in names])

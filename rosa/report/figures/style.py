@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,15 +140,20 @@ def seeds(tasks: Sequence[Task]) -> str:
     return f"seed{'' if one else 's'} {'; '.join(parts)}"
 
 
-def fewer_seeds(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
-    """A sentence that names the rows that lack a seed of a task; empty if none does."""
-    parts = []
-    for row in {row.label: row for row in rows}.values():
-        for task in tasks:
-            finished = len(row.results[task.name].selected.scored) if task.name in row.results else 0
-            if finished < len(task.seeds):
-                parts.append(f"{row.label} on {formatting.task_name(task.name)} ({NUMBER.format(finished)})")
-    return f" Fewer seeds: {'; '.join(parts)}." if parts else ""
+def other_seeds(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
+    """A sentence that names the rows whose scores are of other seeds than a task's; empty if none is."""
+    shown = {row.label: row for row in rows}.values()
+    return told_seeds((row.label, task, row.scores(task)) for row in shown for task in tasks)
+
+
+def told_seeds(found: Iterable[tuple[str, Task, Collection[int]]]) -> str:
+    """The same sentence of given seeds: a row's label, a task, and the seeds that are drawn."""
+    parts = [
+        f"{label} on {formatting.task_name(task.name)} ({NUMBER.format(len(own))})"
+        for label, task, own in found
+        if set(own) != set(task.seeds)
+    ]
+    return f" Other seeds: {'; '.join(parts)}." if parts else ""
 
 
 def wrapped(text: str, inches: float) -> str:

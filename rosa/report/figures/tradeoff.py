@@ -131,7 +131,7 @@ def _points(rows: Sequence[Row], task: Task, quantity: Quantity) -> list[Point]:
         costs = [value for (name, *_), value in measured(row, quantity).items() if name == task.name]
         if costs:
             trial = row.results[task.name].selected
-            scores = task.shared(trial.scores(task.splits[0], task.metric))
+            scores = trial.scores(task.splits[0], task.metric)
             found.append(Point(row, trial.lr, statistics.fmean(costs) / quantity.unit, scores))
     return found
 
@@ -255,7 +255,7 @@ def _caption(comparison: Comparison, series: Series, shown: Sequence[Quantity]) 
     return (
         f"{style.heading(comparison)}: {style.seeds(comparison.tasks)}{spread}, {comparison.epoch}. Dotted: the best "
         f"score that is to be had up to each cost. {' '.join(what[quantity.key] for quantity in shown)}{ranks}{absent}"
-        f"{style.fewer_seeds(drawn, comparison.tasks)}"
+        f"{style.other_seeds(drawn, comparison.tasks)}"
     )
 
 

@@ -68,7 +68,7 @@ def differences_figure(comparison: Comparison, found: Sequence[Difference]) -> F
     several = any(one.paired.interval for one in found)
     tests = sum(one.p_holm is not None for one in found)
     names = list(dict.fromkeys(one.paired.against for one in found))
-    against = names[0] if len(names) == 1 else "LoRA of the same rank"
+    against = names[0] if len(names) == 1 else "LoRA of the same rank, or of the nearest size,"
     caption = (
         f"Mean over seeds of the score less that of {against} with the same seed, and its {1 - LEVEL:.0%} interval. "
         "The line is LoRA; an interval that contains it shows no difference. Each interval is computed alone; better "
@@ -136,7 +136,7 @@ def _mean_score(row: Row, tasks: Sequence[Task]) -> float | None:
     found = []
     for task in tasks:
         trial = row.results[task.name].selected if task.name in row.results else None
-        summary = summarise(task.shared(trial.scores(task.splits[0], task.metric)).values()) if trial else None
+        summary = summarise(trial.scores(task.splits[0], task.metric).values()) if trial else None
         if summary is None:
             return None
         found.append(summary.mean)

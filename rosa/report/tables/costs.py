@@ -12,7 +12,7 @@ from typing import Any
 from rosa.records import Record
 from rosa.report import formatting
 from rosa.report.comparison import Comparison, Row
-from rosa.report.significance import lora_of
+from rosa.report.significance import by_size, lora_of
 from rosa.report.tables.provenance import provenance
 from rosa.report.tables.results import trainable
 from rosa.report.tables.scores_csv import spaced, write
@@ -233,6 +233,7 @@ def _notes(comparison: Comparison, apart: bool) -> Iterator[Line]:
         f"{'Tasks stand apart, since their batch sizes differ. ' if apart else ''}Step: the median "
         "of a run's optimizer updates; resample: the median of a run's resamples, all layers. Times are those of the "
         "runs themselves, whatever else the machine did meanwhile: `make benchmark` measures methods side by side."
+        f"{by_size(comparison.rows)}"
     )
     on_gpu = {run["costs"].get("device_bytes") is not None for run in comparison.shown if run["costs"]}
     peak = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rosa.report import formatting
 from rosa.report.apart import apart
 from rosa.report.comparison import Comparison, Row, Task
-from rosa.report.significance import LEVEL, POWER, Paired, adjusted, compare_with, lora_of
+from rosa.report.significance import LEVEL, POWER, Paired, adjusted, by_size, compare_with, lora_of
 from rosa.report.tables import notes
 from rosa.report.tables.footnotes import Footnotes
 from rosa.report.tables.table import Cell, Table, text
@@ -46,10 +46,9 @@ def differences(comparison: Comparison) -> list[Difference]:
     for row in comparison.rows:
         lora = lora_of(row, comparison.rows)
         for task in comparison.tasks if lora is not None else ():
-            if lora is None or task.name not in row.results or task.name not in lora.results:
+            if lora is None:
                 continue
-            own, other = (one.results[task.name].selected.scores(task.splits[0], task.metric) for one in (row, lora))
-            paired = compare_with(lora.label, own, other)
+            paired = compare_with(lora.label, row.scores(task), lora.scores(task))
             if paired.n:
                 found.append((row, task, paired))
                 others.append(apart(row, lora, task))
@@ -84,7 +83,7 @@ def differences_table(comparison: Comparison) -> Table | None:
         text(
             "Difference: the mean over seeds of the row's score less that of LoRA (of the same rank, where there are "
             "several) with the same seed. Interval and p: Student's t on these differences. p (Holm): corrected for "
-            f"the {len(tests)} tests of this table."
+            f"the {len(tests)} tests of this table.{by_size(comparison.rows)}"
         ),
         text(
             f"Detectable: the smallest true difference that n such pairs would find with a chance of {POWER:.0%} at p "

@@ -20,7 +20,8 @@ from rosa.report.tables.results import (
     standing_cell,
     trainable,
     trial_text,
-    with_what_is_lost,
+    with_number,
+    with_seeds,
 )
 from rosa.report.tables.table import Cell, Line, Table, loud, text
 
@@ -119,10 +120,10 @@ def _columns(comparison: Comparison, task: Task, metrics: Sequence[str], split: 
     trials = {row.label: row.results[task.name].selected for row in comparison.rows if task.name in row.results}
     columns = {}
     for metric in metrics:
-        scores = {label: task.shared(generated_scores(trial, metric, split)) for label, trial in trials.items()}
+        scores = {label: generated_scores(trial, metric, split) for label, trial in trials.items()}
         whole = {label for label, values in scores.items() if values.keys() >= set(task.seeds)}
         columns[metric] = Column(metric, metric, False, scores, whole)
-    scores = {label: task.shared(trial.scores(task.splits[0], task.metric)) for label, trial in trials.items()}
+    scores = {label: trial.scores(task.splits[0], task.metric) for label, trial in trials.items()}
     whole = {
         row.label for row in comparison.rows if task.name in row.results and complete(row.results[task.name], task)
     }
@@ -135,7 +136,7 @@ def _baseline_row(line: baselines.Line, task: Task, metrics: Sequence[str], spli
     for place in (*((split, metric) for metric in metrics), (task.splits[0], task.metric)):
         summary = summarise(line.scores.get(place, ()))
         shown = formatting.mean_and_deviation(summary.mean, summary.deviation, place[1]) if summary else ""
-        cells.append(Cell(shown or formatting.MISSING))
+        cells.append(Cell(with_number(shown, summary.n, task) if summary else formatting.MISSING))
     return (*cells, Cell(formatting.MISSING))
 
 
@@ -154,9 +155,8 @@ def _row(
         values = columns[metric].column.scores[row.label]
         summary = summarise(values.values())
         shown = formatting.mean_and_deviation(summary.mean, summary.deviation, metric) if summary else ""
-        scored = trial.scored.keys() & set(task.seeds)
-        reasons = _reasons(trial, metric, split) if len(values) < len(scored) else []
-        written = with_what_is_lost(shown, len(values), trial, task)
+        reasons = _reasons(trial, metric, split) if len(values) < len(trial.scored) else []
+        written = with_seeds(shown, [values], trial, task)
         if baselines.not_above(comparison, trial, task, values.values(), (split, metric)):
             reasons.append(notes.NOT_ABOVE)
         cells.append(standing_cell(written, columns[metric][row.label], tuple(map(footnotes.mark, reasons))))

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rosa.report import formatting
-from rosa.report.comparison import Row, summarise
-from rosa.report.significance import LEVEL, Paired, compare_with, lora_of
+from rosa.report.comparison import Row, Summary, summarise
+from rosa.report.significance import LEVEL, Paired, by_size, compare_with, lora_of
 
 STAR = "*"
 """Mark of a significant difference from LoRA."""
@@ -24,6 +24,12 @@ class Column:
     """Row label -> seed -> score."""
     complete: Collection[str]
     """Labels of the rows that have every seed; only these can be best or close."""
+    averages: Mapping[str, Summary] = field(default_factory=dict)
+    """Row label -> mean and spread, where the mean is not that of ``scores``."""
+
+    def shown(self, label: str) -> Summary | None:
+        """Mean and spread of a row as its cell has them; None without a score."""
+        return self.averages.get(label) or summarise(self.scores.get(label, {}).values())
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Standings:
     """The standings of all rows in one column."""
 
     column: Column
+    against: str = ""
+    """Which LoRA rows some rows are compared with, see :func:`rosa.report.significance.by_size`."""
     by_row: dict[str, Standing] = field(default_factory=dict)
 
     def __getitem__(self, label: str) -> Standing:
@@ -57,7 +65,7 @@ def standings(column: Column, rows: Sequence[Row]) -> Standings:
 
     All complete rows whose number as written equals the best are best; a single row is not marked.
     """
-    found = Standings(column)
+    found = Standings(column, by_size(rows))
     for model in dict.fromkeys(row.model for row in rows):
         own = [row for row in rows if row.model == model]
         best, close = _best_and_close(column, [row.label for row in own])
@@ -71,7 +79,7 @@ def standings(column: Column, rows: Sequence[Row]) -> Standings:
 
 
 def _best_and_close(column: Column, labels: Sequence[str]) -> tuple[set[str], set[str]]:
-    summaries = {label: summarise(column.scores.get(label, {}).values()) for label in labels}
+    summaries = {label: column.shown(label) for label in labels}
     known = {label: found for label, found in summaries.items() if found and label in column.complete}
     if len(known) < 2:
         return set(), set()
@@ -98,8 +106,8 @@ def legend(columns: Sequence[Standings], where: str = "a column among rows") -> 
         written = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         parts.append(
             f"{STAR}: differs from LoRA (of the same rank, where there are several), two-sided paired t-test over "
-            f"seeds, p < {LEVEL:g}; {len(tests)} tests of {written} seeds each, not corrected for their number. With "
-            "so few seeds only large differences can pass, and the absence of a star shows nothing. Every p-value is "
-            "in the CSV file."
+            f"the seeds that both have, p < {LEVEL:g}; {len(tests)} tests of {written} seeds each, not corrected for "
+            "their number. With so few seeds only large differences can pass, and the absence of a star shows nothing. "
+            f"Every p-value is in the CSV file.{columns[0].against}"
         )
     return " ".join(parts)

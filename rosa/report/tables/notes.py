@@ -55,17 +55,20 @@ def grid_of(result: Result) -> tuple[tuple[float, ...], str]:
 
     Returns:
         The learning rates, ascending; and ``fixed``, ``here`` (selected among the table's own runs), or
-        ``tuned: EXPERIMENT on TASK, seed N`` (as recorded in the runs).
+        ``tuned: EXPERIMENT on TASK, seed N, by the score there`` (as recorded in the runs), with the rate that won
+        there if the table's own runs have several, among which the shown one was selected again.
     """
     rates = {trial.lr for trial in result.trials}
     tuned = [run["tuning"] for trial in result.trials for run in trial.runs if run["tuning"]]
     how = "fixed" if len(rates) == 1 else "here"
     if tuned:
         first = tuned[0]
-        again = ", then chosen here among the rates that were run" if len(rates) > 1 else ""
         committed = " (committed records)" if first.get("committed") else ""
         task = formatting.task_name(first["task"])
-        how = f"tuned: {first['experiment']}{committed} on {task}, seed {first['seed']}{again}"
+        how = f"tuned: {first['experiment']}{committed} on {task}, seed {first['seed']}, by the score there"
+        if len(rates) > 1:
+            won = " or ".join(map(formatting.rate, sorted({tuning["chosen"] for tuning in tuned})))
+            how += f": {won}; then in each cell among the rates that were run here, {_listed(sorted(rates))}"
         rates |= {entry["lr"] for tuning in tuned for entry in tuning["grid"]}
     return tuple(sorted(rates)), how
 
@@ -180,14 +183,16 @@ def _seeds(comparison: Comparison) -> Line:
     body = f"Mean ± sample standard deviation over seeds {listed}."
     cells = [(row.results[task.name], task) for row in comparison.rows for task in comparison.tasks
              if task.name in row.results]  # fmt: skip
-    further: dict[str, None] = {}
+    further: dict[str, set[int]] = {}
     for result, task in cells:
-        further |= {
-            f"{formatting.task_name(task.name)} {seed}": None
-            for seed in sorted({*result.selected.scored} - {*task.seeds})
-        }
-    if further:
-        body += f" Further seeds of some rows are in the CSV file alone: {', '.join(further)}."
+        own = {*result.selected.scored} - {*task.seeds}
+        further.setdefault(formatting.task_name(task.name), set()).update(own)
+    listed = "; ".join(f"{name} {', '.join(map(str, sorted(own)))}" for name, own in further.items() if own)
+    if listed:
+        body += (
+            f" Further seeds of some rows count in their means, and n says how many they have: {listed}. Means over "
+            "other seeds compare less well than the differences from LoRA, which are over the seeds that both have."
+        )
     if any(not complete(*cell) for cell in cells):
         body += " A cell with fewer seeds says how many; it is never bold, and neither is an average over one."
     return text(body)
@@ -220,17 +225,17 @@ def _rates(comparison: Comparison) -> list[Line]:
         whole = all(len(own[row.label]) == len(row.results) for row, *_ in members)
         same = len(set(map(tuple, own.values()))) == 1
         where = "" if whole or not same else _on(next(iter(own.values())))
-        body = {
-            "fixed": "fixed (the records know of no search)",
-            "here": f"chosen in each cell by its mean score at the {comparison.rule} epoch{_chosen_on(comparison)}",
-        }.get(how, f"{how}, by the score there")
+        by = f"by its mean score at the {comparison.rule} epoch{_chosen_on(comparison)}"
+        told = {"fixed": "fixed (the records know of no search)", "here": f"chosen in each cell {by}"}
+        again = any(len(result.trials) > 1 for *_, result in members)
+        body = told.get(how, f"{how}, {by}" if again else how)
         winners = _winners(members, named=not whole and not same)
         lines.append(text(f"Learning rate{where}, {body}: {winners}.{_lost(members)}"))
     return lines
 
 
 def _lost(members: Iterable[tuple[Row, str, Result]]) -> str:
-    """How runs without a score affected the selection; empty without such runs."""
+    """How runs without a score, or of other seeds, affected the selection; empty without such runs."""
     results = [result for *_, result in members]
     runs = [run for result in results for trial in result.trials for run in trial.runs]
     cells = [cell["status"] for run in runs if run["tuning"] for cell in run["tuning"]["grid"]]
@@ -239,7 +244,14 @@ def _lost(members: Iterable[tuple[Row, str, Result]]) -> str:
     found = {
         "diverged": " A learning rate with a diverged seed ranks last.",
         "failed": " A seed that failed without diverging is left out of its learning rate's mean.",
+        "unequal": (
+            " Learning rates with other seeds are compared over those that they share with the rate that has most, and "
+            "not chosen with fewer than half of its seeds."
+        ),
     }
+    for result in results:
+        if len({frozenset(trial.scored) for trial in result.trials if trial.scored}) > 1:
+            states.add("unequal")
     return "".join(sentence for state, sentence in found.items() if state in states)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rosa.records import is_committed
 from rosa.report import baselines, formatting
-from rosa.report.comparison import Comparison, Row, Task, Trial, complete, summarise
+from rosa.report.comparison import Comparison, Row, Summary, Task, Trial, complete, summarise
 from rosa.report.published import Published
 from rosa.report.tables import notes
 from rosa.report.tables.footnotes import Footnotes
@@ -43,29 +43,30 @@ def results_table(comparison: Comparison, published: Sequence[Published] = ()) -
 def task_columns(comparison: Comparison) -> dict[str, Standings]:
     """Column name -> standings of its rows: each task's headline on its first split, and the average over tasks.
 
-    The average has one value per seed, for the rows that have every seed of every task.
+    The average is the mean of a row's cells, for the rows that have every seed of every task. Its spread is that of the
+    seeds' averages, where a row has the same seeds on every task.
     """
     columns = {}
     for task in comparison.tasks:
-        results = {row.label: row.results[task.name] for row in comparison.rows if task.name in row.results}
-        scores = {
-            label: task.shared(result.selected.scores(task.splits[0], task.metric)) for label, result in results.items()
-        }
-        whole = {label for label, result in results.items() if complete(result, task)}
+        own = [row for row in comparison.rows if task.name in row.results]
+        scores = {row.label: row.scores(task) for row in own}
+        whole = {row.label for row in own if complete(row.results[task.name], task)}
         columns[task.name] = Column(task.name, task.metric, task.lower_is_better, scores, whole)
     if _can_average(comparison) and len({task.seeds for task in comparison.tasks}) == 1:
-        first = comparison.tasks[0]
-        every = set.intersection(*(set(column.complete) for column in columns.values()))
-        scores = {
-            label: {
-                seed: statistics.fmean(column.scores[label][seed] for column in columns.values())
-                for seed in first.seeds
-            }
-            for label in every
-            if all(column.scores[label].keys() >= set(first.seeds) for column in columns.values())
-        }
-        columns[AVERAGE] = Column(AVERAGE, first.metric, first.lower_is_better, scores, set(scores))
+        columns[AVERAGE] = _average_column(comparison.tasks[0], list(columns.values()))
     return {name: standings(column, comparison.rows) for name, column in columns.items()}
+
+
+def _average_column(first: Task, columns: Sequence[Column]) -> Column:
+    scores, averages = {}, {}
+    for label in set.intersection(*(set(column.complete) for column in columns)):
+        own = [column.scores[label] for column in columns]
+        shared = sorted(set.intersection(*(set(one) for one in own)))
+        scores[label] = {seed: statistics.fmean(one[seed] for one in own) for seed in shared}
+        if any(one.keys() != set(shared) for one in own):
+            mean = statistics.fmean(statistics.fmean(one.values()) for one in own)
+            averages[label] = Summary(mean, None, len(shared))
+    return Column(AVERAGE, first.metric, first.lower_is_better, scores, set(scores), averages)
 
 
 def _can_average(comparison: Comparison) -> bool:
@@ -82,9 +83,9 @@ def _can_average(comparison: Comparison) -> bool:
 
 
 def _averages(row: Row, task: Task, comparison: Comparison) -> bool:
-    result = row.results.get(task.name)
-    if result is None or not task.shared(result.selected.scores(task.splits[0], task.metric)):
+    if not row.scores(task):
         return False
+    result = row.results[task.name]
     return holds(comparison, task, result, result.selected) is not False
 
 
@@ -101,7 +102,7 @@ def _legend(comparison: Comparison, columns: Sequence[Standings], averaged: bool
         each = "the first split" if any(len(task.splits) > 1 for task in comparison.tasks) else "each task"
         parts.append(
             f"Average: the mean of the {len(comparison.tasks)} columns ({each}); its deviation is that of the seeds' "
-            "averages."
+            "averages, where a row has the same seeds in each."
         )
     parts += ["Trainable: adapter + head parameters.", legend(columns), f"{formatting.MISSING}: no run, or no score."]
     return text(" ".join(parts))
@@ -129,7 +130,7 @@ def _results_row(
 def not_above(comparison: Comparison, trial: Trial, task: Task, footnotes: Footnotes) -> tuple[str, ...]:
     """The letter of the footnote for a headline score that is not above every baseline."""
     place = (task.splits[0], task.metric)
-    found = baselines.not_above(comparison, trial, task, task.shared(trial.scores(*place)).values(), place)
+    found = baselines.not_above(comparison, trial, task, trial.scores(*place).values(), place)
     return (footnotes.mark(notes.NOT_ABOVE),) if found else ()
 
 
@@ -141,7 +142,8 @@ def _baseline_row(label: str, comparison: Comparison, averaged: bool, footnotes:
         shown = [formatting.mean_and_deviation(s.mean, s.deviation, task.metric) for s in summaries if s]
         means += [summary.mean for summary in summaries[:1] if summary]
         letters = (footnotes.mark(f"On {line.form}."),) if line and shown and label == baselines.WORDS else ()
-        cells.append(Cell(joined(shown) or formatting.MISSING, marks=letters))
+        n = max((s.n for s in summaries if s), default=0)
+        cells.append(Cell(with_number(joined(shown), n, task) or formatting.MISSING, marks=letters))
     if averaged:
         whole = len(means) == len(comparison.tasks)
         metric = comparison.tasks[0].metric
@@ -164,21 +166,29 @@ def remarks(trial: Trial, comparison: Comparison) -> list[str]:
 
 def _average(row: Row, tasks: Sequence[Task], columns: dict[str, Standings]) -> str:
     metric = tasks[0].metric
-    by_seed = columns[AVERAGE].column.scores.get(row.label, {}) if AVERAGE in columns else {}
-    summary = summarise(by_seed.values())
-    if summary:
-        return formatting.mean_and_deviation(summary.mean, summary.deviation, metric)
-    means = [summarise(columns[task.name].column.scores.get(row.label, {}).values()) for task in tasks]
+    column = columns[AVERAGE].column if AVERAGE in columns else None
+    summary = column.shown(row.label) if column else None
+    if column and summary:
+        other = row.label not in column.averages and column.scores[row.label].keys() != set(tasks[0].seeds)
+        shown = formatting.mean_and_deviation(summary.mean, summary.deviation, metric)
+        return f"{shown} (n={summary.n})" if other else shown
+    means = [columns[task.name].column.shown(row.label) for task in tasks]
     known = [found.mean for found in means if found]
     whole = all(row.label in columns[task.name].column.complete for task in tasks)
     return formatting.score(statistics.fmean(known), metric) + ("" if whole else " (partial)")
 
 
 def trial_text(trial: Trial, task: Task) -> str:
-    """``71.2 ± 0.4``, ``70.1 ± 0.3 / 69.8 ± 0.2`` with two splits; then missing seeds: ``(n=2, 1 failed)``."""
-    summaries = [summarise(task.shared(trial.scores(split, task.metric)).values()) for split in task.splits]
+    """``71.2 ± 0.4``, ``70.1 ± 0.3 / 69.8 ± 0.2`` with two splits; then other seeds: ``(n=2, 1 failed)``, ``(n=5)``."""
+    scores = [trial.scores(split, task.metric) for split in task.splits]
+    summaries = [summarise(one.values()) for one in scores]
     shown = [formatting.mean_and_deviation(s.mean, s.deviation, task.metric) for s in summaries if s]
-    return with_what_is_lost(joined(shown), len(trial.scored.keys() & set(task.seeds)), trial, task)
+    return with_seeds(joined(shown), [one for one in scores if one], trial, task)
+
+
+def with_number(shown: str, n: int, task: Task) -> str:
+    """The mean of a baseline; with the number of sets of rows, if they are several and not one for each seed."""
+    return f"{shown} (n={n})" if n not in (0, 1, len(task.seeds)) else shown
 
 
 def joined(scores: Sequence[str]) -> str:
@@ -186,15 +196,24 @@ def joined(scores: Sequence[str]) -> str:
     return (" / " if "±" in "".join(scores) else "/").join(scores)
 
 
-def with_what_is_lost(shown: str, n: int, trial: Trial, task: Task) -> str:
-    """A cell's numbers; if seeds are missing, also their number ``n`` and the counts of failed and running ones."""
-    lost = {"failed": len({*trial.failed} & {*task.seeds}), "running": len({*trial.running} & {*task.seeds})}
+def with_seeds(shown: str, scores: Sequence[Mapping[int, float]], trial: Trial, task: Task) -> str:
+    """A cell's numbers; if their seeds are not the task's, also how many, and the counts of failed and running ones.
+
+    Args:
+        shown: the numbers.
+        scores: seed -> score, of each split that has some.
+        trial: of the cell.
+        task: of the cell.
+    """
+    lost = {"failed": len(trial.failed), "running": len(trial.running)}
     counted = [f"{number} {state}" for state, number in lost.items() if number]
     if not shown:
         one_seed = len(task.seeds) == 1
         return ", ".join([state for state in lost if lost[state]] if one_seed else counted) or formatting.MISSING
-    if n == len(task.seeds) and not counted:
+    if all(one.keys() == set(task.seeds) for one in scores) and not counted:
         return shown
+    numbers = list(dict.fromkeys(len(one) for one in scores))
+    n = "/".join(str(len(one)) for one in scores) if len(numbers) > 1 else numbers[0]
     return f"{shown} ({', '.join([f'n={n}', *counted])})"
 
 
