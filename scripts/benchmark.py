@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import from_clone  # noqa: F401  # finds rosa
-from benchmarks import NAMES, BenchmarkError
+from benchmarks import NAMES, BenchmarkError, check
 
 from rosa.utils.console import run_command
 
@@ -67,6 +67,7 @@ def main() -> None:
     """Run the benchmarks, print and write their tables."""
     options = arguments()
     names, model = split(options.words)
+    check(names, model, options.repeats)  # before PyTorch is imported, and a hub is asked for the model
     from benchmarks.suite import run
     from benchmarks.workload import MODEL, configure
 

@@ -49,7 +49,11 @@ Measured = dict[str, list[float]]
 
 def obstacle(_: str) -> str:
     """Why the earlier commit cannot be had here, or an empty string."""
-    if not _git("cat-file", "-e", f"{COMMIT}^{{commit}}").returncode:
+    try:
+        known = not _git("cat-file", "-e", f"{COMMIT}^{{commit}}").returncode
+    except OSError as error:
+        return f"against: git cannot be run ({error.strerror}); expected it, and a clone with its whole history"
+    if known:
         return ""
     return f"against: no commit {COMMIT} in {ROOT}; expected a clone with its whole history (git fetch --unshallow)"
 

@@ -88,15 +88,21 @@ def benchmark(workload: Workload, rounds: int, widths: Sequence[int] = WIDTHS, w
     """Time factorizations of square weights on one core of the CPU, and resamples of several layers of one width.
 
     The workload gives only the seed.
+
+    Args:
+        workload: as of every benchmark.
+        rounds: as of every benchmark.
+        widths: of the weights that are factorized alone.
+        width: of the layers that are resampled together.
     """
     generator = torch.Generator().manual_seed(workload.config.seed)
     layers = growth.benchmark(rounds, workload.config.seed, width)
     found, partials = {}, {}
-    for width in tqdm(widths, desc="widths", unit="width", dynamic_ncols=True):
-        found[width] = _measure(width, rounds if width < LARGE else 1, generator)
-        if width <= PARTIAL:
-            weight = random_weight((width, width), generator)
-            partials[width] = randomized(weight, RANK, rounds, workload.config.seed)
+    for one in tqdm(widths, desc="widths", unit="width", dynamic_ncols=True):
+        found[one] = _measure(one, rounds if one < LARGE else 1, generator)
+        if one <= PARTIAL:
+            weight = random_weight((one, one), generator)
+            partials[one] = randomized(weight, RANK, rounds, workload.config.seed)
     return findings(found, partials, layers, width)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    ALL,
     NAMES,
+    OF_A_MODEL,
     BenchmarkError,
     against,
     compiled,
@@ -37,7 +39,6 @@ from rosa.report.tables.markdown import markdown
 from rosa.run.device import resolve_device
 from rosa.utils import files
 
-ALL = "all"
 DEFAULT = ("costs",)
 
 Benchmark = Callable[[Workload, int], Findings]
@@ -61,9 +62,6 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "reports": (reports.benchmark, reports.ROUNDS),
 }
 """The benchmarks, with their default numbers of rounds."""
-
-OF_A_MODEL = ("costs", "compile", "padding", "factorization", "gemm")
-"""Those that can measure a user's model."""
 
 OBSTACLES: dict[str, Callable[[str], str]] = {
     "compile": compiled.obstacle,
@@ -90,7 +88,8 @@ def run(
     Args:
         config: from :func:`benchmarks.workload.configure`.
         results: the results folder.
-        names: which of ``NAMES``; ``all`` for all that this machine can run, none for ``costs``.
+        names: which of ``NAMES``, checked by :func:`benchmarks.check`; ``all`` for all that this machine can run, none
+            for ``costs``.
         repeats: rounds of each benchmark; by default each benchmark's own number.
         e2e_dir: the folder of E2E's files; None for generated text.
         asked: what the user wrote after ``model=``: only this model is measured; empty for the benchmarks' own.
@@ -99,20 +98,10 @@ def run(
         The Markdown text.
 
     Raises:
-        BenchmarkError: an unknown name, fewer than one repeat, or a benchmark that this machine cannot run.
+        BenchmarkError: a benchmark that this machine cannot run.
         BenchmarkError, DataError: E2E's files cannot be read.
         OutputError: the folder is not writable.
     """
-    unknown = [name for name in names if name not in (*NAMES, ALL)]
-    if unknown:
-        raise BenchmarkError(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}, and {ALL}")
-    unfit = [name for name in names if asked and name not in (*OF_A_MODEL, ALL)]
-    if unfit:
-        raise BenchmarkError(
-            f"model={asked}: {', '.join(unfit)} cannot measure a model of your own; {', '.join(OF_A_MODEL)} can"
-        )
-    if repeats is not None and repeats < 1:
-        raise BenchmarkError(f"--repeats {repeats}: expected at least 1")
     tables_folder = results / "tables"
     files.refuse_unwritable(tables_folder, "--results ")
     config = resolve_device(config)

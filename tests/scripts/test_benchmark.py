@@ -65,7 +65,7 @@ from rosa.errors import ConfigError, RosaError
 from rosa.evaluation.nlg import score
 from rosa.training.checkpoints import save_weights
 from rosa.utils.formatting import MIB
-from tests.commands import script
+from tests.commands import command, script
 from tests.conftest import ROOT
 from tests.processes import forking
 
@@ -855,6 +855,17 @@ def test_a_model_of_the_costs_scales_each_term_on_its_own() -> None:
     ]
 
 
+def test_the_layers_table_is_of_the_layers_width(workload: Workload) -> None:
+    """And not of the last width of the weights that are factorized alone."""
+    found = scaling.benchmark(workload, 1, widths=(32, 40), width=48)
+    assert "square layers of 48 x 48," in found.further[0].notes[0][0].text
+    cases = {line.case for line in found.measurements if "layers of" in line.case}
+    assert cases == {f"{count} layers of 48 x 48" for count in growth.LAYERS}
+    threads = torch.get_num_threads()
+    modelled = value(found, "8 layers of 48 x 48", "modelled memory of the resample")
+    assert modelled == growth.resample_bytes((48, 48), 8, threads)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_memory_of_a_resample_grows_with_the_threads_and_not_with_the_layers(
     threads: int, monkeypatch: pytest.MonkeyPatch
@@ -1166,6 +1177,12 @@ def test_the_script_refuses_bad_arguments_in_two_lines(
     assert message in said
     assert said.count("\n") == 1
     assert list(tmp_path.rglob("benchmark.*")) == []
+
+
+@pytest.mark.parametrize("arguments", [["cost"], ["--repeats", "0"], ["layer", "model=someone/model"], ["rank=8"]])
+def test_words_are_checked_before_pytorch_is_imported_and_a_hub_is_asked(arguments: list[str]) -> None:
+    done = command("scripts/benchmark.py", *arguments, light=True)
+    assert (done.returncode, done.torch) == (2, False), done.stderr
 
 
 def test_a_missing_gpu_is_refused(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

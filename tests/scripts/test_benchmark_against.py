@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import BenchmarkError, against, library
+from benchmarks import NAMES, BenchmarkError, against, library, suite
 from benchmarks.timing import Spread
 
 TRAIN = """
@@ -68,6 +68,16 @@ def test_a_commit_that_the_clone_lacks_is_an_obstacle(project: Path, monkeypatch
     monkeypatch.setattr(against, "COMMIT", "0" * 40)
     assert "no commit 0000000" in against.obstacle("cpu")
     assert "expected a clone with its whole history" in against.obstacle("cpu")
+
+
+def test_without_git_there_is_an_obstacle_and_no_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = against.obstacle("cpu")
+    assert found.startswith("against: git cannot be run (No such file or directory); expected it, and a clone")
+    monkeypatch.setattr(suite, "OBSTACLES", {"against": against.obstacle})
+    assert "against" not in suite._possible(["all"], "cpu", NAMES)[0]
+    with pytest.raises(BenchmarkError, match="git cannot be run"):
+        suite._possible(["against"], "cpu", NAMES)
 
 
 def test_a_command_that_fails_is_told_with_its_end(project: Path) -> None:
