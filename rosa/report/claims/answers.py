@@ -1,39 +1,40 @@
-"""One sentence for each question of the paper's reviewers, made from the tables that answer it."""
+"""One sentence for each question of the paper's reviewers, made from the numbers of the tables that answer it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rosa.report import formatting
 from rosa.report.benchmarked import FULL, LORA, ROSA, Line, ratios, values
 from rosa.report.claims import verdicts
+from rosa.report.claims.convergence import converged
+from rosa.report.claims.convergence import fluctuation as over_seeds
 from rosa.report.claims.costs import to_faster_lora, to_full
 from rosa.report.comparison import Comparison
-from rosa.report.tables.table import Table
 
 
-def convergence(comparison: Comparison, table: Table) -> str:
+def convergence(comparison: Comparison) -> str:
     """On how many tasks ROSA, LoRA and full fine-tuning come to the target of the convergence table."""
     counts = []
     for name, wanted in (("ROSA", verdicts.ROSA), ("LoRA", verdicts.LORA), ("full fine-tuning", verdicts.FULL)):
-        known = [cell for cell in _cells(comparison, table, wanted) if cell != formatting.MISSING]
+        row = verdicts.row_of(comparison, wanted)
+        epochs = [converged(comparison, row, task) for task in comparison.tasks] if row else []
+        known = [epoch for epoch in epochs if epoch is not None]
         if known:
-            counts.append(f"{name} on {sum(cell[0].isdigit() for cell in known)} of {len(known)} tasks")
+            counts.append(f"{name} on {sum(map(math.isfinite, known))} of {len(known)} tasks")
     if not counts:
         return ""
     return f"Counted here is who comes near full fine-tuning's last score at all: {', '.join(counts)}."
 
 
-def fluctuation(comparison: Comparison, table: Table) -> str:
+def fluctuation(comparison: Comparison) -> str:
     """On how many tasks ROSA's deviation is smaller than LoRA's, and than full fine-tuning's."""
-    own = _cells(comparison, table, verdicts.ROSA)
+    own = _deviations(comparison, verdicts.ROSA)
     counts = []
     for name, wanted in (("LoRA's", verdicts.LORA), ("full fine-tuning's", verdicts.FULL)):
-        pairs = [
-            (float(mine.split()[0]), float(other.split()[0]))
-            for mine, other in zip(own, _cells(comparison, table, wanted), strict=False)
-            if formatting.MISSING not in (mine, other)
-        ]
+        other = _deviations(comparison, wanted)
+        pairs = [(own[task], other[task]) for task in own if task in other]
         if pairs:
             counts.append(f"smaller than {name} on {sum(a < b for a, b in pairs)} of {len(pairs)} tasks")
     return f"ROSA's deviation is {' and '.join(counts)}." if counts else ""
@@ -49,15 +50,15 @@ def storage(lines: Sequence[Line]) -> str:
     return (
         f"To resume, ROSA needs {_range(to_full_size)} times what full fine-tuning needs, and {_range(to_lora_size)} "
         f"times what LoRA needs. Its step takes {_range(full)} of full fine-tuning's time, and {_range(lora)} of the "
-        "faster LoRA's: time is gained over the former only."
+        "faster LoRA's, where less than 1 is a gain."
     )
 
 
-def _cells(comparison: Comparison, table: Table, wanted: verdicts.Settings) -> list[str]:
-    """The cells of a row of the table, without its label; none where the row is not there."""
+def _deviations(comparison: Comparison, wanted: verdicts.Settings) -> dict[str, float]:
+    """Task -> the deviation of a row's scores; without tasks that have none, and empty without the row."""
     row = verdicts.row_of(comparison, wanted)
-    found = (line for line in table.rows if row is not None and line[0].text == row.label)
-    return [cell.text for cell in next(found, ())[1:]]
+    found = {task.name: over_seeds(comparison, row, task) for task in comparison.tasks if row}
+    return {task: one.deviation for task, one in found.items() if one and one.deviation is not None}
 
 
 def _range(found: Sequence[float]) -> str:

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from rosa.report import formatting
 from rosa.report.benchmarked import FULL, LORA, ROSA, Case, Line, ratios, values
 from rosa.report.claims import answers, verdicts
+from rosa.report.claims.convergence import SHARE, converged, fluctuation, last_epoch
 from rosa.report.claims.costs import to_faster_lora, to_full
 from rosa.report.claims.section import Section, listed
-from rosa.report.comparison import Comparison, Row, Task, seeds_of_all, summarise
-from rosa.report.histories import points
+from rosa.report.comparison import Comparison, Row, Task, seeds_of_all
 from rosa.report.significance import deviation_interval
 from rosa.report.tables.table import Cell, Table, text
 from rosa.report.tables.table import Line as Note
 from rosa.utils.formatting import MIB
 
-SHARE = 0.95
-"""A row has converged where it has this share of full fine-tuning's last score."""
-
 
 def section(comparison: Comparison, lines: Sequence[Line]) -> Section:
     """The four questions, each with its answer in a sentence and its numbers."""
-    convergence, fluctuation = convergence_table(comparison), fluctuation_table(comparison)
     return Section(
         "What the reviewers asked",
         (
-            _asked("Does it converge as full fine-tuning does?", answers.convergence(comparison, convergence)),
-            convergence,
-            _asked("Do scores fluctuate on small tasks?", answers.fluctuation(comparison, fluctuation)),
-            fluctuation,
+            _asked("Does it converge as full fine-tuning does?", answers.convergence(comparison)),
+            convergence_table(comparison),
+            _asked("Do scores fluctuate on small tasks?", answers.fluctuation(comparison)),
+            fluctuation_table(comparison),
             _asked("Must the whole model be stored, and is there a gain in wall-clock time?", answers.storage(lines))
             + " A resample changes the frozen part of each adapted layer, so that a resume needs all of it, though no "
             "other layer; once trained, the change can be exported as a LoRA adapter ([how](tables.md#export)).",
@@ -49,49 +45,25 @@ def _asked(question: str, answer: str) -> str:
 
 def convergence_table(comparison: Comparison) -> Table:
     """The epoch after which each row has nearly full fine-tuning's last score, on each task."""
-    full = verdicts.row_of(comparison, verdicts.FULL)
-    rows = [
-        (Cell(row.label), *(Cell(_converged(row, full, task, comparison)) for task in comparison.tasks))
-        for row in comparison.rows
-    ]
     over = verdicts.over_constant(any(task.lower_is_better for task in comparison.tasks))
     note = text(
         f"The first epoch after which the mean score has {SHARE:.0%} of what full fine-tuning's after its last one has "
         f"{over}, over the seeds that all rows have, on the split that chose nothing. {formatting.MISSING}: not run, "
         "or not with these seeds."
     )
-    return _by_task("claims-convergence", "The epoch of convergence", comparison, rows, note)
+    return _by_task("claims-convergence", "The epoch of convergence", comparison, _converged, note)
 
 
-def _converged(row: Row, full: Row | None, task: Task, comparison: Comparison) -> str:
-    if full is None or task.name not in row.results or task.name not in full.results:
+def _converged(comparison: Comparison, row: Row, task: Task) -> str:
+    epoch = converged(comparison, row, task)
+    if epoch is None:
         return formatting.MISSING
-    own, target = points(row, task, task.metric), points(full, task, task.metric)
-    if not own or not target:
-        return formatting.MISSING
-    seeds = seeds_of_all(comparison.rows, task)
-    evaluated = any(point.values.keys() >= set(seeds) for point in own)
-    if not seeds or not evaluated or not target[-1].values.keys() >= set(seeds):
-        return formatting.MISSING
-    last = statistics.fmean(target[-1].values[seed] for seed in seeds)
-    lost = (1 - SHARE) * verdicts.above_constant(comparison, task, last, (task.splits[0], task.metric))
-    for point in own:
-        # Without a seed whose score is not finite there, the mean would be of other runs.
-        if point.values.keys() >= set(seeds):
-            mean = statistics.fmean(point.values[seed] for seed in seeds)
-            if mean <= last + lost if task.lower_is_better else mean >= last - lost:
-                return f"{point.epoch:g}"
-    return f"not in {own[-1].epoch:g}"
+    return f"not in {last_epoch(row, task):g}" if math.isinf(epoch) else f"{epoch:g}"
 
 
 def fluctuation_table(comparison: Comparison) -> Table:
     """The standard deviation over seeds of each row, on each task."""
-    seeds = {task.name: seeds_of_all(comparison.rows, task) for task in comparison.tasks}
-    rows = [
-        (Cell(row.label), *(Cell(_deviation(row, task, seeds[task.name])) for task in comparison.tasks))
-        for row in comparison.rows
-    ]
-    counts = sorted({len(shared) for shared in seeds.values()})
+    counts = sorted({len(seeds_of_all(comparison.rows, task)) for task in comparison.tasks})
     reach = listed(
         f"{low:.2f} to {high:.1f} times it with n={n}" for n in counts if n > 1 for low, high in [deviation_interval(n)]
     )
@@ -99,20 +71,22 @@ def fluctuation_table(comparison: Comparison) -> Table:
         "Sample standard deviation of the scores over the n seeds that all rows have, in points. So few seeds say "
         f"little about it: a deviation's own 95% interval is {reach}."
     )
-    return _by_task("claims-fluctuation", "Fluctuation over seeds", comparison, rows, note)
+    return _by_task("claims-fluctuation", "Fluctuation over seeds", comparison, _deviation, note)
 
 
-def _deviation(row: Row, task: Task, seeds: Sequence[int]) -> str:
-    if task.name not in row.results:
-        return formatting.MISSING
-    scores = row.results[task.name].selected.scores(task.splits[0], task.metric)
-    found = summarise(score for seed, score in scores.items() if seed in seeds)
+def _deviation(comparison: Comparison, row: Row, task: Task) -> str:
+    found = fluctuation(comparison, row, task)
     if found is None or found.deviation is None:
         return formatting.MISSING
     return f"{formatting.score(found.deviation, task.metric)} (n={found.n})"
 
 
-def _by_task(name: str, caption: str, comparison: Comparison, rows: Sequence[tuple[Cell, ...]], note: Note) -> Table:
+def _by_task(
+    name: str, caption: str, comparison: Comparison, cell: Callable[[Comparison, Row, Task], str], note: Note
+) -> Table:
+    rows = [
+        (Cell(row.label), *(Cell(cell(comparison, row, task)) for task in comparison.tasks)) for row in comparison.rows
+    ]
     names = [formatting.task_name(task.name) for task in comparison.tasks]
     return Table(name, caption, ("Row", *names), tuple(rows), (note,))
 
