@@ -37,6 +37,7 @@ def read_paragraphs(path: Path) -> tuple[tuple[tuple[str, ...], ...], dict[str, 
     Raises:
         DataError: the file is missing, not UTF-8, not valid CSV, lacks a column, or has no text.
     """
+    path = expanded(str(path))
     content = read(path)
     if path.suffix.lower() == ".csv":
         groups = _references(content, path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from rosa import models
 from rosa.adapters import attach
 from rosa.adapters.targets import refuse_unfit
-from rosa.config import Config, ModelConfig
+from rosa.config import Config, MiniModelConfig, ModelConfig
 from rosa.data.paragraphs import read_glue, read_paragraphs
+from rosa.errors import DataError
 from rosa.mini import text as mini_text
 from rosa.mini.pretraining import cache, gpt2, roberta
 from rosa.models import perceptron
@@ -45,13 +48,40 @@ def _made(config: Config) -> Path:
         text = mini_text.corpus(shape.sentences, shape.seed)
         return roberta.cached_roberta(text, mini_text.vocabulary(), shape, cache_dir, device)
     if shape.text:
-        text, origin = read_paragraphs(Path(shape.text))
-        if shape.glue:
-            sentences, fact = read_glue(Path(shape.glue))
-            text, origin = text + sentences, origin | fact
+        text, origin = read_text(shape)
     else:
         text, origin = mini_text.CORPORA[shape.corpus](shape.sentences, shape.seed), {"generated": shape.corpus}
     return gpt2.cached_gpt2(text, shape, cache_dir, origin, device)
+
+
+def read_text(shape: MiniModelConfig) -> tuple[tuple[tuple[str, ...], ...], dict[str, Any]]:
+    """The paragraphs of the user's files to pretrain on, and facts for the record.
+
+    Raises:
+        DataError: a file cannot be read, or there is too little text; the message names the setting.
+    """
+    setting = f"model.mini.text={shape.text}"
+    try:
+        text, origin = read_paragraphs(Path(shape.text))
+        if shape.glue:
+            setting = f"model.mini.glue={shape.glue}"
+            sentences, fact = read_glue(Path(shape.glue))
+            text, origin = text + sentences, origin | fact
+        gpt2.check_paragraphs(text)
+    except DataError as error:
+        raise DataError(f"{setting}: {error}") from error
+    return text, origin
+
+
+def check_texts(models: Iterable[ModelConfig]) -> None:
+    """Read each text of the user's that a model is to be pretrained on once, to refuse what cannot be read.
+
+    Raises:
+        DataError: as for :func:`read_text`.
+    """
+    own = {(one.mini.text, one.mini.glue): one.mini for one in models if one.source == "mini" and one.mini.text}
+    for shape in own.values():
+        read_text(shape)
 
 
 def check_method(config: Config) -> None:

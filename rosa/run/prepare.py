@@ -21,7 +21,7 @@ def check_requests(configs: Iterable[Config]) -> None:
 
     Raises:
         ConfigError: an unknown metric.
-        DataError: the data source does not have the task.
+        DataError: the data source does not have the task, or the text to pretrain a model on cannot be read.
         ModelError: the model's folder or package is missing, or it is an encoder, and the task generates text.
         AdapterError: the method does not fit the model, if its layers are known here, or its file is no support.
     """
@@ -34,6 +34,7 @@ def check_requests(configs: Iterable[Config]) -> None:
         if isinstance(config.method, RobustConfig) and config.method.support:
             support.check_file(Path(config.method.support))
         methods[repr((config.model, config.task.kind, config.method))] = config
+    mini_model.check_texts(config.model for config in methods.values())
     for config in methods.values():
         mini_model.check_method(config)
 

@@ -34,6 +34,15 @@ def test_a_line_of_plain_text_is_a_paragraph(tmp_path: Path) -> None:
     assert read_paragraphs(path)[0] == (("One, two.",), ("Three\u2028four.",))
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "text.txt").write_text("One.\n")
+    assert read_paragraphs(Path("~/text.txt"))[0] == (("One.",),)
+    for read in (read_paragraphs, read_glue):
+        with pytest.raises(DataError, match=rf"^{re.escape(str(tmp_path))}/nowhere"):
+            read(Path("~/nowhere"))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,29 @@ def test_a_wrong_request_leaves_no_record(
     with pytest.raises(kind, match=message):
         run(composed(*overrides), "command", progress=False)
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("text=nowhere.csv", "model.mini.text=nowhere.csv: nowhere.csv: no such file; its folder contains "),
+        ("text=bad.csv", "model.mini.text=bad.csv: bad.csv:1: expected the columns mr and ref"),
+        ("text=short.txt", "model.mini.text=short.txt: 1 paragraphs: expected at least two"),
+        ("text='~nobody-here/a.txt'", "model.mini.text=~nobody-here/a.txt: ~nobody-here/a.txt: no user"),
+        ("text=short.txt glue=none", "model.mini.glue=none: none/CoLA/train.tsv: no such file"),
+    ],
+)
+def test_a_text_to_pretrain_on_that_cannot_be_read_leaves_no_record(
+    keys: str, message: str, composed: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "read", lambda _: pytest.fail("read the data"))
+    monkeypatch.chdir(tmp_path)
+    Path("bad.csv").write_text("some,columns\na,b\n")
+    Path("short.txt").write_text("One line.\n")
+    wrong = composed(*MINI["gpt2"], *(f"model.mini.{key}" for key in readable(keys.split())))
+    with pytest.raises(DataError, match=f"^{re.escape(message)}"):
+        run(wrong, "command", progress=False)
+    assert not Path(wrong.results_dir).exists()
 
 
 def test_a_failed_run_ends_in_two_lines_and_with_another_status(composed: Composer, tmp_path: Path) -> None:

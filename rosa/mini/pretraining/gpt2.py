@@ -106,6 +106,16 @@ def held_out_loss(model: GPT2LMHeadModel, encoded: Sequence[list[int]]) -> float
     return total / max(1, tokens)
 
 
+def check_paragraphs(paragraphs: Sequence[Sequence[str]]) -> None:
+    """Refuse text of which nothing could be held out.
+
+    Raises:
+        DataError: fewer than two paragraphs.
+    """
+    if len(paragraphs) < 2:
+        raise DataError(f"{len(paragraphs)} paragraphs: expected at least two, one of them for validation")
+
+
 @one_thread()
 def pretrain_gpt2(
     paragraphs: Sequence[Sequence[str]],
@@ -138,8 +148,7 @@ def pretrain_gpt2(
     """
     from tqdm.auto import tqdm
 
-    if len(paragraphs) < 2:
-        raise DataError(f"{len(paragraphs)} paragraphs: expected at least two, one of them for validation")
+    check_paragraphs(paragraphs)
     cache.refuse_existing(folder)
     begun = time.perf_counter()
     rng = Random(mini.seed)
