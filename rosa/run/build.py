@@ -94,8 +94,7 @@ def gather(config: Config, texts: Texts | None) -> Parts:
         model=model,
         model_facts=cast(Model, facts),
         tokenizer=tokenizer,
-        # A GPU is fastest at lengths of a multiple of eight tokens.
-        collator=PaddingCollator(tokenizer, 8 if config.train.device == "cuda" else 1, _trims(config, model)),
+        collator=PaddingCollator(tokenizer, multiple(config), trims(config, model)),
         train=tokenized.train,
         evaluation=tokenized.evaluation,
         data_facts=cast(Data, tokenized.facts),
@@ -103,7 +102,12 @@ def gather(config: Config, texts: Texts | None) -> Parts:
     )
 
 
-def _trims(config: Config, model: nn.Module) -> bool:
+def multiple(config: Config) -> int:
+    """The number of tokens of which a batch's length is a multiple: a GPU is fastest at multiples of eight."""
+    return 8 if config.train.device == "cuda" else 1
+
+
+def trims(config: Config, model: nn.Module) -> bool:
     """Whether a language model can leave outputs out. A compiled one would be compiled again for other numbers."""
     takes = "logits_to_keep" in inspect.signature(model.forward).parameters
     return config.task.kind == "generation" and takes and not config.train.compile

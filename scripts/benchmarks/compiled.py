@@ -24,7 +24,7 @@ from benchmarks.contenders import RANK, Contender
 from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
 from benchmarks.measured import Case, case_label
 from benchmarks.timing import Spread, interleave, ratio, seconds, spread
-from benchmarks.workload import Batch, Build, Workload, in_precision, load_model
+from benchmarks.workload import Batch, Build, Workload, in_precision, load_model, sizes
 from rosa.adapters import resample
 from rosa.config import Config
 from rosa.report.tables.table import Line, Table
@@ -84,16 +84,18 @@ class Model:
     """Tokens of each round's batch, padding included."""
     gains: Mapping[tuple[str, Case], Gain]
     """By precision and case."""
+    trims: bool = False
+    """Whether the eager steps leave out outputs that no label needs."""
 
 
 def benchmark(workload: Workload, rounds: int) -> Findings:
     """Measure the workload's model on its batches, padded as in training to their own longest examples."""
-    batches = [workload.batch(number) for number in range(rounds)]
+    batches, compiled = ([workload.batch(number, way) for number in range(rounds)] for way in (False, True))
     config = workload.config
     cases = dict.fromkeys(precisions(workload.device), CASES)
     if workload.device == "cpu" and "bf16" in cases:
         cases["bf16"] = FEW
-    return findings("benchmark_compile", [measure(config.model.name, load_model, config, batches, cases)])
+    return findings("benchmark_compile", [measure(config.model.name, load_model, config, batches, cases, compiled)])
 
 
 def obstacle(device: str) -> str:
@@ -164,6 +166,7 @@ def measure(
     config: Config,
     batches: Sequence[Batch],
     cases: Mapping[str, Sequence[Case]],
+    compiled: Sequence[Batch] | None = None,
 ) -> Model:
     """Measure methods in each precision, all steps of a precision interleaved.
 
@@ -173,23 +176,24 @@ def measure(
         config: the resolved configuration of a run.
         batches: one for each round, on the device.
         cases: the methods, by precision.
+        compiled: the batches of the compiled steps, of the same examples; by default the same.
     """
     device = config.train.device
     start(device)
     gains: dict[tuple[str, Case], Gain] = {}
     for precision, some in cases.items():
         settings = in_precision(config, precision)
-        found = _gains(name, build(settings), settings, batches, some)
+        ways = {EAGER: batches, COMPILED: compiled or batches}
+        found = _gains(name, build(settings), settings, ways, some)
         gains |= {(precision, case): gain for case, gain in found.items()}
-    return Model(name, [batch["input_ids"].numel() for batch in batches], gains)
+    trims = any(sizes(one) != sizes(other) for one, other in zip(batches, compiled or batches, strict=True))
+    return Model(name, [batch["input_ids"].numel() for batch in batches], gains, trims)
 
 
 def _gains(
-    name: str, plain: nn.Module, config: Config, batches: Sequence[Batch], cases: Sequence[Case]
+    name: str, plain: nn.Module, config: Config, ways: Mapping[str, Sequence[Batch]], cases: Sequence[Case]
 ) -> dict[Case, Gain]:
     device = config.train.device
-    shapes = list({batch["input_ids"].shape: batch for batch in batches}.values())
-    widest = max(shapes, key=lambda batch: batch["input_ids"].numel())
     title = f"{name}, {config.train.precision}"
     actions: dict[str, Callable[[int], object]] = {}
     compilations, peaks = {}, {}
@@ -197,7 +201,8 @@ def _gains(
     # The limit holds for all models of a class together, and a run has one.
     with torch._dynamo.config.patch(recompile_limit=len(cases) * torch._dynamo.config.recompile_limit):
         for case in tqdm(cases, desc=f"compiling {title}", unit="method", dynamic_ncols=True):
-            for way in (EAGER, COMPILED):
+            for way, batches in ways.items():
+                shapes = list({sizes(batch): batch for batch in batches}.values())
                 gc.collect()
                 before = torch.cuda.memory_allocated() if device == "cuda" else 0
                 model = copy.deepcopy(plain).to(torch.device(device))
@@ -208,10 +213,10 @@ def _gains(
                     _warm_up(contender, shapes)
                 if device == "cuda":
                     costs.reset_peak_memory(device)
-                    contender.step(widest)
+                    contender.step(max(shapes, key=lambda batch: batch["input_ids"].numel()))
                     peaks[case, way] = (costs.peak_memory(device)["device_bytes"] or 0) - before
                 actions[f"{case_label(case)} {way}"] = functools.partial(_step, contender, batches)
-        taken = interleave(actions, len(batches), device, title)
+        taken = interleave(actions, len(ways[EAGER]), device, title)
     torch._dynamo.reset()
     return {
         case: Gain(
@@ -307,6 +312,11 @@ def _notes(model: Model, on_gpu: bool) -> list[Line]:
         "done. Pays after: the steps that win this time back, where three quarters of the pairs were faster compiled. "
         "Compiled again: after the first step, at batches of other lengths and at a resample of ROSA's layers.",
     ]
+    if model.trims:
+        notes.append(
+            "A step as it is leaves out the model's outputs that no label needs; a compiled one makes them all, as in "
+            "training, where it would be compiled again for each number of them."
+        )
     if on_gpu:
         notes.append("Peak: of a step after the first ones, of the memory that PyTorch allocates for this model.")
     if all(precision != "bf16" for precision, _ in model.gains):

@@ -25,7 +25,7 @@ from benchmarks.contenders import LABELS, RANK, Contender
 from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
 from benchmarks.shapes import random_model, random_texts
 from benchmarks.timing import Spread, interleave, ratio, seconds, spread
-from benchmarks.workload import Batch, Build, Workload, in_precision, load_model
+from benchmarks.workload import Batch, Build, Workload, in_precision, load_model, moved, sizes
 from rosa.config import Config
 from rosa.report.tables.table import Table
 
@@ -155,7 +155,7 @@ class Model:
 def benchmark(workload: Workload, rounds: int) -> Findings:
     """Measure ``SHAPE`` with random weights, and the workload's model; of a user's model, that alone."""
     config = dataclasses.replace(workload.config, train=dataclasses.replace(workload.config.train, device="cpu"))
-    batches = [{name: tensor.cpu() for name, tensor in workload.batch(i).items()} for i in range(rounds)]
+    batches = [moved(workload.batch(number), "cpu") for number in range(rounds)]
     own = measure(config.model.name, load_model, config, batches)
     if workload.asked:
         return findings([own])
@@ -184,9 +184,9 @@ def measure(name: str, build: Build, config: Config, batches: Sequence[Batch]) -
             case = (method, precision)
             contender = Contender(method, copy.deepcopy(plain), settings, RANK)
             contender.step(batches[0])  # makes the optimizer's state
-            by_shape = {batch["input_ids"].shape: batch for batch in batches}
-            found = {shape: _recorded(contender, batch) for shape, batch in by_shape.items()}
-            recorded = [found[batch["input_ids"].shape] for batch in batches]
+            by_size = {sizes(batch): batch for batch in batches}
+            found = {size: _recorded(contender, batch) for size, batch in by_size.items()}
+            recorded = [found[sizes(batch)] for batch in batches]
             counted[case] = recorded
             parts[case] = profiled(contender, batches[0])
             actions[f"{method} {precision}"] = functools.partial(_step, contender, batches)

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.compiled import precisions
 from benchmarks.contenders import LABELS, LORAS, own_method, with_peft
 from benchmarks.costs import RANKS
 from benchmarks.findings import Findings, Measurement, note, row, with_quartiles
-from benchmarks.gemm import precisions
 from benchmarks.timing import interleave, ratio, spread
 from benchmarks.workload import Workload
 from rosa.adapters import attach
@@ -74,7 +74,7 @@ def benchmark(workload: Workload, rounds: int, widths: Sequence[int] = WIDTHS) -
     actions: dict[Case, Callable[[], None]] = {}
     for width in widths:
         inputs = torch.randn(TOKENS, width, generator=generator(seed, "layer", width)).to(device).requires_grad_()
-        for precision in precisions():
+        for precision in precisions(device):
             for rank in RANKS:
                 for method in METHODS:
                     layer = adapted(method, width, rank, seed).to(device)
@@ -85,7 +85,7 @@ def benchmark(workload: Workload, rounds: int, widths: Sequence[int] = WIDTHS) -
     # By width and precision, so that the layers that are compared run close to one another.
     taken: dict[Case, list[float]] = {}
     for width in widths:
-        for precision in precisions():
+        for precision in precisions(device):
             group = {case: action for case, action in actions.items() if case[:2] == (width, precision)}
             named = {str(case): _once(action) for case, action in group.items()}
             seconds = interleave(named, rounds, device, f"layers of {width}, {precision}")

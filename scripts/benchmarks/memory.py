@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.contenders import Contender
-from benchmarks.workload import Batch, Build, Workload, load_model
+from benchmarks.workload import Batch, Build, Workload, load_model, moved
 from rosa.adapters import resample
 from rosa.config import Config
 from rosa.training import costs
@@ -54,7 +54,7 @@ def measure(name: str, rank: int, config: Config, batch: Batch, build: Build = l
     before = costs.peak_memory(device)
     plain = build(config).to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps nn.Module.to
     contender = Contender(name, plain, config, rank)
-    batch = {key: tensor.to(device) for key, tensor in batch.items()}
+    batch = moved(batch, device)
     held = of_steps(contender, batch, device, before["host_bytes"])
     return replace(held, resample=of_a_resample(contender, device)) if name == "rosa" else held
 
@@ -115,7 +115,7 @@ def measure_apart(
         batch: the batch of every step, on any device.
         build: makes the plain model; it must be possible to pickle it.
     """
-    batch = {key: tensor.cpu() for key, tensor in batch.items()}
+    batch = moved(batch, "cpu")
     device = config.train.device
     # A process may keep the memory that another method freed, which would distort the peak. A fork server imports the
     # slow packages once; CUDA cannot be used in a fork.

@@ -9,7 +9,7 @@ import torch
 from planning.architectures import PUBLISHED
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
-from benchmarks.workload import Batch
+from benchmarks.workload import Batch, moved
 from rosa.config import Config
 from rosa.run.device import attention_for
 
@@ -52,7 +52,7 @@ def random_texts(
     ids = torch.randint(3, vocabulary, (examples, tokens), generator=stream)
     labels = torch.randint(2, (examples,), generator=stream) if _classifies(shape) else ids
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    return {key: tensor.to(device) for key, tensor in batch.items()}
+    return moved(batch, device)
 
 
 def _classifies(shape: str) -> bool:

@@ -29,7 +29,8 @@ from rosa.run.device import resolve_device
 from rosa.training.batches import EpochSampler
 from rosa.utils.console import silence_transformers
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
+"""Tensors, and a language model's ``logits_to_keep``, by the names of the model's inputs."""
 Build = Callable[[Config], PreTrainedModel]
 """Makes the plain model that a run of a resolved configuration would have."""
 
@@ -111,6 +112,16 @@ def _load(config: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
+def moved(batch: Batch, device: str) -> Batch:
+    """A batch on a device."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+def sizes(batch: Batch) -> tuple[torch.Size, torch.Size]:
+    """The sizes of a batch's tokens and of its labels, on which a step's products depend."""
+    return batch["input_ids"].shape, batch["labels"].shape
+
+
 @dataclass(frozen=True)
 class Workload:
     """A model and an epoch of batches."""
@@ -122,6 +133,8 @@ class Workload:
     """Tokenized rows."""
     order: Sequence[Sequence[int]]
     """The rows of each batch of an epoch: grouped by length as in training, the batches then in random order."""
+    trims: bool
+    """Whether training leaves out a language model's outputs that no label needs; it does not where it compiles."""
     limit: int
     """Maximal number of tokens of an example, to which :meth:`padded_batch` pads every example."""
     e2e_dir: Path | None = None
@@ -139,18 +152,17 @@ class Workload:
         """Training steps of an epoch."""
         return len(self.order)
 
-    def batch(self, number: int) -> Batch:
-        """A batch padded to its own longest example, on the device; ``number`` wraps around."""
-        return self._collate(number, 8 if self.device == "cuda" else 1)  # as in training
+    def batch(self, number: int, compiled: bool = False) -> Batch:
+        """A batch as in training, or in that of a compiled model, on the device; ``number`` wraps around."""
+        return self._collate(number, build.multiple(self.config), self.trims and not compiled)
 
     def padded_batch(self, number: int) -> Batch:
         """The same examples, all padded to the limit."""
-        return self._collate(number, self.limit)
+        return self._collate(number, self.limit, self.trims)
 
-    def _collate(self, number: int, multiple: int) -> Batch:
+    def _collate(self, number: int, multiple: int, trims: bool) -> Batch:
         rows = [self.train[row] for row in self.order[number % len(self.order)]]
-        collated = PaddingCollator(self.tokenizer, multiple)(rows)
-        return {name: tensor.to(self.device) for name, tensor in collated.items()}
+        return moved(PaddingCollator(self.tokenizer, multiple, trims)(rows), self.device)
 
     def describe(self) -> dict[str, str]:
         """A description of the workload, for the facts of a report."""
@@ -194,7 +206,8 @@ def prepare(config: Config, e2e_dir: Path | None = None, asked: str = "") -> Wor
         raise BenchmarkError(f"--batch-size {size}: the training split has {len(rows)} examples, fewer than one batch")
     # Shuffle, as grouping by length sorts the batches within parts of an epoch.
     random.Random(config.seed).shuffle(order)
-    return Workload(config, tokenizer, train, order, tokenized.facts["max_length"], e2e_dir, asked)
+    trims = build.trims(config, model)
+    return Workload(config, tokenizer, train, order, trims, tokenized.facts["max_length"], e2e_dir, asked)
 
 
 def _tokenized(config: Config, tokenizer: PreTrainedTokenizerBase, limit: int) -> data.TaskData:

@@ -503,10 +503,17 @@ def test_a_layers_ratio_is_to_the_faster_lora() -> None:
     assert [cell.text for cell in cells] == ["32", "bf16", "2", "1,000", "1,500", "3,000", "2,000", "0.750", "0.97"]
 
 
-def test_every_layer_is_timed_in_every_round(workload: Workload) -> None:
+@pytest.mark.parametrize("named", [("fp32",), ("fp32", "bf16")])
+def test_every_layer_is_timed_in_every_round(
+    named: tuple[str, ...], workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the precisions of the device that it is measured on, whatever those of the CPU are."""
+    monkeypatch.setattr(gemm, "precisions", lambda: pytest.fail("the CPU was asked"))
+    monkeypatch.setattr(layer, "precisions", lambda device: {workload.device: named}[device])
     found = layer.benchmark(workload, 2, [32])
     times = [line for line in found.measurements if line.quantity == "forward and backward"]
-    assert len(times) == len(gemm.precisions()) * len(costs.RANKS) * len(layer.METHODS)
+    assert len(times) == len(named) * len(costs.RANKS) * len(layer.METHODS)
+    assert list(dict.fromkeys(line.case.split()[1] for line in times)) == list(named)
     assert {line.value.count for line in times if isinstance(line.value, Spread)} == {2}
 
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from benchmarks import NAMES, BenchmarkError, compiled, on_gpu, suite
 from benchmarks.compiled import Gain, Model
+from benchmarks.contenders import Contender
 from benchmarks.findings import Findings, Measurement, note, row
 from benchmarks.timing import spread
-from benchmarks.workload import configure, load_model, prepare
+from benchmarks.workload import Batch, configure, load_model, prepare
 from torch import Tensor, nn
 
 from rosa.config import Config
@@ -72,6 +73,26 @@ def test_methods_are_timed_both_ways_on_the_same_batches(traced: list[Options], 
         assert gain.first > 0
         assert gain.peaks is None
     assert found.tokens == [batch["input_ids"].numel() for batch in batches]
+
+
+def test_a_language_model_leaves_outputs_out_only_where_training_does(
+    traced: list[Options], tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(ROOT / "conf", str(tiny_gpt2), None, "cpu", 4)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, train_size=40, evaluation_size=4))
+    steps: set[tuple[bool, bool]] = set()
+
+    def step(contender: Contender, batch: Batch) -> None:
+        steps.add((contender.model._compiled_call_impl is not None, "logits_to_keep" in batch))
+        whole_step(contender, batch)
+
+    whole_step = Contender.step
+    monkeypatch.setattr(Contender, "step", step)
+    monkeypatch.setattr(compiled, "CASES", (("full", 0),))
+    monkeypatch.setattr(compiled, "precisions", lambda device: ("fp32",))
+    found = compiled.benchmark(prepare(config), 2)
+    assert steps == {(False, True), (True, False)}
+    assert any("leaves out the model's outputs" in line[0].text for line in found.table.notes)
 
 
 class Troublesome(nn.Module):

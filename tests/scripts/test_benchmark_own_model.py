@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
@@ -12,16 +13,17 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks import BenchmarkError, costs, fitting, gemm, memory, own_model, suite
+from benchmarks import BenchmarkError, costs, fitting, gemm, memory, own_model, suite, workload
 from benchmarks.contenders import LABELS, RANKED
 from benchmarks.measured import Case, case_label, cases_at
 from benchmarks.memory import Memory
-from benchmarks.workload import Batch, Workload, configure, load_model, prepare
+from benchmarks.workload import Batch, Workload, configure, load_model, prepare, sizes
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, PreTrainedConfig, RobertaConfig
 
 from rosa.config import Config, ModelConfig
 from rosa.models import pretrained
+from rosa.run import build
 from tests.commands import script
 from tests.conftest import ROOT
 
@@ -221,11 +223,63 @@ def test_all_means_those_that_measure_a_model(monkeypatch: pytest.MonkeyPatch) -
     assert [suite._stem(name, "mine") for name in found[:2]] == ["costs_mine", "benchmark_compile_mine"]
 
 
+def few_rows(config: Config) -> Config:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, train_size=40, evaluation_size=4))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batches_are_those_of_training(
+    device: str, tiny_gpt2: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is, and compiled; the device of each is the CPU, so that only the batches' lengths are a GPU's."""
+    monkeypatch.setattr(workload, "moved", lambda batch, _: batch)
+    kept = {}
+    for folder in (tiny_gpt2, tiny_bert):
+        prepared = prepare(few_rows(configure(CONF, str(folder), None, "cpu", 4)))
+        train = dataclasses.replace(prepared.config.train, device=device)
+        prepared = dataclasses.replace(prepared, config=dataclasses.replace(prepared.config, train=train))
+        for compiled in (False, True):
+            asked = dataclasses.replace(train, compile=compiled)
+            config = dataclasses.replace(prepared.config, cache_dir=str(tmp_path), train=asked)
+            parts = build.gather(config, build.read(config))
+            for number in range(3):
+                wanted = parts.collator([parts.train[row] for row in prepared.order[number]])
+                found = prepared.batch(number, compiled)
+                assert list(found) == list(wanted)
+                for name, value in wanted.items():
+                    assert torch.equal(torch.as_tensor(found[name]), torch.as_tensor(value)), name
+                kept[folder, compiled] = "logits_to_keep" in found
+    assert [place for place, found in kept.items() if found] == [(tiny_gpt2, False)]
+
+
 def test_batches_of_texts_have_labels_for_the_tokens_of_the_reference(tiny_gpt2: Path) -> None:
     workload: Workload = prepare(configure(CONF, str(tiny_gpt2), None, "cpu", 4))
-    batch = workload.batch(0)
-    assert batch["labels"].shape == batch["input_ids"].shape
-    counted = batch["labels"] != -100
-    assert 0 < int(counted.sum()) < int(batch["attention_mask"].sum())
-    assert torch.equal(batch["labels"][counted], batch["input_ids"][counted])
+    batch, whole, padded = workload.batch(0), workload.batch(0, compiled=True), workload.padded_batch(0)
+    assert whole["labels"].shape == whole["input_ids"].shape
+    counted = whole["labels"] != -100
+    assert 0 < int(counted.sum()) < int(whole["attention_mask"].sum())
+    assert torch.equal(whole["labels"][counted], whole["input_ids"][counted])
+    for trimmed in (batch, padded):
+        assert trimmed["labels"].shape[1] == trimmed["logits_to_keep"] < trimmed["input_ids"].shape[1]
+        assert int((trimmed["labels"] != -100).sum()) == int(counted.sum())
     assert SimpleNamespace(**workload.describe()).model == own_model.file_name(tiny_gpt2.name)
+
+
+def test_products_are_counted_for_each_number_of_outputs(tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two batches of as many tokens, of which one makes half of the outputs."""
+    monkeypatch.setattr(gemm, "METHODS", ("full",))
+    monkeypatch.setattr(gemm, "SQUARE", 32)
+    monkeypatch.setattr(gemm, "precisions", lambda: {"fp32": torch.float32})
+    seen, record = [], gemm._recorded
+
+    def recorded(contender: Any, batch: Batch) -> Any:
+        seen.append(sizes(batch))
+        return record(contender, batch)
+
+    monkeypatch.setattr(gemm, "_recorded", recorded)
+    prepared = prepare(few_rows(configure(CONF, str(tiny_gpt2), None, "cpu", 4)))
+    whole = prepared.batch(0, compiled=True)
+    half = whole["input_ids"].shape[1] // 2
+    fewer = {**whole, "labels": whole["labels"][:, -half:], "logits_to_keep": half}
+    gemm.measure("tiny", load_model, prepared.config, [whole, fewer])
+    assert seen == [sizes(whole), sizes(fewer)]
