@@ -17,7 +17,7 @@ from tqdm import tqdm
 from rosa.config import register
 from rosa.config.explain import explained
 from rosa.errors import ReportError
-from rosa.records import find
+from rosa.records import locate
 from rosa.report.cli import add_results, tell_left_out
 from rosa.sweep.grid import expand
 from rosa.sweep.jobs import command, request
@@ -55,10 +55,10 @@ def main() -> None:
         runs[options.experiment] = list(asked_for(jobs, options.results))
         others = elsewhere(jobs, runs[options.experiment], options.results)
     else:
-        found, problems = find(options.results, evidence="none")
+        found, problems = locate(options.results, evidence="none")
         tell_left_out(problems)
-        for record in found:
-            runs.setdefault(record["identity"]["experiment"], []).append(run_of(options.results, record))
+        for path, record in found.items():
+            runs.setdefault(record["identity"]["experiment"], []).append(run_of(path, record))
     if not runs:
         raise ReportError(
             f"no runs under {options.results}/runs; make tables shows the committed records, if there are any"

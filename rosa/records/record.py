@@ -9,12 +9,13 @@ The keys of a record are those of :class:`rosa.records.schema.Record`.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from rosa.config import (
     Config,
@@ -23,11 +24,10 @@ from rosa.config import (
     to_dict,
 )
 from rosa.errors import RecordError
+from rosa.records import shape
 from rosa.records.schema import (
-    GROUPS,
-    IDENTITY,
+    MAY_BE_EMPTY,
     RULES,
-    STATUSES,
     TYPES,
     Configuration,
     Identity,
@@ -35,6 +35,7 @@ from rosa.records.schema import (
     Tuning,
     by_split,
 )
+from rosa.records.settings import NEEDED
 from rosa.utils import files
 from rosa.utils.console import first_line
 
@@ -108,8 +109,9 @@ def write(folder: Path, record: Record) -> None:
     """
     path = Path(folder) / RECORD
     try:
-        _check(record, path)
-        text = json.dumps(_plain(record, "", path), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        plain = _plain(record, "", path)
+        _check(plain, path)
+        text = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     except RecursionError as error:
         raise RecordError(f"{path}: a value is nested too deep for JSON") from error
     try:
@@ -151,8 +153,8 @@ def _plain(value: Any, key: str, path: Path) -> Any:
 
 
 def _check(record: Any, path: Path) -> None:
-    # Messages are written for the first problem only: they quote values, and records of thousands of runs are read.
-    for problem in _problems(record):
+    problem = _problem(record)
+    if problem:
         raise RecordError(f"{path}: {problem}")
     if record["status"] == "done":
         try:
@@ -162,34 +164,41 @@ def _check(record: Any, path: Path) -> None:
             raise RecordError(f"{path}: {error}") from error
 
 
-def _problems(record: Any) -> Iterator[str]:
-    """What is wrong with a record; after the first problem the record must not be looked at further."""
+@functools.cache
+def _parts() -> dict[str, shape.Check]:
+    """The check of each value of a record."""
+    return {key: shape.check(hint) for key, hint in get_type_hints(Record).items()}
+
+
+@functools.cache
+def _needed() -> dict[str, shape.Check]:
+    """The check of the settings that every configuration has, by group."""
+    return {group: shape.check(kind) for group, kind in NEEDED.items()}
+
+
+def _problem(record: Any) -> str:
+    """The first thing that is wrong with a record; empty if nothing is."""
     if not isinstance(record, Mapping):
-        yield f"holds a {type(record).__name__}, expected an object"
+        return f"holds a {type(record).__name__}, expected an object"
     schema = record.get("schema")
     if schema != SCHEMA:
-        yield f"schema={schema!r}, but this version of the project reads schema {SCHEMA}"
-    for key, kinds in TYPES.items():
+        return f"schema={schema!r}, but this version of the project reads schema {SCHEMA}"
+    for key, check in _parts().items():
         if key not in record:
             if key not in Record.__optional_keys__:
-                yield f"{key} is missing"
-        elif not isinstance(record[key], kinds):
-            yield f"{key}={record[key]!r}, expected {' or '.join(kind.__name__ for kind in kinds)}"
-    if record["status"] not in STATUSES:
-        yield f"status={record['status']!r}, expected one of {', '.join(STATUSES)}"
-    for key, kind in IDENTITY.items():
-        value = record["identity"].get(key)
-        if not isinstance(value, kind):
-            yield f"identity.{key}={value!r}, expected {kind.__name__}"
-        # The first one also names files of tables and figures; a model may be called as on the hub, owner/name.
+                return f"{key} is missing"
+        elif record[key] == {} and key in MAY_BE_EMPTY:
+            continue
+        elif problem := check(record[key]):
+            return f"{key}{problem}"
+    for key, value in record["identity"].items():
+        # The experiment also names files of tables and figures; a model may be called as on the hub, owner/name.
         if isinstance(value, str) and (not value.isprintable() or (key == "experiment" and not is_name(value))):
-            yield f"identity.{key}={value!r}, expected a name without '/' and control characters"
-    for group in GROUPS:
-        if not isinstance(record["config"].get(group), dict):
-            yield f"config.{group} is missing"
-    lr = record["config"]["train"].get("lr")
-    if not isinstance(lr, (int, float)):
-        yield f"config.train.lr={lr!r}, expected the number that the run uses"
+            return f"identity.{key}={value!r}, expected a name without '/' and control characters"
+    for group, check in _needed().items():
+        if problem := check(record["config"][group]):
+            return f"config.{group}{problem}"
+    return ""
 
 
 def score(record: Record, rule: str = "best") -> float:
@@ -231,12 +240,9 @@ def describe(record: Record) -> str:
 
 
 def error_line(record: Record) -> str:
-    """``RuntimeError: out of memory``: the type of a run's error and the first line of its message; empty without one.
-
-    A record that another program has written may lack either.
-    """
+    """``RuntimeError: out of memory``: the type of a run's error, and its message's first line; empty without one."""
     error = record["error"]
-    return first_line(error.get("type", ""), error.get("message", "")) if error else ""
+    return first_line(error["type"], error["message"]) if error else ""
 
 
 def order_key(record: Record) -> tuple[Any, ...]:

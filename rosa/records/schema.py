@@ -328,17 +328,18 @@ class Scorer(TypedDict):
 
 
 class Perplexities(TypedDict):
-    """Perplexities of one split by several definitions; a published one compares with its own definition alone."""
+    """Perplexities of one split by several definitions; a published one compares with its own definition alone. Null
+    where it is too large for a number."""
 
     split: str
     """The first evaluation split."""
     batch_size: int
     """Examples in each batch of ``mean_of_batches``."""
-    reference: float
+    reference: float | None
     """From the summed loss of the references' tokens and end tokens."""
-    all_tokens: float
+    all_tokens: float | None
     """From the summed loss of all tokens, those of the prompts included."""
-    mean_of_batches: float
+    mean_of_batches: float | None
     """Mean over batches of ``exp`` of the mean loss of all tokens, as in the released code of ROSA's authors."""
 
 
@@ -638,7 +639,7 @@ class Record(TypedDict):
     """The error; null unless ``status`` is ``failed``."""
 
 
-# --- the checks that follow from the types ---------------------------------------------------------------------------
+# --- what follows from the types -------------------------------------------------------------------------------------
 
 
 def kinds(hint: Any) -> tuple[type, ...]:
@@ -654,14 +655,8 @@ def kinds(hint: Any) -> tuple[type, ...]:
 
 TYPES: dict[str, tuple[type, ...]] = {key: kinds(hint) for key, hint in get_type_hints(Record).items()}
 """Key of a record -> the types that its value may have."""
-IDENTITY: dict[str, type] = get_type_hints(Identity)
-"""Key of an identity -> the type of its value."""
-GROUPS = tuple(
-    key
-    for key, hint in get_type_hints(Configuration).items()
-    if kinds(hint) == (dict,) and key in Configuration.__required_keys__
-)
-"""Keys of a configuration that hold a group of settings and that every record has."""
+MAY_BE_EMPTY = frozenset(key for key, kind in TYPES.items() if kind == (dict,)) - {"identity", "config"}
+"""Keys of a record whose value is an empty object while it is not known, or where it does not apply."""
 STATUSES: tuple[str, ...] = get_args(Status)
 RULES: tuple[Rule, ...] = get_args(Rule)
 """Which epoch's scores: the one with the best headline on the selection split, or the last one."""

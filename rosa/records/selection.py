@@ -98,7 +98,7 @@ def has_diverged(record: Record) -> bool:
     """Whether a run ended in a loss or a score that is not finite; a run that was killed has not."""
     if record["status"] == "done":
         return not math.isfinite(score(record))
-    return record["error"] is not None and record["error"].get("type") == DivergedError.__name__
+    return record["error"] is not None and record["error"]["type"] == DivergedError.__name__
 
 
 def untuned(tuning: Tuning | None) -> list[str]:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, get_type_hints
+from typing import Any, TypedDict, get_type_hints
 
 from rosa.config import (
     NOT_IDENTITY,
@@ -23,6 +23,35 @@ from rosa.config import (
 )
 from rosa.config.identity import default_of
 from rosa.records.schema import Configuration, Record
+
+
+class _Named(TypedDict):
+    name: str
+
+
+class _Model(_Named):
+    source: str
+
+
+class _Data(TypedDict):
+    source: str
+
+
+class _Task(_Named):
+    kind: str
+    texts: list[str]
+    metrics: list[str]
+    headline: str
+    evaluation: list[str]
+
+
+class _Train(TypedDict):
+    lr: float
+
+
+NEEDED = {"model": _Model, "task": _Task, "method": _Named, "train": _Train, "data": _Data}
+"""Group of a configuration -> the settings that every record has and that its readers rely on. A record that is older
+than another setting lacks it."""
 
 
 @functools.cache

@@ -102,7 +102,7 @@ def _written(found: Sequence[Record], experiment: str, rule: Rule, seed: int) ->
     for row in compare(found, experiment, rule).rows:
         for result in row.results.values():
             run = result.selected.scored.get(seed)
-            if run is not None and run["generation"].get("weights") == rule:
+            if run is not None and run.get("generation", {}).get("weights") == rule:
                 shown[row.label] = run
     if not shown:
         raise SamplesError(f"{experiment}: no finished run of seed {seed} has decoded texts of the {rule} epoch")

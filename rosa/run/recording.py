@@ -250,7 +250,7 @@ def summary(record: Record) -> dict[str, float]:
     for rule in records.RULES:
         for split, scores in records.by_split(record["metrics"][rule]).items():
             flat.update({f"{rule}/{split}/{name}": value for name, value in scores.items()})
-    texts = record["generation"]
+    texts = record.get("generation", {})
     flat.update({f"{texts['split']}/{name}": value for name, value in texts.get("scores", {}).items()})
     for group in ("params", "costs"):
         flat.update({f"{group}/{name}": value for name, value in record[group].items()})

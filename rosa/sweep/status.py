@@ -49,13 +49,12 @@ def in_progress(folder: Path) -> bool:
     return False
 
 
-def run_of(results_dir: Path, record: Record) -> Run:
-    """The state of a run that has a record."""
-    folder = records.run_folder(results_dir, record["identity"])
+def run_of(path: Path, record: Record) -> Run:
+    """The state of a run that has a record, in the file ``path``; a copied folder need not be named by its run."""
     state, active = str(record["status"]), record["finished"] or record["started"]
     if state == "running":
-        state = "running" if in_progress(folder) else "stopped"
-        written = datetime.fromtimestamp((folder / records.RECORD).stat().st_mtime, UTC)
+        state = "running" if in_progress(path.parent) else "stopped"
+        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         active = written.isoformat(timespec="seconds")
     return Run(records.describe(record), state, records.error_line(record), record["command"], active)
 
@@ -67,8 +66,8 @@ def asked_for(jobs: Iterable[Job], results_dir: Path) -> Iterator[Run]:
         jobs: the sweep's runs.
         results_dir: the folder that contains ``runs/``; committed records are not counted as runs.
     """
-    found, _ = records.find(results_dir, evidence="none")
-    there = {records.order_key(record): record for record in found}
+    found, _ = records.locate(results_dir, evidence="none")
+    there = {records.order_key(record): (path, record) for path, record in found.items()}
     grids = selection.Grids(results_dir)
     for job in jobs:
         reason, match = "", None
@@ -82,7 +81,7 @@ def asked_for(jobs: Iterable[Job], results_dir: Path) -> Iterator[Run]:
             if match is not None:
                 break
         if match is not None:
-            yield run_of(results_dir, match)
+            yield run_of(*match)
         else:
             run = records.identity(job.config)
             name = f"run {run['experiment']}/{run['model']}/{run['task']}/{run['method']} seed {run['seed']}"

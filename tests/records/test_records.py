@@ -69,14 +69,14 @@ def test_a_record_comes_back_as_it_was_and_new_ones_are_valid(tmp_path):
 
 
 def test_numbers_that_are_not_finite_become_null_and_the_file_is_strict_json(tmp_path):
-    one = record(config(), math.nan, history=[{"loss": math.inf, "steps": (1, 2)}])
+    one = record(config(), math.nan, history=({"epoch": 1.0, "step": 2, "validation": {"loss": math.inf}},))
     records.write(tmp_path, one)
 
     def refuse(text: str) -> None:
         raise AssertionError(f"{text} is no JSON")
 
     loaded = json.loads((tmp_path / records.RECORD).read_text(), parse_constant=refuse)
-    assert loaded["history"] == [{"loss": None, "steps": [1, 2]}]
+    assert loaded["history"] == [{"epoch": 1.0, "step": 2, "validation": {"loss": None}}]
     assert math.isnan(records.score(loaded, "best"))
     assert math.isfinite(records.score(loaded, "last"))
 
@@ -148,7 +148,7 @@ from rosa import records
 folder = Path(sys.argv[1])
 one = records.read(folder / records.RECORD)
 for number in range(10**9):
-    one["history"] = [{"step": number, "loss": 0.5}] * 4000
+    one["history"] = [{"epoch": 0.5, "step": number}] * 4000
     records.write(folder, one)
 """
 
@@ -181,8 +181,8 @@ def test_a_killed_writer_never_leaves_half_a_record(tmp_path):
     [
         ({"schema": 2}, "schema=2"),
         ({"status": "finished"}, "status='finished'"),
-        ({"identity": {"experiment": "e"}}, "identity.model=None"),
-        ({"history": {}}, "history={}"),
+        ({"identity": {"experiment": "e"}}, "identity.model is missing"),
+        ({"history": {}}, "history={}, expected a list"),
         ({"metrics": {}}, "metrics.best"),
         ({"config": {}}, "config.model is missing"),
     ],

@@ -29,6 +29,19 @@ METRICS = {
 }
 METHODS = (FullConfig(), LoraConfig(), IA3Config(), RosaConfig())
 
+ENVIRONMENT: dict[str, Any] = {
+    "commit": "0123456789abcdef",
+    "dirty": False,
+    "python": "3.11.7",
+    "packages": {"torch": "2.8.0"},
+    "system": "Linux x86_64",
+    "cpu": "a processor",
+    "cpu_count": 2,
+    "threads": 1,
+    "device": "cpu",
+    "cuda": None,
+}
+
 
 def config(
     task: str = "cola",
@@ -68,9 +81,19 @@ def record(settings: Config, best: float | None = None, status: str = "done", **
         "started": "2026-01-01T00:00:00+00:00",
         "status": status,
         "params": {"trainable": 147456, "head": 33282, "total": 1_000_000},
-        "environment": {"commit": "0123456789abcdef", "dirty": False},
-        "data": {"splits": {s: {"rows": 100, "sha256": s} for s in ("train", *settings.task.evaluation)}},
-        "model": {"sha256": {"model.safetensors": "ab" * 32}, "attention": "sdpa"},
+        "environment": dict(ENVIRONMENT),
+        "data": {
+            "source": settings.data.source,
+            "splits": {s: {"rows": 100, "sha256": s} for s in ("train", *settings.task.evaluation)},
+        },
+        "model": {
+            "name": settings.model.name,
+            "source": settings.model.source,
+            "path": settings.model.path,
+            "revision": "",
+            "sha256": {"model.safetensors": "ab" * 32},
+            "attention": "sdpa",
+        },
     }
     if status == "done":
         made["finished"] = "2026-01-01T01:00:00+00:00"
@@ -114,9 +137,18 @@ def written(made: dict[str, Any], perplexity: float, scores: dict[str, float | N
         "prompts": 630,
         "unended": 2,
         "empty": 0,
+        "limited": 0,
+        "segments": 630,
+        "references": 4693,
+        "warnings": [],
         "hypotheses": {"file": "test.txt", "sha256": "ab" * 32},
         "scores": TEXT_SCORES | (scores or {}),
-        "scorer": {"tokenizer": "PTB", "versions": {"sacrebleu": "2.5"}, "options": {"lowercase": True}, "missing": {}},
+        "scorer": {
+            "tokenizer": "PTB",
+            "versions": {"sacrebleu": "2.5"},
+            "options": {"lowercase": "True"},
+            "missing": {},
+        },
     }
     if made["status"] == "done":
         made["metrics"] = {
@@ -130,6 +162,18 @@ def written(made: dict[str, Any], perplexity: float, scores: dict[str, float | N
 def costs(seconds_per_step: float, resamples: bool = False) -> dict[str, Any]:
     """The costs that a run on a CPU records."""
     return {
+        "steps": 100,
+        "examples": 1600,
+        "tokens": 16000,
+        "seconds_total": 120 * seconds_per_step,
+        "seconds_in_steps": 100 * seconds_per_step,
+        "seconds_per_step_mean": seconds_per_step,
+        "tokens_per_second": 160 / seconds_per_step,
+        "resamples": 2 if resamples else 0,
+        "seconds_in_resamples": 0.5 if resamples else 0.0,
+        "evaluations": 2,
+        "seconds_in_evaluations": 1.0,
+        "host_peak_reset": True,
         "seconds_per_step_median": seconds_per_step,
         "seconds_per_resample_median": 0.25 if resamples else None,
         "examples_per_second": 16 / seconds_per_step,

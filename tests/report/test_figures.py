@@ -62,20 +62,22 @@ def done(
     made["metrics"] |= {"best": best, "last": made["history"][-1]}
     options = made["config"]["method"]
     if options["name"] in ("rosa", "lora"):
-        made["adapted"] = [{"name": layer} for layer in LAYERS]
+        adapted = {"kind": "Linear", "shape": [8, 8], "rank": options["rank"], "trainable": 16}
+        made["adapted"] = [{"name": layer} | adapted for layer in LAYERS]
+        change = {"full_rank": 8, "rank": 4, "norm": 1.0, "relative_norm": 0.5}
         seen = options["name"] == "rosa" and options["factorization"].startswith("svd")
         made["diagnostics"] = {
             "layers": [
-                {"name": layer, "effective_rank": 9 * rng.random(), "visited": rng.random() if seen else None}
+                change | {"name": layer, "effective_rank": 9 * rng.random(), "visited": rng.random() if seen else None}
                 for layer in LAYERS
             ]
         }
     if options["name"] == "rosa":
         times = (epochs - 1) // options["every"] if options["every"] else 0
-        ends = [{"step": 10 * (i + 1), "subspace_moved": numbers(rng)} for i in range(times + 1)]
+        ends = [{"step": 10 * (i + 1), "epoch": i + 1.0, "subspace_moved": numbers(rng)} for i in range(times + 1)]
         made["diagnostics"]["last_subspace"] = ends.pop()
         for event in ends:
-            event |= {"resample_layers": len(LAYERS), "factorization_seconds": numbers(rng)}
+            event |= {"resample_layers": len(LAYERS), "resample_seconds": 0.5, "factorization_seconds": numbers(rng)}
         made["resamples"] = ends
     return made
 

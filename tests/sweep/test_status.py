@@ -27,8 +27,9 @@ from tests.conftest import Composer
 
 def written(config: Config, **changes: Any) -> Path:
     """A record of a run in the folder where it belongs; the folder."""
-    scores = {"metrics": {rule: {"validation": {"matthews_correlation": 0.5}} for rule in ("best", "last")}}
-    scores["metrics"]["selection"] = {"split": "validation", "metric": "matthews_correlation"}  # type: ignore[dict-item]
+    epoch = {"epoch": 1.0, "step": 10, "validation": {"matthews_correlation": 0.5}}
+    selection = {"split": "validation", "metric": "matthews_correlation", "rule": "highest"}
+    scores = {"metrics": {"best": epoch, "last": epoch, "selection": selection}}
     record = records.new(config, f"python scripts/train.py seed={config.seed}") | scores | changes
     folder = records.folder(config)
     records.write(folder, record)
@@ -58,7 +59,7 @@ def test_each_state_is_told_and_what_is_left_to_do(config: Config) -> None:
         found = list(asked_for([Job(run, f"run {run.seed}") for run in runs], results))
     assert [run.state for run in found] == ["done", "failed", "running", "stopped", "missing"]
     assert found[1].line == "ValueError: no such thing"
-    assert run_of(results, records.find(results)[0][2]).state == "stopped", "nobody holds it any more"
+    assert [run_of(path, run).state for path, run in records.locate(results)[0].items()][2:] == ["stopped"] * 2
     assert to_do(found, "all") == [
         f"failed: {found[1].name}: ValueError: no such thing",
         "  again: python scripts/train.py seed=1",
@@ -142,6 +143,17 @@ def test_runs_of_another_launcher_are_looked_for_where_each_was_to_write(
     assert capsys.readouterr().out.splitlines()[1].split()[1:4] == ["4", "3", "1"], "four runs: three done, one missing"
     written(runs[3], status="done")
     assert after_launch(jobs)
+
+
+@pytest.mark.quick
+def test_a_copied_folder_need_not_be_named_by_its_run(config: Config) -> None:
+    folder = written(config)
+    copy = folder.rename(folder.with_name("copy"))
+    ((path, record),) = records.locate(Path(config.results_dir))[0].items()
+    assert path.parent == copy
+    assert run_of(path, record).state == "stopped"
+    with FileLock(copy / records.LOCK):
+        assert run_of(path, record).state == "running"
 
 
 @pytest.mark.slow

@@ -75,7 +75,7 @@ def _kept(parts: Comparison | None) -> str:
 
 def change_of(runs: Iterable[Record]) -> str:
     """Effective rank and size of the change that the runs of a row made; nothing where they have no diagnostics."""
-    layers = [layer for run in runs for layer in run["diagnostics"].get("layers", [])]
+    layers = [layer for run in runs for layer in _run_layers(run)]
     cells = _cells(layers)
     return f"{cells[1]}, {cells[2]}" if layers else ""
 
@@ -97,5 +97,4 @@ def _runs(row: Row, tasks: Iterable[str], seeds: Mapping[str, Sequence[int]] | N
 
 def _run_layers(run: Record) -> list[LayerChange]:
     """The diagnostics of every layer of a run; none where the method adds nothing to weights."""
-    layers: list[LayerChange] = run["diagnostics"].get("layers", [])
-    return layers
+    return run.get("diagnostics", {}).get("layers", [])

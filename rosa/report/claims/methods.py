@@ -87,7 +87,7 @@ def tasks_section(comparison: Comparison) -> Section:
 def texts_section(comparison: Comparison) -> Section:
     """The claims in the scores of generated texts, those about rows that were run."""
     made = [facts for run in comparison.shown if (facts := run["model"].get("pretraining"))]
-    on_glue = any("glue_sha256" in facts["text"] for facts in made)
+    on_glue = any("glue_sha256" in facts.get("text", {}) for facts in made)
     sources = "the references of the training file" + (" and GLUE's sentences" if on_glue else "")
     name = comparison.experiment
     return Section(

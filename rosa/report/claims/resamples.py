@@ -62,7 +62,7 @@ def resamples(comparison: Comparison) -> list[str | Table]:
 
 def _line(row: Row, task: Task, jumps: Jumps, paired: Paired | None) -> tuple[Cell, ...]:
     result = row.results[task.name].selected
-    ends = [_moved(run) for run in result.scored.values() if run["resamples"]]
+    ends = [ends for run in result.scored.values() if (ends := _moved(run))]
     less = ""
     if paired is not None and paired.difference is not None:
         reach = "" if paired.interval is None else f" ± {(paired.interval[1] - paired.interval[0]) / 2:.3f}"
@@ -78,10 +78,13 @@ def _line(row: Row, task: Task, jumps: Jumps, paired: Paired | None) -> tuple[Ce
     return tuple(Cell(cell or formatting.MISSING) for cell in cells)
 
 
-def _moved(run: Record) -> tuple[float, float]:
-    """How far the first and the last subspace of a run moved, mean over the layers."""
-    last = run["diagnostics"].get("last_subspace") or run["resamples"][-1]
-    return statistics.fmean(run["resamples"][0][MOVED]), statistics.fmean(last[MOVED])
+def _moved(run: Record) -> tuple[float, float] | None:
+    """How far the first and the last subspace of a run moved, mean over the layers; None if the record does not say."""
+    if not run["resamples"]:
+        return None
+    last = run.get("diagnostics", {}).get("last_subspace") or run["resamples"][-1]
+    first, latest = run["resamples"][0].get(MOVED), last.get(MOVED)
+    return (statistics.fmean(first), statistics.fmean(latest)) if first and latest else None
 
 
 def _row_jumps(row: Row, rosa: Row | None, task: Task) -> Jumps:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rosa import records
 from rosa.report import formatting
 from rosa.report.claims.verdicts import Difference
 from rosa.report.comparison import Comparison
@@ -85,10 +86,10 @@ def study_of(comparison: Comparison, tasks: str = "") -> str:
 
 def protocol(comparison: Comparison) -> str:
     """Tasks, epochs, precision and seeds of an experiment: ``CoLA, RTE, 3 epochs in bf16, 3 to 5 seeds``."""
-    trained = [run["config"]["train"] for run in comparison.runs]
+    trained = [records.settings(run) for run in comparison.runs]
     tasks = listed(formatting.task_name(task.name) for task in comparison.tasks)
-    epochs = listed(sorted({str(train["epochs"]) for train in trained}))
-    precision = listed(sorted({train["precision"] for train in trained}))
+    epochs = listed(sorted({str(train["train.epochs"]) for train in trained}))
+    precision = listed(sorted({train["train.precision"] for train in trained}))
     results = [result for row in comparison.rows for result in row.results.values()]
     seeds = sorted({len(result.selected.scored) for result in results})
     return (

@@ -86,7 +86,7 @@ def _by_epoch(rosa: Row, lora: Row, task: Task) -> list[str | Table]:
     counts = listed(
         f"{row.label} {formatting.count(run['params']['trainable'])}"
         for row in (lora, rosa)
-        for run in list(row.results[task.name].selected.scored.values())[:1]
+        for run in [run for run in row.results[task.name].selected.scored.values() if run["params"]][:1]
     )
     if changes:
         told.append(f"The weights changed by (effective rank, size): {'; '.join(changes)}.")

@@ -185,7 +185,8 @@ def _reasons(trial: Trial, metric: str, split: str) -> list[str]:
 def _by_authors(trial: Trial) -> Cell:
     """A row's perplexity by the definition of ROSA's authors, of the weights that wrote the scored texts."""
     found = _perplexities(run for run in trial.scored.values() if _scored(run, trial.rule))
-    summary = summarise([one["mean_of_batches"] for one in found])
+    known = [one["mean_of_batches"] for one in found if one["mean_of_batches"] is not None]
+    summary = summarise(known) if len(known) == len(found) else None  # without an infinite one a mean says too little
     shown = formatting.mean_and_deviation(summary.mean, summary.deviation, AUTHORS) if summary else formatting.MISSING
     return Cell(shown)
 

@@ -286,8 +286,8 @@ def _models(comparison: Comparison) -> list[Line]:
     lines = set()
     for run in comparison.runs:
         model = run["config"]["model"]
-        parts = [model["source"], model["path"]] if model["path"] else [model["source"]]
-        if model["revision"]:
+        parts = [model["source"], *([model["path"]] if model.get("path") else [])]
+        if model.get("revision"):
             parts.append(f"revision {model['revision'][:12]}")
         for file, digest in sorted(run["model"].get("sha256", {}).items()):
             parts.append(f"{file} sha256 {digest[:12]}")
@@ -316,7 +316,7 @@ def _data(comparison: Comparison) -> list[Line]:
 def _source(run: Record) -> str:
     data = run["config"]["data"]
     if data["source"] == "hub":
-        return f"hub {data['path']}, revision {data['revision'][:12] or 'not pinned'}"
+        return f"hub {data.get('path', '')}, revision {data.get('revision', '')[:12] or 'not pinned'}"
     if data["source"] == "local":
         return "local files"
     if data["source"] == "files":
