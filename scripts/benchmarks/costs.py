@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from benchmarks.compiled import precisions
-from benchmarks.contenders import LORAS, PARTS, PEFT, RANK, Contender
+from benchmarks.contenders import LORAS, PARTS, PEFT, RANK, WANTED, Contender
 from benchmarks.findings import Findings, Measurement, note, number, row, with_quartiles
 from benchmarks.fitting import free_memory, possible_cases
 from benchmarks.measured import Case, Measured, case_label, cases_at
@@ -48,10 +48,11 @@ class Shape:
     peaks: Sequence[Case] = ()
     """The cases whose peak memory is measured, each in a process of its own."""
     precision: str = ""
-    """``bf16``: only on a device that multiplies in it, only steps and memory, and as a run's beside the one in fp32;
-    empty for the precision of the run."""
+    """Beside the run's own: only steps and memory, and only where the device multiplies in it; empty for the precision
+    of the run, which is bf16 on most GPUs."""
 
 
+FEW: Sequence[Case] = [("rosa", RANK), ("lora", RANK), (PEFT, RANK)]
 SHAPES: Sequence[Shape] = (
     # At the other ranks only what is compared with one another, so that there is time for more rounds.
     Shape(
@@ -60,8 +61,9 @@ SHAPES: Sequence[Shape] = (
         [case for case in cases_at(RANKS) if case[1] in (0, RANK) or case[0] in ("rosa", *LORAS)],
         [("rosa", RANK), ("lora", RANK), (PEFT, RANK), ("full", 0)],
     ),
-    # A step takes about half as long, and there are few methods, so there is time to tell 0.97 from 1.
-    Shape("roberta-base", 15, [("rosa", RANK), ("lora", RANK), (PEFT, RANK)], precision="bf16"),
+    # A step in bf16 takes about half as long, and there are few methods, so there is time to tell 0.97 from 1.
+    Shape("roberta-base", 15, FEW, precision="bf16"),
+    Shape("roberta-base", 15, FEW, precision="fp32"),
     Shape("gpt2", 7, cases_at([RANK])),
     # All methods at once, a model each, would need more memory than many machines have.
     Shape("gpt2-medium", 4, [("rosa", RANK), ("lora", RANK), (PEFT, RANK), ("ia3", 0)]),
@@ -95,8 +97,9 @@ def measure_workload(workload: Workload, rounds: int, ranks: Sequence[int] = RAN
     plain = load_model(config)
     if workload.asked:
         cases, said = possible_cases(plain, ranks, workload.asked, free_memory(workload.device))
-    found = measure(config.model.name, plain, config, batches, cases, largest)
+    # Before the other methods' models take this process's share of the memory.
     memory = measure_apart(config, cases, largest)
+    found = measure(config.model.name, plain, config, batches, cases, largest)
     return replace(found, memory=memory, steps_per_epoch=workload.steps_per_epoch, said=said)
 
 
@@ -107,7 +110,6 @@ def measure_shape(shape: Shape, config: Config, rounds: int) -> Measured:
     build = functools.partial(random_model, shape.name)
     device = config.train.device
     texts = [random_texts(shape.name, seed, device) for seed in range(min(rounds, shape.rounds))]
-    # Before the other methods' models take this process's share of the memory.
     peaks = measure_apart(config, shape.peaks, texts[0], build) if shape.peaks else {}
     name = f"{shape.name}, {shape.precision}" if own else shape.name
     plain = build(config).to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps nn.Module.to
@@ -164,6 +166,8 @@ def measure(
         moves={int(rank): taken for rank, taken in moves.items()},
         layers=len(list(adapters(next(iter(rosas.values()))))) if rosas else 0,
         merged={} if only_steps else _merged_latency(plain, at_rank, batches, device),
+        device=device,
+        precision=config.train.precision,
     )
 
 
@@ -264,20 +268,29 @@ def _times(measured: Measured) -> Table:
         notes.append(
             note(
                 f"Rank {rank}: ROSA's step takes {with_quartiles(relative)} times as long as that of "
-                f"{case_label(reference)}, the faster of the two LoRAs (at most 0.95 is wanted in fp32, 0.97 in bf16)."
+                f"{case_label(reference)}, the faster of the two LoRAs (in {measured.precision} at most "
+                f"{WANTED[measured.precision]} is wanted)."
             )
         )
     count = len(next(iter(measured.parts.values())))
     tokens = " to ".join(f"{size:,}" for size in sorted({min(measured.batch_tokens), max(measured.batch_tokens)}))
     notes.append(
         note(
-            f"{count} steps a method, interleaved, on the same batches of {tokens} tokens, with "
-            "padding. Medians (quartiles); a ratio is the median of the ratios of steps on the same batch, to the "
-            f"faster LoRA of the same rank, of rank {RANK} for methods without one. Clipping belongs to the "
-            "optimizer's part (fused AdamW). Trainable parameters include the head. RoSA's rank is that of the LoRA "
-            "with as many parameters: half of them are low-rank, the others sparse entries, chosen at random."
+            f"{count} steps a method in {measured.precision}, interleaved, on the same batches of {tokens} tokens, "
+            "with padding. Medians (quartiles); a ratio is the median of the ratios of steps on the same batch, to the "
+            f"faster LoRA of the same rank, of rank {RANK} for methods without one. Clipping and clearing the "
+            "gradients belong to the optimizer's part (fused AdamW). Trainable parameters include the head. RoSA's "
+            "rank is that of the LoRA with as many parameters: half of them are low-rank, the others sparse entries, "
+            "chosen at random."
         )
     )
+    if measured.device == "cuda":
+        notes.append(
+            note(
+                "On a GPU, whose clock this is: each part begins when the one before it is done, and the step is their "
+                "sum. In training the host runs ahead, so whole steps may take less."
+            )
+        )
     notes += map(note, measured.said)
     header = ("method", "trainable", "forward, ms", "backward", "optimizer", "step", "x faster LoRA", "tokens/s")
     caption = f"{measured.model}: a training step"
@@ -299,16 +312,18 @@ def _memory(measured: Measured) -> Table:
             "pretrained model; ROSA's frozen parts are among them, because resampling changes them. –: not measured; "
             "the peaks need a process for each method."
         ),
-        *_memory_notes(measured.memory),
+        *_memory_notes(measured.memory, measured.device),
     ]
     header = ("method", "peak", "weights", "gradients", "optimizer", "saved", "peak of a resample", "checkpoint")
     name = "costs_memory" if measured.steps_per_epoch else f"costs_memory_{measured.slug}"
     return Table(name, f"{measured.model}: memory and storage", header, tuple(rows), tuple(notes))
 
 
-def _memory_notes(memory: Mapping[Case, Memory]) -> list[Line]:
+def _memory_notes(memory: Mapping[Case, Memory], device: str) -> list[Line]:
     before = [held.before for held in memory.values() if held.before is not None]
     notes = []
+    if device == "cuda" and any(held.peak is not None for held in memory.values()):
+        notes.append(note("The peak is what PyTorch allocated on the GPU, where one method was measured at a time."))
     if before:
         notes.append(
             note(

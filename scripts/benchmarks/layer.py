@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.compiled import precisions
-from benchmarks.contenders import LABELS, LORAS, own_method, with_peft
+from benchmarks.contenders import LABELS, LORAS, WANTED, own_method, with_peft
 from benchmarks.costs import RANKS
 from benchmarks.findings import Findings, Measurement, note, row, with_quartiles
 from benchmarks.timing import interleave, ratio, spread
@@ -32,8 +32,6 @@ TOKENS = 1024
 FROZEN = "frozen"
 METHODS = (FROZEN, "rosa", *LORAS)
 WARM_UP = 3
-WANTED = {"fp32": 0.95, "bf16": 0.97}
-"""The most that ROSA's time may be, relative to the faster LoRA's."""
 
 Case = tuple[int, str, int, str]
 """Width, precision, rank and method."""

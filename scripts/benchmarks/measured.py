@@ -48,6 +48,9 @@ class Measured:
     merged: Mapping[Case, Spread] = field(default_factory=dict)
     """Latency of a forward pass of the merged model, relative to the model before any method."""
     steps_per_epoch: int | None = None
+    device: str = "cpu"
+    """``cpu`` or ``cuda``."""
+    precision: str = "fp32"
     said: Sequence[str] = ()
     """Sentences on the cases that are left out."""
 
@@ -57,7 +60,7 @@ class Measured:
         return self.model.replace(", ", "_")
 
     def step(self, case: Case) -> list[float]:
-        """Seconds of a case's whole steps."""
+        """Seconds of a case's steps: the sums of their parts."""
         return [sum(parts.values()) for parts in self.parts[case]]
 
     def reference(self, rank: int) -> Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -117,6 +118,9 @@ def measure_apart(
     """
     batch = moved(batch, "cpu")
     device = config.train.device
+    if device == "cuda":  # the processes have the memory that this one does not hold
+        gc.collect()  # optimizers hold reference cycles
+        torch.cuda.empty_cache()
     # A process may keep the memory that another method freed, which would distort the peak. A fork server imports the
     # slow packages once; CUDA cannot be used in a fork.
     fresh = multiprocessing.get_context("spawn" if device == "cuda" else "forkserver")

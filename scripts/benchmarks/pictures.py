@@ -59,7 +59,8 @@ def _draw(measured: Measured, cases: Sequence[Case]) -> Figure:
     panels[0].set_yticks(range(len(cases)), [case_label(case) for case in cases])
     panels[0].invert_yaxis()
     if with_peak:
-        panels[1].set_xlabel("peak memory of the process, MiB")
+        whose = "of PyTorch on the GPU" if measured.device == "cuda" else "of the process"
+        panels[1].set_xlabel(f"peak memory {whose}, MiB")
     for axes in panels:
         _tidy(axes)
     figure.suptitle(f"What a training step costs: {measured.model}", fontsize=9)

@@ -36,7 +36,8 @@ class Case(NamedTuple):
 
     label: str
     layers: int
-    threads: int
+    threads: int | None
+    """Of the CPU; None on a GPU."""
     seconds: Mapping[str, Sequence[float]]
     """Seconds for all of these layers, by method: one value for each round."""
 
@@ -55,16 +56,18 @@ def factorize_by_ours(weights: Tensor, indices: Tensor) -> PlainFactors:
 def benchmark(
     workload: Workload, rounds: int, models: Mapping[str, Mapping[Shape, int]] = MODELS, rank: int = RANK
 ) -> Findings:
-    """Time every shape with each method, on one thread and on PyTorch's number of threads.
+    """Time every shape with each method, on the CPU on one thread and on PyTorch's number of threads.
 
     The workload gives the device and the seed; the weights are random, with the shapes of ``models``.
     """
     device = torch.device(workload.device)
     shapes = list(dict.fromkeys(shape for layers in models.values() for shape in layers))
     cases, errors = [], dict.fromkeys(WAYS, 0.0)
-    for threads in sorted({1, torch.get_num_threads()}):
+    each = sorted({1, torch.get_num_threads()}) if device.type == "cpu" else [None]
+    for threads in each:
         with limited_to(threads):
-            seconds = _time(shapes, device, workload.config.seed, rounds, rank, errors, f"solvers, {threads} threads")
+            title = f"solvers{_on(threads)}"
+            seconds = _time(shapes, device, workload.config.seed, rounds, rank, errors, title)
         cases += [Case(_named(shape), 1, threads, seconds[shape]) for shape in shapes]
         cases += [
             Case(model, sum(layers.values()), threads, {way: _sum(layers, seconds, way) for way in WAYS})
@@ -88,12 +91,12 @@ def findings(cases: Sequence[Case], errors: Mapping[str, float], rank: int) -> F
             row(
                 case.label,
                 str(case.layers),
-                str(case.threads),
+                "–" if case.threads is None else str(case.threads),
                 *(with_quartiles(spread(case.seconds[way]), 1000) for way in WAYS),
                 *(with_quartiles(one) for one in faster.values()),
             )
         )
-        name = f"{case.label}, {case.threads} threads"
+        name = f"{case.label}{_on(case.threads)}"
         lines += [Measurement(name, WAYS[way], "s", spread(case.seconds[way])) for way in WAYS]
         lines += [Measurement(name, f"{WAYS[way]} relative to ours", "", one) for way, one in faster.items()]
     lines += [Measurement(WAYS[way], "relative difference", "", error) for way, error in errors.items()]
@@ -119,11 +122,15 @@ def findings(cases: Sequence[Case], errors: Mapping[str, float], rank: int) -> F
     return Findings(Table("benchmark_solvers", caption, (*header, "float64 / ours"), tuple(rows), notes), tuple(lines))
 
 
+def _on(threads: int | None) -> str:
+    return "" if threads is None else f", {threads} threads"
+
+
 @contextmanager
-def limited_to(threads: int) -> Iterator[None]:
-    """Run a block with this number of PyTorch threads, then restore the previous number."""
+def limited_to(threads: int | None) -> Iterator[None]:
+    """Run a block with this number of PyTorch threads, or as many as there are, then restore the previous number."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads or before)
     try:
         yield
     finally:

@@ -185,15 +185,16 @@ def findings(
     ]
     notes = (
         note(
-            f"A square layer in float32, {ROWS} tokens, a density of {DENSITY}: output, gradients of the input and of "
-            "the values. Interleaved; median (quartiles); a ratio is the median of the ratios within a round. "
-            "Memory: the most that the tensors of the computation have at once, results included, without what kernels "
-            "use inside."
+            f"A square layer in float32, on the CPU, {ROWS} tokens, a density of {DENSITY}: output, gradients of the "
+            "input and of the values. Interleaved; median (quartiles); a ratio is the median of the ratios within a "
+            "round. Memory: the most that the tensors of the computation have at once, results included, without what "
+            "kernels use inside."
         ),
         note(
-            f"A training step of RoSA on the workload's model takes {with_quartiles(step.ratio)} times as long as one "
-            f"of LoRA at rank {RANK} (at most 1.25 is wanted), with {step.trainable['robust']:,} trainable parameters "
-            f"where LoRA has {step.trainable['lora']:,}, the head among them."
+            "A training step of RoSA on the workload's model and device, given below, takes "
+            f"{with_quartiles(step.ratio)} times as long as one of LoRA at rank {RANK} (at most 1.25 is wanted), with "
+            f"{step.trainable['robust']:,} trainable parameters where LoRA has {step.trainable['lora']:,}, the head "
+            "among them."
         ),
     )
     header = ("width", "way", "forward and backward, ms", "x frozen", "memory, MiB")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,11 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
 }
 """The benchmarks, with their default numbers of rounds."""
 
+ON_CPU = ("against", "stages", "scaling", "gemm", "scoring", "reports")
+"""Those that measure on the CPU on any machine."""
+IN_A_RUNS_PRECISION = ("costs", "padding", "factorization", "sparse")
+"""Those with steps in the workload's precision; the others have precisions of their own, which their tables name."""
+
 OBSTACLES: dict[str, Callable[[str], str]] = {
     "compile": compiled.obstacle,
     "against": against.obstacle,
@@ -110,16 +115,13 @@ def run(
     if e2e_dir is not None and {"decoding", "scoring"} & set(chosen):
         of_task("e2e", workload, 1)
         scoring.read(e2e_dir)
-    facts: dict[str, dict[str, Any]] = {
-        "workload": workload.describe() | left_out,
-        "environment": _environment(config),
-    }
-    told = facts_table("benchmark_facts", "What was measured, and where", {**facts["workload"], **facts["environment"]})
     texts = []
     for name in chosen:
         benchmark, rounds = BENCHMARKS[name]
         findings = benchmark(workload, repeats or rounds)
-        tables = [*findings.tables, told]
+        facts = _facts(name, workload, left_out)
+        told = {key: value for group in facts.values() for key, value in group.items()}
+        tables = [*findings.tables, facts_table("benchmark_facts", "What was measured, and where", told)]
         texts.append("\n".join(map(markdown, tables)))
         stem = _stem(name, config.model.name if asked else "")
         files.write(tables_folder / f"{stem}.md", texts[-1])
@@ -153,9 +155,18 @@ def _stem(name: str, model: str) -> str:
     return f"costs{of_model}" if name == "costs" else f"benchmark_{name}{of_model}"
 
 
-def _environment(config: Config) -> dict[str, Any]:
+def _facts(name: str, workload: Workload, left_out: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """What a benchmark measured, and where, in groups."""
+    described = {
+        key: value for key, value in workload.describe().items() if key != "precision" or name in IN_A_RUNS_PRECISION
+    }
+    device = "cpu" if name in ON_CPU else workload.device
+    return {"workload": {**described, **left_out}, "environment": _environment(device)}
+
+
+def _environment(device: str) -> dict[str, Any]:
     """The environment as a flat dictionary, without packages that no benchmark uses."""
-    facts = environment.environment(config.train.device)
+    facts = environment.environment(device)
     used = ("torch", "scipy", "transformers", "loralib", "peft")
     known = {name: value for name, value in facts.items() if name != "packages"}
     return {**known, **{name: facts["packages"][name] for name in used}}

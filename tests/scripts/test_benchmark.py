@@ -443,14 +443,106 @@ def test_the_shapes_peaks_and_bf16_are_measured_beside_the_steps(
     assert [picture.name for picture in found.pictures] == ["costs/roberta-base", "costs/roberta-base_bf16"]
 
 
-@pytest.mark.parametrize(("precision", "capable", "expected"), [("fp32", 1, 1), ("fp32", 0, 0), ("bf16", 1, 0)])
-def test_bf16_is_measured_beside_fp32_where_the_device_multiplies_in_it(
-    config: Config, monkeypatch: pytest.MonkeyPatch, precision: str, capable: int, expected: int
+@pytest.mark.parametrize(
+    ("precision", "capable", "expected"), [("fp32", 1, ["bf16"]), ("fp32", 0, []), ("bf16", 1, ["fp32"])]
+)
+def test_the_other_precision_is_measured_beside_the_runs_where_the_device_multiplies_in_it(
+    config: Config, monkeypatch: pytest.MonkeyPatch, precision: str, capable: int, expected: list[str]
 ) -> None:
+    """A run's is bf16 on most GPUs."""
     monkeypatch.setattr(costs, "precisions", lambda device: ("fp32", "bf16")[: 1 + capable])
     chosen = [shape for shape in costs.SHAPES if costs._possible(shape, in_precision(config, precision))]
-    assert sum(bool(shape.precision) for shape in chosen) == expected
-    assert len(chosen) == 3 + expected
+    assert [shape.precision for shape in chosen if shape.precision] == expected
+    assert len(chosen) == 3 + len(expected)
+
+
+@pytest.mark.parametrize("name", ["rosa", PEFT, "full"])
+def test_all_of_a_step_is_in_its_parts(workload: Workload, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done between two timed parts, or after the last, would be in no part."""
+    contender = Contender(name, load_model(workload.config), workload.config)
+    timed = False
+    done: list[str] = []
+
+    def taking(action: Callable[[], object], device: str) -> float:
+        nonlocal timed
+        timed = True
+        action()
+        timed = False
+        return 1.0
+
+    def noting(thing: object, method: str) -> None:
+        plain = getattr(thing, method)
+
+        def noted(*arguments: Any, **named: Any) -> Any:
+            assert timed, f"{method} is in no part"
+            done.append(method)
+            return plain(*arguments, **named)
+
+        monkeypatch.setattr(thing, method, noted)
+
+    monkeypatch.setattr("benchmarks.contenders.seconds", taking)
+    for thing, method in ((contender, "forward"), (contender.optimizer, "step"), (contender.optimizer, "zero_grad")):
+        noting(thing, method)
+    assert list(contender.step_in_parts(workload.batch(0))) == list(PARTS)
+    assert done == ["forward", "step", "zero_grad"]
+    assert all(parameter.grad is None for parameter in contender.model.parameters())
+
+
+def test_a_table_names_its_device_and_precision() -> None:
+    """A GPU's peak is not the process's, its step is the sum of parts, and what is wanted is of its precision."""
+    seconds: dict[Case, Sequence[float]] = {case: [1.0] for case in cases_at([8])}
+    on_cpu = measured_as(seconds, Memory(MIB, MIB, True, 1, 1, 1))
+    on_gpu = dataclasses.replace(
+        measured_as(seconds, Memory(MIB, None, True, 1, 1, 1)), device="cuda", precision="bf16"
+    )
+    for measured, wanted, resident in (
+        (on_cpu, "in fp32 at most 0.95 is", True),
+        (on_gpu, "in bf16 at most 0.97 is", False),
+    ):
+        found = costs.findings([measured])
+        times, held = ("\n".join(line[0].text for line in table.notes) for table in found.tables[:2])
+        assert wanted in times
+        assert f"1 steps a method in {measured.precision}, " in times
+        assert ("On a GPU" in times) is not resident
+        assert ("resident memory" in held) is resident
+        assert ("allocated on the GPU" in held) is not resident
+        labels = [axes.get_xlabel() for axes in found.pictures[0].drawing.axes]
+        assert labels[1] == f"peak memory of {'the process' if resident else 'PyTorch on the GPU'}, MiB"
+
+
+def test_peaks_are_measured_before_this_process_has_the_other_models(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    def apart(*_: object) -> dict[Case, Memory]:
+        order.append("apart")
+        return {}
+
+    def here(*_: object, **__: object) -> Measured:
+        order.append("here")
+        return measured_as({case: [1.0] for case in cases_at([8])}, Memory(1, 1, True, 1, 1, 1))
+
+    monkeypatch.setattr(costs, "measure_apart", apart)
+    monkeypatch.setattr(costs, "measure", here)
+    monkeypatch.setattr(costs, "random_model", lambda *_: torch.nn.Linear(1, 1))
+    costs.measure_workload(workload, 1)
+    costs.measure_shape(costs.SHAPES[0], in_precision(workload.config, "fp32"), 1)
+    assert order == ["apart", "here"] * 2
+
+
+@pytest.mark.parametrize(("device", "emptied"), [("cuda", True), ("cpu", False)])
+def test_a_gpus_memory_is_given_back_before_other_processes_are_measured_on_it(
+    device: str, emptied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("emptied"))
+    monkeypatch.setattr(memory, "measure", lambda *_: order.append("measured"))
+    monkeypatch.setattr(memory, "ProcessPoolExecutor", lambda **_: ThreadPoolExecutor(1))
+    monkeypatch.setattr(memory.multiprocessing, "get_context", lambda _: SimpleNamespace(set_forkserver_preload=list))
+    config: Any = SimpleNamespace(train=SimpleNamespace(device=device))
+    memory.measure_apart(config, [("rosa", 8)], {})
+    assert order == ["emptied"] * emptied + ["measured"]
 
 
 @pytest.mark.parametrize(("name", "factors"), [("rosa", 2), ("full", 2)])
@@ -604,6 +696,23 @@ def test_a_model_takes_as_long_as_its_layers() -> None:
     assert value(found, "model, 2 threads", "ours") == spread([16.0, 30.0])
     assert [cell.text for cell in found.table.rows[0][:4]] == ["model", "12", "2", "23,000 (19,500–26,500)"]
     assert "ours 1.0e-16, SVD, float32 2.0e-07" in found.table.notes[2][0].text
+
+
+def test_a_gpu_is_measured_once_and_has_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def timed(shapes: Sequence[solvers.Shape], device: torch.device, *_: object) -> dict[Any, dict[str, list[float]]]:
+        asked.append(device.type)
+        return {shape: {way: [1.0] for way in solvers.WAYS} for shape in shapes}
+
+    monkeypatch.setattr(solvers, "_time", timed)
+    workload: Any = SimpleNamespace(device="cuda", config=SimpleNamespace(seed=0))
+    with solvers.limited_to(3):
+        found = solvers.benchmark(workload, 1, SMALL_MODELS)
+        assert torch.get_num_threads() == 3
+    assert asked == ["cuda"]
+    assert {cells[2].text for cells in found.table.rows} == {"–"}
+    assert not any("threads" in line.case for line in found.measurements)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -1120,6 +1229,21 @@ def test_everything_is_written_for_people_and_for_programs(
         assert number(1000 * float(line["value"])) in shown
         assert line["samples"] == "1"
     assert (tmp_path / "figures" / "costs" / f"{model}.svg").is_file()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_facts_of_a_table_are_of_where_it_was_measured(
+    name: str, workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine with a GPU, where a run would be in bf16."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    config = in_precision(with_train(workload.config, device="cuda"), "bf16")
+    facts = suite._facts(name, dataclasses.replace(workload, config=config), {"left out": "x"})
+    on_cpu = name in ("against", "stages", "scaling", "gemm", "scoring", "reports")
+    assert facts["environment"]["device"] == ("cpu" if on_cpu else "a GPU")
+    in_bf16 = name in ("costs", "padding", "factorization", "sparse")
+    assert facts["workload"].get("precision") == ("bf16" if in_bf16 else None)
+    assert facts["workload"]["left out"] == "x"
 
 
 @pytest.fixture
