@@ -308,9 +308,9 @@ def _memory(measured: Measured) -> Table:
     notes: list[Line] = [
         note(
             "MiB, on the batch with the most tokens. Weights include frozen ones; saved: what the forward pass keeps "
-            "for the backward pass beside the parameters. Checkpoint: the tensors that a resume needs beside the "
-            "pretrained model; ROSA's frozen parts are among them, because resampling changes them. –: not measured; "
-            "the peaks need a process for each method."
+            "for the backward pass beside the parameters. Checkpoint: the tensors that restore the trained model "
+            "beside the pretrained one; ROSA's frozen parts are among them, because resampling changes them. –: not "
+            "measured; the peaks need a process for each method."
         ),
         *_memory_notes(measured.memory, measured.device),
     ]

@@ -54,7 +54,7 @@ def test_the_claims_about_costs_are_those_of_the_benchmark(
     to_full = found["ROSA's training step takes less time than full fine-tuning's"]
     assert to_full == ["0.250 (wide r=2)", "1", "supported"]
     assert found["Once merged, a model is as fast as before any method (no latency)"] == ["—", "0", "not run"]
-    checkpoints = found["What ROSA needs for resuming takes no more bytes than LoRA's"]
+    checkpoints = found["ROSA's checkpoint takes no more bytes than LoRA's"]
     assert checkpoints == ["3.00 (wide r=2)", "1", "contradicted"]
 
 

@@ -282,7 +282,7 @@ def test_the_reviewers_questions_have_answers_from_the_tables(tmp_path: Any) -> 
         "wide: LoRA (loralib) r=8,checkpoint,byte,100",
         "wide: Full,checkpoint,byte,800",
     )
-    assert "needs 0.250 times what full fine-tuning needs, and 2.00 times what LoRA needs" in answers.storage(measured)
+    assert "0.250 times the bytes of full fine-tuning's, and 2.00 times those of LoRA's" in answers.storage(measured)
     assert "takes 0.500 of full fine-tuning's time, and 0.900 of the faster LoRA's" in answers.storage(measured)
     assert answers.storage([]) == ""
 

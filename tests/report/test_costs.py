@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from rosa.report.study import Study
 from rosa.report.tables.costs import costs_table
 from rosa.report.tables.experiment import costs as costs_of
 from rosa.report.tables.markdown import markdown
+from tests.conftest import ROOT
 from tests.report.synthetic_records import METHODS, config, costs, record
 from tests.report.test_tables import LABELS, cells, notes
 
@@ -62,7 +64,7 @@ def test_pefts_measures_are_in_the_csv_and_two_of_them_in_the_table():
     assert table["LoRA r=8"]["Memory above baseline (MiB)"] == "30.0"
     assert table["Full"]["Checkpoint (MiB)"] == "5.00 (1.00×)"
     assert "- Memory above baseline: the most that the device" in notes(text)
-    assert "- Checkpoint: the tensors that a resume needs" in notes(text)
+    assert "- Checkpoint: the tensors that restore the trained model" in notes(text)
     _, written = costs_of(Study(runs, "glue"))
     lines = list(csv.DictReader(io.StringIO(written)))
     for key, value in measures.items():
@@ -250,3 +252,12 @@ def test_a_table_says_for_how_many_runs_it_is_not_known_what_was_forgotten_and_w
     assert f"What was forgotten is not known: {headless} (" in body
     assert "recorded before it was measured (" in body
     assert "it failed: OutOfMemoryError (1 run)." in body
+
+
+def test_no_text_calls_a_checkpoints_tensors_what_a_resume_needs() -> None:
+    """A resume reads the optimizer's state too, which ``checkpoint_bytes`` leaves out."""
+    files = [path for place in ("rosa/report", "scripts/benchmarks") for path in (ROOT / place).rglob("*.py")]
+    files += [path for path in (ROOT / "results/tables").iterdir() if path.suffix in (".md", ".tex")]
+    files += [ROOT / "docs/claims.md", *(ROOT / "results/figures").rglob("*.svg")]
+    said = re.compile(r"a\s+resume\s+needs|needs\s+for\s+resuming|To\s+resume,")
+    assert [str(path) for path in files if said.search(path.read_text())] == []

@@ -41,15 +41,16 @@ def fluctuation(comparison: Comparison) -> str:
 
 
 def storage(lines: Sequence[Line]) -> str:
-    """What a resume needs relative to full fine-tuning's and LoRA's, and what a step takes."""
+    """A checkpoint relative to full fine-tuning's and LoRA's, and what a step takes."""
     own = values(lines, ROSA, "checkpoint")
     to_full_size, to_lora_size = (list(ratios(own, values(lines, one, "checkpoint")).values()) for one in (FULL, LORA))
     full, lora = (list(of(lines).values()) for of in (to_full, to_faster_lora))
     if not (to_full_size and to_lora_size and full and lora):
         return ""
     return (
-        f"To resume, ROSA needs {_range(to_full_size)} times what full fine-tuning needs, and {_range(to_lora_size)} "
-        f"times what LoRA needs. Its step takes {_range(full)} of full fine-tuning's time, and {_range(lora)} of the "
+        f"ROSA's checkpoint, the tensors that restore the trained model beside the pretrained one, has "
+        f"{_range(to_full_size)} times the bytes of full fine-tuning's, and {_range(to_lora_size)} times those of "
+        f"LoRA's. Its step takes {_range(full)} of full fine-tuning's time, and {_range(lora)} of the "
         "faster LoRA's, where less than 1 is a gain."
     )
 

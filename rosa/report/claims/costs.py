@@ -53,7 +53,7 @@ def costs_claims(lines: Sequence[Line]) -> Table:
         ("Once merged, a model is as fast as before any method (no latency)", _merged),
         ("ROSA's weights, gradients and optimizer state take no more memory than LoRA's", _state),
         ("ROSA's peak memory is no more than LoRA's", _peak),
-        ("What ROSA needs for resuming takes no more bytes than LoRA's", _checkpoints),
+        ("ROSA's checkpoint takes no more bytes than LoRA's", _checkpoints),
     )
     rows = []
     for words, of in claims:
@@ -146,8 +146,8 @@ def rows_table(comparison: Comparison) -> Table:
         rows.append((Cell(row.label), *map(Cell, cells)))
     header = ("Row", "Trainable", STATE.name, CHECKPOINT.name, "Best at its cost on")
     note = text(
-        "Training state: weights, gradients and optimizer state. Checkpoint: what a resume needs beside the pretrained "
-        "model. Best at its cost: of all rows of the task with at most its training state (or "
+        "Training state: weights, gradients and optimizer state. Checkpoint: what restores the trained model beside "
+        "the pretrained one. Best at its cost: of all rows of the task with at most its training state (or "
         f"{ALLOWED - 1:.0%} more) none has a higher mean score over the seeds that both have, whatever the interval; "
         "without the tasks on which no other row costs as little, for which there is nothing to be better than. "
         f"{formatting.MISSING}: not measured, or no other row costs as little."

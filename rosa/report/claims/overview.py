@@ -38,7 +38,7 @@ CLAIMS = (
     PaperClaim("As fast as LoRA", REVIEWS, ("ROSA's training step takes no longer than that of the faster LoRA",)),
     PaperClaim("Faster than full fine-tuning", REVIEWS, ("ROSA's training step takes less time*",)),
     PaperClaim("No latency once merged", ROSA, ("Once merged*",)),
-    PaperClaim("No more to store than LoRA", REVIEWS, ("What ROSA needs for resuming*",)),
+    PaperClaim("No more to store than LoRA", REVIEWS, ("ROSA's checkpoint takes no more bytes*",)),
     PaperClaim("Random triplets are as good as others", ROSA_PARTS, ("Random triplets*",)),
     PaperClaim("The SVD initialisation helps", ROSA_PARTS, ("SVD initialisation*", "The SVD initialisation alone*")),
     PaperClaim("Orthogonality helps", ROSA_PARTS, ("Orthogonality*",)),

@@ -28,8 +28,8 @@ def section(comparison: Comparison, lines: Sequence[Line]) -> Section:
             _asked("Do scores fluctuate on small tasks?", answers.fluctuation(comparison)),
             fluctuation_table(comparison),
             _asked("Must the whole model be stored, and is there a gain in wall-clock time?", answers.storage(lines))
-            + " A resample changes the frozen part of each adapted layer, so that a resume needs all of it, though no "
-            "other layer; once trained, the change can be exported as a LoRA adapter ([how](tables.md#export)).",
+            + " A resample changes the frozen part of each adapted layer, so that a checkpoint holds all of it, though "
+            "no other layer; once trained, the change can be exported as a LoRA adapter ([how](tables.md#export)).",
             benchmark_table(lines),
             *_epochs(comparison, lines),
         ),
@@ -95,7 +95,7 @@ def _by_task(
 
 
 def benchmark_table(lines: Sequence[Line]) -> Table:
-    """The bytes that a resume needs, ROSA's step relative to others', and what a resample takes, of each model."""
+    """The bytes of a checkpoint, ROSA's step relative to others', and what a resample takes, of each model."""
     stored = [values(lines, method, "checkpoint") for method in (ROSA, LORA, FULL)]
     times = (to_full(lines), to_faster_lora(lines), resample_in_steps(lines))
     rows = []
@@ -108,9 +108,9 @@ def benchmark_table(lines: Sequence[Line]) -> Table:
         rows.append((Cell(f"{model} {rank}"), *map(Cell, cells)))
     header = ("Case", "ROSA (MiB)", "LoRA (MiB)", "Full (MiB)", "Step / full's", "Step / LoRA's", "Resample (steps)")
     note = text(
-        "From the benchmark. MiB: the tensors that a resume needs beside the pretrained model. ROSA's step is that "
-        "between resamples, relative to full fine-tuning's and to the faster LoRA's; a resample is of all layers, and "
-        f"as long as so many of ROSA's steps. {formatting.MISSING}: not measured."
+        "From the benchmark. MiB: the tensors that restore the trained model beside the pretrained one. ROSA's step is "
+        "that between resamples, relative to full fine-tuning's and to the faster LoRA's; a resample is of all layers, "
+        f"and as long as so many of ROSA's steps. {formatting.MISSING}: not measured."
     )
     return Table("claims-benchmark", "Storage and wall-clock time", header, tuple(rows), (note,))
 

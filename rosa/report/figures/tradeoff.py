@@ -242,7 +242,7 @@ def _caption(comparison: Comparison, series: Series, shown: Sequence[Quantity]) 
         STEP.key: "Steps are those of the runs themselves, whatever else the machine did.",
         PEAK.key: "Peak memory: the device's.",
         ABOVE.key: "Memory above baseline: the most that the process held, less what it held before the run.",
-        CHECKPOINT.key: "Checkpoint: what a resume needs beside the pretrained model.",
+        CHECKPOINT.key: "Checkpoint: what restores the model beside the pretrained one.",
     }
     ranks = " Numbers at points are ranks." if any(len(rows) > 1 for rows in series.values()) else ""
     drawn = [row for rows in series.values() for row in rows]

@@ -248,7 +248,7 @@ def _notes(comparison: Comparison, apart: bool) -> Iterator[Line]:
             "training without evaluations are in the CSV file)."
         )
     if any(measured(row, CHECKPOINT) for row in comparison.rows):
-        yield text("Checkpoint: the tensors that a resume needs beside the pretrained model.")
+        yield text("Checkpoint: the tensors that restore the trained model beside the pretrained one.")
     yield text(
         "Training state: weights, gradients and optimizer state during an update. "
         f"Peak memory: {' or '.join(peak[gpu] for gpu in sorted(on_gpu))}. "
