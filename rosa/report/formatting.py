@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -105,7 +104,8 @@ def significant(value: float) -> str:
     """A measurement with three significant digits, or all digits of its integer part: ``0.0432``, ``12,346``."""
     if value == 0:
         return "0"
-    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+    exponent = int(f"{value:.2e}".partition("e")[2])  # of the rounded value: 0.9996 is 1.00
+    return f"{value:,.{max(0, 2 - exponent)}f}"
 
 
 def rate(lr: float) -> str:

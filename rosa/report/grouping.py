@@ -53,9 +53,9 @@ def compare(
     members = sorted(grouped.values(), key=lambda group: _row_order(runs[group[0]], flat[group[0]], split_by))
     several_models = len({run["identity"]["model"] for run in runs}) > 1
     varying = _varying([run["identity"]["method"] for run in runs], moving)
-    rows = [
-        _row([runs[i] for i in group], flat[group[0]], split_by, varying, several_models, rule) for group in members
-    ]
+    rows = _told_apart(
+        [_row([runs[i] for i in group], flat[group[0]], split_by, varying, several_models, rule) for group in members]
+    )
     unequal = _unequal(runs, moving, members, [row.label for row in rows], split_by)
     return Comparison(experiment, rule, _tasks(runs, rows), tuple(rows), unequal, baselines or {}, words or Words())
 
@@ -178,6 +178,20 @@ def _row(
     }
     apart = options | {key: settings[key] for key in split_by if key in settings}
     return Row(f"{model}: {label}" if several_models else label, model, method, apart, results)
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """The rows, those of one label with the settings in which they differ: a label may round or not spell them out."""
+    alike: dict[str, list[Row]] = {}
+    for row in rows:
+        alike.setdefault(row.label, []).append(row)
+    found = []
+    for row in rows:
+        others = [other.settings for other in alike[row.label]]
+        different = {key for own in others for key in own if any(other.get(key) != own[key] for other in others)}
+        more = [formatting.setting(key.removeprefix("method."), row.settings.get(key)) for key in sorted(different)]
+        found.append(replace(row, label=", ".join([row.label, *more])))
+    return found
 
 
 def _result(runs: Sequence[Record], rule: Rule) -> Result:

@@ -98,18 +98,18 @@ def page(
 
 def _written(found: Sequence[Record], experiment: str, rule: Rule, seed: int) -> dict[str, Record]:
     """Row label -> its run that generated texts with the weights of the rule's epoch."""
-    shown: dict[str, Record] = {}
+    shown: list[tuple[str, Record]] = []
     for row in compare(found, experiment, rule).rows:
         for result in row.results.values():
             run = result.selected.scored.get(seed)
             if run is not None and run.get("generation", {}).get("weights") == rule:
-                shown[row.label] = run
+                shown.append((row.label, run))
     if not shown:
         raise SamplesError(f"{experiment}: no finished run of seed {seed} has decoded texts of the {rule} epoch")
-    of_what = {(run["identity"]["task"], run["generation"]["split"], _data(run)) for run in shown.values()}
+    of_what = {(run["identity"]["task"], run["generation"]["split"], _data(run)) for _, run in shown}
     if len(of_what) > 1:
         raise SamplesError(f"{experiment}: its runs decoded different inputs: {sorted(of_what)}")
-    return shown
+    return dict(shown)
 
 
 def _data(run: Record) -> str:

@@ -12,7 +12,7 @@ from rosa.records.store import RUNS
 
 
 def download(folder: Path, project: str, entity: str = "", api: Any = None) -> list[str]:
-    """Fetch the record of every run of a W&B project into ``folder/records``.
+    """Fetch the record of every run of a W&B project into ``folder/runs``.
 
     All experiments, since a table also depends on which other experiments took their learning rate from it.
 

@@ -14,7 +14,9 @@ import scipy.stats
 
 from rosa import records
 from rosa.config import DataConfig, FullConfig, LoraConfig, ModelConfig, RosaConfig
+from rosa.errors import SamplesError
 from rosa.records import selection
+from rosa.report import samples
 from rosa.report.comparison import Words
 from rosa.report.grouping import compare
 from rosa.report.published import read_published
@@ -235,6 +237,14 @@ def test_the_authors_perplexity_has_a_column_beside_published_ones_alone():
 def test_texts_and_other_tasks_of_one_experiment_have_tables_of_their_own():
     found = [*four_methods(), record(config("rte"), 0.5)]
     assert [table.name for table in tables(Study(found, "glue"))] == ["glue", "glue-e2e"]
+
+
+def test_samples_of_several_tasks_are_refused(tmp_path):
+    found = [written(record(config(task, RosaConfig())), 3.0) for task in ("e2e", "viggo")]
+    for run in found:
+        run["data"]["splits"]["test"] = {"rows": 1, "sha256": "x"}
+    with pytest.raises(SamplesError, match="decoded different inputs: .*'e2e'.*'viggo'"):
+        samples.page(tmp_path, found, "glue", "best", 0, 1, "", lambda config, split: ([], "x"))
 
 
 def test_the_script_writes_the_same_bytes_again(tmp_path):

@@ -170,6 +170,7 @@ def test_a_cell_of_rank_and_frequency_leads_to_its_runs() -> None:
     [
         *[("71.2 ± 0.4", 71.2), ("-0.1", -0.1), ("70.1/69.8 (n=1, 1 failed)", 70.1), ("812", 812.0)],
         *[("0.15M + 770 head", 150_000.0), ("8.2K", 8200.0), ("5e-4", 5e-4), ("—", None), ("failed", None)],
+        *[("12,346 (1.0×)", 12_346.0), ("1,234,567.5", 1_234_567.5), ("+1,204", 1204.0), ("1,23", 1.0), ("+0.3", 0.3)],
     ],
 )
 def test_cells_are_sorted_by_the_number_that_they_show(text: str, expected: float | None) -> None:

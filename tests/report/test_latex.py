@@ -55,7 +55,13 @@ def test_tables_of_every_kind_and_every_character_compile(tmp_path):
         *experiment.tables(Study(crossed(), "glue")),
         *experiment.tables(Study(every_task(), "glue")),
         nasty_table(),
-        Table("x", "é £ ± — \u2028 → 漢 \x07", ("a", "b"), ((Cell("ü"), Cell("²")),), ((Span("ß ✓", "code"),),)),
+        Table(
+            "x",
+            "é £ ± — \u2028 → 漢 \x07",
+            ("a", "b"),
+            ((Cell("ü"), Cell("²")), (Cell("Δ *"), Cell("1"))),
+            ((Span("ß ✓", "code"),),),
+        ),
     ]
     log = compiled(tmp_path, made)
     assert "Output written on all.pdf" in log

@@ -20,7 +20,7 @@ import pytest
 import scipy.stats
 
 from rosa import records
-from rosa.config import DataConfig, FullConfig, IA3Config, LoraConfig, ModelConfig, RosaConfig
+from rosa.config import DataConfig, FullConfig, IA3Config, LoraConfig, ModelConfig, RobustConfig, RosaConfig
 from rosa.config.data import SOURCES
 from rosa.errors import ReportError
 from rosa.report import cli, formatting
@@ -29,13 +29,14 @@ from rosa.report.figures.curves import curves
 from rosa.report.figures.forest import forest
 from rosa.report.figures.tradeoff import tradeoffs
 from rosa.report.grouping import compare, own_rule
+from rosa.report.html.figures import costs_figure
 from rosa.report.published import Published, read_published
 from rosa.report.study import Study
 from rosa.report.tables.differences import differences
 from rosa.report.tables.footnotes import Footnotes
 from rosa.report.tables.latex import escape, latex
 from rosa.report.tables.learning_rates import grid_table
-from rosa.report.tables.markdown import markdown
+from rosa.report.tables.markdown import markdown, markdown_text
 from rosa.report.tables.results import results_table
 from rosa.report.tables.scores_csv import long_csv
 from rosa.report.tables.table import Cell, Span, Table
@@ -308,6 +309,29 @@ def test_an_average_is_of_rows_with_every_task_at_rates_that_hold():
     assert averages() == {}, "no score on RTE"
 
 
+@pytest.mark.parametrize(
+    ("failing", "why"),
+    [
+        ((0.7, 0.59), "on some seed the learning rate failed of LoRA r=8 on RTE, which would decide the mean."),
+        ((), "not every row has a score on each."),
+    ],
+)
+def test_what_a_table_does_not_average_the_report_does_not_draw(failing, why):
+    found = [
+        record(config(t, m, seed=s), 0.6) for t in ("cola", "rte") for m in (FullConfig(), RosaConfig()) for s in (0, 1)
+    ]
+    found += [record(config("cola", LoraConfig(), seed=s), 0.6) for s in (0, 1)]
+    found += [record(config("rte", LoraConfig(), seed=s), score) for s, score in enumerate(failing)]
+    for run in found:
+        grid = [{"lr": 1e-3, "score": 0.8, "status": "done"}] if run["identity"]["method"] == "lora" else []
+        run["tuning"] = {"experiment": "t", "task": "rte", "seed": 9, "grid": grid}
+    assert f"No average over the tasks: {why}" in made(found)
+    drawn = costs_figure(compare(found, "glue"))
+    assert drawn is not None
+    assert [label for _, label in drawn.legend] == ["Full", LABELS["rosa"]]
+    assert drawn.caption.endswith("failed on a seed and would decide the mean: LoRA r=8.")
+
+
 def test_missing_partial_running_and_failed_runs_are_told_apart():
     found = [record(config("rte", FullConfig(), seed=s), 0.5 + s / 100) for s in (0, 1, 2)]
     found += [record(config("rte", LoraConfig(), seed=s), 0.8 + s / 100) for s in (0, 1)]
@@ -384,6 +408,30 @@ def test_labels_of_the_ablations_are_short_and_defaults_come_first():
         "ROSA r=8, every 2 epochs, head=freeze, optimizer_state=keep",
     ]
     assert "Learning rate, fixed (the records know of no search): 1e-3 for all 8 rows." in table
+
+
+@pytest.mark.parametrize(
+    ("methods", "labels"),
+    [
+        (
+            [RosaConfig(every=0, unit=unit) for unit in ("epoch", "step")],
+            ["ROSA r=8, never resampled, unit=epoch", "ROSA r=8, never resampled, unit=step"],
+        ),
+        (
+            [RobustConfig(rank=rank, density=0.04, schedule="sparse_only") for rank in (4, 8)],
+            [f"RoSA (robust) d=4%, sparse part alone, rank={rank}" for rank in (4, 8)],
+        ),
+        (
+            [RobustConfig(rank=4, density=density) for density in (0.02081, 0.02083)],
+            [f"RoSA (robust) r=4 d=2.08%, density={density}" for density in (0.02081, 0.02083)],
+        ),
+    ],
+)
+def test_rows_of_settings_that_a_label_leaves_out_or_rounds_have_labels_of_their_own(methods, labels):
+    found = [record(config("rte", method), 0.1 * place) for place, method in enumerate([*methods, LoraConfig()], 1)]
+    table = cells(made(found))
+    assert {label: table[label]["RTE"] for label in labels} == {labels[0]: "10.0", labels[1]: "20.0"}
+    assert len(table) == 3
 
 
 def test_a_setting_that_differs_by_task_does_not_split_a_row_and_one_within_a_task_does():
@@ -631,6 +679,15 @@ def test_published_numbers_stand_beside_and_never_compete():
     assert all(rows[label] == row for label, row in own.items() if "<sup>" not in str(row))
 
 
+def test_numbers_of_every_published_metric_are_found():
+    accuracy = Published("m", "mrpc", "lora", "accuracy", 90.0, None, 1, "Someone 2020, somewhere", "")
+    found, f1 = [record(config("mrpc"))], replace(accuracy, metric="f1", mean=93.0)
+    for order in ((accuracy, f1), (f1, accuracy)):
+        table = markdown(results_table(compare(found, "glue", "best"), order))
+        assert "90.0" in table
+        assert "Published as" not in table
+
+
 def test_a_number_of_another_metric_is_not_shown():
     entry = Published("m", "mrpc", "lora", "f1", 93.0, None, 1, "Someone 2020, somewhere", "")
     table = markdown(results_table(compare([record(config("mrpc"))], "glue", "best"), [entry]))
@@ -673,6 +730,41 @@ def unescaped(text: str) -> str:
 
 def test_latex_escapes_every_special_character():
     assert unescaped(escape(NASTY + "\"'")) == NASTY + "\"'"
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("a &lt;b&gt; W&B", r"a \&lt;b\&gt; W&B"),
+        ("x ~~y~~, $5 and $6", r"x \~\~y\~\~, \$5 and \$6"),
+        ("# h", r"\# h"),
+        ("- item", r"\- item"),
+        ("12. item", r"12\. item"),
+        ("-0.1", "-0.1"),
+        ("a\rb\r\nc\u2028d", "a b c d"),
+    ],
+)
+def test_no_character_of_a_text_is_markup(text, written):
+    assert markdown_text(text) == written
+
+
+def test_a_row_of_latex_does_not_begin_with_an_option_of_the_row_before():
+    rows = [(Cell(label), Cell("1")) for label in ("Δ-LoRA", "*x", "[y", "z")]
+    lines = latex(Table("t", "c", ("a", "b"), tuple(rows), ())).splitlines()
+    assert [line.partition(" & ")[0] for line in lines if line.endswith("& 1 \\\\")] == [
+        "{}[U+0394]-LoRA",
+        "{}*x",
+        "{}[y",
+        "z",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0.99961, "1.00"), (9.996, "10.0"), (99.96, "100"), (999.96, "1,000"), (-0.09996, "-0.100"), (0.0432, "0.0432")],
+)
+def test_a_measurement_has_three_digits(value, written):
+    assert formatting.significant(value) == written
 
 
 def nasty_table() -> Table:

@@ -155,18 +155,16 @@ def scatter(title: str, unit: str, axis: str, points: Sequence[Point], lower_is_
     return _panel(title, 203, out)
 
 
-def lines(title: str, unit: str, axis: str, series: Sequence[Series], log_x: bool = False, log_y: bool = False) -> str:
+def lines(title: str, unit: str, axis: str, series: Sequence[Series], log_x: bool = False) -> str:
     """Lines with bands; the vertical axis is fitted to the series that lead."""
     shown = [one for one in series if one.points]
     leading = [one for one in shown if one.leads] or shown
     xs = [x for one in shown for x, *_ in one.points]
     ys = [y for one in leading for _, *values in one.points for y in values]
-    log_y = log_y and min(y for one in shown for _, *values in one.points for y in values) > 0
     across, left, right = (_logarithmic if log_x else _linear)(min(xs), max(xs), 46, WIDTH - 10)
-    up, low, high = (_logarithmic if log_y else _linear)(min(ys), max(ys), 164, 40)
+    up, low, high = _linear(min(ys), max(ys), 164, 40)
     below = log_ticks(left, right) if log_x else ticks(left, right)
-    beside = log_ticks(low, high) if log_y else ticks(low, high)
-    out = [_grid_below(across, below, 32, 168), _grid_beside(up, beside, 46)]
+    out = [_grid_below(across, below, 32, 168), _grid_beside(up, ticks(low, high), 46)]
     out += [_text(WIDTH / 2 + 16, 197, axis, "middle"), _text(4, 26, unit)]
 
     def inside(y: float) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rosa.report import formatting
-from rosa.report.comparison import Comparison, Row, Task, summarise
+from rosa.report.comparison import Comparison, Row, Task
 from rosa.report.histories import points
 from rosa.report.html import charts
 from rosa.report.looks import MOST, Look, looks_of, selections
@@ -25,6 +25,7 @@ from rosa.report.tables.costs import (
     ratio,
 )
 from rosa.report.tables.differences import Difference
+from rosa.report.tables.results import averages
 
 ROWS = 30
 """Largest number of rows in a chart of differences."""
@@ -103,14 +104,16 @@ def costs_figure(comparison: Comparison) -> FigureView | None:
     tasks = comparison.tasks
     if len({(formatting.scale(task.metric), task.lower_is_better) for task in tasks}) != 1:
         return None
-    scores = {row.label: score for row in comparison.rows if (score := _mean_score(row, tasks)) is not None}
-    reference = _reference(comparison.rows) if len(tasks) > 1 else None
+    several = len(tasks) > 1
+    shown_rows = [row for row in comparison.rows if (averages(row, comparison) if several else row.scores(tasks[0]))]
+    scores = {row.label: _mean_score(row, tasks) for row in shown_rows}
+    reference = _reference(comparison.rows) if several else None
     looks = looks_by_row(comparison.rows)
     panels = []
     for quantity in (*COSTS, memory_of(comparison.rows), STEP):
-        if len(tasks) == 1 and of_several_machines(comparison.rows, quantity):
+        if not several and of_several_machines(comparison.rows, quantity):
             continue  # ratios are of one machine each
-        costs = {row.label: _cost(row, quantity, reference, len(tasks) > 1) for row in comparison.rows}
+        costs = {row.label: _cost(row, quantity, reference, several) for row in comparison.rows}
         shown = [
             charts.Point(label, looks[label], cost, score, f"{_written(score, tasks[0])}, {cost:.3g}")
             for label, score in scores.items()
@@ -123,24 +126,22 @@ def costs_figure(comparison: Comparison) -> FigureView | None:
     if not panels:
         return None
     left_out = [row.label for row in comparison.rows if row.label not in scores]
-    lacking = f" Not shown, since a task is missing: {', '.join(left_out)}." if left_out else ""
+    why = (
+        " is missing, or its learning rate there failed on a seed and would decide the mean"
+        if several
+        else " is missing"
+    )
+    lacking = f" Not shown, since a task{why}: {', '.join(left_out)}." if left_out else ""
     caption = (
         "Dashed: the front, the best score at each cost or a lower one. Times are those of the runs themselves, "
         f"whatever else the machine did.{lacking}"
     )
-    shown_rows = [row for row in comparison.rows if row.label in scores]
     return FigureView("Score against cost", tuple(panels), _legend(shown_rows, looks), caption)
 
 
-def _mean_score(row: Row, tasks: Sequence[Task]) -> float | None:
-    found = []
-    for task in tasks:
-        trial = row.results[task.name].selected if task.name in row.results else None
-        summary = summarise(trial.scores(task.splits[0], task.metric).values()) if trial else None
-        if summary is None:
-            return None
-        found.append(summary.mean)
-    return formatting.scale(tasks[0].metric) * statistics.fmean(found)
+def _mean_score(row: Row, tasks: Sequence[Task]) -> float:
+    means = [statistics.fmean(row.scores(task).values()) for task in tasks]
+    return formatting.scale(tasks[0].metric) * statistics.fmean(means)
 
 
 def _reference(rows: Sequence[Row]) -> Row | None:

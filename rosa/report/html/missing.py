@@ -44,8 +44,8 @@ class Gap:
 def gaps(comparison: Comparison, runs: Runs) -> list[Gap]:
     """All gaps, in the order of the table's rows and columns.
 
-    A seed is missing from a cell if another row of the task has it. Only the learning rate that the table shows counts:
-    other rates need not have every seed.
+    A seed of ``Task.seeds`` is missing from a cell that has no run of it. Only the learning rate that the table shows
+    counts: other rates need not have every seed.
     """
     found = []
     for row in comparison.rows:

@@ -14,7 +14,7 @@ from rosa.report.tables.results import AVERAGE
 from rosa.report.tables.table import Cell, Line, Table
 
 UNITS = {"": 1.0, "K": 1e3, "M": 1e6}
-NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)([KM]?)")
+NUMBER = re.compile(r"([+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e-?\d+)?)([KM]?)")
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,6 @@ def crossed(rank_map: RankMap, task: Task) -> Places:
 
 
 def order(text: str) -> float | None:
-    """The first number of a cell: ``71.2 ± 0.4`` is 71.2, ``0.15M + 770 head`` is 150,000; None without one."""
+    """The first number of a cell: ``71.2 ± 0.4`` is 71.2, ``12,346`` 12346, ``0.15M + 770 head`` 150000; else None."""
     found = NUMBER.match(text)
-    return float(found[1]) * UNITS[found[2]] if found else None
+    return float(found[1].replace(",", "")) * UNITS[found[2]] if found else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from rosa.report.tables.table import Cell, Span, Table
 
@@ -68,7 +69,7 @@ def latex(table: Table) -> str:
         "\\toprule",
         f"{header} \\\\",
         "\\midrule",
-        *(" & ".join(map(_latex_cell, row)) + " \\\\" for row in table.rows),
+        *(_latex_row(row) + " \\\\" for row in table.rows),
         "\\bottomrule",
         "\\end{tabular}}",
         "",
@@ -79,6 +80,12 @@ def latex(table: Table) -> str:
         "\\end{table*}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _latex_row(row: Sequence[Cell]) -> str:
+    written = " & ".join(map(_latex_cell, row))
+    # After the end of the row before, these are the length or the star of LaTeX's command for it.
+    return "{}" + written if written.startswith(("[", "*")) else written
 
 
 def _latex_cell(cell: Cell) -> str:

@@ -63,9 +63,12 @@ def _markdown_span(span: Span) -> str:
 def markdown_text(text: str) -> str:
     """Escape a text as one line of Markdown without markup."""
     # An underscore inside a word is plain text in GitHub's Markdown and needs no escape.
-    text = re.sub(r"([\\`*|<>\[\]])", r"\\\1", _one_line(text))
+    text = re.sub(r"([\\`*|<>\[\]~$])", r"\\\1", _one_line(text))
+    text = re.sub(r"&(?=#?\w+;)", r"\\&", text)  # the code of a character
+    # The beginning of a heading, or of an item of a list.
+    text = re.sub(r"^(\d+(?=[.)])|(?=[#+=-]))([.)]|[#+=-]+)(?=\s|$)", r"\1\\\2", text)
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split("\n"))
+    return " ".join(text.splitlines())

@@ -70,23 +70,41 @@ def _average_column(first: Task, columns: Sequence[Column]) -> Column:
 
 
 def _can_average(comparison: Comparison) -> bool:
-    """Whether a mean over the tasks makes sense for every row.
-
-    There are several, with the same scale and direction; every row has scores on each, and at rates that hold: one that
-    failed on a seed would decide the mean.
-    """
-    tasks = comparison.tasks
-    alike = len({(formatting.scale(task.metric), task.lower_is_better) for task in tasks}) == 1
+    """Whether there are several tasks, with the same scale and direction, and every row has a mean over them."""
     return (
-        len(tasks) > 1 and alike and all(_averages(row, task, comparison) for row in comparison.rows for task in tasks)
+        len(comparison.tasks) > 1 and _alike(comparison) and all(averages(row, comparison) for row in comparison.rows)
     )
 
 
-def _averages(row: Row, task: Task, comparison: Comparison) -> bool:
-    if not row.scores(task):
-        return False
-    result = row.results[task.name]
-    return holds(comparison, task, result, result.selected) is not False
+def _alike(comparison: Comparison) -> bool:
+    return len({(formatting.scale(task.metric), task.lower_is_better) for task in comparison.tasks}) == 1
+
+
+def averages(row: Row, comparison: Comparison) -> bool:
+    """Whether a mean over the tasks makes sense for a row: it has scores on each, at rates that did not fail."""
+    return all(map(row.scores, comparison.tasks)) and not failed_rates(row, comparison)
+
+
+def failed_rates(row: Row, comparison: Comparison) -> list[Task]:
+    """The tasks on which a row's learning rate failed on a seed, whose scores would decide a mean over tasks."""
+    return [
+        task
+        for task in comparison.tasks
+        if (result := row.results.get(task.name)) and holds(comparison, task, result, result.selected) is False
+    ]
+
+
+def _why_no_average(comparison: Comparison) -> str:
+    if not _alike(comparison):
+        return "the tasks' scores differ in scale or direction."
+    if not all(row.scores(task) for row in comparison.rows for task in comparison.tasks):
+        return "not every row has a score on each."
+    failed = [
+        f"{row.label} on {formatting.task_name(task.name)}"
+        for row in comparison.rows
+        for task in failed_rates(row, comparison)
+    ]
+    return f"on some seed the learning rate failed of {'; '.join(failed)}, which would decide the mean."
 
 
 def _shown(tasks: Sequence[Task]) -> str:
@@ -104,6 +122,8 @@ def _legend(comparison: Comparison, columns: Sequence[Standings], averaged: bool
             f"Average: the mean of the {len(comparison.tasks)} columns ({each}); its deviation is that of the seeds' "
             "averages, where a row has the same seeds in each."
         )
+    elif len(comparison.tasks) > 1:
+        parts.append(f"No average over the tasks: {_why_no_average(comparison)}")
     parts += ["Trainable: adapter + head parameters.", legend(columns), f"{formatting.MISSING}: no run, or no score."]
     return text(" ".join(parts))
 
@@ -240,19 +260,21 @@ def _published_rows(
 ) -> list[tuple[Cell, ...]]:
     rows = []
     for label, counts in dict.fromkeys((entry.label, entry.trainable) for entry in published):
-        entries = {entry.task: entry for entry in published if (entry.label, entry.trainable) == (label, counts)}
-        cited = footnotes.mark(f"Published, not run here: {next(iter(entries.values())).source}.")
+        own = [entry for entry in published if (entry.label, entry.trainable) == (label, counts)]
+        entries = {(entry.task, entry.metric): entry for entry in own}
+        cited = footnotes.mark(f"Published, not run here: {own[0].source}.")
         cells, means = [Cell(label, marks=(cited,))], []
         for task in comparison.tasks:
-            entry = entries.get(task.name)
-            if entry is None:
-                cells.append(Cell(formatting.MISSING))
-            elif entry.metric != task.metric:
-                why = f"Published as {entry.metric}, while this column is {task.metric}: not shown."
-                cells.append(Cell(formatting.MISSING, marks=(footnotes.mark(why),)))
-            else:
+            entry = entries.get((task.name, task.metric))
+            others = " and ".join(entry.metric for entry in own if entry.task == task.name)
+            if entry is not None:
                 means.append(entry.score)
                 cells.append(published_cell(entry, footnotes))
+            elif others:
+                why = f"Published as {others}, while this column is {task.metric}: not shown."
+                cells.append(Cell(formatting.MISSING, marks=(footnotes.mark(why),)))
+            else:
+                cells.append(Cell(formatting.MISSING))
         if averaged:
             whole = len(means) == len(comparison.tasks)
             metric = comparison.tasks[0].metric
