@@ -52,11 +52,11 @@ def own_keys(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return own, [word for word in words if word.partition("=")[0] not in OWN]
 
 
-def positive(own: Mapping[str, str], key: str) -> float | None:
+def positive(own: Mapping[str, str], key: str, whole: bool = False) -> float | None:
     """The number that a key has; None without the key.
 
     Raises:
-        PlanError: it is no number above 0.
+        PlanError: it is no number above 0, or not whole as it is to be.
     """
     if key not in own:
         return None
@@ -64,8 +64,9 @@ def positive(own: Mapping[str, str], key: str) -> float | None:
         value = float(own[key])
     except ValueError:
         value = 0.0
-    if not 0 < value < math.inf:
-        raise PlanError(f"{key}={own[key]}: expected a number above 0")
+    if not 0 < value < math.inf or (whole and value % 1):
+        expected = "a whole number of at least 1" if whole else "a number above 0"
+        raise PlanError(f"{key}={own[key]}: expected {expected}")
     return value
 
 
@@ -77,8 +78,8 @@ def main() -> None:
         return
     if "gpu" in own and "rate" in own:
         raise PlanError(f"gpu={own['gpu']} rate={own['rate']}: expected one of the two")
-    rate, tokens, rows = (positive(own, key) for key in ("rate", "tokens", "rows"))
-    known_rows = None if rows is None else round(rows)
+    rate, tokens, rows = positive(own, "rate"), positive(own, "tokens"), positive(own, "rows", whole=True)
+    known_rows = None if rows is None else int(rows)
     from planning.speed import known
     from planning.table import TERA, Machine, Planned, plan
     from planning.work import of_run

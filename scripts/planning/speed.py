@@ -13,15 +13,15 @@ EXAMPLES, TOKENS, RANK = 32, 128, 8
 PRECISIONS = ("fp32", "bf16")
 MEASURED: dict[str, dict[str, dict[str, float]]] = {
     "H200": {
-        "fp32": {"rosa": 48.2, "lora": 48.8, "ia3": 43.4, "full": 59.6},
-        "bf16": {"rosa": 56.6, "lora": 57.7, "ia3": 34.6, "full": 45.3},
+        "fp32": {"rosa": 48.2, "lora": 52.6, "ia3": 43.4, "full": 59.6},
+        "bf16": {"rosa": 56.6, "lora": 58.4, "ia3": 34.6, "full": 45.3},
     },
     "H100": {
         "fp32": {"rosa": 52.1, "lora": 54.5, "ia3": 48.1, "full": 66.6, "robust": 112},
     },
 }
-"""GPU -> precision -> method -> milliseconds of the measured step, as in docs/measurements.md; LoRA's are the faster
-implementation's."""
+"""GPU -> precision -> method -> milliseconds of the measured step, as in docs/measurements.md; LoRA's are
+loralib's, with which runs are made."""
 RESAMPLE: dict[str, dict[str, float]] = {"H200": {"fp32": 0.39, "bf16": 0.41}, "H100": {"fp32": 0.446}}
 """GPU -> precision -> seconds of a resample of all layers, as there."""
 TO_LORA = {"robust": 1.92}
@@ -47,6 +47,8 @@ class Speed:
     block: float = 0.0
     """Seconds a step of one of the model's blocks, if the time of a step is that of launching its kernels; 0 if not
     measured."""
+    forward: float = 0.0
+    """Those of a forward pass alone, by its share of the operations."""
 
 
 def known(gpu: str) -> str:
@@ -98,10 +100,12 @@ def measured(gpu: str, method: str, precision: str) -> Speed:
     found = stands_for(gpu, method, precision)
     seconds = MEASURED[gpu][own][found] / 1000 * (TO_LORA.get(method, 1.0) if found != method else 1.0)
     one, rosa = (_operations(key) for key in (method if method in METHODS else "lora", "rosa"))
+    block = seconds / one.layers
     return Speed(
         rate=EXAMPLES * one.step / seconds,
         factorization=rosa.factorization / RESAMPLE[gpu][own],
-        block=seconds / one.layers,
+        block=block,
+        forward=block * one.forward / one.step,
     )
 
 

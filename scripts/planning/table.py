@@ -50,11 +50,13 @@ class Machine:
 
 
 def seconds(run: Planned, machine: Machine) -> tuple[float, float]:
-    """The seconds of a run: at the measured rate, and if no step is faster than the measured one, block by block."""
+    """The seconds of a run: at the measured rate, and if no batch is faster than the measured one, block by block."""
     speed, work = machine.speed(run.config), run.work
-    rest = work.evaluation / speed.rate + work.factorization / speed.factorization
-    steps = work.training / speed.rate
-    return steps + rest, max(steps, work.steps * work.layers * speed.block) + rest
+    factorizations = work.factorization / speed.factorization
+    training, evaluation = work.training / speed.rate, work.evaluation / speed.rate
+    slow_training = max(training, work.batches * work.layers * speed.block)
+    slow_evaluation = max(evaluation, work.evaluation_batches * work.layers * speed.forward)
+    return training + evaluation + factorizations, slow_training + slow_evaluation + factorizations
 
 
 def plan(runs: Sequence[Planned], machine: Machine) -> Table:
@@ -109,8 +111,8 @@ def _notes(
         yield _note(
             f"Hours on one {known(machine.gpu)}, from a measured step of each method (32 x 128 tokens, RoBERTa-base's "
             f"shape, docs/measurements.md: {_span(min(rates), max(rates), 1)} TFLOP/s). Lower figure: at the "
-            "measured rate. Upper: no step shorter than the measured one, scaled by blocks, since launching kernels "
-            "may dominate."
+            "measured rate. Upper: no batch shorter than the measured step, or in an evaluation than its forward "
+            "pass's share of it, scaled by blocks, since launching kernels may dominate."
         )
         yield from _stand_ins(runs, machine)
     assumed = sorted({run.config.task.name for run in runs if not run.work.measured})

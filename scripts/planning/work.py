@@ -68,12 +68,16 @@ class Work:
 
     steps: int
     """Optimizer updates."""
+    batches: int
+    """Batches trained on: several an update with gradient accumulation."""
     tokens: float
     """Tokens trained on, padding included."""
     training: float
     """Operations of all training steps."""
     evaluation: float
     """Operations of all evaluations."""
+    evaluation_batches: int
+    """Batches of all evaluations."""
     factorization: float
     """Operations of all factorizations."""
     layers: int
@@ -108,19 +112,24 @@ def of_run(config: Config, tokens: float | None = None, rows: int | None = None)
     found, measured = (tokens, True) if tokens is not None else mean_tokens(config.task)
     length = padded(found, train.max_length)
     check_length(train, config.method, rows)
-    steps, planned = train.updates(rows), train.epochs * train.updates_per_epoch(rows)
-    examples = round(rows * train.epochs * steps / planned)
+    steps, of_epoch = train.updates(rows), train.updates_per_epoch(rows)
+    examples = round(rows * steps / of_epoch)
+    batches = round(math.ceil(rows / train.batch_size) * steps / of_epoch)
     outputs, all_outputs = made(config, length, tokens is not None)
     one = of_example(keyed(config.model), keyed(config.method), config.task.is_labelled, length, outputs)
-    evaluations = math.ceil(examples / rows)
+    evaluations, scored = math.ceil(steps / of_epoch), evaluation_rows(config, rows)
+    resampled = factorizations(config, steps, rows)
     undone = undone_updates(config.method)
-    steps, examples = steps + undone, examples + undone * train.batch_size * train.accumulation
+    steps, batches = steps + undone, batches + undone * train.accumulation
+    examples += undone * train.batch_size * train.accumulation
     return Work(
         steps=steps,
+        batches=batches,
         tokens=float(length * examples),
         training=one.step * examples,
-        evaluation=one.forward * evaluation_rows(config, rows) * evaluations,
-        factorization=one.factorization * factorizations(config, steps),
+        evaluation=one.forward * sum(scored) * evaluations,
+        evaluation_batches=evaluations * sum(math.ceil(count / train.evaluation_batch_size) for count in scored),
+        factorization=one.factorization * resampled,
         layers=one.layers,
         measured=measured,
         all_outputs=all_outputs,
@@ -132,32 +141,39 @@ def training_rows(config: Config, rows: int | None = None) -> int:
 
     Raises:
         DataError: so many rows cannot be generated.
-        PlanError: the task has no official number of rows.
+        PlanError: the task has no official number of rows, or the holdout leaves none.
     """
     if rows is None and config.data.source == "mini":
-        rows = _generated(config.task.name, config.data.train_size, config.data.seed)
+        rows = generated_rows(config, TRAIN)
     elif rows is None:
         rows = config.task.rows.get(TRAIN)
     if rows is None:
         raise PlanError(f"task={config.task.name}: its number of training rows is not known; give it, rows=N")
     if config.data.limit:
         rows = min(rows, config.data.limit)
-    return rows - math.ceil(rows * config.holdout_share)
+    left = rows - math.ceil(rows * config.holdout_share)
+    if left < 1:
+        raise PlanError(f"data.holdout={config.holdout_share} of {rows} training rows: leaves none to train on")
+    return left
+
+
+def generated_rows(config: Config, split: str) -> int:
+    """Rows of a generated split; more than its size where inputs have several references, as E2E's have."""
+    data = config.drawn_data
+    size = data.train_size if split == TRAIN else data.evaluation_size
+    return _generated(config.task.name, split, size, data.seed)
 
 
 @functools.cache
-def _generated(task: str, size: int, seed: int) -> int:
-    """Rows of a generated training split; more than its size where inputs have several references, as E2E's have."""
-    return len(mini_text.examples(task, TRAIN, size, seed))
+def _generated(task: str, split: str, size: int, seed: int) -> int:
+    return len(mini_text.examples(task, split, size, seed))
 
 
-def evaluation_rows(config: Config, trained: int) -> int:
-    """Rows scored after each epoch, beside so many to train on; a split of unknown size counts as none."""
-    if config.data.source == "mini":
-        return config.data.evaluation_size * len(config.task.evaluation)
-    held_out = trained * config.holdout_share / (1 - config.holdout_share)
-    official = sum(config.task.rows.get(split, 0) for split in config.evaluated if split != HOLDOUT)
-    return official + round(held_out)
+def evaluation_rows(config: Config, trained: int) -> list[int]:
+    """Rows of each split scored after each epoch, beside so many to train on; a split of unknown size has none."""
+    held_out = round(trained * config.holdout_share / (1 - config.holdout_share))
+    of_split = functools.partial(generated_rows, config) if config.data.source == "mini" else config.task.rows.get
+    return [held_out if split == HOLDOUT else of_split(split) or 0 for split in config.evaluated]
 
 
 def undone_updates(method: MethodConfig) -> int:
@@ -167,14 +183,14 @@ def undone_updates(method: MethodConfig) -> int:
     return 0 if method.schedule == "warmup" and not method.restart else method.updates_to_choose
 
 
-def factorizations(config: Config, steps: int) -> int:
-    """Factorizations of all layers in a run: the first, and one at each resample."""
-    method, train = config.method, config.train
+def factorizations(config: Config, steps: int, rows: int) -> int:
+    """Factorizations of all layers in so many updates on so many rows: the first, and one at each resample."""
+    method = config.method
     if not isinstance(method, RosaConfig):
         return 0
     if not method.every:
         return 1
-    unit = steps / train.epochs if method.unit == "epoch" else 1
+    unit = config.train.updates_per_epoch(rows) if method.unit == "epoch" else 1
     return 1 + max(0, math.ceil(steps / (unit * method.every)) - 1)
 
 

@@ -209,9 +209,46 @@ def test_seconds_are_operations_over_the_rate_and_at_least_the_measured_steps() 
     low, high = seconds(run, Machine(rate=1e12))
     assert low == high == pytest.approx(run.work.operations / 1e12)
     low, high = seconds(run, Machine("H200"))
-    rest = run.work.evaluation / speed.measured("H200", "lora", "fp32").rate
-    assert high - rest == pytest.approx(run.work.steps * speed.MEASURED["H200"]["fp32"]["lora"] / 1000)
+    step = speed.MEASURED["H200"]["fp32"]["lora"] / 1000
+    one = of_example(keyed(config.model), keyed(config.method), True, speed.TOKENS)
+    scored = 10 * 17  # batches of 64 of CoLA's 1,043 rows
+    assert high == pytest.approx((run.work.steps + scored * one.forward / one.step) * step)
     assert low < high
+
+
+def test_each_batch_of_an_update_takes_at_least_the_measured_step() -> None:
+    """Updates of the same number of examples take four times as long in four batches, at the upper figure."""
+    cola = ("task=cola", "model=roberta-base", "data=hub", "method=lora", "train.precision=fp32")
+    highs = []
+    for size, accumulation in ((32, 1), (8, 4)):
+        config = planned(*cola, f"train.batch_size={size}", f"train.accumulation={accumulation}")[0]
+        found = of_run(config)
+        assert found.steps == 10 * 268
+        assert found.batches == 10 * -(-8551 // size)
+        alone = dataclasses.replace(found, evaluation=0.0, evaluation_batches=0)
+        highs.append(seconds(Planned(config, alone), Machine("H200"))[1])
+    assert highs[1] / highs[0] == pytest.approx(1069 / 268)
+
+
+@pytest.mark.parametrize(
+    ("options", "factorized", "evaluated"),
+    [
+        (["train.max_steps=268"], 1, 1),
+        (["train.max_steps=536"], 2, 2),
+        (["train.max_steps=537"], 3, 3),
+        (["train.max_steps=536", "method.every=2"], 1, 2),
+        (["train.max_steps=536", "method.unit=step", "method.every=100"], 6, 2),
+        ([], 10, 10),
+    ],
+)
+def test_a_training_that_is_cut_resamples_and_is_scored_no_more_than_that(
+    options: list[str], factorized: int, evaluated: int
+) -> None:
+    """Ten epochs of 268 updates are asked for; the end of the training is no time to resample."""
+    (config,) = planned("task=cola", "model=roberta-base", "data=hub", "method=rosa_each_epoch", *options)
+    found, one = of_run(config), of_example(keyed(config.model), keyed(config.method), True, 16)
+    assert found.factorization == factorized * one.factorization
+    assert found.evaluation == evaluated * 1043 * one.forward
 
 
 @pytest.mark.parametrize(("gpu", "precision"), [("H200", "bf16"), ("H200", "fp32"), ("H100", "fp32")])
@@ -248,7 +285,7 @@ def milliseconds(rows: dict[str, list[str]], column: int) -> dict[str, float]:
     found = {name: float(cells[column].split()[0]) for name, cells in rows.items()}
     known = {"rosa": "ROSA", "ia3": "(IA)³", "full": "Full", "robust": "RoSA (robust)"}
     steps = {method: found[name] for method, name in known.items() if name in found}
-    return {**steps, "lora": min(found["LoRA (loralib)"], found["LoRA (peft)"])}
+    return {**steps, "lora": found["LoRA (loralib)"]}
 
 
 def test_the_measured_steps_are_those_of_the_documentation() -> None:
@@ -293,21 +330,36 @@ def test_recorded_runs_did_what_would_have_been_planned(task: str, method: str) 
         costs = record["costs"]
         assert costs["steps"] == run.work.steps
         assert costs["tokens"] == pytest.approx(run.work.tokens, rel=0.15)
-        assert costs["resamples"] == max(0, work.factorizations(config, run.work.steps) - 1)
+        resamples = work.factorizations(config, run.work.steps, work.training_rows(config)) - 1
+        assert costs["resamples"] == max(0, resamples)
         assert low < costs["seconds_total"] < FACTOR * high
         assert costs["seconds_total"] > high / FACTOR
 
 
 @pytest.mark.parametrize(
-    ("task", "model"), [("cola", "mini-roberta"), ("stsb", "mini-roberta"), ("e2e", "mini-gpt2"), ("sql", "mini-gpt2")]
+    ("task", "model"),
+    [
+        ("cola", "mini-roberta"),
+        ("stsb", "mini-roberta"),
+        ("mnli", "mini-roberta"),
+        ("e2e", "mini-gpt2"),
+        ("sql", "mini-gpt2"),
+    ],
 )
-def test_generated_rows_are_counted_as_they_are_made(task: str, model: str) -> None:
-    """An input of E2E has several references, a row for each."""
-    sizes = ("data.train_size=10", "data.evaluation_size=2")
-    (config,) = planned(f"task={task}", f"model={model}", "data=mini", *sizes)
+@pytest.mark.parametrize("options", [[], ["data.per_seed=true", "seed=3"], ["selection=holdout", "data.holdout=0.25"]])
+def test_generated_rows_are_counted_as_they_are_made(task: str, model: str, options: list[str]) -> None:
+    """An input of E2E has several references, a row for each; whole inputs are held out."""
+    sizes = ("data.train_size=40", "data.evaluation_size=6")
+    (config,) = planned(f"task={task}", f"model={model}", "data=mini", *sizes, *options)
     texts = build.read(config)
     assert texts is not None
-    assert work.training_rows(config) == len(texts.train)
+    train, scored = len(texts.train), [len(texts.evaluation[split]) for split in config.evaluated]
+    trained = work.training_rows(config)
+    if task == "e2e" and config.holdout_share:
+        assert trained == pytest.approx(train, rel=0.1)
+        assert work.evaluation_rows(config, trained) == pytest.approx(scored, rel=0.25)
+    else:
+        assert (trained, work.evaluation_rows(config, trained)) == (train, scored)
 
 
 @pytest.mark.parametrize(
@@ -396,6 +448,14 @@ def test_a_training_that_would_be_refused_has_no_plan() -> None:
     [
         (["task=cola", "rate=fast"], "rate=fast: expected a number above 0"),
         (["task=cola", "tokens=-1"], "tokens=-1: expected a number above 0"),
+        *(
+            (["task=cola", f"rows={rows}"], f"rows={rows}: expected a whole number of at least 1")
+            for rows in ("0", "0.4", "1.5", "many", "inf")
+        ),
+        (
+            ["task=cola", "model=roberta-base", "rows=1", "selection=holdout", "data.holdout=0.2"],
+            "data.holdout=0.2 of 1 training rows: leaves none to train on",
+        ),
         (["task=cola", "gpu=TPU"], "gpu=TPU: measured are H200, H100; for another give its rate, rate=TFLOPS"),
         (["task=cola", "gpu=H200", "rate=3"], "expected one of the two"),
         (
