@@ -323,7 +323,7 @@ def _gpu() -> str:
 
 
 def perform(name: str, place: Place, limit: float) -> tuple[str, str]:
-    """Run a section in a process of its own; at its time limit it is killed together with its child processes.
+    """Run a section in a process of its own; at its time limit, and after it, what it has left running is killed.
 
     Returns:
         Its outcome with the elapsed seconds, and the Markdown that it printed.
@@ -338,12 +338,12 @@ def perform(name: str, place: Place, limit: float) -> tuple[str, str]:
     process.start()
     process.join(limit)
     outcome = {0: "ok", None: "killed at its time limit"}.get(process.exitcode, "failed")
-    if process.pid is not None and process.exitcode is None:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:  # it is still being started, and has started nothing
-            process.kill()
-        process.join()
+    assert process.pid is not None
+    try:
+        os.killpg(process.pid, signal.SIGKILL)  # its runs would share the GPU with the next section
+    except ProcessLookupError:  # it has left none, or is still being started
+        process.kill()
+    process.join()
     ending = "" if outcome == "ok" else quoted(log)
     return f"{outcome}, {time.monotonic() - start:.1f} s", text.read_text(encoding="utf-8") + ending
 
