@@ -144,7 +144,7 @@ def test_actions_are_interleaved_and_timed_one_by_one(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [(0, "0"), (0.043214, "0.0432"), (0.9996, "1.000"), (1.2345, "1.23"), (86.72, "86.7"), (12345.6, "12,346")],
+    [(0, "0"), (0.043214, "0.0432"), (0.9996, "1.00"), (1.2345, "1.23"), (86.72, "86.7"), (12345.6, "12,346")],
 )
 def test_numbers_have_three_digits_and_no_exponent(given: float, expected: str) -> None:
     assert number(given) == expected

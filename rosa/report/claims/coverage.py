@@ -98,9 +98,11 @@ def section(found: Sequence[Record]) -> Section:
 
 def where_run(found: Sequence[Record]) -> str:
     """How many of the studies' runs were on GPUs and how many on CPUs, and for how long."""
-    own: dict[str, list[Record]] = {"on GPUs": [], "on CPUs": []}
+    own: dict[str, list[Record]] = {"on GPUs": [], "on CPUs": [], "on machines that were not recorded": []}
+    on_gpus, on_cpus, unknown = own
     for run in (run for study in STUDIES for some in _runs(study, found) for run in some):
-        own["on CPUs" if run["environment"]["device"] == "cpu" else "on GPUs"].append(run)
+        device = run["environment"].get("device")
+        own[on_cpus if device == "cpu" else on_gpus if device else unknown].append(run)
     told = listed(f"{len(runs)} were {where} ({_hours(runs):.1f} hours)" for where, runs in own.items() if runs)
     if not told:
         return "None of the studies has a run."
@@ -143,8 +145,8 @@ def _hours(runs: Sequence[Record]) -> float:
 
 
 def _machine(run: Record) -> str:
-    device = run["environment"]["device"]
-    return str((run["environment"]["cpu"] if device == "cpu" else device) or "not recorded")
+    device = run["environment"].get("device")
+    return str((run["environment"].get("cpu") if device == "cpu" else device) or "not recorded")
 
 
 def _cut(study: Study, runs: Sequence[Record]) -> str:
