@@ -198,6 +198,9 @@ def _problem(record: Any) -> str:
     for group, check in _needed().items():
         if problem := check(record["config"][group]):
             return f"config.{group}{problem}"
+    for key in ("evaluation", "metrics"):
+        if not record["config"]["task"][key]:
+            return f"config.task.{key}=[], expected at least one"
     return ""
 
 

@@ -134,8 +134,9 @@ class Subspace(TypedDict):
     """Optimizer updates done."""
     epoch: float
     """Epochs of training done."""
-    subspace_moved: NotRequired[list[float]]
-    """For each layer in the order of ``adapted``, the Frobenius norm of the change of A B since the subspace began."""
+    subspace_moved: NotRequired[list[float | None]]
+    """For each layer in the order of ``adapted``, the Frobenius norm of the change of A B since the subspace began;
+    null where it is not finite."""
 
 
 class Resample(Subspace):
@@ -249,10 +250,10 @@ class LayerChange(TypedDict):
     """min(out, in)."""
     rank: int
     """Number of singular values of the change above the rounding level of the weight."""
-    effective_rank: float
-    """Exponential of the entropy of the normalized singular values."""
-    norm: float
-    """Frobenius norm of the change."""
+    effective_rank: float | None
+    """Exponential of the entropy of the normalized singular values; null where it is not finite."""
+    norm: float | None
+    """Frobenius norm of the change; null where it is not finite."""
     relative_norm: float | None
     """Frobenius norm of the change, divided by that of the pretrained weight."""
     visited: float | None
@@ -460,8 +461,8 @@ class Pretraining(TypedDict):
     """Number of parameters."""
     steps: int
     """Optimizer updates."""
-    loss: float
-    """Mean loss over the last tenth of the updates."""
+    loss: float | None
+    """Mean loss over the last tenth of the updates; null where it is not finite."""
     seconds: float
     """Duration."""
     right: NotRequired[float]

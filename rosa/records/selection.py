@@ -31,8 +31,8 @@ def select_lr(records: Sequence[Record], rule: Rule = "best") -> tuple[float, di
         if none finished). A learning rate with a diverged seed ranks below all those without one, since the mean over
         its finished seeds would be too good. A seed that failed for another reason (killed, a full disk) says nothing
         about its learning rate and is left out of the mean. The rate with most seeds is the measure of the others: each
-        is compared with it over the seeds that both have, and one that has fewer than half of its seeds is not
-        selected. Ties go to the smaller learning rate.
+        is compared with it over the seeds that both have, and one that shares fewer than half of its seeds is not
+        selected, whatever its score. Ties go to the smaller learning rate.
 
     Raises:
         RecordError: the runs differ in another setting too, or none has finished.

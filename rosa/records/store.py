@@ -99,7 +99,7 @@ def _read_each(paths: Iterator[Path], experiment: str | None, problems: list[Rec
             record = read(path)
             key = order_key(record)
             if key in found:
-                raise RecordError(f"{path}: the same run as {found[key]}; left out")
+                raise RecordError(f"{path}: the same run as {found[key]}")
         except RecordError as error:
             error.path = path
             problems.append(error)

@@ -129,6 +129,7 @@ QUOTED: dict[str, list[Callable[[], Grid] | None]] = {
         built("glue_minilm"),
         built("e2e_real"),
         built("evidence_e2e"),
+        built("evidence_rank", 1),
         factorizations,
         built("rank_frequency", 1),
     ],

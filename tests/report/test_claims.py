@@ -518,7 +518,8 @@ def test_of_two_rates_both_are_told_and_which_one_the_other_tables_show() -> Non
     assert both == "3e-4: 55.0, 70.0; 1e-3: 60.0, 20.0 (fails)"
     assert lines(table)["LoRA r=8"][table.header.index("CoLA") - 1] == "1e-3: 60.0, 60.0 to 64.0"
     assert table.notes[-1][0].text.endswith(
-        "on the holdouts: LoRA r=8 on MRPC (3e-4). The others had the tuned rate alone."
+        "over the seeds that it shares with the rate that has most: LoRA r=8 on MRPC (3e-4). The others had the tuned "
+        "rate alone."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,12 +146,13 @@ EMPTIED = ("params", "adapted", "costs", "environment", "diagnostics", "generati
         (("history", 0, "validation"), [], "history[0].validation=[], expected an object"),
         (("history", 0, "validation", "loss"), "x", "history[0].validation.loss='x', expected number or null"),
         (("metrics", "last", "step"), 1.5, "metrics.last.step=1.5, expected integer"),
-        (("resamples", 0, "subspace_moved"), [1.0, None], "resamples[0].subspace_moved[1]=None, expected number"),
+        (("resamples", 0, "subspace_moved"), [1.0, "x"], "resamples[0].subspace_moved[1]='x', expected number or null"),
         (("data", "splits", "train"), 3, "data.splits.train=3, expected an object"),
         (("tuning", "grid"), {}, "tuning.grid={}, expected a list"),
         (("tuning",), {}, "tuning.experiment is missing"),
         (("environment", "packages"), {"torch": 2}, "environment.packages.torch=2, expected text or null"),
         (("config", "task", "metrics"), "f1", "config.task.metrics='f1', expected a list"),
+        (("config", "task", "evaluation"), [], "config.task.evaluation=[], expected at least one"),
         (("status",), "finished", "status='finished', expected one of running, done, failed"),
     ],
 )
@@ -161,6 +163,18 @@ def test_a_value_of_another_kind_is_named(place: Place, value: Any, said: str, t
         node = node[part]
     node[place[-1]] = value
     assert problem(record, tmp_path).endswith(f"record.json: {said}")
+
+
+def test_a_run_whose_weights_overflow_has_a_record_and_pages(tmp_path: Path) -> None:
+    """What was measured of its weights is not finite, which JSON has as null."""
+    found, place = study("evidence_glue"), victim("evidence_glue")
+    overflown = copy.deepcopy(found[place])
+    overflown["resamples"][0]["subspace_moved"][0] = math.inf
+    overflown["diagnostics"]["layers"][0] |= {"norm": math.inf, "effective_rank": math.nan, "relative_norm": math.inf}
+    records.write(tmp_path, overflown)
+    read = records.read(tmp_path / "record.json")
+    assert read["resamples"][0]["subspace_moved"][0] is None
+    make_everything([*found[:place], read, *found[place + 1 :]])
 
 
 def test_keys_of_later_versions_are_let_be() -> None:

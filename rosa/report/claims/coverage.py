@@ -88,7 +88,8 @@ def section(found: Sequence[Record]) -> Section:
         (
             "A study is run by `python scripts/train.py -m experiment=NAME data.dir=DIR`, with each NAME that the "
             "table gives it; each file in `experiments/` says how its learning rates were tuned before, and "
-            f"`scripts/plan.py` what it would take on a GPU. All was cut to the time there was. {where_run(found)}",
+            "`python scripts/plan.py experiment=NAME data.dir=DIR` what it would take on a GPU. All was cut to the "
+            f"time there was. {where_run(found)}",
             studies_table(found),
             *_decayed(found),
             *repeated(found),

@@ -194,8 +194,8 @@ def tuning_seeds(comparison: Comparison) -> list[Line]:
     """Which of the seeds that are compared also chose the learning rates; nothing where none did."""
     compared = {run["identity"]["seed"] for run in comparison.shown}
     chose = sorted(compared & {run["tuning"]["seed"] for run in comparison.shown if run["tuning"]})
-    written = listed(map(str, chose))
-    return [text(f"Of the seeds compared, {written} also chose the learning rates.")] if chose else []
+    named = f"seed{'s' * (len(chose) > 1)} {listed(map(str, chose))}"
+    return [text(f"The runs of {named}, which are compared here, also chose the learning rates.")] if chose else []
 
 
 def difference_cell(one: Difference | None, footnotes: Footnotes) -> Cell:

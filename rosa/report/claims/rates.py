@@ -40,8 +40,9 @@ def rates_table(comparison: Comparison) -> Table:
     if again:
         lines.append(
             text(
-                f"Rows that were run at several rates: {len(again)}. All other tables show the one with the highest "
-                f"mean on the holdouts: {'; '.join(again)}. The others had the tuned rate alone."
+                f"Rows that were run at several rates: {len(again)}. All other tables show the one that is best on the "
+                f"holdouts, over the seeds that it shares with the rate that has most: {'; '.join(again)}. The others "
+                "had the tuned rate alone."
             )
         )
     rows = [

@@ -84,7 +84,8 @@ def _moved(run: Record) -> tuple[float, float] | None:
         return None
     last = run.get("diagnostics", {}).get("last_subspace") or run["resamples"][-1]
     first, latest = run["resamples"][0].get(MOVED), last.get(MOVED)
-    return (statistics.fmean(first), statistics.fmean(latest)) if first and latest else None
+    known = [[norm for norm in some or () if norm is not None] for some in (first, latest)]
+    return (statistics.fmean(known[0]), statistics.fmean(known[1])) if all(known) else None
 
 
 def _row_jumps(row: Row, rosa: Row | None, task: Task) -> Jumps:

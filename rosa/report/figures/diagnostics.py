@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +20,8 @@ from rosa.report.comparison import Comparison, Task, summarise
 from rosa.report.figures import style
 from rosa.report.looks import Look, Selection, selections, unselected
 from rosa.utils.names import MOVED
+
+Number = TypeVar("Number", float, "float | None")
 
 COLUMNS = (
     *("experiment", "model", "task", "panel", "row", "layer", "kind", "quantity", "subspace"),
@@ -113,7 +115,8 @@ def _numbers(run: Record) -> Iterator[tuple[str, str, int | None, float]]:
     if not changes:
         return
     for change in changes:
-        yield "effective_rank", change["name"], None, float(change["effective_rank"])
+        if change["effective_rank"] is not None:
+            yield "effective_rank", change["name"], None, float(change["effective_rank"])
         if change["visited"] is not None:
             yield "visited", change["name"], None, float(change["visited"])
     names = [layer["name"] for layer in run["adapted"]]
@@ -125,16 +128,19 @@ def _numbers(run: Record) -> Iterator[tuple[str, str, int | None, float]]:
     for number, end in enumerate(ends, 1):
         if MOVED in end:
             for name, norm in _by_layer(run, end, MOVED, end[MOVED], names).items():
-                yield MOVED, name, number, norm
+                if norm is not None:
+                    yield MOVED, name, number, float(norm)
 
 
-def _by_layer(run: Record, end: Subspace, key: str, numbers: Sequence[float], names: Sequence[str]) -> dict[str, float]:
+def _by_layer(
+    run: Record, end: Subspace, key: str, numbers: Sequence[Number], names: Sequence[str]
+) -> dict[str, Number]:
     if len(numbers) != len(names):
         raise ReportError(
             f"{describe(run)}: {key} at step {end['step']} has {len(numbers)} numbers, "
             f"expected one for each of the {len(names)} adapted layers"
         )
-    return dict(zip(names, map(float, numbers), strict=True))
+    return dict(zip(names, numbers, strict=True))
 
 
 def arrange(names: Iterable[str]) -> list[Layer]:

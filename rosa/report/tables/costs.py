@@ -228,8 +228,9 @@ def _notes(comparison: Comparison, apart: bool) -> Iterator[Line]:
         yield text(f"Machine: {machines[0]}.")
     over = "seeds" if apart else "tasks and seeds"
     yield text(
-        f"Mean over the {over} that the experiment's table shows; in brackets the ratio to LoRA (of the same "
-        f"rank, where there are several), the geometric mean over the {over} that both have on one machine. "
+        f"Mean over the {over} that the experiment's table shows; in brackets the ratio to LoRA (of the same rank or "
+        f"the nearest size, where there are several), the geometric mean over the {over} that both have on one "
+        "machine. "
         f"{'Tasks stand apart, since their batch sizes differ. ' if apart else ''}Step: the median "
         "of a run's optimizer updates; resample: the median of a run's resamples, all layers. Times are those of the "
         "runs themselves, whatever else the machine did meanwhile: `make benchmark` measures methods side by side."

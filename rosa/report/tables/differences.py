@@ -81,8 +81,9 @@ def differences_table(comparison: Comparison) -> Table | None:
     tests = [one for one in found if one.p_holm is not None]
     lines = (
         text(
-            "Difference: the mean over seeds of the row's score less that of LoRA (of the same rank, where there are "
-            "several) with the same seed. Interval and p: Student's t on these differences. p (Holm): corrected for "
+            "Difference: the mean over seeds of the row's score less that of LoRA (of the same rank or the nearest "
+            "size, where there are several) with the same seed. Interval and p: Student's t on these differences. p "
+            "(Holm): corrected for "
             f"the {len(tests)} tests of this table.{by_size(comparison.rows)}"
         ),
         text(

@@ -105,9 +105,10 @@ def legend(columns: Sequence[Standings], where: str = "a column among rows") -> 
         counts = sorted({test.n for test in tests})
         written = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         parts.append(
-            f"{STAR}: differs from LoRA (of the same rank, where there are several), two-sided paired t-test over "
-            f"the seeds that both have, p < {LEVEL:g}; {len(tests)} tests of {written} seeds each, not corrected for "
-            "their number. With so few seeds only large differences can pass, and the absence of a star shows nothing. "
+            f"{STAR}: differs from LoRA (of the same rank or the nearest size, where there are several), two-sided "
+            f"paired t-test over the seeds that both have, p < {LEVEL:g}; {len(tests)} tests of {written} seeds each, "
+            "not corrected for their number. With so few seeds only large differences can pass, and the absence of a "
+            "star shows nothing. "
             f"Every p-value is in the CSV file.{columns[0].against}"
         )
     return " ".join(parts)

@@ -246,7 +246,7 @@ def _lost(members: Iterable[tuple[Row, str, Result]]) -> str:
         "failed": " A seed that failed without diverging is left out of its learning rate's mean.",
         "unequal": (
             " Learning rates with other seeds are compared over those that they share with the rate that has most, and "
-            "not chosen with fewer than half of its seeds."
+            "one that shares fewer than half of that rate's seeds is not chosen."
         ),
     }
     for result in results:
