@@ -312,7 +312,7 @@ def test_an_average_is_of_rows_with_every_task_at_rates_that_hold():
 @pytest.mark.parametrize(
     ("failing", "why"),
     [
-        ((0.7, 0.59), "on some seed the learning rate failed of LoRA r=8 on RTE, which would decide the mean."),
+        ((0.7, 0.59), "rows whose learning rate failed on a seed would decide it: LoRA r=8 on RTE."),
         ((), "not every row has a score on each."),
     ],
 )

@@ -104,7 +104,7 @@ def _why_no_average(comparison: Comparison) -> str:
         for row in comparison.rows
         for task in failed_rates(row, comparison)
     ]
-    return f"on some seed the learning rate failed of {'; '.join(failed)}, which would decide the mean."
+    return f"rows whose learning rate failed on a seed would decide it: {'; '.join(failed)}."
 
 
 def _shown(tasks: Sequence[Task]) -> str:
