@@ -72,7 +72,7 @@ def not_above(comparison: Comparison, trial: Trial, task: Task, values: Iterable
     summary = summarise(values)
     if summary is None:
         return False
-    lower = task.lower_is_better and place[1] == task.metric
+    lower = task.is_error(place[1])
     found = _each_form(trial.scored.values(), comparison.baselines)
     others = [mean for line in found if (mean := line.mean(*place)) is not None]
     return any(summary.mean >= other if lower else summary.mean <= other for other in others)

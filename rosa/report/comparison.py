@@ -124,6 +124,10 @@ class Task:
     lower_is_better: bool = False
     """Whether a lower headline score is better."""
 
+    def is_error(self, metric: str) -> bool:
+        """Whether less of a metric is better: of the headline, where it is an error, and of no other."""
+        return self.lower_is_better and metric == self.metric
+
 
 @dataclass(frozen=True)
 class Words:

@@ -210,11 +210,13 @@ def _of_rank(row: Row, found: Sequence[Row]) -> list[Row]:
 
 def _nearest(row: Row, found: Sequence[Row]) -> list[Row]:
     """The rows nearest in trained parameters, of the lowest rank; none where these were not counted."""
-    if not row.trained or not all(other.trained for other in found):
-        return []
     own = row.trained
-    pairs = [(own, other.trained or own) for other in found]
-    order = [
-        (Fraction(max(pair), min(pair)), one.settings["method.rank"]) for pair, one in zip(pairs, found, strict=True)
-    ]
-    return [other for other, place in zip(found, order, strict=True) if place == min(order)]
+    if not own or not all(other.trained for other in found):
+        return []
+
+    def place(other: Row) -> tuple[Fraction, int]:
+        size = other.trained or own
+        return Fraction(max(own, size), min(own, size)), other.settings["method.rank"]
+
+    nearest = min(map(place, found))
+    return [other for other in found if place(other) == nearest]

@@ -167,7 +167,7 @@ def margin_to(
     ``MARGIN`` of what the other row's mean, over the seeds that both have, is :func:`above_constant`.
     """
     found = summarise(other[seed] for seed in own.keys() & other.keys())
-    sign = -1 if is_error(task, place) else 1
+    sign = -1 if task.is_error(place[1]) else 1
     return sign * MARGIN * above_constant(comparison, task, found.mean, place) if found else 0.0
 
 
@@ -177,14 +177,9 @@ def above_constant(comparison: Comparison, task: Task, mean: float, place: Place
     Where a constant answer has none, a score is taken from 0, and of an error the whole.
     """
     start = constant(comparison, task, place)
-    if is_error(task, place):
+    if task.is_error(place[1]):
         return max(0.0, mean if start is None else start - mean)
     return max(0.0, mean - (start or 0.0))
-
-
-def is_error(task: Task, place: Place) -> bool:
-    """Whether less is better: the scores of texts of a task that is led by an error are not."""
-    return task.lower_is_better and place[1] == task.metric
 
 
 def corrected(lines: Sequence[Sequence[Difference | None]]) -> list[list[Difference | None]]:

@@ -83,8 +83,7 @@ def differences_table(comparison: Comparison) -> Table | None:
         text(
             "Difference: the mean over seeds of the row's score less that of LoRA (of the same rank or the nearest "
             "size, where there are several) with the same seed. Interval and p: Student's t on these differences. p "
-            "(Holm): corrected for "
-            f"the {len(tests)} tests of this table.{by_size(comparison.rows)}"
+            f"(Holm): corrected for the {len(tests)} tests of this table.{by_size(comparison.rows)}"
         ),
         text(
             f"Detectable: the smallest true difference that n such pairs would find with a chance of {POWER:.0%} at p "

@@ -95,7 +95,7 @@ def generation_table(comparison: Comparison, task: Task, published: Sequence[Pub
     model = ", ".join(sorted({row.model for row in comparison.rows}))
     name = formatting.task_name(task.name)
     caption = f"{comparison.experiment}: {model} on {name}, texts of the {split} split, {comparison.epoch}"
-    explained = "Trainable: adapter + head parameters. " + legend(list(columns.values()))
+    explained = "Trainable: adapter + head parameters. " + legend(list(columns.values()), comparison.rows)
     lines = [
         *notes.notes(comparison),
         *notes.on_baselines(comparison),

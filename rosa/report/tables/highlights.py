@@ -52,8 +52,6 @@ class Standings:
     """The standings of all rows in one column."""
 
     column: Column
-    against: str = ""
-    """Which LoRA rows some rows are compared with, see :func:`rosa.report.significance.by_size`."""
     by_row: dict[str, Standing] = field(default_factory=dict)
 
     def __getitem__(self, label: str) -> Standing:
@@ -65,7 +63,7 @@ def standings(column: Column, rows: Sequence[Row]) -> Standings:
 
     All complete rows whose number as written equals the best are best; a single row is not marked.
     """
-    found = Standings(column, by_size(rows))
+    found = Standings(column)
     for model in dict.fromkeys(row.model for row in rows):
         own = [row for row in rows if row.model == model]
         best, close = _best_and_close(column, [row.label for row in own])
@@ -94,8 +92,14 @@ def _best_and_close(column: Column, labels: Sequence[str]) -> tuple[set[str], se
     return best, near - best
 
 
-def legend(columns: Sequence[Standings], where: str = "a column among rows") -> str:
-    """The meaning of bold, underlined and starred cells, and the number of tests; ``where`` are the compared cells."""
+def legend(columns: Sequence[Standings], rows: Sequence[Row], where: str = "a column among rows") -> str:
+    """The meaning of bold, underlined and starred cells of the rows, and the number of tests.
+
+    Args:
+        columns: the standings.
+        rows: all rows of the table, among which are LoRA's.
+        where: the cells that are compared.
+    """
     found = [standing for column in columns for standing in column.by_row.values()]
     parts = [f"Bold: best of {where} with all seeds."]
     if any(standing.close for standing in found):
@@ -108,7 +112,6 @@ def legend(columns: Sequence[Standings], where: str = "a column among rows") -> 
             f"{STAR}: differs from LoRA (of the same rank or the nearest size, where there are several), two-sided "
             f"paired t-test over the seeds that both have, p < {LEVEL:g}; {len(tests)} tests of {written} seeds each, "
             "not corrected for their number. With so few seeds only large differences can pass, and the absence of a "
-            "star shows nothing. "
-            f"Every p-value is in the CSV file.{columns[0].against}"
+            f"star shows nothing. Every p-value is in the CSV file.{by_size(rows)}"
         )
     return " ".join(parts)

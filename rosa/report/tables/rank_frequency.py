@@ -89,7 +89,8 @@ def rank_frequency_tables(comparison: Comparison) -> list[Table]:
 
 def _table(comparison: Comparison, rank_map: RankMap, task: Task, column: Column) -> Table:
     # LoRA is included when the best cell is determined.
-    standing = standings(column, [*rank_map.cells.values(), *rank_map.beside.values()])
+    shown = [*rank_map.cells.values(), *rank_map.beside.values()]
+    standing = standings(column, shown)
     rows, footnotes = [], Footnotes()
     for rank in rank_map.ranks:
         line = [rank_map.cells.get((rank, period)) for period in rank_map.periods]
@@ -101,7 +102,7 @@ def _table(comparison: Comparison, rank_map: RankMap, task: Task, column: Column
         f"{comparison.experiment}: {model} on {name}, {rank_map.label} by rank and time between resamples, "
         f"{formatting.scaled_name(task.metric)} at the {comparison.epoch}"
     )
-    explained = legend([standing], "the table among cells")
+    explained = legend([standing], shown, "the table among cells")
     place = (task.splits[0], task.metric)
     found = baselines.lines(comparison, task).values()
     below = [

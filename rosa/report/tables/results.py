@@ -124,7 +124,8 @@ def _legend(comparison: Comparison, columns: Sequence[Standings], averaged: bool
         )
     elif len(comparison.tasks) > 1:
         parts.append(f"No average over the tasks: {_why_no_average(comparison)}")
-    parts += ["Trainable: adapter + head parameters.", legend(columns), f"{formatting.MISSING}: no run, or no score."]
+    parts += ["Trainable: adapter + head parameters.", legend(columns, comparison.rows)]
+    parts += [f"{formatting.MISSING}: no run, or no score."]
     return text(" ".join(parts))
 
 
