@@ -171,15 +171,11 @@ def _rivals(row: Row, task: Task, rows: Sequence[Row]) -> list[Row]:
 
 def _better(other: Row, row: Row, task: Task) -> bool:
     """Whether another row has the higher mean, over the seeds that both have: a seed may be easier than others."""
-    theirs, ours = (one.results[task.name].selected.scores(task.splits[0], task.metric) for one in (other, row))
-    difference = compare_with(row.label, theirs, ours).difference or 0.0
+    difference = compare_with(row.label, other.scores(task), row.scores(task)).difference or 0.0
     return difference < 0 if task.lower_is_better else difference > 0
 
 
 def _state_on(row: Row, task: Task) -> float | None:
     """The mean training state of a row's runs on a task that have a score."""
-    if task.name not in row.results:
-        return None
     costs = [value for (name, *_), value in measured(row, STATE).items() if name == task.name]
-    scored = row.results[task.name].selected.scores(task.splits[0], task.metric)
-    return statistics.fmean(costs) if costs and scored else None
+    return statistics.fmean(costs) if costs and row.scores(task) else None

@@ -126,16 +126,12 @@ def difference_on(comparison: Comparison, claim: Claim, task: Task) -> Differenc
     rows = rows_of(comparison, claim)
     if rows is None or not all(task.name in row.results for row in rows):
         return None
-    own, other = _early(*rows, task) if claim.early else (_selected(row, task) for row in rows)
+    own, other = _early(*rows, task) if claim.early else (row.scores(task) for row in rows)
     margin = margin_to(comparison, task, own, other, (task.splits[0], task.metric)) if claim.as_good else 0.0
     paired = compare_with(rows[1].label, own, other, margin)
     name = formatting.task_name(task.name)
     found = Difference(name, task.metric, task.lower_is_better, paired, apart(*rows, task))
     return found if paired.n else None
-
-
-def _selected(row: Row, task: Task) -> dict[int, float]:
-    return row.results[task.name].selected.scores(task.splits[0], task.metric)
 
 
 def _early(row: Row, against: Row, task: Task) -> tuple[dict[int, float], dict[int, float]]:

@@ -108,7 +108,7 @@ def view(table: Table, places: Places, comparison: Comparison, runs: Runs, publi
 
 def _mean(place: Place) -> float | None:
     row, task, _ = place
-    found = summarise(row.results[task.name].selected.scores(task.splits[0], task.metric).values())
+    found = summarise(row.scores(task).values())
     return formatting.scale(task.metric) * found.mean if found else None
 
 
